@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Compares HTTP/1 servers: hyper on netpoll, tokio and smol, and Go's net/http if its toolchain is installed. Prints Markdown: the server's
-# CPU time per request, in alternating rounds with a new server in each, as ratios within a round and medians over the rounds; its system
-# calls per request (perf or strace); its user instructions per request (valgrind; not for Go). One worker; server and client run on the
-# last CPU under SCHED_BATCH, in lock-step, so that both see whole batches. All connections are open and have been used before the
-# measurement begins.
+# Compares HTTP/1 servers: hyper on netpoll, tokio and smol, `netpoll_hyper::Server`, and Go's net/http if its toolchain is installed. Prints
+# Markdown: the server's CPU time per request, in alternating rounds with a new server in each, as ratios within a round and medians over the
+# rounds; on 64 connections, its system calls per request (perf or strace) and its user instructions per request (valgrind; not for Go). Each
+# server has one worker. Server and client run on the last CPU under SCHED_BATCH, in lock-step, so that both see whole batches. All
+# connections are open and have been used before the measurement begins.
 #
 #   ./http.sh               bodies of 13 B and 64 KiB, 64 and 1,000 keep-alive connections: five minutes when built
 #   QUICK=1 ./http.sh       the same with fewer rounds: two and a half minutes
@@ -60,7 +60,7 @@ stop() {
     wait "$client" "$server" 2>/dev/null || true
 }
 
-# Prints the CPU time of all threads of the server in nanoseconds.
+# Prints the CPU time of all living threads of the server in nanoseconds.
 used() {
     cat "/proc/$server/task/"*/schedstat | awk '{ sum += $1 } END { printf "%d", sum }'
 }

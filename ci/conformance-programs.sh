@@ -1,7 +1,7 @@
 # Functions for conformance.sh, which sources this file: they place the programs of async-std's package, and run and check each.
 # shellcheck shell=bash disable=SC2154
 
-# block FILE N: prints the Nth Rust block of a page of the book, as rustdoc would compile it.
+# block FILE N: prints the Nth Rust block of a page of the book, with the lines that rustdoc hides.
 block() {
     awk -v wanted="$2" '/^```rust/ { inside = ++count == wanted; next } /^```/ { inside = 0 } inside' "$source/docs/src/$1" |
         sed -e 's/^# //' -e '/^#$/d'
@@ -26,7 +26,7 @@ place_programs() {
     { block tutorial/implementing_a_client.md 1; echo "$runs"; } | rename >"$bin/book-client.rs"
     block concepts/tasks.md 4 | rename >"$bin/book-block-on.rs"
     block concepts/tasks.md 5 | rename >"$bin/book-panic.rs"
-    # A server that is not async-std's: it answers one request and closes.
+    # A server that is not async-std's: it answers one request, closes the connection and ends.
     cat >"$bin/answer.rs" <<RUST
 use std::io::{Read, Write};
 
@@ -63,7 +63,7 @@ finish() {
     return "${PIPESTATUS[0]}"
 }
 
-# reachable HOST: waits until a program listens on the port.
+# reachable HOST: waits until a program listens on the port, for 20 s at most.
 reachable() {
     local i
     for ((i = 0; i < 400; i++)); do
@@ -74,7 +74,7 @@ reachable() {
     return 1
 }
 
-# echoes HOST: checks that a line comes back.
+# echoes HOST: checks that the server sends a line back, within 20 s.
 echoes() {
     local line=
     { printf 'to %s\n' "$1" >&3 && read -r -t 20 line <&3; } 3<>"/dev/tcp/$1/$port"

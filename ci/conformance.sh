@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs async-std's own tests, examples and book programs against this crate. The script takes them from async-std's package in the registry,
-# changes the crate's name, and builds and runs them in target/conformance. For each program, it connects as a client or gives input, and
-# checks the answer.
+# changes the crate's name, and builds and runs them in target/conformance. It connects to a program as a client or gives it input, if the
+# program needs this, and checks the answer, the output or the status.
 #
 # Prints "N of M" and the entries that are left out. Entries listed as `later` count in M but cause no failure; everything else must pass.
 set -euo pipefail
@@ -14,7 +14,7 @@ readonly programs=(
     tcp-echo tcp-client tcp-ipv4-and-6-echo udp-echo udp-client a-chat
     book-accept-loop book-receiving-messages book-all-together book-chat book-block-on book-panic
 )
-# Entries that wait for a part of this crate. When it exists, move the names to the lists above.
+# Entries that wait for a part of this crate. When that part exists, move the names to the lists above.
 readonly tests_later=()
 readonly programs_later=()
 
@@ -118,7 +118,7 @@ result() {
     (($2 == $3)) || broken+=("$4")
 }
 
-# One test needs a standard input that neither has a line nor ends.
+# A test and a program need a standard input that neither has a line nor ends.
 mkfifo "$out/silence"
 exec 9<>"$out/silence"
 

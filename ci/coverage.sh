@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prints, for each file of src, the number and the share of the lines that the tests run. Needs rustup's component llvm-tools. Dependencies
-# are not instrumented, and not built again.
-#   ci/coverage.sh [--lib, --test NAME, …]      default: all tests
+# Prints, for each file of src that does not itself belong to the tests, the number and the share of the lines that the tests run. Needs
+# rustup's component llvm-tools. Dependencies are not instrumented, and not built again.
+#   ci/coverage.sh [--lib, --test NAME, …]      default: all tests with the default features, except those of the documentation
 # Child processes of a test count as well, unless they are killed or abort. target/coverage has the annotated sources.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ chmod +x "$out/wrapper"
 export RUSTC_WORKSPACE_WRAPPER=$out/wrapper LLVM_PROFILE_FILE=$out/%p-%8m.profraw
 (($#)) || set -- --lib --tests
 
-# An instrumented test may be too slow and fail, but its lines count. The script does not fail with it.
+# An instrumented test may be too slow and fail, but its lines count, so the script continues.
 cargo test --no-fail-fast "$@" >"$out/tests.txt" 2>&1 || printf 'some tests failed: %s\n' "$out/tests.txt"
 mapfile -t binaries < <(sed -n 's/^ *Running .* (\(.*\))$/\1/p' "$out/tests.txt")
 ((${#binaries[@]} > 0))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the crates of the default build, and fails if there are more than eleven, this one included. Also checks that `cargo test`
-# builds none of the large crates on which ecosystem/ depends.
+# Prints the crates of the default build, and fails if there are more than eleven, netpoll included. Also checks that `cargo test` builds
+# none of the large crates on which ecosystem/ depends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly most=11

@@ -76,8 +76,8 @@ own_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# sqlx_tests ORIGINAL COPY: creates a package that has sqlx's tests of PostgreSQL and depends on sqlx, because the dependencies of their own
-# package are not published. Leaves out rustsec, which sends 4 GiB.
+# sqlx_tests ORIGINAL COPY: creates a package that has sqlx's tests of PostgreSQL and depends on sqlx. The tests cannot run in sqlx's own
+# package, whose dev-dependency sqlx-test is not published. Leaves out rustsec, which sends 4 GiB.
 sqlx_tests() {
     local original=$1 copy=$2 test
     mkdir -p "$copy/src" "$copy/sqlx-test/src"
@@ -108,7 +108,8 @@ redis_tests() {
     } >>"$1/Cargo.toml"
 }
 
-# run SIDE NAME VERSION FEATURES SKIP SERVER: runs the tests of one crate. Prints PASSED ALL, or "- -" if it does not build.
+# run SIDE NAME VERSION FEATURES SKIP SERVER: runs the tests of one crate. Prints PASSED ALL, "0 0" if the crate is only built, or "- -" if it
+# does not build.
 run() (
     trap stop_servers EXIT
     local side=$1 name=$2 version=$3 features=$4 skip=$5 server=$6 within=()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks that the documentation (cargo doc without dependencies) builds without warnings, that every link has a target, and that the pages
-# of sockets begin with constructors. Needs python3.
+# Checks that the documentation of the workspace (cargo doc without dependencies) builds without warnings, that every link in netpoll's pages
+# has a target, and that the pages of sockets begin with constructors. Needs python3.
 #   ci/documentation.sh docsrs    as docs.rs builds netpoll (nightly); also checks rustdoc's marks of items that only some systems have
 set -euo pipefail
 cd "$(dirname "$0")/.."

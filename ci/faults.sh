@@ -2,8 +2,7 @@
 # Runs the tests of faults, rows 3–7 of docs/RELIABILITY.md, and prints their figures. Without --full, the sizes are those of `cargo test`.
 # `exit` is not a row there: it checks that a server exits at most 50 ms after its drain time.
 #   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel | exit]...      default: all
-# --full uses a release build, 10^6 echoes, half a minute at the limit of descriptors and 10^7 reuses. It takes a quarter of an hour on two
-# processors.
+# --full uses a release build, 10^6 echoes, half a minute at the limit of descriptors and 10^7 reuses. It takes a quarter of an hour on two CPUs.
 #   NETPOLL_SEED=n ci/faults.sh chaos      replays a failure
 set -euo pipefail
 cd "$(dirname "$0")/.."

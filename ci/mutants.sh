@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures the mutation score of net/fd and rt. cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and
-# some test has to fail; a hanging test counts as failing. A mutant is tested with the unit tests. Survivors are tested with the core tests,
-# the quick ones first, and then with the models under shuttle. So a final survivor passed all of them.
-#   ci/mutants.sh [K/N [FILE…]]      default: sample 0/16 of net/fd and rt; 1/16, … are others
-# The sample has the same share of every file, chosen by a hash of a mutant's name without its line, so that a change elsewhere does not
-# change it.
+# Measures the mutation score of net/fd, net/net_fd.rs and rt. cargo-mutants (cargo install cargo-mutants) changes one operator, value or call
+# at a time, and some test has to fail; a hanging test counts as failing. A mutant is tested with the unit tests. Survivors are tested with the
+# core tests, the quick ones first, and then with the models under shuttle. So a final survivor passed all of them.
+#   ci/mutants.sh [K/N [FILE…]]      default: sample 0/16 of these files; 1/16, … are others
+# The sample has the same share of every file, chosen by a hash of a mutant's name without its line, so that a change of another file does not
+# change it, and a change of the same file changes little of it.
 # Tests, Debug and the injected bugs, which are active only in models/, are left out.
 # Survivors: target/mutants/mutants.out/missed.txt; test output: target/mutants/{unit,quick,slow,models}.out/log.
 set -euo pipefail
@@ -95,7 +95,7 @@ round() {
 rm -rf "$out"/{unit,quick,slow,models}.out
 round unit 40 --cargo-arg=--lib
 round quick 60 --iterate "${quick[@]/#/--cargo-arg=--test=}"
-# Time limits on a busy machine say nothing about a mutant.
+# The test that is skipped has a time limit, and on a busy machine its failure says nothing about a mutant.
 round slow 120 --iterate "${slow[@]/#/--cargo-arg=--test=}" -- -- --skip backlog_is_shared_with_thread_sleeping_in_epoll
 own=profile.release.package.netpoll-models
 NETPOLL_SCHEDULES=1000 round models 90 --iterate --baseline skip --test-package netpoll-models --profile release \

@@ -4,7 +4,7 @@ import json
 import sys
 
 AUTO_TRAITS = ["Send", "Sync", "Unpin", "UnwindSafe", "RefUnwindSafe"]
-# The versions of the format with which this script was tested.
+# The versions of the format that this script accepts.
 FORMATS = range(45, 70)
 
 document = json.load(open(sys.argv[1]))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares the public API with docs/public-api.txt: every public item with its signature, every type with its auto traits. A difference
-# needs a decision. For a new item, write the file again. A changed or removed line is a breaking change (semver).
+# needs a decision. For a new item, write the file again with --write. A changed or removed line is a breaking change (semver).
 #   ci/public-api.sh [--write]
 # cargo-public-api, which does the same, is not used: each of its releases needs a nightly toolchain of the same date. The items come from
 # rustdoc's JSON, which stable prints with RUSTC_BOOTSTRAP. Needs python3.
@@ -17,4 +17,4 @@ elif ! diff -u "$file" target/public-api/now.txt; then
     echo "the public API has changed: if this is intended, run ci/public-api.sh --write" >&2
     exit 1
 fi
-printf '%d public items and methods\n' "$(wc -l <"$file")"
+printf '%d lines of public API\n' "$(wc -l <"$file")"

@@ -16,7 +16,7 @@ if ((${#missing[@]})); then
     }
 fi
 readonly flags=${RUSTFLAGS:-} options=(--release --no-default-features --features netpoll)
-# Only the programs that are needed, because each is linked with LTO.
+# Builds only the programs that are needed, because each is linked with LTO.
 cargo build "${options[@]}" --bin compare --bin server --bin load
 target/release/compare --check
 

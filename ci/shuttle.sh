@@ -28,6 +28,6 @@ awk -v models="$models" -v total="$total" '
     /found: `/ { found++ }
     /out of reach: `/ { beyond++ }
     END {
-        printf "%d schedules: %d models hold; %d injected bugs found, %d need a weak memory\n", schedules, played, found, beyond
+        printf "%d schedules: %d models hold; %d injected bugs found, %d need weak memory\n", schedules, played, found, beyond
         exit played != models || schedules < total
     }' "$log"

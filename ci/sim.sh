@@ -2,9 +2,9 @@
 # Runs simulations.
 #   ci/sim.sh quick           the step of .ci/run: the tests once, the swarm with 10,000 seeds, the inputs of a fuzz target, the protocols of other
 #                             projects, the crate's own tests in simulations
-#   ci/sim.sh [SEEDS]         in a release build: each simulated test and each example with SEEDS seeds (1000), twice, with equal digests; the swarm
-#                             with a hundred times as many; the unit tests of the simulator. In a debug build: the protocols of other projects
-#                             with a twentieth; a check of a capture by tshark, if it is installed; the opt-out
+#   ci/sim.sh [SEEDS]         in a release build: each test of tests/sim.rs and each example with SEEDS seeds (1000), twice, with equal digests; the
+#                             swarm with a hundred times as many; the unit tests of the simulator. In a debug build: the protocols of other
+#                             projects with a twentieth, twice; a check of a capture by tshark, if it is installed; the opt-out
 #   ci/sim.sh own             the crate's own socket tests in simulations only
 #   ci/sim.sh capture         the capture only
 #   ci/sim.sh opt-out         a program that defines clock_gettime and getrandom itself, built with --cfg netpoll_no_interpose

@@ -62,7 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, stop: impl Future + Send + 'sta
     Ok(())
 }
 
-/// Forwards the lines of a client until it disconnects or sends a line that is too long.
+/// Forwards the lines of a client until the client disconnects or sends a line that is too long.
 async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.write_all(format!("you are {peer}\n").as_bytes()).await?;

@@ -1,4 +1,4 @@
-//! A server that stops on SIGTERM or Ctrl-C within a time limit, without losing a request.
+//! A server that stops on SIGTERM or Ctrl-C, and loses no request that it can answer within a time limit.
 //!
 //! ```text
 //! cargo run --release --example graceful                       # 127.0.0.1:7000, 5 seconds

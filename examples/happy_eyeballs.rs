@@ -1,4 +1,4 @@
-//! Dials an unreachable and a reachable address, with and without racing them, and prints the times.
+//! Dials an unreachable and a reachable address, with and without a race between them, and prints the times.
 //!
 //! ```text
 //! cargo run --release --example happy_eyeballs                    # both on loopback; ends by itself
@@ -45,7 +45,7 @@ pub(crate) async fn race(addrs: impl ToSocketAddrs, dialer: Dialer) -> io::Resul
     Ok(())
 }
 
-/// Returns the address of a listener with a full queue. It is unreachable as long as the returned sockets
+/// Returns the address of a listener with a full queue. The address is unreachable as long as the returned sockets
 /// exist.
 fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
     let listener = match listen(Ipv6Addr::LOCALHOST.into()) {

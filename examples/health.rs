@@ -44,7 +44,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Serves health checks in `lane`, and makes `checks` checks. Returns their times in ascending order.
+/// Serves health checks in `lane`, and makes `checks` checks, at least one. Returns their times in ascending order.
 async fn check(lane: Lane, checks: usize) -> io::Result<Vec<Duration>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;

@@ -2,7 +2,7 @@
 //! socket.
 //!
 //! ```text
-//! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces it
+//! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces the process
 //! echo hello | nc 127.0.0.1 7000
 //! ```
 //!
@@ -66,7 +66,7 @@ async fn run(addr: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts this program again with the listener, and waits until the new process serves.
+/// Starts this program again with the listener, and waits until the new process reports that it is ready.
 async fn replace(listener: &OwnedFd) -> io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);

@@ -1,5 +1,5 @@
-//! A TCP proxy. It accepts connections at LISTEN and forwards each to TARGET, in both directions. The
-//! bytes stay in the kernel.
+//! A TCP proxy. It accepts connections at LISTEN and forwards each to TARGET, in both directions. On
+//! Linux, the bytes usually stay in the kernel.
 //!
 //! ```text
 //! cargo run --release --example proxy -- 127.0.0.1:8080 example.com:80

@@ -53,7 +53,7 @@ pub(crate) async fn serve(addr: &str, gather: bool, stop: impl Future + Send + '
     Ok(())
 }
 
-/// Executes the commands of one client until it disconnects.
+/// Executes the commands of one client until the client disconnects, quits or sends a malformed command.
 async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
     let (mut buf, mut filled, mut answer) = (vec![0; 16 << 10], 0, Vec::new());
     loop {

@@ -57,7 +57,7 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
 }
 
 /// Starts this program again with one end of a socket pair as its standard input. Returns the other
-/// end.
+/// end and the process.
 fn start_worker() -> io::Result<(UnixStream, Child)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);

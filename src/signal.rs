@@ -1,14 +1,14 @@
 //! Process signals as streams.
 //!
 //! Each [`Signal`] has its own socket pair. The signal handler writes a byte to one end; the other
-//! end is an ordinary socket of this crate. So a listener needs no thread, shares no state with other
+//! end is an ordinary socket of this crate. So a listener needs no thread of its own, shares no socket with other
 //! listeners, survives a shutdown of the runtime, and works under any executor. The handler is that of
 //! the crate signal-hook-registry. It also calls the functions that other code has registered with that
 //! crate, and the handler that was installed before it.
 //!
 //! # Effects on the process
-//! The first [`Signal`] of a kind installs a handler and so replaces the signal's default action. The
-//! handler stays for the lifetime of the process: the default action is not restored after the last
+//! The first [`Signal`] of a kind installs the handler, unless other code has done so, and so replaces the signal's
+//! default action. The handler stays for the lifetime of the process: the default action is not restored after the last
 //! listener is dropped. Signal masks and the handlers of other signals are not changed. A child process
 //! has the default action after exec(2). In a child that does not call exec(2), listeners receive
 //! nothing; to handle the signal, install another handler in the child.
@@ -185,9 +185,9 @@ impl Signal {
     /// Waits for the next signal.
     ///
     /// # Errors
-    /// Returns the OS error of the internal socket, or an error of the kind `Other` if
-    /// [`rt::shutdown`](crate::rt::shutdown) interrupts the wait; the listener stays usable, and the
-    /// call can be repeated.
+    /// Returns the error of a read from the internal socket, for example an error of the kind `Other` if
+    /// [`rt::shutdown`](crate::rt::shutdown) interrupts the wait. The listener then stays usable, and the call can be
+    /// repeated.
     ///
     /// # Cancel safety
     /// If the future is dropped, no signal is lost.

@@ -1,6 +1,6 @@
 //! If a program uses an item of async-std that this crate does not have, the compiler's error names
-//! the alternative. The tests run the compiler on each program, with the library that cargo built
-//! for them.
+//! the alternative. The tests run the compiler on small programs, with the newest library of this
+//! crate that cargo has built for the tests.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

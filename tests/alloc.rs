@@ -34,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as for `dealloc`.
+        // SAFETY: the pointer came from this allocator, and the caller keeps the contract of `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -91,7 +91,7 @@ fn reads_writes_datagrams_and_sleeps_do_not_allocate() {
         let count = allocations(async || traits_write_then_read(&client, &server).await).await;
         assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} writes and reads through the traits");
 
-        // Another task echoes, so every read waits, in this task and in the other.
+        // Another task echoes, so reads wait, in this task and in the other.
         let echo = task::spawn({
             let server = server.clone();
             async move {

@@ -1,4 +1,4 @@
-//! `io::AsyncFd` over pipes and a std socket: readiness, calls, deadlines, close, and rejected descriptors.
+//! `io::AsyncFd` over pipes and a std socket: readiness, calls, deadlines, close, dropped waits, O_NONBLOCK, and rejected descriptors.
 
 mod common;
 
@@ -109,7 +109,7 @@ fn closed_descriptor_is_an_error() {
     struct Nothing;
     impl AsFd for Nothing {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            // SAFETY: the number is beyond every process's limit, so no descriptor has it.
+            // SAFETY: the number is beyond every process's limit, so no descriptor has it, and calls on it only return EBADF.
             unsafe { BorrowedFd::borrow_raw(i32::MAX - 1) }
         }
     }
@@ -126,7 +126,7 @@ fn nonblocking_flag_is_set_and_restored() {
     assert!(is_nonblocking(&reader));
     let number = reader.as_raw_fd();
     let reader = reader.into_inner();
-    assert_eq!(reader.as_raw_fd(), number, "the same open file");
+    assert_eq!(reader.as_raw_fd(), number, "the same descriptor");
     assert!(!is_nonblocking(&reader));
     rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
     assert!(is_nonblocking(AsyncFd::new(writer).unwrap().into_inner()), "O_NONBLOCK was set before");

@@ -15,8 +15,8 @@ use netpoll::task;
 
 const TEXT: &[u8] = b"A sentence that is long enough to be seen whole, and short enough to come in one piece.";
 
-/// Runs `test` under another executor and a [`Watchdog`](common::Watchdog), so that the runtime's
-/// threads do not poll it.
+/// Runs `test` under a [`Watchdog`](common::Watchdog) and another executor, so that no thread of the
+/// runtime polls it.
 fn run(test: impl Future<Output = io::Result<()>>) {
     let _watchdog = common::Watchdog::new();
     park_on(test).unwrap();

@@ -55,7 +55,7 @@ async fn is_not_a_test_twice() {}
 async fn takes_a_path() {}
 
 #[netpoll::test(crate = "renamed::deeply")]
-async fn takes_a_path_with_a_comma() {}
+async fn takes_a_path_with_several_segments() {}
 
 mod renamed {
     pub(super) use netpoll as deeply;

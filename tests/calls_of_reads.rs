@@ -22,7 +22,7 @@ static CALLS: AtomicUsize = AtomicUsize::new(0);
 #[unsafe(no_mangle)]
 unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: usize, flags: c_int) -> isize {
     CALLS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps the contract of recv(2). recvfrom(2) has the same contract if both addresses are null.
     unsafe { libc::recvfrom(fd, buf, len, flags, std::ptr::null_mut(), std::ptr::null_mut()) }
 }
 
@@ -34,7 +34,7 @@ const COUNTED: usize = 200;
 async fn calls(listener: &TcpListener, by_trait: bool) -> usize {
     let addr = listener.local_addr().unwrap();
     let client = std::thread::spawn(move || {
-        // A file reads by read(2), which is not counted.
+        // A file reads with read(2), which is not counted.
         let mut client = File::from(OwnedFd::from(std::net::TcpStream::connect(addr).unwrap()));
         for _ in 0..FIRST + COUNTED {
             // The server asks for the next request before it is sent.

@@ -1,8 +1,9 @@
-//! Echoes while four of five calls on sockets are interrupted, fail or are cut short. Events arrive in
-//! random order, in small batches, among spurious events. Every byte must come back, in order.
+//! Echoes while about four of five calls that transfer, accept or connect are interrupted, fail or are
+//! cut short. Most batches of events are small, shuffled and padded with a spurious event. Every byte
+//! must come back, in order.
 //!
-//! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed. `ci/faults.sh --full` sets
-//! the number. A failure prints its seed.
+//! `NETPOLL_ECHOES` sets the number of echoes, which is rounded up to a multiple of [`ECHOES_EACH`], and
+//! `NETPOLL_SEED` the seed. `ci/faults.sh --full` sets the number. A failure prints its seed.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -18,7 +19,7 @@ use netpoll::net::{TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixListener, UnixStream};
 use netpoll::task;
 
-/// The percentage of calls that fail or are cut short.
+/// The percentage of calls and of waits for events that [`Chaos`] affects.
 const PERCENT: u32 = 80;
 /// The number of echoes per connection.
 const ECHOES_EACH: u64 = 50;
@@ -29,7 +30,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Returns the message of an echo. Its length and bytes follow from the seed.
+/// Returns the message of an echo. The seed and the number of the echo determine its length and bytes.
 fn message(seed: u64, echo: u64) -> Vec<u8> {
     let mut state = mix(seed ^ echo.wrapping_mul(0x1_0001));
     (0..1 + state % 700)

@@ -48,8 +48,8 @@ fn is_taken(addr: SocketAddr) -> bool {
     }
 }
 
-/// When [`spawn`](common::spawn) returns, the child has closed the descriptors that it inherited.
-/// Tests that hold [`no_forks`] rely on this. (`Command::spawn` may return earlier.)
+/// When [`spawn`](common::spawn) returns, the child has closed its copies of the close-on-exec
+/// descriptors. Tests that hold [`no_forks`] rely on this. (`Command::spawn` may return earlier.)
 #[test]
 fn spawned_child_holds_no_inherited_fds() {
     for _ in 0..100 {
@@ -426,7 +426,7 @@ fn close_from_another_thread_and_task() {
             let socket = target(number).expect("open");
             let closer = client.clone();
             if from_thread {
-                // A thread that does not belong to the runtime.
+                // This thread does not belong to the runtime.
                 std::thread::spawn(move || futures_lite::future::block_on(closer.force_close()))
                     .join()
                     .unwrap()
@@ -575,7 +575,7 @@ fn close_wakes_poll_callers() {
     });
 }
 
-/// Waits in `wake` until the descriptor is closed.
+/// A waker that waits until the descriptor is closed, for up to 20 s, and records whether it is still open.
 struct WaitsForClose(i32, Mutex<Vec<bool>>);
 
 impl Wake for WaitsForClose {

@@ -134,7 +134,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     .await;
                     drop(dial);
                     match dialled {
-                        // A dropped dial returns no error, so another closed error takes its place.
+                        // A dropped dial returns no error, so the closed error of a pipe takes its place.
                         None => Err(pipe_closed().await),
                         Some(result) => panic!("the queue has room: {result:?}"),
                     }
@@ -190,7 +190,7 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
             ended.send(result).unwrap();
         });
         is_pending.recv().unwrap();
-        // The waiter usually sleeps by then.
+        // After this pause, the waiter usually sleeps.
         std::thread::sleep(Duration::from_millis(2));
         let begin = Instant::now();
         park_on(close()).unwrap();

@@ -1,5 +1,6 @@
-//! Timers, deadlines, dials, sockets and tasks while other tasks compute without yielding, or while a waker or a report blocks its thread.
-#![cfg(target_os = "linux")] // abstract names, and packet sockets
+//! Timers, deadlines, dials, sockets and tasks while other tasks compute without yielding, or while a task, a waker or a report blocks its thread.
+//! Also accepts and dials that wait for a permit or for room in a queue.
+#![cfg(target_os = "linux")] // abstract names, and SOCK_SEQPACKET
 
 mod common;
 
@@ -122,7 +123,7 @@ fn waits_end_while_tasks_compute() {
                 park_on(waits_end());
                 let threads: Vec<_> = (0..2).map(|_| thread::spawn(|| task::block_on(waits_end()))).collect();
                 threads.into_iter().for_each(|thread| thread.join().unwrap());
-                // A nested call in the turn of a root future.
+                // This call is nested in a poll of a root future.
                 task::block_on(async { task::block_on(waits_end()) });
                 drop(computing);
                 rt::shutdown(common::BOUND).unwrap();
@@ -209,12 +210,12 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     }
 }
 
-/// A waker that blocks in `wake` until the task has run.
+/// A waker that blocks in `wake` until it receives a message, and then sends one.
 struct Waits(Mutex<mpsc::Receiver<()>>, mpsc::Sender<()>);
 
 impl Wake for Waits {
     fn wake(self: Arc<Self>) {
-        self.0.lock().unwrap().recv_timeout(common::BOUND).expect("the task runs");
+        self.0.lock().unwrap().recv_timeout(common::BOUND).expect("the waker is released");
         self.1.send(()).unwrap();
     }
 }
@@ -349,7 +350,7 @@ fn shutdown_calls_the_wakers_behind_one_that_blocks() {
     });
 }
 
-/// Regression: reports were made on the thread that monitors the workers. While one blocked, no worker was added.
+/// Regression: reports were made on the thread that monitors the workers. While a report blocked, no worker was added.
 #[test]
 fn tasks_run_while_a_report_blocks() {
     child("tasks_run_while_a_report_blocks", || {
@@ -410,7 +411,7 @@ fn tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end() {
     }
 }
 
-/// Timers fire in a task that computes for longer than their time, before and between its operations.
+/// Timers fire in a task that computes before and between its operations for longer than the timers' duration.
 #[test]
 fn timers_fire_after_a_long_computation() {
     async fn compute() {
@@ -460,7 +461,7 @@ fn timers_fire_after_a_long_computation() {
     }
 }
 
-/// Timeouts end accepts and dials that wait for a permit or for room in a queue instead of an edge.
+/// An accept may wait for a permit, and a dial for room in a listener's queue, instead of an edge. Deadlines and timeouts end these waits too.
 #[test]
 fn timeouts_end_waits_for_permits_and_queues() {
     async fn all() {

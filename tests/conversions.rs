@@ -1,5 +1,5 @@
-//! Conversions from and to std's types, owned descriptors and raw descriptors. Also descriptors of
-//! the wrong kind.
+//! Conversions of TCP streams and listeners from and to std's types, owned descriptors and raw
+//! descriptors. Operations on descriptors of the wrong kind.
 
 mod common;
 
@@ -81,7 +81,7 @@ fn stream_with_clones_cannot_be_converted() {
         let mut buf = [0; 3];
         common::read_exact(&server, &mut buf).await.unwrap();
         assert_eq!(&buf, b"dup");
-        // The duplicate and the original each work after the other was dropped.
+        // The original still works after the duplicate has been dropped.
         drop(duplicate);
         other.write_all(b"own").await.unwrap();
         common::read_exact(&server, &mut buf).await.unwrap();
@@ -101,10 +101,10 @@ fn duplicate_outliving_stream_causes_no_events() {
                 let mut read = server.read(&mut read_buf);
                 assert!(common::poll_once(&mut read).await.is_pending());
                 drop(read);
-                // The kernel's registration belongs to the open file, not to the number.
+                // The kernel's registration ends with the open file description, not with the number.
                 let duplicate = server.as_fd().try_clone_to_owned().unwrap();
                 drop(server);
-                // The number is reused immediately, perhaps in the same slot.
+                // The new sockets reuse the number, and perhaps the slot.
                 let (other, peer) = pair().await;
                 let mut buf = [0; 1];
                 let mut waits = peer.read(&mut buf);
@@ -120,8 +120,8 @@ fn duplicate_outliving_stream_causes_no_events() {
     });
 }
 
-/// Regression: the registration of a converted duplicate stayed in epoll, and events of the
-/// duplicate woke the poller spuriously.
+/// Regression: if a conversion had duplicated a socket's descriptor, the socket's registration stayed
+/// in epoll after its close, and events of the duplicate woke the poller spuriously.
 #[test]
 fn converted_duplicate_leaves_no_registration() {
     child("converted_duplicate_leaves_no_registration", || {
@@ -132,7 +132,7 @@ fn converted_duplicate_leaves_no_registration() {
             assert!(common::poll_once(&mut server.readable()).await.is_pending());
             let _duplicate = OwnedFd::from(server.clone());
             drop(server);
-            // A control hook may make a duplicate.
+            // A control function may make a duplicate.
             let kept = Arc::new(Mutex::new(None));
             let keeps = kept.clone();
             let config = ListenConfig::new().control(move |_, _, fd| {
@@ -217,7 +217,7 @@ fn raw_descriptors_round_trip() {
     });
 }
 
-/// Operations on descriptors that are not TCP sockets return errors. They neither panic nor hang.
+/// Operations that a descriptor does not support return errors. They neither panic nor hang.
 #[test]
 fn wrong_descriptor_kinds_return_errors() {
     run(async {
@@ -260,7 +260,8 @@ fn conversion_does_not_end_the_wait_of_a_clone() {
                 async move { server.read(&mut [0; 8]).await }
             });
             becomes("the reader waits", || netpoll::rt::metrics().waiters >= 1).await;
-            // A conversion makes a duplicate, so the reader continues to wait on the original.
+            // With another handle, a conversion makes a duplicate, so the reader continues to wait on the
+            // original.
             let duplicate = TcpStream::from(OwnedFd::from(server));
             client.write_all(b"x").await.unwrap();
             assert_eq!(reader.await.unwrap(), 1);

@@ -1,5 +1,5 @@
-//! `io::copy_bidirectional`, and how a copy notices that a side has closed. Copies in the kernel
-//! are in `zero_copy.rs`.
+//! `io::copy_bidirectional`, how a copy notices that a side has closed, and urgent data.
+//! `zero_copy.rs` has the other tests of copies in the kernel.
 
 mod common;
 
@@ -178,7 +178,7 @@ fn copy_from_a_reset_connection_fails_while_another_copy_writes_to_it() {
         for is_foreign in [false, true] {
             let (outbound, server) = pair().await;
             fails(outbound.clone(), outbound, is_foreign, async || reset(server)).await;
-            // Closing a Unix stream with unread bytes resets it.
+            // Closing a Unix stream that has unread bytes resets the connection.
             let (outbound, server) = UnixStream::pair().unwrap();
             outbound.write_all(b"unread").await.unwrap();
             fails(outbound.clone(), outbound, is_foreign, async || drop(server)).await;
@@ -275,8 +275,8 @@ fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
     });
 }
 
-/// If a peer shuts down only its reading side, writes to the peer fail, but the peer may continue to write. The direction from the peer is
-/// copied to its end.
+/// If the peer of a Unix stream shuts down only its reading side, writes to the peer fail, but the peer may continue to write. The direction
+/// from the peer is copied to its end.
 #[test]
 fn peer_that_stops_reading_is_read_to_eof() {
     const BYTES: usize = 3_000_000;
@@ -360,7 +360,7 @@ fn urgent_data_does_not_end_copy() {
     });
 }
 
-/// An idle limit ends the copy to a peer that does not read, because discarding data that was read is not progress.
+/// An idle limit ends the copy to a peer that has shut down its reading side, because bytes that are read and dropped are not progress.
 #[test]
 fn idle_limit_ends_copy_to_stalled_server() {
     run(async {
@@ -490,7 +490,7 @@ fn reader_is_not_read_after_its_end_when_the_writer_fails() {
     });
 }
 
-/// A reader that returns some bytes and then fails.
+/// A stream whose first read returns four bytes and whose later reads fail. It accepts all writes.
 struct Failing(bool);
 
 impl Read for Failing {
@@ -647,7 +647,7 @@ fn copy_runs_under_another_executor() {
     });
 }
 
-/// The futures of copies can be spawned.
+/// The futures of copies are `Send`, so a task that awaits them can be spawned.
 #[test]
 fn copy_futures_are_send() {
     fn is_send<T: Send>(future: T) -> T {

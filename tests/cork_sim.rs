@@ -8,7 +8,7 @@ use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream};
 use netpoll::sim::{Sim, ms};
 use netpoll::task;
 
-/// Serves requests of one byte, with one `write_all` of ten bytes each.
+/// Serves requests of one byte. Answers each with one `write_all` of ten bytes.
 async fn serve(gather: bool) -> std::io::Result<()> {
     let listener = ListenConfig::new().auto_cork(gather).listen("0.0.0.0:7").await?;
     loop {
@@ -81,8 +81,8 @@ fn lost_packets_do_not_change_the_bytes() {
     }
 }
 
-/// Waits for a second, then reads `total` bytes and the end of the stream. Sets `done` if they are
-/// correct.
+/// Accepts a connection, waits for a second, and reads until the end of the stream. Sets `done` if it
+/// has read `total` correct bytes.
 async fn read_late(total: usize, done: Arc<AtomicBool>) -> std::io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:7").await?;
     let (stream, _) = listener.accept().await?;
@@ -142,8 +142,8 @@ async fn fill(stream: &TcpStream) {
     }
 }
 
-/// The only edge wakes the task that sends the rest, and is then passed to a write that has no bytes
-/// to send. The flush that waits behind these two gets no edge.
+/// The only edge wakes the task that sends the rest, and is then passed to a write whose call returns
+/// `WouldBlock` every time. The flush that waits behind these two gets no edge.
 #[test]
 fn flush_ends_when_others_have_used_the_edge() {
     Sim::run(3, async move |sim: Sim| {

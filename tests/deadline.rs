@@ -1,6 +1,7 @@
 //! Deadlines: an expired deadline takes precedence over data, every deadline wakes the right
 //! waiters and fires on time, and a deadline can be moved at any time. Also std's relative
-//! timeouts. Invariant 9. Most tests follow Go's timeout_test.go.
+//! timeouts and the timeouts of connects. Invariant 9. Most tests follow Go's timeout_test.go and
+//! nettest.
 //!
 //! Time is asserted in two ways only: never early, and (`read_ends_at_its_deadline`,
 //! `write_ends_at_its_deadline`) within 110 % of the timeout. As in Go, the timeout grows until
@@ -25,11 +26,11 @@ use netpoll::net::{TcpListener, TcpStream, is_timeout};
 use netpoll::prelude::*;
 use netpoll::{future, task};
 
-/// Returns deadlines so far away that a clock in nanoseconds may overflow.
+/// Returns deadlines in the far future, the last of which is beyond the range of a clock in nanoseconds.
 fn ends_of_time() -> Vec<Instant> {
     let now = Instant::now();
     let mut ends = vec![now + Duration::from_secs(100 * 365 * 86_400)];
-    // The last moment that an `Instant` can represent, beyond 2^64 ns. A clock in nanoseconds must not
+    // The last moment that an `Instant` can represent is beyond 2^64 ns. A clock in nanoseconds must not
     // wrap.
     let mut step = Duration::from_secs(1 << 62);
     let mut last = now;
@@ -304,7 +305,7 @@ async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
             return;
         }
         timeout = timeout * 5 / 4;
-        assert!(timeout <= Duration::from_secs(4), "{took:?} is more than 110 % of every deadline up to {timeout:?}");
+        assert!(timeout <= Duration::from_secs(4), "every wait took more than 110 % of its timeout, the last {took:?}");
     }
 }
 
@@ -397,7 +398,7 @@ fn various_deadlines_expire_and_not_early() {
     });
 }
 
-/// Go: TestVariousDeadlines.
+/// Go: TestVariousDeadlines1Proc, TestVariousDeadlines4Proc.
 #[test]
 fn various_deadlines_expire_and_not_early_with_one_and_four_workers() {
     for workers in ["1", "4"] {
@@ -1045,7 +1046,7 @@ fn zero_timeout_is_rejected_and_longest_never_fires() {
     });
 }
 
-/// A timer may fire before the operation that armed it sleeps.
+/// A timer may fire before the poll that armed it returns.
 #[test]
 fn shortest_timeouts_fire() {
     run(async {

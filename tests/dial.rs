@@ -19,7 +19,7 @@ fn refusing() -> (socket2::Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// Returns a listener with a full queue, the connections that fill the queue, and its address. Further connects never complete.
+/// Returns a listener with a full queue, the connections that fill the queue, and its address. Further connects get no answer.
 fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     let (socket, addr) = refusing();
     socket.listen(0).unwrap();

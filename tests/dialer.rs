@@ -1,4 +1,5 @@
-//! `Dialer`: time limits, local addresses, options, the control hook, racing of addresses, and clean-up.
+//! `Dialer`: time limits, racing of addresses, errors, local addresses, options, the control hook, the resolver, the number of system calls, and
+//! clean-up.
 //! (The rules of the race are tested in `src/net/happy_eyeballs.rs`, the division of time in `src/net/dialer.rs`.)
 
 mod common;
@@ -21,8 +22,8 @@ use netpoll::net::{
 use netpoll::task;
 use socket2::SockRef;
 
-/// Binds a port of `ip`, an address of this host, without listening. The kernel refuses connects to it, and no other process can take the
-/// port.
+/// Binds a port of `ip`, an address of this host, without listening. The kernel refuses connects to the port, and no other process can
+/// take the port.
 fn refusing_at(ip: IpAddr) -> (socket2::Socket, SocketAddr) {
     let wanted = SocketAddr::new(ip, 0);
     let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None).unwrap();
@@ -35,7 +36,7 @@ fn refusing() -> (socket2::Socket, SocketAddr) {
     refusing_at(Ipv4Addr::LOCALHOST.into())
 }
 
-/// A listener with a full queue, so that connecting to it never completes.
+/// A listener with a full queue, so that connects to it get no answer.
 struct BlackHole {
     addr: SocketAddr,
     _listener: socket2::Socket,
@@ -64,7 +65,7 @@ impl ToSocketAddrs for Never {
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
         ToSocketAddrsFuture::blocking(|| {
-            // The process does not wait for this call.
+            // The process does not wait for this call when it exits.
             std::thread::sleep(common::BOUND);
             Ok(Vec::new().into_iter())
         })
@@ -154,7 +155,7 @@ fn dial_deadline_does_not_apply_to_connection() {
         task::sleep(timeout).await;
         stream.write_all(b"x").await.unwrap();
         assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 1);
-        // A deadline at the moment of success gives a timeout or a working connection.
+        // A dial whose timeout ends at the moment of success returns a timeout or a working connection.
         for micros in (0..400).step_by(4) {
             let dialer = Dialer::new().timeout(Duration::from_micros(micros));
             match dialer.dial(addr).await {
@@ -176,7 +177,7 @@ fn sequential_attempts_share_the_timeout() {
         let error = dialer.dial(&addrs[..]).await.unwrap_err();
         assert_eq!(error.to_string(), format!("dial tcp {}: i/o timeout", addrs[0]));
         assert!(start.elapsed() >= Duration::from_millis(60));
-        // With more time, the first attempt leaves half of it for the second.
+        // With more than 4 s, the first attempt leaves half of the time for the second.
         let listener = listener().await;
         let addrs = [holes[0].addr, listener.local_addr().unwrap()];
         let start = Instant::now();
@@ -212,7 +213,11 @@ fn next_attempt_starts_after_stagger_or_failure() {
         let (_other, second) = refusing();
         for stagger in [Some(Duration::from_secs(3600)), None] {
             let error = Dialer::new().stagger(stagger).dial(&[refused, second][..]).await.unwrap_err();
-            assert_eq!(error.to_string(), format!("dial tcp {refused}: connect: connection refused"), "the first");
+            assert_eq!(
+                error.to_string(),
+                format!("dial tcp {refused}: connect: connection refused"),
+                "the first error"
+            );
         }
     });
 }
@@ -251,7 +256,7 @@ fn losing_attempts_are_closed() {
             let addr = listener.local_addr().unwrap();
             common::warm_up().await;
             let before = fd_count();
-            // All attempts connect at the same time. One is kept, and the peers of the others see the end of the stream.
+            // The attempts start without a stagger, so several may connect. One of them is kept, and the others are closed.
             let dialer = Dialer::new().stagger(Duration::ZERO);
             let stream = dialer.dial(&[addr; 3][..]).await.unwrap();
             assert_eq!(fd_count(), before + 1, "only the winner");
@@ -309,7 +314,7 @@ fn dropped_dial_leaks_nothing() {
                 drop(dial);
             }
             becomes("no task is left", || netpoll::rt::metrics().tasks_alive == 0).await;
-            // A look-up whose future was dropped still runs to its end.
+            // A look-up that has begun runs to its end although its future was dropped.
             becomes("nothing is left", || fd_count() == before).await;
         });
     });
@@ -438,7 +443,7 @@ fn connection_uses_local_address() {
                 assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::InvalidInput));
                 assert_eq!(inner::<AddrError>(&error).reason(), "no suitable address found");
             }
-            // 192.0.2.0/24 is reserved for documentation, so it is not an address of this host.
+            // 192.0.2.0/24 is reserved for documentation, so 192.0.2.1 is not an address of this host.
             let error = dialer("192.0.2.1").dial(both[1]).await.unwrap_err();
             let text = format!("dial tcp 192.0.2.1:0->{}: bind: cannot assign requested address", both[1]);
             assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::AddrNotAvailable));
@@ -613,8 +618,8 @@ fn control_hook_error_fails_dial_without_leak() {
 const DIALS: usize = 20;
 const MARK: &str = "/netpoll-dialer-test-mark";
 
-/// Counts the system calls per dial of a literal address on epoll, except waits and the calls of other
-/// threads. At most 10 are allowed with Go's options, and 5 without them.
+/// Counts the system calls per dial of a literal address on epoll, except waits, wake-ups of other threads
+/// and the calls of other threads. About 10 are allowed with Go's options, and about 5 without them.
 #[test]
 fn dial_of_literal_makes_few_system_calls() {
     let name = "dial_of_literal_makes_few_system_calls";
@@ -627,7 +632,7 @@ fn dial_of_literal_makes_few_system_calls() {
                 Some(ip) => Some(TcpListener::bind((ip, 0)).await.unwrap()),
                 None => None,
             };
-            // One-time costs: the poller and its thread.
+            // The one-time costs, such as those of the poller, are not counted.
             common::warm_up().await;
             for listener in [Some(near), far].into_iter().flatten() {
                 let addr = listener.local_addr().unwrap();
@@ -679,7 +684,8 @@ fn dial_of_literal_makes_few_system_calls() {
     }
 }
 
-/// Returns an address of this host that is not a loopback address, if there is one.
+/// Returns an IPv4 address of this host that is not a loopback address, or `None` if this host has no route
+/// to other hosts.
 fn far_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // Connecting a UDP socket sends nothing. 192.0.2.0/24 is reserved for documentation.
@@ -723,7 +729,8 @@ fn options_of_streams_are_set_before_connect() {
     });
 }
 
-/// Regression: if the port was the name of a service, the dial asked the host's name service instead of the configured resolver.
+/// Regression: if the port was the name of a service, the dial asked the host's name service for the addresses, not the configured
+/// resolver.
 #[test]
 fn resolver_is_asked_for_a_host_with_a_named_service() {
     /// A resolver that knows no name and counts the look-ups.

@@ -23,7 +23,7 @@ fn fast_open_and_multipath_connect_with_and_without_kernel_support() {
             assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 5);
             assert!(stream.nodelay().unwrap());
         }
-        // Checks whether this kernel has MPTCP.
+        // Checks whether this process can open MPTCP sockets.
         let multipath = socket2::Protocol::MPTCP;
         let has = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(multipath)).is_ok();
         let stream = Dialer::new().multipath(true).dial(addr).await.unwrap();

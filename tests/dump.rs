@@ -76,7 +76,7 @@ fn signal_that_the_program_ignores_is_not_taken_over() {
         return;
     }
     bounded(|| {
-        // The shell leaves the signal ignored.
+        // The shell ignores the signal, and exec(2) keeps it ignored.
         let script = format!("trap '' USR1; exec \"$0\" --exact {NAME}");
         let mut shell = Command::new("sh");
         let shell = shell.args(["-c", &script]).arg(std::env::current_exe().unwrap()).env(ROLE, "child");
@@ -91,7 +91,7 @@ fn builder_serves_snapshots_and_refuses_a_path_in_use() {
     if let Some(path) = role() {
         rt::Builder::new().inspect_socket(&path).start().unwrap();
         rt::shutdown(Duration::from_secs(60)).unwrap();
-        // The server outlives the runtime, and serves the next one.
+        // The server outlives the runtime and serves the next runtime.
         rt::Builder::new().inspect_socket(&path).start().unwrap();
         eprintln!("ready");
         let _ = std::io::stdin().read(&mut [0]);

@@ -1,4 +1,4 @@
-//! `rt::dump_on_panic`. This file has no test harness, because a harness runs tests on threads other than the main one.
+//! `rt::dump_on_panic`. This file has no test harness, because a harness usually runs tests on threads other than the main thread.
 
 use std::process::{Command, ExitCode};
 

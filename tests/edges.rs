@@ -172,7 +172,7 @@ mod hooked {
         if let Some(hook) = hook {
             hook();
         }
-        // SAFETY: the pointer came from `Arc::into_raw`.
+        // SAFETY: the pointer came from `Arc::into_raw`, and the waker owns a count.
         unsafe { Arc::increment_strong_count(data.cast::<Hooked>()) };
         RawWaker::new(data, &VTABLE)
     }

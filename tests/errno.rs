@@ -1,10 +1,12 @@
-//! Every system call of this crate fails once with every errno of its man page. The crate retries
-//! the call, returns the error or ignores it, and the socket works afterwards. No operation hangs,
-//! panics or leaks. Only a failed wait for events aborts the process.
+//! The system calls with which operations use sockets fail once with each errno of their man pages.
+//! The crate repeats the call, uses another method, returns the error or ignores it, and the socket
+//! works afterwards. No operation hangs, panics or leaks. Only a failed wait for events aborts the
+//! process.
 //!
 //! Each row of the tables is an operation and a system call that it makes; each cell is one errno,
-//! injected into the call (`faults`). The tables omit calls without relevant errnos (clock_gettime,
-//! the signal calls, sysconf) and getaddrinfo, which has its own codes (tests/resolve.rs).
+//! injected into the call (`faults`). The tables omit calls whose failure hardly matters (such as
+//! clock_gettime, the signal calls and sysconf) and getaddrinfo, which has its own codes
+//! (tests/resolve.rs).
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -192,8 +194,8 @@ const EPOLL_MATRIX: &[Row] = &[
     row(
         "first wait",
         "epoll_ctl ADD",
-        // EEXIST: the number was registered through a duplicate, so the registration is changed.
-        // (For EPERM see below.)
+        // EEXIST: the open file is already registered under this number, so the registration is
+        // changed. (For EPERM see below.)
         &[(Done, &[EEXIST]), (Surfaced, &[EBADF, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC])],
     ),
     row("first wait after EEXIST", "epoll_ctl MOD", &[(Done, &[EBADF, EINVAL, ENOENT, ENOMEM])]),
@@ -212,7 +214,7 @@ fn ended<T>(result: io::Result<T>, fault: Injection) -> Result {
     (result.map(drop), fault.hits())
 }
 
-/// Asserts that one read returns all of the peer's data.
+/// Asserts that one read returns `hello`, all of the peer's data.
 async fn expect_hello(stream: &TcpStream) {
     let mut buf = [0; 8];
     assert_eq!(stream.read(&mut buf).await.unwrap(), 5);
@@ -627,8 +629,8 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
     }
 }
 
-/// Checks every cell of `matrix`, in a child process, because a fault on any descriptor would
-/// affect other tests, and descriptors are counted.
+/// Checks every cell of `matrix`, in a child process, because some faults apply to any descriptor and
+/// would affect other tests, and because descriptors are counted.
 fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
     let output = common::child_with(name, variables, || {
         let _watch = watch();
@@ -778,8 +780,8 @@ fn copy_without_pipe_uses_buffer() {
     }
 }
 
-/// The wait fails, as if other code of the program had closed the epoll descriptor. The process
-/// aborts with a message. 3 cells.
+/// The wait fails, for example because other code of the program has closed the epoll descriptor. The
+/// process aborts with a message. 3 cells.
 #[test]
 fn failing_epoll_wait_aborts_process() {
     const NAME: &str = "failing_epoll_wait_aborts_process";
@@ -808,8 +810,8 @@ fn failing_epoll_wait_aborts_process() {
     }
 }
 
-/// A failed listen leaves no file that would prevent the next bind, and does not remove a file that
-/// existed before.
+/// A failed listen removes the socket file, which would prevent the next bind. A failed bind does not
+/// remove a file that existed before.
 #[test]
 fn failed_listen_removes_socket_file() {
     child("failed_listen_removes_socket_file", || {

@@ -1,5 +1,5 @@
 //! The examples behave as their headers say. Each example runs in its own process; `cargo test` builds it. Example servers are tested in
-//! tests/example_servers.rs.
+//! tests/example_servers.rs, and examples in simulations in tests/sim_examples.rs.
 
 #[path = "common/example.rs"]
 mod example;

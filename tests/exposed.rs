@@ -1,6 +1,6 @@
 //! Sockets whose descriptor has other users, in this process or another. The other users keep the
 //! socket open after this crate has closed it, set its options, and clear O_NONBLOCK.
-#![cfg(not(target_os = "macos"))] // packet sockets
+#![cfg(not(target_os = "macos"))] // SOCK_SEQPACKET
 
 mod common;
 
@@ -46,8 +46,8 @@ async fn accepted(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (listener.accept().await.unwrap().0, client)
 }
 
-/// Fills the buffers, while the peer reads nothing, and closes the stream, explicitly or by dropping
-/// it. The close must not wait for the peer.
+/// Fills the buffers, while the peer reads nothing, and closes the stream: explicitly if the length of
+/// `what` is even, otherwise by dropping it. The close must not wait for the peer.
 async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
     let (stream, peer) = ends;
     fill(&stream).await;
@@ -186,7 +186,7 @@ async fn is_pending<F: Future + Unpin>(mut future: F) -> bool {
     poll_once(&mut future).await.is_pending()
 }
 
-/// Regression: a registration belongs to the open file, which a duplicate keeps. After a hot
+/// Regression: a registration belongs to the open file, which a duplicate keeps open. After a hot
 /// restart, each connection of the successor woke the process that had closed its listener.
 #[test]
 fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
@@ -434,7 +434,7 @@ fn blocking_mode_set_by_another_user_blocks_no_accept() {
     }
 }
 
-/// Returns a stream with a full buffer whose direction still counts as ready, and its peer.
+/// Returns a stream with a full send buffer that still counts as ready for writing, and its peer.
 fn full() -> (TcpStream, TcpStream) {
     let (stream, peer) = park_on(pair());
     park_on(fill(&OwnedFd::from(stream.clone()).into()));
@@ -472,7 +472,7 @@ fn blocking_mode_set_by_another_user_blocks_no_send() {
             poll_once(&mut Box::pin(io::copy(&mut source, &mut sink))).await
         };
     }
-    // Each of these calls transfers only a part of its data.
+    // These sockets have room for only a part of the data.
     assert_each_waits! { park_on(pair()),
         "write_all": |it| poll_once(&mut it.write_all(&vec![1; MUCH])).await;
     }
@@ -487,7 +487,7 @@ fn blocking_mode_set_by_another_user_blocks_no_send() {
     }
 }
 
-/// Sends until no room is left.
+/// Sends until a send waits.
 async fn until_it_waits<T>(mut send: impl AsyncFnMut() -> Poll<T>) -> Poll<()> {
     while send().await.is_ready() {}
     Poll::Pending

@@ -498,6 +498,8 @@ fn one_worker() {
 #[test]
 fn event_goes_before_a_task_that_used_up_its_turn() {
     const ROUNDS: usize = 200;
+    // If the worker gets no CPU time for 10 ms, sysmon polls, and its wake-ups arrive through the shared queue.
+    const LATE_MAX: usize = ROUNDS / 10;
     child("event_goes_before_a_task_that_used_up_its_turn", || {
         one_worker();
         let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -507,11 +509,13 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
             let sent_in = sent_in.clone();
             async move {
                 let reader = UnixStream::from(reader);
-                for round in 0..ROUNDS {
+                let mut late = Vec::new();
+                for _ in 0..ROUNDS {
                     assert_eq!(reader.read(&mut [0; 1]).await.unwrap(), 1);
-                    let sent_in = sent_in.swap(0, Ordering::SeqCst);
-                    assert_eq!(seen.load(Ordering::SeqCst), sent_in, "round {round}: turns of the other task");
+                    let turns = seen.load(Ordering::SeqCst) - sent_in.swap(0, Ordering::SeqCst);
+                    late.extend((turns > 0).then_some(turns));
                 }
+                assert!(late.len() <= LATE_MAX, "further turns of the other task before an event: {late:?}");
             }
         });
         drop(task::spawn(saturating(turns, move |turn| {

@@ -2,8 +2,8 @@
 //! deferred connection, and closing loses no data.
 //!
 //! The client's sockets need no cookie (TCP_FASTOPEN_NO_COOKIE), so connect(2) defers even the
-//! first connection to a server. On a kernel that does not defer, the tests print that and test a
-//! plain connect.
+//! first connection to a server. On a kernel that does not defer, the tests use a plain connect, or
+//! end early.
 #![cfg(target_os = "linux")] // TCP_FASTOPEN_CONNECT
 
 mod common;
@@ -87,7 +87,7 @@ impl Busy {
 
 type Wait = for<'a> fn(&'a TcpStream) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
-/// Every operation that can be the first to wait on a connection to a server that sends first.
+/// Operations without data that begin the connection to a server that sends first.
 const WAITS: &[(&str, Wait)] = &[
     ("read", |stream| Box::pin(async { stream.read(&mut [0; 1]).await.map(drop) })),
     ("peek", |stream| Box::pin(async { stream.peek(&mut [0; 1]).await.map(drop) })),
@@ -234,8 +234,8 @@ fn first_wait_begins_deferred_connect_on_workers() {
     });
 }
 
-/// Runs the first waits with other options of the dialer: a multipath TCP socket if available, a
-/// local address, and no default options.
+/// Runs the first waits with other options of the dialer: multipath TCP if available; no default
+/// options and no stagger; a local address.
 #[test]
 fn first_wait_begins_deferred_connect_with_other_options() {
     for &(name, wait) in WAITS {
@@ -449,7 +449,7 @@ fn dropped_connect_in_progress_is_closed_at_once() {
                 drop(stream);
                 assert_eq!(common::fd_count(), before);
             }
-            // A deferred connect that a wait has started is also closed at once.
+            // A deferred connection that a wait has begun is also closed at once.
             let stream = dial(busy.addr).await;
             assert!(poll_once(&mut stream.readable()).await.is_pending());
             drop(stream);
@@ -585,8 +585,8 @@ fn gathered_data_begins_deferred_connect() {
     });
 }
 
-/// The close of a connection in progress waits for the handshake in a task, if a runtime is
-/// running.
+/// The drop of a connection in progress starts a task that waits for the handshake, unless the runtime
+/// was shut down.
 #[test]
 fn drop_of_connection_in_progress_after_shutdown_starts_no_runtime() {
     common::child("drop_of_connection_in_progress_after_shutdown_starts_no_runtime", || {

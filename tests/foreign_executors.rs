@@ -76,7 +76,7 @@ struct Reenter {
 }
 
 impl Reenter {
-    /// Uses the socket in every way that does not wait.
+    /// Uses the socket, a timer and a task, without waiting.
     fn use_the_socket(&self) {
         let mut cx = Context::from_waker(Waker::noop());
         let stream = &self.stream;
@@ -120,7 +120,7 @@ mod raw {
     }
 
     fn borrowed(data: *const ()) -> std::mem::ManuallyDrop<Arc<Reenter>> {
-        // SAFETY: the pointer came from `Arc::into_raw` and the count is not touched.
+        // SAFETY: the pointer came from `Arc::into_raw`, the waker owns a count, and `ManuallyDrop` leaves the count unchanged.
         std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<Reenter>()) })
     }
 
@@ -167,7 +167,7 @@ fn wakers_may_use_the_waking_socket() {
             assert!(common::poll_with(&mut peek, &waker).is_pending());
             assert!(common::poll_with(&mut end, &waker).is_pending());
             assert!(futures::io::AsyncRead::poll_read(Pin::new(&mut &server), &mut cx, &mut [0; 8]).is_pending());
-            // This poll replaces the first waker by another.
+            // This poll replaces the waker of `peek`.
             assert!(common::poll_now(&mut peek).is_pending());
             reenter.woken.store(false, Ordering::SeqCst);
         }

@@ -1,5 +1,5 @@
-//! fork(2): in a child that does not call exec(2), operations that need the runtime fail if the parent has used it before the fork. No
-//! child disturbs its parent.
+//! fork(2): in a child that does not call exec(2), operations that need the runtime fail or panic if the parent has used it before the
+//! fork. No child disturbs its parent.
 #![cfg(target_os = "linux")] // prctl(2)
 
 mod common;
@@ -159,8 +159,8 @@ fn child_that_execs_does_not_disturb_parent() {
     });
 }
 
-/// Regression: the registrations of the child's duplicates remained, and their events woke the
-/// parent spuriously.
+/// Regression: the registration of a socket of which a child had a duplicate remained after the
+/// parent's close, and its events woke the parent spuriously.
 #[test]
 fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
     child("sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them", || {

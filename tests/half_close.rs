@@ -1,4 +1,4 @@
-//! Half-closed connections, empty buffers, the `close` of the I/O traits, and shutdown during waiting operations.
+//! Half-closed connections, empty buffers, the `close` of the I/O traits, shutdown during waiting operations, and urgent data.
 
 mod common;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::eventually;
 use netpoll::task::{self, JoinHandle};
 
-/// Calls a function when it is woken.
+/// A waker that calls a function.
 struct Calls<F>(F);
 
 impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
@@ -22,7 +22,7 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
     }
 }
 
-/// Polls the handles of tasks of each kind with `waker`, and then keeps or drops the handles. Then the tasks end.
+/// Polls the handles of a task and of a blocking call with `waker`, and then keeps or drops the handles. Then both end.
 fn end_with(waker: &Waker, keeps_handle: bool) -> Vec<JoinHandle<u64>> {
     let is_over = Arc::new(AtomicBool::new(false));
     let (first, second) = (is_over.clone(), is_over.clone());

@@ -116,7 +116,7 @@ fn idle_after_timers() {
         sleeps.into_iter().for_each(park_on);
         client.set_read_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         park_on(client.read(&mut [0; 1])).unwrap_err();
-        // Cancelled sleeps, and a sleep and a deadline of one hour.
+        // Cancels sleeps, and leaves a sleep and a deadline of one hour.
         for _ in 0..100 {
             park_on(task::spawn(task::sleep(Duration::from_secs(2))).cancel());
         }

@@ -293,7 +293,7 @@ fn task_that_blocks_its_thread_is_shown_running() {
         assert_eq!((task_info.waits_for(), task_info.polls()), (None, 1));
         release.send(()).unwrap();
         task.await.unwrap();
-        // The worker may still hold the task.
+        // Snapshots omit tasks that have ended.
         until(|snapshot| snapshot.task(id).is_none()).await;
     });
 }
@@ -531,7 +531,7 @@ fn kinds_of_tasks_are_distinguished() {
     });
 }
 
-/// Each task is named after the local address of its only socket, so a wrong pair is detected.
+/// Each reading task is named after the local address of its only socket, so a wrong pair of task and socket is detected.
 #[test]
 fn pairs_are_right_during_spawns_and_closes() {
     run(async {

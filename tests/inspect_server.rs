@@ -84,8 +84,7 @@ fn resident_bytes() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// An answer has at most 100,000 tasks, and the memory that a request takes does not grow with the
-/// number of the other tasks.
+/// An answer has at most 100,000 tasks. Of the other tasks, a request stores only the ids.
 #[test]
 fn answer_for_a_million_tasks_is_limited() {
     child("answer_for_a_million_tasks_is_limited", || {
@@ -220,7 +219,7 @@ fn client_that_stops_reading_delays_others_for_a_bounded_time() {
         let folder = Folder::new();
         let path = folder.join("socket");
         let server = InspectServer::bind(&path).unwrap();
-        // More text than the socket's buffers hold.
+        // The text of these tasks does not fit into the socket's buffers.
         let tasks: Vec<_> = (0..10_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
         let mut lazy = UnixStream::connect(&path).unwrap();
         lazy.write_all(b"text\n").unwrap();

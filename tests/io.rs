@@ -23,7 +23,7 @@ use netpoll::task::block_on;
 enum Step {
     /// Reader: returns these bytes, over as many polls as the caller's buffers require. Writer: accepts at most that many bytes.
     Data(&'static [u8]),
-    /// Returns Pending and wakes at once.
+    /// Wakes the task and returns Pending.
     Wait,
     Fail(ErrorKind),
 }
@@ -67,7 +67,7 @@ impl io::Read for Reader {
     }
 }
 
-/// A writer that executes its steps and then accepts all bytes. Counts flushes and closes. Of all polls of flushes and closes, only the first
+/// A writer that executes its steps and then accepts all bytes. Counts writes, flushes and closes. Of all polls of flushes and closes, only the first
 /// returns Pending.
 #[derive(Debug, Default)]
 struct Writer {
@@ -427,7 +427,7 @@ fn bounded_read_stops_at_bound() {
             let steps = [Wait, Data(input), Wait];
             let fits = |line: &&str| line.len() < max;
             let all = ["four", "six...", "", "end"];
-            // A last line without a delimiter may have one more byte.
+            // The last line has no delimiter, so its text may have one more byte.
             let expected: Vec<&str> =
                 all[..3].iter().copied().take_while(fits).chain((max >= 7).then_some("end")).collect();
             let mut lines = buffered(steps.clone()).lines_bounded(max);
@@ -659,8 +659,8 @@ fn seek_flushes_buf_writer() {
 #[test]
 fn copy_moves_all_data_and_flushes() {
     block_on(async {
-        // The reader panics when it is polled after its end; the writer's flush returns Pending
-        // first.
+        // The reader panics if it is polled after its end. The first poll of the writer's flush returns
+        // Pending.
         let steps = [Data(b"one "), Wait, Fail(ErrorKind::Interrupted), Data(b"two "), Data(b"three")];
         let mut reader = Reader::new(steps);
         let mut writer = Writer::new([Wait, Data(b"."), Fail(ErrorKind::Interrupted), Data(b"...")]);
@@ -757,7 +757,7 @@ fn timeout_drops_the_operation() {
 
 // Wakers
 
-/// Counts its wake-ups.
+/// A waker that counts its wake-ups.
 #[derive(Default)]
 struct Counter(Mutex<usize>);
 

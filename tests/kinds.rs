@@ -286,7 +286,8 @@ fn expiry_ends_operations_of_every_kind_in_both_directions() {
     park_on(task::spawn(expiry_ends_all()));
 }
 
-/// Closes sockets at about the time at which their timeouts fire, and reuses their slots for descriptors of other kinds.
+/// Opens sockets of random kinds, which reuse the slots of earlier ones. Closes most of them at about the time at which their timeouts fire.
+/// Returns the number of sockets.
 async fn reuse(seed: u64, until: Instant) -> u64 {
     let mut state = seed | 1;
     let mut random = move |below: u64| {

@@ -1,7 +1,7 @@
 //! The control lane: control tasks run before other tasks within the lane's share, and neither lane starves.
 //!
-//! The tests limit the number of turns. A turn of a given length spins for at least that time. On a busy machine turns are longer, so fewer
-//! of them fit in a given time.
+//! The tests assert limits on numbers of turns, not on times. A turn spins for at least its given length. On a busy machine turns are longer,
+//! so fewer of them fit in a given time.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn spin(micros: u64) {
     while begun.elapsed() < Duration::from_micros(micros) {}
 }
 
-/// Runs turns of `micros` microseconds each without end, and counts them.
+/// Runs turns of at least `micros` microseconds each without end, and counts them.
 async fn hog(turns: Arc<AtomicUsize>, micros: u64) {
     loop {
         spin(micros);
@@ -75,10 +75,10 @@ fn control_task_waits_for_no_queue() {
                 let (turns, sent_in, writer) = (turns.clone(), sent_in.clone(), writer.clone());
                 drop(task::spawn(async move {
                     loop {
-                        // A turn of this length counts as long (`LONG_NANOS`), even if there are few such turns.
+                        // A turn of this length counts as long (`LONG_NANOS`).
                         spin(60);
                         let turn = turns.fetch_add(1, Ordering::SeqCst) + 1;
-                        // Sends when the control task has read the previous byte, also in the middle of a round.
+                        // Sends as soon as the control task has read the previous byte, whichever task has its turn.
                         if turn > 10 && sent_in.load(Ordering::SeqCst) == 0 {
                             sent_in.store(turn, Ordering::SeqCst);
                             std::io::Write::write_all(&mut &*writer, b"x").unwrap();
@@ -128,7 +128,7 @@ fn endless_control_tasks_do_not_starve_others() {
     });
 }
 
-/// A control task that has used up its share waits for its turn among the others, and for no longer.
+/// A control task that has used up the lane's share waits for its turn among the others, and for no longer.
 #[test]
 fn control_task_without_credit_has_its_turns_among_others() {
     child("control_task_without_credit_has_its_turns_among_others", || {
@@ -278,7 +278,8 @@ fn shutdown_drops_control_tasks() {
     });
 }
 
-/// No wake-up of a control task is lost, whether a task or a thread without a processor causes it. The workers rest in between.
+/// No wake-up of a control task is lost, whether a task or a thread without a processor causes it. The workers may sleep between two
+/// wake-ups.
 #[test]
 fn wake_ups_of_control_tasks_are_not_lost() {
     child("wake_ups_of_control_tasks_are_not_lost", || {
@@ -319,7 +320,7 @@ fn shares_above_one_hundred_are_refused() {
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 
-/// A task that another thread wakes gets its turn, although the lane is beyond its share and the other tasks use up their turns.
+/// A task that another thread wakes gets its turn, although the lane is beyond its share and the other tasks use up their budgets.
 #[test]
 fn tasks_of_other_threads_run_despite_an_endless_control_task() {
     child("tasks_of_other_threads_run_despite_an_endless_control_task", || {

@@ -14,7 +14,7 @@ use netpoll::{rt, task, time};
 
 const TASKS: usize = 200;
 
-/// A waker that blocks its thread until the sender is dropped.
+/// A waker that blocks its thread until the sender is dropped, for at most [`BOUND`].
 struct Gate {
     entered: AtomicBool,
     open: Mutex<mpsc::Receiver<()>>,

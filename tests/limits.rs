@@ -266,7 +266,7 @@ fn queued_operations_are_bounded() {
         }
     }
 
-    // Outside the runtime there is no budget per turn. Instead, an operation occasionally returns Pending once and is woken immediately.
+    // A poll with a no-op waker is never refused for fairness, so each pending operation in a queue waits.
     let _watchdog = Watchdog::new();
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;

@@ -1,4 +1,4 @@
-//! Binding of listeners: forms of addresses, address families, conflicts, names.
+//! Binding of listeners: forms of addresses, address families, conflicts, names, and the flags and TTL of sockets.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! `ListenConfig`: the effect of each setting on the listener and its streams, and the errors of invalid settings.
+//! `ListenConfig`: the effect of each setting on the listener and its streams, and the errors of invalid settings
+//! and addresses.
 //! (Permits and reserved descriptors are in `admission.rs`.)
 #![cfg(target_os = "linux")] // TCP_DEFER_ACCEPT, SO_BINDTODEVICE, multipath TCP
 
@@ -28,7 +29,7 @@ fn int(fd: impl AsFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
     value
 }
 
-/// Returns the backlog, which TCP_INFO of a listener has in `sacked`.
+/// Returns the backlog, which TCP_INFO of a listener has in `tcpi_sacked`.
 fn backlog(listener: &TcpListener) -> u32 {
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -79,7 +80,8 @@ fn port_is_shared_when_all_set_reuse_port() {
     });
 }
 
-/// Returns the address of a closed listener that has a connection in TIME_WAIT, because the listening side closed it.
+/// Returns the address of a closed listener that has a connection in TIME_WAIT, because the listening side was the first to
+/// close the connection.
 async fn lingering() -> SocketAddr {
     let listener = TcpListener::bind(own_address()).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -197,7 +199,7 @@ fn device_bound_listener_accepts_on_that_device() {
         let config = ListenConfig::new().bind_device("lo");
         let listener = match config.listen(ANY).await {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return println!("skipped: only root may bind to a device");
+                return println!("skipped: this process may not bind to a device");
             }
             listener => listener.unwrap(),
         };
@@ -280,7 +282,7 @@ fn multipath_falls_back_to_tcp() {
         // SAFETY: no memory is passed; only this thread's view of the network changes, in a separate process.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
         if !alone || std::fs::write("/proc/sys/net/mptcp/enabled", "0").is_err() {
-            return println!("skipped: only root may disable multipath TCP");
+            return println!("skipped: this process cannot disable multipath TCP");
         }
         assert!(is_child(name) && Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).is_err());
         let listener = run(ListenConfig::new().multipath(true).listen("0.0.0.0:0")).unwrap();
@@ -353,7 +355,8 @@ fn invalid_addresses_fail_listen() {
             assert_eq!(error.to_string(), "listen tcp: missing address");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
-        // No host has an address of 192.0.2.0/24 (RFC 5737), so it cannot be bound. Of several addresses, the first that can be bound is used.
+        // No host has an address of 192.0.2.0/24 (RFC 5737), so `unassigned` cannot be bound. Of several addresses, the first that can be bound
+        // is used.
         let unassigned: SocketAddr = ([192, 0, 2, 1], 0).into();
         let error = TcpListener::bind(unassigned).await.unwrap_err();
         let op = op_error(&error);

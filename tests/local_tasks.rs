@@ -120,7 +120,7 @@ fn nested_block_on_runs_local_tasks() {
         let waits = task::spawn_local(receiver);
         let nested = task::spawn_local(async move { task::block_on(task::spawn_local(async { 2 })) });
         assert_eq!(nested.await, 2);
-        // After the nested call the outer root future is woken again.
+        // After the nested call, the wake-up of a local task wakes the outer root future again.
         let sends = task::spawn(async move { sender.send(3) });
         assert_eq!(waits.await, Ok(3));
         sends.await.unwrap();

@@ -1,4 +1,4 @@
-//! Socket options: each getter returns the value set, a setter changes no other option, and
+//! Socket options: each getter returns the value in effect, a setter changes no other option, and
 //! connections inherit options from listeners where the kernel supports this. Unsupported requests
 //! fail with the right kind of error.
 #![cfg(target_os = "linux")] // options that only Linux has
@@ -360,7 +360,7 @@ fn wrong_descriptor_kind_rejects_options() {
             assert!(stream.is_multipath().is_err() || !is_file);
         }
         // Converts the raw descriptor of a file to a listener.
-        // SAFETY: the number was just released by its owner.
+        // SAFETY: the descriptor is open, and `into_raw_fd` has given up its ownership.
         let listener = unsafe { TcpListener::from_raw_fd(file().into_raw_fd()) };
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
         assert!(listener.local_addr().is_err() && listener.nodelay().is_err());

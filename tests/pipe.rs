@@ -291,7 +291,7 @@ fn pipe_timeouts_restart_for_each_operation() {
     });
 }
 
-/// Runs without workers and sockets, so only timers are used.
+/// Another executor polls, and there are no sockets, so the runtime is used only for its timers.
 #[test]
 fn pipe_deadlines_work_under_another_executor() {
     let (one, _other) = pipe().unwrap();
@@ -400,7 +400,7 @@ fn dropped_pipe_write_withdraws_unread_data() {
     });
 }
 
-/// Reads and writes are dropped after each number of polls, before and after their wake-up; other
+/// Reads and writes are dropped after up to three polls, before and after their wake-up. Other
 /// waiters continue.
 #[test]
 fn dropped_pipe_future_strands_no_waiter() {

@@ -1,5 +1,5 @@
 //! An operation that is polled once reports the kernel's current state, even if no thread has received the event yet. Connection pools rely
-//! on this to test whether a connection is alive.
+//! on this to test whether a connection is alive. Other tests check which polls are deferred for fairness.
 #![cfg(target_os = "linux")] // POLLRDHUP
 
 mod common;
@@ -112,8 +112,8 @@ async fn end_of_stream_is_seen(answers: usize) {
     }
 }
 
-/// Checks that a poll sees an answer that arrived before it. At the poll, the connection is not registered yet, or it is registered and
-/// possibly no thread has received the event.
+/// Checks that a poll sees an answer that arrived before the poll. If `has_waited` is false, the connection need not be registered at
+/// the first poll. At the other polls it is registered, and possibly no thread has received the event.
 async fn answers_are_seen(has_waited: bool) {
     for by in BOTH {
         let (mut stream, mut peer) = connection().await;
@@ -138,22 +138,23 @@ async fn answers_are_seen(has_waited: bool) {
     }
 }
 
-/// Returns the descriptor of `stream`, which is not handed out, because short counts on an exposed socket are no evidence.
+/// Returns the descriptor of `stream`. Does not call `as_fd`, which would expose the socket, because short counts on an exposed socket are
+/// no evidence.
 fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
     let ends = [stream.local_addr().unwrap(), stream.peer_addr().unwrap()].map(Some);
     let is_of_stream = |fd: &BorrowedFd<'_>| {
         let socket = socket2::SockRef::from(fd);
         [socket.local_addr(), socket.peer_addr()].map(|addr| addr.ok()?.as_socket()) == ends
     };
-    // SAFETY: a number that is not open is only passed to getsockname(2), which fails. The descriptor of the stream is
-    // open while the stream is borrowed.
+    // SAFETY: the numbers are passed only to getsockname(2) and getpeername(2), which fail if a number is not open. The
+    // descriptor of the stream, which is returned, is open while the stream is borrowed.
     let descriptors = (0..1 << 16).map(|number| unsafe { BorrowedFd::borrow_raw(number) });
     descriptors.into_iter().find(is_of_stream).expect("the stream has a descriptor")
 }
 
-/// Checks that a poll sees data that arrived before it, after a short read of the same turn that succeeded although the
-/// runtime had not received the event. If `yields`, that read is not in the turn of the read before it. No other thread may
-/// poll, except that sysmon may receive an event on a busy machine, after which a poll may miss data.
+/// Checks that a poll sees data that arrived before the poll. Earlier in the same turn, a short read has succeeded although the
+/// runtime had not received the event. If `yields`, that read is the first operation of the turn. No other thread may poll. On a
+/// busy machine sysmon may receive an event, and a poll may then miss data.
 async fn data_after_an_early_read_is_seen(yields: bool) {
     const ROUNDS: usize = 20;
     let mut missed = 0;
@@ -184,7 +185,7 @@ async fn data_after_an_early_read_is_seen(yields: bool) {
                 0 => Pin::new(&mut stream.read(&mut buf)).poll(cx),
                 _ => Pin::new(&mut &stream).poll_read(cx, &mut buf),
             };
-            // After a yield, the turn has too few operations to be deferred for fairness, so one poll must suffice.
+            // After a yield, the turn has too few operations for one of them to be deferred for fairness, so one poll must suffice.
             let polled = poll_fn(|cx| Poll::Ready(poll(cx))).await;
             let polled = if yields || polled.is_ready() { polled } else { poll_fn(|cx| Poll::Ready(poll(cx))).await };
             let count = match polled {
@@ -330,7 +331,7 @@ async fn other_descriptors_are_seen() {
                 let guard = once(by, reader.readable()).await;
                 let mut guard = guard.unwrap_or_else(|| panic!("{by:?}, round {round}")).unwrap();
                 let count = guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).unwrap();
-                assert!(guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).is_err(), "the queue is empty");
+                assert!(guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).is_err(), "the pipe is empty");
                 count
             } else {
                 let read = once(by, reader.read_with(|mut pipe| io::Read::read(&mut pipe, &mut buf))).await;
@@ -384,7 +385,7 @@ async fn packets_and_ends_are_seen() {
             };
             assert!(seen.is_some(), "{by:?}, round {round}");
 
-            // The refusal from a port without a listener is reported by the first poll.
+            // The refusal from a port without a socket is reported by the first poll.
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let deaf = {
                 let _no_forks = common::no_forks();
@@ -438,7 +439,7 @@ fn one_poll_sees_kernel_state_on_a_worker() {
     });
 }
 
-/// No other thread receives events while the task runs.
+/// No other thread receives events while the task runs, except sysmon on a busy machine.
 #[test]
 fn one_poll_sees_kernel_state_on_the_only_polling_thread() {
     child("one_poll_sees_kernel_state_on_the_only_polling_thread", || {
@@ -599,8 +600,8 @@ fn successful_reads_use_up_the_budget() {
     });
 }
 
-/// Sends in a turn whose budget is used up. The kernel accepts messages although poll(2) and epoll report the buffer as full, so no edge
-/// follows.
+/// Sends in a turn after `operations` operations, which may have used up the budget. The kernel accepts messages although poll(2) and epoll
+/// report the buffer as full, so no edge follows.
 async fn room_is_used_after(operations: usize) {
     let (ready, mut peer) = connection().await;
     peer.write_all(b"x").unwrap();

@@ -151,7 +151,7 @@ fn server_with_32_descriptors_serves_200_clients() {
         served += answered(&mut clients);
     }
     assert_eq!(served, CLIENTS);
-    // The first client is served after the pause, the others immediately.
+    // The first of the further clients is served after the pause, the others immediately.
     if common::is_timed() {
         assert!(unseen <= Duration::from_millis(1500), "{unseen:?}");
         assert!(longest <= Duration::from_secs(1), "{longest:?}");
@@ -244,7 +244,7 @@ fn lookup_without_descriptors_reports_emfile() {
     });
 }
 
-/// A listener opened with the last descriptors, and those opened after it, have the full backlog.
+/// A listener opened with the last descriptor, and one opened after it, have the full backlog.
 #[test]
 fn listener_opened_with_last_descriptor_has_full_backlog() {
     common::child("listener_opened_with_last_descriptor_has_full_backlog", || {
@@ -260,7 +260,7 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
             let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
             for listener in [last, next] {
-                // TCP_INFO of a listener has the backlog in `sacked`.
+                // TCP_INFO of a listener has the backlog in `tcpi_sacked`.
                 let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
                 let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
                 let (fd, value) = (std::os::fd::AsRawFd::as_raw_fd(&listener), info.as_mut_ptr().cast());
@@ -305,7 +305,7 @@ fn nothing_leaks_at_descriptor_limit() {
                     listener.accept().await.unwrap();
                 }
             }
-            becomes("all descriptors to be closed", || rt::metrics().descriptors == 1).await;
+            becomes("all streams to be closed", || rt::metrics().descriptors == 1).await;
             assert_eq!(common::fd_count(), before);
         });
     });

@@ -184,8 +184,8 @@ fn panic_in_closure_releases_lock_and_reference() {
     });
 }
 
-/// Regression: the reference of `try_read_io` and similar methods was leaked, so the socket was
-/// never closed.
+/// Regression: a panic in the closure of `try_read_io` or a similar method leaked the reference, so
+/// the socket was never closed.
 #[test]
 fn panic_in_closure_of_a_datagram_socket_releases_reference() {
     run(async {
@@ -211,7 +211,7 @@ fn panic_in_closure_of_a_datagram_socket_releases_reference() {
     });
 }
 
-/// Raw reads of one socket run one at a time, like all reads.
+/// Raw reads of one stream run one at a time, like all reads of a stream.
 #[test]
 fn concurrent_raw_reads_lose_nothing() {
     run(async {

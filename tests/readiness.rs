@@ -1,5 +1,5 @@
-//! `readable`, `writable` and `peer_closed` report the true state and consume no data. Any number of these operations may wait, also
-//! together with readers.
+//! `readable`, `writable` and `peer_closed` report the true state and consume no data. Any number of these operations may wait
+//! at the same time, and readers with them.
 
 mod common;
 

@@ -59,7 +59,7 @@ unsafe extern "C" fn pthread_create(
     }
     // SAFETY: the name is a C string, and the handle is always valid.
     let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
-    // SAFETY: the C library's function of that name has this signature.
+    // SAFETY: the C library has a function of that name, with this signature.
     let real: Create = unsafe { std::mem::transmute(real) };
     if !HELD.load(Ordering::SeqCst) {
         // SAFETY: the caller's promise.
@@ -125,7 +125,7 @@ const USES: [fn(); 8] = [
     },
 ];
 
-/// The number of the use whose blocking call waits for its caller. It needs a second thread.
+/// The number of the use whose blocking call waits for its caller. This use needs a second thread.
 const WAITS_FOR_CALLER: usize = 6;
 
 /// Polls `future`, which arms its timer.
@@ -382,7 +382,7 @@ fn call_is_left_to_the_thread_that_was_started_for_it() {
 fn refused_blocking_threads_do_not_stall_calls() {
     child("refused_blocking_threads_do_not_stall_calls", || {
         fresh(2);
-        // The only thread is blocked, and the next is refused.
+        // The only thread for blocking calls is blocked, and the next threads are refused.
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
         eventually("the thread is started", || rt::metrics().blocking_threads == 1);
@@ -392,7 +392,7 @@ fn refused_blocking_threads_do_not_stall_calls() {
         drop(release);
         park_on(kept);
         rt::shutdown(LONG).unwrap();
-        // If threads are refused permanently, a worker makes the call.
+        // If threads are refused permanently, a worker makes the calls.
         fresh(2);
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
@@ -414,7 +414,8 @@ fn spare_workers_start_when_refusals_end() {
         park_on(task::spawn(async {}));
         refuse(10);
         let (send, receive) = mpsc::channel();
-        // Each task waits for the next, and no worker is free to run it.
+        // Each task waits for the task before it, and the first for the task that is spawned last.
+        // All of them block their workers.
         let mut receive = receive;
         let mut tasks = Vec::new();
         for _ in 0..5 {
@@ -571,7 +572,7 @@ fn waker_may_call_block_on_when_a_second_sysmon_is_refused() {
     });
 }
 
-/// A waker that blocks the thread of sysmon, until the sender is dropped.
+/// A waker that blocks the thread of sysmon once, until the sender is dropped.
 struct BlocksSysmon {
     entered: AtomicBool,
     open: Mutex<mpsc::Receiver<()>>,

@@ -151,7 +151,7 @@ fn literals_resolve_without_a_thread() {
             assert_eq!(lookup_host("192.0.2.7").await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
             assert_eq!(resolve("[::1]:80").await.unwrap().len(), 1);
             assert_eq!(resolve(("127.0.0.1", 80)).await.unwrap().len(), 1);
-            // Literals with a zone, as a number and as a name, in every kind of address argument.
+            // In every kind of address argument, a literal may have a zone, which is a number or a name.
             for host in ["fe80::1%1", "fe80::1%lo", "::1%lo"] {
                 assert_eq!(
                     lookup_host(host).await.unwrap(),

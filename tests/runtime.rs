@@ -85,7 +85,7 @@ fn spawn_blocking_call_does_not_block_tasks() {
     assert!(rt::metrics().blocking_threads >= 1);
 }
 
-/// Go: TestNetpollBreak. New work interrupts a long poll, also from several threads at once.
+/// Go: TestNetpollBreak. New work interrupts a long poll, even if several threads add work at once.
 #[test]
 fn concurrent_wakeups_interrupt_long_poll() {
     child("concurrent_wakeups_interrupt_long_poll", || {
@@ -255,7 +255,7 @@ fn earlier_timer_interrupts_poller_sleep() {
     }
 }
 
-/// `block_on` starts a thread only for work that it leaves behind.
+/// A `block_on` without tasks starts no worker. A descriptor that it leaves open, or a task, starts one.
 #[test]
 fn block_on_without_tasks_starts_no_thread() {
     child("block_on_without_tasks_starts_no_thread", || {

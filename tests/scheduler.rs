@@ -1,4 +1,4 @@
-//! The scheduler: order of tasks, and tasks that block, hog their thread or panic.
+//! The scheduler: the order of tasks; tasks that block, hog their thread or panic; handles, task-local values and blocking calls.
 
 mod common;
 
@@ -299,8 +299,8 @@ fn long_turns_do_not_delay_network() {
             (client, task::spawn(async move { echo(&server).await }))
         });
         // The request waits for the current turn, for a turn of each other task and for that of the echo task. The answer waits for one
-        // more turn until the next poll. On a busy machine this thread also waits for a CPU, so it is enough if some of the round trips of
-        // one attempt are fast.
+        // more turn until the next poll. On a busy machine this thread also waits for a CPU, so it is enough if a quarter of the round
+        // trips of one attempt are fast.
         let mut waited = Vec::new();
         let is_soon = (0..10).any(|_| {
             let round_trips = (0..100).map(|_| {
@@ -920,7 +920,7 @@ impl Wake for PanickingWaker {
         panic!("in a waker, on purpose");
     }
 
-    // An operation whose budget is used up calls this in its own poll.
+    // An operation calls this in its own poll if the budget is used up.
     fn wake_by_ref(self: &Arc<Self>) {}
 }
 

@@ -1,5 +1,5 @@
 //! MSG_ZEROCOPY: a buffer stays alive until the kernel has released it, and is then returned to the
-//! caller. Completions disturb no other operation.
+//! caller or, if the send was abandoned, freed. Completions disturb no other operation.
 #![cfg(target_os = "linux")] // MSG_ZEROCOPY
 
 mod common;
@@ -123,7 +123,8 @@ fn concurrent_zerocopy_sends_do_not_interleave() {
     });
 }
 
-/// A completion causes an edge with EPOLLERR only. (Go's readers report "not pollable" for it.)
+/// A completion causes an edge with EPOLLERR, although there is no data, room or error. (Go's readers
+/// report "not pollable" after an edge with EPOLLERR alone.)
 #[test]
 fn completions_do_not_wake_readers_as_ready() {
     run(async {
@@ -169,8 +170,9 @@ fn completions_do_not_wake_readers_as_ready() {
     });
 }
 
-/// Locks out other tests that abandon sends. A user other than root may pin a limited number of
-/// pages; beyond this limit send(2) fails with ENOBUFS, and the crate copies.
+/// Locks out the other tests that call this function, which abandon sends. A user other than root
+/// may pin a limited number of pages; beyond this limit send(2) fails with ENOBUFS, and the crate
+/// copies.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -292,8 +294,8 @@ fn duplicate_does_not_expose_freed_memory() {
     });
 }
 
-/// The byte with which the tests below fill their buffers. Freed memory is filled with another
-/// value.
+/// The byte with which some of the tests below fill their buffers. [`Tracked`] fills freed memory
+/// with another value.
 const OURS: u8 = 0x11;
 
 /// Sends `least` buffers and drops the futures, some of them before all is sent.
@@ -416,7 +418,7 @@ fn child_before_exec_does_not_expose_freed_memory() {
                 let error = (&from).read_to_end(&mut all).await.unwrap_err();
                 assert!(all == pattern(MUCH)[..all.len()], "the peer was sent freed memory");
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-                // SAFETY: our own child, which was not waited for yet.
+                // SAFETY: the arguments are numbers, and the process is our own child, which was not waited for yet.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
                 // SAFETY: no status is requested.
                 unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };

@@ -1,4 +1,4 @@
-//! Serialises `rt::Snapshot` with serde (feature `serde`).
+//! Tests the serialization of `rt::Snapshot` with serde (feature `serde`).
 
 mod common;
 

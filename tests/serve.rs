@@ -18,7 +18,8 @@ use netpoll::rt;
 use netpoll::task::{self, JoinHandle};
 use netpoll::unix::{UnixListener, UnixStream};
 
-/// Echoes until the end of the stream. Returns the number of reads.
+/// Echoes until the end of the stream, and then shuts down the write direction. Returns the number of reads that returned
+/// data.
 async fn echo(conn: impl Conn) -> io::Result<usize> {
     let mut total = 0;
     let mut buf = [0; 64];
@@ -92,8 +93,8 @@ fn connections_are_served_until_close() {
     async fn check<L: Listener, C: Conn>(listener: L, connect: impl AsyncFn() -> C) {
         let listener = Arc::new(listener);
         let (stop, stopped) = oneshot::channel::<()>();
-        // `Listener` is not implemented for an `Arc`, so `Shared` wraps one. `until` stops the
-        // server.
+        // `Listener` is not implemented for an `Arc`, so `Shared` wraps one. The server stops when
+        // `stop` is dropped.
         let server = task::spawn(net::serve(Shared(listener), echo).until(stopped).into_future());
         let clients = [connect().await, connect().await];
         for client in &clients {
@@ -329,7 +330,7 @@ fn server_ends_when_its_listener_ends() {
         type Conn = Pipe;
         type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<Pipe>>;
         fn incoming(&self) -> Self::Incoming<'_> {
-            // Panics if it is polled after its end.
+            // The stream panics if it is polled after its end.
             let next = move |()| async move { self.0.lock().unwrap().take().map(|pipe| (Ok(pipe), ())) };
             Box::pin(futures::stream::unfold((), next))
         }
@@ -367,7 +368,7 @@ fn handler_panic_ends_one_connection() {
     });
 }
 
-/// A hot restart shares the listener, so another owner of the socket may shut it down.
+/// During a hot restart, two processes share the socket of the listener, so the other process may shut it down.
 #[test]
 fn listener_that_can_accept_no_more_ends_the_server_with_its_error() {
     run(async {
@@ -458,7 +459,7 @@ fn connection_is_closed_when_its_handler_drops_it() {
     });
 }
 
-/// The idle connections end as soon as their reading side is closed, in the same order in each run.
+/// The idle connections end as soon as their read direction is shut down, in the same order in each run.
 #[cfg(feature = "sim")]
 #[test]
 fn stop_of_a_server_repeats_in_a_simulation() {

@@ -1,5 +1,6 @@
 //! The poller with several shards: a descriptor stays in its shard, every shard is polled
-//! regardless of which threads sleep, and the number of shards may change with a restart.
+//! regardless of which threads sleep, and the number of shards follows the configuration and may
+//! change with a restart.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -16,7 +17,7 @@ use netpoll::net::TcpStream;
 use netpoll::rt::{self, Builder};
 use netpoll::task;
 
-/// Runs `body`, which sets the number of shards, in a child process on epoll.
+/// Runs `body`, which sets the number of shards, in a child process that uses epoll.
 #[track_caller]
 fn sharded(name: &str, body: impl FnOnce()) {
     child_with(name, &[common::ON_EPOLL], || {
@@ -47,7 +48,7 @@ fn registered() -> Vec<Vec<i32>> {
     instances.into_values().collect()
 }
 
-/// Connects `count` clients, each to an echo server in a task, and exchanges a message over each connection.
+/// Connects `count` clients to an echo server with one task per connection, and exchanges a message over each connection.
 fn echo_clients(count: usize) -> Vec<TcpStream> {
     let listener = park_on(listener());
     let addr = listener.local_addr().unwrap();
@@ -81,7 +82,8 @@ fn descriptors_are_spread_over_all_shards_and_stay() {
     });
 }
 
-/// Snapshots and metrics show the shard of each socket, and the activity of each shard.
+/// A snapshot shows the shard of each registered socket. Snapshots and metrics show the activity of each shard. With one
+/// shard, they show neither.
 #[test]
 fn snapshot_and_metrics_show_the_shards() {
     sharded("snapshot_and_metrics_show_the_shards", || {
@@ -118,7 +120,7 @@ fn snapshot_and_metrics_show_the_shards() {
     });
 }
 
-/// A descriptor that stays open is removed from its own shard.
+/// The conversion of a socket removes its descriptor, which stays open, from the descriptor's own shard.
 #[test]
 fn converted_socket_is_removed_from_its_shard() {
     sharded("converted_socket_is_removed_from_its_shard", || {
@@ -288,7 +290,7 @@ fn invalid_environment_is_an_error_of_start() {
     });
 }
 
-/// By default there is one shard per 8 workers.
+/// By default, there is one shard per 8 workers, and at least one.
 #[test]
 fn default_number_of_shards_follows_the_workers() {
     for (workers, shards) in [("1", "1"), ("15", "1"), ("16", "2"), ("64", "8")] {

@@ -1,4 +1,4 @@
-//! Shutdown and restart of the runtime. Each test runs in its own process.
+//! Shutdown and restart of the runtime. Each test runs in its own process, except the one whose shutdowns are refused.
 
 mod common;
 
@@ -22,8 +22,8 @@ fn is_shut_down(error: &std::io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(OpError::is_shut_down)
 }
 
-/// Waits until this process has `count` threads, because the kernel lists a thread for a moment
-/// after it was joined.
+/// Waits until this process has `count` threads. The kernel lists a thread for a moment after it was
+/// joined.
 fn threads_are_back_to(count: usize) {
     eventually("no thread is left", || thread_count() == count);
 }
@@ -37,7 +37,8 @@ impl Drop for Counted {
     }
 }
 
-/// Spawns tasks that wait for sockets, sleeps, channels and each other.
+/// Spawns 1000 tasks that wait for sockets, sleeps, channels and other tasks. Each task holds a [`Counted`]. Returns the
+/// peers of the sockets.
 fn thousand_tasks(dropped: &Arc<AtomicUsize>) -> Vec<TcpStream> {
     let (streams, peers): (Vec<_>, Vec<_>) = park_on(async {
         let mut all = Vec::new();
@@ -75,7 +76,7 @@ fn runtime_with_thousand_tasks_shuts_down() {
         let dropped = Arc::new(AtomicUsize::new(0));
         for round in 1..=5 {
             let peers = thousand_tasks(&dropped);
-            // Some tasks have begun, some have not.
+            // Without this pause, some tasks may not have begun.
             if round % 2 == 0 {
                 thread::sleep(Duration::from_millis(20));
             }
@@ -90,7 +91,7 @@ fn runtime_with_thousand_tasks_shuts_down() {
     });
 }
 
-/// The detached tasks wait for events that are not known to the runtime.
+/// The detached tasks wait for something other than a socket, timer or task of the runtime.
 #[test]
 fn waiting_tasks_live_until_the_shutdown_drops_them() {
     child("waiting_tasks_live_until_the_shutdown_drops_them", || {
@@ -302,8 +303,8 @@ fn block_on_in_another_thread_survives_shutdown() {
     });
 }
 
-/// A sleep under another executor does not belong to the runtime. After a shutdown the sleep reads
-/// the clock again, and starts a runtime if it has to wait longer.
+/// A sleep under another executor or in `block_on` outlives the runtime. After a shutdown the sleep
+/// reads the clock again, and starts a runtime if it has to wait longer.
 #[test]
 fn sleep_of_another_executor_outlives_runtime() {
     child("sleep_of_another_executor_outlives_runtime", || {
@@ -358,12 +359,12 @@ fn deadlines_survive_shutdown() {
     });
 }
 
-/// Regression: a deadline from before the shutdown stayed in its heap, so the new timer was not the
-/// first there, and no thread slept for it.
+/// Regression: a deadline from before the shutdown stayed in the heap of timers, so the new timer was
+/// not the first there, and no thread slept for it.
 #[test]
 fn timers_fire_after_restart() {
     child("timers_fire_after_restart", || {
-        // Runs under another executor, so that nothing else starts a thread.
+        // All waits but the last are under another executor, so that nothing else starts a thread.
         let (client, _server) = park_on(pair());
         for wait in [
             || park_on(task::sleep(Duration::from_millis(250))),
@@ -411,7 +412,7 @@ fn waiting_deadline_fires_after_shutdown() {
                 }
                 park_on(end.read(&mut [0; 1]))
             });
-            eventually("the task waits, or has waited", || {
+            eventually("the read waits, or has waited", || {
                 rt::metrics().timer_entries > 0 || start.elapsed() > Duration::from_millis(60)
             });
             rt::shutdown(LONG).unwrap();
@@ -437,7 +438,7 @@ fn stuck_task_is_reported_and_next_runtime_works() {
                 .unwrap();
             begins.recv().unwrap();
             let start = Instant::now();
-            // Long enough for the other threads to end on a busy machine.
+            // The timeout is long enough for the other threads to end on a busy machine.
             let still = rt::shutdown(Duration::from_secs(1)).unwrap_err();
             assert!(start.elapsed() >= Duration::from_secs(1));
             assert!(!still.on_runtime_thread);
@@ -609,7 +610,7 @@ fn task_awaiting_dropped_task_ends_without_panic_message() {
         eventually("the task runs", || began.load(Ordering::SeqCst));
         rt::shutdown(LONG).unwrap();
         assert_eq!((dropped.load(Ordering::SeqCst), panics.load(Ordering::SeqCst)), (1, 0));
-        // Waiters outside of the runtime get the error.
+        // Awaiting the handle outside the runtime panics.
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| park_on(outside)));
         assert!(told.is_err_and(|told| told.downcast_ref::<&str>().is_some_and(|text| text.contains("shutdown"))));
     });
@@ -723,18 +724,18 @@ fn root_future_outlives_shutdown_in_its_turn() {
     }
 }
 
-/// A shutdown waits for a task in its turn on the thread of a `block_on`, also inside a nested
-/// call.
+/// A shutdown waits for a task that is in its turn on the thread of a `block_on`, even if the task
+/// itself calls `block_on`.
 #[test]
 fn shutdown_waits_for_task_on_block_on_thread() {
-    /// Returns whether the task ran on the thread of the `block_on`. A worker may have taken it
+    /// Returns whether the task ran on the thread of the `block_on`. A worker may have taken the task
     /// first.
     fn task_was_on_block_on_thread(nested: bool) -> bool {
         rt::Builder::new().workers(1).spare_workers(0).block_on_runs_tasks(true).start().unwrap();
         let (began, begins) = mpsc::channel();
         let root = thread::spawn(move || {
             task::block_on(async move {
-                // From here on this thread has the only processor.
+                // Now this thread has the only processor.
                 began.send(()).unwrap();
                 std::future::pending::<()>().await;
             });
@@ -783,8 +784,8 @@ fn timer_that_fires_during_shutdown_starts_no_runtime() {
     });
 }
 
-/// A turn waits for the end of tasks that are queued behind it. The shutdown drops them, so the
-/// turn ends.
+/// A turn waits for the end of tasks that are queued behind it. The shutdown drops these tasks, so
+/// the turn ends.
 #[test]
 fn shutdown_drops_tasks_queued_behind_a_turn() {
     child("shutdown_drops_tasks_queued_behind_a_turn", || {

@@ -1,5 +1,5 @@
-//! A shutdown returns within its time limit, even if user code that it runs does not return. Each
-//! test runs in its own process.
+//! A shutdown returns at or soon after its time limit, even if user code that it runs does not return.
+//! Each test runs in its own process.
 
 mod common;
 
@@ -31,7 +31,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Spawns a task that waits for the network, and calls `f` when the task is dropped.
+/// Spawns a task that waits for the network and calls `f` when it is dropped. Returns when the task has begun.
 fn waits_and_then(f: impl FnMut() + Send + 'static) {
     let guard = OnDrop(f);
     let (begun, begins) = mpsc::channel();
@@ -75,7 +75,7 @@ fn destructors_that_wait_for_runtime_complete() {
                 park_on(task::sleep(Duration::from_millis(10)));
                 true
             },
-            // A task spawned here is dropped at once, and awaiting it panics.
+            // A task or blocking call that is spawned here is dropped at once, and awaiting it panics.
             || catch_unwind(|| task::block_on(task::spawn(task::sleep(Duration::from_millis(1))))).is_err(),
             || catch_unwind(|| task::block_on(task::spawn_blocking(|| ()))).is_err(),
             || task::block_on(task::spawn(pending::<()>()).cancel()).is_none(),
@@ -205,8 +205,8 @@ fn shutdown_waits_for_thread_local_destructors() {
     });
 }
 
-/// Spawns a chain of `count` tasks. The first ends when the returned value is dropped, and each
-/// other one when its predecessor ends.
+/// Calls `link` to spawn each task of a chain of `count` tasks. The first task ends when the returned
+/// sender is dropped, and each other task when its predecessor ends.
 fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> oneshot::Sender<()> {
     let (first, mut receive) = oneshot::channel();
     for _ in 0..count {
@@ -217,7 +217,7 @@ fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> 
     first
 }
 
-/// The number of tasks in chains that wait.
+/// The number of waiting tasks in chains.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 fn awaits(receive: oneshot::Receiver<()>, send: oneshot::Sender<()>) {
@@ -242,7 +242,7 @@ fn task_chains_are_dropped_iteratively() {
         for _ in 0..COUNT {
             last = task::spawn(last);
         }
-        // Tasks that are linked by channels; a task of the runtime has the end of the first channel.
+        // Tasks that are linked by channels. A task of the runtime owns the sender of the first channel.
         let (client, _peer) = park_on(pair());
         let first = chain(COUNT, awaits);
         drop(task::spawn(async move { drop((client.read(&mut [0; 1]).await, first)) }));
@@ -267,7 +267,7 @@ fn task_chains_are_dropped_iteratively() {
         assert_eq!(alive(), 0);
         drop(last);
 
-        // The end of the first channel is outside the runtime.
+        // The sender of the first channel is outside the runtime.
         let first = chain(COUNT, awaits);
         all_wait();
         rt::shutdown(LONG).unwrap();
@@ -276,7 +276,7 @@ fn task_chains_are_dropped_iteratively() {
     });
 }
 
-/// A destructor cancels another task and waits until it is dropped.
+/// A destructor cancels another task and waits until that task is dropped.
 #[test]
 fn destructor_may_wait_for_another_task_drop() {
     with_workers("destructor_may_wait_for_another_task_drop", || {
@@ -292,7 +292,7 @@ fn destructor_may_wait_for_another_task_drop() {
     });
 }
 
-/// A waker is user code, so it may block. A shutdown still returns within its time limit, and other
+/// A waker is user code, so it may block. A shutdown still returns soon after its time limit, and other
 /// waiters are not delayed.
 #[test]
 fn shutdown_abandons_waker_that_blocks() {
@@ -321,7 +321,7 @@ fn shutdown_abandons_waker_that_blocks() {
     });
 }
 
-/// A blocking waker returns after the shutdown has timed out, and then wakes a task that the shutdown has dropped.
+/// A waker blocks until the shutdown has timed out, and then wakes a task that the shutdown has dropped.
 #[test]
 fn wake_up_after_shutdown_timeout_has_no_effect() {
     struct WakesLate(Mutex<mpsc::Receiver<()>>, Mutex<Option<Waker>>);
@@ -347,7 +347,7 @@ fn wake_up_after_shutdown_timeout_has_no_effect() {
         let still = rt::shutdown(Duration::ZERO).unwrap_err();
         assert_eq!((still.threads.len(), still.tasks, rt::metrics().tasks_alive), (1, 0, 0), "{still:?}");
         drop(release);
-        eventually("the task is woken", || late.1.lock().unwrap().is_none());
+        eventually("the waker of the task is taken", || late.1.lock().unwrap().is_none());
         drop(waker);
         eventually("the waker is dropped", || Arc::strong_count(&late) == 1);
     });
@@ -379,7 +379,7 @@ fn second_shutdown_uses_its_own_timeout() {
     });
 }
 
-/// Polls a read of a new pair. Fails if the runtime refuses sockets.
+/// Polls a read of a connection. Returns the error if the runtime refuses to wait for the socket.
 fn park_poll((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStream)) -> std::io::Result<()> {
     match poll_now(&mut Pin::new(&mut client.read(&mut [0; 1]))) {
         Poll::Ready(Err(error)) => Err(error),
@@ -402,7 +402,8 @@ fn start_waits_for_shutdown() {
     });
 }
 
-/// A shutdown finds no waker of a task in its first poll. The task must not wait for ever after this poll.
+/// A shutdown finds no waker of a task that is in its first poll, or in the next poll after a yield. The task must not
+/// wait forever after this poll.
 #[test]
 fn first_poll_that_outlasts_the_shutdown_is_the_last() {
     with_workers("first_poll_that_outlasts_the_shutdown_is_the_last", || {
@@ -457,7 +458,7 @@ fn blocked_wakers_do_not_keep_tasks_alive() {
     });
 }
 
-/// Tasks that other threads spawn during the shutdown are dropped, and are no reason for an error.
+/// Tasks that other threads spawn or wake during the shutdown are dropped, and cause no error.
 #[test]
 fn shutdown_succeeds_while_other_threads_spawn_and_wake_tasks() {
     use std::sync::atomic::AtomicBool;

@@ -1,4 +1,5 @@
-//! Signals: every listener receives each signal, no signal is lost, and other signals and processes are not affected.
+//! Signals: every listener receives each signal, pending signals may merge but are not lost, and other signals and processes
+//! are not affected.
 #![cfg(feature = "signal")]
 
 mod common;
@@ -94,7 +95,7 @@ fn ctrl_c_and_termination_report_the_signal() {
     });
 }
 
-/// The call of `termination` itself fails, so `serve(…).until(termination()?)` does not start. If its future returned the error, the server
+/// The call of `termination` itself fails, so `serve(…).until(termination()?)` does not start. If the future returned the error, the server
 /// would start and stop at once.
 #[test]
 fn termination_fails_at_once_without_descriptors() {
@@ -136,7 +137,7 @@ fn signal_of_a_forked_child_is_not_received_by_its_parent() {
     child("signal_of_a_forked_child_is_not_received_by_its_parent", || {
         run(async {
             let mut listener = Signal::new(SignalKind::USER_DEFINED1).unwrap();
-            // SAFETY: the child makes two system calls and ends.
+            // SAFETY: the child calls only raise(3) and _exit(2), and the handler of the signal. All are async-signal-safe.
             let pid = unsafe { libc::fork() };
             if pid == 0 {
                 // SAFETY: the signal has a handler.
@@ -180,8 +181,8 @@ mod linker {
     }
 }
 
-/// Regression: the handler's send was the first of the process, so the dynamic linker looked up the
-/// function, under a lock.
+/// Regression: the handler's send was the first of the process, so it called dladdr(3), which takes a
+/// lock of the dynamic linker.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn handler_does_not_call_the_dynamic_linker() {

@@ -1,8 +1,10 @@
 //! Runs, in simulations, the examples of README.md that need only sockets and time. The tests include the examples' own source files. Most
-//! networks lose, delay and reorder packets. `ci/sim.sh` runs each test with a thousand seeds, twice, and compares the digests.
+//! tests draw networks that may lose, delay, duplicate and reorder packets. `ci/sim.sh` runs each test with a thousand seeds, twice, and
+//! compares the digests.
 //!
-//! Other examples need more than a simulation offers: `quickstart` sets limits of the process and starts threads, `graceful` stops at a
-//! signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files.
+//! Other examples need more than a simulation offers: `quickstart` sets a limit of the process, `health` and `black_box` start the runtime
+//! with their own settings, `graceful` stops at a signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files. The
+//! `sim_*` examples are simulations themselves.
 
 #[allow(dead_code)]
 #[path = "../examples/chat.rs"]
@@ -39,7 +41,7 @@ use netpoll::prelude::*;
 use netpoll::sim::{Sim, mbit, ms};
 use netpoll::{future, io, task};
 
-/// Draws the properties of all links.
+/// Draws the properties of all links and, in half of the runs, adds faults of system calls.
 fn random_links(sim: Sim) {
     let pick = |below: u64| sim.random() % below;
     let links = sim.link("*", "*").latency(ms(1 + pick(5))..ms(7 + pick(60)));

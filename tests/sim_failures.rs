@@ -28,7 +28,7 @@ async fn has_a_host_that_returns_an_error_on_request(sim: Sim) {
     task::sleep(ms(1)).await;
 }
 
-/// The counter belongs to the process, so the second run sleeps longer than the first.
+/// If the test is to fail, the second run sleeps longer than the first, because the counter belongs to the process.
 #[netpoll::test(sim)]
 async fn differs_between_runs_on_request(sim: Sim) {
     static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -38,7 +38,7 @@ async fn differs_between_runs_on_request(sim: Sim) {
     sim.note("ends");
 }
 
-/// Runs a test that fails, and returns its output.
+/// Runs a test that fails in a child process, and returns its output.
 fn output(test: &str, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])

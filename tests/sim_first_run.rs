@@ -15,8 +15,8 @@ async fn limited() -> io::Result<()> {
     }
 }
 
-/// Uses all parts of the crate that keep tables for the whole process. Returns results that would reveal a difference, such as the order of
-/// a `HashMap`.
+/// Uses parts of the crate that keep tables for the whole process. Returns the digest and the order of a `HashMap`, which would reveal a
+/// difference.
 async fn tour(sim: Sim) -> (u64, Vec<u32>) {
     sim.host("server").spawn(|| async {
         let listener = TcpListener::bind("0.0.0.0:7").await?;
@@ -24,7 +24,7 @@ async fn tour(sim: Sim) -> (u64, Vec<u32>) {
         io::Result::Ok(())
     });
     sim.host("server").spawn(limited);
-    // By now the listeners are bound.
+    // During this sleep the listeners are bound.
     task::sleep(ms(1)).await;
     let stream = TcpStream::connect("server:7").await.unwrap();
     stream.write_all(b"x").await.unwrap();

@@ -11,7 +11,7 @@ use netpoll::task;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Accepts connections and reads them to their end.
+/// Accepts connections, and reads each until the end of its stream.
 async fn sink(addr: &str) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     loop {

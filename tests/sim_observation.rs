@@ -12,7 +12,7 @@ fn named<F: Future<Output: Send> + Send + 'static>(name: &str, future: F) -> Joi
     task::Builder::new().name(name.to_owned()).spawn(future).unwrap()
 }
 
-/// A flag that tasks wait for, as they would wait for a message of a channel.
+/// A flag that one task waits for, as it would wait for a message of a channel.
 #[derive(Clone, Default)]
 struct Flag(Arc<Mutex<(bool, Option<Waker>)>>);
 
@@ -89,7 +89,7 @@ fn snapshot_names_what_woke_each_task() {
     });
 }
 
-/// Asserts that the elements of a picture are closed in order, as well-formed XML requires.
+/// Asserts that a picture is well-formed XML: its elements are closed in order, and its texts are escaped.
 fn assert_well_formed(svg: &str) {
     let mut open = Vec::new();
     for tag in svg.split('<').skip(1) {

@@ -23,6 +23,7 @@ static ASKS: AtomicBool = AtomicBool::new(false);
 static ONE: Mutex<()> = Mutex::new(());
 /// The number of calls of the program's `clock_gettime`.
 static CLOCK_CALLS: AtomicU64 = AtomicU64::new(0);
+/// The number of calls of the program's `getrandom`.
 static RANDOM_CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the C library's function named `name`.
@@ -58,7 +59,7 @@ unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut libc::timespec) -> c
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getrandom(buf: *mut c_void, count: usize, flags: u32) -> isize {
     RANDOM_CALLS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the caller passes a buffer of `count` bytes.
+    // SAFETY: the caller passes a buffer of `count` bytes. std, which draws the keys of `HashMap`, has initialised them.
     let bytes = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
     if ASKS.load(Ordering::Relaxed) && sim::getrandom(bytes) {
         return count as isize;
@@ -80,7 +81,7 @@ async fn serve() -> io::Result<()> {
     }
 }
 
-/// Returns the virtual time of each step.
+/// Takes several steps, and returns the virtual time at the end of each.
 async fn steps(sim: Sim) -> Vec<Duration> {
     sim.host("server").spawn(serve);
     sim.link("*", "*").latency(ms(10)).loss(0.05);
@@ -142,9 +143,9 @@ fn functions_that_ask_the_simulation_make_clock_and_random_numbers_virtual() {
             assert_times(&times);
             assert_eq!(begin.elapsed(), *times.last().unwrap());
             assert_eq!(wall.elapsed().unwrap(), *times.last().unwrap());
-            // A deadline given as an `Instant` refers to std's clock.
             let stream = TcpStream::connect("server:7").await;
             assert!(stream.is_err(), "the hosts are still separated");
+            // A deadline given as an `Instant` refers to std's clock.
             let (before, until) = (sim.elapsed(), Instant::now() + HOUR);
             netpoll::time::Sleep::until(until).await;
             assert_eq!(sim.elapsed() - before, HOUR);

@@ -140,7 +140,7 @@ async fn refused_dial_fails_and_unanswered_dial_times_out() -> io::Result<()> {
             Ok(stream) => open.push(stream),
             Err(error) => break error,
         }
-        assert!(open.len() < 100, "the backlog is never full");
+        assert!(open.len() < 100, "the backlog is not full after 100 dials");
     };
     assert!(is_timeout(&error), "{error}");
     assert_eq!(begin.elapsed(), HOUR);
@@ -183,7 +183,7 @@ fn misuse_of_a_paused_clock_is_reported() {
     assert!(message(inside.unwrap_err()).contains("inside a runtime"));
 }
 
-/// After a paused test its thread uses the real clock again.
+/// After a paused test, its thread uses the real clock again.
 #[test]
 fn clock_is_real_after_a_paused_run() {
     let before = Instant::now();

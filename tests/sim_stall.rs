@@ -77,7 +77,7 @@ fn hang_on_idle_connections_is_reported_when_only_keep_alive_is_left() {
     let text = failure(async |sim| {
         sim.host("server").spawn(|| serve("0.0.0.0:7"));
         sim.link("*", "*").latency(ms(5)..ms(40)).loss(0.01);
-        // The keepalive probes of the clients are spread over time, so that some probe is always due
+        // The keep-alive probes of the clients are spread over time, so that a probe is always due
         // soon.
         let clients = (0..50).map(|number| {
             sim.host("client").spawn_task(async move {

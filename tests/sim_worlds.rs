@@ -19,7 +19,7 @@ async fn connection() -> (TcpStream, TcpStream) {
 #[test]
 fn socket_kept_from_another_simulation_closes_none_of_this_one() {
     // Two runs of one test with the same seed would use the same descriptor numbers, but a simulation
-    // avoids the numbers of other existing simulations.
+    // avoids the numbers of another simulation that runs or whose descriptors are still open.
     let kept = Sim::run(1, async |_| connection().await);
     Sim::run(1, async move |_| {
         let (client, server) = connection().await;
@@ -78,8 +78,8 @@ fn peer_sees_the_end_when_another_thread_drops_a_socket() {
     assert_eq!(run.foreign, ["dropper"]);
 }
 
-/// The end of a simulation must not remove the deadlines of real sockets, even if its own sockets were
-/// dropped on another thread.
+/// The end of a simulation must not remove the deadlines of real sockets, even if sockets of the
+/// simulation were dropped on another thread.
 #[test]
 fn deadline_of_a_real_socket_survives_the_end_of_a_simulation() {
     let shared = Arc::new(Mutex::new(None));

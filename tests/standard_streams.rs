@@ -14,8 +14,8 @@ use netpoll::task::block_on;
 
 const CHILD: &str = "NETPOLL_TEST_STANDARD_STREAMS";
 
-/// In the child process, reads lines, drops a read in between, and echoes the lines. Elsewhere,
-/// does nothing.
+/// In the child process, drops a read that waits for input, and then reads lines, bytes, invalid UTF-8
+/// and the rest, and writes what it has read. Elsewhere, does nothing.
 #[test]
 fn standard_streams_child() {
     if std::env::var_os(CHILD).is_none() {
@@ -111,7 +111,7 @@ const NONBLOCKING: &str = "NETPOLL_TEST_NONBLOCKING";
 const LONG: usize = 1 << 20;
 
 /// In the child process, writes to a non-blocking pipe, or checks that reads of such a pipe wait for
-/// input. The parent checks that all written data arrives.
+/// input. Elsewhere, does nothing. The parent checks that all written data arrives.
 #[test]
 fn nonblocking_streams_child() {
     let Some(way) = std::env::var_os(NONBLOCKING) else { return };

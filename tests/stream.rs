@@ -12,8 +12,8 @@ use netpoll::prelude::*;
 use netpoll::stream::{self, Interval};
 use netpoll::task::{self, block_on};
 
-/// A stream that yields its steps. For a step of `None`, the poll returns Pending. Panics if it is
-/// polled after its end.
+/// A stream that yields the items of its steps. For a step of `None`, a poll wakes the task and returns
+/// Pending. A poll after the end panics.
 struct Steps<T> {
     steps: VecDeque<Option<T>>,
     ended: bool,
@@ -167,7 +167,7 @@ fn merge_takes_turns() {
     block_on(async {
         let both: Vec<_> = stream::repeat('l').merge(stream::repeat('r')).take(6).collect().await;
         assert_eq!(both.iter().collect::<String>(), "lrlrlr");
-        // One side yields items while the other waits. After that, neither is skipped twice in a
+        // One side yields items while the other waits. After that, neither side is skipped twice in a
         // row.
         let left = steps([Some(1), None, None, Some(2), Some(3), Some(4)]);
         let right = steps([Some(10), Some(20), Some(30), Some(40)]);

@@ -1,5 +1,6 @@
-//! Small parts of the API that other tests do not use: traits on owned handles, stream adapters
-//! against iterator adapters, and debug output (which must not panic or block: RUSTSEC-2026-0204).
+//! Small parts of the API that few other tests use: the I/O traits of handles and of references to
+//! them, streams of accepted connections, stream adapters against iterator adapters, the length of
+//! batches, and debug output (which must not panic or block: RUSTSEC-2026-0204).
 
 mod common;
 

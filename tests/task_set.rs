@@ -1,4 +1,4 @@
-//! `TaskSet`: no result is lost, and no task outlives its set unless it is detached.
+//! `TaskSet`: no result is lost, and a set that is dropped cancels its tasks, except those that were detached.
 
 mod common;
 
@@ -30,7 +30,7 @@ impl Drop for Living {
     }
 }
 
-/// Adds `count` tasks that never end.
+/// Adds `count` tasks that never end. Returns the number of their futures that have not been dropped.
 fn with_pending(set: &mut TaskSet<()>, count: usize) -> Arc<AtomicUsize> {
     let living = Arc::new(AtomicUsize::new(0));
     for _ in 0..count {
@@ -164,7 +164,7 @@ fn panic_is_resumed_and_other_tasks_remain() {
     assert_eq!(run(set.join_next()), Some(5));
 }
 
-/// Adds tasks that panic, and waits for their ends. No other task is alive.
+/// Adds tasks that panic, and waits until they have ended. No other task may be alive.
 fn with_panicked<T: Send + 'static>(set: &mut TaskSet<T>, count: usize) {
     for _ in 0..count {
         set.spawn(async { panic!("on purpose") });

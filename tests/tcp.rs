@@ -177,9 +177,9 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// Invariant 2. Every byte wakes a reader that takes it. There are readers of all kinds, some of
-/// which are dropped repeatedly, and a writer that waits until each byte is taken. A lost wake-up
-/// makes the test hang.
+/// Invariant 2. Every byte reaches a reader. The readers are of all kinds, and the futures of some
+/// are dropped repeatedly. The writer waits until each byte is taken. A lost wake-up makes the test
+/// hang.
 #[test]
 fn no_wakeup_is_lost_between_readers() {
     const ROUNDS: usize = 3000;
@@ -405,7 +405,7 @@ fn forgotten_futures_hold_no_descriptor() {
                 let (client, server) = pair().await;
                 let before = common::fd_count();
                 let number = server.as_raw_fd();
-                // Polls the futures once, and never again.
+                // Polls the future once, and never again.
                 let buf = Box::leak(Box::new([0; 1]));
                 let leaked: &'static TcpStream = Box::leak(Box::new(server.clone()));
                 let mut read = Box::pin(leaked.read(buf));
@@ -468,7 +468,7 @@ fn concurrent_write_alls_do_not_interleave() {
     });
 }
 
-/// Invariant 4: timers of moved deadlines and of closed sockets have no effect.
+/// Invariant 4: timers of cleared deadlines and of closed sockets have no effect.
 #[test]
 fn stale_timers_expire_no_new_deadline() {
     run(async {
@@ -476,8 +476,8 @@ fn stale_timers_expire_no_new_deadline() {
             let (client, server) = pair().await;
             let soon = Instant::now() + Duration::from_micros(round * 10);
             client.set_read_deadline(soon).unwrap();
-            // The deadline is moved at about the time at which it fires, or the socket is closed by
-            // then.
+            // The deadline is cleared at about the time at which it expires, or the socket is closed
+            // before.
             if round % 3 == 0 {
                 drop(client);
                 let (client, _server) = pair().await;

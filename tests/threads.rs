@@ -59,7 +59,7 @@ fn ended_spare_and_blocking_threads_are_joined() {
         for task in tasks.into_iter().chain(blocking) {
             park_on(task);
         }
-        // The configured worker remains. The C library keeps one or two stacks of the ended threads.
+        // The configured worker remains. The C library keeps few stacks of the ended threads.
         eventually("the threads have ended", || thread_count() <= threads + 1 && stacks() <= before + 4);
         rt::shutdown(LONG).unwrap();
     });
@@ -118,7 +118,7 @@ fn stopped_process_is_not_counted_as_blocked() {
             let mut helper = Command::new("sh").args(["-c", &script, &std::process::id().to_string()]).spawn().unwrap();
             assert!(helper.wait().unwrap().success() && start.elapsed() >= STOP);
         }
-        // On a busy machine a turn may last longer.
+        // On a busy machine a turn may last longer than the 12 ms of the loop.
         let longest = *longest.lock().unwrap();
         assert!(longest < STOP / 2, "{longest:?}");
         // Tasks that block are still found.

@@ -52,7 +52,7 @@ fn all() -> Vec<(PathBuf, String)> {
     .collect()
 }
 
-/// Calls `complaint` for each line of the files, and fails if it returns a complaint.
+/// Calls `complaint` for each line of the files, and fails if a call returns a complaint.
 fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> Option<String>) {
     let mut complaints = Vec::new();
     for (path, text) in files {
@@ -63,7 +63,7 @@ fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> O
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Returns the code of a line, without its comment. Also removes the rest of a string from `//` on.
+/// Returns the code of a line, without its comment. A `//` in a string counts as the start of a comment.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -83,7 +83,7 @@ fn sources_are_found() {
     assert!(files.iter().all(|(_, text)| !text.is_empty()));
 }
 
-/// Returns the imports between the files of `src`.
+/// Returns the imports between the files of `src`, except those of the simulator.
 fn imports() -> imports::Graph {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources("src").into_iter().map(|(path, text)| {
@@ -91,8 +91,8 @@ fn imports() -> imports::Graph {
         (path, text)
     });
     let mut graph = imports::graph(&files.collect::<Vec<_>>());
-    // The simulator replaces the clock, the poller and the network. These modules call the simulator, which imports from higher layers, so
-    // its files are left out.
+    // The simulator replaces the clock, the poller and the network, so the modules of these call it. The simulator also imports from higher
+    // layers. So its files are left out.
     let is_simulator = |file: &str| file.starts_with("sim/");
     graph.retain(|file, _| !is_simulator(file));
     graph.values_mut().for_each(|used| used.retain(|file| !is_simulator(file)));
@@ -168,7 +168,7 @@ fn imports_come_from_the_same_layer_or_below() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Lines of code are within rustfmt's width. Comments are filled by hand and may be a few words longer.
+/// Lines of code are within rustfmt's width of 120 characters. Comments are wrapped by hand and may have up to 160 characters.
 #[test]
 fn lines_are_short() {
     check_lines(&all(), |line| {
@@ -191,7 +191,7 @@ fn there_are_no_tabs_or_trailing_blanks() {
     }
 }
 
-/// Files that may be longer, because they are tables: a sequence of entries, each with its documentation.
+/// Files that may exceed the size limit, because they are tables: a sequence of entries, each with its documentation.
 const TABLES: [&str; 1] = [
     // The methods of one trait, each with its documentation and example.
     "stream/ext.rs",
@@ -325,8 +325,8 @@ fn few_files_name_a_system() {
     assert!(count * 10 <= files.len(), "{count} of {} files name a system", files.len());
 }
 
-/// Raw system calls would bypass sanitizers and preloaded libraries. The one directory that makes them looks for these
-/// first. libc has no function for membarrier(2).
+/// Raw system calls would bypass the functions of sanitizers and preloaded libraries. `src/sys/calls/` makes such calls
+/// only if no such function replaces glibc's, and `src/sys/membarrier.rs`, because libc has no function for membarrier(2).
 #[test]
 fn system_calls_use_libc_functions() {
     let calls = [concat!("libc::sys", "call"), concat!("\"sys", "call\",")];
@@ -337,7 +337,7 @@ fn system_calls_use_libc_functions() {
     check_lines(&files, |line| is_raw(line).then(|| "a raw system call".to_owned()));
 }
 
-/// Returns the numbers in a comment such as `/// Invariant 9.` or `/// Invariants 5 and 6.`
+/// Returns the numbers in a line such as `/// Invariant 9.` or `/// Invariants 5 and 6.`, and none for other lines.
 fn invariants(line: &str) -> Vec<u32> {
     let line = line.trim_start();
     let Some(text) = line.strip_prefix("/// Invariant") else { return Vec::new() };
@@ -361,7 +361,7 @@ fn every_invariant_has_a_test() {
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
 }
 
-/// A script that runs or skips a test by a name that does not exist does not fail.
+/// The tests that three scripts name exist. A script that runs or skips a test by a name that does not exist does not fail.
 #[test]
 fn tests_named_in_scripts_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci");
@@ -387,7 +387,7 @@ fn tests_named_in_scripts_exist() {
     }
 }
 
-/// Tests that are named in a document exist.
+/// Tests that are named in a document exist. The names of other functions, models and lints, and quoted strings, are accepted as well.
 #[test]
 fn tests_named_in_documents_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -410,7 +410,7 @@ fn tests_named_in_documents_exist() {
     let documents = repository().into_iter().filter(|file| file.ends_with(".md"));
     for file in documents {
         let text = document(&file);
-        // The odd pieces are between fences. They are code of other crates and programs.
+        // The pieces with odd indices are between fences. They are code and output, and are not checked.
         for prose in text.split("```").step_by(2) {
             // The name of a test has three words or more.
             let is_name = |word: &&str| {
@@ -434,7 +434,7 @@ fn names_beside_files(text: &str) -> Vec<(&str, &str)> {
         let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         is_name.then_some(name)
     }
-    // The odd pieces are quoted.
+    // The pieces with odd indices are quoted.
     let pieces: Vec<_> = text.split('`').collect();
     let mut found = Vec::new();
     for at in (1..pieces.len()).step_by(2).filter(|&at| pieces[at].ends_with(".rs")) {
@@ -476,7 +476,7 @@ fn names_beside_files_occur_in_them() {
                 let source = ["", "src", "tests"]
                     .iter()
                     .find_map(|folder| fs::read_to_string(root.join(folder).join(file)).ok());
-                // `named_files_exist` complains about files that are missing.
+                // A file that is named by the end of its path is not checked. `named_files_exist` complains about missing files.
                 let Some(source) = source else { continue };
                 count += 1;
                 complaints.extend((!has_word(&source, name)).then(|| format!("{document}: {file} has no {name}")));
@@ -503,7 +503,7 @@ fn names(folder: &str, ending: &str) -> Vec<String> {
     names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
 }
 
-/// README and the crate page list all features, README lists all examples, and CONTRIBUTING lists all scripts.
+/// README and the crate page list all features, README lists all examples, and CONTRIBUTING lists all shell scripts of `ci`.
 #[test]
 fn documents_list_features_examples_and_scripts() {
     let manifest = manifest();
@@ -522,13 +522,13 @@ fn documents_list_features_examples_and_scripts() {
         let examples = names(folder, ".rs").into_iter().map(|name| format!("({folder}/{name}.rs)"));
         missing.extend(examples.filter(|link| !readme.contains(link)));
     }
-    // Another script sources this one.
+    // `conformance.sh` sources this script.
     let scripts = names("ci", ".sh").into_iter().filter(|name| name != "conformance-programs");
     missing.extend(scripts.map(|name| format!("ci/{name}.sh")).filter(|script| !contributing.contains(script)));
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// The HTTP program in README needs other crates, so its documentation test is ignored. Its lines are those of an example that is compiled
+/// The HTTP program in README needs other crates, so its documentation test is ignored. Each of its lines is in an example that is compiled
 /// and tested.
 #[test]
 fn readme_http_program_is_an_example() {
@@ -561,8 +561,8 @@ fn repository() -> BTreeSet<String> {
     found
 }
 
-/// Returns the names in a line that look like names of the repository's files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Skips
-/// absolute paths, URLs, and names that begin with a variable or a wildcard.
+/// Returns the names in a line that look like names of Rust, Markdown, shell or Python files of the repository: `ci/faults.sh`, `operation.rs`,
+/// `docs/MIGRATION.md`. Skips absolute paths, URLs, and names that begin with a variable or a wildcard.
 fn named_files(line: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let mut names = Vec::new();
@@ -625,7 +625,7 @@ fn named_files_exist() {
         let missing = |name: &&str| !ends.contains(*name) && !is_elsewhere(name);
         named_files(line).into_iter().find(missing).map(|name| format!("there is no {name}"))
     });
-    // Targets in cargo commands exist too.
+    // Tests and examples that are named in cargo commands exist too.
     check_lines(&texts, |line| {
         let target = |option: &str, folders: &[&str]| {
             let (_, rest) = line.split_once(option)?;
@@ -642,7 +642,7 @@ fn named_files_exist() {
     });
 }
 
-/// The default build has exactly these dependencies.
+/// The default build has exactly these direct dependencies, apart from the macros of the feature `attributes`.
 #[test]
 fn default_dependencies_are_unchanged() {
     let manifest = manifest();
@@ -659,7 +659,7 @@ fn default_dependencies_are_unchanged() {
     );
 }
 
-/// Returns the text of a comment line, without its marker.
+/// Returns the text of a line that is a comment, without the comment marker.
 fn comment(line: &str) -> Option<&str> {
     line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim_start())
 }
@@ -697,7 +697,7 @@ fn says_a_for_per(text: &str) -> bool {
     })
 }
 
-/// Comments of the library are plain English. See also `texts_are_plain`.
+/// Comments of the library and of its macros are plain English. See also `texts_are_plain`.
 #[test]
 fn comments_are_plain_english() {
     const BANNED: [&str; 3] = ["who waits", "see the module's header", "bears"];
@@ -715,7 +715,7 @@ fn comments_are_plain_english() {
     });
 }
 
-/// The first line of a doc comment does not begin with `Sets it` or `The same`, because search results show only this line.
+/// The first line of a doc comment is not `Sets it.` and does not begin with `Sets it;` or `The same`, because search results show only this line.
 #[test]
 fn first_lines_of_documentation_stand_alone() {
     let mut complaints = Vec::new();

@@ -1,5 +1,5 @@
-//! Tests sleeps that are moved earlier and later, that end while other tasks are busy, and that have
-//! the shortest and longest durations.
+//! Tests timeouts, and sleeps that are moved earlier and later, that end while other tasks are busy,
+//! and that have the shortest and longest durations.
 //!
 //! The tests follow Go's time/sleep_test.go and time/tick_test.go. Most tests limit lateness only by the bound on every test.
 
@@ -302,8 +302,8 @@ fn timeout_ends_its_future_and_not_early() {
     });
 }
 
-/// Regression: sleeps ended ten milliseconds late, because their length was counted from the coarse
-/// clock.
+/// Regression: sleeps ended up to ten milliseconds late, because their length was counted from the
+/// coarse clock.
 #[test]
 fn subsecond_sleep_is_not_late_by_a_tick() {
     const SLEEP: Duration = Duration::from_millis(150);

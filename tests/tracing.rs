@@ -67,7 +67,7 @@ impl Subscriber for Collector {
     fn exit(&self, _span: &Id) {}
 }
 
-/// Waits until a line contains all of `parts`, and returns it.
+/// Waits until a line contains all of `parts`, and returns this line.
 fn seen(parts: &[&str]) -> String {
     let begin = Instant::now();
     loop {
@@ -80,7 +80,8 @@ fn seen(parts: &[&str]) -> String {
     }
 }
 
-/// Returns a listener with a full queue, so that connecting to it never completes.
+/// Returns a listener whose queue is full, the connections in its queue, and its address. A dial to this
+/// address waits.
 fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -39,7 +39,7 @@ fn op_text(error: &io::Error) -> String {
     error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).expect("an OpError").to_string()
 }
 
-/// A datagram with an address goes to that address, also from a connected socket, as in std. A datagram without one needs a peer. Go
+/// A datagram with an address goes to that address, even from a connected socket, as in std. A datagram without one needs a peer. Go
 /// (TestWriteToUDP) rejects an address on a connected socket.
 #[test]
 fn datagram_goes_to_address_or_peer() {
@@ -237,7 +237,7 @@ fn send_to_checks_address_family() {
     });
 }
 
-/// A name that resolves to addresses of two families, in a given order.
+/// A name that resolves to the given addresses, in their order.
 struct Name(Vec<SocketAddr>);
 
 impl ToSocketAddrs for Name {

@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the pointer came from `alloc` above with this layout.
+        // SAFETY: the pointer came from `alloc` or `realloc` of `System` with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         BYTES.fetch_add(size, Ordering::Relaxed);
         BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as for `dealloc`.
+        // SAFETY: as for `dealloc`, and the caller keeps the contract of `realloc` for `size`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

@@ -37,7 +37,7 @@ fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
     // SAFETY: the message points to memory that is valid for writes.
     let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
     let mut control = Control::new();
-    // SAFETY: recvmsg has filled the message in.
+    // SAFETY: the message describes `room`, which is initialised even if the call failed.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !next.is_null() {
         // SAFETY: the macros return headers within `room`.
@@ -340,8 +340,8 @@ fn offload_segments_and_coalesces() {
             assert_eq!((datagram.bytes().len(), datagram.ancillary().segment_size()), (10_100, Some(1000)));
             assert_eq!(segments(&batch), expected);
 
-            // Sends in a batch, and then with the segment size set on the socket. The receiver has
-            // not requested offload.
+            // Sends in a batch, and then with the segment size set on the socket. The receiver no
+            // longer requests offload.
             theirs.set_gro(false).unwrap();
             let mut out = SendBatch::new();
             out.push_with(&bytes, to, &cut).unwrap();
@@ -369,8 +369,8 @@ fn offload_segments_and_coalesces() {
     });
 }
 
-/// `send_many` lets the kernel split datagrams where possible. The peer receives the same datagrams
-/// in any case.
+/// Where possible, `send_many` passes several datagrams as one buffer, which the kernel splits. The
+/// peer receives the same datagrams in any case.
 #[test]
 fn batches_use_offload_when_possible() {
     run(async {
@@ -417,7 +417,8 @@ fn batches_use_offload_when_possible() {
     });
 }
 
-/// Each option reads back as it was set, and setting an option changes no other.
+/// Each option reads back as it was set, except that the kernel doubles the sizes of buffers. Setting
+/// a switch changes no other switch.
 #[test]
 fn options_read_back_as_set() {
     run(async {
@@ -490,7 +491,7 @@ fn options_read_back_as_set() {
     });
 }
 
-/// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. Each process uses its own group, so
+/// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. The group depends on the process id, so
 /// that parallel runs do not receive each other's datagrams.
 #[test]
 fn multicast_reaches_every_member() {

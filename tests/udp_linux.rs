@@ -1,4 +1,4 @@
-//! On Linux, datagrams still arrive at a UDP socket that was shut down.
+//! On Linux, datagrams still arrive at a UDP socket after shutdown(2).
 #![cfg(target_os = "linux")]
 
 mod common;

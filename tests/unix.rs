@@ -489,7 +489,7 @@ fn dropped_unix_futures_lose_nothing() {
             let (mut first, mut second) = (listener.accept(), listener.accept());
             assert!(poll_once(&mut first).await.is_pending() && poll_once(&mut second).await.is_pending());
             let client = UnixStream::connect_addr(&addr).await.unwrap();
-            // The operation that got the wake-up is dropped.
+            // The first operation, which usually has the wake-up by now, is dropped.
             task::yield_now().await;
             drop(first);
             let (server, _) = second.await.unwrap();
@@ -582,7 +582,8 @@ fn take_error_returns_none_without_an_error() {
     });
 }
 
-/// The kernel answers EAGAIN to accept(2) on a listener that another process has shut down, as for an empty queue.
+/// The kernel answers EAGAIN to accept(2) on a listener that was shut down through another descriptor, as for an empty queue. The accept fails
+/// nevertheless, after the connections in the queue.
 #[test]
 fn accept_on_shut_down_listener_fails() {
     run(async {

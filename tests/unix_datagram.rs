@@ -1,4 +1,4 @@
-//! Unix datagrams: names of senders, message boundaries, full queues, concurrent use, shutdown.
+//! Unix datagrams: names of senders, message boundaries, full queues, deadlines, concurrent use, shutdown.
 
 mod common;
 
@@ -124,7 +124,7 @@ fn connected_and_unconnected_sockets_send_and_receive() {
         assert_eq!(errno(other.send_to_addr(b"x", &addr).await), Some(libc::EPERM));
         server.send_to_addr(b"peer", &addr).await.unwrap();
         assert_eq!(client.recv(&mut buf).await.unwrap(), 4);
-        // The peer can be changed, also to an abstract name.
+        // The peer can be changed, even to a socket with an abstract name.
         let third = UnixDatagram::bind("").await.unwrap();
         client.connect_addr(&third.local_addr().unwrap()).await.unwrap();
         client.send(b"moved").await.unwrap();
@@ -195,7 +195,7 @@ fn sender_waits_again_after_losing_queue_space() {
                     _ => sender.send_to_addr(b"mine", &to).await,
                 }
             });
-            // Long enough for the sender to have waited more than once.
+            // In this time, the sender usually waits more than once.
             task::sleep(Duration::from_millis(10)).await;
             assert!(!waiting.is_finished());
             let mut buf = [0; 8];

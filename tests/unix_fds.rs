@@ -26,7 +26,7 @@ fn pipe() -> (File, OwnedFd) {
 /// closed.
 fn hangs_up(read: &File, timeout: Duration) -> bool {
     let mut poll = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry, valid for the call.
+    // SAFETY: the pointer is to one entry, which is valid for the call.
     assert!(unsafe { libc::poll(&raw mut poll, 1, timeout.as_millis() as i32) } >= 0);
     poll.revents & libc::POLLHUP != 0
 }
@@ -36,8 +36,8 @@ fn is_open_somewhere(read: &File) -> bool {
     !hangs_up(read, Duration::ZERO)
 }
 
-/// Returns whether all copies of the other end are closed. A process that a parallel test starts has
-/// copies until it calls execve(2).
+/// Returns whether all copies of the other end are closed within 30 seconds. A process that a parallel
+/// test starts has copies until it calls execve(2).
 fn is_closed_everywhere(read: &File) -> bool {
     hangs_up(read, Duration::from_secs(30))
 }

@@ -49,7 +49,7 @@ fn accepted_stream_has_the_name_of_its_listener() {
         assert_eq!(server.local_addr().unwrap().as_pathname(), Some(&*path));
         assert!(server.peer_addr().unwrap().is_unnamed());
         assert!(format!("{client:?}").contains(path.to_str().unwrap()));
-        // In this case the client has a name too.
+        // A client that is bound has a name too.
         let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         let own = folder.join("client");
         named.bind(&socket2::SockAddr::unix(&own).unwrap()).unwrap();
@@ -148,7 +148,7 @@ fn listener_removes_its_socket_file() {
         server.force_close().await.unwrap();
         drop(client);
         assert!(path.exists());
-        // Closing succeeds if the file is gone.
+        // Closing succeeds even if the file is gone.
         fs::remove_file(&path).unwrap();
         listener.close().await.unwrap();
         // A stream of connections that owns the listener removes the file.
@@ -156,8 +156,8 @@ fn listener_removes_its_socket_file() {
         assert!(path.exists());
         drop(incoming);
         assert!(!path.exists());
-        // A stream of seqpacket connections also removes the file. It yields connections, and ends
-        // after the close.
+        // A stream of seqpacket connections also removes the file. It yields connections and, after
+        // the close, one error and then its end.
         let mut incoming = UnixSeqpacketListener::bind(&path).await.unwrap().into_incoming();
         let client = UnixSeqpacket::connect(&path).await.unwrap();
         let server = incoming.next().await.unwrap().unwrap();
@@ -169,7 +169,7 @@ fn listener_removes_its_socket_file() {
     });
 }
 
-/// The socket file of another listener has been renamed to this listener's path.
+/// A listener does not remove the file of another listener that has been renamed to its path.
 #[test]
 fn file_replacing_socket_is_kept() {
     run(async {
@@ -185,7 +185,7 @@ fn file_replacing_socket_is_kept() {
     });
 }
 
-/// Go: TestUnixUnlink. Adopted and converted listeners keep their file unless configured otherwise.
+/// Go: TestUnixUnlink. An adopted listener keeps its file unless configured otherwise. A conversion into another type keeps the file.
 #[test]
 fn unlink_on_close_is_configurable() {
     run(async {
@@ -320,7 +320,7 @@ fn relative_socket_file_is_removed_after_chdir() {
     });
 }
 
-/// A file of any kind that has replaced the socket file does not belong to the listener.
+/// A listener does not remove a file that has replaced its socket file, whatever the kind of the file.
 #[test]
 fn replaced_socket_file_is_not_removed() {
     run(async {
@@ -388,7 +388,7 @@ fn dial_waits_on_full_backlog() {
         let late = UnixStream::connect_deadline(&path, start + Duration::from_millis(30)).await;
         assert!(is_timeout(&late.unwrap_err()) && start.elapsed() >= Duration::from_millis(30));
         assert!(is_timeout(&UnixStream::connect_deadline(&path, start).await.unwrap_err()));
-        // Without a timeout the dial waits until there is room. If it is dropped, it leaves nothing
+        // Without a timeout the dial waits until there is room. A dial that is dropped leaves nothing
         // behind.
         let waiting = task::spawn({
             let path = path.clone();
@@ -470,7 +470,7 @@ fn unix_errors_name_operation_and_path() {
             format!("listen unixgram {at_nowhere}: bind: no such file or directory")
         );
 
-        // A file without a listener prevents a bind and refuses a dial.
+        // A socket file without a listener makes a bind fail, and a dial is refused.
         let stale = folder.join("stale");
         let no_forks = no_forks();
         drop(std_net::UnixListener::bind(&stale).unwrap());
@@ -482,7 +482,7 @@ fn unix_errors_name_operation_and_path() {
         drop(no_forks);
         assert!(stale.exists(), "a file that was not bound is not removed");
 
-        // A file that is not a socket, and sockets of another kind.
+        // Dials to a file that is not a socket, and to a socket of another kind, fail.
         let plain = folder.join("plain");
         fs::write(&plain, "").unwrap();
         assert_eq!(errno(UnixStream::connect(&plain).await), Some(libc::ECONNREFUSED));
@@ -571,7 +571,7 @@ fn wrong_handle_kinds_return_errors() {
     });
 }
 
-/// Uses std's address, and a path that begins with NUL, which async-io accepts.
+/// An abstract name is given as std's address or, as in async-io, as a path that begins with NUL.
 #[test]
 fn abstract_name_is_an_address_or_a_path() {
     run(async {

@@ -1,4 +1,5 @@
-//! The public types of packet sockets, which macOS does not have. (`unix.rs` and `unix_fds.rs` test their behaviour.)
+//! The public types of packet sockets, which macOS does not have. (`unix.rs`, `unix_names.rs` and `unix_fds.rs` test their
+//! behaviour.)
 #![cfg(not(target_os = "macos"))]
 
 use std::panic::{RefUnwindSafe, UnwindSafe};

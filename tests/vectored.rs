@@ -1,5 +1,5 @@
-//! Vectored reads and writes: empty buffers do not use up the entries of a system call. With more
-//! buffers than the kernel accepts, no data is lost and none is added.
+//! Vectored reads and writes: leading empty buffers do not use up the entries of a system call. With
+//! more buffers than the kernel accepts, no data is lost and none is added.
 
 mod common;
 

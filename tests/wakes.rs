@@ -1,8 +1,7 @@
-//! An event wakes one waiter, and then the next waiter if data or connections are left. Most tests
-//! count the calls of wakers.
+//! An event wakes one waiting future, and then the next one if data or connections are left. It also
+//! wakes every task that waits in a `poll_*` function. Most tests count the calls of wakers.
 //!
-//! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost when the woken
-//! waiter is dropped.
+//! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost.
 
 mod common;
 
@@ -56,7 +55,7 @@ fn connection_wakes_one_of_many_acceptors() {
         let _one = std::net::TcpStream::connect(addr).unwrap();
         becomes("one acceptor is woken", || total(&wakers) > 0).await;
         settle().await;
-        assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection, the first to arrive");
+        assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection wakes the first waiter");
         // After an accept the queue may hold more, so the next waiter is woken, finds nothing and
         // returns to the end of the list.
         accepts[0].take().unwrap().await.unwrap();
@@ -140,7 +139,7 @@ fn connections_that_share_an_edge_are_all_accepted() {
     });
 }
 
-/// Invariant 7. An unused wake-up passes to the next waiter, also if several in a row are dropped.
+/// Invariant 7. An unused wake-up passes to the next waiter, even if several in a row are dropped.
 #[test]
 fn dropped_read_passes_wakeup_on() {
     run(async {
@@ -213,8 +212,8 @@ fn last_waker_is_woken() {
     });
 }
 
-/// Invariant 2. Several tasks call `poll_read`. Each event wakes all of these tasks, in addition to
-/// one waiting future.
+/// Invariant 2. Several tasks call `poll_read`. Each event wakes all of these tasks, and one waiting
+/// future if there is one that was not woken before.
 #[test]
 fn all_poll_callers_are_woken() {
     run(async {

@@ -49,8 +49,8 @@ fn errors_of_the_system_name_operation_and_addresses() {
     });
 }
 
-/// `incoming` recognises a lack of descriptors in a wrapped error too. It waits, and does not end
-/// with an error.
+/// `incoming` recognises a lack of descriptors in a wrapped error too: it waits, and yields no
+/// error.
 #[test]
 fn wrapped_lack_of_descriptors_makes_incoming_wait() {
     const CHILD: &str = "NETPOLL_TEST_WRAP_CHILD";

@@ -14,7 +14,7 @@ use netpoll::io::Write;
 use netpoll::net::TcpStream;
 use netpoll::task;
 
-/// Reads to the end of the stream, in a task.
+/// Spawns a task that reads to the end of the stream and returns the bytes.
 fn drain(stream: TcpStream) -> task::JoinHandle<Vec<u8>> {
     task::spawn(async move {
         let (mut all, mut buf) = (Vec::new(), vec![0; 65536]);
@@ -191,7 +191,7 @@ fn single_write_waits_for_write_all_to_finish() {
 // ---- invariant 5 ----
 
 /// Invariant 5. The edge wakes the first waiter, which needs the lock of an operation that waits
-/// for the same edge.
+/// for the same edge. This operation must be woken too.
 #[test]
 fn edge_reaches_write_lock_holder() {
     run(async {
@@ -309,7 +309,7 @@ fn unlock_wakes_every_poll_waker_and_one_future() {
             let before: Vec<_> = wakers.iter().map(|(wakes, _)| wakes.count()).collect();
             drop(all);
             for ((wakes, _), before) in wakers.iter().zip(before) {
-                assert!(wakes.count() > before, "round {round}: a poll's waker was not woken");
+                assert!(wakes.count() > before, "round {round}: a poll's waker was not called");
             }
             assert_eq!((first.count(), second.count()), (round, round - 1), "one of the futures is woken");
             drop(one);
@@ -332,7 +332,7 @@ fn abandoned_poll_does_not_block_lock() {
         let big = vec![7; 1 << 20];
         let mut all = client.write_all(&big);
         assert!(poll_now(&mut all).is_pending());
-        // The unlock wakes this poll's waker, and the poll is never repeated.
+        // The unlock calls this poll's waker, and the poll is never repeated.
         assert!(poll_write(&client, Waker::noop(), b"x").is_pending());
         let (wakes, waker) = Wakes::new();
         let mut next = client.write(b"end");
@@ -390,8 +390,8 @@ fn expiry_and_close_wake_lock_queue() {
     });
 }
 
-/// Invariant 5. Writers are dropped at random, in the middle of messages and in the queue. The
-/// other writers finish.
+/// Invariant 5. Writes are dropped after different times, in the middle of messages and in the queue.
+/// The other writes finish.
 #[test]
 fn randomly_dropped_writers_never_stall_others() {
     run(async {

@@ -45,8 +45,8 @@ fn sender(addr: SocketAddr, total: u64) -> JoinHandle<()> {
     })
 }
 
-/// Starts a peer that checks the pattern from `start` on until the end of the stream. Returns the
-/// number of bytes.
+/// Starts a peer that checks the pattern from `start` on until the end of the stream. The thread
+/// returns the number of bytes.
 fn checker(addr: SocketAddr, start: u64) -> JoinHandle<u64> {
     thread::spawn(move || {
         let mut peer = std::net::TcpStream::connect(addr).unwrap();
@@ -80,7 +80,7 @@ async fn target(start: u64) -> (TcpStream, JoinHandle<u64>) {
     (listener.accept().await.unwrap().0, peer)
 }
 
-/// Creates a temporary file that has no name.
+/// Creates a temporary file and removes its name.
 fn empty_file() -> File {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("netpoll-zero-copy-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -173,7 +173,7 @@ fn empty_copy_moves_nothing() {
     });
 }
 
-/// A reader that wraps a stream may hold bytes of the stream, so its bytes go through the buffer.
+/// A reader that wraps a stream may hold bytes of the stream, so the copy uses a buffer instead of the kernel.
 #[test]
 fn copy_from_buffered_reader_loses_nothing() {
     use netpoll::io::BufReader;
@@ -208,8 +208,8 @@ fn small_messages_are_forwarded_immediately() {
     });
 }
 
-/// Go: TestSplice, with a target that does not read. Beyond Go: no data is left in a pipe that is
-/// used again.
+/// Go: TestSplice, with a target that does not read. Beyond Go: the data of a dropped copy does not
+/// get into a later copy.
 #[test]
 fn dropped_copy_does_not_reuse_its_pipe() {
     child("dropped_copy_does_not_reuse_its_pipe", || {
@@ -394,7 +394,7 @@ fn send_file_uses_own_offset_and_holds_lock() {
         let mut whole = file(LEN);
         let other = pattern(LEN as u64, 1000);
         let mut sending = to.send_file(&whole, 7, u64::MAX);
-        // The send is in progress or already complete; in both cases the written bytes must follow its bytes.
+        // The send is in progress or already complete. In both cases the written bytes must follow those of the file.
         let polled = poll_once(&mut sending).await;
         let (sent, written) = futures::join!(
             async { if let Poll::Ready(sent) = polled { sent } else { sending.await } },
@@ -511,10 +511,10 @@ fn unreadable_files_are_errors() {
     });
 }
 
-/// SIGPIPE has its default disposition, as in a program that is not written in Rust.
+/// The sending side is shut down, so writes fail with EPIPE. SIGPIPE has its default disposition, as in a program that is not written in Rust.
 #[test]
-fn copy_to_closed_peer_fails_without_sigpipe() {
-    child("copy_to_closed_peer_fails_without_sigpipe", || {
+fn copy_after_close_write_fails_without_sigpipe() {
+    child("copy_after_close_write_fails_without_sigpipe", || {
         // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         run(async {
@@ -554,7 +554,7 @@ fn write_vectored_all_writes_any_number_of_buffers() {
     });
 }
 
-/// Go: TestConsume. Buffers may be empty at any position, a system call may end at any byte, and the peer lets the socket's buffer fill.
+/// Go: TestConsume. Buffers may be empty at any position, a system call may end at any byte, and the bytes do not fit into the socket's buffer.
 #[test]
 fn write_vectored_all_writes_buffers_of_any_size() {
     run(async {

@@ -9,7 +9,7 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# The program that must be installed for each server, and the Debian package that has it. Debian keeps some out of PATH.
+# The Debian package of each program that must be installed. Debian has some of the programs in directories that are not in PATH.
 PATH+=:/usr/sbin:/usr/lib/rabbitmq/bin
 for directory in /usr/lib/postgresql/*/bin; do
     PATH+=:$directory
@@ -17,8 +17,8 @@ done
 declare -A debian_package=([dbus-daemon]=dbus [nginx]=nginx-light [postgres]=postgresql [pure-ftpd]=pure-ftpd
     [rabbitmq-server]=rabbitmq-server [redis-server]=redis-server)
 
-# start_nginx: starts nginx with files and a gateway to a server of the tests, and sets its address NGINX_ADDR. The gateway expects the
-# server at the Unix socket NGINX_UPSTREAM.
+# start_nginx: starts nginx, which sends the files of the directory NGINX_FILES and is a gateway to a server of the tests. Sets NGINX_ADDR to
+# nginx's address. The gateway expects the server at the Unix socket NGINX_UPSTREAM.
 start_nginx() {
     local data=$scratch/nginx port tries=0
     rm -rf "$data"

@@ -1,5 +1,5 @@
 //! Replaces suppaftp's module test_container, which runs pure-ftpd in a container from a registry of images. This module starts Debian's
-//! pure-ftpd on loopback with a separate directory. Dropping the runner ends it. pure-ftpd needs root.
+//! pure-ftpd on loopback with a separate directory. Dropping the runner ends the server. pure-ftpd needs root.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -49,7 +49,7 @@ fn connection(response: &surf::Response) -> (String, u32) {
     (connection.to_owned(), request.parse().expect("the second variable is a number"))
 }
 
-/// A body whose pieces arrive when they are requested.
+/// A body of [`ALL`](Pieces::ALL) bytes, each of which is available after a call of [`permit`](Pieces::permit).
 #[derive(Clone, Default)]
 struct Pieces(Arc<Mutex<(usize, usize, Option<Waker>)>>);
 

@@ -79,7 +79,7 @@ fn client_multiplexes_over_http2() {
     });
 }
 
-/// A resolver that returns an address that refuses connections, followed by one that accepts them.
+/// A resolver that returns an IPv6 address that refuses connections, followed by an IPv4 address that accepts them.
 #[derive(Debug)]
 struct DeadFirst(SocketAddr);
 

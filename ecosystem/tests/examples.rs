@@ -1,5 +1,5 @@
-//! Tests of the ecosystem examples with clients of other projects. Each example runs in a separate process. `cargo test` builds the
-//! examples.
+//! Tests of the ecosystem examples, most of the servers with clients of other projects. Each example runs in a separate process.
+//! `cargo test` builds the examples.
 
 #[path = "../../tests/common/example.rs"]
 mod example;

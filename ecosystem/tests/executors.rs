@@ -55,7 +55,7 @@ fn lookup_works_under_smol() {
 }
 
 /// Sockets and timers of tokio and smol work in netpoll's tasks, and the sockets can communicate with netpoll's. Only creating tokio's
-/// sockets and timers requires entering its runtime. A thread of smol drives smol's sockets and timers.
+/// sockets and timers requires entering its runtime. A thread of async-io drives smol's sockets and timers.
 #[test]
 fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

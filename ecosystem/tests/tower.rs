@@ -128,7 +128,7 @@ fn make_service_gets_the_peer_of_each_connection() {
     });
 }
 
-/// If the make service fails, its connection ends, and the hook receives the error.
+/// The hook receives the errors of a make service that fails, of a malformed request, and of a request head that is late.
 #[test]
 fn errors_of_connections_reach_the_hook() {
     #[derive(Clone)]
@@ -268,7 +268,7 @@ fn tower_service_is_called_when_it_is_ready() {
     });
 }
 
-/// A service whose `poll_ready` fails or never completes. Its connection ends, or is cut off when the server stops.
+/// A service whose `poll_ready` fails or never completes. Its connection ends, or is cut off after the grace period.
 #[derive(Clone, Debug)]
 struct Failing {
     fails: bool,

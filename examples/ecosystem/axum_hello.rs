@@ -7,8 +7,8 @@
 //! ```
 //!
 //! An axum program changes one line: `netpoll_hyper::serve_tower(listener, app)` replaces `axum::serve`.
-//! This program uses `Server::serve_tower_until`, which also stops on Ctrl-C or SIGTERM, after the
-//! requests in progress have finished.
+//! This program uses `Server::serve_tower_until`, which also stops on Ctrl-C or SIGTERM. Requests in
+//! progress then have ten seconds to finish.
 
 use axum::Router;
 use axum::extract::Path;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The example shows `netpoll_hyper::Server` and its graceful shutdown: after Ctrl-C or SIGTERM it stops accepting
-//! connections, and answers the requests in progress.
+//! connections, and answers the requests in progress within ten seconds.
 
 use std::convert::Infallible;
 

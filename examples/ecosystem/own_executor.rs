@@ -1,4 +1,4 @@
-//! Uses the same sockets under the executors of `futures`, smol and tokio, and under netpoll's own executor.
+//! Uses netpoll's sockets under the executors of `futures`, smol and tokio, and under netpoll's own executor.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example own_executor

@@ -5,8 +5,8 @@
 //! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md   # a file, and its copy
 //! ```
 //!
-//! The example shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets, and use the
-//! kernel's offload in both directions.
+//! The example shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets. They use
+//! the kernel's offload in both directions if the kernel supports it.
 
 use std::error::Error;
 use std::net::Ipv4Addr;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The example shows a protocol library for futures-io that works with netpoll's streams without an adapter, and a
-//! read deadline on the socket that is moved with every message. Ctrl-C or SIGTERM stops the server
+//! read deadline on the socket that every message moves to a later time. Ctrl-C or SIGTERM stops the server
 //! after it has answered the messages that have arrived.
 
 use std::time::{Duration, Instant};

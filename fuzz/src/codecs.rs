@@ -62,7 +62,7 @@ pub fn control(data: &[u8]) {
     ancillary(data);
 }
 
-/// Encodes and decodes an `Ancillary`, which must not change.
+/// Encodes and decodes an `Ancillary`, whose fields must not change.
 fn ancillary(data: &[u8]) {
     let mut input = Input(data);
     let mut sent = Ancillary::new();

@@ -6,8 +6,8 @@
 //! feature `libfuzzer`). `cargo test -p netpoll-fuzz` replays `seeds/NAME/*` and mutations of them
 //! with a fixed random seed, so that failures are reproducible.
 //!
-//! A target depends only on its input, not on time or chance. Source files of the crate that it
-//! does not export are compiled here (`#[path]`), under the same module names.
+//! The operations of a target depend only on its input, not on time or chance. Source files whose items
+//! the crate does not export are compiled here (`#[path]`), under the same module names.
 
 // The crate itself runs the unit tests of the files that are compiled here.
 #![cfg(not(test))]
@@ -47,7 +47,7 @@ impl<'a> Input<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    /// Returns a number below `bound`, which is at most 256.
+    /// Returns a number below `bound` and below 256, or 0 if `bound` is 0.
     fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte()) % bound.max(1)
     }

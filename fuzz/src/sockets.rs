@@ -99,7 +99,7 @@ fn check(expected: Expected, result: io::Result<usize>) -> usize {
     }
 }
 
-/// Polls twice, because fairness defers some polls.
+/// Returns whether the future is pending. Polls it up to twice, because fairness defers some polls.
 fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     (0..2).all(|_| matches!(Pin::new(&mut *future).poll(&mut cx), Poll::Pending))
@@ -204,8 +204,8 @@ pub fn operations(data: &[u8]) {
     block_on(play(data));
 }
 
-/// Performs the operations as a task. In a simulation the simulated kernel must return the same
-/// results.
+/// Performs the operations of [`operations`] in the calling task. In a simulation the simulated kernel
+/// must return the same results.
 pub async fn play(data: &[u8]) {
     let mut input = Input(data);
     let (one, other) = UnixStream::pair().expect("a pair of sockets");

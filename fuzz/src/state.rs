@@ -36,12 +36,12 @@ struct Sleep {
     bell: Arc<Bell>,
 }
 
-/// Arms, moves and releases sleeps and deadlines, and runs the timers. Each must fire once, when it
-/// is due. Only `clear_sleeps` fires sleeps earlier.
+/// Arms and releases sleeps, sets, moves and clears deadlines, and runs the timers. Each timer that is
+/// still armed must fire once, when it is due. Only `clear_sleeps` fires sleeps earlier.
 pub fn timers(data: &[u8]) {
     let (mut input, set) = (Input(data), TimerSet::new());
     let mut sleeps: Vec<Sleep> = Vec::new();
-    // The armed entry of each poll descriptor, by index.
+    // The time of the armed entry of each poll descriptor, by index.
     let mut polls: [Option<u64>; 8] = [None; 8];
     let (mut now, mut most) = (100, 0);
     let index_of = |target: Target| match target {
@@ -106,7 +106,7 @@ pub fn timers(data: &[u8]) {
                 }
             }
             _ if !sleeps.is_empty() => {
-                // Another waker for the same bell.
+                // Replaces the waker by another one for the same bell.
                 let sleep = &sleeps[input.below(sleeps.len())];
                 let waker = Waker::from(sleep.bell.clone());
                 assert_eq!(set.poll_sleep(sleep.key, &waker), sleep.fired);

@@ -1,4 +1,4 @@
-//! Replays the seeds of each target, and mutations of them.
+//! Replays the seeds of each target, mutations of them, and noise.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ fn mutated(seeds: &[Vec<u8>], state: &mut u64) -> Vec<u8> {
     bytes
 }
 
-/// Replays the seeds of `name` and mutations of them. Prints a failing input.
+/// Replays the seeds of `name`, mutations of them, and noise. Prints a failing input.
 fn replay(name: &str, target: fn(&[u8])) {
     struct Shown<'a>(&'a [u8]);
     impl Drop for Shown<'_> {

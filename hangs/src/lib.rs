@@ -1,7 +1,7 @@
 //! Functions shared by the programs that docs/HANGS.md explains, each of which hangs or is slow for a known reason. Run a program with
 //! `NETPOLL_INSPECT=/tmp/hang.sock` and inspect it with `netpoll-top /tmp/hang.sock`.
 //!
-//! Each program exits after ten minutes, or after the time in `NETPOLL_HANG_SECONDS`.
+//! Each program exits after ten minutes, or after the number of seconds in `NETPOLL_HANG_SECONDS`.
 
 use std::time::Duration;
 
@@ -25,5 +25,5 @@ pub fn end_after_bound() {
 /// Spawns a task with a name.
 #[track_caller]
 pub fn named<T: Send + 'static>(name: &str, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    task::Builder::new().name(name.to_owned()).spawn(future).expect("a valid name")
+    task::Builder::new().name(name.to_owned()).spawn(future).expect("this process was not forked")
 }

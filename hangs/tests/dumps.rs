@@ -1,5 +1,5 @@
-//! Runs each program until its dump has the lines that docs/HANGS.md explains, then kills it. Also tests that the programs exit by
-//! themselves. `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
+//! Runs each program until its dump has the most important of the lines that docs/HANGS.md explains, then kills it. Also tests that the
+//! programs exit by themselves. `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

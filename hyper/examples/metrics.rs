@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The example shows `rt::openmetrics` and this crate's HTTP server. The program also runs an echo
-//! server, so that there is traffic to measure. SIGTERM or Ctrl-C stops the program. `ci/prometheus.sh` collects
-//! the metrics with Prometheus.
+//! server, so that clients can create traffic to measure. SIGTERM or Ctrl-C stops the program. `ci/prometheus.sh`
+//! collects the metrics with Prometheus.
 
 use std::convert::Infallible;
 

@@ -34,9 +34,10 @@ pub(super) struct Activity {
     start: Instant,
     /// The number of requests whose responses have not ended.
     requests: AtomicUsize,
-    /// The time at which the last response ended, in nanoseconds since `start`.
+    /// The time at which the last HTTP/2 response ended, in nanoseconds since `start`, or 0 if none has ended.
     answered: AtomicU64,
-    /// The number of reads and writes that completed.
+    /// The number of reads and writes through `Wire` that completed, modulo 2⁶⁴. The reads that identify the HTTP
+    /// version, and those that discard bytes at the end, are not counted.
     progress: AtomicU64,
     /// Whether at least one request has arrived.
     used: AtomicBool,
@@ -95,7 +96,8 @@ impl Activity {
         released, set_released;
     }
 
-    /// Returns whether bytes, the peer's FIN or an error can be read.
+    /// Returns whether bytes, the peer's FIN or an error can be read. Without a view of the socket, returns
+    /// false.
     pub(super) fn is_readable(&self) -> bool {
         self.watch.as_ref().is_some_and(Watch::is_readable)
     }
@@ -121,7 +123,7 @@ impl Activity {
         self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
     }
 
-    /// Returns a number that changes whenever bytes are read or written.
+    /// Returns a number that changes whenever hyper, or the owner of an upgraded stream, reads or writes bytes.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }
@@ -155,7 +157,7 @@ impl Drop for UnderWay {
 }
 
 /// A service that counts its requests. When the server is stopping, it adds `connection: close` to
-/// HTTP/1 responses.
+/// HTTP/1 responses, except those that upgrade the connection.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     pub(super) service: S,

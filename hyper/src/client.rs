@@ -6,9 +6,9 @@
 //!
 //! # States
 //! A connection is first *dialled* (look-up, Happy Eyeballs). With `https` the TLS *handshake* follows,
-//! in which ALPN selects the HTTP version. Then the connection is in the *pool*. The first state is
-//! limited by the dialer's settings, the second by the handshake timeout, the third by hyper-util's
-//! pool settings.
+//! in which ALPN selects the HTTP version. Then the connection carries requests, and between them it is in
+//! the *pool*. The first state is limited by the dialer's settings, the second by the handshake timeout,
+//! and the time in the pool by hyper-util's settings. Requests have no time limit.
 //!
 //! # Compared with Go (net/http.Transport)
 //! The defaults are those of `DefaultTransport`: 30 s to dial, 10 s for the TLS handshake, 90 s in the
@@ -106,7 +106,8 @@ impl Connector {
     }
 
     /// Sets the dialer, which determines the time limit, local address, resolver, socket options
-    /// and control function. The dialer's time limit replaces the default of 30 s.
+    /// and control function. The default limit of 30 s does not apply to this dialer, even if it has no
+    /// time limit itself.
     pub fn dialer(mut self, dialer: Dialer) -> Connector {
         self.dialer = dialer;
         self

@@ -5,14 +5,15 @@
 //! no additional system call.
 //!
 //! # Ending
-//! When the server stops, a connection first reads the bytes that the peer has already sent. A
-//! request in them is answered, with `connection: close`. Then hyper's graceful shutdown begins: an
+//! When the server stops, an HTTP/1 connection first reads the bytes that the peer has already sent.
+//! A request in them is answered, with `connection: close`. Then hyper's graceful shutdown begins: an
 //! idle connection is closed, and a connection with a request in progress is closed after the
-//! response. hyper alone would wait for the rest of the first request's head and, with HTTP/2, for
-//! the peer's PING reply. This module ends such a connection if it has no request in progress.
+//! response. With HTTP/2, the graceful shutdown begins at once. hyper alone would wait for the rest
+//! of the first request's head and, with HTTP/2, for the peer's PING reply. This module ends such a
+//! connection if it has no request in progress.
 //!
 //! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
-//! gracefully. If no bytes move for the same time after that, the connection ends.
+//! gracefully. If no bytes are read or written for the same time after that, the connection ends.
 
 use std::error::Error;
 use std::fmt;
@@ -53,7 +54,8 @@ const PING_REPLY: Duration = Duration::from_secs(1);
 pub(super) struct Settings {
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Executor>,
-    /// The time limit for a request's head, and for HTTP/2 connections without a request.
+    /// The time limit for a request's head, for the beginning of a connection (the future `connect` and the first
+    /// bytes), and for HTTP/2 connections without a request.
     pub(super) head: Option<Duration>,
     pub(super) on_error: Option<OnError>,
 }
@@ -141,8 +143,8 @@ async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     Ok(is_http2)
 }
 
-/// Drives an HTTP/1 connection until it ends. It is not an error if it ends because the server stops,
-/// or because the connection is reset or closed while the service handles a request.
+/// Drives an HTTP/1 connection until it ends. It is not an error if the connection ends because the server
+/// stops, or because it is reset or closed while the service handles a request.
 async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
@@ -188,8 +190,8 @@ async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
     .await
 }
 
-/// Drives an HTTP/2 connection until it ends. Ending it because of a time limit or because the server
-/// stops is not an error.
+/// Drives an HTTP/2 connection until it ends. It is not an error if the connection ends because of a time
+/// limit, or because the server stops.
 async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),

@@ -2,7 +2,8 @@
 //!
 //! # States
 //! *serving* → *draining* (requests that have arrived are answered, and no new requests are accepted) →
-//! *cut* (connections end immediately). The stage only moves forward. It is an atomic that a connection
+//! *cut* (connections end immediately). If the server's future is dropped, *cut* may follow *serving*
+//! directly. The stage only moves forward. It is an atomic that a connection
 //! loads on every poll. From its first poll on, the connection's waker is in the group, so a change of
 //! the stage wakes waiting connections. A change removes the wakers; a connection that sees a new stage
 //! registers its waker again.

@@ -72,7 +72,7 @@ impl<T: AsyncRead + Unpin> Read for Io<T> {
 }
 
 /// `is_write_vectored` returns false, because futures-io's traits do not tell whether a stream supports
-/// vectored writes. hyper then copies a response into one buffer, which TLS sends as one record.
+/// vectored writes. hyper then copies a response into one buffer, which TLS can send as one record if it fits.
 impl<T: AsyncWrite + Unpin> Write for Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)

@@ -9,9 +9,9 @@
 //! * [`Io`]: an adapter for streams that have only futures-io's traits, such as TLS.
 //! * [`Executor`] and [`Timer`]: implementations of hyper's runtime traits.
 //!
-//! Reads fill hyper's buffer directly, without zeroing it first. With HTTP/1, the head of a response
-//! and a body that is available are sent with one sendmsg(2). Deadlines of the socket apply to hyper's reads and
-//! writes, so a deadline set through a clone of the stream can end an operation on which hyper
+//! With [`Socket`], reads fill hyper's buffer directly, without zeroing it first. With HTTP/1, the head of a
+//! response and a body that is available are sent with one sendmsg(2). Deadlines of the socket apply to hyper's
+//! reads and writes, so a deadline set through a clone of the stream can end an operation on which hyper
 //! waits.
 //!
 //! [`TcpStream`]: netpoll::net::TcpStream

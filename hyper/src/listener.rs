@@ -82,14 +82,15 @@ pub trait Listener {
 pub struct Watch(SocketView);
 
 impl Watch {
-    /// Returns whether bytes, the peer's FIN or an error can be read. If so, a reader was or will be
-    /// woken.
+    /// Returns whether bytes, the peer's FIN or an error can be read. If so, a waiting reader was or will be
+    /// woken. Returns false if the socket was dropped or closed.
     pub(super) fn is_readable(&self) -> bool {
         self.0.is_readable()
     }
 
-    /// Waits until the connection is reset by the peer, is closed in both directions, or is closed by
-    /// `force_close`. Never completes if the socket's write deadline passes first.
+    /// Waits until the connection is reset, is closed in both directions, or is closed by `force_close`, or
+    /// until the wait fails, for example because the runtime is shut down. Never completes if the socket's
+    /// write deadline passes first, or if the socket was dropped before the first poll.
     ///
     /// The future keeps the socket alive only from its first poll on. Before that, the only handle can
     /// still be converted into a std socket.

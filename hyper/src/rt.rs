@@ -66,8 +66,8 @@ impl rt::Timer for Timer {
 /// The timer of one HTTP/1 connection.
 ///
 /// hyper creates a sleep for the head of each request and drops it when the head has arrived. This
-/// timer keeps the dropped sleep armed and moves it for the next request. So a request creates no
-/// timer, but the sleep wakes the connection spuriously about once per time limit.
+/// timer keeps the dropped sleep armed and moves it for the next request. So only the first request
+/// creates a timer, but the sleep wakes the connection spuriously about once per time limit.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTimer(Home);
 

@@ -6,10 +6,10 @@
 //! *draining*, until the last connection has ended or the grace period is over. Connections that remain
 //! are cut off. Dropping the future cuts off all connections.
 //!
-//! When `stop` completes, connections in the listener's queue are served too, because their clients may
-//! have sent requests. The server accepts them up to its own connection limit. The grace period begins
-//! before they are accepted, because a listener with its own limit accepts them only when other
-//! connections have ended.
+//! When `stop` completes, connections in the listener's queue are served as well, because their clients
+//! may have sent requests. The server accepts at most 4,096 of them, up to its own connection limit.
+//! The grace period begins before they are accepted, because a listener with its own limit accepts them
+//! only when other connections have ended.
 //!
 //! # Compared with Go (net/http.Server)
 //! Closing the listener and [`Server::grace`] correspond to `Shutdown` with the timeout of a context.
@@ -118,7 +118,8 @@ pub struct Server {
 
 impl Server {
     /// Creates a server with the default settings: no connection limit, 30 s for a request's head, and
-    /// a grace period of 10 s. hyper's settings have their defaults, except `http1().half_close(true)`.
+    /// a grace period of 10 s. hyper's settings have their defaults, except `http1().half_close(true)` and the
+    /// timers, which are netpoll's.
     pub fn new() -> Server {
         let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(Executor));
         http1.timer(Timer).half_close(true);
@@ -140,9 +141,9 @@ impl Server {
     }
 
     /// Sets the time limit for a request's head, counted from the end of the previous response. On a new
-    /// connection, it applies to the first bytes, and then again to the rest of the head. It also limits
-    /// how long a connection is kept alive without a request, and how long the closure of
-    /// [`serve_with`](Server::serve_with) may take. `None` means no limit. The default is 30 s.
+    /// connection, it applies to the future of the closure of [`serve_with`](Server::serve_with) and the
+    /// first bytes together, and then again to the rest of the head. It also limits how long a connection is
+    /// kept alive without a request. `None` means no limit. The default is 30 s.
     ///
     /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY),
     /// and closed if its client stays silent for the same time again. A request in progress is not
@@ -155,10 +156,11 @@ impl Server {
         self
     }
 
-    /// Sets the grace period, counted from the completion of `stop` or the close of the listener. In
-    /// this time requests in progress finish and, if `stop` has completed, connections in the listener's
-    /// queue are accepted, up to the connection limit. After it, requests in progress are cut off. If the
-    /// server owns the listener, connections that remain in the queue are reset. The default is 10 s.
+    /// Sets the grace period, counted from the completion of `stop`, the close of the listener or the
+    /// failure of an accept. In this time requests in progress finish and, if `stop` has completed, at most
+    /// 4,096 connections in the listener's queue are accepted, up to the connection limit. After it,
+    /// requests in progress are cut off. If the server owns the listener, connections that remain in the
+    /// queue are reset. The default is 10 s.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
@@ -185,9 +187,10 @@ impl Server {
     /// Returns hyper's settings for HTTP/1. The server replaces the timer.
     ///
     /// `half_close` is enabled, so a client that sends a request and then shuts down its sending
-    /// side gets the response, as RFC 9112 (section 9.6) requires and as in Go. Until the server
-    /// sends data, it cannot distinguish such a client from one that has closed its socket. So the
-    /// request of a client that has closed its socket is also handled to the end.
+    /// side gets the response, as in Go. According to RFC 9112 (section 9.6), a half-close does not mean
+    /// that the client is no longer interested in a response. Until the server sends data, it cannot
+    /// distinguish such a client from one that has closed its socket. So the request of a client that has
+    /// closed its socket is handled as well, at least until the server sends data.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }
@@ -239,17 +242,17 @@ impl Server {
     /// that a TLS handshake does not delay other connections. If it fails, the connection ends.
     ///
     /// When the server stops, it answers requests that have arrived, with `connection: close` over
-    /// HTTP/1. If `stop` has completed, this includes requests on connections in the listener's queue,
-    /// up to the connection limit; if the listener was closed, the kernel resets those connections. Idle
-    /// connections and connections with an incomplete head are closed. Connections with requests in
-    /// progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain after the
-    /// [grace period](Server::grace) are cut off.
+    /// HTTP/1. If `stop` has completed, this includes requests on at most 4,096 connections in the
+    /// listener's queue, up to the connection limit; if the listener was closed, the kernel resets those
+    /// connections. Idle connections and connections with an incomplete head are closed. Connections with
+    /// requests in progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain
+    /// after the [grace period](Server::grace) are cut off.
     ///
     /// A panic of the service ends its connection, or with HTTP/2 its stream.
     ///
     /// # Errors
-    /// Returns the listener's error if accepting failed. Otherwise, returns `TimedOut` if connections
-    /// were cut off.
+    /// Returns the listener's error if accepting failed before the server stopped. Otherwise, returns
+    /// `TimedOut` if connections were cut off.
     ///
     /// # Cancel safety
     /// Dropping the future cuts off all connections.
@@ -287,7 +290,8 @@ impl Server {
 
     /// Accepts connections until there is a reason to stop, and spawns the future that `begin` returns
     /// for each. Then sets the stage to draining and starts `grace`. If the reason is `stop`, also accepts
-    /// the connections in the listener's queue, until `grace` is over or the connection limit is reached.
+    /// the connections in the listener's queue, at most [`QUEUED`] and up to the connection limit, until
+    /// `grace` is over. Returns the error of an accept that failed before.
     async fn accept<L: Listener, F>(
         &self,
         listener: &L,

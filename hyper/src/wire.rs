@@ -4,11 +4,11 @@
 //! [`Activity`], and closes the stream in such a way that the last response arrives.
 //!
 //! # Closing
-//! close(2) with unread bytes in the receive buffer sends a reset, which makes the peer discard
+//! close(2) with unread bytes in the receive buffer sends a reset, which may make the peer discard
 //! data that it has not read. Such data may be the response to a request whose body was refused, or
 //! to the first of several requests. So after sending FIN, `Wire` reads and discards the bytes that
-//! the peer still sends. It stops at the peer's FIN, [`QUIET`] after the last byte, or at the first
-//! byte that arrives later than [`LINGER`]. It waits only if the peer may still send data, that is, if
+//! the peer still sends. It stops at the peer's FIN or an error, [`QUIET`] after the last byte, or at the
+//! first byte that arrives later than [`LINGER`]. It waits only if the peer may still send data, that is, if
 //! the last request had a body or bytes are available.
 //!
 //! # Compared with Go (net/http/server.go, `closeWriteAndWait`)

@@ -450,7 +450,7 @@ fn request_over_a_futures_io_stream_is_answered_as_the_server_stops() {
     });
 }
 
-/// The service responds before it has read the body. Without lingering, close(2) with unread bytes sends a reset, which discards the
+/// The service responds before it has read the body. Without lingering, close(2) with unread bytes sends a reset, which may discard the
 /// response.
 #[test]
 fn early_answer_to_an_upload_arrives() {

@@ -1,5 +1,5 @@
-//! Tests of hyper on netpoll's streams: both HTTP versions with curl and with handwritten requests, the I/O traits, the timer, limits, and the
-//! ways to end a server.
+//! Tests of hyper on netpoll's streams: both HTTP versions with curl, with hyper's client and with handwritten requests, the I/O traits, the
+//! timer, limits, deadlines, and the ways to end a server.
 
 mod common;
 mod serving;
@@ -58,8 +58,8 @@ fn curl_speaks_both_versions() {
         for (option, version) in [("--http1.1", "HTTP/1.1"), ("--http2-prior-knowledge", "HTTP/2.0")] {
             let url = |path: &str| format!("http://{}{path}", server.addr);
             let mut text = String::new();
-            // With HTTP/1, curl sends several requests on one connection. With HTTP/2, curl 7.88 fails on the second request, with
-            // any server.
+            // With HTTP/1, one command sends several requests on one connection. With HTTP/2, curl 7.88 fails on the second request of a
+            // command, with any server.
             let paths = ["/version", "/hello", "/large"].map(url);
             for urls in paths.chunks(if option == "--http1.1" { 3 } else { 1 }) {
                 let Some(output) = curl([&[option.to_owned()], urls].concat()).await else { return };
@@ -77,7 +77,7 @@ fn curl_speaks_both_versions() {
     });
 }
 
-/// The HTTP version is also detected if the first request arrives byte by byte.
+/// The HTTP version is detected even if the first request arrives byte by byte or begins like the preface.
 #[test]
 fn version_is_detected_from_the_first_bytes() {
     run(async {
@@ -147,7 +147,7 @@ fn reads_go_straight_into_uninitialised_memory() {
         let mut buf = ReadBuf::uninit(&mut memory);
         poll_fn(|cx| Read::poll_read(Pin::new(&mut server), cx, buf.unfilled())).await.unwrap();
         assert_eq!(buf.filled(), b"abc");
-        // SAFETY: every byte of `memory` was initialised above.
+        // SAFETY: every byte of `memory` was initialised above, and the read has written only initialised bytes.
         assert!(memory[3..].iter().all(|byte| unsafe { byte.assume_init() } == 0xAA));
         // A read at end of stream, through a reference to the stream, fills nothing.
         drop(client);
@@ -209,7 +209,7 @@ fn head_and_body_are_sent_in_one_vectored_write() {
         }
         drop(client);
         server.await.unwrap();
-        // A plain write follows only after a partial vectored write, which does not happen here.
+        // hyper makes only vectored writes on such a stream. A partial write, which does not happen here, would be followed by another.
         assert_eq!((vectored.load(Ordering::SeqCst), plain.load(Ordering::SeqCst)), (20, 0));
     });
 }
@@ -233,7 +233,7 @@ fn timer_resets_sleeps_in_place() {
         Timer.reset(&mut sleep, at(40));
         sleep.as_mut().await;
         assert!(start.elapsed() >= Duration::from_millis(40));
-        assert_eq!(std::ptr::from_ref(&*sleep).cast::<()>(), place, "it is the same allocation");
+        assert_eq!(std::ptr::from_ref(&*sleep).cast::<()>(), place, "the sleep was moved to another allocation");
         Timer.sleep_until(start).await;
         // A sleep of another type is replaced.
         struct Other;
@@ -345,7 +345,7 @@ fn connections_are_limited() {
         let third = server.connect().await;
         send(&third, "/hello").await;
         third.set_read_deadline(Instant::now() + Duration::from_millis(30)).unwrap();
-        assert!(is_timeout(&third.read(&mut [0; 1]).await.unwrap_err()), "it waits in the queue");
+        assert!(is_timeout(&third.read(&mut [0; 1]).await.unwrap_err()), "a connection beyond the limit was served");
         assert_eq!(server.seen.connections.load(Ordering::SeqCst), 2);
         drop(first);
         third.set_read_deadline(None).unwrap();
@@ -387,7 +387,7 @@ fn missing_request_head_ends_connection() {
     }));
 }
 
-/// The head of every request has a time limit, but requests create no timers, because the connection's timer is reset.
+/// The head of every request has a time limit, but few requests arm a timer, because the connection's timer is moved to a later time.
 #[test]
 fn header_timeout_costs_no_timer_per_request() {
     common::child("header_timeout_costs_no_timer_per_request", || {

@@ -114,7 +114,7 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
     Ok(parsed)
 }
 
-/// Parses a decimal number that is at least 1.
+/// Parses a decimal number from 1 to `u64::MAX`, without underscores and without a suffix.
 fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     let expected = "expected a number of seeds, at least 1, such as `seeds = 100`";
     match value {
@@ -126,7 +126,8 @@ fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     }
 }
 
-/// Parses a decimal number that is at least 1. The upper limit is checked when the program starts.
+/// Parses a decimal number from 1 to `u32::MAX`, without underscores and without a suffix. The program checks
+/// the maximum number of workers when it starts.
 fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     let expected = "expected a number of threads, at least 1, such as `workers = 4`";
     match value {
@@ -183,7 +184,8 @@ fn unquote(literal: &Literal) -> Option<String> {
     Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned())
 }
 
-/// Returns whether `text` is a list of names separated by `::`, possibly with a leading `::`.
+/// Returns whether `text` is a list of names separated by `::`, possibly with a leading `::` or `$crate::`, or
+/// is `$crate`.
 fn is_path(text: &str) -> bool {
     let is_name = |name: &str| {
         let name = name.strip_prefix("r#").unwrap_or(name);

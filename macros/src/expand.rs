@@ -1,4 +1,4 @@
-//! The expansion of the attributes: the user's function inside a function that blocks on it.
+//! The expansion of the attributes: a function that contains the user's function and runs it to completion.
 
 use proc_macro::{Delimiter, Group, Literal, Span, TokenStream, TokenTree};
 
@@ -14,14 +14,15 @@ pub(crate) enum Attribute {
     Test,
 }
 
-/// Expands `item`. If it is invalid, returns the tokens of an error message.
+/// Expands `item`. If the item or an argument is invalid, returns the tokens of an error message and, for
+/// `main`, an empty `main` function.
 pub(crate) fn expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -> TokenStream {
     match try_expand(attribute, arguments, item) {
         Ok(tokens) => tokens,
         Err(error) => {
             let mut tokens = error.into_tokens();
             if attribute == Attribute::Main {
-                // This avoids a second error about a missing `main`.
+                // Avoids a second error about a missing `main`.
                 tokens.extend(parse_ours("fn main() {}"));
             }
             tokens
@@ -66,8 +67,9 @@ fn signature(function: &Function) -> TokenStream {
     head.into_iter().chain(function.output.clone()).collect()
 }
 
-/// Returns `{ async fn name() output { body } path::rt::Builder::new().workers(N)…;
-/// path::task::block_on(name()) }`. With `paused` the last call is `path::sim::paused(name)`.
+/// Returns `{ async fn name() output { body } path::task::block_on(name()) }`. With `workers`, the statement
+/// `path::rt::Builder::new().workers(N)…;` precedes the call. With `paused`, the call is
+/// `path::sim::paused(name)`.
 fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>, paused: bool) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
@@ -96,7 +98,8 @@ fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>, 
 }
 
 /// Returns `{ async fn name(sim: Sim) output { body }
-/// path::sim::test(concat!(module_path!(), "::name"), seeds, name) }`.
+/// path::sim::test(concat!(module_path!(), "::name"), seeds, name) }`. Without a parameter, the last argument
+/// is `|_| name()`.
 fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
@@ -107,7 +110,6 @@ fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>
     let name = name.strip_prefix("r#").unwrap_or(&name);
     let mut arguments = parse_ours(&format!("::core::concat!(::core::module_path!(), \"::{name}\"),"));
     arguments.extend([TokenTree::from(seeds.unwrap_or_else(|| Literal::u64_unsuffixed(1)))]);
-    // The parameter is optional. Without it, the `Sim` is ignored.
     let takes_none = function.parameters.stream().is_empty();
     arguments.extend(parse_ours(if takes_none { ", |_|" } else { "," }));
     arguments.extend([TokenTree::from(function.name.clone())]);
@@ -121,7 +123,7 @@ fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>
 }
 
 /// Parses code of this crate and gives it this crate's spans. The edition of this crate then applies to
-/// it, not the user's, and lints ignore it.
+/// it, not the user's, and most lints ignore it.
 fn parse_ours(code: &str) -> TokenStream {
     let tokens: TokenStream = code.parse().unwrap_or_else(|_| unreachable!("this crate's own code: {code}"));
     place(tokens)

@@ -32,7 +32,8 @@ fn is_punct(token: Option<&TokenTree>, char: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == char)
 }
 
-/// Parses `item`. `whom` names the kind of function in messages, such as "the main function".
+/// Parses `item`. `whom` names the kind of function in messages, such as "the main function". `takes_sim`
+/// permits parameters.
 pub(crate) fn parse(item: TokenStream, whom: &str, takes_sim: bool) -> Result<Function, Error> {
     let all = item.clone();
     let mut tokens = item.into_iter().peekable();
@@ -79,7 +80,7 @@ fn parse_visibility(tokens: &mut Tokens) -> TokenStream {
     [public].into_iter().chain(tokens.next_if(restriction)).collect()
 }
 
-/// Parses `async fn`. Returns a specific error for every other qualifier before `fn`.
+/// Parses `async fn`. For the qualifiers `unsafe`, `const`, `extern` and `safe`, the error names the qualifier.
 fn parse_qualifiers(tokens: &mut Tokens, all: &TokenStream, whom: &str) -> Result<(Ident, Ident), Error> {
     let mut async_token = None;
     let mut refused = None;
@@ -130,8 +131,8 @@ fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     Error::over(&generics.into_iter().collect(), fallback, format!("{whom} cannot have generic parameters"))
 }
 
-/// Parses the tokens after the parameters. The last group is the body, and the tokens before it are
-/// the return type.
+/// Parses the tokens after the parameters. The last token is the body, and the tokens before it are the
+/// return type.
 fn parse_output_and_body(tokens: &mut Tokens, name: &Ident, whom: &str) -> Result<(TokenStream, Group), Error> {
     let mut rest: Vec<TokenTree> = tokens.collect();
     let body = rest.pop().and_then(as_body);

@@ -17,14 +17,15 @@
 //! not allow this. Attributes and visibility move to the outer function. Lint levels set there also
 //! apply to the inner function.
 //!
-//! `::netpoll` stands for the name under which the compiled crate depends on netpoll.
+//! `::netpoll` stands for the path in the argument `crate` or, without this argument, for the name under
+//! which the compiled crate depends on netpoll.
 //!
 //! * `expand.rs` creates the expansion.
 //! * `item.rs` parses a function, and `arguments.rs` the attribute's arguments.
 //! * `manifest.rs` finds the name of netpoll. `diagnostic.rs` creates errors.
 //!
-//! `tests/messages.rs` runs the compiler on programs that must fail. netpoll's `tests/attributes.rs`
-//! and `ecosystem/renamed` run programs that must work.
+//! `tests/messages.rs` runs the compiler on programs that must compile and on programs that must not.
+//! netpoll's `tests/attributes.rs` and `ecosystem/renamed` contain functions that must also run.
 
 mod arguments;
 mod diagnostic;
@@ -47,16 +48,19 @@ use proc_macro::TokenStream;
 /// the runtime down needs a plain `main`.
 ///
 /// The function must be named `main`, be `async`, take no arguments and not be generic. It may return
-/// any type that `main` may return. To change runtime settings other than the number of workers, use
-/// `netpoll::rt::Builder` in the program.
+/// any type that `main` may return.
+///
+/// The runtime is already running when the body begins, so `netpoll::rt::Builder::start` fails there. A
+/// program that changes settings other than the number of workers needs a plain `main`, which calls `start`
+/// before `block_on`.
 ///
 /// # Arguments
 ///
-/// * `workers = N`: the number of worker threads. If they cannot be started, the program panics before
-///   the body of `main` runs. tokio's name `worker_threads` is also accepted, and so is its
-///   `flavor = "multi_thread"`, which has no effect.
-/// * `crate = path`: the path of `netpoll`, quoted or not. It is needed for a crate that re-exports
-///   `netpoll`, for macros that expand to this attribute (`crate = $crate::…`), and for builds without
+/// * `workers = N`: the maximum number of worker threads, as in `netpoll::rt::Builder::workers`. If the
+///   runtime cannot be started, the program panics before the body of `main` runs. tokio's name
+///   `worker_threads` is also accepted, and so is its `flavor = "multi_thread"`, which has no effect.
+/// * `crate = path`: the path of `netpoll`, quoted or not. It is needed if another crate re-exports
+///   `netpoll`, in macros that expand to this attribute (`crate = $crate::…`), and in builds without
 ///   Cargo in which `netpoll` has another name. With Cargo it is not needed for a renamed dependency,
 ///   whose name is found in the `Cargo.toml` of the compiled package or of its workspace.
 ///
@@ -67,8 +71,7 @@ use proc_macro::TokenStream;
 ///
 /// # Errors
 ///
-/// Invalid arguments and functions are compile errors, which point at the invalid part and name the
-/// expected form.
+/// Invalid arguments and functions are compile errors, which point at the invalid part.
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Main, arguments, item)
@@ -83,12 +86,12 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// The function must be `async`, take no arguments and not be generic. Other attributes are kept,
-/// including `#[should_panic]` and `#[ignore]`; a `#[test]` below this attribute is not duplicated.
-/// Tests run in parallel, each on its own thread, as usual.
+/// The function must be `async`, take no arguments except in a simulation, and not be generic. Other
+/// attributes are kept, including `#[should_panic]` and `#[ignore]`; a `#[test]` below this attribute is not
+/// duplicated. Tests run in parallel, each on its own thread, as usual.
 ///
-/// For the argument `crate` and errors see [`main`](macro@main). All tests of a program share one
-/// runtime, so there is no argument `workers`.
+/// For the argument `crate` and errors see [`main`](macro@main). The tests of a program share one runtime,
+/// except those with `paused` or `sim`, so there is no argument `workers`.
 ///
 /// # With a virtual clock
 ///
@@ -107,8 +110,9 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `sim`: the test runs in a simulation (feature `sim` of netpoll), and may take a `Sim`. If it
 ///   returns an error, it fails.
-/// * `seeds = N`: the test runs with the seeds 0 to N - 1, one after the other. The default is one run.
-///   A failing run prints its seed; set `NETPOLL_SEED` to this seed to repeat the run.
+/// * `seeds = N`: the test runs with the seeds 0 to N - 1, one after the other, until a run fails. The
+///   default is one run. The environment variable `NETPOLL_SEEDS` overrides N. A failing run prints its
+///   seed; set `NETPOLL_SEED` to this seed to repeat the run.
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Test, arguments, item)

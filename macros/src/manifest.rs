@@ -49,13 +49,13 @@ fn dependency_keys(keys: &[String]) -> Option<&[String]> {
     matches!(keys.first()?.as_str(), "dependencies" | "dev-dependencies" | "build-dependencies").then(|| &keys[1..])
 }
 
-/// Returns the names of dependencies, in order.
+/// Returns the names of dependencies, in order. A name occurs once per scalar value of its dependency.
 fn dependencies(values: &[Value]) -> impl Iterator<Item = &str> {
     values.iter().filter_map(|(keys, _)| Some(dependency_keys(keys)?.first()?.as_str()))
 }
 
-/// Returns the package of the dependency `name`. If the dependency is inherited, it is found in
-/// `shared`, the values of the workspace's manifest.
+/// Returns the package of the dependency `name`. If the dependency is inherited, looks up the package in
+/// `shared`, the values of the workspace's manifest, and returns `None` if this manifest is not found.
 fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Value]>) -> Option<String> {
     let key = |wanted: &str| {
         let is_wanted =
@@ -72,8 +72,8 @@ fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Va
     Some(name.to_owned())
 }
 
-/// Returns the values of the workspace's manifest. It is the manifest that the package names, or the
-/// nearest manifest in `dir` or a parent directory that has a workspace.
+/// Returns the values of the workspace's manifest. This is the manifest that `package.workspace` names or,
+/// without this key, the nearest manifest in `dir` and its parent directories that has a workspace.
 fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
     if let Some((_, path)) = values.iter().find(|(keys, _)| *keys == ["package", "workspace"]) {
         return read(&dir.join(path).join("Cargo.toml"));
@@ -158,7 +158,7 @@ impl Scanner<'_> {
         (!word.is_empty()).then(|| word.to_owned())
     }
 
-    /// Parses `keys = value`, and records its scalars under the keys of `table`.
+    /// Parses `keys = value`, and records the scalars of the value under `table` followed by `keys`.
     fn pair(&mut self, table: &[String]) -> Option<()> {
         let keys = self.keys()?;
         self.take('=')?;
@@ -198,8 +198,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// Parses a string of any of the four kinds. Escapes are not decoded, because crate names do not
-    /// contain any.
+    /// Parses a string of any of the four kinds. Escapes are not decoded, because the values that this
+    /// module uses need none.
     fn string(&mut self) -> Option<String> {
         let quote = if self.rest.starts_with('"') { '"' } else { '\'' };
         let long = quote.to_string().repeat(3);
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(found("[dependencies]\nwhat is this\nnetpoll.git = \"…\"").as_deref(), Some("netpoll"));
     }
 
-    /// A temporary directory. It is removed when dropped.
+    /// A temporary directory, which is removed when the value is dropped.
     struct Folder(PathBuf);
 
     impl Folder {

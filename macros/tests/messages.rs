@@ -1,5 +1,5 @@
-//! Tests of the attributes' errors. The compiler must report exactly one error for each program, at the
-//! expected place.
+//! Tests of the attributes in the compiler. Valid programs must compile. For each invalid program, the
+//! compiler must report exactly one error, at the expected place.
 //!
 //! `proc_macro` works only inside the compiler, so these tests also cover the parsing of tokens. The
 //! programs are compiled with the library of this crate that cargo built for this test.
@@ -21,8 +21,8 @@ fn library() -> PathBuf {
     entries.max_by_key(built).expect("cargo has built the macro library")
 }
 
-/// Compiles a program in which the crate itself is called `netpoll` and has the items that the
-/// expansion needs.
+/// Compiles a program in which the crate itself is called `netpoll` and has the items that the expansion
+/// without `workers`, `sim` and `paused` needs.
 fn check(program: &str) -> Output {
     check_in(Path::new(env!("CARGO_MANIFEST_DIR")), "netpoll", program)
 }
@@ -211,7 +211,8 @@ fn invalid_attribute_arguments_are_rejected() {
     refuses("#[netpoll::test(crate = \"a\", crate = \"b\")] async fn works() {}", twice, "crate");
 }
 
-/// The compiler reports errors in the body where they occur, as in any async function.
+/// The compiler reports errors in the body where they occur, as in any async function, and a path that does
+/// not exist at the argument `crate`.
 #[test]
 fn type_errors_point_at_their_source() {
     let shown = |program: &str, code: &str, at: &str| {

@@ -1,4 +1,4 @@
-//! Models of `Batch`: the owner calls wakers while another thread takes the rest.
+//! A model of `Batch`: the owner calls wakers while another thread takes the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,7 +9,7 @@ use crate::rt::poll::poll_desc::Direction;
 
 type Calls = BiasedMutex<Vec<&'static str>>;
 
-/// Adds `call` as the owner, or with the lock, after which this thread becomes the owner if it may.
+/// Adds `call`. If this thread is not the owner, locks the mutex, and makes this thread the owner if possible.
 fn add(calls: &Calls, call: &'static str) {
     if !add_owned(calls, call, || true) {
         let mut locked = calls.lock();
@@ -26,11 +26,11 @@ fn add_owned(calls: &Calls, call: &'static str, may: impl Fn() -> bool) -> bool 
         }
         may
     };
-    // SAFETY: `push` does not use the mutex, and does not panic in a model that passes.
+    // SAFETY: neither `push` nor the `may` of any caller uses the mutex or panics in a model that passes.
     unsafe { calls.with_owned(push) }
 }
 
-/// A thread uses the value as the owner while another one locks it. No two uses may overlap, and none may be lost.
+/// A thread uses the value as the owner while another thread locks the mutex. No two uses may overlap, and none may be lost.
 pub fn owner_and_lock_exclude_each_other() {
     let calls = Arc::new(Calls::new(Vec::new()));
     add(&calls, "first");

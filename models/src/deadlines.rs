@@ -82,7 +82,7 @@ fn spawn(timed: &Arc<Timed>, run: impl FnOnce(&Timed) + Send + 'static) -> threa
     thread::spawn(move || run(&timed))
 }
 
-/// A deadline is moved to a later time while it fires. It must not expire, and a timer must fire by the new time.
+/// A deadline is moved to a later time while it fires. The new deadline must not expire, and a timer must fire by then.
 pub fn deadline_moves_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -103,7 +103,8 @@ pub fn deadline_set_against_fire() {
     assert!(timed.fires_by(150), "no timer for the deadline");
 }
 
-/// Both deadlines are moved while the timer fires. A timer must fire by the earlier one.
+/// The read deadline is moved, and the write deadline is set and moved, while the timer fires. A timer must fire by the
+/// earlier deadline, and both must expire.
 pub fn two_deadlines_move_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -127,7 +128,8 @@ impl Wake for Woken {
     }
 }
 
-/// An operation arms its own timeout while the timer fires for that of another one. It must still be woken in time.
+/// An operation arms its own timeout while the timer fires for the timeout of another operation. The first operation must
+/// be woken in time.
 ///
 /// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
@@ -213,7 +215,7 @@ pub fn earlier_timer_breaks_the_wait() {
     assert!(poller.timers.next() == 50 && NEVER > 50);
 }
 
-/// A sleep is polled with another waker while it fires. The last waker must be woken, or the poll must return that the
+/// A sleep is polled with another waker while it fires. The new waker must be called, or the poll must return that the
 /// sleep has fired.
 pub fn a_sleep_fires_while_it_is_polled() {
     let timers = Arc::new(TimerSet::new());
@@ -235,8 +237,8 @@ pub fn a_sleep_fires_while_it_is_polled() {
     timers.release(key);
 }
 
-/// An operation arms its timeout while its descriptor is closed. The next descriptor of the slot sets a later deadline,
-/// for which a timer must fire.
+/// An operation arms its timeout while its descriptor is closed. A later deadline is set for the next descriptor of the
+/// slot, and a timer must fire for it.
 ///
 /// Mirrors `Side::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows the last use
 /// of the handle.
@@ -269,7 +271,7 @@ pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     assert_eq!(side.begin().err(), Some(Stop::Expired));
 }
 
-/// A descriptor's timer fires while it is closed, its slot is reused, and a deadline is set for the next descriptor. This
+/// A timer fires while its descriptor is closed, the slot is reused, and a deadline is set for the next descriptor. This
 /// deadline must not expire early, and a timer must fire for it.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     let timed = Timed::new(100);
@@ -283,7 +285,7 @@ pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
-/// A descriptor's timer fires while it is closed and its slot is reused. An operation of the next descriptor waits with
+/// A timer fires while its descriptor is closed and the slot is reused. An operation of the next descriptor waits with
 /// its own timeout, and must be woken in time.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_timeout() {
     let timed = Timed::new(100);

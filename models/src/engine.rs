@@ -1,7 +1,7 @@
 //! The model checkers: loom tries every order of events within a bound, shuttle (feature `shuttle`) many random ones.
 //!
-//! Unlike loom, shuttle has sequentially consistent memory: it goes far beyond loom's bound on preemptions, but does not
-//! detect memory orderings that are too weak.
+//! An execution under shuttle may have more preemptions than loom's bound permits. Unlike loom, shuttle has sequentially
+//! consistent memory, so it does not detect memory orderings that are too weak.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use loom::{cell::UnsafeCell, sync, thread, thread_local};
@@ -17,7 +17,7 @@ mod cell {
 
     const EXCLUSIVE: usize = usize::MAX / 2;
 
-    /// A replacement for loom's cell. It reports overlapping accesses, and other threads may run during an access.
+    /// A replacement for loom's cell. It panics if conflicting accesses overlap. Other threads may run during an access.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T> {
         value: std::cell::UnsafeCell<T>,

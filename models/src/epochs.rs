@@ -1,7 +1,7 @@
 //! Models of the end and the start of an epoch, while tasks are queued, a turn continues, or timers are armed.
 //!
 //! `RunQueue` and `TimerSet` are the crate's. The rest mirrors functions of the runtime that cannot be compiled here.
-//! Each model names them.
+//! The comment of each model names these functions.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -104,7 +104,7 @@ pub fn turn_that_waits_for_its_queue_ends_at_shutdown() {
     });
     shared.epoch.store(1, Ordering::SeqCst);
     shared.take_queued();
-    // A shutdown repeats this while a thread is in a turn.
+    // A shutdown calls `take_queued` again and again while a thread is in a turn.
     shared.wait_until(|state| state.0);
     shared.take_queued();
     turn.join().unwrap();
@@ -145,7 +145,7 @@ pub fn timer_armed_against_start() {
     assert!(shared.is_attended.load(Ordering::Relaxed), "no thread polls for the timer");
 }
 
-/// A thread that still owns a processor of the last epoch schedules a task of the next epoch. The task must not be
+/// A thread that still owns a processor of the previous epoch schedules a task of the current epoch. The task must not be
 /// lost.
 ///
 /// Mirrors `schedule`, `context::processor_in` and `Core::give_up`. `queue` is the queue of the old processor.
@@ -176,7 +176,7 @@ pub fn an_epoch_begins_against_scheduling() {
                 }
                 shared.scheduled.fetch_add(1, Ordering::SeqCst);
             }
-            // The turn ends and the thread gives its processor up. The tasks in its queue belong to the old epoch and
+            // The turn ends and the thread gives up its processor. The tasks in its queue belong to the old epoch and
             // are dropped.
             shared.queue.lock().clear();
         }

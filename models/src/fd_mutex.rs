@@ -12,7 +12,7 @@ use crate::rt::poll::poll_desc::Direction;
 use crate::rt::waiters::Waiter;
 use crate::sync::Mutex;
 
-/// A descriptor: the mutex, the data that it protects, and the number of times that it was destroyed.
+/// A descriptor: its mutex, the data that the mutex protects, and the number of times that the descriptor was destroyed.
 struct Socket {
     mutex: FdMutex,
     /// The data that the lock of each direction protects. The checker reports two owners, and an owner that does not
@@ -135,7 +135,7 @@ pub fn every_queued_future_gets_its_turn() {
     }
 }
 
-/// A woken waiter is dropped while another one still waits. The other one must get the lock.
+/// A waiter is dropped, before or after it is woken, while another waits. The other waiter must get the lock.
 pub fn a_dropped_waiter_passes_on() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -156,7 +156,7 @@ pub fn a_dropped_waiter_passes_on() {
     waiting.join().unwrap();
 }
 
-/// A lock future is polled again, with another waker, while the lock is released.
+/// A lock future is polled again, with another waker, while the lock is released. It must get the lock.
 pub fn a_waiter_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -177,8 +177,8 @@ pub fn a_waiter_is_polled_again_with_another_waker() {
     waiting.join().unwrap();
 }
 
-/// A close while the owner unlocks and a waiter queues. The waiter must end in either case, and the last reference must
-/// destroy the descriptor once, after every call.
+/// The descriptor is closed while the owner unlocks and a waiter queues. The waiter must end, with or without the lock,
+/// and the last reference must destroy the descriptor once, after every call.
 pub fn last_reference_destroys_once() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -199,7 +199,7 @@ pub fn last_reference_destroys_once() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A close while waiters enter the queue. They must end, although the owner unlocks only afterwards.
+/// The descriptor is closed while waiters enter the queue. They must end, although the owner unlocks only afterwards.
 pub fn close_frees_the_queue() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -219,7 +219,8 @@ pub fn close_frees_the_queue() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A reader and a writer run concurrently with a close. They must not block each other.
+/// A reader and a writer run concurrently with a close. They must not block each other, and the descriptor must be
+/// destroyed once.
 pub fn two_sides_in_parallel() {
     let socket = Socket::new();
     let threads: Vec<_> = [Direction::Read, Direction::Write]
@@ -270,8 +271,8 @@ pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A write is appended to gathered bytes, without the lock, while a `write_all` of two calls has the lock. The append
-/// must not come between the two calls.
+/// A write is appended to gathered bytes, without the write lock, while a `write_all` of two calls has this lock. The
+/// append must not come between the two calls.
 pub fn appends_come_between_operations() {
     let socket = Socket::new();
     let bytes = Arc::new(Mutex::new(Vec::new()));

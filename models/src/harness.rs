@@ -1,4 +1,4 @@
-//! Runs models, and checks that a model finds the bug that is injected for it.
+//! Runs models, checks that a model finds the bug that is injected for it, and polls futures in models.
 
 use std::future::Future;
 use std::io::Read;
@@ -19,7 +19,7 @@ pub const DEADLOCK: &str = "deadlock";
 /// The message of a model with two conflicting accesses that happens-before does not order.
 pub const RACE: &str = "Causality violation";
 
-/// The time in which a child must find an injected bug.
+/// The time in which a child must end, in seconds.
 const CHILD_SECONDS_MAX: u64 = 120;
 
 /// The maximum number of shuttle's schedules per child.
@@ -31,7 +31,8 @@ pub fn check(model: fn()) {
     check_within(PREEMPTIONS, model);
 }
 
-/// Runs `model` like [`check`], but with a different bound on preemptions, for a model with many threads.
+/// Runs `model` like [`check`], but with a different bound on preemptions, for a model with many threads. shuttle ignores
+/// the bound.
 pub fn check_within(preemptions: usize, model: fn()) {
     #[cfg(feature = "shuttle")]
     {
@@ -47,7 +48,8 @@ pub fn check_within(preemptions: usize, model: fn()) {
 }
 
 /// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `injected`
-/// is enabled. The test runs in a child process, because loom aborts the process on a deadlock.
+/// is enabled. The test runs in a child process, because loom aborts the process on a deadlock. With shuttle, any panic
+/// counts as the message [`RACE`], and the test must not find a bug in the list `WEAK` of `schedules.rs`.
 pub fn finds(injected: &str, test: &str, message: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command
@@ -84,7 +86,7 @@ pub fn finds(injected: &str, test: &str, message: &str) {
         return;
     }
     assert!(!status.success(), "`{test}` does not find the injected bug `{injected}`");
-    // shuttle may see the consequence of a race before loom would report the race.
+    // shuttle may find a consequence of the race, such as a failed assertion, instead of the race.
     let seen = text.contains(message) || cfg!(feature = "shuttle") && message == RACE && text.contains("panicked");
     assert!(seen, "`{test}` with `{injected}` failed for another reason:\n{text}");
     println!("found: `{injected}`");
@@ -117,9 +119,9 @@ macro_rules! injected_bugs {
     };
 }
 
-/// Blocks a thread until a waker is called.
+/// The state of a waker for which a thread waits in [`block_on`].
 ///
-/// This does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on a lock, which
+/// The thread does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on a lock, which
 /// loom then reports as an internal error.
 #[derive(Debug, Default)]
 struct Signal {
@@ -134,7 +136,7 @@ impl Wake for Signal {
     }
 }
 
-/// Polls `future` to completion on this thread of the model. loom reports a lost wake-up as a deadlock.
+/// Polls `future` to completion on this thread of the model. The checker reports a lost wake-up as a deadlock.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let signal = Arc::new(Signal::default());

@@ -11,8 +11,8 @@
 //! the model beside the others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
 //!
 //! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`], [`shards`] and
-//! [`epochs`], and parts of [`wait_state`], [`deadlines`] and [`shared_queue`]), with the names of the functions that it
-//! mirrors.
+//! [`epochs`], and parts of [`wait_state`], [`deadlines`], [`keeper`] and [`shared_queue`]). Comments name the functions
+//! that the miniature mirrors.
 
 // The unit tests of the mirrored files run in the crate, with the standard library's types.
 #![cfg(not(test))]

@@ -1,10 +1,11 @@
 //! The miniature of the runtime that the models of [`sleep`](crate::sleep) and [`shards`](crate::shards) use.
 //!
 //! `Role`, `Roles`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over files that
-//! make system calls (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/resting.rs`,
-//! `rt/sched/polling.rs`, `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So this code
-//! is a miniature of theirs: each function accesses the same words in the same order as the function of the same name.
-//! A change to the protocol in one of those files must be made here too.
+//! make system calls or use such files (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`,
+//! `rt/sched/injector.rs`, `rt/sched/idle.rs`, `rt/sched/resting.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
+//! `rt/sched/block_on.rs`), which cannot be compiled here. So this code is a miniature of theirs: each function accesses
+//! the same words in the same order as the function of the same name or the function that its comment names, except as
+//! noted. A change to the protocol in one of those files must be made here too.
 
 use std::sync::Arc;
 
@@ -44,8 +45,8 @@ impl Kernel {
         self.changed.notify_all();
     }
 
-    /// Mirrors epoll_wait(2) and poll(2) without a timeout, or without waiting if `block` is false. Returns the
-    /// instances that have edges.
+    /// Mirrors epoll_wait(2) and poll(2): waits without a time limit, or not at all if `block` is false. Returns the
+    /// numbers of the instances that have edges.
     fn wait(&self, numbers: &[usize], block: bool) -> Vec<usize> {
         let mut edges = self.edges.lock();
         loop {
@@ -89,7 +90,7 @@ impl Epoll {
     }
 }
 
-/// Mirrors `Wish`, for the only thread in `block_on` of a model.
+/// Mirrors `Wish`, for a model's only thread in `block_on`.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Wish {
     #[default]
@@ -131,7 +132,7 @@ pub(crate) struct Runtime {
 pub(crate) const EPOCH: u32 = 0;
 
 impl Runtime {
-    /// Creates a runtime with one shard, in which `awake` threads own a processor.
+    /// Creates a runtime with one open shard, in which `awake` threads own a processor.
     pub(crate) fn new(awake: usize) -> Arc<Runtime> {
         Runtime::with_open(1, awake)
     }
@@ -168,7 +169,7 @@ impl Runtime {
         self.epolls[shard].lock().get_or_insert_with(open).clone()
     }
 
-    /// Drops the instances.
+    /// Mirrors `Driver::close`, except that the shards stay open.
     pub(crate) fn close(&self) {
         self.epolls.iter().for_each(|epoll| drop(epoll.lock().take()));
     }
@@ -245,7 +246,7 @@ impl Runtime {
         self.ensure_worker(own);
     }
 
-    /// Takes a task, if one is queued. Returns whether it did.
+    /// Takes a task, if one is queued. Returns whether it took one.
     pub(crate) fn take_injected(&self) -> bool {
         let less = |count: usize| count.checked_sub(1);
         self.injected.load(Ordering::SeqCst) > 0
@@ -386,8 +387,9 @@ impl Runtime {
 
     // ---- Polling, Core, Thread ----
 
-    /// Mirrors `Polling::sleep` of a thread with the roles. Returns whether it took an event of a socket, or a timer was
-    /// due.
+    /// Mirrors `Polling::sleep` of a thread with the roles. Every timer counts as due. Takes the events after `rise`, as
+    /// `Polling::sleep_in_several` does; `Polling::sleep_in` takes them before. Returns whether it took an event of a
+    /// socket, or a timer was due.
     fn sleep(&self, shards: Shards, by: By, falls_asleep: impl FnOnce() -> bool, rises: impl FnOnce()) -> bool {
         let epoch = if injected_bug!("sleep_in_any_epoch") { self.epoch.load(Ordering::SeqCst) } else { EPOCH };
         let until = self.next_timer(shards);
@@ -458,7 +460,7 @@ impl Runtime {
         }
     }
 
-    /// Mirrors `Thread::wait`. Returns whether the thread took an event or a timer was due.
+    /// Mirrors `Thread::wait` after the wish was withdrawn. Returns whether the thread took an event or a timer was due.
     pub(crate) fn wait_as_root(&self, was_granted: bool) -> bool {
         let polls = was_granted || self.needs_poller();
         let shards = if polls { self.roles.take_free() } else { Shards::NONE };
@@ -472,7 +474,7 @@ impl Runtime {
         self.sleep(shards, By::Root, falls_asleep, || root.leave_poll())
     }
 
-    /// Waits until the root future is woken.
+    /// Waits until the root future is woken, and begins its turn.
     pub(crate) fn block_on(&self) {
         while !self.root.begin_turn() {
             self.wait_as_root(false);
@@ -485,7 +487,7 @@ impl Runtime {
         });
     }
 
-    /// Puts the worker to rest.
+    /// Lists the worker as resting, and a processor as free.
     pub(crate) fn set_resting(&self) {
         let mut idle = self.idle.lock();
         (idle.free, idle.resting) = (1, true);

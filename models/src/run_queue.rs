@@ -79,7 +79,7 @@ pub fn ring_owner_against_thief() {
     tasks.each_ran_once(3);
 }
 
-/// Two threads steal the items that the owner takes.
+/// Two threads steal while the owner takes the items.
 pub fn ring_two_thieves() {
     let tasks = Tasks::new();
     (0..3).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -100,7 +100,7 @@ pub fn ring_slots_are_used_again() {
     tasks.each_ran_once(6);
 }
 
-/// The ring grows while another thread steals, and the owner reuses slots of the new buffer.
+/// The owner reuses slots of the buffer, and then the ring grows, while another thread steals.
 pub fn ring_grows_against_thief() {
     let tasks = Tasks::new();
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));

@@ -1,8 +1,8 @@
 //! Models of the poller with two shards: the shards in which threads sleep, and the wake-ups that reach them.
 //!
 //! Most models post events to a shard, inject tasks or arm a timer, and end only if a thread takes them. The rules for
-//! taking shards are in `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so only the last
-//! rule makes a thread take a shard that is not its home.
+//! taking shards are in `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so a worker takes
+//! a shard other than its home only by the last rule.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::rt::poll::role::By;
 use crate::rt::poll::roles::Shards;
 use crate::sync::{Ordering, injected_bug};
 
-/// Runs a worker until it takes an event, or a task that another worker has injected after it took an event.
+/// Runs a worker until it takes a task or an event, or a timer is due, and gives up its processor. Unless it took a task,
+/// it injects one, which ends another worker.
 fn until_an_event(runtime: &Runtime, home: usize) {
     while !runtime.take_injected() {
         if runtime.idle(home) {
@@ -142,8 +143,8 @@ pub fn sysmon_gives_the_second_shard_back() {
     worker.join().unwrap();
 }
 
-/// The root future is woken while its thread goes to sleep in shard 1, because another thread has shard 0. The thread
-/// must begin its turn.
+/// The root future is woken while its thread goes to sleep in shard 1, because another thread sleeps in shard 0. The
+/// thread must begin the future's turn.
 pub fn root_waker_against_sleep_in_second_shard() {
     let runtime = Runtime::with_open(2, 0);
     runtime.root.begin_turn();

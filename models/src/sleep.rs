@@ -1,5 +1,5 @@
 //! Models of going to sleep and waking up, with workers, threads in `block_on`, the role of polling and the eventfd. The
-//! poller has one shard here; [`shards`](crate::shards) has the models with two.
+//! poller has one open shard here; [`shards`](crate::shards) has the models with two.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ pub fn sleep_against_inject() {
     worker.join().unwrap();
 }
 
-/// Two threads interrupt a sleep at the same time, and then again. One write of the eventfd may serve both threads, but
-/// not after the sleep has ended.
+/// Two threads interrupt a sleep at the same time, and one of them does so again. One write to the eventfd may serve
+/// several interrupts, but not those after the end of the sleep.
 pub fn breaks_are_not_lost() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(3));
@@ -30,7 +30,7 @@ pub fn breaks_are_not_lost() {
 }
 
 /// A task is injected while the worker goes to rest because another thread has the role. That thread releases the role
-/// and gives its processor up. The worker must run the task.
+/// and gives up its processor. The worker must run the task.
 pub fn rest_against_inject() {
     let runtime = Runtime::new(2);
     assert!(runtime.roles.role(0).try_take());
@@ -59,7 +59,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     worker.join().unwrap();
 }
 
-/// Runs the worker until it has the role, which it must get, because no other thread polls.
+/// Runs the worker until it has the role. It must get the role, because no other thread keeps it.
 fn ends_up_polling(runtime: &Runtime) {
     while !runtime.roles.role(0).try_take() {
         if runtime.give_back(0) {
@@ -68,7 +68,7 @@ fn ends_up_polling(runtime: &Runtime) {
     }
 }
 
-/// A thread returns from epoll and gives its processor up while the worker goes to rest because the role is taken. The
+/// A thread returns from epoll and gives up its processor while the worker goes to rest because the role is taken. The
 /// worker must be woken to poll.
 pub fn some_thread_polls_when_all_rest() {
     let runtime = Runtime::new(2);
@@ -79,7 +79,7 @@ pub fn some_thread_polls_when_all_rest() {
     worker.join().unwrap();
 }
 
-/// The worker goes to rest while sysmon polls. It must be woken to poll.
+/// The worker goes to rest while sysmon polls. The worker must be woken to poll.
 ///
 /// Mirrors `Monitor::poll`.
 pub fn sysmon_gives_the_role_back() {
@@ -157,7 +157,7 @@ pub fn a_granted_role_against_inject() {
     worker.join().unwrap();
 }
 
-/// The root future is woken while its thread goes to sleep in epoll. The thread must begin its turn.
+/// The root future is woken while its thread goes to sleep in epoll. The thread must begin the future's turn.
 pub fn root_waker_against_sleep() {
     let runtime = Runtime::new(0);
     runtime.root.begin_turn();
@@ -166,7 +166,8 @@ pub fn root_waker_against_sleep() {
     waiting.join().unwrap();
 }
 
-/// The root future is woken twice while its thread parks because another thread polls. It must have two turns.
+/// The root future is woken twice while its thread, which may be nudged, parks because a worker is awake. The root future
+/// must have two turns.
 pub fn root_waker_against_park() {
     let runtime = Runtime::new(1);
     runtime.root.begin_turn();
@@ -205,7 +206,7 @@ pub fn an_epoch_ends_against_sleep() {
 
 /// A worker polls and then runs a task. Another thread must be able to poll in the meantime.
 ///
-/// Mirrors `Polling::poll_now` and D2 of `driver.rs`.
+/// Mirrors `Polling::poll_now`, and checks invariant D2 of `driver.rs`.
 pub fn the_role_is_free_while_a_task_runs() {
     let (runtime, in_turn) = (Runtime::new(1), Arc::new(AtomicBool::new(false)));
     let worker = thread::spawn({

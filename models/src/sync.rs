@@ -1,6 +1,6 @@
 //! The crate's `sync.rs`, with the checker's types.
 
-// The models do not check reference counts, and loom's own `Arc` cannot hold a waker.
+// The models do not check the memory ordering of reference counts, and loom's own `Arc` cannot become a `Waker`.
 pub(crate) use std::sync::Arc;
 
 pub(crate) use crate::engine::UnsafeCell;
@@ -139,7 +139,7 @@ macro_rules! atomic {
     };
 }
 
-/// Declares the arithmetic methods of an integer type.
+/// Declares further read-modify-write methods of an integer type.
 macro_rules! arithmetic {
     ($name:ident, $value:ty: $($method:ident)*) => {
         impl $name {
@@ -183,7 +183,7 @@ pub(crate) use injected_bug;
 /// Whether the code is compiled for a model, in which sizes are smaller.
 pub(crate) const MODEL: bool = true;
 
-/// Declares a function that is `const` in the crate. The checker's types have no `const` constructors.
+/// Declares a function that is `const` in the crate. The constructors of loom's types are not `const`.
 macro_rules! const_fn {
     ($($function:tt)*) => {
         $($function)*
@@ -191,7 +191,7 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Creates an array of values that are not `Copy`.
+/// Creates an array of values whose type need not be `Copy`.
 macro_rules! array_of {
     ($value:expr; $length:expr) => {
         std::array::from_fn::<_, { $length }, _>(|_| $value)

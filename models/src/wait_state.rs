@@ -1,4 +1,4 @@
-//! Models of `PollDesc`: edges, waits, closes and expiry of one direction.
+//! Models of `PollDesc`: edges, waits, closes and expiry of one direction, reuse of a slot, and snapshots.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -265,7 +265,7 @@ pub fn wait_after_a_short_read_against_close_and_expiry() {
     }
 }
 
-/// One reader waits after a short read, and another one waits after EAGAIN. Both get data.
+/// One reader waits after a short read, and another waits after EAGAIN. Both must get data.
 pub fn a_second_reader_beside_a_wait_after_a_short_read() {
     let socket = Socket::new();
     socket.bytes.store(1, Ordering::Relaxed);
@@ -285,7 +285,7 @@ pub fn two_readers_share_an_edge() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
-/// A woken future is dropped while another one waits. The other one must get the edge.
+/// A future is dropped, before or after it is woken, while another waits. The other future must get the edge.
 pub fn a_dropped_reader_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
@@ -297,8 +297,7 @@ pub fn a_dropped_reader_passes_on() {
     reader.join().unwrap();
 }
 
-/// A future is polled again with another waker and then dropped, while an edge arrives. The edge must go to the other
-/// reader.
+/// A future is polled again and then dropped, while an edge arrives. The edge must go to the other reader.
 pub fn a_reader_dropped_while_polled_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
@@ -315,7 +314,7 @@ pub fn a_reader_dropped_while_polled_passes_on() {
     reader.join().unwrap();
 }
 
-/// A read is polled again, with another waker, while its edge arrives.
+/// A read is polled again, with another waker, while its edge arrives. The read must end.
 pub fn a_reader_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -356,7 +355,7 @@ pub fn expiry_against_wait() {
     poll.join().unwrap();
 }
 
-/// A close alone must end every kind of wait that begins at the same time.
+/// A close alone must end a read and a wait for a lock that begin at the same time.
 pub fn close_against_wait() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Closed)));
@@ -418,7 +417,8 @@ pub fn a_poll_looks_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// Mirrors a relative timeout: all waiters are woken to check the clock. The word of the direction does not show it.
+/// Mirrors the end of a relative timeout: all waiters are woken to check the clock. The word of the direction does not
+/// show that the timeout has ended.
 fn ring(socket: &Socket, rung: &AtomicBool) {
     rung.store(true, Ordering::Release);
     let mut wakers = Wakers::new();
@@ -676,8 +676,8 @@ pub fn an_edge_reaches_the_owner() {
     write.join().unwrap();
 }
 
-/// More polls with different wakers than a list keeps wait while an edge arrives. Each waker must be kept or woken, and
-/// few may be kept.
+/// Polls with different wakers wait while an edge arrives. A list cannot keep all of these wakers. Each waker must be kept
+/// or woken, and at most `POLLS_MAX` + 1 may be kept.
 pub fn polls_beyond_the_bound_are_woken() {
     let socket = Socket::idle();
     let delivering = spawn(&socket, |socket| socket.deliver(1));
@@ -738,8 +738,8 @@ pub fn skipped_edges_lose_no_room() {
     writing.join().unwrap();
 }
 
-/// A descriptor is closed while a snapshot reads the slot. The snapshot must not combine its number with another
-/// generation.
+/// A descriptor is closed while a snapshot reads the slot. The snapshot must not combine the number of the descriptor with
+/// another generation.
 pub fn a_snapshot_pairs_no_number_with_another_generation() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();

@@ -1,7 +1,7 @@
 //! A conformance suite for connections: the properties that every implementation of [`netpoll::net::Conn`] must have.
 //!
-//! Each property is a function that takes the two ends of a new connection and panics if the property does not hold. [`conn_suite!`] declares
-//! a module with one test per property.
+//! Each property is an async function that takes the two ends of a new connection. If the property does not hold, the function panics or never
+//! completes; [`run`] then panics too. [`conn_suite!`] declares a module with one test per property.
 //!
 //! ```
 //! use netpoll::net::{self, Pipe};
@@ -33,7 +33,7 @@ const BOUND: Duration = Duration::from_secs(120);
 /// Runs a property to completion.
 ///
 /// # Panics
-/// Panics if the property does not complete within two minutes.
+/// Panics if the property panics, or does not complete within two minutes.
 pub fn run(property: impl Future<Output = ()>) {
     let ended = task::block_on(timeout(BOUND, property));
     assert!(ended.is_ok(), "the property did not complete within {BOUND:?}");
@@ -108,8 +108,8 @@ async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
     }
 }
 
-/// Checks that a megabyte arrives when it is read in pieces of a different size than it was written in, that it can be sent back, and that
-/// the peer of a closed end reads end of stream.
+/// Checks that a megabyte that is written in pieces of one size arrives when it is read in pieces of another size, that it can be sent back,
+/// and that the peer of a closed end reads end of stream.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -141,7 +141,7 @@ pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
     assert_eq!(other.read(&mut buf).await.unwrap(), 0, "and again");
 }
 
-/// Checks that a number can be sent back and forth 500 times, and that a close then ends the peer's read.
+/// Checks that a counter can be sent 500 times, by the two ends in turn, and that a close then ends the peer's read.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -166,8 +166,8 @@ pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
     second.await;
 }
 
-/// Checks that reads in ten tasks with short deadlines each return data or time out while data arrives, and that closing the peer ends the
-/// peer's write.
+/// Checks that reads in ten tasks with short deadlines each return data or time out while data arrives, that at least one returns data, and
+/// that a close of the other end ends a write there.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -208,7 +208,8 @@ pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
     assert!(is_closed(&writer.await));
 }
 
-/// Checks that writes in ten tasks with short deadlines each write data or time out, and that the peer reads as many bytes as were written.
+/// Checks that writes in ten tasks with short deadlines each write data or time out, that at least one writes data, and that the peer reads as
+/// many bytes as were written.
 ///
 /// # Panics
 /// Panics if the property does not hold.
@@ -350,7 +351,8 @@ pub async fn future_timeout<C: Conn + Clone>(one: C, other: C) {
     round_trip(&one, &other).await;
 }
 
-/// Checks that a close ends waiting operations with a closed error, however far away the deadline is, and that a second close succeeds.
+/// Checks that a close ends waiting operations with a closed error, however far away the deadline is, that a deadline can then no longer be
+/// set, and that a second close succeeds.
 ///
 /// # Panics
 /// Panics if the property does not hold.

@@ -17,7 +17,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use netpoll::net::UdpSocket;
 
-/// A [`UdpSocket`] that implements quinn's socket trait; [`endpoint`](super::endpoint) creates one
+/// A [`UdpSocket`] that implements quinn's socket trait. [`endpoint`](super::endpoint) creates a `Socket`
 /// itself.
 #[derive(Debug)]
 pub struct Socket {
@@ -33,8 +33,8 @@ impl Socket {
     /// should not receive from it.
     ///
     /// # Errors
-    /// Returns the error of getsockname(2) or setsockopt(2), `TimedOut` after the write deadline, or
-    /// a [closed](netpoll::net::is_closed) error after `close`.
+    /// Returns the OS error of reading the socket's address or of reading or setting its options,
+    /// `TimedOut` after the write deadline, or a [closed](netpoll::net::is_closed) error after `close`.
     pub fn new(socket: Arc<UdpSocket>) -> io::Result<Socket> {
         let offload = socket.try_write_io(|fd| UdpSocketState::new((&fd).into()))?;
         Ok(Socket { socket, offload, full: AtomicUsize::new(0) })

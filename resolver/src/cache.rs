@@ -1,9 +1,9 @@
 //! [`Cache`]: cached answers.
 //!
-//! An answer is kept until its TTL expires. The number of answers and the memory that they use are
-//! bounded, because a server determines the size of its answers and, through the names in them, also
-//! some of the queries. When a bound is reached, answers whose TTL has expired are removed. If that does
-//! not free enough, all answers are removed.
+//! An answer is used until its TTL expires, for at most one week. The number of answers and the memory
+//! that they use are bounded, because a server determines the size of its answers and, through the names
+//! in them, also some of the queries. If a new answer would exceed a bound, answers whose TTL has expired
+//! are removed. If that does not free enough, all answers are removed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,7 +68,7 @@ impl Cache {
     }
 
     /// Caches an answer for `ttl` seconds, at most [`TTL_MAX`]. A TTL with the highest bit set
-    /// counts as 0 (RFC 2181, section 8). An answer larger than [`BYTES_MAX`] is not cached.
+    /// counts as 0 (RFC 2181, section 8). An answer with TTL 0 or larger than [`BYTES_MAX`] is not cached.
     pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
         if ttl == 0 || i32::try_from(ttl).is_err() {
             return;
@@ -97,7 +97,8 @@ impl Cache {
     }
 }
 
-/// Returns the memory of an answer in the map, in bytes, without the overhead of the allocator.
+/// Returns an estimate of the memory of an answer in the map, in bytes, without the overhead of the
+/// allocator and of the map.
 fn size(query: &Query, reply: &Reply) -> usize {
     let entry = size_of::<(Query, Answer)>() + heap_of_name(query.name());
     entry
@@ -145,7 +146,7 @@ mod tests {
         Reply::Records { owner: Name::root(), data: data.into_iter().collect() }
     }
 
-    /// Returns as much text as fits into the largest message, which has 64 KiB.
+    /// Returns nearly as much text as fits into the largest message, which has 64 KiB.
     fn large_text() -> Reply {
         records([RData::TXT(TXT::from_bytes(vec![&[b'x'; 255]; 255]))])
     }

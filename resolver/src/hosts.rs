@@ -1,9 +1,9 @@
 //! [`Hosts`]: the names and addresses in hosts(5).
 //!
-//! The addresses of a name in the file are taken only from the file, even if it has none of the
+//! The addresses of a name in the file are taken only from the file, even if the file has none of the
 //! requested family. So an entry overrides all addresses of a name, and no server is queried for
-//! them. As in glibc, names are compared without regard to case or a final dot, and the search list
-//! is not used.
+//! them. As in Go, names are compared without regard to case or a final dot. As in glibc, the search
+//! list is not used.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -71,8 +71,8 @@ impl Hosts {
         self.by_name.get(&key(name))
     }
 
-    /// Returns the names of `ip` with a final dot, in the order of the file, or `None` if the file does
-    /// not contain `ip`. The first name of a line is canonical.
+    /// Returns the names of `ip` with a final dot, in the order of the file, or `None` if the file has no
+    /// name for `ip`. The first name of a line is canonical.
     pub(super) fn by_addr(&self, ip: IpAddr) -> Option<&[String]> {
         self.by_addr.get(&ip.to_canonical()).map(Vec::as_slice)
     }

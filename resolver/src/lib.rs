@@ -14,14 +14,15 @@
 //!
 //! # When a look-up ends
 //! The absolute names for a given name are looked up one after the other, until one has records of the
-//! queried type. If a name does not exist or has no such records, the next name is looked up. If a
-//! query fails, the whole look-up fails, because an attacker who suppresses replies could otherwise
-//! make the resolver use the next name.
+//! queried type. If a name does not exist or has no such records, the next name is looked up. If the
+//! queries for a name fail, the whole look-up fails, because an attacker who suppresses replies could
+//! otherwise make the resolver use the next name. A look-up of addresses succeeds if the query for one
+//! family finds addresses, even if the query for the other family fails.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
 //! The resolver corresponds to Go's own resolver: A and AAAA are queried concurrently, forged replies
 //! are ignored, queries with truncated replies are repeated over TCP, and names in answers are checked.
-//! nsswitch.conf and gai.conf are not read. resolv.conf and hosts are read once, when the resolver is
+//! Unlike in Go, nsswitch.conf is not read. resolv.conf and hosts are read once, when the resolver is
 //! created; Go reads them again when they change.
 
 #![deny(unsafe_code)]
@@ -69,23 +70,25 @@ const LOOPBACK: [SocketAddr; 2] =
 ///
 /// # Names
 /// * A name in hosts(5) has the addresses given in that file, and no server is queried for them.
-/// * `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt` and
-///   the names below them do not exist. No server is queried for any of these names (RFC 6761, RFC
+/// * Otherwise, `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt`
+///   and the names below them do not exist. No server is queried for any of these names (RFC 6761, RFC
 ///   7686, RFC 9476).
-/// * A name without a final dot is also looked up in the search list, except names below `local`
+/// * Any other name without a final dot is also looked up in the search list, except names below `local`
 ///   (RFC 6762).
 ///
 /// # Servers
-/// Servers are queried in order. The next server is queried if the previous server fails, or does not
-/// reply within a fifth of its timeout. A reply with records is used immediately. A reply that the name
-/// does not exist, or has no records of the queried type, is used only if the earlier servers have
-/// failed. A malformed reply, an error code such as SERVFAIL and a referral are failures. If all servers
-/// fail, the look-up fails with a temporary error, and the rest of the search list is not tried.
+/// Servers are queried in order; with the option `rotate`, each query begins with the next server. The
+/// next server is queried if the previous server fails, or does not reply within a fifth of its timeout.
+/// A reply with records is used immediately. A reply that the name does not exist, or has no records of
+/// the queried type, is used only if the earlier servers have failed. A malformed reply, an error code
+/// such as SERVFAIL and a referral are failures. If all servers fail in every attempt, the look-up fails
+/// with the last error, which is temporary unless memory ran out, and the rest of the search list is not
+/// tried.
 ///
 /// # Answers
 /// Only the records at the end of a chain of aliases are used; up to 16 aliases are followed. Names in
 /// answers are returned as the server wrote them, in ASCII with a final dot. Names that are not host
-/// names are omitted.
+/// names are omitted, except `.` in MX and SRV records.
 ///
 /// # Errors
 /// A failed look-up returns a [`LookupError`], like [`lookup_host`](netpoll::net::lookup_host).
@@ -222,7 +225,7 @@ impl Resolver {
     ///
     /// # Errors
     /// Returns the OS error if reading resolv.conf(5) fails. As in glibc, a file that does not
-    /// exist, may not be read or is a directory counts as empty.
+    /// exist or may not be read counts as empty. So does a directory.
     pub fn system() -> io::Result<Resolver> {
         Resolver::with(Config::system()?, Hosts::read())
     }
@@ -243,8 +246,8 @@ impl Resolver {
     /// unchanged.
     ///
     /// # Errors
-    /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no
-    /// addresses. If all servers failed, the error describes the failure of one of them.
+    /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist, has no addresses or is
+    /// not a host name. If all servers failed, the error describes the failure of one of them.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the look-up.
@@ -277,7 +280,8 @@ impl Resolver {
         .await
     }
 
-    /// Looks up the canonical name of `host`: the name at the end of its chain of aliases.
+    /// Looks up the canonical name of `host`: the name at the end of its chain of aliases. For a name in
+    /// hosts(5), this is the first name of the first line that contains the name.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). Its kind is also `NotFound`
@@ -290,9 +294,9 @@ impl Resolver {
         canonical.ok_or_else(|| not_found(host).into())
     }
 
-    /// Looks up the mail servers of `domain`, in the order in which they should be tried (RFC
-    /// 5321). A server named `.` means that the domain accepts no mail (RFC 7505). Servers whose
-    /// names are not host names are omitted.
+    /// Looks up the mail servers of `domain`, ordered by ascending preference (RFC 5321). A server named
+    /// `.` means that the domain accepts no mail (RFC 7505). Other servers whose names are not host names
+    /// are omitted.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -343,7 +347,7 @@ impl Resolver {
     /// Looks up the servers of `service` over `protocol` in `domain` (`_service._protocol.domain`,
     /// RFC 2782), ordered by ascending priority and, within a priority, descending weight. If
     /// `service` and `protocol` are empty, `domain` itself is looked up. A server named `.` means that
-    /// the domain does not have the service. Servers whose names are not host names are omitted.
+    /// the domain does not have the service. Other servers whose names are not host names are omitted.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -449,8 +453,8 @@ impl Resolver {
         if aliases > ALIASES_MAX { Err(Failure::temporary("too many aliases")) } else { Ok(None) }
     }
 
-    /// Calls `ask` in order for the absolute names that `name` may stand for, until one has an answer.
-    /// `text` is the name as the user wrote it.
+    /// Calls `ask` in order for the absolute names that `name` may stand for, until one has an answer or
+    /// fails. `text` is the name as the user wrote it.
     async fn search<T, F>(&self, text: &str, name: Option<Name>, ask: impl Fn(Name) -> F) -> Result<T, LookupError>
     where
         F: Future<Output = Result<Option<T>, Failure>>,
@@ -505,8 +509,8 @@ fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-/// Returns `.` for the root, and the result of [`printed`] for any other name. It is used for
-/// records in which the root means that there is no host.
+/// Returns `.` for the root, and the result of [`printed`] for any other name. Called for records in
+/// which the root means that there is no host.
 fn printed_or_root(name: &Name) -> Option<String> {
     if name.is_root() { Some(".".to_owned()) } else { printed(name) }
 }

@@ -71,7 +71,8 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Returns the source address of packets to `addr`; `None` if there is no route.
+    /// Returns the source address of packets to `addr`, or `None` if there is no route or the check fails.
+    /// Beyond [`PROBES_MAX`] addresses, returns the last result of the family.
     pub(super) fn of(&mut self, addr: SocketAddr) -> Option<IpAddr> {
         let (asked, last) = &mut self.families[usize::from(addr.is_ipv6())];
         if *asked < PROBES_MAX {
@@ -101,7 +102,7 @@ pub(super) fn sorted(addrs: Vec<SocketAddr>, mut source: impl FnMut(SocketAddr) 
     ranked.into_iter().map(|(_, addr)| addr).collect()
 }
 
-/// Returns the rank of an address; a lower rank is better. It follows rules 1 (reachable), 2 (matching
+/// Returns the rank of an address; a lower rank is better. The rank follows rules 1 (reachable), 2 (matching
 /// scope), 5 (matching label), 6 (precedence), 8 (smaller scope) and 9 (longest prefix). Rule 9 is
 /// applied only to IPv6, because for IPv4 it defeats DNS round robin.
 fn rank(ip: IpAddr, source: Option<IpAddr>) -> (bool, bool, bool, Reverse<u8>, u8, Reverse<u32>) {

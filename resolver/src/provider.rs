@@ -32,8 +32,7 @@ pub(super) struct ServerSocket(UdpSocket);
 /// A connection to a server.
 pub(super) struct ServerStream(TcpStream);
 
-/// hickory's handle for tasks and timers. It is `pub` because traits of public types name it, but it is
-/// not reachable.
+/// hickory's handle for tasks and timers.
 #[allow(unreachable_pub)]
 #[derive(Clone, Copy, Debug)]
 pub struct Runtime;

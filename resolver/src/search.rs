@@ -2,15 +2,15 @@
 //!
 //! | names | treatment | source |
 //! |---|---|---|
-//! | `onion`, `invalid`, `alt` and below | do not exist | RFC 7686, RFC 6761 section 6.4, RFC 9476 |
-//! | `localhost` and below | have the loopback addresses and no other records | RFC 6761, section 6.3 |
-//! | below `local` | looked up as given | RFC 6762, section 3 |
-//! | with a final dot | looked up as given | RFC 1034, section 3.1 |
-//! | all others | looked up as given and in the search list, as the options determine | resolv.conf(5) |
+//! | `onion`, `invalid`, `alt` and names below | do not exist | RFC 7686, RFC 6761 section 6.4, RFC 9476 |
+//! | `localhost` and names below | have the loopback addresses and no other records | RFC 6761, section 6.3 |
+//! | names below `local` | looked up as given | RFC 6762, section 3 |
+//! | names with a final dot | looked up as given | RFC 1034, section 3.1 |
+//! | all other names | looked up as given and in the search list, as the options determine | resolv.conf(5) |
 //!
-//! Names in the first three rows are never looked up in the search list. A look-up there would reveal the
-//! name of a private or anonymous service to the servers of the search domains, and allow them to answer
-//! for it.
+//! A name that is in hosts(5) has the addresses in that file instead. Names in the first three rows are
+//! never looked up in the search list. A look-up there would reveal the name of a private or anonymous
+//! service to the servers of the search domains, and allow them to answer for it.
 
 use hickory_resolver::proto::rr::Name;
 

@@ -4,9 +4,9 @@
 //! A round queries the servers in order. The next server is queried when the previous server has
 //! failed, or has not replied for a fifth of its timeout; the earlier query continues. An answer
 //! with records or with an alias ends the round. An answer that the name does *not* exist, or has
-//! no such record, is used only when all earlier servers have failed. So the first server that
-//! works decides, as in glibc, even if the servers know different names. A failure (see
-//! [`reply`](super::reply)) never takes precedence over an answer.
+//! no such record, is used only when all earlier servers have failed. So, as in glibc, the negative
+//! answer of the first server that works ends the round, even if a later server knows the name. A
+//! failure (see [`reply`](super::reply)) never takes precedence over an answer.
 //!
 //! hickory implements messages, ports, retransmission and the fallback to TCP, and merges identical
 //! concurrent queries. Each server has its own hickory pool, so hickory's order of servers and its
@@ -48,7 +48,7 @@ pub(super) struct Servers {
     timeout: Duration,
     rounds: usize,
     rotate: bool,
-    /// The number of queries so far, for `rotate`.
+    /// The number of queries so far; counted only with `rotate`.
     turn: AtomicUsize,
     cache: Cache,
 }

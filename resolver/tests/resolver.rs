@@ -444,7 +444,7 @@ fn malformed_reply_over_tcp_is_a_temporary_failure() {
     });
 }
 
-/// As in glibc, the second server is used only if the first one fails. The two servers may know different names.
+/// As in glibc, a negative answer is used if all earlier servers have failed, even if a later server knows the name.
 #[test]
 fn first_answering_server_decides() {
     let knows = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
@@ -911,7 +911,7 @@ fn identical_concurrent_queries_are_merged() {
     let under_way = Arc::new(AtomicUsize::new(0));
     let seen = under_way.clone();
     let server = Server::new(move |_, kind| {
-        eventually("all of them are under way", || seen.load(Ordering::SeqCst) == 20);
+        eventually("all look-ups are under way", || seen.load(Ordering::SeqCst) == 20);
         if kind == RecordType::MX {
             Reply::Answer(vec![RData::MX(MX::new(1, name("mx.test.")))])
         } else {

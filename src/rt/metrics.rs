@@ -132,7 +132,7 @@ metrics! {
     /// Current number of timer entries, including entries of cancelled or moved timers.
     Gauge timer_entries: usize,
     /// Total number of times that a task was found to block its thread. Blocked tasks are not counted with
-    /// [`BlockedPolicy::Off`](super::BlockedPolicy::Off).
+    /// `BlockedPolicy::Off`.
     Counter blocked_tasks: u64,
     /// Current number of waiting calls of `block_on` inside a task, a blocking call or another `block_on`.
     /// A call is counted from its first wait until it returns.

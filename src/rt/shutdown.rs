@@ -12,19 +12,20 @@
 //!    epoll instances are closed.
 //!
 //! # The time limit
-//! The calling thread runs no user code and takes no lock under which user code runs, because destructors and
-//! wakers run on `Reapers`. They run on the calling thread only if no thread can be started. The shutdown does
-//! not wait beyond the time limit for threads and tasks that have not ended, except for up to [`LEAST`] for the
-//! thread-local destructors of reapers, and up to [`LEAST`] for wakers that it calls at the end. A thread that is
-//! stuck in a task sees the new epoch when the task's poll returns, and ends. A reaper that is stuck in a
-//! destructor later continues with the jobs queued behind it.
+//! Destructors and wakers run on `Reapers`. They run on the calling thread only if no thread can be started. So the
+//! calling thread runs no user code except the `tracing` subscriber, and takes no lock under which user code runs.
+//! While destructors or wakers run, the time limit is at least [`LEAST`]. The shutdown does not wait beyond the time
+//! limit for threads and tasks that have not ended, except for up to [`LEAST`] for the thread-local destructors of
+//! reapers, and up to [`LEAST`] for wakers that it calls at the end. A thread that is stuck in a task sees the new
+//! epoch when the task's poll returns, and ends. A reaper that is stuck in a destructor later continues with the jobs
+//! queued behind it.
 //!
 //! # Concurrent shutdowns
 //! The state STOPPING lasts from step 1 to step 4. A second call waits for the first, within its own
 //! time limit, and returns the same result. A call from inside the runtime, or from a destructor that
 //! the shutdown runs, would wait for its own thread and is refused.
-//! [`Builder::start`](crate::rt::Builder::start) waits for the shutdown. A use of the runtime does not wait: its
-//! tasks and registrations belong to the ending epoch.
+//! [`Builder::start`](crate::rt::Builder::start) waits for the shutdown, or fails if it is called inside the runtime. A
+//! use of the runtime does not wait: its tasks and registrations belong to the ending epoch.
 
 use std::time::{Duration, Instant};
 
@@ -44,14 +45,14 @@ use crate::trace;
 /// Shuts the runtime down: wakes every waiter with an error, drops every task, joins the runtime's
 /// threads and closes the poller.
 ///
-/// Returns when all this is done or when `timeout` has elapsed. While destructors run, a timeout shorter than
+/// Returns when all this is done or when `timeout` has elapsed. While destructors or wakers run, a timeout shorter than
 /// 200 ms counts as 200 ms. Wakers and thread-local destructors that block may delay the return by up to 400 ms.
 ///
 /// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime, with new
 /// settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
 /// current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue. Awaiting the
-/// handle of a dropped task from outside the runtime panics; [`cancel`](crate::task::JoinHandle::cancel) on
-/// it returns `None`.
+/// handle of a dropped task panics, unless the awaiting task is dropped too; [`cancel`](crate::task::JoinHandle::cancel)
+/// on the handle returns `None`.
 ///
 /// Destructors of tasks and wakers run on threads of the runtime. They may sleep, block or take locks that the
 /// caller holds. They run on the calling thread only if the system refuses to create a thread. Tasks that they
@@ -67,8 +68,8 @@ use crate::trace;
 /// # Errors
 /// Returns [`StillRunning`], which names threads and tasks, if some of them have not ended in time. They end
 /// when their current polls and destructors return. `StillRunning` is also returned, and the call has no
-/// effect, if it is made inside the runtime: in a task, in `block_on`, in a blocking call or in a destructor
-/// that the shutdown runs.
+/// effect, if it is made inside the runtime: in a task, in `block_on`, in a simulation, in a blocking call or in a
+/// destructor that the shutdown runs.
 ///
 /// # Examples
 /// ```
@@ -125,7 +126,7 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
 }
 
 /// The minimum time for user code, so that tasks with short destructors are dropped even with a timeout of
-/// zero.
+/// zero. Also the maximum time of each step after the time limit.
 const LEAST: Duration = Duration::from_millis(200);
 /// The first pause between two checks. Each pause is twice as long as the previous one, up to [`NAP_MAX`].
 const NAP_MIN: Duration = Duration::from_micros(50);

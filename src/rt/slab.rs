@@ -83,8 +83,8 @@ const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index plus one must fit
 #[derive(Debug)]
 pub(crate) struct Slab<T: Slot> {
     pages: [AtomicPtr<Page<T>>; PAGES],
-    /// The index + 1 of the first free slot, or 0 if there is none, in the low half. The number of pops, modulo 2³², in the
-    /// high half.
+    /// The index + 1 of the first free slot, or 0 if there is none, in the low half, and the number of pops, modulo 2³²,
+    /// in the high half.
     free: AtomicU64,
     /// The number of slots that exist.
     slots: AtomicU32,

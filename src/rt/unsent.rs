@@ -6,12 +6,12 @@
 //!
 //! # When a list is flushed
 //! * At the end of each turn: of a task on a worker, of the future of a `block_on`, of a local task, or of a
-//!   task in a simulation.
+//!   task or the main future in a simulation.
 //! * Before an operation of this crate returns `Pending`. A task may contain another executor, such as the
 //!   `block_on` of another crate, which would otherwise wait in the middle of the turn for the answer to bytes
 //!   that have not been sent.
 //! * Before a nested `block_on` of this crate.
-//! * Before a deadline is set on a socket that gathers writes, because the bytes were written under the old
+//! * Before the write deadline of a socket that gathers writes is set, because the bytes were written under the old
 //!   deadline.
 //! * By sysmon, if two consecutive checks, 10 ms apart, find the list in the same period of *some*, because
 //!   the turn is long or waits for something outside this crate. The sockets stay in the list.
@@ -21,7 +21,7 @@
 //!   an entry closes one. A socket that is dropped sends its bytes itself. So a flush calls no user code, and
 //!   sysmon may flush a list.
 //! * The list is unlocked while its sockets are flushed, because a flush takes the lock of the socket's bytes,
-//!   and a socket enters a list under this lock.
+//!   and that lock is held while the socket enters a list.
 //! * Only the thread itself adds sockets to its list and removes them. A socket may be in a list more than once.
 //!
 //! # Cancellation
@@ -107,7 +107,7 @@ pub(crate) fn leave_blocked(id: usize) {
 }
 
 /// Returns the amounts of all sockets with unsent bytes, in any order. The result may contain a socket
-/// several times.
+/// several times. Sockets in the lists of threads that run simulations are omitted.
 pub(crate) fn amounts() -> Vec<Amount> {
     let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
     let blocked: Vec<_> = BLOCKED.lock().values().cloned().collect();
@@ -201,8 +201,8 @@ fn flush_all(sockets: impl Iterator<Item = Arc<dyn Unsent>>) {
     }
 }
 
-/// Flushes the lists that are in the same period of *some* as at the last call. Also makes the registration that
-/// [`membarrier`] requires, which may take tens of milliseconds. Called by sysmon.
+/// Flushes the lists that are in the same period of *some* as at the last call. If any thread has a list, also makes the
+/// registration that [`membarrier`] requires, which may take tens of milliseconds. Called by sysmon.
 pub(crate) fn flush_old() {
     let lists: Vec<_> = {
         let lists = LISTS.lock();

@@ -3,11 +3,11 @@
 //!
 //! The list is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of waiters:
 //!
-//! * **Futures** have a key, wait in the order of their arrival and are woken *one at a time*. If a future is
-//!   no longer in the list and has not removed itself, it was woken. If such a future is dropped before it makes
-//!   its call, it passes the wake-up on. Futures have keys instead of intrusive links, so that named futures are
-//!   `Unpin`. A future may wait for *interruption only*: it is woken only by events that wake all waiters, such as
-//!   expiry, close or a hang-up.
+//! * **Futures** have a key and wait in the order of their arrival. An event wakes *one* of them, the oldest, unless it
+//!   wakes all waiters. If a future is no longer in the list and has not removed itself, it was woken. If such a future
+//!   is dropped before it makes its call, it passes the wake-up on. Futures have keys instead of intrusive links, so that
+//!   named futures are `Unpin`. A future may wait for *interruption only*: it is woken only by events that wake all
+//!   waiters, such as expiry, close or a hang-up.
 //! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. The list has at
 //!   most one poll per waker (compared by [`Waker::will_wake`]), and each event wakes *all* of them, in the
 //!   order of their arrival.
@@ -17,7 +17,7 @@
 //!   ([`Wakers`]), and the caller unlocks the list before it uses them.
 //! * W2 — a list has at most [`POLLS_MAX`] polls. The list cannot know which tasks have lost interest, so when
 //!   this number is reached, all polls are woken, and the tasks that still wait poll again.
-//! * W3 — no operation takes time proportional to the number of waiters, except waking all of them.
+//! * W3 — on average, no operation takes time proportional to the number of waiters that it does not wake.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -130,7 +130,8 @@ impl Queue {
         Some(waker)
     }
 
-    /// Counts a vacated place, and removes the vacated places if there are too many.
+    /// Counts a vacated place. Removes the vacated places at the front, and the others if there are too many. Frees
+    /// unused memory.
     fn has_left(&mut self) {
         self.taken -= 1;
         while self.places.front().is_some_and(|place| place.1.is_none()) {
@@ -215,7 +216,8 @@ impl Waiters {
         key
     }
 
-    /// Removes the future `key`. Returns `None` if it was woken, or was never in the list.
+    /// Removes the future `key` and returns its waker. Returns `None` if the future is not in the list, for example
+    /// because it was woken.
     #[must_use]
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
         self.queue(key).take(key)
@@ -323,9 +325,9 @@ impl Wakers {
     }
 
     /// Wakes all wakers, and returns their number. The own wakers of tasks are woken first, or last if there are
-    /// several wakers and the runtime runs. The others are woken in the order in which they were taken. A waker is
-    /// user code: if one panics, the panic is caught and the remaining wakers are still woken. If one of several
-    /// wakers blocks, another thread wakes the others, if the runtime runs. Keeps the allocation.
+    /// several wakers and the runtime runs, except in a simulation. The others are woken in the order in which they were
+    /// taken. A waker is user code: if one panics, the panic is caught and the remaining wakers are still woken. If one
+    /// of several wakers blocks, another thread wakes the others, if the runtime runs. Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
         match WATCHED.get() {

@@ -1,5 +1,5 @@
 //! Drops futures of UDP and Unix sockets, `pipe`, `AsyncFd`, dialers, name resolution, listeners,
-//! copies and files.
+//! copies, `send_file` and `send_zerocopy`.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -272,7 +272,7 @@ fn dropped_unix_writes_dials_and_accepts_leave_no_trace() {
             })
             .await;
         }
-        // Dials to a listener with a full backlog.
+        // The dials go to a listener with a full queue.
         sweep("dial", async |at| {
             let path = Place::new();
             let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
@@ -316,7 +316,7 @@ fn dropped_unix_datagram_operations_lose_no_datagram() {
             })
             .await;
         }
-        // Sends to a receiver with a full queue. No event reports free space.
+        // The sends go to a receiver with a full queue. No event reports free space.
         sweep("datagram send_to", async |at| {
             let path = Place::new();
             let receiver = UnixDatagram::bind(&path).await.unwrap();

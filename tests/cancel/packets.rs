@@ -1,4 +1,4 @@
-//! Drops futures of packet sockets, which macOS does not have.
+//! Drops receives of packet sockets, which macOS does not have.
 
 use netpoll::os::unix::net::UnixSeqpacket;
 

@@ -16,7 +16,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// The point at which a future is dropped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At {
-    /// The number of polls before the drop.
+    /// The number of polls (calls of [`poll_with`]) before the drop.
     pub(crate) polls: usize,
     /// Whether the drop waits for the wake-up after the last poll.
     pub(crate) woken: bool,
@@ -30,8 +30,8 @@ pub(crate) struct Outcome<T> {
     pub(crate) stirred: bool,
 }
 
-/// Polls `future` up to the point `at` and drops it. When this function first waits for a wake-up, `stir` causes the event that the future
-/// waits for.
+/// Polls `future` up to the point `at` or until it completes, and drops it. When this function first waits for a wake-up, `stir` causes the
+/// event that the future waits for.
 pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce()) -> Outcome<F::Output> {
     let mut future = Box::pin(future);
     let mut stir = Some(stir);
@@ -54,7 +54,7 @@ pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce
 }
 
 /// Calls `case` with every point at which to drop a future, until `case` reports that the future completed. After each call, waits until
-/// the descriptors of the call are closed and no waiter is left.
+/// the descriptors of the call are closed and no waiter is left. Panics if the future does not complete within 49 polls.
 pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
     let baseline = rt::metrics().descriptors;
     for polls in 0..50 {

@@ -183,7 +183,7 @@ fn dropped_reads_lose_no_data() {
     });
 }
 
-/// The dropped read was first in the queue, with another reader behind it.
+/// Another read waits behind the dropped operation, which is a read or `readable`.
 #[test]
 fn dropped_read_passes_wakeup_to_next_read() {
     let _alone = alone();
@@ -210,7 +210,7 @@ fn dropped_read_passes_wakeup_to_next_read() {
                 } else if outcome.output == Some(4) {
                     write().await;
                 }
-                // A poll would read even if the wake-up was not passed on.
+                // A poll would read even if the wake-up were not passed on.
                 becomes("the read behind is woken", || wakes.count() > 0).await;
                 assert_eq!(drive(&mut behind, &wakes, &waker).await.unwrap(), 4);
                 no_operation_waits("a read before another", at).await;
@@ -276,8 +276,8 @@ fn start<'a>(
     }
 }
 
-/// Checks the data that follows the bytes of `fill`: as many bytes as the operation reported (for a dropped `write_all`, any part), then
-/// the bytes that this function writes as the end mark.
+/// Checks the data that follows the bytes of `fill`: as many bytes as the operation reported (for a dropped `write_all`, any part; for
+/// another dropped operation, none), then the bytes that this function writes as the end mark.
 async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStream, said: Option<usize>, most: usize) {
     let finish = async {
         client.write_all(b"end").await.unwrap();
@@ -523,7 +523,7 @@ fn dropped_cancellation_still_drops_the_task() {
     });
 }
 
-/// Many operations run on one connection concurrently. Each is dropped after less than 200 µs, unless it has completed. None may leave a
+/// Many operations run on one connection concurrently. Each has a timeout of less than 200 µs, at which it is dropped. None may leave a
 /// waiter.
 #[test]
 fn operations_dropped_at_various_times_leave_no_waiter() {

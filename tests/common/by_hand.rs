@@ -21,8 +21,8 @@ pub async fn fresh_pair() -> (TcpStream, TcpStream) {
     connect_to(&listener().await).await
 }
 
-/// Connects to `listener`, and yields, because an operation of a task whose budget is used up
-/// returns Pending once without waiting.
+/// Connects to `listener`, and returns both sides as [`fresh_pair`] does. Yields before it returns,
+/// because an operation of a task whose budget is used up returns Pending once without waiting.
 pub async fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().expect("listening")).await.expect("connect");
     let (server, _) = listener.accept().await.expect("accept");

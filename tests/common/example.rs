@@ -1,5 +1,6 @@
 //! Runs an example in its own process, and reads its output line by line and its exit status. Every
-//! wait has a bound, and a process that still runs at the end of a test is killed.
+//! wait for a line or for the exit has a bound, and a process that still runs at the end of a test is
+//! killed.
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead, BufReader};
@@ -10,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The bound of every wait. Correct examples do not reach it even on a busy machine.
+/// The bound of each wait. Correct examples do not reach it even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running example.

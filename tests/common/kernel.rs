@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Returns a loopback address that only the calling test uses, with port 0. Use it for tests that
-/// bind a port again after releasing it, or send to a closed port, because on 127.0.0.1 another
-/// process may take the port first.
+/// Returns a loopback address with port 0. The next 31 calls in this process return other addresses,
+/// and so do processes whose ids differ in the low 17 bits. Use this function for tests that bind a port
+/// again after releasing it, or send to a closed port, because on 127.0.0.1 another test or process may
+/// take the port first.
 pub fn own_address() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 32;

@@ -1,6 +1,10 @@
 //! Helpers for the integration tests: pairs of streams, bounded waits, child processes, counts of
 //! descriptors and threads.
 //!
+//! `by_hand` has helpers for tests that poll by hand, `kernel` those that rely on the kernel, and
+//! `processes` starts processes. Tests that run examples or check other executors include `example` or
+//! `executors` by path.
+//!
 //! Tests that change the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs
 //! the calling test again, alone, in a child process.
 #![allow(dead_code, unreachable_pub, unused_imports)]
@@ -156,8 +160,8 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Dials with a timeout of 200 ms, which it doubles until the dial succeeds. Returns the connection
-/// and the timeout.
+/// Dials with a timeout of 200 ms, and doubles the timeout until the dial succeeds. Returns the
+/// connection and the last timeout.
 pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<TcpStream>) -> (TcpStream, Duration) {
     let mut timeout = Duration::from_millis(200);
     loop {
@@ -190,7 +194,7 @@ pub async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// Returns two ends of a connection.
+/// Returns a loopback connection (the connecting side, the accepting side).
 pub async fn pair() -> (TcpStream, TcpStream) {
     let listener = listener().await;
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -246,7 +250,7 @@ pub async fn fill(stream: &TcpStream) -> usize {
     loop {
         // Room may appear while the kernel moves bytes to the peer, so the last attempt must start
         // when no bytes are in flight. (If the peer has dropped bytes, the kernel retransmits them
-        // without end, so this function gives up after 1000 attempts.)
+        // without end, so this function gives up after 1000 attempts in a row without progress.)
         let moves = in_flight(stream.as_fd()) > 0;
         let mut write = stream.write(&chunk);
         match poll_once(&mut write).await {
@@ -328,8 +332,8 @@ pub fn has_ipv6() -> bool {
     has
 }
 
-/// Raises the limit of descriptors to the maximum if the limit is less than `count`. Returns whether
-/// the maximum permits `count`, and prints a note if not.
+/// Returns whether the maximum of the limit of descriptors permits `count`, and prints a note if not.
+/// If it does and the limit is less than `count`, raises the limit to the maximum.
 pub fn has_descriptors(count: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < count) {

@@ -1,10 +1,10 @@
 //! Starts the processes of tests: the calling test again in a child process, and other programs.
 //!
-//! A new process has copies of all descriptors of this process from fork(2) until execve(2) closes
-//! them. A socket or pipe that another test closes in between stays open until execve(2), so its
-//! peer receives no EOF, and its port or name stays taken. Tests run in parallel, so a binary
-//! whose tests hold a [`NoForks`] starts processes with [`spawn`] or [`output`]. A test that needs a
-//! close to take effect immediately holds a [`NoForks`] from the close to the assertion.
+//! From fork(2) to execve(2), a new process has copies of all descriptors of this process. A socket
+//! or pipe that another test closes in between stays open until execve(2), so its peer receives no
+//! EOF, and its port or name stays taken. Tests run in parallel, so a binary whose tests hold a
+//! [`NoForks`] starts processes with [`spawn`] or [`output`]. A test that needs a close to take effect
+//! immediately holds a [`NoForks`] from the close to the assertion.
 
 use std::io::{self, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -17,13 +17,13 @@ use super::Watchdog;
 /// Locked for writing while a process starts, and for reading by [`NoForks`].
 static FORKS: RwLock<()> = RwLock::new(());
 
-/// While this value lives, [`spawn`] starts no process, and no process that it has started has copies
-/// of this process's descriptors. The holder must not call [`spawn`], which would wait for the
-/// holder's own lock.
+/// While this value lives, [`spawn`] starts no process, and no process that [`spawn`] has started has
+/// copies of this process's close-on-exec descriptors. The holder must not call [`spawn`], which would
+/// wait for the holder's own lock.
 #[derive(Debug)]
 pub struct NoForks(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'static, ()>);
 
-/// Waits until all processes that [`spawn`] is starting have closed their copies of descriptors.
+/// Waits until the process that [`spawn`] is starting, if any, has closed its copies of descriptors.
 /// [`spawn`] starts no other process while the returned value lives.
 pub fn no_forks() -> NoForks {
     NoForks(FORKS.read().unwrap_or_else(PoisonError::into_inner))
@@ -34,7 +34,7 @@ pub fn no_forks() -> NoForks {
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let _alone = FORKS.write().unwrap_or_else(PoisonError::into_inner);
     // `Command::spawn` may return before execve(2) closes the copies. execve(2) closes them in the
-    // order of their numbers, so the copy with the largest number is closed last.
+    // order of their numbers, so the marker gets a large number, if the descriptor limit permits one.
     let (mut end, marker) = io::pipe()?;
     let marker = fcntl_dupfd_cloexec(&marker, 1000).unwrap_or_else(|_| marker.into());
     let spawned = command.spawn();
@@ -99,9 +99,9 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
-/// Works like [`child`], in separate namespaces with a loopback interface. `files`, as (path,
-/// contents), replace the host's files. Skips the test if the process may not create namespaces, or if
-/// a program for this is missing.
+/// Works like [`child`], in new mount and network namespaces with a loopback interface. `files`, as
+/// (path, contents), replace the host's files. Skips the test if the namespaces cannot be set up, for
+/// example because the process lacks the privilege or ip(8) is missing.
 #[track_caller]
 pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     if is_child(name) {
@@ -125,7 +125,7 @@ pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let is_skipped = !output.status.success() && !text.contains("running 1 test");
     if is_skipped {
-        return println!("skipped: no namespaces on this machine: {text}");
+        return println!("skipped: cannot set up namespaces: {text}");
     }
     assert!(output.status.success() && text.contains("1 passed"), "child of {name}: {}\n{text}", output.status);
 }

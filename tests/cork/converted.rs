@@ -101,7 +101,7 @@ fn conversion_fails_if_the_peer_takes_nothing_and_loses_no_byte() {
     });
 }
 
-/// The conversion cannot fail, and the new owner must not write after a gap.
+/// The conversion cannot return an error, and the new owner must not write after a gap.
 #[cfg(target_os = "linux")]
 #[test]
 fn infallible_conversion_resets_the_connection_if_the_peer_takes_nothing() {

@@ -1,4 +1,5 @@
-//! Shutdowns, closes and conversions send the gathered bytes first.
+//! Shutdowns, closes and conversions send the gathered bytes first, except in a child of fork(2). A close
+//! with a linger time of zero discards them.
 
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};

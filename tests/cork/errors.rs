@@ -1,5 +1,5 @@
-//! If the bytes of a gathered write that has returned `Ok` cannot be sent, the next operation
-//! returns the error, once.
+//! If the bytes of a gathered write that has returned `Ok` cannot be sent, the next write, flush or
+//! shutdown, or a read at the end of the stream, returns the error, once.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

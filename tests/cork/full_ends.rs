@@ -1,4 +1,4 @@
-//! Closes of a full socket, and shutdowns of the runtime while a socket is full.
+//! Closes of a full socket, and shutdowns of the runtime and forks while a socket is full.
 
 use std::io::Read;
 use std::os::unix::net as std_net;

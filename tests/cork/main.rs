@@ -1,10 +1,11 @@
 //! Gathering of writes (`set_auto_cork`): when and in which order bytes are sent, and the behaviour
 //! on errors, full sockets, deadlines and closes.
 //!
-//! `turns` tests that the end of a turn sends the bytes. `room` tests full sockets, `errors` the
-//! operations after a failure, `ends` shutdowns and closes, and `converted` conversions to other
-//! types. `full_ends` tests closes of a full socket and shutdowns of the runtime with one, and `rest`
-//! the bytes that a task sends after a close. `random` compares random programs with an oracle.
+//! `turns` tests when the bytes of a turn are sent. `room` tests full sockets, deadlines and other
+//! calls that write, `errors` the operations after a failure, `ends` shutdowns, closes and forks, and
+//! `converted` conversions to other types. `full_ends` tests closes, forks and shutdowns of the runtime
+//! while a socket is full, and `rest` the bytes that a task sends after a close. `random` compares
+//! random programs with an oracle.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,6 @@
 //! Random programs against an oracle: the peer receives exactly the bytes that writes have
-//! accepted, in order and without interleaving, whatever other operations run in between.
+//! accepted, in order and without interleaving, whatever other operations run in between. If a close
+//! aborts the connection, the peer receives a prefix of these bytes.
 
 use std::io;
 use std::task::Poll;
@@ -12,7 +13,7 @@ use netpoll::task;
 use super::common::{poll_once, run};
 use super::{narrow_pair, pair, pattern};
 
-/// A generator of xorshift64*.
+/// An xorshift64* generator.
 struct Random(u64);
 
 impl Random {
@@ -33,7 +34,8 @@ impl Random {
     }
 }
 
-/// Reads to the end of the stream, with random pauses and sizes, and compares the bytes.
+/// Reads to the end of the stream, with random pauses and sizes, and compares the bytes. Returns their
+/// number.
 async fn verify(peer: TcpStream, mut random: Random) -> usize {
     let (mut at, mut buf) = (0, vec![0; 70_000]);
     loop {
@@ -42,7 +44,7 @@ async fn verify(peer: TcpStream, mut random: Random) -> usize {
             0 => return at,
             count => {
                 let expected = pattern(at, count);
-                assert!(buf[..count] == expected, "byte {at} and the {count} from it on differ");
+                assert!(buf[..count] == expected, "the {count} bytes from byte {at} on differ");
                 at += count;
             }
         }
@@ -54,7 +56,8 @@ async fn verify(peer: TcpStream, mut random: Random) -> usize {
     }
 }
 
-/// Makes 400 random calls. Returns the number of bytes that the writes have accepted.
+/// Makes 400 random steps, and may then end the stream. Returns the number of bytes that the writes
+/// have accepted.
 async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
     let mut streams = vec![ours];
     let mut at = 0;
@@ -122,7 +125,7 @@ async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
     Ok(at)
 }
 
-/// Returns the number of programs per kind of connection: `NETPOLL_CORK_RUNS`, or 12.
+/// Returns the number of programs per test: `NETPOLL_CORK_RUNS`, by default 12.
 fn runs() -> u64 {
     std::env::var("NETPOLL_CORK_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(12)
 }

@@ -1,5 +1,5 @@
 //! A full socket: a task sends the gathered bytes that remain, and writes wait as they do without
-//! the option.
+//! the option. Also deadlines, and other calls that write, which follow the gathered bytes.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::task::Poll;
@@ -59,7 +59,7 @@ fn full_socket_pushes_back_on_the_next_write() {
         let mut write = ours.write(b"waits");
         assert!(poll_once(&mut write).await.is_pending());
         assert_eq!(info(number).gathered(), 100);
-        // A write that is dropped has written nothing.
+        // A write that is dropped while it waits has written nothing.
         let mut dropped = ours.write(b"dropped");
         assert!(poll_once(&mut dropped).await.is_pending());
         drop(dropped);
@@ -253,7 +253,7 @@ fn expired_deadline_precedes_gathering() {
     });
 }
 
-/// The deadline passes after the write. The flush sends before it checks the deadline.
+/// The deadline passes after the write. The flush sends the bytes nevertheless, so it succeeds.
 #[test]
 fn flush_after_the_deadline_succeeds_if_everything_is_sent() {
     run(async {

@@ -1,4 +1,5 @@
-//! The gathered bytes are sent at the end of a turn, or when the task waits.
+//! The gathered bytes are sent at the end of a turn, or earlier: when the task waits, by a large write, by
+//! sysmon, or by a change of the option or the write deadline.
 
 use std::io::IoSlice;
 use std::sync::mpsc;
@@ -52,6 +53,7 @@ fn answers_to_a_batch_leave_as_one_send() {
     });
 }
 
+/// A write of 16 KiB or more is not gathered.
 #[test]
 fn write_that_does_not_fit_leaves_with_the_gathered_bytes() {
     run(some_round_is_undisturbed(async || {
@@ -112,7 +114,7 @@ fn write_vectored_all_is_gathered() {
     });
 }
 
-/// Each case waits, within the turn, for the echo of its own bytes.
+/// Each case waits for the echo of the byte that it has gathered.
 #[test]
 fn every_wait_sends_gathered_bytes_first() {
     run(async {
@@ -202,7 +204,7 @@ fn task_that_never_waits_sends_when_much_is_gathered() {
         let (_ours, took) = writer.await;
         assert!(reader.await == pattern(0, 1_000_000));
         let count = sends(number) - before;
-        // Sysmon also sends, every 10 ms.
+        // Sysmon may also send, every 10 ms.
         let most = 300 + took.as_millis() as u32 / 10;
         assert!((15..=most).contains(&count), "{count} sends in {took:?}");
     });
@@ -356,7 +358,7 @@ fn tasks_gather_on_clones_of_one_stream() {
     });
 }
 
-/// A thread and a turn that gathers on another thread write alternately.
+/// A task that gathers and another thread write alternately.
 #[test]
 fn threads_that_take_turns_write_in_order() {
     const ROUNDS: usize = 20;
@@ -382,7 +384,7 @@ fn threads_that_take_turns_write_in_order() {
                 ask.send(()).unwrap();
                 answered.recv().unwrap();
                 if round == 0 {
-                    // By the end of this sleep, the process is registered for membarrier(2), so writes can do without the lock.
+                    // By the end of this sleep, the process is usually registered for membarrier(2), so writes can do without the lock.
                     task::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -7,9 +7,9 @@
 //!
 //! # Kinds of faults
 //! * [`inject`]: a given number of calls of one kind, on one descriptor or on any, fail with an errno.
-//! * [`Chaos`]: of the calls on sockets that are created while it is active, some are interrupted (EINTR), fail (EAGAIN, for accept4 also
-//!   ECONNABORTED) or are cut short. Some waits for events are interrupted, and some batches of events are small, shuffled and padded with a
-//!   spurious event. The fault of a socket's n-th call is determined by the seed, the socket's serial number and n.
+//! * [`Chaos`]: of the calls on sockets that socket(2) or accept4(2) creates while it is active, some are interrupted (EINTR), fail (EAGAIN, for
+//!   accept4 also ECONNABORTED) or are cut short. Some waits for events are interrupted, and some batches of events are small, shuffled and padded
+//!   with a spurious event. The fault of a socket's n-th such call is determined by the seed, the socket's serial number and n.
 //! * [`Stale`]: every batch begins with up to four events of closed descriptors, with all flags set.
 //!
 //! # Injected faults keep the kernel's contract
@@ -30,7 +30,7 @@ use libc::{
     ssize_t, timespec,
 };
 
-/// Descriptors below this number are tracked.
+/// [`Chaos`] affects only descriptors below this number.
 const NUMBERS: usize = 1 << 12;
 
 #[derive(Debug)]
@@ -67,7 +67,8 @@ pub fn inject(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, ti
     order(call, fd.into(), errno, times, false)
 }
 
-/// Makes calls fail as [`inject`] does, but after the call was made.
+/// Makes calls return an error as [`inject`] does, but only after they were made. Has no effect on the results of epoll_ctl(2) and of waits for
+/// events.
 pub fn inject_after(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, times: usize) -> Injection {
     order(call, fd.into(), errno, times, true)
 }
@@ -85,7 +86,7 @@ pub fn watch() -> Injection {
     order("none", None, 0, 0, false)
 }
 
-/// Returns the number of calls, of all kinds, that were made while a fault was active.
+/// Returns the number of calls of all replaced functions that were made while a fault was active.
 pub fn calls() -> u64 {
     CALLS.load(SeqCst)
 }
@@ -160,7 +161,7 @@ static EPOLL: Mutex<Option<Registrations>> = Mutex::new(None);
 struct Registrations {
     /// The epoll instance, events and data of each registered descriptor.
     live: HashMap<c_int, (c_int, u32, u64)>,
-    /// The epoll data of the descriptors closed last.
+    /// The epoll data of the registered descriptors that were closed last.
     dead: VecDeque<u64>,
 }
 
@@ -177,7 +178,7 @@ fn with_epoll<T>(act: impl FnOnce(&mut Registrations) -> T) -> T {
     act(locked(&EPOLL).get_or_insert_default())
 }
 
-/// Returns the next number of a splitmix64 generator.
+/// Returns the next number of a splitmix64 generator whose state is `value`.
 pub fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -322,8 +323,8 @@ macro_rules! c_name {
     };
 }
 
-/// Defines a function that replaces the C library's: `call` is the kind of the call, `fd` is its descriptor, and the block shortens its
-/// arguments.
+/// Defines functions that replace those of the C library. `call` is the kind of the call, `fd` is its descriptor, and the block shortens the
+/// call's arguments.
 macro_rules! interpose {
     ($($name:ident($($arg:ident: $type:ty),*) -> $return:ty, $call:expr, $fd:expr, |$r:ident| $short:block;)*) => {$(
         #[unsafe(no_mangle)]
@@ -332,7 +333,8 @@ macro_rules! interpose {
             type Function = unsafe extern "C" fn($($type),*) -> $return;
             static REAL: AtomicUsize = AtomicUsize::new(0);
             let address = real(&REAL, c_name!("", $name), c_name!("__interceptor_", $name));
-            // SAFETY: the C library's function of that name has this signature.
+            // SAFETY: the C library's function of that name has this signature. (fcntl(2) is variadic, which makes no difference to calls on
+            // Linux.)
             let function = unsafe { std::mem::transmute::<usize, Function>(address) };
             if ACTIVE.load(SeqCst) == 0 {
                 // SAFETY: the caller's promise.
@@ -348,7 +350,7 @@ macro_rules! interpose {
                 Answer::Short($r) => $short,
                 Answer::Real | Answer::After(_) => {}
             }
-            // SAFETY: the caller's promise; a length was only made shorter.
+            // SAFETY: the caller's promise; a length was only made shorter, and a copied message is valid until this thread copies another.
             let result = unsafe { function($($arg),*) };
             if let Answer::After(errno) = answer {
                 set_errno(errno);

@@ -1,5 +1,5 @@
 //! Row 12 of the tables in docs/RELIABILITY.md: a shutdown leaks nothing, and programs that are started
-//! while sockets are opened and closed inherit no descriptor.
+//! while sockets are opened and closed inherit no socket.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -89,7 +89,7 @@ fn shutdowns_leak_nothing() {
         figure(
             "12",
             format_args!(
-                "{rounds} shutdowns with 1000 live tasks: {}; threads and descriptors as before; heap {} B, {grown:+} B since a tenth",
+                "{rounds} shutdowns with 1000 live tasks: {}; threads and descriptors as before; heap {} B, {grown:+} B since an early round",
                 spread(&mut times),
                 bytes.last().unwrap()
             ),

@@ -1,5 +1,5 @@
 //! Row 11 of the tables in docs/RELIABILITY.md: clients that need more memory than the server may use,
-//! very many tasks, and panics in every kind of user code.
+//! very many tasks, and panics in polls, destructors and wakers.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Write};
@@ -54,7 +54,7 @@ fn crowd() -> (usize, usize) {
 }
 
 /// Runs the server, an echo with a large buffer per connection, in this process, which joins the
-/// group unless `group` is empty. If `limited`, the server has descriptors for an eighth of the
+/// control group `group` unless that is empty. If `limited`, the server has descriptors for an eighth of the
 /// clients and sends the others a refusal.
 fn serve(group: &str, limited: bool) {
     if !group.is_empty() {
@@ -116,7 +116,7 @@ async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
         let visit = async {
             let stream = TcpStream::connect(address).await?;
             for _ in 0..10 {
-                // A refusal may arrive before, or instead of, the answer.
+                // The server may send a refusal instead of an answer, even before it has read the message.
                 let sent = stream.write_all(&message).await;
                 let mut first = [0; 1];
                 read_exact(&stream, &mut first).await?;
@@ -265,7 +265,7 @@ fn million_tasks_complete() {
     });
 }
 
-/// Panics when it is dropped, unless the thread is already panicking.
+/// A value that panics when it is dropped, unless the thread is already panicking.
 struct Spiteful;
 
 impl Drop for Spiteful {
@@ -301,7 +301,8 @@ impl Wake for Trap {
 #[test]
 fn panics_stay_contained() {
     process("overload::panics_stay_contained", 90, 120, || {
-        // Only unexpected panics are reported, such as one that reaches this thread.
+        // Only unexpected panics are reported: those with other messages, and those on this thread while
+        // `EXPECTED` is false.
         let (report, own) = (std::panic::take_hook(), std::thread::current().id());
         std::panic::set_hook(Box::new(move |panic| {
             let meant = ["in a poll", "in a destructor", "in a waker"];
@@ -326,8 +327,8 @@ fn panics_stay_contained() {
                 panic!("in a poll");
             });
             caught += usize::from(panics(|| park_on(task)));
-            // A destructor panics: in the poll of a task, in a task that is cancelled, and in a task
-            // that the shutdown drops.
+            // A destructor panics in the poll of a task, and in a task that is cancelled (even rounds) or
+            // that the shutdown drops (odd rounds).
             let ending = task::spawn(async { drop(Spiteful) });
             caught += usize::from(panics(|| park_on(ending)));
             let waiting = task::spawn(async {

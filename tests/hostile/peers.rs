@@ -91,7 +91,7 @@ fn count(counter: &AtomicUsize) -> usize {
     counter.load(Ordering::Relaxed)
 }
 
-/// Answers each line. Each line must arrive within `patience`.
+/// Answers each line. A line must arrive within `patience` of the previous answer, or of the start.
 async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
     let mut buf = [0; 512];
     loop {
@@ -109,8 +109,8 @@ async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// Half of the clients are silent, half send a byte now and then. The read deadline for a line disconnects the clients of both kinds. Until
-/// then, a well-behaved client is served promptly.
+/// Half of the clients are silent, and half send a byte about every 100 ms. The read deadline for a line disconnects the clients of both
+/// kinds. Until then, an honest client is served promptly.
 #[test]
 fn silent_clients_do_not_delay_others() {
     process("peers::silent_clients_do_not_delay_others", 90, 180, || {
@@ -138,7 +138,7 @@ fn silent_clients_do_not_delay_others() {
             let mut sent = 0_usize;
             while !stopped.load(Ordering::Relaxed) {
                 for mut stream in crowd.iter().step_by(2) {
-                    // The write fails once the service has closed the connection.
+                    // The write may fail, because the service closes the connection at the deadline.
                     sent += usize::from(stream.write(b"x").is_ok());
                 }
                 thread::sleep(Duration::from_millis(100));
@@ -178,8 +178,8 @@ fn silent_clients_do_not_delay_others() {
     });
 }
 
-/// The service disconnects clients that never read, by the write deadline, and then holds no memory
-/// for them.
+/// The write deadline disconnects clients that never read. The service then holds no memory for
+/// them.
 #[test]
 fn clients_that_never_read_are_disconnected() {
     process("peers::clients_that_never_read_are_disconnected", 90, 90, || {
@@ -192,7 +192,7 @@ fn clients_that_never_read_are_disconnected() {
                 if stream.read(&mut [0; 1]).await? == 0 {
                     return Ok(());
                 }
-                // Fills the kernel's buffers, until the peer's receive window is zero.
+                // Fills the peer's receive buffer, so that its window is zero, and then the send buffer.
                 let due = Instant::now() + patience;
                 stream.set_write_deadline(due)?;
                 let result = stream.write_all(&answer).await;
@@ -229,8 +229,8 @@ fn clients_that_never_read_are_disconnected() {
     });
 }
 
-/// Clients connect in bursts to a listener with a backlog of 128. A third close at once, a third after
-/// one round trip, a third with a reset.
+/// Clients connect in bursts to a listener with a backlog of 128. A third of them close at
+/// once, a third after one round trip, and a third with a reset.
 #[test]
 fn connection_bursts_leak_nothing() {
     process("peers::connection_bursts_leak_nothing", 120, 300, || {
@@ -287,7 +287,7 @@ fn greedy_connection_does_not_starve_others() {
         let visit = |rounds: usize| -> Vec<Duration> {
             (0..rounds)
                 .map(|n| {
-                    // Pauses before every fourth request, so that the runtime goes to sleep.
+                    // Pauses before every fourth request, so that the runtime can go to sleep.
                     if n % 4 == 0 {
                         thread::sleep(Duration::from_micros(100));
                     }
@@ -326,7 +326,7 @@ fn greedy_connection_does_not_starve_others() {
                 c.as_secs_f64() / a.as_secs_f64()
             ),
         );
-        // On a busy machine, or one with too few CPUs for both ends of a connection, quiet connections are delayed just as much while the
+        // On a busy machine, or one with too few CPUs for both ends of a connection, quiet connections are delayed about as much while the
         // plain thread serves the greedy one.
         limit("p99 with a greedy connection", b, (a * 6).max(c * 2));
         drop(crowd);
@@ -334,8 +334,8 @@ fn greedy_connection_does_not_starve_others() {
     });
 }
 
-/// Runs `visit` while a connection to `address` writes and reads as fast as it can. Returns the result
-/// of `visit`, and the rate of the connection in MB/s.
+/// Runs `visit` while two threads write to and read from a connection to `address` as fast as they
+/// can. Returns the result of `visit`, and the rate of the bytes read in MB/s.
 fn with_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
     let greedy = connect(address);
     let stop = Arc::new(AtomicBool::new(false));
@@ -372,7 +372,7 @@ fn note(kinds: &mut Kinds, what: &str, result: &io::Result<()>) {
     *kinds.entry(text).or_default() += 1;
 }
 
-/// Sends and receives until the peer resets the connection.
+/// Sends and receives until either fails, or until the end of the stream.
 async fn until_reset(stream: TcpStream, random: u64) -> io::Result<()> {
     let chunk = vec![3; 1 + (random % 30_000) as usize];
     let send = async {

@@ -27,13 +27,13 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: the pointer came from `alloc` above with this layout.
+        // SAFETY: the caller keeps the contract of `dealloc`, and every block is the system allocator's.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LIVE.fetch_add(size as i64 - layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: as for `dealloc`.
+        // SAFETY: the caller keeps the contract of `realloc`, and every block is the system allocator's.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -53,7 +53,8 @@ pub(crate) fn resident() -> i64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Returns whether this is a run at full size (`ci/hostile.sh`), in which time limits apply.
+/// Returns whether this is a run at full size (`ci/hostile.sh` without `QUICK=1`), in which time
+/// limits apply.
 pub(crate) fn is_full() -> bool {
     std::env::var_os("NETPOLL_FULL").is_some()
 }
@@ -62,7 +63,8 @@ pub(crate) fn size(quick: usize, full: usize) -> usize {
     if is_full() { full } else { quick }
 }
 
-/// Returns the number in environment variable `name`, or `otherwise`.
+/// Returns the number in environment variable `name`, or `otherwise` if the variable is not set or
+/// is not a number.
 pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }

@@ -1,5 +1,5 @@
 //! Row 13 of the tables in docs/RELIABILITY.md: a mixed load with faults, in rounds. After each round
-//! everything is at rest, and nothing may have grown.
+//! everything is at rest. Memory and descriptors must not grow from round to round.
 //!
 //! `NETPOLL_SOAK` sets the duration in seconds; `NETPOLL_SEED` selects another run.
 
@@ -63,7 +63,7 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.opened);
     let message: Vec<_> = (0..1 + random.below(6000)).map(|n| n as u8).collect();
     for _ in 0..random.below(20) {
-        // Under pressure the accepting side may have no free descriptor, so the connection waits.
+        // Under pressure the accepting side may have no free descriptor, so the connection waits in the queue.
         ping(&stream, &message).await.expect("an echo");
         bump(&counts.round_trips);
     }
@@ -152,7 +152,7 @@ fn pressure(stop: &AtomicBool, most: u64) {
     }
 }
 
-/// Runs one round of the load and waits until all of its tasks have ended.
+/// Runs one round of the load for `length`, and waits until its actors have ended.
 fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>) {
     let end = Instant::now() + length;
     let stop = Arc::new(AtomicBool::new(false));
@@ -204,7 +204,8 @@ fn slope(rests: &[Rest], value: fn(&Rest) -> f64) -> f64 {
     top / bottom * 3600.0
 }
 
-/// Makes all threads of the runtime run at the same time, so that each has allocated its memory.
+/// Makes all workers, spare workers and threads for blocking calls run at the same time, so that each
+/// has allocated its memory.
 fn start_threads(spares: usize, blocking: usize) {
     let workers = rt::metrics().workers + spares;
     let all = Arc::new(Barrier::new(workers));
@@ -237,8 +238,8 @@ fn soak_grows_nothing() {
         }));
         // The runtime's threads inherit the namespace.
         own_network();
-        // Memory of threads and processors grows with their number, up to 64 spares on a busy
-        // machine. Here the maximum is reached before the first round.
+        // The memory of threads and processors grows with their number. By default, up to 64 spares
+        // may start on a busy machine. Here the maximum is reached before the first round.
         let (spares, blocking) = (2, 4);
         rt::Builder::new().spare_workers(spares).blocking_threads(blocking).start().unwrap();
         start_threads(spares, blocking);

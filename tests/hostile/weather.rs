@@ -1,7 +1,7 @@
 //! Rows 9 (faults) and 10 (half-open) of the tables in docs/RELIABILITY.md: data through a network that
 //! loses, delays, duplicates, reorders and damages packets; and peers whose network is cut.
 //!
-//! Kernels of small machines often lack netem, so the test simulates the network itself: two
+//! Kernels of small machines often lack netem, so the tests simulate the network: two
 //! network namespaces, a TUN device in each, and a thread that carries packets between them and
 //! keeps delayed packets in a heap. The kernel's TCP is at both ends. The tests need root,
 //! `/dev/net/tun` and ip(8), and otherwise print that they are skipped.
@@ -26,8 +26,8 @@ use netpoll::{future, rt, task};
 use crate::common::{echo, eventually, fd_count, park_on, ping};
 use crate::scale::*;
 
-/// The state of the network: the percentage of lost packets, the delay in one direction, and
-/// disorder.
+/// The state of the network: the percentage of lost packets, the delay in each direction,
+/// and disorder.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weather {
     loss: u64,
@@ -75,7 +75,8 @@ struct Place {
 }
 
 impl Place {
-    /// Returns `None`, and prints the reason, if the namespace or its TUN device cannot be created.
+    /// Starts the thread. Also returns the namespace's TUN device. Prints the reason and returns `None`
+    /// if the namespace or the device cannot be created.
     fn new(own: &'static str, peer: &'static str) -> Option<(Place, File)> {
         let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let (ready, wait) = mpsc::channel();
@@ -205,13 +206,13 @@ fn carry(
     }
 }
 
-/// Returns a byte of a pattern that differs for each stream and offset.
+/// Returns the byte at offset `at` of a pattern. Each stream has a different pattern.
 fn pattern(stream: u64, at: usize) -> u8 {
     ((at as u64).wrapping_mul(0x9e37_79b9).wrapping_add(stream.wrapping_mul(0x85eb_ca6b)) >> 11) as u8
 }
 
-/// Sends `total` bytes while it reads them back. Returns the number of bytes read, and the error if
-/// there was one.
+/// Sends `total` bytes while it reads them back. Returns the number of bytes read, and the error
+/// of the reads or else of the writes, if there was one.
 async fn exchange(stream: &TcpStream, id: u64, total: usize) -> (usize, Option<io::Error>) {
     let send = async {
         let mut random = Random::new(id);
@@ -252,7 +253,8 @@ struct Outcome {
     longest: Duration,
 }
 
-/// Runs connections over one network. Each connection completes, or its deadline ends it.
+/// Runs connections over one network. Each connection completes, or a deadline ends it. Returns
+/// `None` if the network cannot be created.
 fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duration) -> Option<Outcome> {
     let link = Link::new(weather, seed)?;
     let (listener, address) = link.listen();
@@ -261,7 +263,7 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
         while let Ok((stream, _)) = listener.accept().await {
             echoes.push(task::spawn(async move {
                 stream.set_deadline(Instant::now() + most).unwrap();
-                // The echo ends when the client ends its stream, or at the deadline.
+                // The echo ends when the client ends its stream, or with an error, such as the deadline's.
                 let _ = echo(&stream).await;
             }));
         }
@@ -462,8 +464,8 @@ fn deadlines_end_operations_behind_cut_network() {
                 }
                 result
             };
-            // The error is a reset, or the kernel's timeout for unacknowledged data. The orderly
-            // end of the stream may come first.
+            // The error is a reset, or the kernel's timeout for unacknowledged data. If the orderly
+            // end of the stream comes before the reset, the error is a broken pipe.
             let error = future::timeout(Duration::from_secs(120), write).await.expect("an error in time").unwrap_err();
             matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT))
         })));

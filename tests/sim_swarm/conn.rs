@@ -99,7 +99,7 @@ impl Conn {
         either!(self, stream => stream.set_write_timeout(timeout))
     }
 
-    /// Makes the buffers of a TCP stream small, so that few bytes fill them.
+    /// Makes the buffers of a TCP stream small, so that few bytes fill them. Does not change a Unix stream.
     pub fn narrow(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(stream) => {
@@ -110,7 +110,7 @@ impl Conn {
         }
     }
 
-    /// Makes the drop of the last handle reset a TCP connection.
+    /// Makes the drop of the last handle reset a TCP connection. Does not change a Unix stream.
     pub fn reset_on_drop(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(stream) => stream.set_linger(Some(Duration::ZERO)),

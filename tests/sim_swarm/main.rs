@@ -39,7 +39,8 @@ const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// The number of failures after which a swarm stops.
 const FAILURES_MAX: usize = 5;
 
-/// Causes one to four disturbances, one after another: partitions, held packets, restarts, kills and crashes.
+/// Causes one to four disturbances, one after another: partitions and held packets, and with [`Trouble::Crashes`] also restarts, kills and
+/// crashes.
 async fn trouble(scene: Arc<Scene>) {
     let (sim, mut draw) = (scene.sim, scene.draw(2));
     let server = sim.host("server");
@@ -88,7 +89,8 @@ struct Told {
     excused: u64,
 }
 
-/// Runs a program in its simulation. Returns the failures, the number of excused time-outs, and the log of a run that failed.
+/// Runs a program in its simulation. Returns the failures, the number of excused timeouts, and the log if there are failures. The log is
+/// empty unless `NETPOLL_SWARM_LOG` is set.
 async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
     if std::env::var_os("NETPOLL_SWARM_LOG").is_some() {
         sim.keep_log();
@@ -220,12 +222,12 @@ fn random_programs_keep_their_guarantees() {
     let failures = failures.into_inner().unwrap();
     let (passed, packets, excused) = (passed.into_inner(), packets.into_inner(), excused.into_inner());
     eprintln!(
-        "{passed} seeds from {first} passed in {:.1} s: {packets} packets; {excused} time-outs excused by losses",
+        "{passed} seeds from {first} passed in {:.1} s: {packets} packets; {excused} timeouts excused by losses",
         begin.elapsed().as_secs_f64()
     );
-    assert!(failures.is_empty(), "seeds {failures:?} fail; one of them again: NETPOLL_SWARM_FIRST=n NETPOLL_SWARM=1");
+    assert!(failures.is_empty(), "seeds {failures:?} fail; to repeat seed n: NETPOLL_SWARM_FIRST=n NETPOLL_SWARM=1");
     assert_eq!(passed, count);
-    assert!(excused * 200 <= passed + 200, "losses excuse {excused} time-outs, which is too many");
+    assert!(excused * 200 <= passed + 200, "losses excuse {excused} timeouts, which is too many");
 }
 
 /// Runs seeds that found defects, each twice. The defects were lost edges of writability (209, 223), an order of wake-ups that depended on

@@ -1,4 +1,4 @@
-//! Sessions of datagrams, dials, listeners, timers and tasks.
+//! Sessions of datagrams, dials, listeners, timers and tasks. [`run`] also starts the sessions of [`turns`].
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -27,7 +27,7 @@ pub async fn echo_datagrams(_scene: Arc<Scene>) -> io::Result<()> {
     let mut buf = vec![0; 8192];
     loop {
         let (count, from) = socket.recv_from(&mut buf).await?;
-        // The send may fail for lack of memory; then the datagram is lost.
+        // If the send fails for lack of memory, the datagram is lost.
         let _ = socket.send_to(&buf[..count], from).await;
     }
 }
@@ -115,7 +115,8 @@ async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_conne
     Ok(())
 }
 
-/// Makes the dial `what`, which must fail for the reason that `what` names.
+/// Makes the dial `what`, or sends the datagram. It must fail for the reason that `what` names. Another error is accepted only if lost
+/// packets, disturbances or injected faults explain it.
 async fn dial(scene: &Scene, what: Dial, after: Duration) {
     let begin = Instant::now();
     let kind = |result: &io::Result<TcpStream>| result.as_ref().err().map(io::Error::kind);
@@ -243,7 +244,7 @@ async fn timers(scene: &Arc<Scene>, number: u64, tasks: u64) {
             let (scene, mut draw) = (scene.clone(), scene.draw(number * 100 + at));
             task::spawn(async move {
                 for _ in 0..1 + draw.below(5) {
-                    // A third of the sleeps have the same length, so that several often end at the same time.
+                    // A third of the timers have the same length, so that several often end at the same time.
                     let length = if draw.one_in(3) { us(10_000) } else { us(draw.magnitude(1, 60_000_000)) };
                     let begin = Instant::now();
                     match draw.below(6) {
@@ -295,8 +296,8 @@ impl Drop for Ends {
     }
 }
 
-/// Cancels or joins tasks. Each task must be dropped once, and return its result if it ended. Each round also makes a blocking call and
-/// checks its result.
+/// Cancels or joins tasks. Each task must be dropped once, and return its result if it ended before the cancellation. Each round also makes
+/// a blocking call and checks its result.
 async fn cancel(scene: &Scene, number: u64, tasks: u64) {
     let mut draw = scene.draw(number * 100 + 9);
     let ended = Arc::new(AtomicU64::new(0));

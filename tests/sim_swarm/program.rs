@@ -71,7 +71,7 @@ pub struct Cut {
     pub after_us: u64,
 }
 
-/// A session. It has its own sockets and ends by itself.
+/// A session. It uses only its own sockets, and ends by itself.
 #[derive(Clone, Debug)]
 pub enum Session {
     /// Bytes in both directions of one connection.
@@ -167,7 +167,7 @@ pub struct Program {
     pub clients: u64,
     /// The sessions, each with its start time in microseconds.
     pub sessions: Vec<(u64, Session)>,
-    /// An operation that runs at the end, in a task whose turns are long.
+    /// An operation that runs at the end, in long turns.
     pub long_turns: Option<Instantly>,
 }
 

@@ -17,7 +17,7 @@ const EMFILE: i32 = 24;
 /// The maximum number of attempts of a call that fails for lack of descriptors.
 pub const TRIES: usize = 200;
 
-/// Awaits a call, and retries it while it fails for lack of descriptors.
+/// Awaits a call, and retries it while it fails for lack of descriptors, up to [`TRIES`] attempts in total.
 macro_rules! retried {
     ($call:expr) => {{
         let mut tries = 0;
@@ -43,7 +43,7 @@ pub struct Scene {
     failures: Mutex<Vec<String>>,
     /// The number of handlers and tasks that have not ended.
     open: AtomicU64,
-    /// The number of time-outs that are excused because the network may lose packets.
+    /// The number of timeouts that are excused because the network may lose packets.
     pub excused: AtomicU64,
 }
 
@@ -117,7 +117,7 @@ impl Scene {
         self.check(took == expected, || format!("{what} took {took:?}, not {expected:?}"));
     }
 
-    /// Returns whether this program can cause an error of this kind. Counts the time-outs that losses excuse.
+    /// Returns whether this program can cause an error of this kind. Counts the timeouts that losses excuse.
     pub fn explains(&self, fate: Fate, error: &io::Error) -> bool {
         use ErrorKind::*;
         let kind = error.kind();
@@ -158,12 +158,12 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
 
 pub fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().or_else(|| op_error(error)?.raw_os_error());
-    // If all addresses of a name fail, `TcpStream::connect` returns the error of the last address, and a
-    // `Dialer` that of the first.
+    // If the dials of all addresses of a name fail, `TcpStream::connect` returns the error of the last address, and a
+    // `Dialer` returns that of the attempt that failed first.
     errno == Some(EMFILE)
 }
 
-/// Returns whether the deadline or timeout of its socket ended the operation.
+/// Returns whether the error says that the deadline or timeout of the socket ended the operation.
 pub fn is_deadline(error: &io::Error) -> bool {
     op_error(error).is_some_and(OpError::is_deadline)
 }

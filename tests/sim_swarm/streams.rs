@@ -62,7 +62,7 @@ async fn handle(scene: &Arc<Scene>, stream: TcpStream) {
     far_side(scene, u64::from(number), &session, Conn::Tcp(stream), Fate::Remote).await;
 }
 
-/// Opens the connection of a session. The far side of a local connection runs as a task.
+/// Opens a connection of a session. The far side of a local connection runs as a task.
 async fn open(scene: &Arc<Scene>, number: u64, session: &Session, transport: Transport) -> io::Result<(Conn, Fate)> {
     let far = |conn: UnixStream| {
         let (notes, session) = (scene.clone(), session.clone());
@@ -151,7 +151,8 @@ pub async fn near_side(scene: Arc<Scene>, number: u64, session: Session) {
     }
 }
 
-/// Writes one flow of a connection and reads the other.
+/// Writes one flow of a connection and reads the other. `ends` is the cut of the connection, if there is one, and whether
+/// this side makes it.
 #[allow(clippy::too_many_arguments)]
 async fn exchange(
     scene: &Arc<Scene>,
@@ -227,7 +228,7 @@ fn record(number: u64, writer: u64, index: u64, size: usize) -> Vec<u8> {
     record
 }
 
-/// Runs tasks that write whole records.
+/// Runs tasks that write whole records, and then waits until the far side closes the connection.
 async fn write_records(
     scene: &Arc<Scene>,
     number: u64,
@@ -320,7 +321,7 @@ async fn read_records(
 /// Runs operations that wait while the deadline is moved, until a close.
 async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Option<u64>)], close_us: u64, fate: Fate) {
     let begin = Instant::now();
-    // The deadline that ends the waiting operations, if it is before the close. Moves after it do not affect these operations.
+    // The deadline that ends the waiting operations, unless the close comes first. Moves after this deadline do not affect these operations.
     let mut due: Option<u64> = None;
     for &(at, to) in moves {
         if due.is_some_and(|due| due <= at) {
@@ -397,7 +398,7 @@ async fn churn(scene: &Arc<Scene>, number: u64, session: &Session, transport: Tr
             },
             // The read waits and is dropped with the connection, before or after the limit.
             1 => drop(future::timeout(us(draw.magnitude(1, 300_000)), conn.read(&mut [0; 4])).await),
-            // The read waits when the connection is closed.
+            // The connection is closed while the read waits, or after the limit has ended the read.
             _ => {
                 let reader = conn.clone();
                 let waits = task::spawn(async move { reader.read(&mut [0; 4]).await });

@@ -1,6 +1,6 @@
 //! Loops over operations that are always ready, long turns, and polls whose wakers are always new.
 //!
-//! The virtual clock moves only when no task can run, so no timeout could end a loop that keeps its thread. The loops count their rounds
+//! The virtual clock stands still while a loop can run, so no timeout could end a loop that keeps its thread. The loops count their rounds
 //! instead.
 
 use std::future::{Future, pending, poll_fn};
@@ -76,7 +76,7 @@ pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, coun
     }
 }
 
-/// Runs a ready operation in a task that blocks its thread before each poll for so long that sysmon would ask it to yield.
+/// Runs a ready operation, and blocks the thread before each poll for so long that sysmon would ask a task to yield.
 /// The operation must complete within a limited number of polls. The block advances the clock of the whole simulation, so
 /// no session may run at the same time.
 pub async fn long_turns(scene: &Scene, what: Instantly) {
@@ -110,7 +110,8 @@ impl Drop for Counted {
     }
 }
 
-/// Polls a read of a silent peer with a new waker each time, and checks that only a limited number of wakers is kept.
+/// Polls a read of a silent peer with a new waker each time. Checks that only a limited number of wakers is kept, and none after the socket
+/// is closed.
 pub async fn polls(scene: &Scene, count: u64) {
     let Ok((mut near, _far)) = retried!(async { UnixStream::pair() }) else {
         return scene.fail("a pair of Unix sockets".to_owned());

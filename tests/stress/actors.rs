@@ -1,8 +1,8 @@
 //! The interpreter: runs the actors of a program on their hosts, the events at the same time, and the checks at the end.
 //!
 //! The main thread controls the run. It starts the runtime with the program's settings, then the events and all actors.
-//! An actor on [`Host::Main`] runs on the main thread itself. The main thread waits until all actors have ended and
-//! shuts the runtime down. Afterwards, no thread, descriptor, task or waker of the runtime may remain.
+//! The first actor on [`Host::Main`] runs on the main thread itself. The main thread waits until all actors and events have
+//! ended, and shuts the runtime down. Afterwards, no thread, descriptor, task or waker of the runtime may remain.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +26,7 @@ use crate::{deadlines, endings, shared, sockets, tasks, timers, waits, wakes};
 /// A `Send` future with its type erased.
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Runs a program. Returns if every check passed.
+/// Runs a program. Returns if every check passed; otherwise the process ends.
 pub fn run(program: Program) {
     let (threads, unreaped, descriptors) = (faults::threads(), faults::unreaped(), open_descriptors());
     faults::refuse_threads(program.config.refuse);
@@ -145,7 +145,7 @@ fn start(number: usize, actor: Actor) -> Started {
     }
 }
 
-/// Reports the end of an actor's task, however the task ended.
+/// Reports the end of an actor's task or blocking call, however it ended.
 struct Seat {
     number: usize,
     done: bool,
@@ -243,13 +243,13 @@ async fn perform(action: &Action, span: Span) {
 #[must_use]
 pub struct Peer<T> {
     span: Span,
-    /// Returns the peer's result, or `None` if the peer was dropped or told to stop, which only a shutdown may cause.
+    /// Returns the peer's result, or `None` if the peer was dropped, panicked or was told to stop, which only a shutdown may cause.
     job: Job<Option<T>>,
     stop: oneshot::Sender<()>,
 }
 
 impl<T> Peer<T> {
-    /// Waits for the peer. Returns its result, or `None` if it was dropped.
+    /// Waits for the peer. Returns its result, or `None` if it was dropped or panicked.
     pub async fn ends(self) -> Option<T> {
         let _stop = self.stop;
         self.job.await
@@ -296,8 +296,8 @@ pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Outpu
     Peer { span, job, stop }
 }
 
-/// Runs both sides of an action. Returns `None` if the peer was dropped, which only a shutdown may cause. After a shutdown the peer is told
-/// to stop.
+/// Runs both sides of an action. Returns the result of the actor's side, or `None` if the peer was dropped or panicked, which only a shutdown
+/// may cause. After a shutdown the peer is told to stop.
 pub async fn with_peer<T, U>(own: impl Future<Output = T>, peer: Peer<U>) -> Option<T> {
     let Peer { span, job, stop } = peer;
     match select(pin!(own), job).await {

@@ -127,7 +127,7 @@ impl Conn {
     }
 }
 
-/// Writes until three writes in a row have to wait, or until one fails.
+/// Writes until three writes in a row return Pending, or until a write fails.
 pub async fn fill(conn: &Conn) {
     let chunk = vec![7; 64 << 10];
     let mut idle = 0;

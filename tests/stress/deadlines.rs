@@ -22,7 +22,7 @@ use crate::program::{DeadlineHow, Party, Stream, WaitOp};
 use crate::timers::not_early;
 use crate::words::{Many, Ms};
 
-/// Opens connections and reads on each until its timeout ends the read.
+/// Opens `count` connections, one after another, and reads from both ends of each until the reads time out.
 pub async fn has_timeouts(span: Span, stream: Stream, count: usize) {
     for _ in 0..count {
         let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };
@@ -45,7 +45,8 @@ fn times_out<T: std::fmt::Debug>(span: Span, start: Instant, length: Duration, r
     }
 }
 
-/// Runs `op` with a deadline that is set as `how` says, and checks that the operation times out at the deadline.
+/// Runs `op` with a deadline that is set as `how` says, and checks that the operation times out, but not early. With
+/// [`DeadlineHow::Cleared`], the operation may also wait until the action ends it.
 pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 3, format!("{op:?} with a deadline of {length:?} that is set {how:?}"));
@@ -214,9 +215,9 @@ impl Waiter {
     }
 }
 
-/// In each round, reads with a timeout while a spinning thread closes the reading end at about the same time. If that end
-/// is a socket, the socket of the next round gets the same slot. After every 16 rounds and after the last one, also checks
-/// timeouts without a close.
+/// In each round, begins a read with a timeout while another thread closes the reading end at about the same time. If that
+/// end is a socket, the socket of the next round usually gets the same slot. After every 16 rounds and after the last one,
+/// also checks timeouts without a close.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();
@@ -274,7 +275,7 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     }
 }
 
-/// Closes one end of a connection when it is dropped.
+/// A waker that closes one end of a connection when it is dropped.
 struct Closes(Mutex<Option<Conn>>, #[expect(dead_code, reason = "it is counted")] Token);
 
 impl Wake for Closes {
@@ -290,7 +291,7 @@ impl Drop for Closes {
 }
 
 /// Reads with a waker whose destructor closes the reading end. The next poll replaces the waker, so the close happens inside
-/// that poll.
+/// that poll. Then checks that timeouts work in the slots that were used.
 pub async fn closer(span: Span, stream: Stream, ms: Ms) {
     let _watch = watch_for(ms.duration(), format!("a waker whose destructor closes the reading end of a {stream:?}"));
     let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };

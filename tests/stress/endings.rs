@@ -1,4 +1,4 @@
-//! Shutdowns and restarts during all other actions, and the checks at the end.
+//! The events of a program (shutdowns and restarts, refused threads, snapshots), and the checks at the end.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,8 +61,7 @@ pub fn happen(event: Event, config: &Config) {
     }
 }
 
-/// Calls `shutdown` inside the runtime. The call must return an error for this reason, unless a shutdown from outside has dropped the
-/// caller.
+/// Calls `shutdown` inside the runtime. The call must be refused, unless a shutdown from outside has dropped the caller.
 fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     let _watch = watch("a shutdown from inside, which is refused");
     let span = Span::begin();
@@ -116,8 +115,8 @@ impl Drop for Shuts {
     }
 }
 
-/// Calls shutdown in a destructor, where it is refused. But a destructor that an earlier shutdown left behind may run at any time, so the
-/// call may also succeed.
+/// Calls shutdown in a destructor, where it is usually refused. A destructor that an earlier shutdown left behind may run at any time, so
+/// the call may also succeed or time out.
 fn incidental() {
     let _storm = oracle::storm_begins();
     // The result does not matter; the call must return.
@@ -125,7 +124,7 @@ fn incidental() {
     oracle::storm_is_over();
 }
 
-/// A thread-local value of a worker, dropped when the worker's thread ends.
+/// A thread-local value of a thread that runs tasks. It is dropped when the thread ends, or when another task replaces it.
 struct Left(Residue, #[expect(dead_code, reason = "it is counted")] Token);
 
 impl Drop for Left {
@@ -160,8 +159,8 @@ fn leave_residue(residue: Residue) {
     span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
 }
 
-/// Checks, after all actors have ended, that few ended threads are neither joined nor detached. If [`oracle::tasks_end`] returns true, also
-/// checks that no operation waits, no socket is open and no task is left.
+/// Checks, after all actors have ended, that all threads of actors end, and that few ended threads are neither joined nor detached. If
+/// [`oracle::tasks_end`] returns true, also checks that no operation waits, no socket is open, no task is left and no nested `block_on` runs.
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
     // Drops the thread-local value of this thread, which may have run tasks.
@@ -186,7 +185,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Performs the last shutdown, and checks that no thread, descriptor, task or waker of the runtime is left.
 pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: &[PathBuf]) {
-    // The report of a blocked task may delay the shutdown. The watch, not the timeout of the shutdown, limits its duration.
+    // The report of a blocked task may delay the shutdown. The watch, not the timeout, limits the duration of the shutdown.
     let watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
     while let Err(still) = rt::shutdown(FOR_EVER) {

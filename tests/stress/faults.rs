@@ -185,7 +185,7 @@ const SIGNAL: c_int = libc::SIGUSR2;
 static STOP_MAX: AtomicU32 = AtomicU32::new(0);
 static STOPS: AtomicU64 = AtomicU64::new(0);
 
-/// Stops the thread that it runs on. It calls only functions that are safe in a signal handler.
+/// The signal handler: stops the thread on which it runs. It calls only functions that are safe in a signal handler.
 extern "C" fn stop(_: c_int) {
     let most = STOP_MAX.load(SeqCst);
     if most == 0 {
@@ -206,7 +206,7 @@ extern "C" fn stop(_: c_int) {
     unsafe { *errno = before };
 }
 
-/// Starts a thread that stops other threads until the process ends or [`end_stops`] is called.
+/// Unless `level` is [`Preempt::Off`], starts a thread that stops other threads until the process ends or [`end_stops`] is called.
 pub fn begin_stops(level: Preempt, seed: u64) {
     let (every, most) = match level {
         Preempt::Off => return,
@@ -218,13 +218,13 @@ pub fn begin_stops(level: Preempt, seed: u64) {
     let action = unsafe { action.assume_init_mut() };
     action.sa_sigaction = stop as *const () as usize;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `action` is valid, and its handler is safe to be called from a signal.
+    // SAFETY: `action` is valid, and its handler calls only functions that are safe in a signal handler.
     assert_eq!(unsafe { libc::sigaction(SIGNAL, action, std::ptr::null_mut()) }, 0);
     STOP_MAX.store(most, SeqCst);
     let _ = own_thread("stops", move || send_stops(every, seed));
 }
 
-/// Ends all stops.
+/// Ends the stops. A stop in progress continues.
 pub fn end_stops() {
     STOP_MAX.store(0, SeqCst);
 }
@@ -242,7 +242,7 @@ fn send_stops(every: Duration, seed: u64) {
         }
         thread::sleep(every / 2 + every.mul_f64(random.below(100) as f64 / 100.0));
         if !threads.is_empty() {
-            // Draws a few threads and prefers one that runs.
+            // Usually draws four threads and prefers one that runs.
             let tries = if random.chance(30) { 1 } else { 4 };
             let draws: Vec<_> = (0..tries).map(|_| threads[random.below(threads.len() as u64) as usize]).collect();
             let thread = draws.iter().copied().skip(1).find(|&thread| runs(thread)).unwrap_or(draws[0]);

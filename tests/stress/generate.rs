@@ -1,9 +1,9 @@
 //! Generates a program from a seed.
 //!
-//! The kinds of program differ in the disturbances that they add: stops at arbitrary instructions,
-//! shutdowns, refused threads, a slow report, long sleeps. A generated program must end on a
-//! correct runtime however its threads are scheduled, so [`fits`] excludes actions that would need
-//! more threads than the configuration grants.
+//! The kinds of program differ in their actions and in their disturbances: shutdowns, refused
+//! threads, a slow report, long sleeps. A generated program must end on a correct runtime however
+//! its threads are scheduled, so [`fits`] excludes actions that would need more threads than the
+//! configuration grants, or that would delay a root future for too long.
 
 use crate::oracle::LATE_MS;
 use crate::program::*;
@@ -14,9 +14,9 @@ use crate::words::{Few, Many, Ms, Random, Word};
 enum Kind {
     /// Actions of every kind, under the settings that most programs use.
     Mixed,
-    /// Mostly a few kinds of action, repeated many times.
+    /// Mostly repetitions and simpler variants of one to three actions.
     Narrow,
-    /// Actions of every kind, with shutdowns and restarts.
+    /// Actions of every kind, with shutdowns, restarts and a few refused threads.
     Stormy,
     /// Actions of every kind, with threads that are refused.
     Refused,
@@ -138,7 +138,7 @@ fn host(random: &mut Random, kind: Kind, config: &Config) -> Host {
 fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
     match kind {
         Kind::Narrow if random.chance(85) => {
-            // Repeats an action of the palette, usually with one simpler value.
+            // Repeats an action of the palette, usually with one value simplified.
             let like = &palette[random.below(palette.len() as u64) as usize];
             let mut variants = like.simpler();
             variants.push(like.clone());

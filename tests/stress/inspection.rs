@@ -31,7 +31,8 @@ fn number(conn: &Conn) -> i32 {
     }
 }
 
-/// Takes three snapshots in each of `looks` rounds, while tasks are spawned, end, and are cancelled, and their sockets are closed.
+/// Takes three snapshots in each of `looks` rounds, while tasks are spawned, end, and are cancelled, and their sockets are closed. A round
+/// during a shutdown may take fewer.
 pub fn look(looks: Many) {
     park_on(rounds(looks.0));
 }
@@ -43,7 +44,7 @@ async fn rounds(looks: u64) {
         let kind = if look % 2 == 0 { Stream::Unix } else { Stream::Tcp };
         let (mut peers, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..READERS {
-            // A shutdown may end the dial.
+            // A shutdown may prevent the connection.
             let Ok((reader, peer)) = Conn::pair(kind).await else { continue };
             let owned = owned.clone();
             tasks.push(task::spawn(async move {
@@ -87,7 +88,7 @@ fn check(owned: &Owned) {
         }
     }
     for task in &snapshot.tasks {
-        // Only its own socket, its spawner and a shutdown wake the task.
+        // Of all sockets, only its own wakes a task of this module.
         if let (Some(number), Some(WokenBy::Socket(by))) = (owned.get(&task.id()), task.woken_by())
             && snapshot.socket(by).map(|socket| socket.fd()) != Some(*number)
         {

@@ -5,8 +5,8 @@
 //! bytes, results and errors are right, and that no resource is left at the end. A program that fails is printed and can be shrunk
 //! ([`shrink`]).
 //!
-//! `cargo test --test stress` runs random programs for a few seconds, and the directed programs of [`scenarios`]. `ci/runtime-stress.sh
-//! SECONDS` runs random programs for the given time.
+//! `cargo test --test stress` runs random programs for a few seconds, and the directed programs of [`scenarios`].
+//! `ci/runtime-stress.sh SECONDS` runs random programs for the given time.
 //!
 //! | variable | effect |
 //! |---|---|
@@ -14,11 +14,12 @@
 //! | `NETPOLL_STRESS_FILE=path` | run only the program in this file |
 //! | `NETPOLL_STRESS_RUNS=n` | run this program n times |
 //! | `NETPOLL_STRESS_FIRST=n`, `NETPOLL_STRESS_SECONDS=n` | run random programs from this seed on, for n seconds |
-//! | `NETPOLL_STRESS_WITH=word`, `NETPOLL_STRESS_WITHOUT=word,…` | run only programs whose text has the word; remove the actions and events that have one of the words |
+//! | `NETPOLL_STRESS_WITH=word` | run only programs whose text has the word |
+//! | `NETPOLL_STRESS_WITHOUT=word,…` | remove the actions and events whose text has one of the words from generated programs |
 //! | `NETPOLL_STRESS_KEEP_GOING=1` | continue after a failure |
 //! | `NETPOLL_STRESS_JOBS=n` | the number of processes at a time |
 //! | `NETPOLL_STRESS_SHRINK=n` | shrink a failing program for at most n seconds |
-//! | `NETPOLL_STRESS_LATE_MS=n` | the bound on lateness |
+//! | `NETPOLL_STRESS_LATE_MS=n` | the bound on lateness, in milliseconds |
 #![cfg(target_os = "linux")] // `faults` replaces functions of the C library.
 #![allow(unreachable_pub)]
 
@@ -64,7 +65,7 @@ fn random_programs_complete_and_keep_guarantees() {
     Plan::from_environment().carry_out();
 }
 
-/// A call that blocks the thread of a root future delays the root future by design, so it must not outlast the bound on lateness.
+/// A call that blocks the thread of a root future delays the root future by design, so the call must not outlast the bound on lateness.
 #[test]
 fn calls_on_threads_of_roots_end_within_the_bound() {
     use program::{Action, RootMode};

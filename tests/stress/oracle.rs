@@ -8,18 +8,19 @@
 //!
 //! # Bounds
 //! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the program, the current action of
-//! every actor and the overdue operations, and ends the process. The thread does not use the tested runtime, so the process never hangs.
+//! every actor and the overdue operations, and ends the process. The thread does not use the tested runtime, so a hang of the runtime does
+//! not hang the process.
 //!
 //! # Idleness
-//! An actor that only sleeps declares this with a [`Quiet`]. While all running actors only sleep, the process must not use more
-//! than [`IDLE_SHARE`] of a CPU.
+//! An actor that only sleeps declares this with a [`Quiet`]. In a program without events and stops, the process must not use more
+//! than [`IDLE_SHARE`] of a CPU while all running actors only sleep and no thread may be blocked.
 //!
 //! # Storms
 //! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells whether a storm may have
 //! happened since the span began. Results are compared with the expected results only if no storm has happened.
 //!
 //! # Counting
-//! A [`Token`] is held by everything that must be dropped exactly once: the future of a task, a waker, a thread-local value. At the end no
+//! A value that must be dropped exactly once, such as the future of a task, a waker or a thread-local value, holds a [`Token`]. At the end no
 //! token may be left.
 
 use std::any::Any;
@@ -80,7 +81,7 @@ struct Oracle {
     label: String,
     program: Program,
     late: Duration,
-    /// The time counted so far, in microseconds. If reports are slow, `calm` omits the beats during which threads may be blocked.
+    /// The time counted so far, in microseconds. If the program has slow reports, `calm` omits the beats during which threads may be blocked.
     beats: AtomicU64,
     calm: AtomicU64,
     blockers: AtomicU64,
@@ -107,7 +108,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the oracle. `label` tells how to run the program again.
+/// Starts the oracle. `label` says how to run the program again.
 pub fn begin(label: String, program: Program) {
     let late = std::env::var("NETPOLL_STRESS_LATE_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(LATE_MS);
     let late = if program.config.late.0 > 0 { program.config.late.0 } else { late };
@@ -256,8 +257,8 @@ pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
-/// Occupies the calling thread for `length`. If `length` exceeds the bound, the call returns as soon as all other actors have ended or are
-/// occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct program
+/// Occupies the calling thread for `length`. If `length` exceeds the bound on lateness, the call returns as soon as all other actors have ended
+/// or are occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct program
 /// for the whole `length`.
 pub fn keep(length: Duration, on_behalf_of_actor: bool) {
     if length <= oracle().late {

@@ -1,14 +1,15 @@
 //! A program describes one run of the stress test as data.
 //!
 //! A program has a configuration of the runtime, events that happen while the actors run (shutdowns, refused threads,
-//! snapshots), and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another executor, and so on.
+//! snapshots), and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of
+//! another executor, and so on.
 //! Every action has its own peers and ends by itself, so the other actions still end when any action or actor is removed. Shrinking and the
 //! oracle rely on this.
 //!
 //! # Text
 //! The text has one line per part: `config …`, `event …`, `actor HOST`, and below each actor its actions.
-//! `Program::from_str` parses the output of `Display`. An unknown action is an error, so a program that is kept in
-//! the source stays valid or fails visibly.
+//! `Program::from_str` parses the output of `Display`, and ignores blank lines and lines that begin with `#`. An unknown
+//! action is an error, so a program that is kept in the source stays valid or fails visibly.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,13 +83,13 @@ words! {
 
     /// An operation on a shared connection.
     SharedOp { Read, Write, Readable, Peek, PollRead, PollWrite, PeerClosed, Hold, Copies }
-    /// The end of an operation on a shared connection.
+    /// The bound by which an operation on a shared connection ends.
     Bound { Drop, Deadline, Timeout, Race }
     SharedEnd { Close, CloseBoth, Drop, Finish, Clear, Move }
 
     By { Thread, Two, Task, Destructor, Pool, Root }
     Restart { Use, Builder, Other, Later }
-    /// The effect of a worker's thread-local value when its thread ends.
+    /// The effect of the destructor of a thread-local value that a task leaves behind.
     Residue { None, Sleep, Spawn, Shutdown }
 }
 
@@ -127,7 +128,7 @@ actions! {
         5 Pause { ms: Ms },
         /// Blocks the actor's own thread within a turn and then spawns a task. A restart may happen in between.
         15 Stall { ms: Ms },
-        /// A task that blocks its thread and then wakes another one, which was spawned later.
+        /// A task that blocks its thread and then wakes another task, which was spawned later.
         15 Bridge { ms: Ms },
         /// Threads that wake one future repeatedly. No wake-up may be lost.
         25 Wakes { threads: Few, wakes: Many },
@@ -141,7 +142,7 @@ actions! {
         /// Operations that wait when their end of the connection is closed. Then the slot is used again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
-        /// A read whose timeout expires at the moment of a close, then such a read with the slot's next owner.
+        /// A read with a timeout, whose end is closed as the read begins. Then such a read with the slot's next owner.
         40 Reuse { stream: Stream, rounds: Many, ms: Ms },
         /// A read with a waker whose destructor closes the reading end. The slot's next owner has a timeout.
         15 Closer { stream: Stream, ms: Ms },
@@ -169,7 +170,7 @@ actions! {
     /// An event that happens while the actors run.
     Event {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
-        /// The given number of calls of pthread_create(3) by the runtime fail.
+        /// The given number of calls of pthread_create(3) fail, except those for the stress test's own threads and for actors.
         10 Refuse { after: Ms, threads: Few },
         /// Takes snapshots in a loop, while its own tasks and sockets are created and dropped.
         10 Inspect { after: Ms, looks: Many },

@@ -176,7 +176,7 @@ fn deadline_fires_in_reused_slot() {
     }
 }
 
-/// B1, B2: the races of the previous test, with threads that are stopped at arbitrary instructions.
+/// B1, B2: closes that race with a timeout that is being armed, with threads that are stopped at arbitrary instructions.
 #[test]
 fn deadlines_fire_in_repeatedly_reused_slots() {
     holds_with(
@@ -377,7 +377,7 @@ fn polls_with_new_wakers_keep_few_wakers() {
     }
 }
 
-/// D15: a poll sees data that the kernel has, before any thread has taken the event.
+/// D15: a poll sees the end of a stream that the kernel has received, before any thread has taken the event.
 #[test]
 fn one_poll_sees_that_peer_has_gone() {
     let actions = ["tcp", "unix"].map(|stream| format!("             Liveness stream={stream}\n").repeat(60)).concat();

@@ -1,8 +1,9 @@
 //! Connections that several actors use at the same time: operations of every kind, deadlines that other actors move, closes while other
 //! actors wait, and new connections that immediately take the place of closed ones.
 //!
-//! The result of an operation is not predictable, so any result is accepted. But each operation has its own bound (it is dropped, loses a
-//! race, or its deadline passes) by which it must end, and a timeout is never reported before the earliest time that was set.
+//! The result of an operation is not predictable, so any result is accepted. But each operation must end by its own bound: it is dropped,
+//! loses a race, or its deadline passes, unless another actor has moved the deadline. A timeout must not be reported before the earliest
+//! time that was set.
 
 use std::future::{Future, poll_fn};
 use std::io;

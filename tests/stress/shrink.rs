@@ -4,7 +4,7 @@
 //! to the child's own bounds, [`CHILD_MAX`] limits a child that does not detect its own hang.
 //!
 //! # Shrinking
-//! A smaller program is kept if it fails in [`FAILS`] of [`TRIES`] runs, because schedules differ from run to run.
+//! A smaller program is kept if it fails in [`FAILS`] of at most [`TRIES`] runs, because schedules differ from run to run.
 //! First, halves of the actors are removed, then single events, actors and actions; then settings and values are simplified, one at a time.
 //! Shrinking continues until no smaller program fails or its time is over.
 
@@ -102,7 +102,7 @@ pub struct Plan {
     one: Option<(Program, String, u64)>,
     /// The seed of the first program.
     first: u64,
-    /// The duration of the run.
+    /// The duration of a run of random programs.
     length: Duration,
     /// The number of programs that run at the same time.
     jobs: usize,
@@ -135,8 +135,8 @@ impl Plan {
         }
     }
 
-    /// Runs the programs. Prints the first failure, shrinks it if that is configured, and panics if a
-    /// program failed.
+    /// Runs the programs. Prints the first failure, or every failure with `keep_going`. Shrinks the first failing
+    /// program if that is configured, and panics if a program failed.
     pub fn carry_out(&self) {
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
         let failed = Mutex::new(Vec::new());
@@ -198,7 +198,8 @@ fn is_wanted(program: &Program) -> bool {
     std::env::var("NETPOLL_STRESS_WITH").map_or(true, |word| program.to_string().contains(&word))
 }
 
-/// Returns the program of `seed`, without the actions and events whose text has a word that the environment excludes.
+/// Returns the program of `seed`, without the actions and events whose text has a word that the environment excludes. A word that occurs in
+/// `Refuse` also removes the refusals of the configuration.
 fn program_of(seed: u64) -> Program {
     let mut program = generate::program(seed, true);
     let Ok(words) = std::env::var("NETPOLL_STRESS_WITHOUT") else { return program };
@@ -287,7 +288,7 @@ fn fewer_parts(program: &Program) -> Vec<Program> {
     found
 }
 
-/// Returns every variant of `program` with one setting at its simplest value.
+/// Returns every variant of `program` with one setting at its simplest value. The settings `late` and `refuse` stay.
 fn simpler_settings(program: &Program) -> Vec<Program> {
     let default = Config::default();
     let mut found = Vec::new();
@@ -307,7 +308,7 @@ fn simpler_settings(program: &Program) -> Vec<Program> {
     found
 }
 
-/// Returns every variant of `program` with one simpler value.
+/// Returns every variant of `program` with one simpler value in an event or an action.
 fn simpler_values(program: &Program) -> Vec<Program> {
     let mut found = Vec::new();
     for (number, event) in program.events.iter().enumerate() {

@@ -76,7 +76,7 @@ pub async fn echo(span: Span, stream: Stream, party: Party, size: Bytes, rounds:
     with_peer(own, peer(span, party, echoes)).await;
 }
 
-/// Sends from one side, shuts down its direction, and then checks the answer.
+/// Sends from one side, shuts down this direction, and then checks the answer.
 pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     let size = size.0 as usize;
     let _watch = watch(format!("a half close after {size} bytes, {stream:?}, {party:?}"));
@@ -104,7 +104,8 @@ pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     with_peer(own, peer(span, party, answers)).await;
 }
 
-/// Closes one end of a connection and checks that every operation that waits for it ends. Deadlines of the slot's next owner must work.
+/// Closes one end of a connection and checks that every operation that waits on this end fails as closed. Deadlines of the slot's next owner
+/// must work.
 pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} waiters of a {stream:?} that {party:?} closes", waiters.0));
@@ -269,7 +270,8 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
 /// The maximum number of wakers of one operation that may be kept, however it is polled.
 const WAKERS_MAX: i64 = 10_000;
 
-/// Polls with a new waker each time. Only a limited number of wakers may be kept, and the last one must be woken.
+/// Polls with a new waker each time. Only a limited number of wakers may be kept. If the operation is on a socket, the last waker must be
+/// called.
 pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     let _watch = watch(format!("{} polls with a new waker each, {op:?}", polls.0));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
@@ -376,7 +378,7 @@ pub async fn liveness(span: Span, stream: Stream) {
     while unsafe { libc::recv(number, buf.as_mut_ptr().cast(), 1, flags) } != 0 {
         task::yield_now().await;
     }
-    // Some polls are deferred for fairness and wake the task at once. Such a poll does not count.
+    // A poll that is deferred for fairness calls its waker at once. Such a poll does not count.
     let counter = Counting::new();
     let waker = Waker::from(counter.clone());
     let mut polled = one.poll_read(&mut Context::from_waker(&waker), &mut buf);
@@ -405,7 +407,7 @@ pub async fn names(span: Span, calls: Few, ms: Ms) {
     let Some(listener) = span.ok(TcpListener::bind("127.0.0.1:0").await, "a listener") else { return };
     let Some(address) = span.ok(listener.local_addr(), "an address") else { return };
     let calls = calls.0 * oracle::config().blocking;
-    // The calls last until the look-up has ended, or longer than its bound.
+    // The calls last until the look-up has ended, or until its bound has long passed.
     let over = Over::default();
     let busy: Vec<_> = (0..calls)
         .map(|_| {

@@ -1,5 +1,5 @@
-//! Actions on tasks. They check that each task runs once, its result arrives, its future is dropped once, and a panic or a destructor
-//! affects no other actor.
+//! Actions on tasks, blocking calls and task-local values. They check that tasks that are joined or detached run once, results arrive, each
+//! future is dropped once, and a panic or a destructor affects no other actor.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -101,7 +101,7 @@ pub async fn cancel(span: Span, tasks: Few, state: CancelState) {
                 CancelState::Reading => {
                     let Ok((one, _other)) = UnixStream::pair() else { return 7 };
                     let read = one.read(&mut [0; 1]).await;
-                    span.check(read.is_err(), || "a read of nothing ends".to_owned());
+                    span.check(read.is_err(), || "a read without data ends".to_owned());
                     forever().await;
                 }
             }
@@ -144,7 +144,7 @@ async fn cancels_itself(span: Span, tasks: Few) {
 
 pub async fn pool(span: Span, calls: Few, ms: Ms) {
     let length = ms.duration();
-    // Calls beyond the maximum number of threads wait for a free thread.
+    // A call waits while other calls, including those of other actors, occupy all threads.
     let rounds = 1 + calls.0 * 8 / oracle::config().blocking;
     let _watch = watch_for(length * rounds as u32, format!("{} blocking calls of {length:?}", calls.0));
     let handles: Vec<_> = (0..calls.0)
@@ -163,7 +163,7 @@ pub async fn pool(span: Span, calls: Few, ms: Ms) {
     }
 }
 
-/// Runs a chain of tasks, each of which awaits the one spawned before it.
+/// Runs a chain of tasks. The first task waits for a message or without end, and each later task awaits the one spawned before it.
 pub async fn chain(span: Span, tasks: Many, end: ChainEnd) {
     let _watch = watch(format!("a chain of {} tasks", tasks.0));
     let (release, released) = oneshot::channel::<u64>();
@@ -195,7 +195,7 @@ pub async fn chain(span: Span, tasks: Many, end: ChainEnd) {
             drop(release);
         }
         ChainEnd::Left => {
-            // Left for a shutdown to drop.
+            // The chain is left for a shutdown to drop.
             oracle::leave_tasks();
             drop(last);
         }
@@ -353,8 +353,7 @@ async fn waker_panics(span: Span) {
         let waker = Waker::from(Arc::new(PanicsWhenWoken(Token::new("waker"))));
         let polled =
             std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
-        // A poll that is deferred for fairness calls the waker immediately, so the panic belongs to
-        // this task.
+        // A poll that is deferred for fairness calls the waker immediately, so the panic occurs here.
         if polled.is_ok_and(|polled| polled.is_pending()) {
             span.ok(other.write_all(b"x").await, "a write");
             span.ok(to_calm.write_all(b"x").await, "a write");
@@ -369,7 +368,7 @@ async fn waker_panics(span: Span) {
 
 // ---- destructors ----
 
-/// Has an effect when it is dropped, and sends a message afterwards.
+/// A value whose destructor has an effect and then sends a message.
 struct Acts {
     act: DropAct,
     span: Span,
@@ -469,7 +468,7 @@ pub async fn destructor(span: Span, act: DropAct, place: DropPlace) {
             acts
         })),
         DropPlace::Left => {
-            // Left for a shutdown to drop.
+            // The task is left for a shutdown to drop.
             oracle::leave_tasks();
             return drop(task::spawn(async move {
                 let _acts = acts;

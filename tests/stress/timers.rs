@@ -1,4 +1,4 @@
-//! Actions on time. They check that no timer is early, every timer fires within its bound, and timers that are due let other tasks run.
+//! Actions on timers. They check that no timer is early, every timer fires within its bound, and timers that are due let other tasks run.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -77,7 +77,8 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
     not_early(start, length, "a sleep");
 }
 
-/// Runs a task that loops over timers that are due. Checks that another task gets its turns, and that the looping task ends or can be cancelled.
+/// Runs a task that loops over timers that are due, or over look-ups of a literal address, which need not wait either. Checks that another task
+/// runs, and that the looping task ends or can be cancelled.
 pub async fn due(span: Span, rounds: Many, how: DueHow, end: End) {
     let _watch = watch(format!("{} rounds of timers that are due ({how:?}), and another task", rounds.0));
     let token = Token::new("due");
@@ -111,7 +112,7 @@ pub async fn due(span: Span, rounds: Many, how: DueHow, end: End) {
     match end {
         End::Finish => {
             looper.await;
-            span.check(counted.load(SeqCst) == rounds.0, || "a task ended before its end".to_owned());
+            span.check(counted.load(SeqCst) == rounds.0, || "a task ended before its last round".to_owned());
         }
         End::Cancel => _ = looper.cancel().await,
     }
@@ -158,7 +159,7 @@ pub async fn timeout(span: Span, ms: Ms, of: TimeoutOf) {
         }
         TimeoutOf::Longer => {
             if future::timeout(length, task::sleep(length + HOUR)).await.is_ok() {
-                fail("a sleep of an hour has ended");
+                fail("a sleep of more than an hour has ended");
             }
             not_early(start, length, "a timeout");
         }
@@ -173,7 +174,7 @@ pub async fn timeout(span: Span, ms: Ms, of: TimeoutOf) {
     }
 }
 
-/// Runs many tasks that sleep, each for a different time.
+/// Runs many tasks that sleep. Their times are spread evenly up to `ms`.
 pub async fn sleeps(span: Span, tasks: Many, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} tasks that sleep up to {length:?}", tasks.0));

@@ -1,6 +1,6 @@
-//! Actions that occupy threads: nested `block_on`, tasks that block on a channel or a lock, computations before I/O,
-//! crowds that yield. However a task occupies its thread, root futures, timers and sockets make progress, and so do other tasks as long as
-//! there are threads.
+//! Actions that occupy threads: nested `block_on`, threads in `block_on`, tasks that block on a channel or a lock, computations before I/O,
+//! crowds that yield. However a task occupies its thread, timers and sockets make progress, and so do other tasks as long as there are spare
+//! workers. Root futures make progress too, unless threads in `block_on` run tasks.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -107,7 +107,7 @@ pub async fn crowd(span: Span, tasks: Many, of: CrowdOf, ms: Ms) {
     }
 }
 
-/// Runs threads in `block_on`, each with a connection to a task and a timer.
+/// Runs at most 40 threads in `block_on`. Each has a timer and a connection to a task.
 pub async fn roots(span: Span, threads: Many, ms: Ms) {
     let length = ms.duration();
     let threads = threads.0.min(40);
@@ -203,7 +203,7 @@ pub async fn stall(ms: Ms) {
     span.check(matches!(result, Ok(7)), || "a task that was spawned after a stall was dropped".to_owned());
 }
 
-/// Runs a task that blocks its thread and then wakes another task, which was spawned later and waits for it.
+/// Runs a task that blocks its thread and then sends a message to another task, which was spawned later and waits for the message.
 pub async fn bridge(ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a task woken by one that has blocked its thread for {length:?}"));
@@ -232,7 +232,7 @@ pub async fn bridge(ms: Ms) {
     span.check(matches!(result, Ok(Ok(7))), || "a task woken by one from before a restart was dropped".to_owned());
 }
 
-/// Runs a root future that repeatedly holds a lock across an await while a task takes the lock.
+/// Runs a root future that repeatedly holds a lock across an await while a task locks it too.
 #[allow(clippy::await_holding_lock)]
 pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     let (done, is_done) = oneshot::channel();
@@ -281,7 +281,7 @@ pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     span.ok(is_done.await, "a root that holds a lock");
 }
 
-/// Polls `future`, each time after a computation. Returns the output and the number of polls.
+/// Computes for `length` before each poll of `future`. Returns the output and the number of polls.
 async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
     let (mut future, mut polls) = (pin!(future), 0);
     let output = poll_fn(|cx| {
@@ -293,10 +293,10 @@ async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
     (output, polls)
 }
 
-/// The maximum number of polls of an operation that need not wait, however long its task computes before each.
+/// The maximum number of polls of an operation, however long its task computes before each poll.
 const POLLS_MAX: u32 = 5;
 
-/// Runs a task that computes in every turn before an operation that could complete.
+/// Runs a task that computes in each of its turns, and checks that its operation takes at most [`POLLS_MAX`] polls.
 pub async fn compute(span: Span, ms: Ms, op: ComputeOp) {
     let length = Duration::from_millis(12 + ms.0 % 50);
     let _watch = watch_for(length * 20, format!("a task that computes {length:?} before each {op:?}"));
@@ -311,7 +311,7 @@ pub async fn compute(span: Span, ms: Ms, op: ComputeOp) {
         most
     })
     .await;
-    // An operation that waits is polled once more, and a stop of the thread adds turns.
+    // A wait adds a poll, and stops of the thread may add further polls.
     span.check(polls <= POLLS_MAX, || format!("{op:?} took {polls} polls of {length:?}"));
 }
 
@@ -387,10 +387,10 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
     Some(polls)
 }
 
-/// The maximum number of turns that each task of a yielding crowd gets during one hop of an echo.
+/// The maximum number of turns that a task of a yielding crowd gets, on average, during one of the two hops of the median echo.
 const ROUNDS_MAX: u64 = 5;
 
-/// Runs tasks that yield without end, during an echo between two other tasks.
+/// Runs tasks that yield repeatedly during echoes between two other tasks.
 pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     let echoes = echoes.0 * 8;
     let (stop, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -407,7 +407,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
             })
         })
         .collect();
-    /// Ends the crowd when it is dropped, whether the echo succeeds or fails.
+    /// Ends the crowd when this value is dropped, whether the echoes succeed or fail.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {
@@ -447,7 +447,7 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
     }
     rounds.sort_unstable();
     let config = oracle::config();
-    // While other threads run, the cause of a delay is unknown.
+    // If other threads compete with the crowd, the cause of a delay is unknown.
     let is_alone = config.workers == 1 && config.preempt == Preempt::Off && oracle::actors() == 1;
     if let Some(&median) = rounds.get(rounds.len() / 2)
         && is_alone

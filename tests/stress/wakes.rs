@@ -1,5 +1,5 @@
-//! Actions on wake-ups. They check that no wake-up is lost, a late wake-up has no effect, a waker may do anything, and tasks that
-//! transfer bytes without a pause let other tasks run.
+//! Actions on wake-ups. They check that no wake-up is lost, a late wake-up has no effect, a waker may block, spawn, read or close, and tasks
+//! that transfer bytes without a pause let other tasks run.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -49,7 +49,7 @@ pub async fn wakes(span: Span, threads: Few, wakes: Many) {
     span.check(joined, || "a thread that wakes panicked".to_owned());
 }
 
-/// Uses wakers after their task has ended or was cancelled.
+/// Calls wakers after their task has ended or been cancelled.
 pub async fn stale(span: Span, tasks: Few, wakes: Few) {
     let _watch = watch(format!("wakers of {} tasks that have ended", tasks.0));
     let mut wakers = Vec::new();
@@ -91,7 +91,7 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
 /// Runs tasks that transfer bytes without a pause, and checks that another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
-    /// Ends the transfers when it is dropped, whether the action succeeds or fails.
+    /// Ends the transfers when this value is dropped, whether the action succeeds or fails.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {
@@ -182,14 +182,15 @@ pub async fn waker(span: Span, act: WakeAct) {
     let conn = one.clone();
     let acts = Arc::new(Acts { act, span, woken: AtomicBool::new(false), conn, _token: Token::new("waker") });
     let waker = Waker::from(acts.clone());
-    // A poll that is deferred for fairness calls the waker immediately, on this thread. A shutdown drops the event that the read waits for.
+    // A poll that is deferred for fairness calls the waker immediately, on this thread. The waker panics if a shutdown drops a task that it
+    // awaits.
     let polled = std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
     drop(waker);
     let is_waiting = polled.is_ok_and(|polled| polled.is_pending());
     let writes = actor_thread("writes", move || {
         let first = park_on(other.write_all(b"x"));
         let second = park_on(to_another.write_all(b"x"));
-        // The writing ends are kept until both bytes have been read.
+        // The writing ends are kept until both reads have ended.
         (first, second, other, to_another)
     });
     while is_waiting && !acts.woken.load(SeqCst) && span.is_calm() {

@@ -1,10 +1,10 @@
 //! The vocabulary of programs: values that have a text form.
 //!
-//! A program is printed when it fails, run again from that text, and shrunk value by value. So each value of a
-//! program can be written, parsed, drawn at random and simplified. [`words!`](crate::words) declares an enum of plain
-//! names, [`actions!`](crate::actions) one whose variants have named fields: `Sleep ms=20 how=plain`.
+//! A program that fails is printed. It can be run again from that text, and is shrunk value by value. So each value of a
+//! program can be written, parsed, drawn at random and simplified. [`words!`](crate::words) declares enums whose variants
+//! have no fields, [`actions!`](crate::actions) an enum whose variants have named fields: `Sleep ms=20 how=plain`.
 
-/// A random number generator (splitmix64).
+/// A generator of pseudo-random numbers (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -25,15 +25,16 @@ impl Random {
         self.next() % bound
     }
 
-    /// Returns true with a probability of `percent` %.
+    /// Returns true with a probability of `percent` percent.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// Returns a number from `low` to `high`, each power of two equally likely.
+    /// Returns a number from `low` to `high`: `low` itself, or a number in one of the ranges from `low` to 2 × `low`, from
+    /// there to 4 × `low`, and so on. All of these are equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let (mut least, mut most) = (low, low);
-        // The last step may be shorter than the others.
+        // The last range may end earlier, at `high`.
         let steps = (high / low.max(1)).max(1).next_power_of_two().ilog2();
         for _ in 0..self.below(u64::from(steps) + 1) {
             least = most;
@@ -59,7 +60,7 @@ impl Random {
 pub trait Word: Sized + Clone {
     fn write(&self) -> String;
     fn read(text: &str) -> Option<Self>;
-    /// Returns the next simpler value, or `None` if the value is already the simplest.
+    /// Returns a simpler value, or `None` if the value is already the simplest.
     fn simpler(&self) -> Option<Self>;
     fn draw(random: &mut Random) -> Self;
 }
@@ -125,7 +126,7 @@ number! {
     Bytes, 1, |random| random.magnitude(1, 300_000)
 }
 
-/// Declares enums of plain names, written in lower case.
+/// Declares enums whose variants have no fields. The text of a value is the name of its variant in lower case.
 #[macro_export]
 macro_rules! words {
     ($($(#[$meta:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident),+ $(,)? })+) => {$(
@@ -190,7 +191,7 @@ macro_rules! actions {
                         $field: $crate::words::Word::read(_field(stringify!($field))?)
                             .ok_or(format!("`{text}`: {} is not a value of {}", _field(stringify!($field))?, stringify!($field)))?
                     ),* }),)+
-                    _ => Err(format!("`{text}` names nothing")),
+                    _ => Err(format!("`{text}` begins with an unknown name")),
                 }
             }
         }
@@ -209,7 +210,7 @@ macro_rules! actions {
                 unreachable!("the weights add up")
             }
 
-            /// Returns the values of this kind that are simpler in one field.
+            /// Returns the values that differ from this one in one field, which is simpler.
             pub fn simpler(&self) -> Vec<Self> {
                 let mut found = Vec::new();
                 match self {$(

@@ -1,12 +1,12 @@
 //! The imports between the files of `src`: which file uses a name that another file defines.
 //!
 //! This module reads text and knows no types. It follows `use` items, paths that begin with `crate`, `super` or `self`, and paths that
-//! begin with an imported module, through re-exports to the file that defines the name. It ignores code that is compiled only for tests. It
-//! also ignores method calls, which need no import.
+//! begin with a child module or an imported name, through re-exports to the file that defines the name. It ignores method calls, which need
+//! no import, items after `#[cfg(test)]`, and files whose names end in `tests`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The files that each file uses. Files are paths from `src`.
+/// The files that each file uses. A file is given by its path in `src`.
 pub(crate) type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// A module: its file, and the names in it.
@@ -14,19 +14,19 @@ pub(crate) type Graph = BTreeMap<String, BTreeSet<String>>;
 struct Module {
     file: String,
     children: BTreeSet<String>,
-    /// The names that `use` items define and the paths that they stand for, which may be relative.
+    /// The names that `use` items define, and the paths for which they stand. A path may be relative.
     aliases: BTreeMap<String, Vec<String>>,
     /// The modules of `use …::*`.
     globs: Vec<Vec<String>>,
     /// The names of items that the file itself defines.
     items: BTreeSet<String>,
-    /// Every path in the file that is not in a re-export.
+    /// The paths of `use` items that are not re-exports, and the paths of two or more names in other code.
     paths: Vec<Vec<String>>,
 }
 
 type Modules = BTreeMap<Vec<String>, Module>;
 
-/// Returns the graph of `files`, which are paths from `src` with their texts.
+/// Returns the graph of `files`, which are pairs of a path in `src` and the text of the file.
 pub(crate) fn graph(files: &[(String, String)]) -> Graph {
     let mut modules = Modules::new();
     for (file, text) in files {
@@ -60,7 +60,8 @@ fn module_of(file: &str) -> Vec<String> {
     name
 }
 
-/// Returns the file that defines the item that `path` names in the module `from`.
+/// Returns the file that defines the item or module that `path` names in the module `from`. Returns `None` if the path begins outside the
+/// crate or with a local name, or if more than 16 aliases or globs follow one another.
 fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> Option<String> {
     if depth > 16 {
         return None;
@@ -77,7 +78,7 @@ fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> O
             }
         }
         first => {
-            // Follows a name that this module has. Any other name is that of a crate or is local.
+            // Follows child modules and imported names. Any other name is that of a crate, is local, or comes from a glob import.
             let module = &modules[from];
             if !module.children.contains(first) && !module.aliases.contains_key(first) {
                 return None;
@@ -209,8 +210,8 @@ fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
     found
 }
 
-/// Splits a text into names, numbers, `::` and single signs. Leaves out line comments, character literals and lifetimes. A string becomes the
-/// token `"`.
+/// Splits a text into names, numbers, `::` and other single characters. Leaves out white space, line comments, character literals and
+/// lifetimes. A string becomes the token `"`.
 fn tokens(text: &str) -> Vec<String> {
     let bytes: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
@@ -229,7 +230,7 @@ fn tokens(text: &str) -> Vec<String> {
             at += 1;
             tokens.push("\"".to_owned());
         } else if c == '\'' {
-            // Skips a character literal; a lifetime has no closing quote.
+            // Skips a character literal or a lifetime. A lifetime has no closing quote.
             if next == Some('\\') {
                 at += 3;
                 while bytes.get(at).is_some_and(|&c| c != '\'') {

@@ -19,7 +19,7 @@ const USAGE: &str =
                    [--filter TEXT] SOCKET
 
 SOCKET is the path that the program was given with NETPOLL_INSPECT, rt::Builder::inspect_socket or rt::InspectServer.
-  --once      print the tables once
+  --once      print the tables of one snapshot
   --json      print one snapshot as JSON
   --metrics   print the program's metrics in the OpenMetrics format
   --trace     print the last events of the workers as a trace for ui.perfetto.dev
@@ -105,7 +105,7 @@ fn run(arguments: Arguments) -> io::Result<()> {
 }
 
 /// Returns `answer` without the rows that do not contain `filter`. The first line, which is the summary, is kept. All other lines that begin with
-/// a number are rows.
+/// a digit are rows. The row of the shared queues begins with a word and is kept.
 fn filtered(answer: &str, filter: &str) -> String {
     let is_row = |line: &str| line.starts_with(|c: char| c.is_ascii_digit());
     let lines = answer.split_inclusive('\n').enumerate();
@@ -130,7 +130,7 @@ fn main() -> ExitCode {
     let path = arguments.path.clone();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of the output has closed it.
+        // The reader has closed the output.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("netpoll-top: {}: {error}", path.display());

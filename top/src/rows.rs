@@ -1,4 +1,4 @@
-//! The rows of tasks, sockets, workers and histograms, and the details of one.
+//! The rows of tasks, sockets, workers and histograms, and the details of one row.
 
 use crate::snapshot::{Snapshot, Socket, Task, WaitsFor, WokenBy};
 
@@ -47,9 +47,9 @@ pub(crate) enum Key {
     Task(u64),
     Socket(i32),
     Worker(u64),
-    /// The queue that all workers share.
+    /// The queues that all workers share.
     SharedQueue,
-    /// A range of the histograms.
+    /// A range of the histograms, by its index.
     Range(usize),
 }
 
@@ -74,7 +74,8 @@ pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
     }
 }
 
-/// Returns the rows of `table` that contain `filter`, in `order`. Rates are relative to the snapshot `before`.
+/// Returns the rows of `table` that have `filter` in a cell, in `order`. Rates are per second since the snapshot `before`,
+/// and 0 if it does not have the row.
 pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, order: Order, filter: &str) -> Vec<Row> {
     let seconds = before.map_or(0.0, |before| now.taken - before.taken);
     let rate = |new: f64, old: Option<f64>| match old {
@@ -219,7 +220,8 @@ fn label(task: &Task) -> String {
     task.name.as_ref().map_or_else(|| task.id.to_string(), |name| format!("{} ({name})", task.id))
 }
 
-/// Describes the socket, task or other event that a task waits for. If it waits for another task, describes the whole chain.
+/// Describes the socket, task or other event that a task waits for. If it waits for another task, describes the whole chain. Returns an empty
+/// text if the task waits for nothing.
 pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     let mut text = String::new();
     let mut seen = vec![task.id];
@@ -268,14 +270,14 @@ fn woken_by(now: &Snapshot, task: &Task) -> String {
         },
         Some(WokenBy::Timer) => "a timer".to_owned(),
         Some(WokenBy::Task { id }) => {
-            format!("task {}", now.task(*id).map_or_else(|| format!("{id}, which has ended"), label))
+            format!("task {}", now.task(*id).map_or_else(|| format!("{id}, which is not in the snapshot"), label))
         }
         Some(WokenBy::Thread) => "a thread that runs no task".to_owned(),
         Some(WokenBy::Itself) => "itself, or while it ran".to_owned(),
     }
 }
 
-/// Returns the host name of the peer, or else its address, or else the local address.
+/// Returns the host name of the peer, or else the peer's address, or else the local address.
 fn far_end(socket: &Socket) -> String {
     let ends = [&socket.host, &socket.peer, &socket.local];
     ends.into_iter().flatten().next().cloned().unwrap_or_default()
@@ -294,8 +296,8 @@ fn waiters(now: &Snapshot, socket: &Socket) -> String {
     parts.join(", ")
 }
 
-/// Returns the kernel's figures of a socket that may explain a wait: the accept queue and its maximum, or the number of unsent bytes.
-/// In a terminal of 80 columns, the column has 15 characters.
+/// Returns the kernel's figures of a socket that may explain a wait: the length of the accept queue and its maximum, or the number of unsent bytes.
+/// In a terminal of 80 columns, the column of this text has 15 characters.
 fn hint(socket: &Socket) -> String {
     match &socket.tcp {
         Some(tcp) if tcp.state == "LISTEN" && tcp.accept_queue > 0 => {
@@ -314,7 +316,7 @@ fn socket_state(socket: &Socket) -> String {
 
 /// Returns the details of one row, one detail per line.
 pub(crate) fn details(now: &Snapshot, key: Key) -> Vec<String> {
-    let gone = || vec!["It no longer exists.".to_owned()];
+    let gone = || vec!["It is not in the snapshot.".to_owned()];
     match key {
         Key::Task(id) => now.task(id).map_or_else(gone, |task| task_details(now, task)),
         Key::Socket(fd) => now.socket(fd).map_or_else(gone, |socket| socket_details(now, socket)),
@@ -358,7 +360,7 @@ fn task_details(now: &Snapshot, task: &Task) -> Vec<String> {
         if task.longest_poll > 0.0 {
             format!("longest    {} in one poll, or more", time(task.longest_poll))
         } else {
-            "longest    under 20 ms in one poll".to_owned()
+            "longest    unknown, or under 20 ms in one poll".to_owned()
         },
         format!("spawned at {}", task.spawned_at.as_deref().unwrap_or("unknown")),
     ];
@@ -424,7 +426,7 @@ fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
 }
 
 /// Returns the subject that Enter opens from the details of `key`: for a task, the task or socket that it waits for; for a socket, its first
-/// waiting task; for a worker, the task that it runs. Returns `None` if there is none.
+/// waiting task; for a worker, the task that it runs. Returns `None` if there is no such subject.
 pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
     match key {
         Key::Task(id) => match &now.task(id)?.waits_for {

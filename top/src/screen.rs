@@ -12,7 +12,7 @@ use crossterm::{cursor, execute, queue};
 use crate::rows::{Key, Order, Row, Table, details, follow, rows, titles};
 use crate::snapshot::Snapshot;
 
-/// The terminal in raw mode, on its alternate screen. Dropping it restores the terminal.
+/// The terminal in raw mode, on its alternate screen. Dropping the value restores the terminal.
 struct Terminal;
 
 impl Terminal {
@@ -43,7 +43,7 @@ pub(crate) struct View {
     types_filter: bool,
     paused: bool,
     selected: usize,
-    /// The rows whose details are open, the last one on top.
+    /// The subjects whose details are open. The details of the last one are shown.
     open: Vec<Key>,
     rows: Vec<Row>,
 }
@@ -188,7 +188,7 @@ impl View {
         out.flush()
     }
 
-    /// Returns the lines of the screen. The boolean tells whether the line is the selected one.
+    /// Returns the lines of the screen. The boolean tells whether the line is that of the selected row.
     pub(crate) fn lines(&self, width: usize, height: usize) -> Vec<(String, bool)> {
         let mut lines = vec![(fit(&self.summary(), width), false)];
         if let Some(&key) = self.open.last() {

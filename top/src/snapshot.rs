@@ -25,7 +25,7 @@ pub(crate) struct Snapshot {
     pub(crate) histograms: BTreeMap<String, Histogram>,
 }
 
-/// The metrics that are shown.
+/// The metrics that the view shows.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Metrics {
@@ -33,7 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) tasks_injected: u64,
 }
 
-/// A histogram: the number of values up to each of a series of bounds.
+/// A histogram: the total number of values, and the number of values up to each of a series of bounds.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Histogram {
     pub(crate) count: u64,
@@ -179,7 +179,7 @@ pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
 }
 
 impl Snapshot {
-    /// Takes a snapshot of the program that serves them at `path`.
+    /// Takes a snapshot of the program that serves snapshots at `path`.
     pub(crate) fn take(path: &Path) -> io::Result<Snapshot> {
         let json = ask(path, "json")?;
         serde_json::from_str(&json).map_err(|error| {

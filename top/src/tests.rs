@@ -1,4 +1,4 @@
-//! Tests of the view, with this process as the program that it shows.
+//! Tests of the arguments, the answers and the view. Most tests view this process.
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::net::UnixListener;
@@ -66,7 +66,7 @@ fn waits_of_a_live_program_are_shown_and_followed() {
     assert!(lines.iter().any(|line| line.starts_with("accept queue    0 of ")), "{lines:?}");
     let lines = details(&snapshot, Key::Task(acceptor_id));
     assert!(lines.iter().any(|line| line.contains("awaited by") && line.contains("joiner")), "{lines:?}");
-    // The test's own thread spawned the task, and it has not been woken since.
+    // The test's own thread spawned the task, which has not been woken since.
     assert!(lines.iter().any(|line| line == "woken by   a thread that runs no task"), "{lines:?}");
     task::block_on(joiner.cancel());
 }
@@ -99,7 +99,7 @@ fn histograms_are_shown_as_ranges() {
     let served = Served::new("times");
     let begin = Instant::now();
     let snapshot = served.until(|snapshot| {
-        // Each sleep ends a turn of the worker. The worker measures the time of only some turns.
+        // The worker measures only some polls, such as the first poll after every eighth time that the worker sleeps. It sleeps while the task does.
         task::block_on(async { task::spawn(task::sleep(Duration::from_micros(10))).await });
         assert!(begin.elapsed() < Duration::from_secs(60));
         snapshot.histograms.get("poll_seconds").is_some_and(|histogram| histogram.count > 0)

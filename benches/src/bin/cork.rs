@@ -24,8 +24,8 @@ const LINE: usize = 32;
 const LINES: usize = 10;
 const CONNECTIONS: usize = 8;
 const DEPTHS: [usize; 3] = [1, 10, 100];
-/// The time before a measurement. A process that gathers writes for the first time makes a system call that takes up to some tens of
-/// milliseconds, after which writes take no lock.
+/// The minimum time for which a pipeline runs before it is measured. A process that gathers writes for the first time makes a system call that
+/// takes up to some tens of milliseconds, after which writes take no lock.
 const WARM: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -122,7 +122,7 @@ async fn chat(listener: TcpListener, members: usize) -> io::Result<()> {
 
 // ---- the parent ----
 
-/// Returns the last CPU on which this thread may run. The other programs use the same CPU.
+/// Returns the last CPU on which this thread may run. The child inherits the affinity of its parent, so both get the same CPU.
 fn cpu() -> Result<usize, String> {
     sys::allowed_cpus().map_err(|error| error.to_string())?.pop().ok_or_else(|| "no CPU".to_owned())
 }
@@ -199,7 +199,7 @@ fn pipeline(server: &Server, depth: usize, batches: usize, warm: Duration) -> io
     Ok(Figures { rate, cpu: (server.cpu()? - cpu) / requests })
 }
 
-/// Sends lines to all members. The figures are per line and member.
+/// Sends `batches` batches of lines to all members, after 3 batches that are not measured. The figures are per line and member.
 fn fan_out(server: &Server, members: usize, batches: usize) -> io::Result<Figures> {
     let mut speaker = server.connect()?;
     let mut streams = (0..members).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;

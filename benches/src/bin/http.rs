@@ -104,7 +104,7 @@ fn load(port: u16, connections: usize, bytes: usize) -> Result<(), Box<dyn Error
             for mut stream in &streams {
                 stream.read_exact(&mut answer)?;
                 if !answer.starts_with(b"HTTP/1.1 200 OK\r\n") {
-                    return Err("the status of an answer is not success, or the answer is longer than the first".into());
+                    return Err("the status of an answer is not 200, or an answer is not as long as the first".into());
                 }
             }
             rounds += 1;

@@ -3,10 +3,10 @@
 //! Half of the sockets are clients and half were accepted. A task waits to read from each. The program prints the CPU time and the page
 //! faults of the first snapshot, and the CPU time of later ones.
 //!
-//! It also prints how long an echo takes while another thread takes snapshots in a loop, while another thread only computes, and with no
-//! such thread. The three cases alternate every 100 ms, so that the machine's load is the same for each. The client of the echo is a thread
-//! with a socket of the standard library. Each echo is measured twice: by the clock, and without the time for which the threads of the echo
-//! were runnable and had no CPU (schedstat), because the machine's other threads cause these waits.
+//! It also prints how long an echo takes while another thread takes snapshots in a loop, while this thread only computes, and while it sleeps.
+//! The three cases alternate every 100 ms, so that the machine's load is the same for each. The client of the echo is a thread with a socket of
+//! the standard library. Each echo is measured twice: by the clock, and without the time for which the threads of the echo were runnable and
+//! had no CPU (schedstat), because the machine's other threads cause these waits.
 //!
 //! `--tasks N` adds N tasks that are always pending. The program then also prints the time and memory that snapshots of these tasks take,
 //! with their JSON: with the limit of the server's answers, and without a limit.
@@ -24,7 +24,7 @@ use netpoll_bench::arguments::Arguments;
 use netpoll_bench::histogram::Histogram;
 use netpoll_bench::{procfs, sys};
 
-/// Opens `count` sockets, each with a task that waits to read.
+/// Opens `count` sockets, each with a task that waits to read, and a listener. An odd `count` is rounded down.
 async fn open(count: usize) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -116,7 +116,7 @@ fn print(title: &str, times: &Times) {
         format!("p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, largest {:.3}", histogram.largest() as f64 / 1e6)
     };
     println!("{title}: {} requests; {}", times.clock.len(), figures(&times.clock));
-    println!("    without the waits for a processor: {}; {} over 1 ms", figures(&times.own), times.late);
+    println!("    without the waits for a CPU: {}; {} over 1 ms", figures(&times.own), times.late);
 }
 
 /// The loads under which echoes are measured.
@@ -168,7 +168,7 @@ fn many(tasks: usize) {
         let taken = begin.elapsed();
         let json = snapshot.to_json();
         println!(
-            "{} tasks of {} as the server takes them: {} ms, with JSON of {} MiB {} ms and {} MiB",
+            "{} tasks of {} as the server takes them: snapshot in {} ms; with JSON of {} MiB, {} ms and {} MiB of memory",
             snapshot.tasks.len(),
             snapshot.tasks.len() + snapshot.more_tasks,
             taken.as_millis(),
@@ -214,7 +214,7 @@ fn run(sockets: usize, tasks: usize, seconds: u64) -> io::Result<()> {
     );
     let mut later: Vec<f64> = (0..21).map(|_| timed(rt::Inspect::new()).0).collect();
     later.sort_by(f64::total_cmp);
-    println!("CPU of later ones: median {:.1} ms, least {:.1}, most {:.1}", later[10], later[0], later[20]);
+    println!("CPU of later snapshots: median {:.1} ms, least {:.1}, most {:.1}", later[10], later[0], later[20]);
     drop(snapshot);
     echoes(address, Duration::from_secs(seconds))?;
     if tasks > 0 {

@@ -3,9 +3,9 @@
 //!
 //! The process serves `connections` connections that always have data. For each, a task writes to one end of a pair of sockets and reads from
 //! the other end, so that the task uses up each of its turns. There are also `hogs` tasks with turns of `turn-us` microseconds. A thread makes
-//! health checks over TCP, with a pause of a millisecond before each; every second check uses a new connection. A round consists of a time
-//! without checks, of checks served by tasks of the lane `Normal`, and of checks served by tasks of the lane `Control`. The output is the
-//! delay of a check, and the throughput of the saturating connections during the checks.
+//! health checks over TCP, with a pause of a millisecond before each; every second check uses a new connection. A round consists of a period
+//! without checks, one with checks served by tasks of the lane `Normal`, and one with checks served by tasks of the lane `Control`. The output
+//! is the delay of a check, and the throughput of the saturating connections in each kind of period.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as Blocking};
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The checks of one kind, and the throughput during them.
+/// The checks of one kind of period, and the throughput of the saturating connections in these periods.
 #[derive(Default)]
 struct Kind {
     delays: Histogram,

@@ -2,7 +2,8 @@
 //!
 //! A child process forwards a stream from this process back to this process, or sends a file to this process. It uses either `io::copy`, which
 //! stays in the kernel, or a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets. The receiver compares every
-//! byte. The ways alternate within a round. The output is the median CPU time of the child (user and system), and the ratio of the medians.
+//! byte. The ways alternate within a round. The output is the median CPU time of the child (user and system), the ratio of the medians, and the
+//! number of calls that moved bytes inside the kernel.
 
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

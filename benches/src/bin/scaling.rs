@@ -54,6 +54,7 @@ struct Line<T>(T);
 
 /// The number of entries in the timer set: a million deadlines.
 const ENTRIES: u64 = 1_000_000;
+/// The number of timer sets: one per core of a large machine.
 const SETS: usize = 192;
 
 /// A heap whose entries are a time and a target.
@@ -178,7 +179,7 @@ impl Shared {
         black_box(self.idle.0.lock().expect("no thread panics").pop());
     }
 
-    /// Increments and decrements the number of connections.
+    /// Increments and decrements the number of descriptors.
     fn count(&self) {
         self.descriptors.0.fetch_add(1, Ordering::Relaxed);
         self.descriptors.0.fetch_sub(1, Ordering::Relaxed);
@@ -216,7 +217,7 @@ fn touches() -> std::io::Result<String> {
     let register = |epoll: &Epoll, thread: usize| {
         use std::os::fd::AsRawFd;
         let fd = pipes[thread].0.as_raw_fd();
-        // Neither call can fail: the descriptor belongs to this thread, and is registered once.
+        // Neither call is expected to fail: the descriptor belongs to this thread, and is registered once.
         let _ = epoll.add(fd, libc::EPOLLIN | libc::EPOLLET, 1);
         let _ = epoll.delete(fd);
     };
@@ -278,7 +279,7 @@ fn by_threads(cpus: &[usize], count: u64, touch: &(impl Fn(u64, usize) + Sync)) 
     Ok(nanos as f64 / count as f64 / cpus.len() as f64)
 }
 
-/// Returns the kernel's time per event of epoll_wait(2), for level-triggered pipes that contain a byte.
+/// Returns the CPU time of epoll_wait(2) per event, for level-triggered pipes that contain a byte.
 fn event_cost() -> std::io::Result<f64> {
     use std::io::Write;
     use std::os::fd::AsRawFd;
@@ -311,7 +312,7 @@ fn event_cost() -> std::io::Result<f64> {
 struct Costs {
     /// A request: a read, the user's code and a write.
     request: u64,
-    /// An event while the poller is held: the kernel's part, the access to the readiness word, the wake-up.
+    /// An event, for which the poller is held: the kernel's part, the access to the readiness word and the wake-up.
     event: u64,
     /// A poll without events.
     poll: u64,

@@ -2,7 +2,7 @@
 //! [--serve-in-block-on] [--idle-thread] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
 //!
 //! Prints `ready PORT`. For each byte on standard input except a newline, it prints a line with its CPU time, context
-//! switches and memory. It exits when standard input ends.
+//! switches and memory. (The Go server ignores these bytes.) It exits when standard input ends.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::servers::{self, Hog, Mode, Options, Work, go};

@@ -96,7 +96,7 @@ impl Reader {
         Ok(Reader(child, BufReader::new(output)))
     }
 
-    /// Makes the process read `paths`. Returns when the process has started to read them.
+    /// Makes the process read `paths`. Returns when the process is about to read them.
     fn set(&mut self, paths: &[String]) -> io::Result<()> {
         let input = self.0.stdin.as_mut().ok_or_else(|| io::Error::other("no input"))?;
         writeln!(input, "{}", paths.join(" "))?;
@@ -112,7 +112,7 @@ impl Drop for Reader {
     }
 }
 
-/// Times registrations and closes for `time`, one every 200 µs.
+/// Times registrations and closes for `time`, with a pause of 200 µs after each.
 fn register(time: Duration, schedstat: &File, times: &mut Histogram) -> io::Result<()> {
     let waited = || -> io::Result<u64> {
         let mut buf = [0; 96];
@@ -167,7 +167,7 @@ fn measure(shards: usize, sockets: usize, seconds: u64) -> io::Result<()> {
         for ((beside, _), times) in beside.iter().zip(&times) {
             let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|quantile| times.quantile(quantile) as f64 / 1e3);
             let (count, largest) = (times.len(), times.largest() as f64 / 1e3);
-            print!("  beside {beside}: {count} registrations; p50 {p50:.1} us, p90 {p90:.1}, p99 {p99:.1}, ");
+            print!("  beside {beside}: {count} registrations; p50 {p50:.1} µs, p90 {p90:.1}, p99 {p99:.1}, ");
             println!("largest {largest:.1}");
         }
         Ok(())

@@ -147,7 +147,7 @@ pub struct ServerPlan {
     pub in_block_on: bool,
     /// Whether the server has one more thread, which does nothing.
     pub idle_thread: bool,
-    /// The number of hogs: tasks that compete with the echo for the runtime's threads.
+    /// The number of hogs: tasks (in the bare loop, threads) that compete with the echo for the CPUs.
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
@@ -284,7 +284,7 @@ impl Load {
     /// Starts a generator for the server at `port`.
     ///
     /// # Errors
-    /// Returns an error if the server does not answer.
+    /// Returns an error if the generator is not built or cannot be started, or if the server does not answer.
     pub fn start(plan: &LoadPlan, port: u16) -> Result<Load, String> {
         let mut command = Command::new(program("load")?);
         command.arg("--stay");

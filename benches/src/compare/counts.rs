@@ -1,4 +1,5 @@
-//! Measures counted figures: system calls and user instructions. These figures are reproducible.
+//! Measures counted figures: system calls and user instructions. Calls, and the instructions in the functions that serve a request, are
+//! reproducible. The number of all instructions depends on the speed of the machine; see [`profile::of_requests`].
 
 use super::cases::{CASES, Case};
 use super::child::{Load, Process, Server};
@@ -128,7 +129,8 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
     Ok([all, served])
 }
 
-/// Returns the distribution of instructions over files and functions for an echo on 64 connections, as Markdown.
+/// Returns the distribution of instructions over files and functions for an echo on 64 connections, and the sum of the functions that serve a
+/// request, as Markdown.
 ///
 /// # Errors
 /// Returns an error if the server does not run under valgrind, or if the generator fails.

@@ -24,7 +24,7 @@ pub struct Settings {
     pub runtimes: Vec<String>,
     /// Whether to run fewer and shorter rounds.
     pub quick: bool,
-    /// The number of rounds, or `None` for the default. Cases of [`Kind::Free`] have half as many.
+    /// The number of rounds, or `None` for the default. Cases of [`Kind::Free`] have half as many, rounded up.
     pub rounds: Option<usize>,
     /// The CPU to which the lock-step cases are pinned.
     pub cpu: usize,

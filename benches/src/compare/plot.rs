@@ -1,8 +1,8 @@
-//! The plot of the report: an SVG image with two panels.
+//! The plot of the report: an SVG image with up to two panels.
 //!
-//! The upper panel shows the server's CPU time in every lock-step case, as a bar that begins at the line of the bare loop. The lower panel
-//! shows the latencies of the free-running cases on a logarithmic axis: a line from the median to the 99.9th percentile, with a dot at the
-//! 99th.
+//! The upper panel shows the server's CPU time in every case of [`Kind::Cpu`], as a bar that begins at the line of the bare loop. The lower
+//! panel shows the latencies of the cases of [`Kind::Free`] on a logarithmic axis: a line from the median to the 99.9th percentile, with a dot
+//! at the 99th. A panel without cases is left out.
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings};

@@ -1,4 +1,4 @@
-//! The instructions of an echo: callgrind's self cost by source file, grouped by layer, and by function.
+//! The instructions of an echo: callgrind's self cost by source file and by function. All files of another package count as one.
 //!
 //! The optimiser merges the layers of a request into a few functions, so a table by function shows little about layers. The line tables
 //! contain the file from which every instruction was inlined. The figures are the difference of two runs of different length divided by the
@@ -67,7 +67,8 @@ fn resolve(names: &mut HashMap<String, String>, value: &str) -> String {
     }
 }
 
-/// Returns the name of a file in the tables: the path for the crate's own files, the package for other files.
+/// Returns the name of a file in the tables: the path for the crate's own files, the package for files of dependencies, and a description for
+/// the standard library, the server's code and libc.
 fn place(file: &str, function: &str) -> String {
     if let Some((_, rest)) = file.split_once("/registry/src/") {
         let package = rest.split('/').nth(1).unwrap_or(rest);
@@ -91,9 +92,9 @@ fn place(file: &str, function: &str) -> String {
     file.to_owned()
 }
 
-/// Returns the instructions per request in the functions that serve a request: those that are called once per request, and the loops over the
-/// requests of a turn. Other functions belong to polls and to the runtime's other threads; their share depends on the speed of the machine.
-/// The arguments are a short and a long run, each with its number of requests.
+/// Returns the instructions per request in the functions that serve a request: those that are called at least once per request, and the loops
+/// over requests, which are recognised by their cost. Other functions belong to polls and to the runtime's other threads; their share depends on
+/// the speed of the machine. The arguments are a short and a long run, each with its number of requests.
 #[must_use]
 pub fn of_requests((less, few): (&Run, u64), (more, many): (&Run, u64)) -> f64 {
     /// The least number of calls per request of a function that is called once per request.
@@ -140,10 +141,10 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     text
 }
 
-/// Returns the name of a function for a table cell, without generic arguments, which are long.
+/// Returns the name of a function or file for a table cell: without generic arguments, which are long, and cut after 110 characters.
 fn shortened(name: &str) -> String {
     let (mut depth, mut text) = (0_usize, String::new());
-    // The part of `<Type as Trait>::method` to keep is at the beginning.
+    // Of `<Type as Trait>::method`, the text directly inside the first angle brackets is kept.
     let mut kept = usize::from(name.starts_with('<'));
     for letter in name.replace("->", "→").chars() {
         match letter {

@@ -24,7 +24,7 @@ pub const PARTS: &[Part] = &[
 ];
 
 impl Part {
-    /// Returns the title and the text, or the reason why the part cannot be measured on this machine.
+    /// Returns the title, followed by the text or by the reason why the part cannot be measured on this machine.
     #[must_use]
     pub fn markdown(&self, settings: &Settings) -> String {
         let text = (self.run)(settings).unwrap_or_else(|error| format!("Not measured: {error}\n"));

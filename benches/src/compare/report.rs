@@ -135,7 +135,8 @@ fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
 }
 
 /// Returns a table that shows how the cost of a request grows with the number of connections, compared with the bare loop: the ratio to the
-/// bare loop, divided by that ratio in the case with the fewest connections. Returns an empty string if there are fewer than two such cases.
+/// bare loop, divided by that ratio in the case with the fewest connections. The cases are those of a plain echo on at least 64 connections.
+/// Returns an empty string if there are fewer than two of them.
 fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let cases: Vec<_> = cases
         .iter()

@@ -1,5 +1,5 @@
-//! Tests of protocols in simulations: a hyper server and client, an axum application, TLS by futures-rustls, QUIC by quinn. The networks
-//! lose packets. With `NETPOLL_SIM=twice`, each seed runs twice, and both runs must be identical.
+//! Tests of protocols in simulations: a hyper server and client, an axum application, TLS by futures-rustls, QUIC by quinn. Most of the
+//! networks lose packets. With `NETPOLL_SIM=twice`, each seed runs twice, and both runs must be identical.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,4 +1,4 @@
-//! Is slow because of chatty neighbours: each of their polls is short enough not to be reported, but
+//! Is slow because of chatty neighbours: each of their polls is too short to be reported as blocking, but
 //! there are many, and a quiet task waits for all of them.
 
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // Spare workers are disabled. They would be added on a busy machine, where a poll may take long.
+    // Spare workers are disabled. They would be added on a busy machine, where a poll may take longer.
     rt::Builder::new().workers(1).spare_workers(0).start()?;
     for number in 0..20 {
         drop(named(&format!("chatty {number}"), async {

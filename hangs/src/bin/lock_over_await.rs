@@ -11,7 +11,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // The kernel accepts the connection, and the program never answers.
+    // The kernel completes the connection, and the program never accepts it.
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = silent.local_addr()?;
     task::block_on(async {

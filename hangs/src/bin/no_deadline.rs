@@ -6,7 +6,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // The kernel accepts the connection, and the program never answers.
+    // The kernel completes the connection, and the program never accepts it.
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = silent.local_addr()?;
     let client = named("client", async move {

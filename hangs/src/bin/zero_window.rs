@@ -1,5 +1,5 @@
-//! Hangs because the peer does not read: its receive window is closed, and the remaining data stays in
-//! the send buffer.
+//! Hangs because the peer does not read: its receive window is closed, the send buffer is full, and the
+//! write waits for room.
 
 use std::net::Shutdown;
 

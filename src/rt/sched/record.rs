@@ -38,7 +38,8 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// In a free record of the slab, the link of the free list. In a record in use, a packed [`Waits`], [`RUNNING`] or [`ENDED`].
+    /// In a free record of the slab, the link of the free list. In a record in use, a packed [`Waits`], [`RUNNING`] or
+    /// [`ENDED`].
     waits: AtomicU32,
     polls: AtomicU32,
     /// The rough time at which the last poll began or, before the first poll, the task was spawned.

@@ -15,9 +15,9 @@
 //! # Without any thread
 //! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the runtime
 //! tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls; in a nested
-//! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a handle, a sleep or a deadline, *stands in*: it does a
-//! slice of the work, and its future is polled again ([`Runtime::stand_in`]). An operation on a socket that
-//! would have to wait there fails with an error. Blocking calls are queued as tasks.
+//! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a handle, a sleep or a
+//! deadline, *stands in*: it does a slice of the work, and its future is polled again ([`Runtime::stand_in`]). An
+//! operation on a socket that would have to wait there fails with an error. Blocking calls are queued as tasks.
 
 use std::io;
 use std::task::Context;

@@ -103,8 +103,7 @@ fn keep(waker: &Waker) -> Option<&'static Record> {
 }
 
 /// Drops the local values of the task `number`, whose future was just dropped, records its end, and clears the current
-/// task.
-/// The task is the current one whenever its future is dropped. The values must not live as long as the task's
+/// task. The task is the current one whenever its future is dropped. The values must not live as long as the task's
 /// handle and wakers, because they would then be dropped where a panic aborts the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {

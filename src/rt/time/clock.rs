@@ -1,4 +1,5 @@
-//! Monotonic time as a `u64`, in nanoseconds since about one second before its first use.
+//! Monotonic time as a `u64`, in nanoseconds since about one second before its first use or, in a simulation, before the
+//! simulation's start.
 //!
 //! The runtime stores times in atomics, for which an [`Instant`] is too large. Two values are not
 //! times: [`NONE`] and [`EXPIRED`]. Times beyond the range of a `u64` (584 years) saturate to
@@ -44,7 +45,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Returns the time of the kernel's coarse clock, which is cheaper than the exact clock. The result is at
-/// most [`COARSE_BEHIND_NANOS`] behind [`now`].
+/// most [`COARSE_BEHIND_NANOS`] behind [`now`], and ahead of it only if the thread was interrupted in the first call.
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
     static LAG: OnceLock<u64> = OnceLock::new();
@@ -60,13 +61,14 @@ pub(crate) fn coarse() -> u64 {
         let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
-    // The time of the coarse clock at time 0 of this clock. It is up to one tick too early.
+    // The time of the coarse clock at time 0 of this clock. It is too early by up to one tick, and by the time for which
+    // the thread was interrupted between the two readings.
     let zero = *LAG.get_or_init(|| {
         let (coarse, exact) = (read(), now());
         coarse.wrapping_sub(exact)
     });
     // The coarse clock was up to one tick behind when `zero` was determined, so the difference may be ahead by
-    // this tick. One tick is subtracted, so that the result is never in the future.
+    // this tick. One tick is subtracted, so that the result is not in the future unless the thread was interrupted.
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 

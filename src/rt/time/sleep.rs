@@ -1,7 +1,7 @@
 //! [`Sleep`]: a future that completes at a given time.
 //!
-//! The first poll arms the sleep in the timer set of the polling thread. The sleep keeps the number and the
-//! generation of its slot in that set, so it can be moved to another thread and dropped anywhere.
+//! The first poll that has to wait arms the sleep in the timer set of the polling thread. The sleep keeps the number and
+//! the generation of its slot in that set, so it can be moved to another thread and dropped anywhere.
 
 use std::fmt;
 use std::future::Future;
@@ -18,9 +18,9 @@ use crate::rt::time::{clock, horizon};
 
 /// A future that completes at a given time; [`sleep`](crate::task::sleep) is built on it.
 ///
-/// A sleep never completes early. It may complete late, by the kernel's timer slack (50 µs by default) and by
-/// the time for which the workers are busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and
-/// allocates only if the set of timers has to grow.
+/// A sleep never completes early. It may complete late, by the kernel's timer slack (50 µs by default) or, without
+/// epoll_pwait2(2), by up to a millisecond, and by the time for which the workers are busy. It works under any executor,
+/// is `Send`, `Sync` and `Unpin`, and allocates only if the set of timers has to grow or the runtime has to start.
 ///
 /// If the time has already passed at the first poll, the sleep completes without waiting. After a number of
 /// consecutive operations that need not wait, the task yields, so that a loop over them does not occupy its
@@ -30,7 +30,7 @@ use crate::rt::time::{clock, horizon};
 /// Dropping a sleep cancels it.
 ///
 /// # Panics
-/// Panics if the sleep has to wait in a child of fork(2) that did not call exec(2).
+/// Panics if the sleep has to begin to wait in a child of fork(2) that did not call exec(2).
 ///
 /// Source: `time.Timer` of Go (time/sleep.go).
 ///
@@ -58,8 +58,8 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    /// Creates a sleep that completes when `duration` has elapsed since this call. With
-    /// [`Duration::MAX`], it never completes.
+    /// Creates a sleep that completes when `duration` has elapsed since this call. With a duration of more than 584
+    /// years, such as [`Duration::MAX`], it never completes.
     pub fn new(duration: Duration) -> Sleep {
         let when = if duration.is_zero() { clock::EXPIRED } else { clock::add(clock::now(), duration) };
         Sleep { when, armed: None, waited: false }
@@ -75,7 +75,8 @@ impl Sleep {
         Sleep { when: clock::NEVER, armed: None, waited: false }
     }
 
-    /// Returns the time at which the sleep completes, or `None` if it never completes.
+    /// Returns the time at which the sleep completes, or `None` if it never completes. If the sleep was created with a
+    /// zero duration or a time in the past, returns a time in the past.
     pub fn deadline(&self) -> Option<Instant> {
         clock::to_instant(self.when)
     }

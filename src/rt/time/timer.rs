@@ -11,14 +11,15 @@
 //! * a sleep, whose waker is in a slot of this set, identified by slot number and generation.
 //!
 //! # States of a sleep slot
-//! *free* (in the free list) → `arm_sleep` → *armed* → `run` → *fired* → `release` → *free*; or *armed*
-//! → `release` → *free*, with a dead entry. Every release changes the generation.
+//! *free* (in the free list) → `arm_sleep` → *armed* → `run`, or `clear_sleeps` at a shutdown → *fired* → `release` →
+//! *free*; or *armed* → `release` → *free*, with a dead entry. Every release changes the generation.
 //!
 //! # Invariants
 //! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the earliest `next`
-//!   of all sets is never late. The thread may be early, because the first entry may be dead.
-//! * T2 — dead entries are removed when the heap has twice the smallest length that it has had since the last removal,
-//!   so the memory of the heap is proportional to the maximum number of live entries.
+//!   of the sets of its shards is never late. The thread may be early, because the first entry may be dead.
+//! * T2 — dead entries are removed when the heap has twice the smallest length that the last removal or a later `run`
+//!   has left, and at least [`SWEEP_MIN`] entries. So the memory of the heap is proportional to the maximum number of
+//!   live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
@@ -169,7 +170,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Keeps the entries for which `counts` returns true, and removes the entries of released sleeps.
+    /// Removes the entries of released sleeps, and those for which `counts` returns false.
     fn retain(&mut self, counts: impl Fn(Target, u64) -> bool) {
         let Inner { heap, slots, .. } = self;
         heap.retain(|entry| {

@@ -1,5 +1,5 @@
-//! Features that only async-io 1 has: types that implement only `AsRawFd`, safe mutable access, and futures-io's traits for every type that
-//! implements std's. The tests in stand-ins/async-io/tests cover the shared code.
+//! Tests of features that only async-io 1 has: handles that implement only `AsRawFd`, safe mutable access, and futures-io's traits for every
+//! type that implements std's `Read` or `Write`. The tests in stand-ins/async-io/tests cover the shared code.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

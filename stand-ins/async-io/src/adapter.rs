@@ -2,8 +2,8 @@
 //! and the mutable access differ; they are in handle.rs of each version.
 //!
 //! # Ownership
-//! `io` keeps the descriptor open. `fd` borrows it and is declared before `io`. So `fd` is dropped first, and the descriptor is removed from
-//! the poller while it is still open.
+//! `io` keeps the descriptor open, unless the user closes or replaces it through a mutable reference. `fd` borrows the descriptor and is
+//! declared before `io`. So `fd` is dropped first, and the descriptor is removed from the poller while it is still open.
 
 use std::fmt;
 use std::io;
@@ -18,7 +18,7 @@ use crate::ready::{Readable, ReadableOwned, Writable, WritableOwned};
 /// An I/O handle in non-blocking mode, registered with netpoll's poller.
 ///
 /// # Errors
-/// Operations return the errors of the calls on `T`.
+/// Operations return the errors of the calls on `T`, and the errors of `AsyncFd`, for example if the runtime is shut down while they wait.
 pub struct Async<T> {
     pub(crate) fd: AsyncFd<BorrowedFd<'static>>,
     pub(crate) io: T,

@@ -27,7 +27,7 @@ impl<T: AsFd> Async<T> {
     pub fn new_nonblocking(io: T) -> io::Result<Async<T>> {
         let number = io.as_fd().as_raw_fd();
         // SAFETY: `io` keeps the descriptor open, stays in the same `Async`, and is dropped or returned to the caller only after `fd` is
-        // dropped. Mutable access is unsafe, and its caller must keep the descriptor open.
+        // dropped. Mutable access is unsafe or requires `IoSafe`, so it keeps the descriptor open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         Ok(Async { fd: AsyncFd::new(borrowed)?, io })
     }

@@ -11,8 +11,8 @@ pub unsafe trait IoSafe {}
 
 macro_rules! io_safe {
     ($([$($generics:tt)*] $type:ty;)*) => {$(
-        // SAFETY: reading and writing call read(2) and write(2) on the descriptor that the value was created with; wrappers forward the
-        // calls.
+        // SAFETY: std's types read from and write to the descriptor that they were created with, and wrappers forward the calls. A `&T`
+        // cannot be used to close or replace the descriptor that `AsFd` has returned for the `T`.
         #[allow(unsafe_code)]
         unsafe impl<$($generics)*> IoSafe for $type {}
     )*};

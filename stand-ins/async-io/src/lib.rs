@@ -7,8 +7,8 @@
 //! async-io = { version = "2", git = "…" }    # netpoll's repository
 //! ```
 //!
-//! [`Async`] wraps [`netpoll::io::AsyncFd`], [`Timer`] wraps [`netpoll::time::Sleep`], and [`block_on`] calls netpoll's. async-io's
-//! reactor thread is not started. README.md of this package lists the differences in behaviour.
+//! [`Async`] wraps [`netpoll::io::AsyncFd`], [`Timer`] wraps [`netpoll::time::Sleep`], and [`block_on`] calls
+//! [`netpoll::task::block_on`]. async-io's reactor thread is not started. README.md of this package lists the differences in behaviour.
 #![deny(unsafe_code)]
 
 mod adapter;

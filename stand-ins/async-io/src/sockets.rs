@@ -15,7 +15,8 @@ use crate::Async;
 /// The error of connect(2) on a non-blocking socket while the handshake is in progress.
 const EINPROGRESS: i32 = 115;
 
-/// Connects a stream socket: calls connect(2), waits until the socket is writable, and fails with the socket's pending error, if any.
+/// Connects a stream socket: calls connect(2). If this does not complete immediately, waits until the socket is writable, and fails with the
+/// socket's pending error, if there is one.
 async fn connect<T>(domain: Domain, protocol: Option<Protocol>, addr: &SockAddr) -> io::Result<Async<T>>
 where
     T: AsFd + AsRawFd + From<Socket>,

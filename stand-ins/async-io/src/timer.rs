@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use netpoll::time::Sleep;
 
-/// A timer that fires once or periodically. As a future it completes when it fires; as a stream it yields an item each time it fires. Both
-/// return the instant for which the timer was set.
+/// A timer that fires once or periodically. As a future it completes when it fires; as a stream it yields an item each time it fires. The
+/// output of the future and the items of the stream are the instants for which the timer was set.
 ///
-/// If a timer is reset after it was polled, it wakes the task at the new time without another poll.
+/// If a timer is reset after a poll has returned `Pending`, it wakes the task at the new time without another poll.
 #[derive(Debug)]
 pub struct Timer {
     sleep: Sleep,

@@ -1,4 +1,4 @@
-//! Handles and timers of the stand-in: behaviour that async-io documents but its own tests do not check.
+//! Tests of the stand-in's handles and timers, in addition to async-io's own tests.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -93,7 +93,7 @@ fn read_with_mut_works_for_handles_that_read_by_mutable_reference() -> io::Resul
         right.write_all(b"x")
     });
     block_on(async {
-        // SAFETY: the closure does not close the descriptor.
+        // SAFETY: the closure neither closes nor replaces the descriptor.
         let read = unsafe {
             counted.read_with_mut(|io| {
                 io.1 += 1;

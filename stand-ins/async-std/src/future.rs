@@ -1,4 +1,4 @@
-//! Futures: netpoll's types under async-std's names.
+//! Futures: netpoll's types and functions under async-std's names, and async-std's trait `IntoFuture` (feature `unstable`).
 
 pub use netpoll::future::{Future, TimeoutError, pending, poll_fn, ready, timeout};
 

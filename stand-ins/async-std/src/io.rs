@@ -1,4 +1,4 @@
-//! Input and output: netpoll's types under async-std's names.
+//! Input and output: std's and netpoll's types and functions under async-std's names, and async-std's extension traits.
 
 pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 
@@ -21,7 +21,8 @@ pub mod prelude {
 /// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of the reader or the writer. Bytes that were read but not yet written are then lost.
+/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` if the writer is a
+/// socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after `Interrupted`.
 ///
 /// # Cancel safety
 /// Dropping the future also loses bytes that were read but not yet written.
@@ -37,7 +38,8 @@ where
 /// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of the reader or the writer. Bytes that were read but not yet written are then lost.
+/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` if the writer is a
+/// socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after `Interrupted`.
 ///
 /// # Cancel safety
 /// Dropping the future also loses bytes that were read but not yet written.

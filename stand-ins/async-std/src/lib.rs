@@ -7,10 +7,10 @@
 //! async-std = { git = "…" }    # netpoll's repository
 //! ```
 //!
-//! The package has exactly async-std's public items. Sockets, tasks, timers and standard streams are netpoll's types. Files and paths are
-//! types of this package that call `task::spawn_blocking`. `channel`, `sync` and `process` re-export the crates that async-std uses, and
-//! `sync` adds a condition variable. Items that need async-std's feature `unstable` need it here too, because an additional method can make
-//! a call ambiguous.
+//! The package has the public items that async-std has with its default features. Sockets, tasks, timers and standard streams are netpoll's
+//! types. Files and paths are types of this package that call `task::spawn_blocking`. `channel`, `sync` and `process` re-export the crates
+//! that async-std uses, and `sync` adds a condition variable. Items that need async-std's feature `unstable` need it here too, because an
+//! additional method can make a call ambiguous.
 //!
 //! README.md of this package lists the differences in behaviour.
 #![deny(unsafe_code)]

@@ -1,13 +1,13 @@
-//! Items for specific operating systems.
+//! Items for specific operating systems: those for Unix.
 
 pub mod unix {
-    //! Unix: links, descriptors and sockets.
+    //! Unix: child processes, files, descriptors and sockets.
 
     #[cfg(feature = "unstable")]
     pub use async_process::unix as process;
 
     pub mod fs {
-        //! Symbolic links, and extension traits for Unix-specific file options and metadata.
+        //! Symbolic links, and extension traits for Unix-specific options and properties of files and directories.
 
         use crate::io;
         use crate::path::Path;

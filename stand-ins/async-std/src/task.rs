@@ -1,4 +1,4 @@
-//! Tasks: netpoll's types under async-std's names.
+//! Tasks: netpoll's types and functions under async-std's names.
 
 #[cfg(feature = "unstable")]
 pub use netpoll::task::spawn_local;

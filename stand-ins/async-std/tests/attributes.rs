@@ -1,4 +1,4 @@
-//! The attributes work in a crate that depends only on async-std.
+//! The attributes work under async-std's name.
 #![cfg(feature = "attributes")]
 
 #[async_std::test]

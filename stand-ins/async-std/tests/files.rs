@@ -10,7 +10,7 @@ use async_std::path::{Path, PathBuf};
 use async_std::prelude::*;
 use async_std::task;
 
-/// A temporary folder for one test. It is removed when dropped.
+/// A temporary folder for one test. Dropping the value removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,5 @@
-//! The parts that netpoll does not provide: async-std's traits of the feature `unstable`, and the condition variable.
+//! Tests of the parts of async-std's feature `unstable` that this package implements: collecting, sums and products, double-ended and
+//! flattened streams, `copy` by value, and the condition variable.
 #![cfg(feature = "unstable")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -13,7 +14,7 @@ use async_std::sync::{Condvar, Mutex};
 use async_std::{future, io, task};
 
 #[test]
-fn streams_collect_into_every_type_that_async_std_supports() {
+fn streams_collect_into_collections_texts_and_paths() {
     task::block_on(async {
         let numbers = || stream::from_iter([3, 1, 2]);
         assert_eq!(numbers().collect::<Vec<_>>().await, [3, 1, 2]);

@@ -12,7 +12,7 @@ use {
 /// Extension methods for futures. See netpoll's [`FutureExt`](netpoll::future::FutureExt) for details. As in async-std, the trait has no
 /// methods without the feature `unstable`.
 pub trait FutureExt: Future {
-    /// Returns a future that waits for `duration` and then runs this one.
+    /// Delays the first poll of this future until `duration` has passed since this call.
     #[cfg(feature = "unstable")]
     fn delay(self, duration: Duration) -> DelayFuture<Self>
     where

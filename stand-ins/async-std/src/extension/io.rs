@@ -12,7 +12,7 @@ use crate::io::{BufRead, Bytes, Chain, IoSlice, IoSliceMut, Lines, Read, Seek, S
 
 /// Extension methods for readers. See netpoll's [`ReadExt`](netpoll::io::ReadExt) for details.
 pub trait ReadExt: Read {
-    /// Reads up to `buf.len()` bytes and returns the number of bytes read; 0 means end of stream.
+    /// Reads up to `buf.len()` bytes and returns the number of bytes read; 0 means end of stream, or that `buf` is empty.
     fn read<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadFuture<'a, Self>
     where
         Self: Unpin,
@@ -20,7 +20,8 @@ pub trait ReadExt: Read {
         OurReadExt::read(self, buf)
     }
 
-    /// Reads into several buffers, filling each before the next, and returns the number of bytes read; 0 means end of stream.
+    /// Reads into several buffers, filling each before the next, and returns the number of bytes read; 0 means end of stream, or that all
+    /// buffers are empty.
     fn read_vectored<'a>(&'a mut self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectoredFuture<'a, Self>
     where
         Self: Unpin,

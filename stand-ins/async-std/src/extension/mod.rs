@@ -1,7 +1,7 @@
 //! Extension traits with exactly the methods of async-std's. They call netpoll's extension traits.
 //!
-//! netpoll's own traits have more methods. If a dependent also imported a trait of another crate that has such a method, such as futures'
-//! `AsyncWriteExt`, calls of the method would be ambiguous and would not compile.
+//! netpoll's own traits have more methods. Some traits of other crates, such as futures' `AsyncWriteExt`, have methods with the same names.
+//! In a dependent that also imports such a trait, calls of these methods would be ambiguous and would not compile.
 
 mod future;
 mod io;

@@ -60,6 +60,9 @@ pub trait StreamExt: Stream {
     }
 
     /// Returns a stream of every `step`th item, beginning with the first.
+    ///
+    /// # Panics
+    /// Panics if `step` is 0.
     fn step_by(self, step: usize) -> StepBy<Self>
     where
         Self: Sized,
@@ -94,7 +97,7 @@ pub trait StreamExt: Stream {
         Ours::copied(self)
     }
 
-    /// Returns a stream that repeats the items forever.
+    /// Returns a stream that repeats this stream forever, each time from a clone of its initial state. An empty stream stays empty.
     fn cycle(self) -> Cycle<Self>
     where
         Self: Clone + Sized,
@@ -110,7 +113,7 @@ pub trait StreamExt: Stream {
         Ours::enumerate(self)
     }
 
-    /// Returns a stream that waits for `duration` before it yields the first item.
+    /// Delays the first poll of this stream until `duration` has passed since this call.
     #[cfg(feature = "unstable")]
     fn delay(self, duration: Duration) -> Delay<Self>
     where
@@ -381,7 +384,7 @@ pub trait StreamExt: Stream {
         Ours::try_for_each(self, f)
     }
 
-    /// Returns a stream of pairs of an item of this stream and an item of `other`. It ends with the shorter of the two.
+    /// Returns a stream of pairs of an item of this stream and an item of `other`, until either ends.
     fn zip<U>(self, other: U) -> Zip<Self, U>
     where
         Self: Sized,
@@ -412,7 +415,7 @@ pub trait StreamExt: Stream {
         FromStream::from_stream(self)
     }
 
-    /// Returns a stream of the items of both streams in their order of arrival.
+    /// Returns a stream of the items of both streams, as they arrive.
     #[cfg(feature = "unstable")]
     fn merge<U>(self, other: U) -> Merge<Self, U>
     where

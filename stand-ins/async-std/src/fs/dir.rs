@@ -27,7 +27,7 @@ impl DirBuilder {
         DirBuilder::default()
     }
 
-    /// Sets whether to create missing parent directories too.
+    /// Sets whether to create missing parent directories too, and to accept a directory that already exists.
     pub fn recursive(&mut self, recursive: bool) -> &mut DirBuilder {
         self.recursive = recursive;
         self
@@ -72,7 +72,7 @@ type Step = (fs::ReadDir, Option<io::Result<fs::DirEntry>>);
 /// The stream that [`read_dir`] returns.
 #[derive(Debug)]
 pub struct ReadDir {
-    /// The iterator; `None` while `step` uses it on another thread.
+    /// The iterator, or `None` while `step` has it.
     idle: Option<fs::ReadDir>,
     step: Option<JoinHandle<Step>>,
 }

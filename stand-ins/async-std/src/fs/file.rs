@@ -1,7 +1,7 @@
 //! [`File`]: an open file. Reads and writes run on the threads for blocking calls.
 //!
 //! # States
-//! All clones share a [`Shared`], which has at most one call in progress:
+//! All clones share a [`Shared`], which has at most one call, a read or a write, queued or running:
 //!
 //! ```text
 //! Idle ──queue──▶ Queued ──first thread to take it──▶ Running ──▶ Idle, all waiters woken
@@ -11,12 +11,13 @@
 //! the drop does not depend on a free thread in the pool. If the pool drops a closure without running it, dropping the closure runs the
 //! call.
 //!
-//! A read puts bytes into `buffer`, and the next `poll_read` of any clone returns them. Until then the kernel's offset is ahead of the
+//! A read puts bytes into `buffer`, and the next `poll_read` calls of any clone return them. Until then the kernel's offset is ahead of the
 //! position by the number of unread bytes; a write, a seek or `set_len` moves the offset back. A write copies the bytes into `buffer` and
-//! returns. If writing them to the file fails, the next write, flush, seek, `set_len` or sync returns the error.
+//! returns. If writing them to the file fails, the next write, flush, close, seek, `set_len` or sync returns the error.
 //!
 //! # Cancellation
-//! Dropping a future loses no data: bytes that were read from the file stay in `buffer` for the next read.
+//! Dropping a future loses no data: bytes that were read from the file stay in `buffer` for the next read. If the file cannot seek, a write
+//! before that read discards them.
 
 use std::fs;
 use std::future::poll_fn;
@@ -32,14 +33,14 @@ use crate::io::{self, Read, Seek, SeekFrom, Write};
 use crate::path::Path;
 use crate::task::spawn_blocking;
 
-/// The maximum number of bytes per call. Filling or writing a larger buffer takes several calls.
+/// The maximum number of bytes per queued call. Filling or writing a larger buffer takes several calls.
 const CALL_MAX: usize = 1 << 20;
 
 /// An open file. Clones share the position.
 ///
 /// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until they
-/// are passed to write(2). If write(2) fails, `flush` or the next write returns the error. Dropping a `File` also waits until the bytes
-/// are written, but ignores an error.
+/// are passed to write(2). If write(2) fails, the next write, flush, close, seek, `set_len` or sync returns the error. Dropping a `File`
+/// blocks its thread until the bytes are written. The drop of the last clone discards an error.
 ///
 /// [`flush`]: crate::io::prelude::WriteExt::flush
 #[derive(Clone)]
@@ -57,10 +58,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     call: Call,
-    /// After a read, the bytes read, of which the first `taken` were returned. During a write, the bytes to write.
+    /// After a read, the bytes read, of which the first `taken` were returned. While a write is queued, the bytes to write. Empty while a
+    /// call is running.
     buffer: Vec<u8>,
     taken: usize,
-    /// The result of the last read, until a `poll_read` returns it.
+    /// The result of the last read, until a `poll_read` takes it, or a write, a seek or `set_len` discards it.
     read: Option<io::Result<()>>,
     write_error: Option<io::Error>,
     waiting: Vec<Waker>,
@@ -96,7 +98,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the locked state once `busy` returns false for it. Until then, returns `Pending` and wakes the task when a call completes.
+    /// Returns the locked state if `busy` returns false for it. Otherwise, returns `Pending` and wakes the task when a call completes.
     fn poll_until_not(&self, cx: &mut Context<'_>, busy: fn(&State) -> bool) -> Poll<MutexGuard<'_, State>> {
         let state = self.lock();
         if !busy(&state) {
@@ -124,8 +126,8 @@ impl Shared {
         self.poll_until_not(cx, |state| state.call != Call::Idle)
     }
 
-    /// Waits until no call is in progress, and moves the kernel's offset back by the number of unread bytes. Returns the locked state, or
-    /// the error of an earlier write.
+    /// Waits until no call is queued or running, and returns the error of an earlier write, if there is one. Otherwise, moves the kernel's
+    /// offset back by the number of unread bytes, discards these bytes, and returns the locked state.
     fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
         let mut state = ready!(self.poll_idle(cx));
         if let Some(error) = state.write_error.take() {
@@ -147,7 +149,7 @@ impl Shared {
         Poll::Ready(state.write_error.take().map_or(Ok(()), Err))
     }
 
-    /// Runs the queued call on this thread, unless another thread is already running it.
+    /// Runs the queued call on this thread, unless another thread has taken it.
     fn run_queued(&self) {
         let mut state = self.lock();
         let Call::Queued(kind) = state.call else { return };
@@ -355,7 +357,7 @@ impl Write for &File {
 impl Seek for &File {
     fn poll_seek(self: Pin<&mut Self>, cx: &mut Context<'_>, pos: SeekFrom) -> Poll<io::Result<u64>> {
         let state = ready!(self.shared.poll_settled(cx))?;
-        // lseek(2) on a file does not wait for the disk.
+        // lseek(2) on a local file does not wait for the disk.
         let position = (&self.shared.file).seek(pos);
         drop(state);
         Poll::Ready(position)

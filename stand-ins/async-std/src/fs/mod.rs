@@ -1,7 +1,8 @@
-//! Files and directories. Calls run on netpoll's threads for blocking calls, so they do not block other tasks.
+//! Files and directories. Calls run on netpoll's threads for blocking calls, so they do not block other tasks. But dropping a [`File`] blocks
+//! the thread until earlier writes have ended.
 //!
 //! Dropping a future does not stop a call that has begun. Most errors have async-std's texts, which name the path; their source is the OS
-//! error.
+//! error. A path with a NUL byte causes an `InvalidInput` error.
 
 mod dir;
 mod file;
@@ -52,7 +53,7 @@ pub async fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 /// Copies the contents and permissions of a file and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the OS error.
+/// Returns the OS error, or `InvalidInput` if `from` is not a regular file. Some of the contents may have been copied.
 pub async fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
     let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
     between(from, to, "copy", |from, to| std::fs::copy(from, to)).await
@@ -76,7 +77,7 @@ pub async fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, "create directory path", |path| std::fs::create_dir_all(path)).await
 }
 
-/// Creates a hard link to a file: link(2).
+/// Creates `to` as a hard link to the file `from`: link(2).
 ///
 /// # Errors
 /// Returns the OS error.
@@ -148,7 +149,7 @@ pub async fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, "remove file", |path| std::fs::remove_file(path)).await
 }
 
-/// Renames a file or directory, replacing a file that already has the new name: rename(2).
+/// Renames a file or directory, and replaces a file or empty directory that already has the new name: rename(2).
 ///
 /// # Errors
 /// Returns the OS error.

@@ -46,6 +46,9 @@ impl PathBuf {
     }
 
     /// Replaces, adds or removes the extension and returns true, or returns false if the path has no file name.
+    ///
+    /// # Panics
+    /// Panics if `extension` contains a `/`.
     pub fn set_extension<S: AsRef<OsStr>>(&mut self, extension: S) -> bool {
         self.inner.set_extension(extension)
     }

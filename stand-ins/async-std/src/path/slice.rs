@@ -135,12 +135,15 @@ impl Path {
         PathBuf::from(self.inner.join(path.as_ref().as_std()))
     }
 
-    /// Returns a copy of the path with the file name replaced.
+    /// Returns a copy of the path with the file name replaced, or appended if the path has none.
     pub fn with_file_name<S: AsRef<OsStr>>(&self, file_name: S) -> PathBuf {
         PathBuf::from(self.inner.with_file_name(file_name))
     }
 
-    /// Returns a copy of the path with the extension replaced.
+    /// Returns a copy of the path with the extension replaced, added or, if `extension` is empty, removed.
+    ///
+    /// # Panics
+    /// Panics if `extension` contains a `/`.
     pub fn with_extension<S: AsRef<OsStr>>(&self, extension: S) -> PathBuf {
         PathBuf::from(self.inner.with_extension(extension))
     }

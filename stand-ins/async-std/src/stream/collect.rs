@@ -40,7 +40,7 @@ where
     Extend::extend(collection, stream).await;
 }
 
-/// Adds the items one by one to a collection of the standard library.
+/// Adds the items one by one to a collection that implements the standard library's `Extend`.
 async fn push_all<T, C: iter::Extend<T>>(collection: &mut C, stream: impl super::Stream<Item = T>) {
     let mut stream = pin!(stream);
     while let Some(item) = stream.next().await {

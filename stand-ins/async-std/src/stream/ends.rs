@@ -1,6 +1,6 @@
 //! Double-ended streams, streams of known length, and fused streams.
 //!
-//! The methods return `impl Future`, because in async-std the types of their futures are private.
+//! The asynchronous methods return `impl Future`, because in async-std the types of their futures are private.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -111,7 +111,7 @@ pub trait ExactSizeStream: Stream {
     /// Returns the number of remaining items.
     ///
     /// # Panics
-    /// Panics if the lower and upper bounds of `size_hint` differ.
+    /// Panics if the lower and upper bounds of `size_hint` differ, or if the upper bound is unknown.
     fn len(&self) -> usize {
         let (lower, upper) = self.size_hint();
         assert_eq!(upper, Some(lower), "the size hint of an ExactSizeStream must be exact");

@@ -1,4 +1,8 @@
-//! Streams: netpoll's types under async-std's names, and async-std's traits for collections and for double-ended streams.
+//! Streams: netpoll's types and functions under async-std's names, and the parts that netpoll does not have.
+//!
+//! `sources` has streams of existing values. With the feature `unstable`, `accumulate` has sums and products, `collect` the traits for
+//! collections, `ends` the traits for double-ended streams, streams of known length and fused streams, and `flatten` the stream of
+//! `StreamExt::flatten`.
 
 #[cfg(feature = "unstable")]
 mod accumulate;

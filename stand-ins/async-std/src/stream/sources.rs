@@ -1,4 +1,4 @@
-//! Streams of existing values. They are types of this crate, because they are double-ended and netpoll's are not.
+//! Streams of existing values. They are types of this crate, because async-std's are double-ended and netpoll's are not.
 
 use std::iter;
 use std::pin::Pin;

@@ -21,7 +21,7 @@ impl WaitTimeoutResult {
 /// A condition variable for tasks: [`std::sync::Condvar`] for an async [`Mutex`](super::Mutex), without blocking.
 ///
 /// # Cancel safety
-/// If a wait is dropped, the lock stays released. A notification that the wait received is passed to another waiter, unless the wait was
+/// If a wait is dropped, the lock is released. A notification that the wait received is passed to another waiter, unless the wait was
 /// already reacquiring the lock.
 #[derive(Debug, Default)]
 pub struct Condvar {
