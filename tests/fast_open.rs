@@ -276,6 +276,22 @@ type End = fn(TcpStream) -> Option<TcpStream>;
 /// Data sent with the SYN arrives, although the stream is closed or shut down before the handshake ends.
 #[test]
 fn syn_data_survives_close_and_shutdown() {
+    syn_data_survives(false, &["all of it"]);
+}
+
+/// The data was gathered, and the close or the shutdown sends it.
+#[test]
+fn gathered_syn_data_survives_close_and_shutdown() {
+    syn_data_survives(true, &["all of it"]);
+}
+
+/// The SYN carries a part of the data. The rest is gathered, and the socket does not accept it before the handshake ends.
+#[test]
+fn data_gathered_after_syn_survives_close_and_shutdown() {
+    syn_data_survives(true, &["all ", "of it"]);
+}
+
+fn syn_data_survives(gathers: bool, pieces: &[&str]) {
     let _watchdog = common::Watchdog::new();
     let ends: [(&str, End); 6] = [
         ("drop", |stream| {
@@ -304,10 +320,20 @@ fn syn_data_survives_close_and_shutdown() {
         }),
     ];
     for (name, end) in ends {
+        // The traits' close waits until the socket has accepted everything.
+        if name == "close of the traits" && pieces.len() > 1 {
+            continue;
+        }
+        println!("{name}");
         let busy = Busy::new();
         let kept = task::block_on(async {
             let stream = dial(busy.addr).await;
-            assert_eq!(stream.write(b"all of it").await.unwrap(), 9, "{name}");
+            stream.set_auto_cork(gathers).unwrap();
+            for piece in pieces {
+                // The end of the turn sends the gathered bytes.
+                task::yield_now().await;
+                assert_eq!(stream.write(piece.as_bytes()).await.unwrap(), piece.len(), "{name}");
+            }
             end(stream)
         });
         let listener = busy.serve();

@@ -22,9 +22,8 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 
 use super::error::{Addr, Op};
-use super::fd::cork::Gathered;
 use super::fd::fd::{Closed, Fd};
-use super::fd::operation::{Caller, LockScope, Operation, Remaining};
+use super::fd::operation::{Caller, Gathered, LockScope, Operation, Remaining};
 use crate::rt;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;

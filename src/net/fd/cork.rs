@@ -20,7 +20,9 @@
 //! own. At most [`GATHERED_MAX`] bytes are gathered.
 //!
 //! Two flags do not depend on these states. *shut*: the sending side is shut down, or will be after the
-//! last gathered byte, and writes fail. *gone*: the number of the descriptor must not be used; see
+//! last gathered byte, and writes fail. If bytes are left at the shutdown, the thread that sends the last of them calls
+//! shutdown(2). The connection is then established: otherwise shutdown(2) would abort it, and lose data that was sent
+//! with the SYN ([`fast_open`](super::fast_open)). *gone*: the number of the descriptor must not be used; see
 //! "Ownership".
 //!
 //! # Order
@@ -91,10 +93,12 @@ const ON: u8 = 1;
 const BLOCKED: u8 = 1 << 1;
 /// A send failed.
 const FAILED: u8 = 1 << 2;
-/// The sending side is shut down, or must be shut down when all gathered bytes are sent.
+/// The sending side is shut down, or is about to be, or must be shut down when all gathered bytes are sent.
 const SHUT: u8 = 1 << 3;
 /// The descriptor's number must no longer be used.
 const GONE: u8 = 1 << 4;
+/// The sending side must be shut down when all gathered bytes are sent. Set only together with [`SHUT`].
+const ENDS: u8 = 1 << 5;
 
 thread_local! {
     /// The weight of the writes that this thread has gathered, modulo 2³²; see [`WEIGHT_PER_CHECK`].
@@ -137,7 +141,7 @@ impl Gathering {
 
     /// Sends as many bytes of `state`, which is locked, as the socket accepts. Returns the result of
     /// [`send`](Gathering::send), and the waker of [`Sent::done`].
-    fn send_locked(&self, state: &mut State) -> (bool, Option<Waker>) {
+    pub(super) fn send_locked(&self, state: &mut State) -> (bool, Option<Waker>) {
         if state.has(GONE) {
             return (true, None);
         }
@@ -155,7 +159,7 @@ impl Gathering {
 
     /// Calls `send` with the state locked. Then counts the gathered bytes that it has sent or
     /// discarded, and wakes the flusher if `send` returns its waker.
-    fn sending<T>(&self, send: impl FnOnce(&mut State) -> (T, Option<Waker>)) -> T {
+    pub(super) fn sending<T>(&self, send: impl FnOnce(&mut State) -> (T, Option<Waker>)) -> T {
         let (before, (sent, done), left) = {
             let mut state = self.cork.lock();
             (state.unsent().len(), send(&mut state), state.unsent().len())
@@ -301,15 +305,6 @@ pub(super) struct State {
     borrowed: usize,
 }
 
-/// Whether a call must send gathered bytes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gathered {
-    /// The call need not send gathered bytes: it reads, or the socket gathers no writes.
-    Nothing,
-    /// The call must send the gathered bytes, if there are any, first.
-    First,
-}
-
 /// The outcome of an attempt to append a write.
 #[derive(Debug)]
 pub(super) enum Appended {
@@ -408,8 +403,10 @@ impl State {
         self.has(SHUT)
     }
 
+    /// Makes writes fail. If bytes are left, the thread that sends the last of them shuts down the sending side;
+    /// otherwise the caller must do so.
     pub(super) fn set_shut(&mut self) {
-        self.flags |= SHUT;
+        self.flags |= if self.is_empty() { SHUT } else { SHUT | ENDS };
     }
 
     /// Returns the error of gathered bytes that could not be sent, and clears it.
@@ -570,12 +567,13 @@ impl State {
         taken
     }
 
-    /// Frees the buffer, and shuts down the sending side if [`SHUT`] is set. Called when all bytes are sent or
+    /// Frees the buffer, and shuts down the sending side if [`ENDS`] is set. Called when all bytes are sent or
     /// discarded.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
         // A child of fork(2) shares the socket with its parent, which may still have bytes to send.
-        if self.has(SHUT) && !fork::is_child() {
+        if self.has(ENDS) && !fork::is_child() {
+            self.flags &= !ENDS;
             // If the connection has failed in the meantime, there is nothing to shut down.
             let _ = socket::shutdown(fd, Shutdown::Write);
         }

@@ -445,12 +445,12 @@ impl Fd {
     }
 
     /// Unregisters the descriptor, and closes it unless it is lent. The thread pool performs a close that must wait.
-    /// Called once, after the last reference was dropped.
+    /// Called once, after the last reference was dropped. Sends gathered bytes first: the SYN may carry them.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
-        let unfinished = self.unfinished();
         let mut rest = self.take_gathered();
+        let unfinished = self.unfinished();
         // A drop must not start a runtime that was shut down.
         let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
         if rest.is_some() && !may_start() {

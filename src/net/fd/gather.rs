@@ -48,11 +48,11 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cork::{Appended, Gathered, Gathering};
+use super::cork::{Appended, Gathering};
 use super::cork_buffer::SHORT_MAX;
 use super::fd::Fd;
 use super::flusher::{self, Finisher, Gathers};
-use super::operation::{Caller, LockScope, Remaining};
+use super::operation::{Caller, Gathered, LockScope, Remaining};
 use crate::rt::fork;
 use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::runtime::runtime;
@@ -342,16 +342,16 @@ impl Fd {
     /// Returns the error of bytes that could not be sent.
     pub(super) fn shut_gathered(&self, how: Shutdown) -> io::Result<Option<Shutdown>> {
         let Some(gathering) = self.gathering().filter(|_| how != Shutdown::Read) else { return Ok(Some(how)) };
-        gathering.send();
-        let mut state = gathering.cork.lock();
-        let error = state.take_error();
-        // From here on, writes fail. If bytes are left, or a write has appended bytes since `send`, the thread that
-        // sends the last of them shuts down the sending side. Otherwise the caller does.
-        state.set_shut();
-        let is_empty = state.is_empty();
-        drop(state);
+        let sent = gathering.sending(|state| {
+            let (is_empty, done) = gathering.send_locked(state);
+            // From here on, writes fail. No write has appended bytes since the send, so bytes are left only if the
+            // socket did not accept them. The thread that sends the last of them then shuts down the sending side.
+            // Otherwise the caller does.
+            state.set_shut();
+            (state.take_error().map(|()| is_empty), done)
+        });
         self.follow_up();
-        error?;
+        let is_empty = sent?;
         Ok(match how {
             _ if is_empty => Some(how),
             Shutdown::Both => Some(Shutdown::Read),

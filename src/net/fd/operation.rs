@@ -41,7 +41,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll, ready};
 
-use super::cork::Gathered;
 use super::fd::Fd;
 use super::fd_mutex::LockError;
 use crate::rt::context;
@@ -135,6 +134,15 @@ pub(crate) enum LockScope {
 /// The number of consecutive operations that must have waited to the end before a short count may
 /// replace a call; see [`short_wait`](super::short_wait).
 pub(super) const WAITS_MIN: u8 = 16;
+
+/// Whether a call must send gathered bytes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// The call need not send gathered bytes: it reads, or the socket gathers no writes.
+    Nothing,
+    /// The call must send the gathered bytes, if there are any, first.
+    First,
+}
 
 /// Whether another call may succeed after a successful call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::TcpStream;
-use crate::net::fd::cork::Gathered;
-use crate::net::fd::operation::{LockScope, Operation, Remaining};
+use crate::net::fd::operation::{Gathered, LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::rt::waiters::Waiter;
