@@ -49,6 +49,31 @@ fn errors_of_the_system_name_operation_and_addresses() {
     });
 }
 
+/// connect(2) is deferred, so the kernel does not know the peer yet when the dial ends.
+#[cfg(target_os = "linux")]
+#[test]
+fn errors_of_a_fast_open_connection_name_the_peer() {
+    common::child("errors_of_a_fast_open_connection_name_the_peer", || {
+        rt::Builder::new().wrap_io_errors(true).start().unwrap();
+        run(async {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = socket.local_addr().unwrap();
+            let dialer = net::Dialer::new().fast_open(true).control(|_, _, fd| {
+                /// From linux/tcp.h. With this option, the kernel defers even the first connection to a server.
+                const TCP_FASTOPEN_NO_COOKIE: libc::c_int = 34;
+                let (fd, one): (_, libc::c_int) = (std::os::fd::AsRawFd::as_raw_fd(&fd), 1);
+                // SAFETY: `one` is valid for the call, and has 4 bytes.
+                unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, (&raw const one).cast(), 4) };
+                Ok(())
+            });
+            let client = dialer.dial(address).await.unwrap();
+            drop(socket);
+            let error = client.read(&mut [0; 8]).await.unwrap_err();
+            assert!(error.to_string().contains(&format!("->{address}: ")), "{error}");
+        });
+    });
+}
+
 /// `incoming` recognises a lack of descriptors in a wrapped error too: it waits, and yields no
 /// error.
 #[test]

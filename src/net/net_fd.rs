@@ -101,7 +101,7 @@ impl NetFd {
                 None => {}
             }
         }
-        stream.keep_names();
+        stream.keep_names(None);
         if self.fd.wants_gathering() {
             stream.fd.set_wants_gathering();
         }
@@ -130,12 +130,16 @@ impl NetFd {
     }
 
     /// Stores the addresses of a connection if `Builder::wrap_io_errors` is set, because after a reset the
-    /// kernel no longer knows the peer's address.
+    /// kernel no longer knows the peer's address. The peer's address is `dialled` if the kernel does not return it,
+    /// because connect(2) was deferred (TCP Fast Open).
     #[inline]
-    pub(crate) fn keep_names(&self) {
+    pub(crate) fn keep_names(&self, dialled: Option<SocketAddr>) {
         if rt::wraps_io_errors() {
             let _ = self.fd.with(|fd| {
-                self.names.get_or_default().get_or_init(|| NetFd::ask_names(fd));
+                self.names.get_or_default().get_or_init(|| {
+                    let Names { local, peer } = NetFd::ask_names(fd);
+                    Names { local, peer: peer.or(dialled.map(Addr::Ip)) }
+                });
                 Ok(())
             });
         }

@@ -155,7 +155,7 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
                     if !stream.fd.uses_fast_open() {
                         stream.fd.poll.set_connection(local.or(recipe.local), addr);
                     }
-                    stream.keep_names();
+                    stream.keep_names(Some(addr));
                     return Ok(stream);
                 }
                 Err(OwnPeer) => None,
