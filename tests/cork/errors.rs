@@ -48,6 +48,30 @@ fn next_write_reports_the_failure() {
     });
 }
 
+/// The option is turned off before the failure is reported, or the call that turns it off fails to send.
+#[test]
+fn next_write_reports_the_failure_although_the_option_is_off() {
+    run(async {
+        for sends in [false, true] {
+            let ours = if sends {
+                let (ours, peer) = pair().await;
+                peer.set_linger(Some(Duration::ZERO)).unwrap();
+                drop(peer);
+                ours.peer_closed().await.unwrap();
+                ours.write_all(b"lost").await.unwrap();
+                ours
+            } else {
+                failed().await
+            };
+            ours.set_auto_cork(false).unwrap();
+            assert_late(ours.write(b"x").await);
+            // The write has returned the error of the gathered bytes, not one of its own.
+            ours.flush().await.unwrap();
+            assert_eq!(ours.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+    });
+}
+
 #[test]
 fn next_flush_reports_the_failure() {
     run(async {

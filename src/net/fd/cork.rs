@@ -38,9 +38,9 @@
 //!
 //! # Errors
 //! If gathered bytes cannot be sent, their writes have already returned `Ok`. If a write makes the call that fails,
-//! it returns the error. Otherwise the error is kept and returned at most once: by the next write (unless the option is
-//! off by then), flush or shutdown of the sending side, or by a read that finds the end of the stream. After a failure
-//! no write is gathered, so that each write returns the result of its own system call.
+//! it returns the error. Otherwise the error is kept and returned at most once: by the next write, flush or shutdown of
+//! the sending side, or by a read that finds the end of the stream. After a failure no write is gathered, so that each
+//! further write returns the result of its own system call.
 //!
 //! # Deadlines
 //! Gathered bytes count as accepted, like bytes in the send buffer of the kernel: a deadline that
@@ -398,15 +398,15 @@ impl State {
         wants
     }
 
-    /// Returns whether the sending side is shut down, or must be shut down when all bytes are sent.
-    pub(super) fn is_shut(&self) -> bool {
-        self.has(SHUT)
-    }
-
     /// Makes writes fail. If bytes are left, the thread that sends the last of them shuts down the sending side;
     /// otherwise the caller must do so.
     pub(super) fn set_shut(&mut self) {
         self.flags |= if self.is_empty() { SHUT } else { SHUT | ENDS };
+    }
+
+    /// Returns whether the option is off and nothing concerns later writes: no bytes, no error, no shutdown.
+    pub(super) fn is_over(&self) -> bool {
+        !self.is_on() && self.is_empty() && self.error.is_none() && !self.has(SHUT)
     }
 
     /// Returns the error of gathered bytes that could not be sent, and clears it.

@@ -122,8 +122,9 @@ impl Fd {
             return Ok(());
         }
         drop(state);
-        // Other writes must not overtake the gathered bytes, so CORKED stays set until the last of them is sent.
-        // `follow_up` then clears CORKED, in this call or in a later one.
+        // Other writes must not overtake the gathered bytes, so CORKED stays set until the last of them is sent, and, if
+        // that fails, until an operation has returned the error. `follow_up` then clears CORKED, in this call or in a
+        // later one.
         self.flush_gathered();
         Ok(())
     }
@@ -273,13 +274,13 @@ impl Fd {
         }
     }
 
-    /// Makes sure that a task sends the bytes that are left. If none are left, the option is off
+    /// Makes sure that a task sends the bytes that are left. If none are left, no error is kept, the option is off
     /// and the sending side is open, clears CORKED. Called after a call that may have sent gathered bytes.
     pub(super) fn follow_up(&self) {
         let Some(gathering) = self.gathering() else { return };
         {
             let state = gathering.cork.lock();
-            if !state.is_on() && state.is_empty() && !state.is_shut() {
+            if state.is_over() {
                 self.poll.side(Direction::Write).set_corked(false);
             }
         }
