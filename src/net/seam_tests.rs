@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
-use super::fd::fd::Loans;
+use super::fd::closing::Loans;
 use crate::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
 use crate::sys::seam::{self, Call, Outcome, Script};
 use crate::sys::socket;

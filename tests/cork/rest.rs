@@ -1,8 +1,10 @@
 //! When a stream is closed, a task sends the gathered bytes that the kernel has not accepted.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::common::{child, run};
+use super::common::{child, poll_once, run};
 use super::ends::stuff;
 use super::{narrow_pair, pattern, read_to_end};
 
@@ -21,6 +23,30 @@ fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
             drop(ours);
             assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
         }
+    });
+}
+
+/// The task then owns the number itself, so the close ends when all bytes are sent.
+#[test]
+fn close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent() {
+    let name = "rest::close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent";
+    child(name, || {
+        run(async {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            ours.set_notsent_lowat(1).unwrap();
+            let number = ours.as_raw_fd();
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+            let mut closed = ours.force_close();
+            setrlimit(Resource::Nofile, limit).unwrap();
+            // SAFETY: the number is open: the task has not sent all bytes, because the peer reads nothing.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            assert!(rustix::io::fcntl_getfd(fd).is_ok());
+            assert!(poll_once(&mut closed).await.is_pending());
+            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+            closed.await.unwrap();
+        });
     });
 }
 

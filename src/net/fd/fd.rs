@@ -6,7 +6,8 @@
 //! # States
 //! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls are in progress →
 //! (the last reference is dropped) → *destroyed*: removed from the poller, and the number is closed or passed to a
-//! thread that closes it (F2). A lent number stays open. [`Fd::take`] begins the close, but gives the number away.
+//! thread that closes it (F2) or to the task that sends the last gathered bytes ([`Fd::finish_gathered`]). A lent
+//! number stays open. [`Fd::take`] begins the close, but gives the number away.
 //!
 //! # Invariants
 //! * 1 — the number is used only under a reference, and closed once, after the last reference is dropped.
@@ -41,11 +42,9 @@
 //! not an error: it waits for the end of the first close. As in Go, close(2) is not repeated after EINTR.
 
 use std::any::Any;
-use std::fmt;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, fence};
@@ -54,6 +53,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Type};
 
+use super::closing::{Closing, Gone, Guard, Loans};
 use super::cork::Gathering;
 use super::fast_open::FastOpen;
 use super::fd_mutex::FdMutex;
@@ -63,8 +63,7 @@ use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::{self, Direction, Failure, PollHandle};
 use crate::rt::sched::task::spawn_close;
 use crate::rt::time::clock;
-use crate::rt::waiters::{Waiters, Wakers};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::sys::{self, option, os, socket, unix};
 use crate::trace;
 
@@ -99,26 +98,6 @@ const RECEIVING_SHUT: u8 = 1 << 4;
 /// it takes effect when the connection has an owner.
 const WANTS_GATHERING: u8 = 1 << 5;
 
-/// Memory that the kernel may read after the calls that lent it have returned.
-pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
-    /// Ends lending, because the descriptor is handed out. When this returns, no call
-    /// that lends memory is in progress, and none follows.
-    fn end(&self);
-
-    /// Makes the kernel release the remaining memory, unless the socket may have other users. Returns whether the
-    /// kernel will release memory later. Called when no call on the socket is in progress or can follow. If
-    /// `may_be_shared` is false, this process is about to close its last descriptor of the socket.
-    fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
-
-    /// Blocks until the kernel has released the recalled memory, for a limited time.
-    fn wait(&self, fd: BorrowedFd<'_>);
-}
-
-/// A value that is dropped after the number was closed or given away.
-pub(crate) trait Guard: fmt::Debug + Send + RefUnwindSafe + UnwindSafe {}
-
-impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
-
 /// State that only a few descriptors need.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
@@ -130,41 +109,6 @@ pub(super) struct Rare {
     gathering: OnceLock<std::sync::Arc<Gathering>>,
     /// The errno of an error that was taken from the socket and that no read has returned yet.
     taken_error: Mutex<Option<i32>>,
-}
-
-/// The completion of a close.
-#[derive(Debug, Default)]
-pub(crate) struct Gone {
-    done: AtomicBool,
-    waiting: Mutex<Waiters>,
-}
-
-impl Gone {
-    fn set(&self) {
-        let mut wakers = Wakers::new();
-        {
-            let mut waiting = self.waiting.lock();
-            self.done.store(true, Ordering::Release);
-            waiting.take_all(&mut wakers);
-        }
-        wakers.wake_all();
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.done.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        let (waker, mut old) = (cx.waker().clone(), Wakers::new());
-        let (done, _unused) = {
-            let mut waiting = self.waiting.lock();
-            // ORDERING: `set` stores `done` under the same lock, so either this load sees `done`,
-            // or `set` sees the waker.
-            let done = self.done.load(Ordering::Acquire);
-            (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
-        };
-        old.wake_all();
-        if done { Poll::Ready(()) } else { Poll::Pending }
-    }
 }
 
 /// Calls socket(2). If the runtime is running, fails if the poller cannot be opened, because the first wait would fail.
@@ -473,27 +417,28 @@ impl Fd {
         }
         // SAFETY: the number is open and not lent, so this `Fd` owns it. The close has begun and there are no
         // references, so this runs once, and the number is not used afterwards (invariant 1).
-        let mut fd = Some(unsafe { OwnedFd::from_raw_fd(self.number) });
+        let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let guard = rare.and_then(|rare| rare.guard.lock().take());
-        if let (Some(rest), Some(own)) = (rest, &fd) {
-            // If the duplicate fails, the number itself stays open until all bytes are sent.
-            if let Some(remainder) = socket::dup_cloexec(own.as_fd()).ok().or_else(|| fd.take()) {
-                Fd::finish_gathered(remainder, rest);
-            }
-        }
-        let mut closing = Closing { fd, lingers: false, loans: None, guard, gone };
+        let mut closing = Closing::new(fd, guard, gone);
         // A forked child has no thread pool, and its parent still has the socket open.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || outlives, self.may_linger());
         }
-        // If no job is spawned, the drop of `closing` closes the descriptor, and the kernel sends unsent data.
-        if closing.waits() && (closing.gone.is_some() || poller::is_running()) {
-            spawn_close(move || closing.wait());
-        }
         // If no task may start, the close aborts the connection.
         if let Some(unfinished) = unfinished.filter(|_| may_start()) {
             Fd::close_later(unfinished);
+        }
+        let closing = match rest {
+            Some(rest) => Fd::finish_gathered(closing, rest),
+            None => Some(closing),
+        };
+        // If no job is spawned, the drop of `closing` closes the descriptor, and the kernel sends unsent data.
+        if let Some(closing) = closing
+            && closing.waits()
+            && (closing.is_explicit() || poller::is_running())
+        {
+            spawn_close(move || closing.wait());
         }
     }
 
@@ -516,62 +461,6 @@ impl Fd {
 impl Drop for Fd {
     fn drop(&mut self) {
         self.begin_close();
-    }
-}
-
-/// A close in progress. Its drop calls close(2) and performs the steps around the call, so the
-/// descriptor is closed even if a shutdown drops the pool's job.
-#[derive(Debug)]
-struct Closing {
-    /// The descriptor; `None` after it was closed, or if the sender of the gathered bytes has it.
-    fd: Option<OwnedFd>,
-    /// Whether this thread must not call close(2) yet, because SO_LINGER is set to a time other than zero.
-    lingers: bool,
-    /// Memory that the kernel has not released yet.
-    loans: Option<Arc<dyn Loans>>,
-    guard: Option<Box<dyn Guard>>,
-    gone: Option<Arc<Gone>>,
-}
-
-impl Closing {
-    /// Recalls loans, and determines whether the close must wait.
-    fn look(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
-        let Some(fd) = &self.fd else { return };
-        self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
-        // With a linger time of zero, close(2) does not wait: it resets the connection.
-        self.lingers =
-            may_linger && option::socket::linger(fd.as_fd()).ok().flatten().is_some_and(|linger| !linger.is_zero());
-    }
-
-    fn waits(&self) -> bool {
-        self.lingers || self.loans.is_some()
-    }
-
-    /// Waits for the loans, then closes the descriptor. Blocks.
-    fn wait(mut self) {
-        self.lingers = false;
-        if let (Some(loans), Some(fd)) = (self.loans.take(), &self.fd) {
-            loans.wait(fd.as_fd());
-        }
-    }
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        if let Some(fd) = self.fd.take() {
-            if self.lingers {
-                // The thread pool has not run `wait`, and this thread must not block. Without SO_LINGER, the
-                // kernel sends unsent data in the background.
-                let _ = option::socket::set_linger(fd.as_fd(), None);
-            }
-            // The result is ignored: no caller receives it, and the number is free in any case.
-            let _ = socket::close(fd);
-        }
-        poller::descriptor_closed();
-        drop(self.guard.take());
-        if let Some(gone) = &self.gone {
-            gone.set();
-        }
     }
 }
 

@@ -12,8 +12,8 @@
 //! next operation on the socket that writes or waits starts another flusher.
 //!
 //! # Finisher
-//! A finisher owns a descriptor of the socket, and the bytes that the kernel did not accept even with a
-//! larger send buffer. When all bytes are sent, it closes the descriptor, so the peer gets a FIN
+//! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and the bytes that the kernel did not accept even with a
+//! larger send buffer. When all bytes are sent, it closes its descriptor, so the peer gets a FIN
 //! after the last byte, as after a close with bytes in the send buffer of the kernel. If the peer
 //! accepts nothing for [`FINISH_MAX`], a send fails, or the runtime shuts down, the connection is reset, so
 //! that the peer does not mistake the truncated stream for a complete one. A Unix stream cannot be reset; its
@@ -31,6 +31,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::closing::Closing;
 use super::cork::Gathering;
 use super::fd::Fd;
 use super::operation::{LockScope, Operation, Remaining};
@@ -154,15 +155,18 @@ pub(super) struct Finisher {
 
 impl Finisher {
     /// Starts a task that sends the bytes of `bytes` from index `sent` on, and closes `fd`. If the
-    /// poller has no slot for `fd`, resets the connection.
-    pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize)) {
-        let fd = match Fd::try_new(fd, false) {
+    /// poller has no slot for `fd`, resets the connection. Drops `closing` after the close.
+    pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize), closing: Option<Closing>) {
+        let mut fd = match Fd::try_new(fd, false) {
             Ok(fd) => fd,
             Err((_, fd)) => {
                 let _ = option::socket::set_linger(fd.as_fd(), Some(Duration::ZERO));
-                return;
+                return drop(Closing::new(fd, None, None));
             }
         };
+        if let Some(closing) = closing {
+            fd.hold(closing);
+        }
         // SO_LINGER may be set on the socket.
         fd.set_may_linger();
         let (operation, limit) = (Operation::new(), Sleep::new(FINISH_MAX));

@@ -42,12 +42,13 @@
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::closing::Closing;
 use super::cork::{Appended, Gathering};
 use super::cork_buffer::SHORT_MAX;
 use super::fd::Fd;
@@ -377,10 +378,22 @@ impl Fd {
         None
     }
 
-    /// Starts a task that sends the result of [`take_gathered`](Fd::take_gathered) on `fd` and then
-    /// closes it.
-    pub(super) fn finish_gathered(fd: OwnedFd, rest: (Vec<u8>, usize)) {
-        Finisher::start(fd, rest);
+    /// Starts a task that sends `rest`, the result of [`take_gathered`](Fd::take_gathered). Returns `closing`, which
+    /// need not wait for the task, or `None` if there is no descriptor for a duplicate. In that case the number itself
+    /// stays open until the task ends, and then `closing` ends.
+    pub(super) fn finish_gathered(mut closing: Closing, rest: (Vec<u8>, usize)) -> Option<Closing> {
+        let own = closing.fd.take()?;
+        match socket::dup_cloexec(own.as_fd()) {
+            Ok(duplicate) => {
+                Finisher::start(duplicate, rest, None);
+                closing.fd = Some(own);
+                Some(closing)
+            }
+            Err(_) => {
+                Finisher::start(own, rest, Some(closing));
+                None
+            }
+        }
     }
 
     /// Returns whether a close discards unsent bytes, because the linger time is zero.

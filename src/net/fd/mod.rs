@@ -1,6 +1,6 @@
 //! File descriptors: system calls on them, waiting for readiness, and closing.
 //!
-//! * [`fd`](self::fd): the descriptor and its close.
+//! * [`fd`](self::fd): the descriptor and its close. [`closing`]: the last steps of the close.
 //! * [`operation`]: makes system calls and waits for edges. [`short_wait`]: waits that begin without a
 //!   system call. [`watching`]: waits for other conditions, such as a hang-up.
 //! * [`fd_mutex`]: the lock of each direction and the reference count.
@@ -11,9 +11,10 @@
 //!   connection is in progress. [`fast_open`]: TCP Fast Open.
 //!
 //! This layer imports nothing from the rest of `net`. A higher layer that must act when a
-//! descriptor is closed passes in a [`Guard`](fd::Guard) or [`Loans`](fd::Loans).
+//! descriptor is closed passes in a [`Guard`](closing::Guard) or [`Loans`](closing::Loans).
 
 mod biased_mutex;
+pub(crate) mod closing;
 pub(crate) mod connect;
 pub(crate) mod cork;
 mod cork_buffer;

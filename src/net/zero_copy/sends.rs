@@ -38,7 +38,7 @@ use std::os::fd::BorrowedFd;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::net::fd::fd::Loans;
+use crate::net::fd::closing::Loans;
 use crate::rt::fork;
 use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;

@@ -1,0 +1,141 @@
+//! [`Closing`]: the last steps of a close, on the thread that drops the last reference, on a thread of the pool, or in
+//! the task that sends the last gathered bytes. Also what higher layers attach to a close: [`Loans`] and [`Guard`].
+//!
+//! # Order
+//! Memory that the kernel still reads is recalled, and waited for. close(2) follows, and then the steps that depend on
+//! it: waiting accepts learn that a descriptor is free, the guard is dropped, and the `Closed` futures complete.
+//!
+//! # Cancellation
+//! The drop of a [`Closing`] performs the steps that are left, so the descriptor is closed even if a shutdown drops the
+//! pool's job or the task.
+
+use std::any::Any;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::task::{Context, Poll};
+
+use crate::rt::poll::poller;
+use crate::rt::waiters::{Waiters, Wakers};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::sys::{option, socket};
+
+/// Memory that the kernel may read after the calls that lent it have returned.
+pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
+    /// Ends lending, because the descriptor is handed out. When this returns, no call
+    /// that lends memory is in progress, and none follows.
+    fn end(&self);
+
+    /// Makes the kernel release the remaining memory, unless the socket may have other users. Returns whether the
+    /// kernel will release memory later. Called when no call on the socket is in progress or can follow. If
+    /// `may_be_shared` is false, this process is about to close its last descriptor of the socket.
+    fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
+
+    /// Blocks until the kernel has released the recalled memory, for a limited time.
+    fn wait(&self, fd: BorrowedFd<'_>);
+}
+
+/// A value that is dropped after the number was closed or given away.
+pub(crate) trait Guard: fmt::Debug + Send + RefUnwindSafe + UnwindSafe {}
+
+impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
+
+/// The completion of a close.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    done: AtomicBool,
+    waiting: Mutex<Waiters>,
+}
+
+impl Gone {
+    pub(super) fn set(&self) {
+        let mut wakers = Wakers::new();
+        {
+            let mut waiting = self.waiting.lock();
+            self.done.store(true, Ordering::Release);
+            waiting.take_all(&mut wakers);
+        }
+        wakers.wake_all();
+    }
+
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.done.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        let (waker, mut old) = (cx.waker().clone(), Wakers::new());
+        let (done, _unused) = {
+            let mut waiting = self.waiting.lock();
+            // ORDERING: `set` stores `done` under the same lock, so either this load sees `done`,
+            // or `set` sees the waker.
+            let done = self.done.load(Ordering::Acquire);
+            (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
+        };
+        old.wake_all();
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A close in progress; see the [module documentation](self).
+#[derive(Debug)]
+pub(super) struct Closing {
+    /// The descriptor; `None` after it was closed, or if the sender of the gathered bytes owns it.
+    pub(super) fd: Option<OwnedFd>,
+    /// Whether this thread must not call close(2) yet, because SO_LINGER is set to a time other than zero.
+    lingers: bool,
+    /// Memory that the kernel has not released yet.
+    loans: Option<Arc<dyn Loans>>,
+    guard: Option<Box<dyn Guard>>,
+    gone: Option<Arc<Gone>>,
+}
+
+impl Closing {
+    pub(super) fn new(fd: OwnedFd, guard: Option<Box<dyn Guard>>, gone: Option<Arc<Gone>>) -> Closing {
+        Closing { fd: Some(fd), lingers: false, loans: None, guard, gone }
+    }
+
+    /// Recalls loans, and determines whether the close must wait.
+    pub(super) fn look(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
+        let Some(fd) = &self.fd else { return };
+        self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
+        // With a linger time of zero, close(2) does not wait: it resets the connection.
+        self.lingers =
+            may_linger && option::socket::linger(fd.as_fd()).ok().flatten().is_some_and(|linger| !linger.is_zero());
+    }
+
+    /// Returns whether the close must wait on a thread of the pool.
+    pub(super) fn waits(&self) -> bool {
+        self.lingers || self.loans.is_some()
+    }
+
+    /// Returns whether the close is explicit.
+    pub(super) fn is_explicit(&self) -> bool {
+        self.gone.is_some()
+    }
+
+    /// Waits for the loans, then closes the descriptor. Blocks.
+    pub(super) fn wait(mut self) {
+        self.lingers = false;
+        if let (Some(loans), Some(fd)) = (self.loans.take(), &self.fd) {
+            loans.wait(fd.as_fd());
+        }
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            if self.lingers {
+                // The thread pool has not run `wait`, and this thread must not block. Without SO_LINGER, the
+                // kernel sends unsent data in the background.
+                let _ = option::socket::set_linger(fd.as_fd(), None);
+            }
+            // The result is ignored: no caller receives it, and the number is free in any case.
+            let _ = socket::close(fd);
+            poller::descriptor_closed();
+        }
+        drop(self.guard.take());
+        if let Some(gone) = &self.gone {
+            gone.set();
+        }
+    }
+}
