@@ -287,3 +287,16 @@ fn flush_after_a_close_is_an_error() {
         assert!(netpoll::net::is_closed(&ours.flush().await.unwrap_err()));
     });
 }
+
+/// A stream that never gathered has nothing to flush, as with async-std and tokio.
+#[test]
+fn flush_without_gathering_succeeds_even_after_a_close() {
+    run(async {
+        let (ours, _peer) = common::pair().await;
+        ours.set_auto_cork(false).unwrap();
+        ours.force_close().await.unwrap();
+        ours.flush().await.unwrap();
+        WriteExt::flush(&mut &ours).await.unwrap();
+        assert!(netpoll::net::is_closed(&ours.set_auto_cork(false).unwrap_err()));
+    });
+}
