@@ -1,10 +1,12 @@
 //! Options of all sockets (SOL_SOCKET).
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use socket2::{SockRef, Type};
+use socket2::{Domain, SockRef, Type};
+
+use crate::sys::socket;
 
 /// Returns SO_TYPE.
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> io::Result<Type> {
@@ -47,10 +49,30 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
 }
 
 /// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
-/// (net.core.wmem_max) allows it. Otherwise the size becomes the limit, even if it was larger before.
+/// (net.core.wmem_max) allows it. Otherwise the size becomes the limit, but never smaller than before: the kernel's
+/// own adaptation may exceed the limit.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let size = send_buffer_size(fd)?;
+    // Other systems refuse a size beyond the limit.
+    if cfg!(target_os = "linux") && size >= send_buffer_max().unwrap_or(2 * WMEM_MAX) {
+        return Ok(());
+    }
     // `bytes` is doubled, because the kernel also counts its own structures.
-    set_send_buffer_size(fd, send_buffer_size(fd)?.saturating_add(2 * bytes))
+    set_send_buffer_size(fd, size.saturating_add(2 * bytes))
+}
+
+/// The default of net.core.wmem_max.
+const WMEM_MAX: usize = 212_992;
+
+/// Returns the largest size of a send buffer that SO_SNDBUF can set, as SO_SNDBUF returns it. Asks the kernel with a
+/// new socket, because a size beyond the limit would reduce the buffer of an existing one.
+///
+/// # Errors
+/// Returns an error if the probe cannot be opened, for example because no descriptor is free.
+fn send_buffer_max() -> io::Result<usize> {
+    let probe = socket::socket(Domain::UNIX, Type::DGRAM, None)?;
+    set_send_buffer_size(probe.as_fd(), i32::MAX as usize)?;
+    send_buffer_size(probe.as_fd())
 }
 
 /// Returns SO_LINGER, in whole seconds, or `None` if it is off.
@@ -90,4 +112,34 @@ pub(crate) fn broadcast(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Sets SO_BROADCAST.
 pub(crate) fn set_broadcast(fd: BorrowedFd<'_>, broadcast: bool) -> io::Result<()> {
     SockRef::from(&fd).set_broadcast(broadcast)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn make_room_enlarges_the_buffer() {
+        let socket = UnixDatagram::unbound().unwrap();
+        set_send_buffer_size(socket.as_fd(), 5000).unwrap();
+        let before = send_buffer_size(socket.as_fd()).unwrap();
+        make_room(socket.as_fd(), 1000).unwrap();
+        assert!(send_buffer_size(socket.as_fd()).unwrap() >= before + 1000);
+    }
+
+    /// The test needs a privilege (CAP_NET_ADMIN); without it, the test ends early.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn make_room_leaves_a_buffer_beyond_the_limit() {
+        let socket = UnixDatagram::unbound().unwrap();
+        let limit = send_buffer_max().unwrap();
+        if super::super::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, limit as i32).is_err() {
+            return;
+        }
+        let before = send_buffer_size(socket.as_fd()).unwrap();
+        assert!(before > limit);
+        make_room(socket.as_fd(), 1000).unwrap();
+        assert_eq!(send_buffer_size(socket.as_fd()).unwrap(), before);
+    }
 }
