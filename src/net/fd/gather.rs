@@ -61,17 +61,15 @@ use crate::rt::unsent;
 use crate::rt::waiters::Waiter;
 use crate::sys::{option, socket, zerocopy};
 
-/// The maximum time that a conversion waits until the socket has accepted the gathered bytes.
-const RELEASE_MAX: Duration = Duration::from_secs(5);
-/// The maximum time that a conversion waits until the flusher has dropped its handle.
-const BORROWED_MAX: Duration = Duration::from_secs(5);
+/// The maximum time that a conversion blocks: until the flusher has dropped its handle ([`unwrap_owner`]), and then until
+/// the socket has accepted the gathered bytes ([`Fd::drain_blocking`]).
+pub(crate) const RELEASE_MAX: Duration = Duration::from_secs(5);
 
 /// Unwraps the owner of a descriptor if `owner` is the only handle, otherwise returns `owner`
 /// itself. A handle of the flusher ([`State::borrow`](super::cork::State::borrow)) does not count: this
-/// blocks until that handle is dropped, for at most [`BORROWED_MAX`].
-pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
+/// blocks until that handle is dropped, but not longer than until `end`.
+pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>, end: Instant) -> Result<T, Arc<T>> {
     let Some(gathering) = owner.fd().gathering().cloned() else { return Arc::try_unwrap(owner) };
-    let begun = Instant::now();
     loop {
         let state = gathering.cork.lock();
         // The flusher takes no handle while the lock is held.
@@ -79,7 +77,7 @@ pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>) -> Result<T, Arc<T>> {
             return Arc::try_unwrap(owner);
         }
         drop(state);
-        if begun.elapsed() > BORROWED_MAX {
+        if Instant::now() >= end {
             return Err(owner);
         }
         thread::sleep(Duration::from_micros(50));
@@ -401,14 +399,13 @@ impl Fd {
         self.may_linger() && matches!(option::socket::linger(self.borrow()), Ok(Some(Duration::ZERO)))
     }
 
-    /// Blocks until all gathered bytes are sent, for at most [`RELEASE_MAX`]. An error of the socket is kept.
+    /// Blocks until all gathered bytes are sent, but not longer than until `end`. An error of the socket is kept.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if bytes are left after this time; in a simulation, if bytes are left after
+    /// Returns `WouldBlock` if bytes are left at that time; in a simulation, if bytes are left after
     /// the first attempt. Also returns the error of poll(2), and `Closed` if bytes are left and the close has begun.
-    pub(crate) fn drain_blocking(&self) -> Result<(), Failure> {
+    pub(crate) fn drain_blocking(&self, end: Instant) -> Result<(), Failure> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
-        let end = Instant::now() + RELEASE_MAX;
         while !gathering.send() {
             let left = end.saturating_duration_since(Instant::now());
             // A simulation makes no progress while its thread waits.
@@ -421,6 +418,14 @@ impl Fd {
             self.with(|fd| socket::wait_ready(fd, true, Some(left)))?;
         }
         Ok(())
+    }
+
+    /// Simulates a flusher that never drops its handle, for tests. Returns the number of gathered bytes.
+    #[cfg(test)]
+    pub(crate) fn lend_forever(&self) -> usize {
+        let mut state = self.gathering().expect("the test gathers writes").cork.lock();
+        state.borrow(|| Some(()));
+        state.unsent().len()
     }
 
     /// Ends gathering, because the descriptor is given away. If bytes are left, resets the

@@ -18,9 +18,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{TcpListener, TcpStream};
-use crate::net::fd::gather::unwrap_owner;
+use crate::net::fd::gather::{RELEASE_MAX, unwrap_owner};
 use crate::net::net_fd::NetFd;
 use crate::rt::fork;
 use crate::rt::poll::poller;
@@ -75,22 +76,24 @@ pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
 /// gathered bytes within five seconds, the error of poll(2), and the error of [`release`]. On error
 /// the stream is dropped.
 pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
-    let fd = unwrap_owner(fd).map_err(|_| {
+    let end = Instant::now() + RELEASE_MAX;
+    let fd = unwrap_owner(fd, end).map_err(|_| {
         io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream exist; drop them first")
     })?;
     if !fd.fd.mutex.is_closed() {
-        fd.fd.drain_blocking().map_err(|failure| fd.error("file", failure))?;
+        fd.fd.drain_blocking(end).map_err(|failure| fd.error("file", failure))?;
     }
     release(fd)
 }
 
 /// Releases the descriptor of the last clone of a stream, or duplicates it while other clones
-/// exist. First waits up to five seconds for the gathered bytes to be sent.
+/// exist. First waits for the gathered bytes to be sent, up to five seconds.
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
-    given(match unwrap_owner(fd) {
+    let end = Instant::now() + RELEASE_MAX;
+    given(match unwrap_owner(fd, end) {
         Ok(fd) => {
             // If this fails, `release` resets the connection or, if it cannot be reset, shuts it down.
-            let _ = fd.fd.drain_blocking();
+            let _ = fd.fd.drain_blocking(end);
             release(fd)
         }
         Err(shared) => {
@@ -98,7 +101,7 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
             // duplicate would keep the registration alive.
             shared.expose();
             // If this fails, a task sends the remaining bytes while the other clones keep the socket open.
-            let _ = shared.fd.drain_blocking();
+            let _ = shared.fd.drain_blocking(end);
             shared.with("file", socket::dup_cloexec)
         }
     })
@@ -249,3 +252,35 @@ pub(in crate::net) use {descriptor, raw};
 
 descriptor!(TcpListener);
 descriptor!(TcpStream);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::unix::UnixStream;
+    use crate::task;
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    /// The flusher never drops its handle, and the socket stays full. The conversion waits for both, but not for the
+    /// maximum time each.
+    #[test]
+    fn conversion_waits_for_the_flusher_and_for_room_for_five_seconds_in_all() {
+        task::block_on(async {
+            let (ours, _peer) = UnixStream::pair().unwrap();
+            let buf = [0; 7000];
+            loop {
+                let mut write = std::pin::pin!(ours.write(&buf));
+                if poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await.is_pending() {
+                    break;
+                }
+            }
+            ours.set_auto_cork(true).unwrap();
+            ours.write_all(&[0; 100]).await.unwrap();
+            assert_eq!(ours.fd.fd.lend_forever(), 100);
+            let start = Instant::now();
+            drop(OwnedFd::from(ours));
+            let waited = start.elapsed();
+            assert!((5..9).contains(&waited.as_secs()), "{waited:?}");
+        });
+    }
+}
