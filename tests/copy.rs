@@ -6,7 +6,7 @@ mod common;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -547,6 +547,20 @@ impl Write for Gathering {
         self.is_closed = true;
         self.poll_flush(cx)
     }
+}
+
+/// The peer may wait for a request that was written before the copy, and send its first byte only then.
+#[test]
+fn bytes_written_before_the_copy_are_flushed_before_the_first_wait() {
+    run(async {
+        let written = || Gathering { gathered: b"ping".to_vec(), ..Gathering::default() };
+        let (mut silent, mut writer) = (Gathering::default(), written());
+        assert!(poll_now(&mut pin!(copy(&mut silent, &mut writer))).is_pending());
+        assert_eq!(writer.sent, b"ping");
+        let (mut one, mut other) = (written(), written());
+        assert!(poll_now(&mut pin!(copy_bidirectional(&mut one, &mut other))).is_pending());
+        assert_eq!((one.sent.as_slice(), other.sent.as_slice()), (&b"ping"[..], &b"ping"[..]));
+    });
 }
 
 /// Closing a TLS stream sends close_notify, from which the peer would conclude that the data is complete.

@@ -6,8 +6,9 @@
 //!
 //! # Invariants
 //! * The reader is not polled again after it has reported end of stream.
-//! * Before a copy waits for the reader, it flushes the bytes that it has written, because the peer may
-//!   wait for buffered bytes before it sends more.
+//! * Before a copy waits for the reader, it flushes the writer if it has written bytes since the last flush, because
+//!   the peer may wait for buffered bytes before it sends more. It flushes before the first wait in any case, because the
+//!   caller may have written bytes before the copy. (The copies of tokio and async-std do not.)
 //! * No bytes are taken from the reader if the writer is a socket that is closed or past its
 //!   deadline.
 //! * A reader and a writer that are always ready do not monopolise their thread: the task yields
@@ -34,7 +35,8 @@ use transfer::{End, Transfer};
 pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 
 /// Copies all bytes from `reader` to `writer` until end of stream, and flushes the writer. Returns
-/// the number of bytes copied. The writer is not closed.
+/// the number of bytes copied. The writer is not closed. Bytes that the writer has buffered, from the
+/// copy or from earlier writes, are flushed before the copy waits for the reader.
 ///
 /// Between stream sockets of this crate, and from a [`File`](std::fs::File) in
 /// [`AssertAsync`](crate::io::AssertAsync) to a socket, the bytes stay in the kernel (splice(2) and

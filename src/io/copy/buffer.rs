@@ -51,8 +51,8 @@ pub(super) struct Buffer {
     end: usize,
     /// Whether the reader is at end of stream.
     finished: bool,
-    /// Whether bytes were written since the last flush.
-    unflushed: bool,
+    /// Whether the copy has flushed the writer and has written nothing since then.
+    flushed: bool,
 }
 
 /// The result of one step.
@@ -100,7 +100,7 @@ impl Buffer {
                 match self.poll_read(cx, reader) {
                     Poll::Ready(read) => read.map(Step::Read).map_err(Fault::Reader),
                     Poll::Pending => {
-                        if self.unflushed {
+                        if !self.flushed {
                             ready!(self.poll_flush(cx, writer)).map_err(Fault::Writer)?;
                         }
                         return Poll::Pending;
@@ -134,7 +134,7 @@ impl Buffer {
 
     fn poll_flush<W: Write + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>> {
         ready!(Pin::new(writer).poll_flush(cx))?;
-        self.unflushed = false;
+        self.flushed = true;
         Poll::Ready(Ok(()))
     }
 
@@ -158,7 +158,7 @@ impl Buffer {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.start += count;
-        self.unflushed = true;
+        self.flushed = false;
         Poll::Ready(Ok(count))
     }
 }
