@@ -8,14 +8,15 @@
 //! # Invariants
 //! * A write is ready when std has accepted the bytes. They are therefore in order with `println!`,
 //!   and appear when the process exits normally (std flushes `stdout` at exit).
+//! * A thread writes all bytes of a chunk unless a write fails, and holds std's lock meanwhile, so a chunk is not split.
 //! * A write returns only the count of its own bytes. If the caller passes bytes that do not begin with
 //!   the chunk in progress, the future that began the chunk was dropped. The count of the chunk is
 //!   discarded, and the new bytes are written after it. If the bytes begin with the chunk, the call
 //!   continues that write, so a write that timed out can be retried and appears once.
 //!
 //! # Cancellation
-//! The chunk of a dropped write is still passed to std, which accepts some or all of its bytes. The error
-//! of a dropped write or flush is returned by the next call.
+//! The chunk of a dropped write is still written. The error of a dropped write or flush is returned by
+//! the next call.
 //!
 //! # O_NONBLOCK
 //! The flag belongs to the open file description, which may be shared with other processes. If one of
@@ -47,13 +48,42 @@ struct Output<W> {
 #[derive(Debug)]
 enum State {
     Idle,
-    Writing { chunk: Arc<[u8]>, call: Call<usize> },
+    Writing { chunk: Arc<[u8]>, call: Call<Written> },
     Flushing { call: Call<()> },
 }
 
+/// The number of bytes of a chunk that std has accepted, and the error that prevented the rest.
+#[derive(Debug)]
+struct Written {
+    count: usize,
+    error: Option<io::Error>,
+}
+
 /// A blocking writer that is a cloneable handle.
-trait Blocking: io::Write + Clone + Send + 'static {}
-impl<W: io::Write + Clone + Send + 'static> Blocking for W {}
+trait Blocking: io::Write + Clone + Send + 'static {
+    type Lock;
+
+    /// Makes writes of other threads wait until the lock is dropped. The calling thread may write.
+    fn lock(&self) -> Self::Lock;
+
+    /// Writes all of `bytes`, or as many as possible before an error.
+    fn write_whole(&mut self, bytes: &[u8]) -> Written {
+        let _lock = self.lock();
+        let mut count = 0;
+        while count < bytes.len() {
+            let error = match uninterrupted(|| self.write(&bytes[count..])) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(accepted) => {
+                    count += accepted;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            return Written { count, error: Some(error) };
+        }
+        Written { count, error: None }
+    }
+}
 
 fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
@@ -78,16 +108,20 @@ impl<W: Blocking> Output<W> {
                 State::Idle => {
                     let chunk: Arc<[u8]> = buf[..buf.len().min(CHUNK_BYTES)].into();
                     let (mut writer, bytes) = (self.writer.clone(), chunk.clone());
-                    let call = Call::begin(move || uninterrupted(|| writer.write(&bytes)));
+                    let call = Call::begin(move || Ok(writer.write_whole(&bytes)));
                     self.state = State::Writing { chunk, call };
                 }
                 State::Writing { chunk, call } => {
                     let result = ready!(Pin::new(call).poll(cx));
                     let ours = buf.starts_with(chunk);
                     self.state = State::Idle;
-                    let count = result?;
-                    if ours {
+                    let Written { count, error } = result?;
+                    if ours && count > 0 {
+                        // If the error persists, the write of the rest returns it.
                         return Poll::Ready(Ok(count));
+                    }
+                    if let Some(error) = error {
+                        return Poll::Ready(Err(error));
                     }
                 }
                 State::Flushing { call } => {
@@ -109,7 +143,7 @@ impl<W: Blocking> Output<W> {
                 State::Writing { call, .. } => {
                     let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
-                    result?;
+                    result?.error.map_or(Ok(()), Err)?;
                 }
                 // If a dropped future began this flush, no bytes were written through this handle since then.
                 State::Flushing { call } => {
@@ -148,6 +182,14 @@ impl io::Write for StdOut {
     }
 }
 
+impl Blocking for StdOut {
+    type Lock = io::StdoutLock<'static>;
+
+    fn lock(&self) -> Self::Lock {
+        io::stdout().lock()
+    }
+}
+
 impl io::Write for StdErr {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let stderr = io::stderr();
@@ -156,6 +198,14 @@ impl io::Write for StdErr {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Blocking for StdErr {
+    type Lock = io::StderrLock<'static>;
+
+    fn lock(&self) -> Self::Lock {
+        io::stderr().lock()
     }
 }
 
@@ -205,9 +255,9 @@ macro_rules! output {
         /// error of kind `Other` if a shutdown of the runtime drops the write.
         ///
         /// # Cancel safety
-        /// The bytes of a dropped write, up to 64 KiB, are still passed to std, which may accept only
-        /// some of them. Writing the same bytes again through the same handle continues that write, so
-        /// they appear once. The error of a dropped write or flush is returned by the next call.
+        /// The bytes of a dropped write, up to 64 KiB, are still written. Writing the same bytes again
+        /// through the same handle continues that write, so they appear once. The error of a dropped write
+        /// or flush is returned by the next call.
         #[derive(Debug)]
         pub struct $name {
             output: Output<$writer>,
@@ -268,14 +318,16 @@ mod tests {
     struct Record {
         written: Vec<u8>,
         flushes: usize,
-        fail: Option<io::ErrorKind>,
+        /// The error of a later write, and the number of writes before it.
+        fail: Option<(usize, io::ErrorKind)>,
     }
 
     impl io::Write for Recorder {
         fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
             let mut record = self.0.lock();
-            if let Some(kind) = record.fail.take() {
-                return Err(kind.into());
+            match record.fail.take() {
+                Some((0, kind)) => return Err(kind.into()),
+                fail => record.fail = fail.map(|(writes, kind)| (writes - 1, kind)),
             }
             let count = buf.len().min(3);
             record.written.extend_from_slice(&buf[..count]);
@@ -288,6 +340,12 @@ mod tests {
         }
     }
 
+    impl Blocking for Recorder {
+        type Lock = ();
+
+        fn lock(&self) {}
+    }
+
     fn write(output: &mut Output<Recorder>, buf: &[u8]) -> io::Result<usize> {
         block_on(poll_fn(|cx| output.poll_write(cx, buf)))
     }
@@ -296,9 +354,11 @@ mod tests {
         block_on(poll_fn(|cx| output.poll_flush(cx)))
     }
 
-    /// Begins a write and drops it. Returns false if it completed immediately.
-    fn begin_write(output: &mut Output<Recorder>, buf: &[u8]) -> bool {
-        output.poll_write(&mut Context::from_waker(Waker::noop()), buf).is_pending()
+    /// Begins a write and drops it. The write cannot complete before, because the record is locked.
+    fn begin_write(output: &mut Output<Recorder>, buf: &[u8]) {
+        let recorder = output.writer.clone();
+        let _record = recorder.0.lock();
+        assert!(output.poll_write(&mut Context::from_waker(Waker::noop()), buf).is_pending());
     }
 
     #[test]
@@ -308,10 +368,10 @@ mod tests {
         assert_eq!(write(&mut output, b"").unwrap(), 0);
         assert_eq!(write(&mut output, b"ab").unwrap(), 2);
         assert_eq!(recorder.0.lock().written, b"ab", "the bytes are written when the call is ready");
-        assert_eq!(write(&mut output, b"cdefg").unwrap(), 3);
+        assert_eq!(write(&mut output, b"cdefg").unwrap(), 5);
         flush(&mut output).unwrap();
         let record = recorder.0.lock();
-        assert_eq!((record.written.as_slice(), record.flushes), (&b"abcde"[..], 1));
+        assert_eq!((record.written.as_slice(), record.flushes), (&b"abcdefg"[..], 1));
     }
 
     #[test]
@@ -323,10 +383,9 @@ mod tests {
         assert_eq!(recorder.0.lock().written, b"oldn");
 
         // Writing the same bytes again continues the same write.
-        if begin_write(&mut output, b"again") {
-            assert_eq!(write(&mut output, b"again").unwrap(), 3);
-            assert_eq!(recorder.0.lock().written, b"oldnaga");
-        }
+        begin_write(&mut output, b"again");
+        assert_eq!(write(&mut output, b"again").unwrap(), 5);
+        assert_eq!(recorder.0.lock().written, b"oldnagain");
         // A flush after a dropped write flushes its bytes.
         begin_write(&mut output, b"end");
         flush(&mut output).unwrap();
@@ -334,12 +393,39 @@ mod tests {
     }
 
     #[test]
+    fn dropped_write_is_written_as_a_whole() {
+        let recorder = Recorder::default();
+        let mut output = Output::new(recorder.clone());
+        begin_write(&mut output, b"more than three bytes");
+        assert_eq!(write(&mut output, b"!").unwrap(), 1);
+        assert_eq!(recorder.0.lock().written, b"more than three bytes!");
+    }
+
+    #[test]
+    fn error_behind_accepted_bytes_is_returned_unless_the_caller_writes_the_rest() {
+        let recorder = Recorder::default();
+        let mut output = Output::new(recorder.clone());
+        let fail = || recorder.0.lock().fail = Some((2, io::ErrorKind::StorageFull));
+        fail();
+        assert_eq!(write(&mut output, b"12345678").unwrap(), 6);
+        assert_eq!(write(&mut output, b"78").unwrap(), 2);
+        fail();
+        begin_write(&mut output, b"abcdefgh");
+        assert_eq!(write(&mut output, b"other").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(write(&mut output, b"other").unwrap(), 5);
+        fail();
+        begin_write(&mut output, b"ijklmnop");
+        assert_eq!(flush(&mut output).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(recorder.0.lock().written, b"12345678abcdefotherijklmn");
+    }
+
+    #[test]
     fn errors_are_returned_and_interruptions_retried() {
         let recorder = Recorder::default();
         let mut output = Output::new(recorder.clone());
-        recorder.0.lock().fail = Some(io::ErrorKind::Interrupted);
+        recorder.0.lock().fail = Some((0, io::ErrorKind::Interrupted));
         assert_eq!(write(&mut output, b"a").unwrap(), 1);
-        recorder.0.lock().fail = Some(io::ErrorKind::BrokenPipe);
+        recorder.0.lock().fail = Some((0, io::ErrorKind::BrokenPipe));
         assert_eq!(write(&mut output, b"b").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(write(&mut output, b"c").unwrap(), 1);
         assert_eq!(recorder.0.lock().written, b"ac");
