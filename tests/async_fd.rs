@@ -279,6 +279,21 @@ fn deadlines_and_timeouts_end_every_wait() {
     });
 }
 
+/// A flush of a type that has nothing to flush fails like a write that would not wait.
+#[test]
+fn operations_fail_after_the_write_deadline() {
+    run(async {
+        let (_reader, writer) = pipe();
+        writer.set_write_deadline(Instant::now()).unwrap();
+        assert!(is_timeout(&(&writer).write(b"x").await.unwrap_err()));
+        let error = (&writer).flush().await.unwrap_err();
+        assert_eq!((is_timeout(&error), error.to_string()), (true, "write fd: i/o timeout".into()));
+        assert!(is_timeout(&(&writer).close().await.unwrap_err()));
+        writer.set_write_deadline(None).unwrap();
+        (&writer).flush().await.unwrap();
+    });
+}
+
 #[test]
 fn close_ends_waits_on_async_fd() {
     run(async {

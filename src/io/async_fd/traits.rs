@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use super::AsyncFd;
-use crate::rt::poll::poller::Failure;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::sys::socket::leading_empty;
 
 impl<T> AsyncRead for &AsyncFd<T>
@@ -54,12 +54,14 @@ where
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The first attempt does not wait for writability, because most types have nothing to flush.
+        // The first attempt does not wait for writability, because most types have nothing to flush. Like every
+        // operation, it fails after the deadline.
         let flush = |_: BorrowedFd<'_>| {
             self.fd.ensure_nonblocking();
             self.get_ref().flush()
         };
-        match self.fd.pinned(flush) {
+        let ready = self.fd.poll.side(Direction::Write).begin().map_err(Failure::from);
+        match ready.and_then(|_| self.fd.pinned(flush)) {
             Err(Failure::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.poll_write_with(cx, |mut inner| inner.flush())
             }
