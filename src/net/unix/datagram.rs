@@ -243,8 +243,8 @@ impl UnixDatagram {
     /// [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](super::TruncatedFds) if this process cannot open that many
-    /// descriptors. Otherwise returns the same errors as [`recv`](UnixDatagram::recv).
+    /// Returns [`TruncatedFds`](super::TruncatedFds) if not all descriptors could be
+    /// received. Otherwise returns the same errors as [`recv`](UnixDatagram::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }

@@ -6,9 +6,10 @@
 //! * On a stream, descriptors travel with the first byte of their message, and a read that receives
 //!   descriptors takes no bytes after that message. If a read does not ask for descriptors, it takes
 //!   the bytes, and the kernel closes the descriptors.
-//! * If this process cannot open all descriptors of a message (usually because its descriptor limit is
-//!   reached), those that arrived are closed, and the read returns [`TruncatedFds`]. An incomplete set of
-//!   descriptors is useless to the caller.
+//! * If the control data of a message is incomplete (MSG_CTRUNC), the descriptors that arrived are closed, and the
+//!   read returns [`TruncatedFds`]. An incomplete set of descriptors is useless to the caller. Usually the
+//!   descriptor limit of this process is reached, or a security module refuses a descriptor. The flag is the same if
+//!   other control data exceeds the buffer, and does not say whether the message had descriptors.
 
 use std::error::Error;
 use std::fmt;
@@ -24,11 +25,12 @@ use crate::sys::message;
 /// which come first if the program enabled them, and which must not displace the descriptors.
 const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 
-/// The error of a message whose descriptors could not all be received. The received descriptors were
-/// closed; the message's bytes are in the buffer.
+/// The error of a message whose descriptors, or other control data, could not all be received. The received
+/// descriptors were closed; the message's bytes are in the buffer.
 ///
-/// The usual cause is the limit on open files. The error is contained in an [`io::Error`] of kind
-/// [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.
+/// The usual cause is the limit on open files. A security module may also refuse a descriptor. If the program has
+/// enabled other control data, such as security labels, the error may mean that the label was too long. The error
+/// is contained in an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.
 ///
 /// # Examples
 /// ```no_run
@@ -61,7 +63,8 @@ impl TruncatedFds {
 impl fmt::Display for TruncatedFds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "not all descriptors of the message were received, so all were closed; raise the limit of open files",
+            "not all control data of the message was received, so its descriptors were closed; \
+             the usual cause is the limit of open files",
         )
     }
 }

@@ -302,8 +302,8 @@ impl UnixStream {
     /// bytes to `fds`. They are close-on-exec. One read never returns the descriptors of two sends.
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot open
-    /// that many descriptors. The received descriptors are closed, and the bytes are in `buf`.
+    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if not all descriptors could
+    /// be received. The received descriptors are closed, and the bytes are in `buf`.
     /// Otherwise returns the same errors as [`read`](UnixStream::read).
     ///
     /// # Cancel safety

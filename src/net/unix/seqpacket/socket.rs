@@ -183,8 +183,8 @@ impl UnixSeqpacket {
     /// [`UnixStream::recv_with_fds`](crate::os::unix::net::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot open
-    /// that many descriptors. Otherwise returns the same errors as [`recv`](UnixSeqpacket::recv).
+    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if not all descriptors could
+    /// be received. Otherwise returns the same errors as [`recv`](UnixSeqpacket::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
