@@ -1,8 +1,9 @@
 //! Names of Unix sockets: conversion between paths, std's addresses and the kernel's.
 //!
-//! On Linux, std's address type holds every path of up to 107 bytes and every abstract name. The
-//! kernel also accepts a path of exactly 108 bytes, which C programs can bind. A path of 108 bytes
-//! does not fit into std's type, so a peer with such a path is reported as unnamed.
+//! On Linux, std's functions create an address from every path of up to 107 bytes and from every abstract
+//! name. The kernel also accepts a path of exactly 108 bytes, which C programs can bind. Only the methods of
+//! std's own sockets return an address with such a path, so here a socket with it is reported as unnamed. An
+//! error would instead lose the connection or the datagram of a peer with such a path.
 //!
 //! # Compared with Go (net/unixsock.go, syscall/syscall_linux.go)
 //! In Go, `@` at the beginning of a name means an abstract name, and names are cut at a NUL. Here,
@@ -165,7 +166,7 @@ mod tests {
     }
 
     /// The kernel accepts 108 bytes without a terminating NUL, and returns a length beyond
-    /// `sockaddr_un`.
+    /// `sockaddr_un`. `SocketAddr::from_pathname` refuses the path.
     #[test]
     #[allow(unsafe_code)]
     fn path_of_108_bytes_reads_as_unnamed() {

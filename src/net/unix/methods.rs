@@ -63,7 +63,8 @@ macro_rules! socket_methods {
                 self.fd.shutdown(how)
             }
 
-            /// Returns the address of this socket, which may be unnamed.
+            /// Returns the address of this socket, which may be unnamed. A path that std's
+            /// `SocketAddr::from_pathname` refuses (108 bytes on Linux) is returned as unnamed.
             ///
             /// # Errors
             /// Returns EAFNOSUPPORT if the descriptor is not a Unix socket, and a
@@ -72,7 +73,8 @@ macro_rules! socket_methods {
                 self.fd.with("local-addr", |fd| from_kernel(&socket::local_addr_any(fd)?))
             }
 
-            /// Returns the address of the peer, which may be unnamed.
+            /// Returns the address of the peer, which may be unnamed. A path that std's
+            /// `SocketAddr::from_pathname` refuses (108 bytes on Linux) is returned as unnamed.
             ///
             /// # Errors
             /// Returns `NotConnected` if there is no peer; EAFNOSUPPORT if the descriptor is not a
