@@ -17,11 +17,11 @@
 
 use std::io;
 use std::mem;
-use std::os::unix::thread::JoinHandleExt;
 use std::thread::{self, JoinHandle};
 
 use super::context;
 use crate::sync::Mutex;
+use crate::sys::os;
 
 /// The runtime's threads; see the [module documentation](self).
 #[derive(Debug)]
@@ -60,15 +60,7 @@ impl Threads {
     /// Joins the threads that have ended. Returns the number of threads that are still listed.
     pub(crate) fn join_ended(&self) -> usize {
         let mut list = self.0.lock();
-        // `retain` cannot be used: it would drop the handle, which detaches the thread.
-        let mut at = 0;
-        while at < list.len() {
-            if crate::sys::os::try_join(&list[at]) {
-                let _ = list.swap_remove(at).into_pthread_t();
-            } else {
-                at += 1;
-            }
-        }
+        *list = mem::take(&mut *list).into_iter().filter_map(|thread| os::try_join(thread).err()).collect();
         list.len()
     }
 

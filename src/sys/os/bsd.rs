@@ -133,16 +133,20 @@ pub(crate) fn from_abstract_name(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Joins a thread if it has ended. Returns whether the thread was joined. If so, the handle must be
-/// neither joined nor dropped afterwards. The call waits for thread-local destructors that are still
-/// running, because macOS has no function that reports whether they have ended.
-pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
+/// Joins a thread if it has ended. Otherwise returns the handle. The call waits for thread-local destructors
+/// that are still running, because macOS has no function that reports whether they have ended.
+pub(crate) fn try_join(thread: JoinHandle<()>) -> Result<(), JoinHandle<()>> {
     if !thread.is_finished() {
-        return false;
+        return Err(thread);
     }
     // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
     // calling thread, which is running.
-    unsafe { libc::pthread_join(thread.as_pthread_t(), ptr::null_mut()) == 0 }
+    if unsafe { libc::pthread_join(thread.as_pthread_t(), ptr::null_mut()) } != 0 {
+        return Err(thread);
+    }
+    // Dropping the handle would detach the thread, which no longer exists.
+    let _ = thread.into_pthread_t();
+    Ok(())
 }
 
 /// Returns the address of the calling thread's errno.

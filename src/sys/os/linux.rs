@@ -132,12 +132,16 @@ pub(crate) fn from_abstract_name(name: &[u8]) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }
 
-/// Joins a thread if it has ended, including its thread-local destructors. Returns whether the thread
-/// was joined. If so, the handle must be neither joined nor dropped afterwards.
-pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
+/// Joins a thread if it has ended, including its thread-local destructors. Otherwise returns the handle.
+pub(crate) fn try_join(thread: JoinHandle<()>) -> Result<(), JoinHandle<()>> {
     // SAFETY: the handle owns the thread, which was neither joined nor detached. A thread that is still
     // running, such as the calling thread, is not joined.
-    unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
+    if unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) } != 0 {
+        return Err(thread);
+    }
+    // Dropping the handle would detach the thread, which no longer exists.
+    let _ = thread.into_pthread_t();
+    Ok(())
 }
 
 /// Returns the address of the calling thread's errno.
