@@ -215,6 +215,7 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
 ///
 /// Source: sd_listen_fds(3), sd_listen_fds_with_names(3).
 #[doc(alias = "sd_listen_fds")]
+#[allow(unsafe_code)]
 pub fn take() -> io::Result<Vec<Activated>> {
     static TAKEN: Mutex<bool> = Mutex::new(false);
     let mut taken = TAKEN.lock();
@@ -241,11 +242,14 @@ pub fn take() -> io::Result<Vec<Activated>> {
         }
     }
     *taken = true;
-    numbers
-        .into_iter()
-        .zip(names)
-        .map(|(number, name)| Ok(Activated { name, fd: inherit::adopt_inherited(number)? }))
-        .collect()
+    let adopt = |(number, name)| {
+        // SAFETY: the parent passed the descriptor to the caller of this function, which takes it only once
+        // (`taken`, and the numbers are distinct). It was inherited, and no other code in this process owns it,
+        // because descriptors that this process opens are close-on-exec.
+        let fd = unsafe { inherit::adopt_inherited(number) }?;
+        Ok(Activated { name, fd })
+    };
+    numbers.into_iter().zip(names).map(adopt).collect()
 }
 
 /// Passes `fds`, each with a name, to the process that `command` starts. The process calls [`take`]

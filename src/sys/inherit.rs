@@ -152,14 +152,16 @@ pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
     Ok(check(unsafe { libc::fcntl(number, libc::F_GETFD) })? & libc::FD_CLOEXEC == 0)
 }
 
-/// Takes ownership of an inherited descriptor and makes it close-on-exec. The caller must have checked
-/// [`is_inherited`], and must call this function at most once per descriptor.
-pub(crate) fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
+/// Takes ownership of an inherited descriptor and makes it close-on-exec.
+///
+/// # Safety
+/// The descriptor must be one that the parent passed to the caller, and [`is_inherited`] must have returned
+/// true for it. No other code in this process may own it. So the function must be called at most once per
+/// descriptor.
+pub(crate) unsafe fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: the descriptor is open, and was inherited. The parent passed it to the code that reads
-    // the environment variables, which calls this once per descriptor. No other code in this process
-    // owns it, because descriptors that this process opens are close-on-exec.
+    // SAFETY: the descriptor is open, and by the caller's promise nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
