@@ -1,7 +1,7 @@
 //! [`Call`]: a call on the blocking pool whose future returns an error if the call does not complete.
 //!
-//! The handle of [`spawn_blocking`] panics if a shutdown of the runtime drops the call. An output
-//! stream must return an error instead.
+//! The handle of [`spawn_blocking`] panics if the call panics or a shutdown of the runtime drops it. An
+//! output stream must return an error instead.
 //!
 //! # States
 //! Running (with the waker of the waiting task) → done (with the result, or with `None` if the call
@@ -14,6 +14,9 @@ use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Arc, Mutex};
 use crate::task::spawn_blocking;
+
+/// The text of the error of a call that returned no result.
+const INCOMPLETE: &str = "the blocking call did not complete: it panicked, or the runtime was shut down";
 
 #[derive(Debug)]
 enum State<T> {
@@ -58,9 +61,7 @@ impl<T> Future for Call<T> {
                     let result = result.take();
                     *state = State::Taken;
                     drop(state);
-                    return Poll::Ready(
-                        result.unwrap_or_else(|| Err(io::Error::other("the blocking call was dropped"))),
-                    );
+                    return Poll::Ready(result.unwrap_or_else(|| Err(io::Error::other(INCOMPLETE))));
                 }
                 State::Taken => return Poll::Pending,
             }
@@ -112,6 +113,12 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut call).poll(&mut cx).is_pending());
         drop(Completion { state, result: None });
-        assert_eq!(block_on(call).unwrap_err().to_string(), "the blocking call was dropped");
+        assert_eq!(block_on(call).unwrap_err().to_string(), INCOMPLETE);
+    }
+
+    #[test]
+    fn call_that_panics_is_an_error() {
+        let call = Call::<()>::begin(|| panic!("intended"));
+        assert_eq!(block_on(call).unwrap_err().to_string(), INCOMPLETE);
     }
 }

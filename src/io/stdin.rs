@@ -51,6 +51,10 @@ static STDIN: Input = Input::new(|buf| {
     fd::blocking(stdin.as_fd(), false, || (&stdin).read(buf))
 });
 
+/// The text of the error of a read that returned no result.
+const INCOMPLETE: &str =
+    "the read of standard input did not complete, because it panicked or the runtime was shut down: read again";
+
 /// The result of a blocking read that returned no bytes.
 #[derive(Debug)]
 enum Outcome {
@@ -221,9 +225,7 @@ impl Drop for Reading {
             Some(Ok(chunk)) => state.push(&chunk),
             Some(Err(error)) => state.outcome = Some(Outcome::Failed(error)),
             None => {
-                state.outcome = Some(Outcome::Failed(io::Error::other(
-                    "the runtime was shut down before the read of standard input completed: read again",
-                )))
+                state.outcome = Some(Outcome::Failed(io::Error::other(INCOMPLETE)));
             }
         }
         state.waiters.take_all(&mut wakers);
@@ -278,7 +280,7 @@ impl Stdin {
     /// Returns the error of read(2); the part of the line read so far is kept for the next call.
     /// Returns `InvalidData` if the line is not UTF-8; the line is then consumed and the error
     /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)). Returns an error of
-    /// kind `Other` if a shutdown of the runtime drops the read.
+    /// kind `Other` if the read panics or a shutdown of the runtime drops it.
     ///
     /// # Cancel safety
     /// If the future is dropped, no input is lost and `buf` is unchanged: a line is removed from the
@@ -442,12 +444,15 @@ mod tests {
         input!(INPUT, SCRIPT);
         INPUT.state.lock().reading = true;
         drop(Reading { input: &INPUT, result: None });
-        assert_eq!(
-            read_line(&INPUT).unwrap_err().to_string(),
-            "the runtime was shut down before the read of standard input completed: read again"
-        );
+        assert_eq!(read_line(&INPUT).unwrap_err().to_string(), INCOMPLETE);
         SCRIPT.give(Ok(b"ok\n"));
         assert_eq!(read_line(&INPUT).unwrap(), "ok\n");
+    }
+
+    #[test]
+    fn read_that_panics_is_an_error() {
+        static INPUT: Input = Input::new(|_| panic!("intended"));
+        assert_eq!(read_line(&INPUT).unwrap_err().to_string(), INCOMPLETE);
     }
 
     #[test]

@@ -252,7 +252,7 @@ macro_rules! output {
         ///
         /// # Errors
         /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone. Returns an
-        /// error of kind `Other` if a shutdown of the runtime drops the write.
+        /// error of kind `Other` if the write panics or a shutdown of the runtime drops it.
         ///
         /// # Cancel safety
         /// The bytes of a dropped write, up to 64 KiB, are still written. Writing the same bytes again
