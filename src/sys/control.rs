@@ -103,15 +103,17 @@ impl<'a> ControlWriter<'a> {
     }
 
     /// Returns the control data as words. On Linux and FreeBSD every message ends at a word boundary. On
-    /// macOS the end of the last word may not belong to a message.
+    /// macOS the end of the last word may not belong to a message; it is zeroed.
     pub(crate) fn words(&self) -> &[Word] {
         &self.words[..words(self.len)]
     }
 
-    /// Appends a header, and returns the space for `data` bytes of data after it.
+    /// Appends a header, and returns the space for `data` bytes of data after it. Zeroes the bytes behind the
+    /// data, up to the end of the last word.
     fn reserve(&mut self, level: c_int, kind: c_int, data: usize) -> io::Result<&mut [u8]> {
         let (start, whole) = (self.len, space(data));
-        let Some(room) = bytes_of_mut(self.words)[start..].get_mut(..whole) else {
+        let end = words(start + whole) * size_of::<Word>();
+        let Some(room) = bytes_of_mut(self.words).get_mut(start..end) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "control data does not fit into its buffer"));
         };
         // SAFETY: a header is plain data, for which all zeroes is a valid value. In some C libraries
@@ -123,7 +125,9 @@ impl<'a> ControlWriter<'a> {
         // SAFETY: `room` has at least the size of a header, and the write needs no alignment.
         unsafe { room.as_mut_ptr().cast::<libc::cmsghdr>().write_unaligned(header) };
         self.len = start + whole;
-        Ok(&mut room[HEADER..HEADER + data])
+        let (data, padding) = room[HEADER..].split_at_mut(data);
+        padding.fill(0);
+        Ok(data)
     }
 
     /// Appends a message that contains one value.
@@ -335,6 +339,20 @@ mod tests {
         assert_eq!(values[1].value::<u16>(), Some(1200));
         assert_eq!(values[1].value::<c_int>(), None, "fewer bytes than the value has");
         assert_eq!(values[2].value::<libc::in6_pktinfo>().unwrap().ipi6_ifindex, 9);
+    }
+
+    #[test]
+    fn padding_does_not_contain_former_bytes_of_the_buffer() {
+        for len in 1..=2 {
+            let mut buffer = [usize::MAX; 8];
+            let mut writer = ControlWriter::new(&mut buffer);
+            for _ in 0..len {
+                writer.push(1, 1, 0_u8).unwrap();
+            }
+            let messages = owned(Messages::new(writer.words(), writer.bytes().len()));
+            assert_eq!(messages, vec![(1, 1, vec![0]); len]);
+            assert!(!bytes_of(writer.words()).contains(&u8::MAX), "{len} messages");
+        }
     }
 
     #[test]
