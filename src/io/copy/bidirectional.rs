@@ -51,8 +51,9 @@ use crate::time::Sleep;
 /// # Errors
 /// Returns the first error of either direction, as described for [`copy`](crate::io::copy()), most
 /// often `BrokenPipe` or `ConnectionReset`. Unlike in `copy`, it is not an error if a peer closes both
-/// directions without a reset while there is no data to send to it. The error is returned when both
-/// directions have ended. It does not contain the numbers of bytes copied.
+/// directions without a reset while there is no data to send to it, even if later data for it is
+/// dropped. An error is returned when both directions have ended. It does not contain the numbers of
+/// bytes copied.
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that were read but not written are lost, as with
