@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{BufRead as _, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -127,6 +127,23 @@ fn stale_socket_is_replaced_and_other_files_are_not() {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         let error = InspectServer::bind("/nonexistent/folder/socket").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
+    });
+}
+
+/// connect(2) of a stream socket fails with EPROTOTYPE if another kind of socket is bound there, and not with ECONNREFUSED.
+#[test]
+fn socket_of_another_kind_is_not_replaced() {
+    bounded(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let _no_forks = no_forks();
+        let datagrams = UnixDatagram::bind(&path).unwrap();
+        let error = InspectServer::bind(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+        let sender = UnixDatagram::unbound().unwrap();
+        assert_eq!(sender.send_to(b"x", &path).unwrap(), 1, "the socket keeps its file");
+        drop(datagrams);
+        drop(InspectServer::bind(&path).unwrap());
     });
 }
 

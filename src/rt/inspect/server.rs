@@ -105,7 +105,8 @@ impl InspectServer {
     /// Starts a server that listens at `path`. Replaces a socket file on which no process listens.
     ///
     /// # Errors
-    /// Returns `AddrInUse` if a process listens at `path`, or if `path` is a file of another kind.
+    /// Returns `AddrInUse` if a process listens at `path`, if connect(2) to `path` fails with an error other than
+    /// ECONNREFUSED, so that the socket may be in use, or if `path` is a file of another kind.
     /// Returns `InvalidInput` if `path` is too long or contains a NUL byte. Returns the OS error if a system call,
     /// such as bind(2) or chmod(2), or starting the thread fails.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
@@ -226,8 +227,14 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
             if is_other {
                 return Err(in_use("the file there is not a socket"));
             }
-            if is_served(path)? {
-                return Err(in_use("another process, or another server of this process, listens there"));
+            let probe = socket::socket(Domain::UNIX, Type::STREAM, None)?;
+            match socket::connect(probe.as_fd(), &SockAddr::unix(path)?) {
+                Ok(()) => return Err(in_use("another process, or another server of this process, listens there")),
+                // No process listens there, or the file has gone.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOENT)) => {}
+                // For example EAGAIN for a listener with a full backlog (the call does not wait), EACCES for the socket
+                // of another user, or EPROTOTYPE for a datagram socket.
+                Err(error) => return Err(in_use(&format!("the socket there may be in use: {error}"))),
             }
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -259,15 +266,6 @@ fn lock_folder(path: &Path) -> io::Result<File> {
             locked => return locked.map(|()| folder),
         }
     }
-}
-
-/// Returns whether a process listens at `path`. Does not wait if the backlog of the listener is full.
-fn is_served(path: &Path) -> io::Result<bool> {
-    let probe = socket::socket(Domain::UNIX, Type::STREAM, None)?;
-    Ok(match socket::connect(probe.as_fd(), &SockAddr::unix(path)?) {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::EINPROGRESS),
-    })
 }
 
 fn serve(client: &UnixStream) -> io::Result<()> {
