@@ -244,8 +244,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         }
         bound => bound?,
     };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let restricted = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+    if restricted.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    restricted.map(|()| listener)
 }
 
 /// Locks the directory of `path` against other processes that start a server there. They hold the lock only while
