@@ -122,8 +122,9 @@ impl Sends {
         let sent = match zerocopy_send(fd, bytes, may_zerocopy) {
             Some(sent) => sent?,
             None => {
-                entry.copied = true;
-                return socket::send(fd, bytes, 0);
+                let sent = socket::send(fd, bytes, 0)?;
+                entry.copied |= sent > 0;
+                return Ok(sent);
             }
         };
         if entry.calls == 0 {
@@ -273,6 +274,23 @@ mod tests {
         // SAFETY: `time` is valid for writes during the call.
         assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
         Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    /// The copying call fails when the send buffer is full.
+    #[test]
+    fn failed_call_does_not_count_as_a_copy() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let sends = Sends::default();
+        let [full, empty] = [[7; 1 << 16].as_slice(), &[]].map(|bytes| (sends.begin(), bytes));
+        while sends.send(stream.as_fd(), full.0, full.1).is_ok() {}
+        assert_eq!(sends.take_done(full.0, Waker::noop()), Some(true));
+        let key = sends.begin();
+        assert_eq!(sends.send(stream.as_fd(), key, &[7]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(sends.take_done(key, Waker::noop()), Some(false));
+        assert_eq!(sends.send(stream.as_fd(), empty.0, empty.1).unwrap(), 0);
+        assert_eq!(sends.take_done(empty.0, Waker::noop()), Some(false));
     }
 
     /// Simulates a device that holds the packets of the connection for longer than a close waits.
