@@ -290,3 +290,48 @@ fn drop_in_a_child_does_not_stop_the_inspect_server() {
         assert!(!path.exists());
     });
 }
+
+/// Returns the numbers of the open descriptors.
+fn numbers() -> Vec<i32> {
+    // SAFETY: no pointer is passed.
+    (0..1024).filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0).collect()
+}
+
+/// Regression: the handler wrote to the pipe that the child shares with its parent.
+#[test]
+fn signal_of_forked_child_does_not_request_a_snapshot_of_its_parent() {
+    child("signal_of_forked_child_does_not_request_a_snapshot_of_its_parent", || {
+        let before = numbers();
+        rt::dump_on_sigusr1().unwrap();
+        // SAFETY: no pointer is passed.
+        let is_reader = |fd| unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE == libc::O_RDONLY;
+        let reader = numbers().into_iter().find(|&fd| !before.contains(&fd) && is_reader(fd)).unwrap();
+        let unread = || {
+            let mut count: libc::c_int = 0;
+            // SAFETY: FIONREAD writes an int.
+            assert_eq!(unsafe { libc::ioctl(reader, libc::FIONREAD, &raw mut count) }, 0);
+            count
+        };
+        // SAFETY: no pointer is passed.
+        let signal = || unsafe { libc::raise(libc::SIGUSR1) };
+        // Standard error is a full pipe, so the thread that prints snapshots takes the first byte and then blocks.
+        let (mut output, mut full) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&full, true).unwrap();
+        while full.write(&[0; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&full, false).unwrap();
+        // SAFETY: no pointer is passed.
+        let stderr = unsafe { libc::dup(2) };
+        // SAFETY: no pointer is passed.
+        assert_eq!(unsafe { libc::dup2(full.as_raw_fd(), 2) }, 2);
+        signal();
+        common::eventually("the first request is taken", || unread() == 0);
+        forked(signal);
+        let of_child = unread();
+        signal();
+        let of_both = unread();
+        // SAFETY: no pointer is passed.
+        assert_eq!(unsafe { libc::dup2(stderr, 2) }, 2);
+        std::thread::spawn(move || while output.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {});
+        assert_eq!((of_child, of_both), (0, 1));
+    });
+}

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::os;
@@ -10,13 +11,17 @@ use super::os;
 /// The write end of the pipe, or -1.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
+/// Returns whether the pipe belongs to the parent of this process.
+static IS_CHILD: OnceLock<fn() -> bool> = OnceLock::new();
+
 /// Installs a handler for SIGUSR1 that writes a byte to `pipe`, which stays open for the lifetime of the
-/// process.
+/// process. In a process for which `is_child`, which must be async-signal-safe, returns true, the handler does nothing,
+/// because a child of fork(2) shares the pipe with its parent.
 ///
 /// # Errors
 /// Returns `AlreadyExists` if the signal already has a handler or is ignored, or the error of a system call.
 #[allow(unsafe_code)]
-pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
+pub(crate) fn write_on_sigusr1(pipe: OwnedFd, is_child: fn() -> bool) -> io::Result<()> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: `action` is valid for writes during the call.
     if unsafe { libc::sigaction(libc::SIGUSR1, std::ptr::null(), action.as_mut_ptr()) } != 0 {
@@ -30,10 +35,11 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
     // If the pipe is full, the handler's write fails, which is harmless, because the bytes already in
     // the pipe will trigger a snapshot.
     super::socket::set_nonblocking(std::os::fd::AsFd::as_fd(&pipe), true)?;
+    IS_CHILD.get_or_init(|| is_child);
     PIPE.store(pipe.as_raw_fd(), Ordering::Release);
     action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `handle` is async-signal-safe: it calls write(2) once and preserves errno.
+    // SAFETY: `handle` is async-signal-safe: it loads atomics, calls write(2) at most once and preserves errno.
     if unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -43,6 +49,10 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd) -> io::Result<()> {
 
 #[allow(unsafe_code)]
 extern "C" fn handle(_signal: libc::c_int) {
+    // `OnceLock::get` only loads an atomic.
+    if IS_CHILD.get().is_some_and(|is_child| is_child()) {
+        return;
+    }
     let place = os::errno_place();
     // SAFETY: the address of the thread's errno is valid for the lifetime of the thread.
     let errno = unsafe { place.read() };

@@ -5,20 +5,23 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use super::Inspect;
 use super::black_box::write_file;
-use crate::rt::context;
+use crate::rt::runtime::runtime;
 use crate::rt::sched::identity::Task;
 use crate::rt::sched::task_data::TaskData;
+use crate::rt::{context, fork};
 use crate::sys::signal;
 
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1, for example
 /// from `kill -USR1 PID`.
 ///
 /// The snapshot includes TCP_INFO. A separate thread prints it, so this works even while all workers are
-/// blocked. A second call does nothing. The handler remains installed until the process ends.
+/// blocked. A second call does nothing. The handler remains installed until the process ends. In a child of fork(2)
+/// that has not called exec(2), it does nothing.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns the OS error if a system call,
-/// such as pipe(2) or sigaction(2), or starting the thread fails.
+/// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns `Other` in a child of fork(2) that
+/// has not called exec(2), if the parent has used the runtime. Returns the OS error if a system call, such as pipe(2) or
+/// sigaction(2), or starting the thread fails.
 ///
 /// # Examples
 /// ```
@@ -32,6 +35,7 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
     if *is_done {
         return Ok(());
     }
+    fork::check()?;
     let (mut reader, writer) = io::pipe()?;
     let run = move || {
         let mut bytes = [0; 64];
@@ -43,7 +47,8 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
     // The thread starts before the handler is installed. If the installation fails, the writer is dropped
     // and the thread ends.
     std::thread::Builder::new().name("netpoll-dump".to_owned()).spawn(run)?;
-    signal::write_on_sigusr1(writer.into())?;
+    fork::watch(|| runtime().disown());
+    signal::write_on_sigusr1(writer.into(), fork::is_child)?;
     *is_done = true;
     Ok(())
 }
