@@ -144,9 +144,9 @@ fn snapshot_resolves_sockets_that_the_previous_one_omitted() {
             assert_eq!(known(without()), []);
             let mut all = Vec::new();
             for _ in 0..3 {
-                // The limit is 2,000 calls. A snapshot reserves four calls for each socket.
+                // The limit is 2,000 calls. A snapshot reserves three calls for each socket.
                 let some = known(rt::inspect());
-                assert!((1..=500).contains(&some.len()), "{}", some.len());
+                assert!((1..=666).contains(&some.len()), "{}", some.len());
                 all.extend(some);
             }
             all.sort_unstable();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::run;
 use futures_lite::AsyncReadExt as _;
+use netpoll::io::AsyncFd;
 use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{self, Inspect, SocketInfo, SocketState};
@@ -181,6 +182,35 @@ fn errors_are_counted_with_the_last_errno() {
         assert_eq!((socket.errors(), socket.last_errno()), (2, Some(libc::EPIPE)));
         let text = rt::inspect().to_string();
         assert!(text.contains(&format!("errors 2 (errno {})", libc::EPIPE)), "{text}");
+    });
+}
+
+/// A stream that is not TCP, or a datagram socket that is not UDP, must not be shown as such.
+#[test]
+#[cfg(target_os = "linux")] // netlink(7), IPPROTO_UDPLITE
+fn sockets_of_other_families_and_protocols_have_no_kind_of_their_own() {
+    use socket2::{Domain, Protocol, Socket, Type};
+    run(async {
+        let kind = |family, ty, protocol| {
+            let socket = Socket::new(Domain::from(family), ty, Some(Protocol::from(protocol))).ok()?;
+            Some(by_fd(&AsyncFd::new(socket).unwrap()).kind())
+        };
+        assert_eq!(kind(libc::AF_INET, Type::STREAM, 0), Some("tcp"));
+        assert_eq!(kind(libc::AF_INET, Type::DGRAM, 0), Some("udp"));
+        assert_eq!(kind(libc::AF_UNIX, Type::STREAM, 0), Some("unix"));
+        assert_eq!(kind(libc::AF_UNIX, Type::SEQPACKET, 0), Some("unixpacket"));
+        assert_eq!(kind(libc::AF_NETLINK, Type::DGRAM, libc::NETLINK_ROUTE), Some("socket"));
+        // The system need not support these.
+        for (family, ty, protocol) in [
+            (libc::AF_VSOCK, Type::STREAM, 0),
+            (libc::AF_INET, Type::DGRAM, libc::IPPROTO_UDPLITE),
+            (libc::AF_INET, Type::DGRAM, libc::IPPROTO_ICMP),
+            (libc::AF_INET, Type::STREAM, libc::IPPROTO_SCTP),
+            (libc::AF_INET, Type::SEQPACKET, libc::IPPROTO_SCTP),
+        ] {
+            let kind = kind(family, ty, protocol);
+            assert!(kind.is_none_or(|kind| kind == "socket"), "{family} {ty:?} {protocol}: {kind:?}");
+        }
     });
 }
 

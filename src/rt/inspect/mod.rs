@@ -150,7 +150,7 @@ impl Inspect {
     /// address, such as that of a connection that a wildcard listener has accepted, takes one system call in the
     /// first snapshot that queries it. An adopted TCP socket takes up to three, whose results are kept for up to
     /// 4,096 such sockets. A multipath TCP socket, or a socket in an [`AsyncFd`](crate::io::AsyncFd), takes up to
-    /// four in each snapshot, and a UDP or Unix socket up to three.
+    /// five in each snapshot, and a UDP or Unix socket up to three.
     ///
     /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
     /// [`Unknown`](SocketState::Unknown).

@@ -151,8 +151,8 @@ impl SocketInfo {
     }
 
     /// Returns the kind of the descriptor: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`. Returns
-    /// `fd` for a descriptor that is not a socket. Returns `socket` if the kind is not known and the kernel was not
-    /// queried, and for another kind of socket, unless its type is that of one of these kinds.
+    /// `fd` for a descriptor that is not a socket. Returns `socket` for another kind of socket, and if the kind is not
+    /// known and the kernel was not queried.
     pub fn kind(&self) -> &'static str {
         self.kind.name()
     }

@@ -1,7 +1,7 @@
 //! Reads the sockets of a snapshot: state from the poll cache, addresses and TCP state from the kernel.
 //!
 //! # Addresses
-//! Querying the addresses of a socket takes up to four system calls, which would be most of the cost of a
+//! Querying the addresses of a socket takes up to five system calls, which would be most of the cost of a
 //! snapshot. The addresses of most TCP sockets are [recorded](addresses) when the sockets are opened. For other
 //! TCP sockets that are connected or listen, such as adopted sockets, the results of queries are kept, for up to
 //! [`ASKED_MAX`] sockets. A snapshot with a limit on the calls begins with the sockets for which the previous
@@ -123,8 +123,9 @@ impl<'a> Reader<'a> {
             // If the number has changed, the slot belongs to a new socket, which would be out of order.
             let Some(description) = desc.described().filter(|now| now.number == number) else { continue };
             let known = self.known(description, desc);
-            let comes_later = description.number < first && calls(known) > 0;
-            let asks = !comes_later && self.may_ask(known, description.number);
+            let calls = calls(known, kind(&description, desc));
+            let comes_later = description.number < first && calls > 0;
+            let asks = !comes_later && self.may_ask(calls, description.number);
             if let Some(info) = self.socket(description, desc, known, asks) {
                 sockets.push(info);
                 places[desc.index as usize] = sockets.len() as u32;
@@ -136,7 +137,7 @@ impl<'a> Reader<'a> {
         // The previous snapshot has queried these sockets, so they come last.
         for (place, description, desc) in skipped {
             let known = self.known(description, desc);
-            if !self.may_ask(known, description.number) {
+            if !self.may_ask(calls(known, kind(&description, desc)), description.number) {
                 break;
             }
             if let Some(info) = self.socket(description, desc, known, true) {
@@ -150,10 +151,10 @@ impl<'a> Reader<'a> {
         matches!(self.asking, Asking::UpTo(_))
     }
 
-    /// Deducts the calls that the addresses of a socket may need from the limit. Returns whether the limit
+    /// Deducts the `calls` that the addresses of a socket may need from the limit. Returns whether the limit
     /// permits these calls.
-    fn may_ask(&mut self, known: Option<Known>, number: u32) -> bool {
-        match (&mut self.asking, calls(known)) {
+    fn may_ask(&mut self, calls: usize, number: u32) -> bool {
+        match (&mut self.asking, calls) {
             (Asking::Never, _) => false,
             (Asking::Always, _) | (_, 0) => true,
             (Asking::UpTo(rest), calls) if calls <= *rest => {
@@ -348,12 +349,16 @@ fn known_identity(known: Known, fd: BorrowedFd<'_>, asks: bool) -> Identity {
     Identity { kind: SocketKind::Tcp, local: local.map(SocketAddress::Ip), peer: peer.map(SocketAddress::Ip), state }
 }
 
-/// Returns the maximum number of system calls for the addresses of a socket.
-fn calls(known: Option<Known>) -> usize {
+/// Returns the maximum number of system calls for the addresses of a socket. `kind` is its kind, if it is known without
+/// a query.
+fn calls(known: Option<Known>, kind: Option<SocketKind>) -> usize {
     match known {
         Some(Known::Listener { local: Some(_) } | Known::Connection { local: Some(_), .. }) => 0,
         Some(_) => 1,
-        None => 4,
+        // getsockname(2), getpeername(2) and SO_ACCEPTCONN.
+        None if kind.is_some() => 3,
+        // Also SO_TYPE and SO_PROTOCOL.
+        None => 5,
     }
 }
 
@@ -385,13 +390,12 @@ fn identify(fd: BorrowedFd<'_>, description: &Description, desc: &PollDesc) -> I
 
 fn socket_kind(fd: BorrowedFd<'_>, local: &SockAddr) -> SocketKind {
     let ty = option::get::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_TYPE).unwrap_or(0);
-    let is_unix = i32::from(local.family()) == libc::AF_UNIX;
-    match ty {
-        libc::SOCK_STREAM if is_unix => SocketKind::Unix,
-        libc::SOCK_DGRAM if is_unix => SocketKind::Unixgram,
-        libc::SOCK_SEQPACKET => SocketKind::Unixpacket,
-        libc::SOCK_STREAM => SocketKind::Tcp,
-        libc::SOCK_DGRAM => SocketKind::Udp,
+    match (i32::from(local.family()), ty) {
+        (libc::AF_UNIX, libc::SOCK_STREAM) => SocketKind::Unix,
+        (libc::AF_UNIX, libc::SOCK_DGRAM) => SocketKind::Unixgram,
+        (libc::AF_UNIX, libc::SOCK_SEQPACKET) => SocketKind::Unixpacket,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) if option::is_tcp_or_udp(fd) => SocketKind::Tcp,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) if option::is_tcp_or_udp(fd) => SocketKind::Udp,
         _ => SocketKind::Socket,
     }
 }

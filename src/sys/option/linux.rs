@@ -36,6 +36,12 @@ pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).protocol().map(|protocol| protocol == Some(Protocol::TCP))
 }
 
+/// Returns whether the protocol of an IP socket is TCP, with or without multipath, or UDP (SO_PROTOCOL).
+pub(crate) fn is_tcp_or_udp(fd: BorrowedFd<'_>) -> bool {
+    let protocols = [Protocol::TCP, Protocol::MPTCP, Protocol::UDP];
+    matches!(SockRef::from(&fd).protocol(), Ok(Some(protocol)) if protocols.contains(&protocol))
+}
+
 /// Returns SO_BINDTODEVICE: the name of the interface, or `None` if the socket is not bound to one.
 pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     SockRef::from(&fd).device()

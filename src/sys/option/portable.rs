@@ -21,6 +21,11 @@ pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     is_ip(fd)
 }
 
+/// Returns true. An IP stream or datagram socket is assumed to be a TCP or UDP socket.
+pub(crate) fn is_tcp_or_udp(_fd: BorrowedFd<'_>) -> bool {
+    true
+}
+
 /// Does nothing, because on these systems a socket receives only datagrams to the groups that it has joined,
 /// as on Linux without IP_MULTICAST_ALL.
 pub(crate) fn set_multicast_all_v4(_fd: BorrowedFd<'_>, _all: bool) -> io::Result<()> {
