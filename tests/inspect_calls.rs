@@ -1,15 +1,19 @@
 //! The system calls of snapshots and of their server. This program defines functions with the C library's names, which
-//! refuse calls.
+//! count or refuse calls.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
 mod common;
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 
-use common::{Folder, bounded};
-use netpoll::rt::InspectServer;
+use common::{Folder, bounded, child};
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::rt::{self, InspectServer};
+use netpoll::task;
 
 /// Fails with ENOENT for files whose name is `refused`. Otherwise does the same as chmod(2), which it replaces in this program.
 ///
@@ -32,5 +36,67 @@ fn server_that_does_not_start_leaves_no_file() {
         let error = InspectServer::bind(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         assert!(!path.exists());
+    });
+}
+
+/// The descriptor whose calls are counted, and their number.
+static COUNTED: (AtomicI32, AtomicUsize) = (AtomicI32::new(-1), AtomicUsize::new(0));
+
+fn count(fd: c_int) {
+    if fd == COUNTED.0.load(SeqCst) {
+        COUNTED.1.fetch_add(1, SeqCst);
+    }
+}
+
+/// Defines a function that counts its calls and calls the C library's function.
+macro_rules! counted {
+    ($name:ident($($arg:ident: $type:ty),*)) => {
+        /// # Safety
+        /// Same as the C library's function.
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(fd: c_int, $($arg: $type),*) -> c_int {
+            count(fd);
+            let name = concat!(stringify!($name), "\0");
+            // SAFETY: the name ends with a NUL byte.
+            let next = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast()) };
+            // SAFETY: the C library's function has this type.
+            let next: unsafe extern "C" fn(c_int, $($type),*) -> c_int = unsafe { std::mem::transmute(next) };
+            // SAFETY: the caller's promise.
+            unsafe { next(fd, $($arg),*) }
+        }
+    };
+}
+
+counted!(getsockname(address: *mut c_void, size: *mut u32));
+counted!(getpeername(address: *mut c_void, size: *mut u32));
+counted!(getsockopt(level: c_int, name: c_int, value: *mut c_void, size: *mut u32));
+
+/// Regression: the function queried the addresses of each such socket twice.
+#[test]
+fn listeners_metrics_query_each_address_once() {
+    child("listeners_metrics_query_each_address_once", || {
+        task::block_on(async {
+            let calls = |fd: i32| {
+                COUNTED.1.store(0, SeqCst);
+                COUNTED.0.store(fd, SeqCst);
+                let text = rt::openmetrics();
+                COUNTED.0.store(-1, SeqCst);
+                let is_shown = text.contains(&format!(",fd=\"{fd}\"}}"));
+                (COUNTED.1.load(SeqCst), is_shown)
+            };
+            let adopted = TcpListener::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+            // The local address, the absence of a peer, SO_ACCEPTCONN and TCP_INFO.
+            assert_eq!(calls(adopted.as_raw_fd()), (4, true));
+            assert_eq!(calls(adopted.as_raw_fd()), (1, true));
+            let client = std::net::TcpStream::connect(adopted.local_addr().unwrap()).unwrap();
+            let client = TcpStream::from(client);
+            assert_eq!(calls(client.as_raw_fd()), (2, false));
+            assert_eq!(calls(client.as_raw_fd()), (0, false));
+            if common::has_ipv6() {
+                let wildcard = TcpListener::bind("[::]:0").await.unwrap();
+                assert_eq!(calls(wildcard.as_raw_fd()), (2, true));
+                assert_eq!(calls(wildcard.as_raw_fd()), (1, true));
+            }
+        });
     });
 }

@@ -57,7 +57,7 @@ const METRICS: [Gauge; 7] = [
 /// If the poller has several [shards](crate::rt::Builder::poller_shards), there are also
 /// `netpoll_poller_shard_waits_total` and `netpoll_poller_shard_events_total`, with the label `shard`.
 ///
-/// The function makes one system call per listener, and up to seven per TCP socket whose addresses are not known,
+/// The function makes one system call per listener, and up to three more per TCP socket whose addresses are not known,
 /// such as an adopted socket that no earlier call or snapshot has seen.
 ///
 /// # Examples

@@ -55,6 +55,14 @@ pub(super) enum Asking {
     Always,
 }
 
+/// The TCP sockets whose TCP_INFO is queried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Details {
+    Never,
+    Listeners,
+    Always,
+}
+
 /// The TCP states in which one direction is closed.
 const HALF_CLOSED: [&str; 3] = ["CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2"];
 
@@ -70,7 +78,7 @@ struct Identity {
 /// Reads the sockets of one snapshot.
 pub(super) struct Reader<'a> {
     asking: Asking,
-    tcp: bool,
+    tcp: Details,
     now: u64,
     scale: &'a Scale,
     local_ips: Vec<IpAddr>,
@@ -88,7 +96,7 @@ impl<'a> Reader<'a> {
         let gathered = unsent::amounts().into_iter().map(|amount| ((amount.index, amount.generation), amount.bytes));
         Reader {
             asking,
-            tcp,
+            tcp: if tcp { Details::Always } else { Details::Never },
             now,
             scale,
             local_ips: addresses::local_ips(),
@@ -171,6 +179,7 @@ impl<'a> Reader<'a> {
 
     /// Returns the TCP listeners, with their TCP_INFO.
     pub(super) fn listeners(mut self) -> Vec<SocketInfo> {
+        self.tcp = Details::Listeners;
         let mut listeners = Vec::new();
         for desc in runtime().cache.iter() {
             let Some(description) = desc.described().filter(|description| description.is_tcp) else { continue };
@@ -178,12 +187,8 @@ impl<'a> Reader<'a> {
             if matches!(known, Some(Known::Connection { .. })) {
                 continue;
             }
-            self.tcp = false;
             let found = self.socket(description, desc, known, true);
-            if found.is_some_and(|socket| socket.state == SocketState::Listening) {
-                self.tcp = true;
-                listeners.extend(self.socket(description, desc, known, true));
-            }
+            listeners.extend(found.filter(|socket| socket.state == SocketState::Listening));
         }
         listeners
     }
@@ -214,8 +219,12 @@ impl<'a> Reader<'a> {
             },
         };
         let is_tcp = identity.kind == SocketKind::Tcp;
-        let tcp =
-            if self.tcp && is_tcp { option::tcp_state(fd).ok().map(|state| Box::new(details(&state))) } else { None };
+        let has_details = match self.tcp {
+            Details::Never => false,
+            Details::Listeners => is_tcp && identity.state == SocketState::Listening,
+            Details::Always => is_tcp,
+        };
+        let tcp = if has_details { option::tcp_state(fd).ok().map(|state| Box::new(details(&state))) } else { None };
         let [read, write] = desc.sides();
         let deadline = |side: Side<'_>| match side.deadline() {
             clock::NONE => NO_DEADLINE,
