@@ -399,7 +399,13 @@ fn tasks_are_taken_in_pages() {
             let before = Inspect::new().max_tasks(seen.iter().position(|&id| id == awaited).unwrap() + 1).take();
             let page = Inspect::new().max_tasks(1).after(&before).take();
             assert!(page.tasks.len() == 1 && joins(&page), "{page}");
-            assert!(Inspect::new().max_tasks(0).take().tasks.is_empty());
+            for (none, more) in
+                [(Inspect::new(), seen.len()), (inspect.after(&before), seen.len() - before.tasks.len())]
+            {
+                let none = none.max_tasks(0).take();
+                assert_eq!((none.tasks.len(), none.more_tasks), (0, more));
+            }
+            assert_eq!(Inspect::new().after(&all).take().more_tasks, 0);
             drop((joiner, tasks));
         });
     });

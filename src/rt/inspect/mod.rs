@@ -174,7 +174,7 @@ impl Inspect {
     }
 
     /// Sets the maximum number of tasks in the snapshot, which then has the tasks with the lowest ids.
-    /// [`Snapshot::more_tasks`] is the number of the remaining tasks. By default there is no limit.
+    /// [`Snapshot::more_tasks`] is the number of the tasks with greater ids. By default there is no limit.
     ///
     /// A task takes about 90 bytes in a snapshot. Sockets are not limited, but their lists of waiting
     /// tasks contain only tasks of the snapshot.
@@ -210,7 +210,7 @@ impl Inspect {
     }
 
     /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks if `max_tasks` or `after` is
-    /// set, and the number of tasks that follow the last task of the snapshot, or 0 if the snapshot has no tasks.
+    /// set, and the number of further tasks that `max_tasks` excludes.
     fn readings(self) -> (Vec<Reading>, Option<Vec<u64>>, usize) {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {
@@ -225,13 +225,15 @@ impl Inspect {
         let first = ids.partition_point(|&id| id <= self.after);
         let end = ids.len().min(first.saturating_add(self.max_tasks));
         let shown = &ids[first..end];
-        let (Some(&least), Some(&greatest)) = (shown.first(), shown.last()) else { return (Vec::new(), Some(ids), 0) };
+        let more = ids.len() - end;
+        let (Some(&least), Some(&greatest)) = (shown.first(), shown.last()) else {
+            return (Vec::new(), Some(ids), more);
+        };
         let records = record::all().filter(|record| (least..=greatest).contains(&record.id()));
         let mut readings: Vec<_> = records.filter_map(Record::read).collect();
         // A record that was reused in the meantime belongs to a later task.
         readings.retain(|reading| reading.id <= greatest);
         readings.sort_unstable_by_key(|reading| reading.id);
-        let more = ids.len() - end;
         (readings, Some(ids), more)
     }
 

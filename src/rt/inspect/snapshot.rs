@@ -23,7 +23,7 @@ pub struct Snapshot {
     /// The live tasks, ordered by id. If more than 2²⁴ tasks are alive, some of them are missing.
     pub tasks: Vec<TaskInfo>,
     /// The number of tasks with greater ids that
-    /// [`Inspect::max_tasks`](super::Inspect::max_tasks) has excluded from `tasks`. 0 if `tasks` is empty.
+    /// [`Inspect::max_tasks`](super::Inspect::max_tasks) has excluded from `tasks`.
     pub more_tasks: usize,
     /// The open sockets and other descriptors, ordered by descriptor number.
     pub sockets: Vec<SocketInfo>,
