@@ -54,8 +54,8 @@ pub enum WaitsFor {
         /// The event or the lock of the socket for which the task waits.
         operation: SocketWait,
     },
-    /// A point in time, given as the time left until then, with a precision of a millisecond. Zero if it has
-    /// passed. A time more than 39 hours ahead is not shown correctly.
+    /// A point in time, given as the time left until then, with a precision of a millisecond, or of five minutes if
+    /// it was more than 19 hours ahead when the wait began. Zero if it has passed.
     Time(#[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))] Duration),
     /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
     Task(TaskId),

@@ -6,6 +6,10 @@
 //! takes precedence over a wait for a timer, a task or the next turn. A task whose word is clear waits for something
 //! outside this crate, is in a worker's turn, or is about to run.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::rt::time::clock;
+
 /// The event that a pending operation waits for, or the cause of a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
@@ -48,8 +52,34 @@ pub(super) const RUNNING: u32 = SEVERAL;
 /// The word of a task whose future was dropped.
 pub(super) const ENDED: u32 = 3;
 /// The binary logarithm of the unit of a stored time, in nanoseconds. Times are stored modulo 2²⁸ units. The
-/// upper half of the range counts as past, so a time more than 39 hours ahead is not read correctly.
+/// upper half of the range counts as past, so only a time up to 39 hours ahead can be stored.
 const TIME_SHIFT: u32 = 20;
+/// A time that is further ahead than this number of nanoseconds (19.5 hours), when it is stored, is far.
+const NEAR_MAX: u64 = 1 << 46;
+/// Marks the argument of a far [`Waits::Time`], which has the kind of [`Waits::Nothing`].
+const FAR: u32 = 1 << FAR_BITS;
+const FAR_BITS: u32 = WAKER_BITS - 1;
+/// The binary logarithm of the unit of a far time, in nanoseconds (4.6 minutes). No time exceeds 2²⁶ units.
+const FAR_SHIFT: u32 = u64::BITS - FAR_BITS;
+
+/// Returns whether `time` is far. Reads the clock only for a time that may be.
+fn is_far(time: u64) -> bool {
+    /// A time that was not far when it was stored here.
+    // ORDERING: Relaxed, here and below: no other memory depends on it.
+    static NEAR: AtomicU64 = AtomicU64::new(0);
+    #[cold]
+    fn is_far_by_clock(time: u64) -> bool {
+        let near = clock::now().saturating_add(NEAR_MAX);
+        // The clock of a simulation may be ahead.
+        #[cfg(feature = "sim")]
+        if crate::sim::is_here() {
+            return time > near;
+        }
+        NEAR.store(near, Ordering::Relaxed);
+        time > near
+    }
+    time > NEAR.load(Ordering::Relaxed) && is_far_by_clock(time)
+}
 
 impl Waits {
     /// Returns the number of bits that a [`Waits::Task`] or [`Waits::WokenByTask`] keeps of an id.
@@ -69,6 +99,7 @@ impl Waits {
             Waits::ReadLock(index) => (3, index),
             Waits::WriteLock(index) => (4, index),
             Waits::HangUp(index) => (5, index),
+            Waits::Time(time) if is_far(time) => (0, FAR | (time >> FAR_SHIFT) as u32),
             Waits::Time(time) => (6, (time >> TIME_SHIFT) as u32),
             Waits::Task(id) => (7, id as u32),
         };
@@ -93,6 +124,8 @@ impl Waits {
             }
             7 => Waits::Task(u64::from(argument)),
             _ if argument & BY_TASK != 0 => Waits::WokenByTask(u64::from(argument ^ BY_TASK)),
+            // The end of the unit, so that a task does not look due too early.
+            _ if argument & FAR != 0 => Waits::Time(u64::from(argument ^ FAR) << FAR_SHIFT | ((1 << FAR_SHIFT) - 1)),
             _ => match argument {
                 0 => Waits::Nothing,
                 1 => Waits::Turn,
@@ -143,6 +176,25 @@ mod tests {
             assert_eq!(Waits::unpack(waits.pack(), 0), (waits, false));
         }
         assert_eq!(Waits::unpack(Waits::WokenByTask(id + 8).pack(), 0).0, Waits::WokenByTask(7));
+    }
+
+    #[test]
+    fn time_left_is_known_however_far_ahead_it_is() {
+        const HOUR: u64 = 3_600_000_000_000;
+        let noted = clock::now();
+        for ahead in [1, 19, 20, 38, 40, 77, 79, 1000, 100 * 366 * 24].map(|hours| hours * HOUR) {
+            let word = Waits::Time(noted + ahead).pack();
+            for passed in [0, 1, 18, 37, 41, 999].map(|hours| hours * HOUR).into_iter().filter(|&passed| passed < ahead)
+            {
+                let (waits, waits_for_more) = Waits::unpack(word, noted + passed);
+                let Waits::Time(time) = waits else { panic!("{waits:?}") };
+                let error = time.abs_diff(noted + ahead);
+                assert!(error < if ahead <= 19 * HOUR { 1 << 20 } else { HOUR / 12 }, "{ahead} {passed}: {error}");
+                assert!(!waits_for_more && time > noted + passed);
+            }
+        }
+        let never = Waits::Time(clock::NEVER - 1).pack();
+        assert_eq!(Waits::unpack(never, noted), (Waits::Time(clock::NEVER), false));
     }
 
     #[test]
