@@ -221,6 +221,29 @@ fn new_token_replaces_the_old_one<B: BackEnd>() {
     assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EEXIST), "{}", B::NAME);
 }
 
+/// The refusal must not depend on `is_first` of the earlier `add`, and must not change that registration.
+fn second_registration_is_refused<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    for is_first in [false, true] {
+        let (mut socket, mut peer) = pair();
+        add(&waiting.it, socket.as_fd(), token(3, 1), is_first).unwrap();
+        waiting.it.arm(token(3, 1), true, true);
+        waiting.until(token(3, 1), |event| event.writable);
+        let refused = add(&waiting.it, socket.as_fd(), token(4, 1), true);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EEXIST), "{}", B::NAME);
+        peer.write_all(b"x").unwrap();
+        waiting.until(token(3, 1), |event| event.readable);
+        assert_eq!(socket.read(&mut [0; 8]).unwrap(), 1);
+        // A socket that is closed without `delete` does not cause a refusal.
+        if B::ARMS {
+            waiting.it.delete(socket.as_fd());
+        }
+    }
+    let (socket, _peer) = pair();
+    waiting.add(&socket, token(3, 2));
+    waiting.until(token(3, 2), |event| event.writable);
+}
+
 fn deleted_descriptor_is_silent_and_can_be_added_again<B: BackEnd>() {
     let mut waiting = Waiting::<B>::open();
     let (socket, mut peer) = pair();
@@ -474,6 +497,7 @@ contract! {
     refused_datagram_is_an_error
     listener_is_readable_for_a_connection
     new_token_replaces_the_old_one
+    second_registration_is_refused
     deleted_descriptor_is_silent_and_can_be_added_again
     number_used_again_has_the_new_token
     file_that_is_always_ready_is_refused

@@ -7,7 +7,7 @@
 //! # The contract
 //! **Descriptors.** [`add`](BackEnd::add) registers a descriptor once, for both directions, with a [`Token`]:
 //! the index of a slot and a generation. A second `add` of the same descriptor replaces the token, or fails if
-//! `is_first` is true (with kqueue, only if it was also true in the earlier `add`).
+//! `is_first` is true.
 //! [`delete`](BackEnd::delete) ends the registration, and returns when no wait holds a reference to the open file
 //! any more. Closing the last duplicate of a descriptor also ends the registration, unless
 //! [`ARMS`](BackEnd::ARMS) is true. The back end's own descriptors ([`owns`](BackEnd::owns)) are never registered.

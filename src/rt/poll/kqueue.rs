@@ -26,6 +26,7 @@
 //! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
 //! | EV_ADD | any, for one filter | ignored if the other change succeeds, because each end of a pipe has only one direction |
 //! | EV_ADD | any, for both filters | returned |
+//! | EV_ENABLE | any, for both filters | the descriptor is not registered, because it was closed |
 //! | EV_DELETE | ENOENT, EBADF | ignored: already removed |
 //! | any change | EINTR | repeated |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
@@ -40,8 +41,8 @@ use crate::rt::poll::side::{ERROR, HANG_UP};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::sys::fd::File;
 use crate::sys::kqueue::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF, EV_ERROR, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE, Kevent,
-    NOTE_TRIGGER, kevent, kevent_of, kqueue,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_ENABLE, EV_EOF, EV_ERROR, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE,
+    Kevent, NOTE_TRIGGER, kevent, kevent_of, kqueue,
 };
 
 /// A buffer for a batch of events.
@@ -92,10 +93,9 @@ pub(crate) struct Kqueue {
     queue: OwnedFd,
     /// Whether an interrupt was triggered and has not been seen yet.
     breaking: AtomicBool,
-    /// The descriptors registered with `is_first`, and their files. kqueue itself cannot tell whether a
-    /// descriptor is registered. An entry remains if other code closes the descriptor. If the number then belongs
-    /// to another file, the entry does not count.
-    firsts: Mutex<HashMap<RawFd, File>>,
+    /// The tokens of the descriptors that were registered, by number. An entry remains when the descriptor is closed;
+    /// see [`is_registered`](Kqueue::is_registered). The lock is held during the changes.
+    tokens: Mutex<HashMap<RawFd, u64>>,
 }
 
 impl Kqueue {
@@ -119,6 +119,12 @@ impl Kqueue {
         Ok(answers.map(|answer| answer.data as i32))
     }
 
+    /// Returns whether the descriptor `fd` is registered. A change without EV_ADD fails with ENOENT if it is not.
+    /// Otherwise the change replaces the token, so it must have the `token` of the registration.
+    fn is_registered(&self, fd: RawFd, token: u64) -> io::Result<bool> {
+        Ok(self.change(fd, EV_ENABLE | EV_CLEAR, token)?.contains(&0))
+    }
+
     fn user(&self, flags: u16, fflags: u32) -> io::Result<()> {
         self.apply(&[kevent_of(0, EVFILT_USER, flags, fflags, 0)], &mut [])
     }
@@ -130,36 +136,35 @@ impl BackEnd for Kqueue {
     type Batch = Batch;
 
     fn open() -> io::Result<Kqueue> {
-        let this = Kqueue { queue: kqueue()?, breaking: AtomicBool::new(false), firsts: Mutex::new(HashMap::new()) };
+        let this = Kqueue { queue: kqueue()?, breaking: AtomicBool::new(false), tokens: Mutex::new(HashMap::new()) };
         this.user(EV_ADD | EV_CLEAR, 0)?;
         Ok(this)
     }
 
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
         let number = fd.as_raw_fd();
-        if is_first {
-            let file = File::of(fd)?;
-            if !file.is_pollable() {
-                return Err(not_pollable(Self::NAME));
-            }
-            let mut firsts = self.firsts.lock();
-            if firsts.get(&number) == Some(&file) {
-                return Err(io::Error::from_raw_os_error(libc::EEXIST));
-            }
-            firsts.insert(number, file);
+        if is_first && !File::of(fd)?.is_pollable() {
+            return Err(not_pollable(Self::NAME));
         }
-        let added = self.change(number, EV_ADD | EV_CLEAR, token.pack()).and_then(|errnos| match errnos {
+        let mut tokens = self.tokens.lock();
+        if is_first
+            && let Some(&known) = tokens.get(&number)
+            && self.is_registered(number, known)?
+        {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        match self.change(number, EV_ADD | EV_CLEAR, token.pack())? {
             [read, write] if read != 0 && write != 0 => Err(io::Error::from_raw_os_error(read)),
-            _ => Ok(()),
-        });
-        if added.is_err() && is_first {
-            self.firsts.lock().remove(&number);
+            _ => {
+                tokens.insert(number, token.pack());
+                Ok(())
+            }
         }
-        added
     }
 
     fn delete(&self, fd: BorrowedFd<'_>) {
-        self.firsts.lock().remove(&fd.as_raw_fd());
+        let mut tokens = self.tokens.lock();
+        tokens.remove(&fd.as_raw_fd());
         let _ = self.change(fd.as_raw_fd(), EV_DELETE, 0);
     }
 

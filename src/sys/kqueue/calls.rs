@@ -8,8 +8,8 @@ use std::ptr;
 
 use libc::c_int;
 pub(crate) use libc::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF, EV_ERROR, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE, NOTE_TRIGGER,
-    kevent as Kevent,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_ENABLE, EV_EOF, EV_ERROR, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE,
+    NOTE_TRIGGER, kevent as Kevent,
 };
 
 /// The longest timeout, in seconds. Some kernels refuse longer timeouts.

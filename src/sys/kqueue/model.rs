@@ -11,7 +11,7 @@
 //! | EV_DELETE | Fails with ENOENT if there is no such filter. Closing the descriptor also deletes the filter. |
 //! | EV_CLEAR | The filter is inactive after the event is taken, until the state changes again. |
 //! | EV_ONESHOT, EV_DISPATCH | The filter is deleted, or disabled, after the event is taken. |
-//! | EV_DISABLE, EV_ENABLE | Disables or enables the filter. No event of a disabled filter is taken. |
+//! | EV_DISABLE, EV_ENABLE | Disables or enables the filter, and replaces `udata`. Fails with ENOENT if there is no such filter. No event of a disabled filter is taken. |
 //! | EV_RECEIPT | Every change returns EV_ERROR with an errno or 0, and no event is taken. |
 //! | EV_ERROR | Reports a failed change, if there is room. Otherwise the call fails. |
 //! | EV_EOF | READ: the peer sends no more data, and `data` bytes may be left. WRITE: the peer accepts no more data, or the reader of a pipe is closed. `fflags` is the socket's error. |
@@ -186,23 +186,24 @@ impl Queue {
         if ![EVFILT_READ, EVFILT_WRITE, EVFILT_USER].contains(&change.filter) {
             return Err(libc::EINVAL);
         }
-        if change.flags & EV_ADD != 0 {
-            if change.filter != EVFILT_USER {
-                let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-                match watch(epoll, change.ident as RawFd, events, change.ident as u64) {
-                    // The descriptor is new to epoll, so an earlier descriptor with this number was
-                    // closed.
-                    Ok(()) => self.knotes.retain(|&(ident, filter), _| ident != change.ident || filter == EVFILT_USER),
-                    Err(libc::EEXIST) => {}
-                    Err(errno) => return Err(errno),
-                }
+        if change.filter != EVFILT_USER {
+            let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+            match watch(epoll, change.ident as RawFd, events, change.ident as u64) {
+                // The descriptor is new to epoll, so an earlier descriptor with this number was
+                // closed.
+                Ok(()) => self.knotes.retain(|&(ident, filter), _| ident != change.ident || filter == EVFILT_USER),
+                Err(libc::EEXIST) => {}
+                Err(errno) => return Err(errno),
             }
+        }
+        if change.flags & EV_ADD != 0 {
             let new = Knote { flags: 0, udata: 0, is_active: false, is_disabled: false };
             let knote = self.knotes.entry(key).or_insert(new);
-            (knote.flags, knote.udata) = (change.flags & KEPT, change.udata as usize);
+            knote.flags = change.flags & KEPT;
             knote.is_active |= change.filter != EVFILT_USER && condition(change.ident, change.filter).is_some();
         }
         let knote = self.knotes.get_mut(&key).ok_or(libc::ENOENT)?;
+        knote.udata = change.udata as usize;
         if change.flags & EV_DISABLE != 0 {
             knote.is_disabled = true;
         }
