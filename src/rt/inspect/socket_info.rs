@@ -285,7 +285,7 @@ impl SocketInfo {
         self.errors
     }
 
-    /// Returns the errno of the last of these failures, if it had one.
+    /// Returns the errno of the last OS error, if there was one.
     pub fn last_errno(&self) -> Option<i32> {
         self.extras.as_ref()?.last_errno
     }

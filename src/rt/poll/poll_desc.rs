@@ -69,8 +69,7 @@ pub(crate) struct PollDesc {
     pub(super) lists: [List; 2],
     /// The states for [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
-    /// The number of failed operations, up to 255, in the high byte, and the errno of the last one, or 0, in the
-    /// low byte.
+    /// The number of failed operations, up to 255, in the high byte, and their last errno, or 0, in the low byte.
     failures: AtomicU16,
     pub(crate) index: u32,
     /// The link of the free list if the slot is free; otherwise the rough time at which the descriptor
@@ -268,10 +267,11 @@ impl PollDesc {
         self.operations[direction as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a failed operation. `errno` is 0 if the error has none.
-    pub(crate) fn count_failure(&self, errno: i32) {
-        let count = (self.failures.load(Ordering::Relaxed) >> 8).saturating_add(1).min(0xff);
-        self.failures.store(count << 8 | u16::from(u8::try_from(errno).unwrap_or(0)), Ordering::Relaxed);
+    /// Counts a failed operation. `None` as the errno keeps that of an earlier failure.
+    pub(crate) fn count_failure(&self, errno: Option<i32>) {
+        let (count, last) = self.failures();
+        let errno = errno.and_then(|errno| u8::try_from(errno).ok()).unwrap_or(last);
+        self.failures.store(u16::from(count.saturating_add(1)) << 8 | u16::from(errno), Ordering::Relaxed);
     }
 
     /// Returns the number of operations of each direction, in the order of [`Direction`].
@@ -279,7 +279,7 @@ impl PollDesc {
         self.operations.each_ref().map(|operations| operations.load(Ordering::Relaxed))
     }
 
-    /// Returns the number of failed operations, up to 255, and the errno of the last one, or 0.
+    /// Returns the number of failed operations, up to 255, and their last errno, or 0.
     pub(crate) fn failures(&self) -> (u8, u8) {
         let failures = self.failures.load(Ordering::Relaxed);
         ((failures >> 8) as u8, failures as u8)

@@ -283,7 +283,7 @@ impl PollHandle {
     /// Counts a failed operation.
     #[cold]
     pub(crate) fn count_failure(&self, error: &io::Error) {
-        self.desc.count_failure(error.raw_os_error().unwrap_or(0));
+        self.desc.count_failure(error.raw_os_error());
     }
 
     /// Returns whether an edge has reported a hang-up of the read direction. There are no edges before the

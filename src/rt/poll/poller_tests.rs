@@ -50,3 +50,13 @@ fn poll_that_has_ended_leaves_no_epoch() {
     handle.retire(socket.as_fd(), false);
     drop(socket::close(socket.into()));
 }
+
+#[test]
+fn failure_without_an_errno_keeps_the_last_errno() {
+    let handle = PollHandle::open().unwrap();
+    handle.count_failure(&io::Error::from_raw_os_error(libc::EPIPE));
+    handle.count_failure(&io::ErrorKind::InvalidData.into());
+    let failures = handle.desc.failures();
+    handle.retire_bare();
+    assert_eq!(failures, (2, libc::EPIPE as u8));
+}
