@@ -405,7 +405,7 @@ const REFUSED: u8 = u8::MAX;
 /// time of the turn is used up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to
 /// one direction of the descriptor and is initially 0.
 ///
-/// After a refusal in a turn, the next operation of a turn in the same direction is not refused. So each of
+/// After a refusal in a turn, the next operation in the same direction is not refused. So each of
 /// several operations in a task makes progress, even if the other operations use up every turn.
 ///
 /// An operation that is polled with a waker without data is never refused, because such a waker wakes no
@@ -427,7 +427,8 @@ pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> 
                 (false, REFUSED)
             }
         },
-        None if u32::from(seen) < BUDGET => (true, seen + 1),
+        // `REFUSED` counts as -1.
+        None if u32::from(seen.wrapping_add(1)) <= BUDGET => (true, seen.wrapping_add(1)),
         None if !yields => (true, seen),
         None => (false, 0),
     });
@@ -441,7 +442,7 @@ pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> 
 pub(crate) fn is_spent(state: &AtomicU8) -> bool {
     CONTEXT.with(|context| match context.left() {
         Some(left) => context.is_over(left),
-        None => u32::from(state.load(Ordering::Relaxed)) >= BUDGET,
+        None => u32::from(state.load(Ordering::Relaxed).wrapping_add(1)) > BUDGET,
     })
 }
 

@@ -133,6 +133,9 @@ fn refusals_outside_turns_count_per_direction() {
     let count = |state: &AtomicU8| (0..100).take_while(|_| is_granted(state)).count();
     let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
     assert_eq!([&one, &one, &other].map(count), [BUDGET as usize; 3]);
+    let refused_in_turn = AtomicU8::new(REFUSED);
+    assert!(!is_spent(&refused_in_turn));
+    assert_eq!([&refused_in_turn; 2].map(count), [BUDGET as usize + 1, BUDGET as usize]);
 }
 
 #[test]
