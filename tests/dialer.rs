@@ -762,3 +762,38 @@ fn resolver_is_asked_for_a_host_with_a_named_service() {
         }
     });
 }
+
+/// A dial that ends at its own deadline says so, also during the look-up. A timeout of the resolver is another error.
+#[test]
+fn deadline_during_look_up_is_told_from_timeout_of_resolver() {
+    /// A resolver that never answers the first host, and whose servers do not answer for others.
+    #[derive(Debug)]
+    struct Slow;
+    type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
+    impl Resolve for Slow {
+        fn addrs(&self, host: &str, _: Family) -> Answer {
+            let host = host.to_owned();
+            Box::pin(async move {
+                if host == "silent.test" {
+                    std::future::pending::<()>().await;
+                }
+                Err(LookupError::timed_out(host))
+            })
+        }
+    }
+    run(async {
+        for stagger in [None, Some(Duration::from_millis(300))] {
+            let dialer = Dialer::new().resolver(Slow).stagger(stagger).timeout(Duration::from_millis(30));
+            let error = dialer.dial("silent.test:1").await.unwrap_err();
+            assert_eq!(error.to_string(), "dial tcp: lookup silent.test: i/o timeout");
+            assert!(is_timeout(&error) && op_error(&error).is_deadline());
+            let inner = op_error(&error).io_error().and_then(|error| error.get_ref()).unwrap();
+            assert!(inner.downcast_ref::<LookupError>().is_some_and(LookupError::is_timeout));
+
+            let dialer = Dialer::new().resolver(Slow).stagger(stagger).timeout(common::BOUND);
+            let error = dialer.dial("unanswered.test:1").await.unwrap_err();
+            assert_eq!(error.to_string(), "dial tcp: lookup unanswered.test: i/o timeout");
+            assert!(is_timeout(&error) && !op_error(&error).is_deadline());
+        }
+    });
+}

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{child, pair, park_on, ping, poll_now};
 use netpoll::io::AsyncFd;
-use netpoll::net::TcpListener;
+use netpoll::net::{self, OpError, TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::UnixListener;
 use netpoll::{rt, task};
 
@@ -57,6 +57,7 @@ fn operations_fail_in_forked_child() {
         let mut read = server.read(&mut buf);
         assert!(poll_now(&mut read).is_pending());
         task::block_on(async { task::spawn(async {}).await });
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         forked(|| {
             let failed =
                 |polled: Poll<std::io::Result<_>>| matches!(polled, Poll::Ready(Err(error)) if is_clear(&error));
@@ -93,6 +94,27 @@ fn operations_fail_in_forked_child() {
             let mut sleep = netpoll::time::Sleep::new(Duration::from_secs(1));
             if catch_unwind(AssertUnwindSafe(|| poll_now(&mut sleep).is_pending())).is_ok() {
                 return 9;
+            }
+            // Errors of dials and listens name the operation.
+            let opens = [
+                poll_now(&mut Box::pin(TcpListener::bind("127.0.0.1:0"))).map_ok(drop),
+                poll_now(&mut Box::pin(TcpListener::bind("localhost:0"))).map_ok(drop),
+                poll_now(&mut Box::pin(TcpStream::connect(address))).map_ok(drop),
+                poll_now(&mut Box::pin(TcpStream::connect("localhost:1"))).map_ok(drop),
+                poll_now(&mut Box::pin(UdpSocket::bind("127.0.0.1:0"))).map_ok(drop),
+                poll_now(&mut Box::pin(UdpSocket::bind("localhost:0"))).map_ok(drop),
+                poll_now(&mut Box::pin(UnixListener::bind(""))).map_ok(drop),
+                Poll::Ready(UdpSocket::bind_multicast("239.1.2.3:0".parse().unwrap(), 0).map(drop)),
+            ];
+            for (number, opened) in (20..).zip(opens) {
+                let is_named = |error: &std::io::Error| error.get_ref().is_some_and(|inner| inner.is::<OpError>());
+                if !matches!(opened, Poll::Ready(Err(error)) if is_clear(&error) && is_named(&error)) {
+                    return number;
+                }
+            }
+            let mut lookup = Box::pin(net::lookup_host("localhost"));
+            if !matches!(poll_now(&mut lookup), Poll::Ready(Err(error)) if is_clear(&error)) {
+                return 12;
             }
             // Operations that need no runtime still work.
             if client.local_addr().is_err() || poll_now(&mut client.write(b"x")).is_pending() {

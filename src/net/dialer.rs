@@ -375,7 +375,7 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
     /// Returns the error of a dial that times out before it has an address, and ends the stream.
     fn timed_out(&mut self) -> io::Error {
         match std::mem::replace(&mut self.origin, Origin::Over) {
-            Origin::Host(host, _) => failed(LookupError::timed_out(host).into()),
+            Origin::Host(host, _) => Op::at("dial", "tcp", None).timed_out_in(LookupError::timed_out(host).into()),
             _ => Op::at("dial", "tcp", None).timed_out(),
         }
     }

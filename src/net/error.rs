@@ -104,6 +104,8 @@ enum Cause {
     Other(io::Error),
     Closed,
     Deadline,
+    /// A deadline passed during the step that the error names.
+    DeadlineIn(io::Error),
     ShutDown,
     TooMany,
 }
@@ -196,6 +198,12 @@ impl Op {
         self.failed(Cause::Deadline)
     }
 
+    /// Returns the error for a deadline that passed during a step, such as a look-up. `error` names the step.
+    #[cold]
+    pub(crate) fn timed_out_in(self, error: io::Error) -> io::Error {
+        self.failed(Cause::DeadlineIn(error))
+    }
+
     /// Returns the error for a runtime that was shut down.
     #[cold]
     pub(crate) fn shut_down(self) -> io::Error {
@@ -257,7 +265,7 @@ impl OpError {
     /// address, or `None` if there is none (closed, deadline and so on).
     pub fn io_error(&self) -> Option<&io::Error> {
         match &self.cause {
-            Cause::Call(_, error) | Cause::Other(error) => Some(error),
+            Cause::Call(_, error) | Cause::Other(error) | Cause::DeadlineIn(error) => Some(error),
             _ => None,
         }
     }
@@ -267,7 +275,7 @@ impl OpError {
         match &self.cause {
             Cause::Call(_, error) | Cause::Other(error) => error.kind(),
             Cause::Closed => ErrorKind::NotConnected,
-            Cause::Deadline => ErrorKind::TimedOut,
+            Cause::Deadline | Cause::DeadlineIn(_) => ErrorKind::TimedOut,
             Cause::ShutDown => ErrorKind::Other,
             Cause::TooMany => ErrorKind::ResourceBusy,
         }
@@ -284,10 +292,9 @@ impl OpError {
     }
 
     /// Returns whether a deadline or timeout of this crate has passed. Returns false for a timeout
-    /// that the kernel reports (ETIMEDOUT), and for a dial that timed out during the look-up of its
-    /// host, whose error contains a [`LookupError`](super::LookupError).
+    /// that the kernel reports (ETIMEDOUT).
     pub fn is_deadline(&self) -> bool {
-        matches!(self.cause, Cause::Deadline)
+        matches!(self.cause, Cause::Deadline | Cause::DeadlineIn(_))
     }
 
     /// Returns whether the runtime was shut down while the operation waited. The socket itself is
@@ -311,7 +318,7 @@ impl fmt::Display for OpError {
         f.write_str(": ")?;
         match &self.cause {
             Cause::Call(call, error) => write!(f, "{call}: {}", ErrnoText(error)),
-            Cause::Other(error) => ErrnoText(error).fmt(f),
+            Cause::Other(error) | Cause::DeadlineIn(error) => ErrnoText(error).fmt(f),
             Cause::Closed => f.write_str("use of closed network connection"),
             Cause::Deadline => f.write_str("i/o timeout"),
             Cause::ShutDown => f.write_str("runtime shut down"),

@@ -224,7 +224,8 @@ impl ListenConfig {
     /// Opens a listener on `addr`.
     pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
-        let listener = make(self.socket(addr)?)?;
+        let listener =
+            make(self.socket(addr)?).map_err(|error| Op::at("listen", "tcp", Some(Addr::Ip(addr))).other(error))?;
         // On a host without IPv6 the listener may be bound to another address, so only the address with
         // port 0 is stored, and the kernel is asked for the address when it is needed.
         let may_differ = is_wildcard_v6(addr) && !self.only_v6;

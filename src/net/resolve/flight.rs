@@ -31,6 +31,7 @@ use std::task::{Context, Poll};
 
 use super::lookup_error::LookupError;
 use super::query::{Answer, Query};
+use crate::rt::fork;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{Arc, Mutex};
 use crate::task::spawn_lookup;
@@ -64,6 +65,13 @@ struct State {
     waiters: Waiters,
 }
 
+impl Flight {
+    /// Creates a flight that one look-up has joined.
+    fn new(query: Query, reply: Option<Reply>) -> Arc<Flight> {
+        Arc::new(Flight { query, state: Mutex::new(State { reply, joined: 1, waiters: Waiters::new() }) })
+    }
+}
+
 /// A future that returns the answer to a query.
 pub(crate) struct Lookup {
     flight: Arc<Flight>,
@@ -71,8 +79,13 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Joins the query if it is in progress; otherwise starts it on a thread for look-ups.
+    /// Joins the query if it is in progress; otherwise starts it on a thread for look-ups. In a child of fork(2)
+    /// that may not use the runtime, the look-up fails.
     pub(crate) fn new(query: Query) -> Lookup {
+        if let Err(error) = fork::check() {
+            let reply = Some(Err(query.refused(&error)));
+            return Lookup { flight: Flight::new(query, reply), key: None };
+        }
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
             // The query is not shared, because another simulation, or another host of this one, may
@@ -147,8 +160,7 @@ impl Table {
             flight.state.lock().joined += 1;
             return (Lookup { flight: flight.clone(), key: None }, None);
         }
-        let state = State { reply: None, joined: 1, waiters: Waiters::new() };
-        let flight = Arc::new(Flight { query: query.clone(), state: Mutex::new(state) });
+        let flight = Flight::new(query.clone(), None);
         open.insert(query, flight.clone());
         let job = Job { table: self, flight: flight.clone() };
         (Lookup { flight, key: None }, Some(job))
@@ -159,8 +171,7 @@ impl Table {
 impl Table {
     /// Creates a look-up that is not shared, and its job.
     fn alone(&'static self, query: Query) -> (Lookup, Job) {
-        let state = State { reply: None, joined: 1, waiters: Waiters::new() };
-        let flight = Arc::new(Flight { query, state: Mutex::new(state) });
+        let flight = Flight::new(query, None);
         (Lookup { flight: flight.clone(), key: None }, Job { table: self, flight })
     }
 }

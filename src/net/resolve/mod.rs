@@ -38,9 +38,6 @@ pub use crate::sys::names::Family;
 /// # Errors
 /// Returns the same errors as [`ToSocketAddrs`].
 ///
-/// # Panics
-/// Panics in a child of fork(2) that did not call exec(2), if a name must be looked up.
-///
 /// # Cancel safety
 /// Dropping the future abandons the look-up.
 ///
@@ -64,10 +61,7 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 /// # Errors
 /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no address.
 /// Otherwise it contains the error of the name service, or says that the runtime was shut down before
-/// the query ran.
-///
-/// # Panics
-/// Panics in a child of fork(2) that did not call exec(2), unless `host` is a literal address.
+/// the query ran or that this is a child of fork(2) that did not call exec(2).
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up. A query that has begun runs to completion on its
@@ -104,9 +98,6 @@ pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
 /// Returns a [`LookupError`] of kind `NotFound` if the address has no name, or its name is not a valid
 /// host name. Otherwise returns the same errors as [`lookup_host`].
 ///
-/// # Panics
-/// Panics in a child of fork(2) that did not call exec(2).
-///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].
 ///
@@ -129,9 +120,6 @@ pub async fn lookup_addr(ip: IpAddr) -> io::Result<Vec<String>> {
 /// # Errors
 /// Returns the same errors as [`lookup_host`]. Also returns a [`LookupError`] of kind `NotFound` if the
 /// canonical name is not a valid host name.
-///
-/// # Panics
-/// Panics in a child of fork(2) that did not call exec(2).
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].
@@ -157,9 +145,6 @@ pub async fn lookup_cname(host: &str) -> io::Result<String> {
 /// * Returns an [`AddrError`] (`InvalidInput`) for a number that is not a port:
 ///   `address 65536: invalid port`.
 /// * Otherwise returns the same errors as [`lookup_host`].
-///
-/// # Panics
-/// Panics in a child of fork(2) that did not call exec(2), unless `service` is empty or a number.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].

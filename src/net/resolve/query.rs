@@ -103,6 +103,11 @@ impl Query {
         }
     }
 
+    /// Returns the error of a query that was not started because of `error`.
+    pub(super) fn refused(&self, error: &std::io::Error) -> LookupError {
+        self.error(Reason::Failure(NameFailure::Other(error.to_string())))
+    }
+
     /// Returns the error of a query that was dropped before it ran.
     pub(crate) fn shut_down(&self) -> LookupError {
         self.error(Reason::ShutDown)

@@ -97,7 +97,8 @@ impl Recipe {
         if let Some(local) = self.local {
             socket::bind(fd, &SockAddr::from(local)).map_err(|error| self.op(addr).call("bind", error))?;
         }
-        let stream = if is_tcp { NetFd::tcp(socket)? } else { NetFd::tcp_or_multipath(socket)? };
+        let make = if is_tcp { NetFd::tcp } else { NetFd::tcp_or_multipath };
+        let stream = make(socket).map_err(|error| self.op(addr).other(error))?;
         if self.auto_cork {
             stream.fd.set_wants_gathering();
         }

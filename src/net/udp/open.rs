@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, SockAddr, Type};
 
 use crate::net::error::{Addr, Op};
 use crate::net::fd::fd;
+use crate::net::net_fd::NetFd;
 use crate::sys::{option, socket};
 
 type CallResult<T> = Result<T, (&'static str, io::Error)>;
@@ -21,8 +22,9 @@ type CallResult<T> = Result<T, (&'static str, io::Error)>;
 /// Opens a UDP socket that is bound to `addr`.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `listen udp ADDR: CALL: …`.
-pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
+/// Returns an `OpError` with the text `listen udp ADDR: CALL: …`, or `listen udp ADDR: REASON` for an error of
+/// [`NetFd::udp`].
+pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<NetFd> {
     let bound = match try_bind(addr, |_| Ok(())) {
         // On a host without IPv6, falls back to the IPv4 wildcard.
         Err(("socket", error))
@@ -32,7 +34,12 @@ pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
         }
         result => result,
     };
-    bound.map_err(|(call, error)| Op::at("listen", "udp", Some(Addr::Ip(addr))).call(call, error))
+    adopt(bound, || Op::at("listen", "udp", Some(Addr::Ip(addr))))
+}
+
+fn adopt(bound: CallResult<OwnedFd>, op: impl Fn() -> Op) -> io::Result<NetFd> {
+    let socket = bound.map_err(|(call, error)| op().call(call, error))?;
+    NetFd::udp(socket).map_err(|error| op().other(error))
 }
 
 /// Opens a UDP socket that has joined `group` and is bound to the group's port.
@@ -40,7 +47,7 @@ pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
 /// # Errors
 /// Returns an `OpError` with the text `listen udp GROUP: CALL: …`, or
 /// `listen udp GROUP: not a multicast address`.
-pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<OwnedFd> {
+pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<NetFd> {
     let op = || Op::at("listen", "udp", Some(Addr::Ip(group)));
     if !group.ip().is_multicast() {
         return Err(op().other(io::Error::new(io::ErrorKind::InvalidInput, "not a multicast address")));
@@ -72,7 +79,7 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
             }
         }
     });
-    bound.map_err(|(call, error)| op().call(call, error))
+    adopt(bound, op)
 }
 
 fn try_bind(addr: SocketAddr, prepare: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>) -> CallResult<OwnedFd> {

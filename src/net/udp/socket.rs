@@ -117,7 +117,7 @@ impl UdpSocket {
         let mut last = None;
         for addr in addrs {
             match bound_socket(addr) {
-                Ok(fd) => return Ok(UdpSocket::from_net_fd(NetFd::udp(fd)?)),
+                Ok(fd) => return Ok(UdpSocket::from_net_fd(fd)),
                 Err(error) => last = Some(error),
             }
         }
@@ -149,7 +149,7 @@ impl UdpSocket {
     /// ```
     #[doc(alias = "ListenMulticastUDP")]
     pub fn bind_multicast(group: SocketAddr, interface: u32) -> io::Result<UdpSocket> {
-        Ok(UdpSocket::from_net_fd(NetFd::udp(multicast_socket(group, interface)?)?))
+        Ok(UdpSocket::from_net_fd(multicast_socket(group, interface)?))
     }
 
     /// Sets the peer to the first of `addrs` that connect(2) accepts, which is usually the first

@@ -61,7 +61,7 @@ pub(super) fn network(ty: Type) -> Network {
 ///
 /// # Errors
 /// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`, or `listen NETWORK NAME: REASON`
-/// for an invalid name. Also returns the error of [`NetFd::new`]. No file is left behind.
+/// for an invalid name or an error of [`NetFd::new`]. No file is left behind.
 pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
     // The following calls do not wait, so a loop of binds yields here.
     context::take_turn().await;
@@ -74,7 +74,7 @@ pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketF
     if ty != Type::DGRAM {
         socket::listen(fd.as_fd(), options::BACKLOG).map_err(|error| op().call("listen", error))?;
     }
-    let fd = NetFd::new(fd, network(ty))?;
+    let fd = NetFd::new(fd, network(ty)).map_err(|error| op().other(error))?;
     if ty == Type::DGRAM {
         file.keep();
     }
@@ -85,8 +85,7 @@ pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketF
 ///
 /// # Errors
 /// Returns an `OpError` with the text `dial NETWORK NAME: CALL: …`, `dial NETWORK NAME: i/o timeout`
-/// after `deadline`, or `dial NETWORK NAME: REASON` for an invalid name. Also returns the error of
-/// [`NetFd::new`].
+/// after `deadline`, or `dial NETWORK NAME: REASON` for an invalid name or an error of [`NetFd::new`].
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
     // Most dials do not wait, so the budget is charged here.
     context::take_turn().await;
@@ -99,7 +98,7 @@ pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) ->
             return Err(op().timed_out());
         }
         match socket::connect(fd.as_fd(), &raw) {
-            Ok(()) => return NetFd::new(fd, network(ty)),
+            Ok(()) => return NetFd::new(fd, network(ty)).map_err(|error| op().other(error)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let pause = clock::instant() + backoff.next();
