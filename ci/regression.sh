@@ -15,18 +15,25 @@ if ((${#missing[@]})); then
         exit 1
     }
 fi
-readonly flags=${RUSTFLAGS:-} options=(--release --no-default-features --features netpoll)
-# Builds only the programs that are needed, because each is linked with LTO.
-cargo build "${options[@]}" --bin compare --bin server --bin load
-target/release/compare --check
+readonly flags=${RUSTFLAGS:-} options=(--quiet --release --no-default-features --features netpoll)
 
-# server NAME FLAGS: builds the server with the flags, next to copies of the programs that measure it.
+# server NAME FLAGS: builds the server with the flags.
 server() {
     RUSTFLAGS="$flags $2" cargo build "${options[@]}" --bin server --target-dir "target/$1"
-    cp target/release/compare target/release/load "target/$1/release/"
 }
-server no-black-box '--cfg netpoll_no_black_box'
-server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records'
+# Only the programs that are needed, because each is linked with LTO. LTO uses one CPU, so the builds run at the same time.
+server no-black-box '--cfg netpoll_no_black_box' &
+first=$!
+server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records' &
+second=$!
+cargo build "${options[@]}" --bin compare --bin server --bin load
+wait "$first"
+wait "$second"
+# The programs that measure a server are beside it.
+for name in no-black-box no-inspection; do
+    cp target/release/compare target/release/load "target/$name/release/"
+done
+target/release/compare --check
 
 # instructions FOLDER: prints the instructions per echo in the functions that serve a request. The others vary with the load of the machine.
 instructions() {

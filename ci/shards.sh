@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests with several shards of the poller on two workers: all tests, and random programs for 120 s, with 2 and with 4 shards. With
-# `quick`, it uses 4 shards, and runs the tests of sleeps, wake-ups, closes and shutdowns, and random programs for 20 s.
+# `quick`, it uses 4 shards, and runs the tests of sleeps, wake-ups, closes and shutdowns, and random programs for 10 s.
 #
 # usage: ci/shards.sh [quick|full]
 # Tests of epoll's own system calls select one shard themselves. The models of several shards are in models/src/shards.rs.
@@ -13,7 +13,7 @@ if [[ ${1-} == quick ]]; then
     export NETPOLL_POLLER_SHARDS=4
     cargo test --lib --test shards --test runtime --test scheduler --test block_on --test foreign_executors --test idle --test timers \
         --test edges --test deadline --test close --test cancel --test shutdown --test fork
-    ci/runtime-stress.sh 20
+    ci/runtime-stress.sh 10
 else
     # Some tests run the examples.
     cargo build --examples
