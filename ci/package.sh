@@ -2,7 +2,7 @@
 # Checks that the packages can be published: `cargo publish --dry-run` prints no warning, and each passes its own tests outside the
 # workspace.
 #   ci/package.sh dry-run                         only the dry run, which takes seconds
-#   ci/package.sh [ARGUMENT OF cargo test]...      such as --lib
+#   ci/package.sh [ARGUMENT OF cargo test]...      such as --no-fail-fast
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -195,6 +195,10 @@ fn command_that_cannot_pass_reports_it() {
             let error = activation::pass(&mut command, [(name, file.as_fd())]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
+        // The kernel would refuse the variable with E2BIG.
+        let long = "n".repeat(255);
+        let many = activation::pass(&mut command, (0..600).map(|_| (&*long, file.as_fd()))).unwrap_err();
+        assert_eq!(many.kind(), ErrorKind::InvalidInput);
         activation::pass(&mut command, [("file", file.as_fd())]).unwrap();
         let again = activation::pass(&mut command, [("file", file.as_fd())]).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::InvalidInput);

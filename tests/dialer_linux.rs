@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{listener, run};
+use common::{child, listener, run};
 use netpoll::net::Dialer;
 use socket2::SockRef;
 
@@ -39,5 +39,21 @@ fn user_timeout_is_set() {
         let dialer = Dialer::new().user_timeout(Duration::from_millis(1500));
         let stream = dialer.dial(listener.local_addr().unwrap()).await.unwrap();
         assert_eq!(stream.user_timeout().unwrap(), Some(Duration::from_millis(1500)));
+    });
+}
+
+/// Regression: the dial failed.
+#[test]
+fn fast_open_that_the_host_does_not_permit_is_not_an_error() {
+    child("fast_open_that_the_host_does_not_permit_is_not_an_error", || {
+        // Moves this thread to a new network namespace.
+        // SAFETY: no memory is passed; only this thread's view of the network changes, in a separate process.
+        let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
+        if !alone || std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "0").is_err() {
+            return println!("skipped: this process cannot disable Fast Open");
+        }
+        let error = run(Dialer::new().fast_open(true).dial("127.0.0.1:1")).unwrap_err();
+        // The loopback device of the new namespace is down.
+        assert!(error.to_string().starts_with("dial tcp 127.0.0.1:1: connect: "), "{error}");
     });
 }

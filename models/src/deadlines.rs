@@ -128,8 +128,8 @@ impl Wake for Woken {
     }
 }
 
-/// An operation arms its own timeout while the timer fires for the timeout of another operation. The first operation must
-/// be woken in time.
+/// An operation arms its own timeout while the timer fires for the timeout of another operation. The operation that arms
+/// must be woken in time.
 ///
 /// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
@@ -237,7 +237,7 @@ pub fn a_sleep_fires_while_it_is_polled() {
     timers.release(key);
 }
 
-/// An operation arms its timeout while its descriptor is closed. A later deadline is set for the next descriptor of the
+/// An operation arms its timeout while its descriptor is being closed. A later deadline is set for the next descriptor of the
 /// slot, and a timer must fire for it.
 ///
 /// Mirrors `Side::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows the last use

@@ -63,6 +63,10 @@ const FIRST: RawFd = 3;
 /// The maximum number of descriptors.
 const COUNT_MAX: usize = 1 << 16;
 
+/// The maximum length of the value of a variable. The kernel limits each variable to 128 KiB
+/// (MAX_ARG_STRLEN, execve(2)), and the longest name of ours has 18 bytes.
+const VALUE_MAX: usize = (128 << 10) - 32;
+
 const PASSED: &str = "NETPOLL_LISTEN_FDS";
 const PARENT: &str = "NETPOLL_LISTEN_PARENT";
 
@@ -210,8 +214,8 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
 /// # Errors
 /// Returns `InvalidData` if the variables are invalid or inconsistent. If `LISTEN_PID` is set, also
 /// returns `InvalidData` if a descriptor was not inherited (it is close-on-exec), and EBADF if a
-/// descriptor is not open; without `LISTEN_PID`, returns an empty list in these two cases. Nothing is
-/// taken after an error.
+/// descriptor is not open; without `LISTEN_PID`, returns an empty list in these two cases. A call that
+/// returns an error takes nothing.
 ///
 /// Source: sd_listen_fds(3), sd_listen_fds_with_names(3).
 #[doc(alias = "sd_listen_fds")]
@@ -266,7 +270,8 @@ pub fn take() -> io::Result<Vec<Activated>> {
 ///
 /// # Errors
 /// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
-/// bytes, if there are more than 65,536 descriptors, or if the command already passes descriptors.
+/// bytes, if the names, or the list of descriptors, exceed 128 KiB (about 8,000 descriptors), or if the
+/// command already passes descriptors.
 /// Returns EMFILE or EINVAL at the descriptor limit. For each descriptor that it passes, the call opens
 /// one or two further descriptors.
 ///
@@ -282,6 +287,8 @@ pub fn take() -> io::Result<Vec<Activated>> {
 /// # Ok(()) }
 /// ```
 pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>) -> io::Result<()> {
+    const TOO_MANY: &str =
+        "too many descriptors: their names, or their list, exceed an environment variable of 128 KiB";
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
     if command.get_envs().any(|(name, value)| name == PASSED && value.is_some()) {
         return Err(refused("the command already passes descriptors"));
@@ -290,9 +297,9 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
     if names.iter().any(|name| name.len() > 255 || name.contains(|c: char| c == ':' || c.is_control())) {
         return Err(refused("descriptor name must have at most 255 bytes, no colon and no control character"));
     }
-    if fds.len() > COUNT_MAX {
-        return Err(refused("at most 65536 descriptors can be passed"));
-    }
+    let names = names.join(":");
+    let is_too_long = |text: &str| if text.len() > VALUE_MAX { Err(refused(TOO_MANY)) } else { Ok(()) };
+    is_too_long(&names)?;
     // The duplicates have numbers above all targets, so that no dup2(2) replaces a source that is
     // still needed. All target numbers are filled, so that the channel by which `Command` learns of
     // a failed exec(2) does not get one of them, unless one is closed before the spawn.
@@ -315,9 +322,10 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
     for source in &sources {
         let _ = write!(passed, "{}@{},", Identity::of_open(source.as_fd())?, source.as_raw_fd());
     }
+    is_too_long(&passed)?;
     command
         .env("LISTEN_FDS", sources.len().to_string())
-        .env("LISTEN_FDNAMES", names.join(":"))
+        .env("LISTEN_FDNAMES", names)
         .env(PASSED, passed)
         .env(PARENT, format!("{}@{}", Process::own(), now.as_nanos()))
         .env_remove("LISTEN_PID")

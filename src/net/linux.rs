@@ -9,10 +9,12 @@ macro_rules! user_timeout_method {
     ($type:ident, $($field:ident).+) => {
         /// Linux-only options of the streams.
         impl $type {
-            /// Sets how long sent data may stay unacknowledged before the connection fails with
-            /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
-            /// silent connection; this option also detects a peer that disappears while data is in
-            /// flight. With zero, opening a socket fails with `InvalidInput`.
+            /// Sets how long sent data may stay unacknowledged, or unsent because the peer's receive
+            /// window is full, before the connection fails with ETIMEDOUT (TCP_USER_TIMEOUT, tcp(7)). The
+            /// time is rounded up to milliseconds. The option detects a peer that disappears while data is
+            /// in flight, when keep-alive does not probe. It also ends a connection whose peer does not
+            /// read for this long. With keep-alive on, the time takes precedence over the number of
+            /// probes. With zero, opening a socket fails with `InvalidInput`.
             ///
             /// Linux only.
             pub fn user_timeout(mut self, timeout: Duration) -> $type {
@@ -39,9 +41,10 @@ impl ListenConfig {
         self
     }
 
-    /// Delays accepting a connection until its first data has arrived, but for at most about `most`
-    /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. Use
-    /// the option for protocols in which the client sends first. The time is rounded up to seconds. With
+    /// Delays accepting a connection until its first data has arrived (TCP_DEFER_ACCEPT), but not
+    /// much longer than `most`, which the kernel rounds up to 1, 3, 7, 15, 31, 63 … seconds. After
+    /// this time the kernel retransmits the SYN-ACK, and the connection is accepted without data when
+    /// the client acknowledges it. Use the option for protocols in which the client sends first. With
     /// zero, opening the listener fails with `InvalidInput`.
     ///
     /// Linux only.
@@ -83,7 +86,9 @@ impl Dialer {
     }
 
     /// Sets whether the first data is sent in the SYN to peers that agreed to this in an earlier
-    /// connection (TCP Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
+    /// connection (TCP Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11). If the kernel does not
+    /// support the option, or bit 0 (value 1) of `net.ipv4.tcp_fastopen` is not set, connections are
+    /// established the usual way.
     ///
     /// For such a peer, a dial returns immediately without contacting it, and a race ends at its
     /// first address. The handshake begins with the first write, whose data the SYN carries, or,

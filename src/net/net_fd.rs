@@ -414,13 +414,14 @@ impl NetFd {
         // An edge that arrives while this operation waits is sufficient evidence, although another task may have
         // used it up. Readiness from before the wait may be out of date, so the kernel is asked.
         let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
-        let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
+        let check = |fd: BorrowedFd<'_>, gathered| {
+            let has_failed = gathered == Gathered::First && self.fd.send_before_check()?;
             // A completion in the error queue also produces an edge, but does not mean readiness.
-            if (woken && self.fd.loans_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
-                return Ok(((), Remaining::Maybe));
-            }
-            Err(io::ErrorKind::WouldBlock.into())
-        });
+            let ready = has_failed || (woken && self.fd.loans_if_any().is_none());
+            let ready = ready || self.is_ready(fd, direction == Direction::Write)?;
+            if ready { Ok(((), Remaining::Maybe)) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        };
+        let polled = self.fd.poll_call_gathering(direction, LockScope::None, caller, cx, || None, check);
         let op = if direction == Direction::Read { "read" } else { "write" };
         polled.map_err(|failure| self.error(op, failure))
     }

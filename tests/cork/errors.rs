@@ -48,6 +48,17 @@ fn next_write_reports_the_failure() {
     });
 }
 
+#[test]
+fn wait_for_room_ends_at_a_failure_and_leaves_it_to_the_next_write() {
+    run(async {
+        let ours = failed().await;
+        for _ in 0..2 {
+            ours.writable().await.unwrap();
+        }
+        assert_late(ours.write(b"x").await);
+    });
+}
+
 /// The option is turned off before the failure is reported, or the call that turns it off fails to send.
 #[test]
 fn next_write_reports_the_failure_although_the_option_is_off() {

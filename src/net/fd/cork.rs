@@ -21,8 +21,9 @@
 //!
 //! Two flags do not depend on these states. *shut*: the sending side is shut down, or will be after the
 //! last gathered byte, and writes fail. If bytes are left at the shutdown, the thread that sends the last of them calls
-//! shutdown(2). The connection is then established: otherwise shutdown(2) would abort it, and lose data that was sent
-//! with the SYN ([`fast_open`](super::fast_open)). *gone*: the number of the descriptor must not be used; see
+//! shutdown(2). By then the connection is established, because a socket in SYN-SENT accepts no bytes after those of its
+//! SYN. (In SYN-SENT, shutdown(2) would abort the connection and lose these bytes; see
+//! [`fast_open`](super::fast_open).) *gone*: the number of the descriptor must not be used; see
 //! "Ownership".
 //!
 //! # Order
@@ -298,7 +299,7 @@ pub(super) struct State {
     /// Whether the socket was ever added to the blocked sockets of [`unsent`].
     was_blocked: bool,
     /// The error that no operation has returned yet. If it is `Some`, [`FAILED`] is set.
-    error: Option<io::Error>,
+    pub(super) error: Option<io::Error>,
     /// `Some` if there is a flusher; contains its waker if it waits.
     pub(super) flusher: Option<Option<Waker>>,
     /// The number of handles that the flusher currently has.

@@ -252,6 +252,19 @@ impl Fd {
         if is_empty { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
+    /// Sends the gathered bytes before a check for room in the send buffer. Returns whether sending them has failed. The
+    /// next write returns the error.
+    ///
+    /// # Errors
+    /// Returns `WouldBlock` if the socket does not accept all of them.
+    #[cold]
+    pub(crate) fn send_before_check(&self) -> io::Result<bool> {
+        let Some(gathering) = self.gathering() else { return Ok(false) };
+        let is_empty = gathering.send();
+        let has_failed = gathering.cork.lock().error.is_some();
+        if is_empty || has_failed { Ok(has_failed) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
     /// Sends gathered bytes without waiting. If some are left, a task sends them.
     pub(crate) fn flush_gathered(&self) {
         if let Some(gathering) = self.gathering() {

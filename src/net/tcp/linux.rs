@@ -12,8 +12,8 @@ macro_rules! shared_options {
     ($type:ident) => {
         /// Linux socket options that accepted streams inherit from their listener.
         impl $type {
-            /// Returns how long sent data may stay unacknowledged before the connection fails with
-            /// ETIMEDOUT (TCP_USER_TIMEOUT). `None` means until the host stops retransmitting, by
+            /// Returns how long sent data may stay unacknowledged, or unsent because the peer's receive
+            /// window is full, before the connection fails with ETIMEDOUT (TCP_USER_TIMEOUT). `None` means until the host stops retransmitting, by
             /// default after about 15 minutes.
             ///
             /// # Errors
@@ -25,8 +25,8 @@ macro_rules! shared_options {
                 self.fd.with("get", tcp::user_timeout)
             }
 
-            /// Sets how long sent data may stay unacknowledged, rounded up to milliseconds. `None`
-            /// restores the host's default. With keep-alive on, this time takes precedence over the
+            /// Sets how long sent data may stay unacknowledged, or unsent because the peer's receive
+            /// window is full, rounded up to milliseconds. `None` restores the host's default. With keep-alive on, this time takes precedence over the
             /// number of probes.
             ///
             /// # Errors

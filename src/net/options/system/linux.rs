@@ -83,12 +83,15 @@ impl DialExtras {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
 
-    /// Sets the options.
+    /// Sets the options. Fast Open is not an error if the host does not permit it or the kernel does not have it.
     pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        if self.fast_open {
-            option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true)?;
+        if !self.fast_open {
+            return Ok(());
         }
-        Ok(())
+        match option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true) {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

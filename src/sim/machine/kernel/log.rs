@@ -1,4 +1,4 @@
-//! `Log`: a digest and counters of packets, calls, notes and turns. On request, it also keeps the text of recent
+//! [`Log`]: a digest of packets, calls, notes and turns, and counters of packets, calls and turns. On request, it also keeps the text of recent
 //! packets, calls and notes, and the packets sent.
 //!
 //! Two runs with the same seed have the same digest, unless something outside the simulation
