@@ -570,3 +570,46 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
         drop(task);
     });
 }
+
+/// The bytes that a write sends count towards the turn of its task, whichever method sends them.
+#[test]
+fn large_writes_use_up_a_turn() {
+    const SIZE: usize = 64 << 10;
+    park_on(task::spawn(async {
+        let (ours, peer) = pair().await;
+        ours.set_send_buffer_size(4 << 20).unwrap();
+        let mut peer = std::net::TcpStream::try_from(peer).unwrap();
+        peer.set_nonblocking(false).unwrap();
+        let drain = std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
+        let bytes = vec![0; SIZE];
+        for vectored in [false, true] {
+            let mut most = 0;
+            for _ in 0..20 {
+                ours.writable().await.unwrap();
+                task::yield_now().await;
+                let mut writes = 0;
+                poll_fn(|cx| {
+                    loop {
+                        let mut bufs = [std::io::IoSlice::new(&bytes)];
+                        let written = if vectored {
+                            pin!(ours.write_vectored_all(&mut bufs)).poll(cx)
+                        } else {
+                            pin!(ours.write_all(&bytes)).poll(cx)
+                        };
+                        match written {
+                            Poll::Ready(result) => result.unwrap(),
+                            Poll::Pending => return Poll::Ready(()),
+                        }
+                        writes += 1;
+                    }
+                })
+                .await;
+                most = most.max(writes);
+            }
+            // A turn has 31 units. A write takes one, and another for each 16 KiB.
+            assert!(most <= 31 / 4, "vectored: {vectored}, {most} writes of {SIZE} bytes in one turn");
+        }
+        drop(ours);
+        drain.join().unwrap().unwrap();
+    }));
+}

@@ -463,6 +463,7 @@ fn options_read_back_as_set() {
                     assert_eq!(socket.segment_size().unwrap(), size);
                 }
             }
+            assert_eq!(socket.set_multicast_ttl_v4(u32::MAX).unwrap_err().kind(), ErrorKind::InvalidInput);
             socket.set_multicast_ttl_v4(7).unwrap();
             assert_eq!(socket.multicast_ttl_v4().unwrap(), 7);
             if ip.is_ipv4() {
@@ -471,6 +472,7 @@ fn options_read_back_as_set() {
                 assert_eq!(socket.multicast_interface_v4().unwrap(), Ipv4Addr::LOCALHOST);
                 assert!(socket.set_multicast_interface_v4_by_index(1 << 20).is_err());
             } else {
+                assert_eq!(socket.set_multicast_hops_v6(u32::MAX).unwrap_err().kind(), ErrorKind::InvalidInput);
                 socket.set_multicast_hops_v6(3).unwrap();
                 socket.set_multicast_interface_v6(loopback_index()).unwrap();
                 assert_eq!(socket.multicast_hops_v6().unwrap(), 3);

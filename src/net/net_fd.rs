@@ -238,7 +238,7 @@ impl NetFd {
     /// Finishes a poll of a stream that may have transferred bytes. Charges the task's budget for
     /// them, and counts them if the kernel does not.
     #[inline]
-    fn moved(&self, direction: Direction, polled: Poll<Result<usize, Failure>>) -> Poll<io::Result<usize>> {
+    pub(super) fn moved(&self, direction: Direction, polled: Poll<Result<usize, Failure>>) -> Poll<io::Result<usize>> {
         match polled {
             Poll::Ready(Ok(count)) => {
                 if count as u32 > self.fd.poll.uncounted {
@@ -553,7 +553,7 @@ fn sample_queue(listener: BorrowedFd<'_>) {
 }
 
 /// The maximum number of retries of an accept. Each retry removes a failed connection from the
-/// queue. After this many failures in a row, the listener itself must be at fault (EOPNOTSUPP can
+/// queue. If the last retry fails as well, the listener itself must be at fault (EOPNOTSUPP can
 /// mean either), so the error is returned to the caller.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 

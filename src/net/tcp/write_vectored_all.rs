@@ -76,11 +76,7 @@ impl WriteVectoredAll<'_, '_> {
         let append = || if more { None } else { self.fd.fd.append(batch, bytes) };
         let polled = self.fd.fd.poll_call_gathering(direction, scope, caller, cx, append, |fd, gathered| {
             let written = match gathered {
-                Gathered::Nothing => {
-                    let written = socket::send_vectored(fd, batch)?;
-                    self.fd.fd.poll.count(Direction::Write, written);
-                    written
-                }
+                Gathered::Nothing => socket::send_vectored(fd, batch)?,
                 Gathered::First => self.fd.fd.send_after_gathered(fd, batch)?,
             };
             let left = match written {
@@ -90,7 +86,7 @@ impl WriteVectoredAll<'_, '_> {
             };
             Ok((written, left))
         });
-        polled.map_err(|failure| self.fd.error("write", failure))
+        self.fd.moved(direction, polled)
     }
 }
 

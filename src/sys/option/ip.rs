@@ -6,6 +6,12 @@ use std::os::fd::BorrowedFd;
 
 use socket2::{InterfaceIndexOrAddress, SockRef};
 
+/// Returns `value` if the kernel accepts it as the hop limit of multicasts. socket2 would pass [`u32::MAX`] as -1, which
+/// requests the kernel's default.
+fn hop_limit(value: u32) -> io::Result<u32> {
+    if value <= 255 { Ok(value) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) }
+}
+
 /// Returns IP_TTL.
 pub(crate) fn ttl_v4(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).ttl_v4()
@@ -73,7 +79,7 @@ pub(crate) fn multicast_ttl_v4(fd: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// Sets IP_MULTICAST_TTL.
 pub(crate) fn set_multicast_ttl_v4(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
-    SockRef::from(&fd).set_multicast_ttl_v4(ttl)
+    SockRef::from(&fd).set_multicast_ttl_v4(hop_limit(ttl)?)
 }
 
 /// Returns IP_MULTICAST_IF, as an address.
@@ -110,7 +116,7 @@ pub(crate) fn multicast_hops_v6(fd: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// Sets IPV6_MULTICAST_HOPS.
 pub(crate) fn set_multicast_hops_v6(fd: BorrowedFd<'_>, hops: u32) -> io::Result<()> {
-    SockRef::from(&fd).set_multicast_hops_v6(hops)
+    SockRef::from(&fd).set_multicast_hops_v6(hop_limit(hops)?)
 }
 
 /// Returns IPV6_MULTICAST_IF.
