@@ -1,9 +1,9 @@
 //! [`FutureExt`]: async-std's combinators. Unlike in async-std, they need no feature.
 //!
 //! # Cancellation
-//! A combinator owns its futures and drops them at the latest when it is dropped. An `.await` drops the
-//! combinator as soon as it is ready, and with it the future that has lost a `race` or `try_race`, or
-//! the other future of a `try_join` that has failed.
+//! A combinator owns its futures and drops them at the latest when it is dropped. An `.await` drops a
+//! combinator that is ready, and with it the future that has lost a `race` or `try_race`, or the other
+//! future of a `try_join` that has failed.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
-// The first lines resolve links in the documentation of the re-exported items.
+// These link definitions are for the documentation of the re-exported items.
 /// [`FutureExt::or()`]: FutureExt::race
 /// [`or()`]: FutureExt::race
 /// [`try_zip()`]: FutureExt::try_join

@@ -12,10 +12,14 @@
 //! buffer** or in the stream of pieces, whether an operation succeeds, fails or is dropped. So
 //! [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
 //! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error.
-//! Exceptions are documented: [`read_exact`](ReadExt::read_exact),
-//! [`write_all`](WriteExt::write_all), [`copy()`] and [`copy_bidirectional`] lose their progress, a
-//! `String` can hold neither part of a character nor invalid UTF-8, and a bounded stream discards a
-//! piece that is too long.
+//! The exceptions are:
+//!
+//! * [`read_exact`](ReadExt::read_exact), [`write_all`](WriteExt::write_all),
+//!   [`write_fmt`](WriteExt::write_fmt), [`copy()`], [`copy_bidirectional`] and
+//!   [`copy_bidirectional_with`] lose their progress.
+//! * A `String` can hold neither part of a character nor invalid UTF-8.
+//! * A bounded stream discards a piece that is too long.
+//! * Dropping a stream of pieces or a [`BufReader`] discards the bytes that it has buffered.
 //!
 //! # Errors
 //!
@@ -50,7 +54,7 @@ pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 #[doc(inline)]
 pub use futures_io::{AsyncBufRead as BufRead, AsyncRead as Read, AsyncSeek as Seek, AsyncWrite as Write};
 
-// The first lines resolve links in the documentation of the re-exported items.
+// These link definitions are for the documentation of the re-exported items.
 /// [`AsyncReadExt::chain()`]: ReadExt::chain
 /// [`AsyncReadExt::read()`]: ReadExt::read
 /// [`AsyncReadExt::read_vectored()`]: ReadExt::read_vectored

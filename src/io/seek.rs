@@ -20,7 +20,7 @@ pub trait SeekExt: Seek {
     /// Seeks to `pos` and returns the new position in bytes from the start of the stream.
     ///
     /// # Errors
-    /// Returns the error of the underlying object, which is `InvalidInput` for a position before the
+    /// Returns the error of the underlying object, such as `InvalidInput` for a position before the
     /// start of the stream.
     ///
     /// ```

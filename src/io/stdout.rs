@@ -2,8 +2,9 @@
 //! blocking pool.
 //!
 //! # States
-//! Per handle: idle → writing a chunk → idle; idle → flushing → idle. A call on a busy handle continues
-//! the write or flush in progress if it is the same, and otherwise first waits for its end.
+//! Per handle: idle → writing a chunk → idle; idle → flushing → idle. A write whose bytes begin with the
+//! chunk in progress continues that write, and a flush continues a flush in progress. Any other call first
+//! waits for the end of the operation in progress.
 //!
 //! # Invariants
 //! * A write is ready when std has accepted the bytes. They are therefore in order with `println!`,
@@ -354,7 +355,8 @@ mod tests {
         block_on(poll_fn(|cx| output.poll_flush(cx)))
     }
 
-    /// Begins a write and drops it. The write cannot complete before, because the record is locked.
+    /// Begins a write and abandons it. The write cannot complete in the meantime, because the record is
+    /// locked.
     fn begin_write(output: &mut Output<Recorder>, buf: &[u8]) {
         let recorder = output.writer.clone();
         let _record = recorder.0.lock();

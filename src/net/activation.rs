@@ -63,8 +63,9 @@ const FIRST: RawFd = 3;
 /// The maximum number of descriptors.
 const COUNT_MAX: usize = 1 << 16;
 
-/// The maximum length of the value of a variable. The kernel limits each variable to 128 KiB
-/// (MAX_ARG_STRLEN, execve(2)), and the longest name of ours has 18 bytes.
+/// The maximum length of the list of names and of the list of descriptors. The kernel limits each variable,
+/// including its name, to 128 KiB (MAX_ARG_STRLEN, execve(2)), and the longer of the two names,
+/// `NETPOLL_LISTEN_FDS`, has 18 bytes.
 const VALUE_MAX: usize = (128 << 10) - 32;
 
 const PASSED: &str = "NETPOLL_LISTEN_FDS";

@@ -26,8 +26,8 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// Converts a value to socket addresses, with a name look-up if necessary. This trait is the
 /// asynchronous counterpart of [`std::net::ToSocketAddrs`].
 ///
-/// It is implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses.
-/// In a string, an IPv6 address before a port is in brackets: `"[::1]:80"`. As in Go:
+/// It is implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"`, slices of addresses, and
+/// references to these. In a string, an IPv6 address before a port is in brackets: `"[::1]:80"`. As in Go:
 ///
 /// * A string without a host, such as `":7000"`, stands for every address of this machine:
 ///   `[::]:7000`, which also accepts IPv4, and then `0.0.0.0:7000`, for a machine without IPv6.
@@ -134,6 +134,10 @@ impl<I> ToSocketAddrsFuture<I> {
 
     /// Starts `resolve` on one of the threads for name look-ups, and creates a future that returns its
     /// result.
+    ///
+    /// # Panics
+    /// Awaiting the future panics if `resolve` panics, or if a [shutdown](crate::rt::shutdown) of the runtime
+    /// drops the call but not the caller.
     pub fn blocking(resolve: impl FnOnce() -> io::Result<I> + Send + 'static) -> ToSocketAddrsFuture<I>
     where
         I: Send + 'static,
@@ -146,7 +150,8 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
     type Output = io::Result<I>;
 
     /// # Panics
-    /// Panics if the future is polled again after it has completed.
+    /// Panics if the future is polled again after it has completed, and as
+    /// [`blocking`](ToSocketAddrsFuture::blocking) describes.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
         if matches!(self.state, State::Ready(_)) {
             ready!(context::poll_budget(cx, &mut self.refused));

@@ -248,11 +248,12 @@ pub trait Listener: Send + Sync + 'static {
     where
         Self: 'a;
 
-    /// Returns a stream of accepted connections. The stream waits while no descriptor is available.
-    /// After [`close`](Listener::close) it yields one [closed](crate::net::is_closed) error and ends.
+    /// Returns a stream of accepted connections. The stream waits while no descriptor or memory is
+    /// available. After [`close`](Listener::close) it yields one [closed](crate::net::is_closed) error and ends.
     fn incoming(&self) -> Self::Incoming<'_>;
 
-    /// Closes the listener. The future completes when the address is free.
+    /// Closes the listener. The close begins immediately; the future completes when the descriptor is
+    /// closed.
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 }
 

@@ -53,11 +53,11 @@ use crate::time::Sleep;
 /// defaults         true                 Go's options for new sockets: TCP_NODELAY and keep-alive
 /// nodelay          true                 send small writes immediately
 /// keepalive        15 s, 15 s, 9        idle time, interval and number of keep-alive probes
-/// user_timeout     the kernel's         how long sent data may stay unacknowledged
+/// user_timeout     the kernel's         how long sent data may stay unacknowledged (Linux only)
 /// recv_buffer_size the kernel's         receive buffer in bytes
 /// send_buffer_size the kernel's         send buffer in bytes
-/// multipath        false                multipath TCP, if both hosts support it
-/// fast_open        false                send data with the SYN (RFC 7413)
+/// multipath        false                multipath TCP, if both hosts support it (Linux only)
+/// fast_open        false                send data with the SYN (RFC 7413; Linux only)
 /// auto_cork        false                gather the writes of one turn of a task
 /// resolver         the host's           how names are looked up
 /// control          none                 function called with each socket before it connects
@@ -124,10 +124,12 @@ impl Dialer {
     /// * If the timeout or deadline passed before an address arrived, returns an error of kind
     ///   `TimedOut`: `dial tcp: lookup HOST: i/o timeout`, or `dial tcp: i/o timeout` if the look-up of
     ///   the host had not begun or is made by your own [`ToSocketAddrs`].
-    /// * If there is no address, returns an error that contains a [`LookupError`] or an
-    ///   [`AddrError`]: `dial tcp: lookup HOST: no such host`, `dial tcp: missing address`, or
-    ///   `dial tcp: address LOCAL: no suitable address found` if no address belongs to the family
-    ///   of the local address.
+    /// * If there is no address, returns an error that contains a [`LookupError`], an [`AddrError`] or
+    ///   the error of your own [`ToSocketAddrs`]: `dial tcp: lookup HOST: no such host`,
+    ///   `dial tcp: missing address`, or `dial tcp: address LOCAL: no suitable address found` if no
+    ///   address belongs to the family of the local address.
+    ///
+    /// With a [local address](Dialer::local_addr), `LOCAL->ADDR` stands in place of `ADDR`.
     ///
     /// # Cancel safety
     /// Dropping the future closes its sockets and abandons its look-ups.

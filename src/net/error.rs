@@ -8,9 +8,8 @@
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
 //! The texts are Go's, except `runtime shut down`, which Go does not need. Go also wraps kernel errors of
 //! reads and writes. Here they are not wrapped by default, because Rust programs match on `ErrorKind` and
-//! `raw_os_error`.
-//! `io::Error::raw_os_error` returns `None` for a wrapped error; [`raw_os_error`] looks through the
-//! wrapper.
+//! `raw_os_error`. `io::Error::raw_os_error` returns `None` for a wrapped error; [`raw_os_error`] looks
+//! through the wrapper.
 
 use std::error::Error;
 use std::fmt;
@@ -371,9 +370,9 @@ pub fn is_closed(error: &io::Error) -> bool {
     op_error(error).is_some_and(OpError::is_closed)
 }
 
-/// Returns whether `error` is a timeout: a deadline or timeout of a socket, a timeout of
-/// `io::timeout`, of connecting or of a name look-up, the idle limit of `io::copy_bidirectional_with`, or
-/// the kernel's ETIMEDOUT. These are the errors of kind [`TimedOut`](ErrorKind::TimedOut).
+/// Returns whether `error` is a timeout, that is, an error of kind [`TimedOut`](ErrorKind::TimedOut).
+/// Examples are a deadline or timeout of a socket, a timeout of `io::timeout`, of connecting or of a name
+/// look-up, the idle limit of `io::copy_bidirectional_with`, and the kernel's ETIMEDOUT.
 /// [`OpError::is_deadline`] distinguishes a deadline of this crate from the kernel's timeout. (Go:
 /// `net.Error.Timeout`.)
 ///

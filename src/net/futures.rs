@@ -4,8 +4,8 @@
 //! # Cancel safety
 //! A future that is dropped before it completes has read or written nothing, except for futures
 //! that write all of a buffer or a file, such as [`WriteAll`], [`SendFile`] and [`PipeWrite`]: these may
-//! have written part of it. For [`RawRead`] and [`RawWrite`], this depends on their closures. If a dropped future was
-//! woken and did not use the wake-up, the next waiter is woken.
+//! have written part or all of it. For [`RawRead`] and [`RawWrite`], this depends on their closures. If a
+//! dropped future was woken and did not use the wake-up, the next waiter is woken.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -71,8 +71,8 @@ macro_rules! operation_future {
 pub(crate) use operation_future;
 
 operation_future! {
-    /// Reads into a buffer; returned by [`TcpStream::read`](crate::net::TcpStream::read) and the
-    /// `read` methods of other sockets.
+    /// Reads into a buffer; returned by [`TcpStream::read`](crate::net::TcpStream::read) and
+    /// [`UnixStream::read`](crate::os::unix::net::UnixStream::read).
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| {
         if this.fd.fd.was_short(Direction::Read) {
@@ -96,30 +96,31 @@ impl Read<'_> {
 
 operation_future! {
     /// Reads into a buffer and leaves the bytes in the socket; returned by
-    /// [`TcpStream::peek`](crate::net::TcpStream::peek) and the `peek` methods of other sockets.
+    /// [`TcpStream::peek`](crate::net::TcpStream::peek) and
+    /// [`UnixStream::peek`](crate::os::unix::net::UnixStream::peek).
     Peek<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Waiter::Future(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
     /// Reads into several buffers; returned by
-    /// [`TcpStream::read_vectored`](crate::net::TcpStream::read_vectored) and the same methods of
-    /// other sockets.
+    /// [`TcpStream::read_vectored`](crate::net::TcpStream::read_vectored) and
+    /// [`UnixStream::read_vectored`](crate::os::unix::net::UnixStream::read_vectored).
     ReadVectored<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read_vectored(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Writes from a buffer; returned by [`TcpStream::write`](crate::net::TcpStream::write) and the
-    /// `write` methods of other sockets.
+    /// Writes from a buffer; returned by [`TcpStream::write`](crate::net::TcpStream::write) and
+    /// [`UnixStream::write`](crate::os::unix::net::UnixStream::write).
     Write<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write(Waiter::Future(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
     /// Writes from several buffers; returned by
-    /// [`TcpStream::write_vectored`](crate::net::TcpStream::write_vectored) and the same methods of
-    /// other sockets.
+    /// [`TcpStream::write_vectored`](crate::net::TcpStream::write_vectored) and
+    /// [`UnixStream::write_vectored`](crate::os::unix::net::UnixStream::write_vectored).
     WriteVectored<'a> { bufs: &'a [IoSlice<'a>] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write_vectored(Waiter::Future(&mut this.operation), cx, this.bufs)
 }
@@ -151,15 +152,15 @@ operation_future! {
 operation_future! {
     /// Waits until the peer has closed its side; returned by
     /// [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed) and the `peer_closed` methods
-    /// of connected Unix sockets.
+    /// of Unix streams and seqpacket sockets.
     PeerClosed<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
 }
 
 operation_future! {
     /// Writes all of a buffer with the write lock held; returned by
-    /// [`TcpStream::write_all`](crate::net::TcpStream::write_all) and the `write_all` methods of
-    /// other sockets.
+    /// [`TcpStream::write_all`](crate::net::TcpStream::write_all) and
+    /// [`UnixStream::write_all`](crate::os::unix::net::UnixStream::write_all).
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| {
         // The usual case of a gathered write.

@@ -11,7 +11,7 @@
 //! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
 //!   determine how many descriptors a dial uses. A further attempt replaces the oldest attempt,
 //!   and begins at least 10 ms after the previous attempt.
-//! * The first connection wins. If all attempts fail, the error of the first to fail is returned, as in
+//! * The first connection wins. If no attempt connects, the error of the first to fail is returned, as in
 //!   Go. An error of the look-up is returned only if there was no address.
 //!
 //! # Cancellation

@@ -186,7 +186,7 @@ impl<'a> Parsed<'a> {
 }
 
 /// Splits `host:port` at the last colon, like Go's `SplitHostPort`. An IPv6 host is in brackets. Unlike in Go,
-/// an empty port is an error.
+/// an empty port is an error, and the error of an empty text is `missing address`, as in Go's `Dial`.
 fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
     const MISSING_PORT: &str = "missing port in address";
     const TOO_MANY_COLONS: &str = "too many colons in address";

@@ -25,10 +25,10 @@ use crate::rt::poll::labels::Limits;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::sys::{option, socket};
 
-/// The maximum number of connections refused in one poll, so that other tasks get their turn.
+/// The maximum number of connections refused in one [`Admission::accept`], so that other tasks get their turn.
 const SHED_BATCH_MAX: u32 = 64;
 
-/// The maximum number of bytes that are read and discarded before a refused connection is closed.
+/// A refused connection is closed at the latest when this many of its bytes have been read and discarded.
 /// Closing with unread data resets the connection, and the client may then lose the answer.
 const DRAIN_MAX: usize = 64 << 10;
 
@@ -105,9 +105,9 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Sends `answer`, if it is not empty, on a connection that is about to be closed, and then discards up to
-/// [`DRAIN_MAX`] bytes from the client. Bytes of the answer that do not fit into the send buffer are lost. The
-/// answer is also lost if the connection is reset before the client reads it.
+/// If `answer` is not empty, sends it on a connection that is about to be closed, and then discards the bytes that the
+/// client has sent, until [`DRAIN_MAX`] are discarded. Bytes of the answer that do not fit into the send buffer are
+/// lost. The answer is also lost if the connection is reset before the client reads it.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
     // The socket may have inherited SO_LINGER from the listener, and this close must not wait.
     let _ = option::socket::set_linger(socket, None);

@@ -90,8 +90,8 @@ impl Dialer {
     /// support the option, or bit 0 (value 1) of `net.ipv4.tcp_fastopen` is not set, connections are
     /// established the usual way.
     ///
-    /// For such a peer, a dial returns immediately without contacting it, and a race ends at its
-    /// first address. The handshake begins with the first write, whose data the SYN carries, or,
+    /// A dial to such a peer returns immediately without contacting it, so a race ends as soon as it
+    /// dials one. The handshake begins with the first write, whose data the SYN carries, or,
     /// without data, with the first operation that waits or a shutdown. Reading from a server that sends
     /// first therefore works, but data written after such a wait is not sent in the SYN. Only the
     /// handshake shows whether the peer answers; until it is complete,

@@ -2,7 +2,7 @@
 //!
 //! Options are set before bind(2) and listen(2). Accepted sockets inherit them, so an accept costs
 //! one system call, and the TCP window scale, which depends on the receive buffer, is already
-//! correct in the handshake. If the kernel refuses an option that the user set, the error is
+//! correct in the handshake. If the kernel refuses SO_REUSEADDR or an option that the user set, the error is
 //! returned. If it refuses a default (TCP_NODELAY, keep-alive) or refuses to clear IPV6_V6ONLY, the socket
 //! is used regardless, as in Go. If a multipath socket cannot be opened, a TCP socket is used.
 //!
@@ -84,7 +84,7 @@ impl ListenConfig {
     }
 
     /// Sets how many established connections the kernel queues until they are accepted. The
-    /// maximum, which is also the default, is the host's `net.core.somaxconn`.
+    /// default is the host's maximum, which is `net.core.somaxconn` on Linux.
     pub fn backlog(mut self, connections: u32) -> ListenConfig {
         self.backlog = Some(connections);
         self

@@ -3,10 +3,10 @@
 //! These methods are for system calls that have no method in this crate. They run a closure with
 //! the descriptor. `control` is for calls that do not wait, such as a socket option or an ioctl.
 //! `read_with` and `write_with` are for calls that may have to wait; they call the closure again
-//! when the descriptor is ready. The closure runs with a reference to the [`Fd`] held, as every
-//! system call does. The descriptor is closed only after the reference is dropped, so its number
-//! cannot refer to another file while the closure runs. A socket type gets the methods with one
-//! line: `raw_access!(TcpStream, PerCall);`.
+//! when the descriptor is ready. The closure runs with a reference to the [`Fd`] held. The
+//! descriptor is closed only after the reference is dropped, so its number cannot refer to another
+//! file while the closure runs. A socket type gets the methods with one line:
+//! `raw_access!(TcpStream, PerCall);`.
 //!
 //! # Foreign code
 //! The closures are user code. They run outside all mutexes. On a stream or a seqpacket socket, the closures

@@ -299,7 +299,7 @@ impl<C: Conn + Clone> Serving<C> {
         self.report.panicked += 1;
     }
 
-    /// Removes the connections that have ended. Ready when no connection is left.
+    /// Removes the connections that have ended. Returns `Ready` when no connection is left.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.tasks.poll_end(cx) {

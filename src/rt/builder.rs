@@ -155,8 +155,8 @@ impl Builder {
     ///
     /// With `true`, a read from a reset connection fails with `read tcp 127.0.0.1:2->127.0.0.1:1:
     /// read: connection reset by peer`, which is an [`OpError`](crate::net::OpError) with the `ErrorKind` of
-    /// the OS error. Because the kernel forgets the addresses when a connection is reset, they are queried when
-    /// a TCP connection is dialled or any connection is accepted. This costs two system calls per connection.
+    /// the OS error. Because the kernel forgets the addresses when a TCP connection is reset, they are queried
+    /// when the connection is dialled or accepted. This costs two system calls per TCP connection.
     /// [`net::raw_os_error`](crate::net::raw_os_error()) returns the errno of such an error;
     /// `io::Error::raw_os_error` returns `None`. With either setting, errors of binding, dialling and
     /// resolving are `OpError`s, and so are the errors of operations that end because the socket was closed, a

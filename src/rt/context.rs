@@ -283,8 +283,8 @@ pub(crate) fn take_budget() -> bool {
 /// It is longer, because the end of the turn costs one system call per socket with gathered bytes.
 const GATHERS_FOR: u64 = 25;
 
-/// Returns whether the turn may gather further writes. If the duration of the turn is known, a turn that may counts
-/// as possibly long, and a turn that may not ends with its next operation. If the duration is not known, takes a
+/// Returns whether the turn may gather further writes. If the duration of the turn is known, a turn that may gather
+/// counts as possibly long, and any other turn ends with its next operation. If the duration is not known, takes a
 /// unit of the budget instead. Returns false outside turns.
 pub(crate) fn may_gather() -> bool {
     CONTEXT.with(|context| {

@@ -137,7 +137,7 @@ metrics! {
     /// Current number of waiting calls of `block_on` inside a task, a blocking call or another `block_on`.
     /// A call is counted from its first wait until it returns.
     Gauge nested_block_on: u32,
-    /// Current number of open sockets of this crate and descriptors in an `AsyncFd`.
+    /// Current number of open sockets of this crate, descriptors in an `AsyncFd` and ends of in-memory pipes.
     Gauge descriptors: usize,
     /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the copies
     /// that [`io::copy`](crate::io::copy()) and [`send_file`](crate::net::TcpStream::send_file)

@@ -1,7 +1,7 @@
 //! The runtime: settings, metrics, inspection and shutdown.
 //!
 //! A process has one runtime. It starts when it is first used and needs no set-up. [`Builder`]
-//! changes its settings before it starts, [`metrics()`] returns its counters, and [`shutdown()`] ends
+//! changes its settings before it starts, [`metrics()`] returns its metrics, and [`shutdown()`] ends
 //! it. Sockets and sleeps work under any executor, because the runtime's own threads poll for them.
 //!
 //! [`inspect()`] returns the state of each task and socket.

@@ -86,7 +86,8 @@ pub(crate) struct Runtime {
     pub(crate) descriptors: AtomicUsize,
     pub(crate) panics: Counter,
     pub(crate) nested: AtomicU32,
-    /// The number of threads in the turn of a root future.
+    /// The number of threads in the turn of a root future or between two such turns, except those that sleep in the
+    /// poller, are parked in `park_root`, or run tasks.
     roots: AtomicUsize,
     /// The number of threads that run tasks and are not workers.
     pub(crate) visitors: AtomicUsize,
@@ -219,7 +220,7 @@ impl Runtime {
         processor
     }
 
-    /// Returns whether a thread owns the processor `id`, which may be a thread of an earlier epoch.
+    /// Returns whether a thread, possibly of an earlier epoch, owns the processor `id`.
     pub(super) fn is_owned(&self, id: usize) -> bool {
         self.processors[id].get().is_some_and(|processor| processor.owned.load(Ordering::Acquire))
     }

@@ -45,8 +45,8 @@ pub(crate) fn set(writes: bool, place: Place, ticket: Ticket) {
     }
     SHORT.with(|short| short.place.set(Some(place)));
     SHORT.with(|short| short.ticket.set(ticket));
-    // A short write needs no further write: it proves that the socket's buffer has no room, for which the operation
-    // waits.
+    // A short write needs no further write: it proves that the socket's buffer has no room, and the operation waits for
+    // room.
     if !writes {
         SHORT.with(|short| short.has_written.set(false));
     }

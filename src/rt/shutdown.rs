@@ -10,18 +10,20 @@
 //!    wake other tasks, and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
 //!    epoll instances are closed.
+//! 5. The state changes to STOPPED. All waiters and sleeps are woken once more, because a future on another
+//!    executor may have begun to wait in the meantime. Tasks whose drop was deferred are dropped.
 //!
 //! # The time limit
-//! Destructors and wakers run on `Reapers`. They run on the calling thread only if no thread can be started. So the
-//! calling thread runs no user code except the `tracing` subscriber, and takes no lock under which user code runs.
+//! Destructors and wakers run on `Reapers`. They run on the calling thread only if no thread can be started. Otherwise,
+//! the calling thread runs no user code except the `tracing` subscriber, and takes no lock under which user code runs.
 //! While destructors or wakers run, the time limit is at least [`LEAST`]. The shutdown does not wait beyond the time
 //! limit for threads and tasks that have not ended, except for up to [`LEAST`] for the thread-local destructors of
-//! reapers, and up to [`LEAST`] for wakers that it calls at the end. A thread that is stuck in a task sees the new
+//! reapers, and up to [`LEAST`] for wakers that it calls at the end. A worker that is stuck in a task sees the new
 //! epoch when the task's poll returns, and ends. A reaper that is stuck in a destructor later continues with the jobs
 //! queued behind it.
 //!
 //! # Concurrent shutdowns
-//! The state STOPPING lasts from step 1 to step 4. A second call waits for the first, within its own
+//! The state STOPPING lasts from step 1 to step 5. A second call waits for the first, within its own
 //! time limit, and returns the same result. A call from inside the runtime, or from a destructor that
 //! the shutdown runs, would wait for its own thread and is refused.
 //! [`Builder::start`](crate::rt::Builder::start) waits for the shutdown, or fails if it is called inside the runtime. A
@@ -54,7 +56,7 @@ use crate::trace;
 /// handle of a dropped task panics, unless the awaiting task is dropped too; [`cancel`](crate::task::JoinHandle::cancel)
 /// on the handle returns `None`.
 ///
-/// Destructors of tasks and wakers run on threads of the runtime. They may sleep, block or take locks that the
+/// The destructors of tasks, and wakers, run on threads of the runtime. They may sleep, block or take locks that the
 /// caller holds. They run on the calling thread only if the system refuses to create a thread. Tasks that they
 /// spawn are dropped immediately, and operations on sockets fail if they have to wait.
 ///
@@ -68,8 +70,8 @@ use crate::trace;
 /// # Errors
 /// Returns [`StillRunning`], which names threads and tasks, if some of them have not ended in time. They end
 /// when their current polls and destructors return. `StillRunning` is also returned, and the call has no
-/// effect, if it is made inside the runtime: in a task, in `block_on`, in a simulation, in a blocking call or in a
-/// destructor that the shutdown runs.
+/// effect, if it is made inside the runtime, for example in a task, in `block_on`, in a simulation, in a blocking call
+/// or in a destructor that the shutdown runs.
 ///
 /// # Examples
 /// ```

@@ -27,10 +27,11 @@ pub struct StillRunning {
     /// The names of the runtime's threads that have not ended.
     pub threads: Vec<String>,
     /// The tasks and blocking calls that occupy a thread, each with its name if it has one. Tasks that wait in a nested
-    /// `block_on` are not included.
+    /// `block_on`, or have waited in one during their current poll, are not included.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// The number of tasks and blocking calls that have not ended, including those that occupy a thread. The destructors
-    /// of the other tasks have not returned. Local tasks are not counted.
+    /// The number of tasks and blocking calls that have not ended. Those that are not in `running` wait in a nested
+    /// `block_on`, have waited in one during their current poll, or have destructors that have not returned. Local tasks
+    /// are not counted.
     pub tasks: u64,
     /// The places where the tasks of `running` were spawned.
     pub(super) places: Vec<Option<&'static Location<'static>>>,

@@ -3,7 +3,7 @@
 //! # States of a thread
 //! A thread is listed when it starts. If it ends before its epoch does (for example a spare worker, or a thread of a
 //! blocking pool), it removes itself from the list and is detached. Otherwise it stays in the list until a
-//! shutdown or the next start joins it. At its end, a shutdown detaches the threads that are still listed.
+//! shutdown or the next start joins it. When a shutdown ends, it detaches the threads that are still listed.
 //!
 //! # Joining
 //! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code
@@ -36,7 +36,7 @@ impl Threads {
     ///
     /// # Errors
     /// Returns the error of pthread_create(3): EAGAIN if a limit on the number of threads is reached or the
-    /// system lacks resources, or ENOMEM if there is too little memory.
+    /// system lacks resources, such as memory.
     pub(crate) fn start(&self, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
         // Locked during the start, so that even a thread that ends immediately is in the list when it leaves.
         let mut list = self.0.lock();

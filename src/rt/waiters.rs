@@ -16,7 +16,7 @@
 //! * W1 — a waker is cloned, woken and dropped outside the lock around the list. Methods return wakers
 //!   ([`Wakers`]), and the caller unlocks the list before it uses them.
 //! * W2 — a list has at most [`POLLS_MAX`] polls. The list cannot know which tasks have lost interest, so when
-//!   this number is reached, all polls are woken, and the tasks that still wait poll again.
+//!   a further poll arrives, all stored polls are woken, and the tasks that still wait poll again.
 //! * W3 — on average, no operation takes time proportional to the number of waiters that it does not wake.
 
 use std::any::Any;
@@ -81,8 +81,8 @@ pub(crate) enum Interest {
 /// they repeatedly wake each other.
 pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
-/// The bit of a key that marks [`Interest::Interrupt`]. [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot)
-/// uses the bits from 61 on.
+/// The bit of a key that marks [`Interest::Interrupt`]. The keys of a
+/// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot) use the bits from 61 on.
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
 /// Returns whether a key is that of a future with [`Interest::Interrupt`].
@@ -324,10 +324,10 @@ impl Wakers {
         (&mut self.one, &mut self.rest)
     }
 
-    /// Wakes all wakers, and returns their number. The own wakers of tasks are woken first, or last if there are
-    /// several wakers and the runtime runs, except in a simulation. The others are woken in the order in which they were
-    /// taken. A waker is user code: if one panics, the panic is caught and the remaining wakers are still woken. If one
-    /// of several wakers blocks, another thread wakes the others, if the runtime runs. Keeps the allocation.
+    /// Wakes all wakers, and returns their number. A waker is user code: if one panics, the panic is caught and the
+    /// remaining wakers are still woken. If there are several wakers and the runtime runs, except in a simulation, the
+    /// own wakers of tasks are woken last, and if a waker blocks, another thread wakes the remaining wakers. Otherwise,
+    /// the own wakers are woken first. The others are woken in the order in which they were taken. Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
         match WATCHED.get() {

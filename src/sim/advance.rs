@@ -15,9 +15,9 @@ use crate::rt::waiters::Wakers;
 
 /// The virtual time, in nanoseconds, after which a simulation without timers whose events wake no task counts as
 /// standing still. It is longer than TCP's timeouts with the default settings; the longest is the 2.2 hours after
-/// which keep-alive fails. The limit matters only for keep-alive and for probes of a closed window that go on for
-/// longer, because of their settings or because the link loses many packets. Any other standstill is detected
-/// immediately.
+/// which keep-alive fails. The limit matters only for packets that travel for longer than this, and for keep-alive and
+/// probes of a closed window that go on for longer, because of their settings or because the link loses many packets.
+/// Any other standstill is detected immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// Reports edges to their descriptors.

@@ -42,11 +42,11 @@ pub struct Counters {
     pub packets_lost: u64,
     /// The number of bytes in the packets sent, including headers.
     pub bytes_sent: u64,
-    /// The number of calls on sockets that the log records. It does not record queries, changes of options and flags that
-    /// succeeded, calls that create a pair of sockets or duplicate a descriptor, and accepts, receives and sends that
-    /// failed with EAGAIN.
+    /// The number of calls on sockets that the log records. A call that creates a pair of sockets counts as two calls of
+    /// socket(2). The log does not record, for example, queries, changes of options and flags that succeeded, calls that
+    /// duplicate a descriptor, and accepts, receives and sends that failed with EAGAIN.
     pub calls: u64,
-    /// The number of times that a task was polled.
+    /// The number of times that a task or the test's own future was polled.
     pub turns: u64,
     /// The number of injected faults, including packets that were lost, reordered or duplicated at random. Packets
     /// lost for other reasons, such as a partition, are not counted.
@@ -91,8 +91,9 @@ impl Sim {
         self.change_links(from, to, is_one_way, change);
     }
 
-    /// Separates two hosts: packets between them are lost, including those in flight. Connections
-    /// stay open until they time out. `*` stands for all hosts, including those added later.
+    /// Separates two hosts until [`heal`](Sim::heal) is called: packets between them are lost, those that are sent and
+    /// those that would arrive in this time. Connections stay open until they time out. `*` stands for all hosts,
+    /// including those added later.
     ///
     /// # Panics
     /// Panics if a host does not exist, as do all methods that take the names of two hosts.
@@ -192,9 +193,10 @@ impl Sim {
     ///
     /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are dashed and end in
     /// a cross. Arrows of duplicates are purple. Packets that are held back or have not arrived yet have dashed lines
-    /// that end halfway. Pointing at an arrow shows the addresses. Notes ([`note`](Sim::note), crashes and partitions)
-    /// are in the column of their host. Each event has its own row, so times are not to scale. Hosts without a packet
-    /// or note have no column. The last 2,000 events are shown.
+    /// that end halfway. Pointing at an arrow shows the addresses. Notes, for example those of [`note`](Sim::note),
+    /// crashes and partitions, are in the column of their host. Each departure, arrival and note has its own row, so
+    /// times are not to scale. The last 2,000 rows are shown. Hosts without a packet or note in these rows have no
+    /// column.
     ///
     /// # Examples
     /// ```
@@ -256,10 +258,10 @@ impl Sim {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
-    /// Returns the requests that the simulation has refused: those for real threads, files and sockets, and those
-    /// for features of sockets that are not simulated, such as urgent data and unknown options. Requests that Linux
-    /// may refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. A feature is listed only once. Each listed request
-    /// was also printed to standard error when it was refused.
+    /// Returns the requests that the simulation has refused: those for real threads, files and sockets, those on sockets
+    /// of another simulation, and those for features of sockets that are not simulated, such as urgent data and unknown
+    /// options. Requests that Linux may refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. A feature is listed
+    /// only once. Each listed request was also printed to standard error when it was refused.
     ///
     /// # Examples
     /// ```

@@ -95,7 +95,7 @@ impl Host {
     }
 
     /// Replaces the addresses of the host. Packets that are sent to its former addresses from now on do not arrive, so
-    /// connections that use these addresses time out.
+    /// established connections that use these addresses time out.
     ///
     /// # Panics
     /// Panics if another host has one of the addresses.

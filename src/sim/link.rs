@@ -24,7 +24,7 @@ impl Sim {
         Link { sim: *self, from: self.find(from), to: self.find(to), is_one_way: true }
     }
 
-    /// Changes existing links and links of hosts that are added later. `None` stands for all hosts.
+    /// Changes existing links. `None` stands for all hosts, including those added later.
     pub(super) fn change_links(self, from: Option<HostId>, to: Option<HostId>, is_one_way: bool, change: Change) {
         let mut rules = vec![Rule { from, to, change: change.clone() }];
         if !is_one_way && from != to {

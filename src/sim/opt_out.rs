@@ -1,4 +1,4 @@
-//! The clock and the random numbers of a simulation, for programs that define `clock_gettime` and
+//! The clock and the random numbers of a simulation, for programs that define `clock_gettime` or
 //! `getrandom` themselves.
 
 use std::time::Duration;

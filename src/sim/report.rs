@@ -132,7 +132,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Returns the IP header of a packet with `length` bytes after it. The family is that of the addresses.
+/// Returns the IP header of a packet whose payload has `length` bytes. The family is that of the addresses.
 fn ip_header(src: &[u8], dst: &[u8], protocol: u8, length: u16) -> Vec<u8> {
     let is_v4 = src.len() == 4;
     let mut header = if is_v4 {

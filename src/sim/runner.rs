@@ -11,11 +11,13 @@
 //! | `NETPOLL_LOG_LINES` | the number of log lines that a failing run prints, instead of 200 |
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
 //! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find the faults that are needed |
-//! | `NETPOLL_SIM=everywhere` | `block_on` runs its future in a simulation of one host |
+//! | `NETPOLL_SIM=everywhere` | `block_on` runs its future in a simulation of one host, with the seed `NETPOLL_SEED`, or 0 |
 //! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets to FILE as SVG when a run that keeps a log fails |
 //! | `NETPOLL_SIM=diagram` | print a diagram of the packets in the log when a run fails |
 //!
-//! A run keeps a log from its start with `NETPOLL_SEED`, and otherwise from [`Sim::keep_log`] on.
+//! [`test()`] applies `NETPOLL_SEED`, `NETPOLL_SEEDS`, `NETPOLL_SIM=twice` and `NETPOLL_SIM=minimize`; [`Builder::run`]
+//! does not. A run of [`test()`] with `NETPOLL_SEED` keeps a log from its start, and any other run from
+//! [`Sim::keep_log`] on.
 
 use std::any::Any;
 use std::future::Future;
@@ -328,7 +330,7 @@ where
     }
 }
 
-/// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to this.
+/// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to a call of this function.
 ///
 /// # Panics
 /// Panics if the test fails with a seed, after printing how to repeat the run. With `NETPOLL_SIM=twice`, also panics if
@@ -440,7 +442,7 @@ where
     eprint!("{}", needed(failed.faults, &notes));
 }
 
-/// Returns the text about the faults of the run `notes` that are needed, of `all` faults.
+/// Describes the needed faults, which are those of the run `notes`. `all` is the number of faults before the search.
 fn needed(all: u64, notes: &Notes) -> String {
     let mut text = format!("{} of {all} faults are needed:\n", notes.faults);
     notes.struck.iter().for_each(|(number, what)| text.push_str(&format!("  fault {number}: {what}\n")));

@@ -19,8 +19,8 @@ pub(super) struct Shared {
     pub(super) is_over: AtomicBool,
     /// The names of the other threads that woke a task or closed a descriptor.
     foreign: Mutex<Vec<String>>,
-    /// The number of turns that have begun, for the watchdog. While the simulation waits for threads, it also counts the
-    /// milliseconds of the wait.
+    /// The number of turns that have begun, for the watchdog. While the simulation waits for threads, the number grows
+    /// by one per millisecond.
     pub(super) turns: AtomicU64,
     /// The name of the task that runs, for the watchdog.
     pub(super) running: Mutex<String>,

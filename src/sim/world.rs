@@ -1,7 +1,7 @@
 //! `World`: one simulation on one thread, and its run loop.
 //!
 //! # States of the thread
-//! *outside* → [`World::run`] → *inside* → the guard is dropped → *outside*. Inside, the thread uses the clock, the
+//! *outside* → [`World::run`] → *inside* → the guards are dropped → *outside*. Inside, the thread uses the clock, the
 //! random numbers and the sockets of the world (with real sockets: only the clock), tasks spawned on it belong to the
 //! world, and it owns a processor for its timers.
 //!
@@ -385,7 +385,7 @@ impl World {
     }
 
     /// Takes the next task to be polled, or returns `None` if no task is runnable. Most draws choose a control task if
-    /// one is runnable. A program can rely neither on the order of control tasks nor on the order of other tasks.
+    /// one is runnable. With [`Order::Random`], the choice among the control tasks is random as well.
     fn draw(&self) -> Option<Ready> {
         let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
         let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);
@@ -536,8 +536,8 @@ impl World {
 
     // ---- ends ----
 
-    /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end. Then clears the timers and
-    /// returns the slots.
+    /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end. Then closes the inbox,
+    /// clears the timers and returns the slots.
     fn end(&self) {
         for _ in 0..16 {
             let hosts = self.machine.kernel.borrow().hosts.len() as HostId;

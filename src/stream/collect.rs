@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 /// A type that a stream of `T` can be collected into.
 ///
 /// The trait is implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of
-/// any of them. async-std's trait of this name receives the whole stream. An implementation of this
+/// any type that implements it. async-std's trait of this name receives the whole stream. An implementation of this
 /// trait receives one item at a time:
 ///
 /// ```

@@ -39,7 +39,8 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd, is_child: fn() -> bool) -> io::Res
     PIPE.store(pipe.as_raw_fd(), Ordering::Release);
     action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `handle` is async-signal-safe: it loads atomics, calls write(2) at most once and preserves errno.
+    // SAFETY: `handle` is async-signal-safe: it loads atomics, calls `is_child`, which is async-signal-safe, calls
+    // write(2) at most once, and preserves errno.
     if unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }

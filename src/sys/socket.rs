@@ -11,8 +11,8 @@
 //! * S2 — no call raises SIGPIPE, because a library cannot know whether the program ignores it.
 //! * S3 — an address is read only after `socket2::SockAddr` has checked its family.
 //! * S4 — every call that takes MSG_DONTWAIT uses it, so the call does not block, even if O_NONBLOCK is not
-//!   set. Every process that shares the open file description may clear O_NONBLOCK. accept4, readv, splice
-//!   and sendfile have no such flag; see `Fd::ensure_nonblocking`.
+//!   set. Every process that shares the open file description may clear O_NONBLOCK. connect, accept4, readv,
+//!   splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
 //! Go uses `write` and `writev`, because its runtime handles SIGPIPE. This module uses `send` and

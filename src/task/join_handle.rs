@@ -40,8 +40,8 @@ use crate::rt::waiters::drop_payload;
 /// ```
 #[doc(alias = "AbortHandle")]
 pub struct JoinHandle<T> {
-    /// `Some` until the task is cancelled, the handle is dropped, or a poll finds that a shutdown
-    /// dropped the task.
+    /// `Some` until the task is cancelled, the handle is dropped, or a poll finds that a shutdown has dropped
+    /// the task and will drop the caller as well.
     task: Option<FallibleTask<Output<T>, TaskData>>,
     identity: Task,
 }
@@ -63,7 +63,8 @@ impl<T> JoinHandle<T> {
     }
 
     /// Requests cancellation. The returned future waits until the task's future is dropped. Dropping the
-    /// returned future does not undo the request. The result of a task that had ended, also a panic, is dropped.
+    /// returned future does not undo the request. The result of a task that had ended is dropped, even if it is
+    /// a panic.
     pub(crate) fn begin_cancel(mut self) -> impl Future<Output = ()> + use<T> {
         let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
         let mut poll = move |cx: &mut Context<'_>| {
@@ -92,7 +93,8 @@ impl<T> JoinHandle<T> {
     /// Resumes the panic of the task, if it had already panicked.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the cancellation.
+    /// Dropping the future before its first poll detaches the task. Dropping the future later does not undo the
+    /// cancellation.
     #[doc(alias = "abort")]
     pub async fn cancel(mut self) -> Option<T> {
         let mut cancel = pin!(self.task.take()?.cancel());
@@ -126,8 +128,8 @@ impl<T> Future for JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Polls for the end of the task. Returns the task's result, or `None` if a shutdown dropped the
-    /// task. Must not be called again after it has returned `Ready`.
+    /// Polls for the end of the task. Returns the task's result, or `None` if a shutdown or, in a simulation,
+    /// the task's host dropped the task. Must not be called again after it has returned `Ready`.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let task = self.task.as_mut().expect("polled after the end of the task");
         let polled = poll_contained(cx, |cx| Pin::new(task).poll(cx));

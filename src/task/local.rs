@@ -65,7 +65,7 @@ macro_rules! task_local {
 /// ```
 pub struct LocalKey<T: Send + 'static> {
     init: fn() -> T,
-    /// Unused. A key must not have a size of zero, because its address identifies it.
+    /// Unused: `init` alone gives a key a size, so that its address identifies it.
     _place: u8,
 }
 

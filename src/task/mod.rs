@@ -138,7 +138,7 @@ where
 /// Tasks of [`spawn`] run on the workers and do not delay `future`. [Local tasks](spawn_local) of the
 /// thread run while `future` waits. If no worker polls the network and the timers, the thread does so while
 /// `future` waits. With [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks), or if
-/// the system refuses to create threads, the thread also runs tasks of `spawn`.
+/// the system refuses to create threads, the thread also runs tasks of `spawn`, except in a nested call.
 ///
 /// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
 /// `block_on`. A waker may also call `block_on`. If the event or close that called the waker also wakes
@@ -146,7 +146,7 @@ where
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads exist only
-/// in the parent.
+/// in the parent. Panics inside a simulation (feature `sim`).
 ///
 /// # Examples
 /// ```
@@ -171,8 +171,8 @@ pub(crate) fn with_local<F: Future>(future: std::pin::Pin<&mut F>) -> impl Futur
 /// Sleeps for at least `duration`, counted from the first poll. A sleep of [`Duration::MAX`] never
 /// ends. [`Sleep`] is a sleep that can be stored and reset.
 ///
-/// The sleep may end late, by the kernel's timer slack (50 µs by default) and by the time for which
-/// the workers are busy.
+/// The sleep may end late, by the kernel's timer slack (50 µs by default) or, without epoll_pwait2(2), by up to
+/// a millisecond, and by the time for which the workers are busy.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the sleep.

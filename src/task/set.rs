@@ -4,8 +4,9 @@
 //! dropped. Polling a set therefore does not poll the handles of tasks that have not ended.
 //!
 //! # States of a task
-//! Running → announced, when its future is dropped because it returned, panicked or was cancelled →
-//! removed, when its handle is ready. Cancelling or detaching all tasks removes tasks in either state.
+//! Running → announced, when its future is dropped, because the future returned or panicked, or because a
+//! shutdown or, in a simulation, the host dropped the task → removed, when its handle is ready. Cancelling or
+//! detaching all tasks removes tasks in either state.
 //!
 //! # Cancellation
 //! A task that has ended stays in the set until its result is returned, so a dropped
@@ -96,8 +97,8 @@ impl<F: Future> Future for Member<F> {
     }
 }
 
-/// The error of a task that a shutdown dropped.
-const DROPPED: &str = "a shutdown of the runtime has dropped the task";
+/// The error of a task that a shutdown or, in a simulation, the task's host dropped.
+const DROPPED: &str = "a shutdown of the runtime has dropped the task, or in a simulation its host has";
 
 /// A group of tasks. Dropping the set cancels the tasks that have not ended.
 ///
@@ -107,7 +108,8 @@ const DROPPED: &str = "a shutdown of the runtime has dropped the task";
 ///
 /// # Panics
 /// [`join_next`](TaskSet::join_next) and the methods built on it resume the panic of a task, as
-/// awaiting a [`JoinHandle`] does. The other tasks stay in the set.
+/// awaiting a [`JoinHandle`] does. The other tasks stay in the set, except with [`join_all`](TaskSet::join_all)
+/// and [`try_join_all`](TaskSet::try_join_all), which cancel them.
 /// [`join_next_with_id`](TaskSet::join_next_with_id) returns the panic instead.
 ///
 /// # Examples
@@ -211,7 +213,8 @@ impl<T> TaskSet<T> {
 
     /// Waits for the next task to end and returns its id and its result, or `None` if the set is empty. If
     /// the task panicked, the result is an `Err` with the panic's payload. If a
-    /// [shutdown](crate::rt::shutdown()) dropped the task, the result is an `Err` with a text (`&'static str`).
+    /// [shutdown](crate::rt::shutdown()) or, in a simulation, the task's host dropped the task, the result is an
+    /// `Err` with a text (`&'static str`).
     ///
     /// # Cancel safety
     /// Dropping the future loses no result.
@@ -245,8 +248,8 @@ impl<T> TaskSet<T> {
         self.poll_next(cx, |handle, cx| Pin::new(handle).poll(cx))
     }
 
-    /// Polls for the next task to end. Returns its id and its result, which is `None` if a shutdown
-    /// dropped the task.
+    /// Polls for the next task to end. Returns its id and its result, which is `None` if a shutdown or, in a
+    /// simulation, the task's host dropped the task.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<(TaskId, Option<T>)>> {
         self.poll_next(cx, |handle, cx| handle.poll_end(cx).map(|result| (handle.task().id(), result)))
     }

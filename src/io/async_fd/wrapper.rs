@@ -109,10 +109,10 @@ impl<T: AsFd> AsyncFd<T> {
     /// * Returns `InvalidInput` with [`NotPollable`] inside for files that epoll(7) refuses: regular
     ///   files, directories, `/dev/null`.
     /// * Returns `AlreadyExists` for a descriptor that is already registered.
-    /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENFILE, ENOSPC or ENOMEM
-    ///   from the poller.
-    /// * Returns `Other` while the runtime is being shut down, and in a child of fork(2) that did not call
-    ///   exec(2).
+    /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENFILE, ENOSPC, ENOMEM or
+    ///   ELOOP from the poller.
+    /// * Returns `Other` while the runtime is being shut down, if the system refuses to create a thread that
+    ///   the runtime needs, and in a child of fork(2) that did not call exec(2).
     ///
     /// After an error `inner` is dropped (pass a reference to keep it), and O_NONBLOCK has its former
     /// value.

@@ -92,7 +92,8 @@ where
 /// direction for the duration `idle`. Bytes that are read and dropped do not count.
 ///
 /// # Errors
-/// Returns the errors of [`copy_bidirectional`], and `TimedOut` after `idle` without progress.
+/// Returns the errors of [`copy_bidirectional`]. After `idle` without progress, returns `TimedOut`, even if
+/// one direction has already failed with another error.
 ///
 /// # Cancel safety
 /// Same as [`copy_bidirectional`].

@@ -6,8 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-/// The size of the buffer, as in Go: a quarter of the usual loopback window, and small enough for the
-/// L1 cache.
+/// The size of the buffer, as in Go's `io.Copy`.
 const BUFFER_BYTES: usize = 32 << 10;
 
 /// The approximate number of bytes that one poll moves before it yields. Moving them takes about a

@@ -145,7 +145,7 @@ impl<T> BiasedMutex<T> {
     #[inline]
     pub(crate) unsafe fn with_owned(&self, f: impl FnOnce(&mut T) -> bool) -> bool {
         let current = thread_number::current();
-        // A thread without a number, NONE, is not the owner either.
+        // No owner has the number NONE, so a thread without a number returns here.
         if self.owner.load(Ordering::Relaxed) != current {
             return false;
         }

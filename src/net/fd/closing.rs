@@ -1,9 +1,10 @@
 //! [`Closing`]: the last steps of a close, on the thread that drops the last reference, on a thread of the pool, or in
-//! the task that sends the last gathered bytes. Also what higher layers attach to a close: [`Loans`] and [`Guard`].
+//! the task that sends the last gathered bytes. [`Loans`] and [`Guard`] are what higher layers attach to a close.
 //!
 //! # Order
-//! Memory that the kernel still reads is recalled, and waited for. close(2) follows, and then the steps that depend on
-//! it: waiting accepts learn that a descriptor is free, the guard is dropped, and the `Closed` futures complete.
+//! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a limited time, until the
+//! kernel has released this memory. close(2) follows, and then the steps that depend on it: waiting accepts learn that
+//! a descriptor is free, the guard is dropped, and the `Closed` futures complete.
 //!
 //! # Cancellation
 //! The drop of a [`Closing`] performs the steps that are left, so the descriptor is closed even if a shutdown drops the

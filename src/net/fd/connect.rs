@@ -2,12 +2,13 @@
 //! close that concern a connection that is deferred or in progress ([`FastOpen`]).
 //!
 //! # Rules
-//! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A
-//!   wake-up alone does not mean that the outcome is known. If getpeername(2) succeeds, the socket is connected. Otherwise
+//! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A wake-up alone
+//!   does not mean that the outcome is known. If getpeername(2) succeeds, the socket is connected. Otherwise
 //!   SO_ERROR returns the error; if there is none, the wait continues (Go issues 14548 and 19289).
-//! * The handshake of a connection to the same host is usually complete when connect(2) returns. So the outcome for a
-//!   loopback address is checked before the wait, which saves a registration.
-//! * The descriptor is registered after connect(2), because epoll reports a hang-up for a socket on which connect(2) was not called.
+//! * The handshake of a connection to the same host is usually complete when connect(2) returns. So the
+//!   outcome for a loopback address is checked before the wait, which saves a registration.
+//! * The descriptor is registered after connect(2), because epoll reports a hang-up for a socket on which
+//!   connect(2) was not called.
 //!
 //! # Cancellation
 //! A future that is dropped leaves the list of waiters. The kernel continues to connect until the
@@ -95,8 +96,8 @@ impl Drop for Dial<'_> {
     }
 }
 
-/// Starts a task that waits until the connection of `fd` is established or has failed, shuts it down
-/// if `how` is `Some`, and closes `fd`.
+/// Starts a task that waits until the connection of `fd` is established or has failed, shuts an
+/// established connection down if `how` is `Some`, and closes `fd`.
 fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
     let fd = Fd::new(fd, false)?;
     // SO_LINGER may be set on the socket.

@@ -170,8 +170,8 @@ impl Gathering {
         sent
     }
 
-    /// Counts gathered bytes that were sent or discarded. Records the call, for a read that then waits for
-    /// the answer, and charges the bytes to the budget, because each gathered write is too small to be charged.
+    /// Records the call that sent or discarded `bytes` gathered bytes, for a read that then waits for the
+    /// answer, and charges the bytes to the budget, because each gathered write is too small to be charged.
     fn count(&self, bytes: usize) {
         if bytes > 0 {
             context::record_call(true, self.number);

@@ -7,10 +7,10 @@
 //! *established* or *failed*.
 //!
 //! # Rules
-//! * The first wait begins the connection, because a read of a deferred socket
-//!   returns EAGAIN without beginning it, so no event would follow. A descriptor is registered with the poller before its
-//!   first wait, so the registration (`Fd::register_now`) begins the connection, by a send of zero
-//!   bytes, which makes the kernel send the SYN.
+//! * The first wait begins the connection, because a read of a deferred socket returns EAGAIN without
+//!   beginning it, so no event would follow. A descriptor is registered with the poller before its first
+//!   wait, so the registration (`Fd::register_now`) begins the connection, by a send of zero bytes, which
+//!   makes the kernel send the SYN.
 //! * A send returns EINPROGRESS if the SYN carries none of its data. The operation then waits, as after
 //!   EAGAIN (`Fd::is_early`).
 //! * In SYN-SENT, shutdown(2) and the close of the last descriptor abort the connection. So a task
@@ -37,7 +37,7 @@ pub(super) struct FastOpen(AtomicU32);
 
 /// Fast Open is not used: connect(2) begins the connection.
 const NEVER: u32 = 0;
-/// The first data or the first wait begins the connection. As far as is known, neither has happened.
+/// The first data, wait or shutdown begins the connection. As far as is known, none of them has happened.
 const DEFERRED: u32 = 1;
 /// A wait or a shutdown began the connection, without data.
 pub(super) const WAITED: u32 = 2;

@@ -464,7 +464,8 @@ impl Drop for Fd {
     }
 }
 
-/// A future that completes when the descriptor is closed. The output is always `Ok`.
+/// A future that completes when the descriptor is closed or, for an [`AsyncFd`](crate::io::AsyncFd), removed
+/// from the poller. The output is always `Ok`.
 #[derive(Debug)]
 #[must_use = "the close has begun; await the future to wait until it has ended"]
 pub struct Closed {

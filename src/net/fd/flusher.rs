@@ -12,12 +12,12 @@
 //! next operation on the socket that writes or waits starts another flusher.
 //!
 //! # Finisher
-//! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and the bytes that the kernel did not accept even with a
-//! larger send buffer. When all bytes are sent, it closes its descriptor, so the peer gets a FIN
-//! after the last byte, as after a close with bytes in the send buffer of the kernel. If the peer
-//! accepts nothing for [`FINISH_MAX`], a send fails, or the runtime shuts down, the connection is reset, so
-//! that the peer does not mistake the truncated stream for a complete one. A Unix stream cannot be reset; its
-//! peer reads end of stream.
+//! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and the bytes
+//! that the kernel did not accept even with a larger send buffer. When all bytes are sent, it closes its
+//! descriptor, so the peer gets a FIN after the last byte, as after a close with bytes in the send buffer of
+//! the kernel. If the peer accepts nothing for [`FINISH_MAX`], a send fails, or the runtime shuts down, the
+//! connection is reset, so that the peer does not mistake the truncated stream for a complete one. A Unix
+//! stream cannot be reset; its peer reads end of stream.
 //!
 //! # Cancellation
 //! Both futures are owned by their tasks and dropped with them.

@@ -8,14 +8,15 @@
 //! Every other write makes a call like a write without the option, except that the gathered bytes are sent first, if
 //! possible in the same sendmsg(2). This applies to a large or empty write, a write whose bytes do not fit, a write
 //! outside of a turn or in a turn that may gather no more, a write that has waited, finds the write lock taken or
-//! continues a `write_all`, a write to a blocked socket, and a write after a send has failed.
+//! continues a `write_all`, a write to a blocked socket, and a write after a send has failed, the option was turned off
+//! or the sending side was shut down.
 //!
 //! # When gathered bytes are sent
 //! * At the end of the turn, and before an operation of this crate returns `Pending`: see
 //!   [`unsent`](crate::rt::unsent).
 //! * By a write that is not gathered: [`Fd::send_after_gathered`].
-//! * Before every other call that writes, such as sendfile(2), and before the wait for writability:
-//!   [`Fd::send_gathered`].
+//! * Before every other call that writes, such as sendfile(2): [`Fd::send_gathered`].
+//! * Before `writable` checks whether there is room: [`Fd::send_before_check`].
 //! * By `flush`, which waits until all of them are sent.
 //! * By a shutdown of the sending side, by a close, when the option is turned off, and before the descriptor is
 //!   handed out. These do not wait: a task sends the bytes that the socket does not accept immediately. The FIN
@@ -181,7 +182,7 @@ impl Fd {
         }
     }
 
-    /// Appends `buf` as [`append`](Fd::append) does, for an operation that is [new](Operation::is_new), if this
+    /// Appends `buf` as [`append`](Fd::append) does, for an operation that is [new](Caller::is_new), if this
     /// thread owns the gathered bytes and appending needs no memory and no check of the turn's duration. Returns
     /// whether it did. If not, the operation begins as usual, which also finds out why.
     ///
@@ -252,8 +253,8 @@ impl Fd {
         if is_empty { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
-    /// Sends the gathered bytes before a check for room in the send buffer. Returns whether sending them has failed. The
-    /// next write returns the error.
+    /// Sends the gathered bytes before a check for room in the send buffer. Returns whether sending them has failed;
+    /// the next write then returns the error.
     ///
     /// # Errors
     /// Returns `WouldBlock` if the socket does not accept all of them.

@@ -3,9 +3,9 @@
 //! # The loop
 //! ```text
 //! closed? expired? ─→ ready, or no call in this poll? ─yes→ lock and reference ─→ call ─→ done: release, pass on if more is left
-//!        ↑              │ no                                                       └→ EINTR: again; EAGAIN: clear ready, release
+//!        ↑              │ no                                                       └→ EINTR: again; EAGAIN: clear ready
 //!        │              ↓                                                                │
-//!        └─── edge ←── wait ←── register, the first time ←───────────────────────────────┘
+//!        └─── edge ←── wait ←── release ←── register, the first time ←───────────────────┘
 //! ```
 //! A lock and a reference are held around one call only, so an operation that waits holds neither, and wakers
 //! run when neither is held. The exception is an operation that writes all of a buffer or a file, such as
@@ -249,7 +249,8 @@ impl Fd {
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
         // Skipped while the lock is held, because a flush may wake a task, and in a ready direction, whose call
-        // probably need not wait. A flush precedes every wait, unless a short count has replaced the call.
+        // probably need not wait. The poll flushes before it returns `Pending`, unless a short count has replaced
+        // the call.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
@@ -342,9 +343,9 @@ impl Fd {
     }
 
     /// Takes a unit of the budget for a call. In an idle direction, the call only asks the kernel whether it
-    /// would have to wait. Returns false if the budget is used up, the read direction is idle, and poll(2)
-    /// finds nothing to read. (poll(2) does not report room until long after the kernel accepts bytes again, so a write
-    /// without budget makes its call in the next turn.)
+    /// would have to wait. Returns false if the budget is used up, the waker may wake a task, the read direction is
+    /// idle, and poll(2) finds nothing to read. (poll(2) does not report room until long after the kernel accepts
+    /// bytes again, so a write without budget makes its call in the next turn.)
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
         if !ticket.is_ready()
@@ -358,7 +359,8 @@ impl Fd {
         self.poll_turn(direction, cx).map(|()| true)
     }
 
-    /// Takes a unit of the budget for an operation that need not wait. If none is left, yields.
+    /// Takes a unit of the budget for an operation that need not wait. If none is left, may yield; see
+    /// [`context::poll_turn`].
     pub(crate) fn poll_turn(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
         context::poll_turn(cx, self.poll.side(direction).turns())
     }
@@ -368,8 +370,8 @@ impl Fd {
         self.poll.side(direction).begin().is_ok_and(Ticket::is_ready)
     }
 
-    /// Asks the kernel whether a call need not wait. Also returns true if poll(2) fails, or the
-    /// descriptor is closed.
+    /// Asks the kernel whether a call need not wait. Also returns true if poll(2) fails, or if no reference can be
+    /// taken, for example because the descriptor is closed.
     #[cold]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
@@ -464,7 +466,7 @@ impl Fd {
         self.end(direction, scope, caller, ticket, remaining);
     }
 
-    /// Counts an operation that has waited, or whose call succeeded in an idle direction. `to_the_end` says whether an
+    /// Counts an operation that has waited, or whose call completed in an idle direction. `to_the_end` says whether an
     /// edge ended a wait before the call.
     #[inline]
     fn count_wait(&self, direction: Direction, to_the_end: bool) {

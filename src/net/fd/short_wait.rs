@@ -8,11 +8,11 @@
 //! * no edge has been recorded since,
 //! * the operation waits with the task's own waker, and
 //! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
-//!   dropped, an edge woke each of them, and no call in the idle direction succeeded.
+//!   dropped, an edge woke each of them, and no call completed in the idle direction.
 //!
 //! The first and the last condition do not apply to an operation that writes all of a buffer. It keeps its lock and makes
-//! its next call in the same poll. In all cases, no other operation may have the lock, and the descriptor must be
-//! registered with a back end that need not be armed.
+//! its next call in the same poll. In all cases, the operation must be able to wait without taking the lock first
+//! ([`Fd::waits_freely`]), and the descriptor must be registered with a back end that need not be armed.
 //!
 //! # Evidence
 //! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of the call.
@@ -21,8 +21,8 @@
 //! future of the turn that reads into one buffer clears READY in the step in which it announces its waiter
 //! ([`wait_after`](crate::rt::poll::side::Side::wait_after)), so both cost one read-modify-write. The step fails if the
 //! state of the direction has changed since the ticket was taken. READY is also cleared if the next operation cannot wait in
-//! this way, if another direction has a short count, and at the end of the turn. Meanwhile, a task on another
-//! thread may make a call that fails with EAGAIN.
+//! this way, if another direction has a short count, at the end of the turn, and at the beginning of a nested turn.
+//! Meanwhile, a task on another thread may make a call that fails with EAGAIN.
 //!
 //! # Cancellation
 //! A wait that begins here is ended like any other wait of its operation.
@@ -80,8 +80,8 @@ impl Fd {
     }
 
     /// Waits in a direction that is idle or [used up](Fd::is_used_up), if a short count replaces the call (see the
-    /// [module documentation](self)) and the lock is free. `ticket` is the state of the direction. After
-    /// `Ready(Ok(()))`, the direction is idle or has changed, and the caller tries again.
+    /// [module documentation](self)). `ticket` is the state of the direction. After `Ready(Ok(()))`, the direction is
+    /// idle or has changed, and the caller tries again.
     #[inline(always)]
     pub(super) fn poll_idle(
         &self,

@@ -26,7 +26,8 @@ impl Fd {
     }
 
     /// Waits until `is_over`, which reads the word of the direction, returns true. Only an edge may change the
-    /// result to true. Registers the descriptor first, under a reference.
+    /// result to true, and edges that report neither a hang-up nor an error do not wake the operation. Registers
+    /// the descriptor first, under a reference.
     pub(crate) fn poll_until(
         &self,
         direction: Direction,

@@ -115,15 +115,15 @@ macro_rules! tcp_option_methods {
                 self
             }
 
-            /// Sets the size of the streams' receive buffer in bytes (SO_RCVBUF). The kernel
-            /// limits it to `net.core.rmem_max`, doubles it and no longer adapts it.
+            /// Sets the size of the streams' receive buffer in bytes (SO_RCVBUF). Linux limits it
+            /// to `net.core.rmem_max`, doubles it and no longer adapts it.
             pub fn recv_buffer_size(mut self, bytes: usize) -> $type {
                 self.$($field).+.recv_buffer_size = Some(bytes);
                 self
             }
 
-            /// Sets the size of the streams' send buffer in bytes (SO_SNDBUF). The kernel limits
-            /// it to `net.core.wmem_max`, doubles it and no longer adapts it.
+            /// Sets the size of the streams' send buffer in bytes (SO_SNDBUF). Linux limits it to
+            /// `net.core.wmem_max`, doubles it and no longer adapts it.
             pub fn send_buffer_size(mut self, bytes: usize) -> $type {
                 self.$($field).+.send_buffer_size = Some(bytes);
                 self

@@ -21,7 +21,7 @@ use crate::sync::Ordering;
 /// The pipe is synchronous: a [`write`](Pipe::write) completes when reads have taken all of its bytes.
 ///
 /// # Errors
-/// Returns ENFILE if the process already has 2²⁴ sockets, [`AsyncFd`](crate::io::AsyncFd)s and pipe ends.
+/// Returns ENFILE if the process would have more than 2²⁴ sockets, [`AsyncFd`](crate::io::AsyncFd)s and pipe ends.
 /// Returns an error in a child of fork(2).
 ///
 /// Source: `net.Pipe` of Go.

@@ -67,7 +67,7 @@ pub(crate) enum Oracle {
 
 impl Oracle {
     /// Returns the addresses of `host` with `port`: as they arrive if `as_they_come` is true, otherwise all
-    /// together in the host's order.
+    /// together in the order of the answer.
     pub(crate) fn addrs(&self, host: &str, port: u16, as_they_come: bool) -> HostAddrs {
         let (oracle, host) = (self.clone(), host.to_owned());
         let ask = move |family| match &oracle {
@@ -239,7 +239,7 @@ mod tests {
         "[2001:db8::1]:1".parse().unwrap()
     }
 
-    fn not_found() -> LookupError {
+    fn failed() -> LookupError {
         Query::Addrs("x".to_owned(), Family::Any).shut_down()
     }
 
@@ -322,19 +322,19 @@ mod tests {
 
     #[test]
     fn an_error_is_returned_only_without_addresses() {
-        let (none, asked) = given(|_| Some((0, Err(not_found()))));
-        assert_eq!((none.len(), &none[0].0), (1, &Err(not_found())));
+        let (none, asked) = given(|_| Some((0, Err(failed()))));
+        assert_eq!((none.len(), &none[0].0), (1, &Err(failed())));
         assert_eq!(asked, [Family::Any], "a failed query for both families starts no other query");
         // A family without addresses does not end the stream.
         let (some, _) = given(|family| match family {
-            Family::V6 => Some((0, Err(not_found()))),
+            Family::V6 => Some((0, Err(failed()))),
             Family::V4 => Some((20, Ok(vec![v4(1)]))),
-            Family::Any => Some((1500, Err(not_found()))),
+            Family::Any => Some((1500, Err(failed()))),
         });
         assert_eq!((some.len(), &some[0].0), (1, &Ok(vec![v4(1)])));
         let (late, _) = given(|family| match family {
             Family::Any => Some((100, Ok(vec![v4(1)]))),
-            _ => Some((0, Err(not_found()))),
+            _ => Some((0, Err(failed()))),
         });
         assert_eq!((late.len(), &late[0].0), (1, &Ok(vec![v4(1)])));
     }

@@ -2,10 +2,10 @@
 //!
 //! # States
 //! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
-//! runs the query removes the flight when it has the answer, or before the query if no look-up
-//! waits for the answer any longer. Dropping a job also removes its flight, if the job was not run or its
-//! query panicked. A later look-up starts a new query, so nothing is cached. In a simulation, no flight is in
-//! the table.
+//! runs the query removes the flight when it has the answer. If all look-ups of the flight are dropped
+//! before the query begins, the thread removes the flight without running the query. Dropping a job also
+//! removes its flight, if the job was not run or its query panicked. A later look-up starts a new query, so
+//! nothing is cached. In a simulation, no flight is in the table.
 //!
 //! # Invariants
 //! * Every flight gets a reply. Its job replies at the latest when it is dropped, even if a shutdown empties

@@ -22,6 +22,7 @@ use crate::sys::names::NameFailure;
 /// | a system call failed, such as EMFILE if no descriptor was available for the query | `too many open files`, … | that of the errno, [`raw_os_error`](LookupError::raw_os_error); [`is_temporary`](LookupError::is_temporary) for EMFILE and ENFILE |
 /// | the look-up did not finish in time, for example before the deadline of a dial | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut), [`is_timeout`](LookupError::is_timeout), [`is_temporary`](LookupError::is_temporary) |
 /// | the runtime was shut down before the query ran | `runtime shut down` | [`Other`](ErrorKind::Other) |
+/// | this process is a child of fork(2) that did not call exec(2) | `netpoll cannot be used in a forked child process`, … | [`Other`](ErrorKind::Other) |
 ///
 /// # Examples
 /// ```

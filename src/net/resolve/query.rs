@@ -108,7 +108,7 @@ impl Query {
         self.error(Reason::Failure(NameFailure::Other(error.to_string())))
     }
 
-    /// Returns the error of a query that was dropped before it ran.
+    /// Returns the error of a query that was dropped before it ran, or that panicked.
     pub(crate) fn shut_down(&self) -> LookupError {
         self.error(Reason::ShutDown)
     }

@@ -12,8 +12,8 @@
 //! that, `TryFrom` fails and drops the stream, and the drop sends the bytes before FIN. An infallible
 //! conversion resets the connection, because otherwise the bytes that the new owner writes would
 //! follow a gap in the stream. (A Unix stream cannot be reset, so it is shut down.) A conversion that
-//! returns a duplicate does neither, because the connection stays open for the other clones, and the
-//! bytes are still sent.
+//! returns a duplicate neither resets nor shuts down the connection, because the connection stays open
+//! for the other clones, and the bytes are still sent.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -31,7 +31,7 @@ use crate::sys::socket;
 /// Creates a socket from `fd` for an infallible conversion.
 ///
 /// # Panics
-/// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
+/// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
     fork::refuse();
     // This fails only if the descriptor is not open, which an `OwnedFd` rules out. The first
@@ -118,7 +118,7 @@ impl From<OwnedFd> for TcpListener {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
     fn from(fd: OwnedFd) -> TcpListener {
         TcpListener::from_net_fd(adopt(fd, NetFd::tcp_or_multipath), None)
     }
@@ -157,7 +157,7 @@ impl From<OwnedFd> for TcpStream {
     /// descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
     fn from(fd: OwnedFd) -> TcpStream {
         let fd = adopt(fd, NetFd::tcp_or_multipath);
         fd.fd.find_fast_open();

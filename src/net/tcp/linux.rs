@@ -13,8 +13,8 @@ macro_rules! shared_options {
         /// Linux socket options that accepted streams inherit from their listener.
         impl $type {
             /// Returns how long sent data may stay unacknowledged, or unsent because the peer's receive
-            /// window is full, before the connection fails with ETIMEDOUT (TCP_USER_TIMEOUT). `None` means until the host stops retransmitting, by
-            /// default after about 15 minutes.
+            /// window is full, before the connection fails with ETIMEDOUT (TCP_USER_TIMEOUT). `None` means
+            /// until the host stops retransmitting, by default after about 15 minutes.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -26,8 +26,8 @@ macro_rules! shared_options {
             }
 
             /// Sets how long sent data may stay unacknowledged, or unsent because the peer's receive
-            /// window is full, rounded up to milliseconds. `None` restores the host's default. With keep-alive on, this time takes precedence over the
-            /// number of probes.
+            /// window is full, rounded up to milliseconds. `None` restores the host's default. With keep-alive
+            /// on, this time takes precedence over the number of probes.
             ///
             /// # Errors
             /// Returns `InvalidInput` for zero and for more than 2³¹ - 1 ms, and a

@@ -24,9 +24,9 @@ use crate::rt::poll::poller::Direction;
 /// [`accept`](TcpListener::accept) takes `&self`, so any number of tasks may accept from one
 /// listener. Each connection wakes one of them. Accepted streams inherit the options of the listener.
 /// By default, these are Go's: TCP_NODELAY and keep-alive (first probe after 15 s of silence, then one
-/// every 15 s, nine probes). The default backlog is the host's maximum (`net.core.somaxconn`). Use
-/// [`ListenConfig`] for other options and for limits. A listener converted from another type keeps its
-/// options.
+/// every 15 s, nine probes). The default backlog is the host's maximum (on Linux,
+/// `net.core.somaxconn`). Use [`ListenConfig`] for other options and for limits. A listener converted
+/// from another type keeps its options.
 ///
 /// Dropping the listener closes it.
 ///

@@ -14,8 +14,8 @@ macro_rules! shared_options {
     ($type:ident) => {
         /// Socket options that accepted streams inherit from their listener.
         impl $type {
-            /// Returns the size of the receive buffer in bytes (SO_RCVBUF). The size includes the
-            /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
+            /// Returns the size of the receive buffer in bytes (SO_RCVBUF). On Linux, the size includes
+            /// the kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -24,7 +24,7 @@ macro_rules! shared_options {
                 self.fd.with("get", socket::recv_buffer_size)
             }
 
-            /// Sets the size of the receive buffer in bytes. The kernel limits it to
+            /// Sets the size of the receive buffer in bytes. Linux limits it to
             /// `net.core.rmem_max`, doubles it and no longer adapts it. On a connection, the size does
             /// not affect the TCP window scale, which the handshake has fixed. To affect the window
             /// scale, use
@@ -38,8 +38,8 @@ macro_rules! shared_options {
                 self.fd.with("set", |fd| socket::set_recv_buffer_size(fd, bytes))
             }
 
-            /// Returns the size of the send buffer in bytes (SO_SNDBUF). The size includes the
-            /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
+            /// Returns the size of the send buffer in bytes (SO_SNDBUF). On Linux, the size includes
+            /// the kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -48,7 +48,7 @@ macro_rules! shared_options {
                 self.fd.with("get", socket::send_buffer_size)
             }
 
-            /// Sets the size of the send buffer in bytes. The kernel limits it to `net.core.wmem_max`,
+            /// Sets the size of the send buffer in bytes. Linux limits it to `net.core.wmem_max`,
             /// doubles it and no longer adapts it.
             ///
             /// # Errors

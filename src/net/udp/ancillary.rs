@@ -32,7 +32,7 @@ use crate::sys::os;
 pub enum Ecn {
     /// Not-ECT: the sender does not react to congestion marks.
     NotCapable,
-    /// ECT(1), also for L4S (RFC 9331).
+    /// ECT(1), which L4S uses (RFC 9331).
     Capable1,
     /// ECT(0).
     Capable0,

@@ -229,7 +229,7 @@ impl SendBatch {
         self.outbox.len()
     }
 
-    /// Returns whether all datagrams have been sent.
+    /// Returns whether no datagram is left to send.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -58,10 +58,10 @@ impl Segmentation {
         }
     }
 
-    /// Returns whether segmentation may have caused `error`. The kernel returns EIO if the device
-    /// does not support segmentation. This socket then no longer uses it, unless the segment size is
-    /// cleared later. EMSGSIZE and EINVAL may mean that the segments would need fragmentation, which
-    /// depends on the peer.
+    /// Returns whether segmentation may have caused `error`. The kernel returns EIO if it cannot
+    /// segment, for example because the device does not compute checksums. This socket then no longer
+    /// uses segmentation, unless the segment size is cleared later. EMSGSIZE and EINVAL may mean that the
+    /// segments would need fragmentation, which depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
             self.0.store(NOT_USABLE, Ordering::Relaxed);

@@ -21,7 +21,7 @@ impl From<OwnedFd> for UdpSocket {
     /// descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
     fn from(fd: OwnedFd) -> UdpSocket {
         UdpSocket::from_net_fd(adopt(fd, NetFd::udp))
     }

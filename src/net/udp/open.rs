@@ -45,8 +45,8 @@ fn adopt(bound: CallResult<OwnedFd>, op: impl Fn() -> Op) -> io::Result<NetFd> {
 /// Opens a UDP socket that has joined `group` and is bound to the group's port.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `listen udp GROUP: CALL: …`, or
-/// `listen udp GROUP: not a multicast address`.
+/// Returns an `OpError` with the text `listen udp GROUP: CALL: …`, `listen udp GROUP: not a multicast address`,
+/// or `listen udp GROUP: REASON` for an error of [`NetFd::udp`].
 pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<NetFd> {
     let op = || Op::at("listen", "udp", Some(Addr::Ip(group)));
     if !group.ip().is_multicast() {

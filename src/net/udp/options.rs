@@ -1,8 +1,9 @@
 //! UDP socket options.
 //!
 //! An IPv6 socket may carry both families. If an option exists for both, a setter without `_v4` or `_v6` in
-//! its name sets it for both, and the getter reads it from the socket's own family. An error from setting the
-//! IPv4 option on an IPv6 socket is ignored, because some systems refuse IPv4 options on IPv6 sockets.
+//! its name sets it for both on such a socket. The getter reads it from the socket's own family. An error from
+//! setting the IPv4 option on an IPv6 socket is ignored, because some systems refuse IPv4 options on IPv6
+//! sockets.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -124,27 +125,28 @@ socket_options! {
     /// Sets the interface for sent IPv6 multicasts by its index.
     set_multicast_interface_v6, |fd, index| option::ip::set_multicast_interface_v6(fd, index);
 
-    /// Returns the size of the receive buffer in bytes (SO_RCVBUF). The size includes the kernel's
+    /// Returns the size of the receive buffer in bytes (SO_RCVBUF). On Linux, the size includes the kernel's
     /// overhead, so a size that was set reads back doubled, within the kernel's limits.
     recv_buffer_size -> usize, |fd| options::socket::recv_buffer_size(fd);
-    /// Sets the size of the receive buffer in bytes. The kernel limits it to `net.core.rmem_max`
+    /// Sets the size of the receive buffer in bytes. Linux limits it to `net.core.rmem_max`
     /// and doubles it. Datagrams that arrive while the buffer is full are dropped. A size of 0
     /// or of 1 GiB or more is refused with `InvalidInput`.
     set_recv_buffer_size, |fd, bytes| options::socket::set_recv_buffer_size(fd, bytes);
 
-    /// Returns the size of the send buffer in bytes (SO_SNDBUF). The size includes the kernel's
+    /// Returns the size of the send buffer in bytes (SO_SNDBUF). On Linux, the size includes the kernel's
     /// overhead, so a size that was set reads back doubled, within the kernel's limits.
     send_buffer_size -> usize, |fd| options::socket::send_buffer_size(fd);
-    /// Sets the size of the send buffer in bytes. The kernel limits it to `net.core.wmem_max`
+    /// Sets the size of the send buffer in bytes. Linux limits it to `net.core.wmem_max`
     /// and doubles it. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is
     /// refused with `InvalidInput`.
     set_send_buffer_size, |fd, bytes| options::socket::set_send_buffer_size(fd, bytes);
 
-    /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO,
-    /// IPV6_RECVPKTINFO). The default is false.
+    /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO, on FreeBSD
+    /// IP_RECVDSTADDR; IPV6_RECVPKTINFO). The default is false.
     recv_packet_info -> bool, |fd| PACKET_INFO.get(fd);
     /// Sets whether received datagrams carry their destination address, the local address from which to
-    /// reply, and the interface on which they arrived. See [`Ancillary::destination`](super::Ancillary::destination),
+    /// reply, and the interface on which they arrived (on FreeBSD, only for IPv6). See
+    /// [`Ancillary::destination`](super::Ancillary::destination),
     /// [`Ancillary::local`](super::Ancillary::local) and
     /// [`Ancillary::interface`](super::Ancillary::interface).
     set_recv_packet_info, |fd, on| PACKET_INFO.set(fd, on);
@@ -164,7 +166,7 @@ socket_options! {
     set_recv_tos, |fd, on| TOS.set(fd, on);
 
     /// Returns whether received datagrams carry the time at which the kernel received them
-    /// (SO_TIMESTAMPNS). The default is false.
+    /// (SO_TIMESTAMPNS, on macOS and FreeBSD SO_TIMESTAMP). The default is false.
     recv_timestamp -> bool, |fd| option::is_on(fd, libc::SOL_SOCKET, os::RECV_TIMESTAMP);
     /// Sets whether received datagrams carry the time at which the kernel received them. See
     /// [`Ancillary::timestamp`](super::Ancillary::timestamp).

@@ -26,8 +26,8 @@ use crate::sys::unix::from_kernel;
 
 /// A Unix-domain datagram socket.
 ///
-/// The kernel delivers datagrams whole and in order. It drops none for lack of room, because a
-/// sender waits for room in the receiver's queue.
+/// The kernel delivers datagrams whole and in order. On Linux, it drops none for lack of room,
+/// because a sender waits for room in the receiver's queue.
 ///
 /// Every method takes `&self`, so any number of tasks can send and receive in parallel, without a
 /// lock. Socket names are described in [`os::unix::net`](crate::os::unix::net). As with std's type,
@@ -68,11 +68,12 @@ impl UnixDatagram {
     /// name.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: CALL: …`.
-    /// Its kind is `AddrInUse` if a file of that name exists, even if no socket is bound to it,
-    /// `NotFound` if the directory does not exist, or `PermissionDenied`. Its kind is `InvalidInput` if
-    /// the path is too long, or contains a NUL byte but does not begin with one, and `Unsupported` for
-    /// an abstract name on a system other than Linux.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: CALL: …` or,
+    /// if no system call has failed, `listen unixgram PATH: REASON`. Its kind is, for example,
+    /// `AddrInUse` if a file of that name exists, even if no socket is bound to it, or if the abstract
+    /// name is in use; `NotFound` if the directory does not exist; or `PermissionDenied`. Its kind is
+    /// `InvalidInput` if the path is too long, or contains a NUL byte but does not begin with one, and
+    /// `Unsupported` for an abstract name on a system other than Linux.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the name is not bound.
@@ -114,11 +115,13 @@ impl UnixDatagram {
     /// datagrams are received. Another call changes the peer.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …`.
-    /// Its kind is `NotFound` if the file does not exist, `ConnectionRefused` if the file exists
-    /// but no socket is bound to it, or `PermissionDenied`; the OS error is EPROTOTYPE if the socket
-    /// at `path` is not a datagram socket. For an invalid path, its kind is that of
-    /// [`bind`](UnixDatagram::bind). Returns a [closed](crate::net::is_closed) error after `close`.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …` or,
+    /// for an invalid path, `dial unixgram PATH: REASON`. Its kind is, for example, `NotFound` if the
+    /// file does not exist, `ConnectionRefused` if no socket is bound to the file (or, for an abstract
+    /// name, no datagram socket), or `PermissionDenied`; the OS error is EPROTOTYPE if the socket that is
+    /// bound to the file is not a datagram socket. Its kind is `InvalidInput` for an empty path, and that
+    /// of [`bind`](UnixDatagram::bind) for an invalid path. Returns a [closed](crate::net::is_closed)
+    /// error after `close`.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the peer is unchanged.
@@ -178,10 +181,10 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone;
-    /// `PermissionDenied` if the peer is connected to another socket; EMSGSIZE if `buf` is larger than
-    /// the send buffer; `BrokenPipe` if this socket's sending or the peer's receiving was shut down (no
-    /// SIGPIPE is raised); `TimedOut` after the write deadline or timeout; a
-    /// [closed](crate::net::is_closed) error after `close`.
+    /// `PermissionDenied` if the peer is connected to another socket; `ConnectionReset` as
+    /// [`recv`](UnixDatagram::recv) does; EMSGSIZE if `buf` is larger than the send buffer; `BrokenPipe`
+    /// if this socket's sending or the peer's receiving was shut down (no SIGPIPE is raised); `TimedOut`
+    /// after the write deadline or timeout; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -194,9 +197,10 @@ impl UnixDatagram {
     /// to 20 ms. A connected socket can also send to other sockets.
     ///
     /// # Errors
-    /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if the file exists but no
-    /// socket is bound to it; `PermissionDenied`; `InvalidInput` or `Unsupported` for an invalid path, as
-    /// with [`bind`](UnixDatagram::bind). Otherwise returns the same errors as
+    /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if no socket is bound to the
+    /// file (or, for an abstract name, no datagram socket); EPROTOTYPE if the socket that is bound to the
+    /// file is not a datagram socket; `PermissionDenied`; `InvalidInput` for an empty path; the kind that
+    /// [`bind`](UnixDatagram::bind) returns for an invalid path. Otherwise returns the same errors as
     /// [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety

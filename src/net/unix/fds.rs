@@ -8,8 +8,8 @@
 //!   the bytes, and the kernel closes the descriptors.
 //! * If the control data of a message is incomplete (MSG_CTRUNC), the descriptors that arrived are closed, and the
 //!   read returns [`TruncatedFds`]. An incomplete set of descriptors is useless to the caller. Usually the
-//!   descriptor limit of this process is reached, or a security module refuses a descriptor. The flag is the same if
-//!   other control data exceeds the buffer, and does not say whether the message had descriptors.
+//!   descriptor limit of this process is reached, or a security module refuses a descriptor. The kernel also sets the
+//!   flag if other control data exceeds the buffer, so the flag does not show whether the message had descriptors.
 
 use std::error::Error;
 use std::fmt;

@@ -4,7 +4,7 @@
 //! The first two rules are Go's.
 //!
 //! * A listener that bound a path removes the file once, when it is closed or dropped, before the
-//!   descriptor is closed.
+//!   descriptor is closed, unless `set_unlink_on_close(false)` forbids it.
 //! * A listener that was opened elsewhere removes nothing, unless `set_unlink_on_close` requests it.
 //!   A listener that has an abstract name never removes a file.
 //! * If opening the listener fails after a successful bind(2), the file is removed.

@@ -1,8 +1,8 @@
-//! The futures that only Unix sockets have. Like those of [`net::futures`](crate::net::futures),
-//! they are named types and `Unpin`.
+//! The futures that send and receive messages and descriptors. Like those of
+//! [`net::futures`](crate::net::futures), they are named types and `Unpin`.
 //!
 //! # Full queues of receivers
-//! A datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
+//! On Linux, a datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
 //! when there is room. A sender that names the receiver gets an event when one of its own datagrams
 //! is consumed, and an event for its failed attempt, but no event when the receiver consumes
 //! datagrams of other senders. Waiting for events would therefore hang or spin. A [`Destination`]

@@ -35,7 +35,8 @@ use crate::sys::unix::from_kernel;
 ///
 /// [`accept`](UnixListener::accept) takes `&self`, so any number of tasks may accept from one
 /// listener. Each connection wakes one of them. The backlog is the host's maximum
-/// (`net.core.somaxconn`). Socket names are described in [`os::unix::net`](crate::os::unix::net).
+/// (`net.core.somaxconn` on Linux). Socket names are described in
+/// [`os::unix::net`](crate::os::unix::net).
 ///
 /// A listener that bound a path removes the file when it is closed or dropped; see
 /// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). If a process is killed, its file
@@ -85,11 +86,12 @@ macro_rules! listener {
             ///
             /// # Errors
             /// Returns an [`OpError`](crate::net::OpError) with the text
-            /// `listen NETWORK PATH: CALL: …`. Its kind is `AddrInUse` if a file of that name
-            /// exists, even if no socket listens on it, `NotFound` if the directory does not exist,
-            /// or `PermissionDenied`. Its kind is `InvalidInput` if the path is too long, or contains
-            /// a NUL byte but does not begin with one, and `Unsupported` for an abstract name on a
-            /// system other than Linux.
+            /// `listen NETWORK PATH: CALL: …` or, if no system call has failed,
+            /// `listen NETWORK PATH: REASON`. Its kind is, for example, `AddrInUse` if a file of that
+            /// name exists, even if no socket listens on it, or if the abstract name is in use;
+            /// `NotFound` if the directory does not exist; or `PermissionDenied`. Its kind is
+            /// `InvalidInput` if the path is too long, or contains a NUL byte but does not begin with
+            /// one, and `Unsupported` for an abstract name on a system other than Linux.
             ///
             /// # Cancel safety
             /// If the future is dropped before it completes, the name is not bound.
@@ -148,7 +150,8 @@ macro_rules! listener {
                 IntoIncoming::new(self, |listener| &listener.fd, $accepted::adopt)
             }
 
-            /// Returns the name that the listener is bound to.
+            /// Returns the name that the listener is bound to. A path that std's
+            /// `SocketAddr::from_pathname` refuses (108 bytes on Linux) is returned as unnamed.
             ///
             /// # Errors
             /// Returns EAFNOSUPPORT if the descriptor is not a Unix socket, and a

@@ -84,17 +84,18 @@ impl UnixStream {
 
     /// Connects to the listener at `path`.
     ///
-    /// If the listener's backlog is full, retries until it succeeds, at intervals that grow to
-    /// 50 ms, because the kernel reports no event when there is room.
+    /// On Linux, if the listener's backlog is full, retries at intervals that grow to 50 ms, because
+    /// the kernel reports no event when there is room.
     /// [`connect_timeout`](UnixStream::connect_timeout) limits the time.
     ///
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) with the text `dial unix PATH: CALL: …`, where the
-    /// call is usually `connect`. Its kind is `NotFound` if the file does not exist,
-    /// `ConnectionRefused` if the file exists but no socket listens on it, or `PermissionDenied`; the OS
-    /// error is EPROTOTYPE if the listener is of another type. Its kind is `InvalidInput` if the path is
-    /// too long, or contains a NUL byte but does not begin with one, and `Unsupported` for an abstract
-    /// name on a system other than Linux.
+    /// call is usually `connect`, or, if no system call has failed, `dial unix PATH: REASON`. Its kind
+    /// is, for example, `NotFound` if the file does not exist, `ConnectionRefused` if no socket listens on
+    /// the file (or, for an abstract name, no socket of this type), or `PermissionDenied`; the OS error is
+    /// EPROTOTYPE if the socket that is bound to the file is of another type. Its kind is `InvalidInput`
+    /// if the path is empty or too long, or contains a NUL byte but does not begin with one, and
+    /// `Unsupported` for an abstract name on a system other than Linux.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.

@@ -11,8 +11,8 @@
 //! # Compared with Go (net/splice_linux.go, net/sendfile.go, internal/poll)
 //! * A target that is closed or past its deadline is detected before anything is taken from the
 //!   source. Go falls back to its buffer, reads from the source, and then fails.
-//! * A copy holds a pipe only while the pipe has bytes in it, not while the copy waits for its
-//!   source. Ten thousand idle proxied connections hold no pipes.
+//! * A copy holds no pipe while it waits for its source. Ten thousand idle proxied connections hold no
+//!   pipes.
 //! * In `io::copy`, the wait for an idle source ends if the target's peer is gone.
 
 pub(crate) mod endpoint;

@@ -45,9 +45,9 @@ impl TcpStream {
     ///
     /// # Errors
     /// Returns the same errors as [`write`](TcpStream::write). No SIGPIPE is raised, even in a
-    /// program that does not ignore it. Reading the file may return EIO, EBADF for a file that is not
-    /// open for reading, ESPIPE for a file without offsets (for a pipe use
-    /// [`io::copy`](crate::io::copy())), or EOVERFLOW for an offset of 2⁶³ or more.
+    /// program that does not ignore it. Also returns the error of reading the file, such as EIO, EBADF
+    /// for a file that is not open for reading, EISDIR for a directory, ESPIPE for a file without offsets
+    /// (for a pipe use [`io::copy`](crate::io::copy())), or EOVERFLOW for an offset of 2⁶³ or more.
     /// [`SendFile::sent`] returns the number of bytes sent before the error.
     ///
     /// # Cancel safety

@@ -32,7 +32,8 @@ pub mod net {
     #[cfg(not(target_os = "macos"))]
     pub use crate::net::unix::{UnixSeqpacket, UnixSeqpacketListener};
 
-    /// Futures returned by the methods of Unix sockets.
+    /// Futures returned by the methods of Unix sockets. `Flush`, `RawRead` and `RawWrite` are in
+    /// [`net::futures`](crate::net::futures).
     pub mod futures {
         pub use crate::net::futures::{
             Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,

@@ -1,6 +1,6 @@
 //! [`BlackBox`]: the last events of all workers, read from their rings.
 //!
-//! Each worker always records its turns, with their socket calls, in one ring
+//! Each worker records its turns, with their socket calls, in one ring
 //! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its other events, such as sleeps and steals, in
 //! another ([`EventRing`](crate::rt::sched::event_ring::EventRing)). Sysmon records the tasks that block their
 //! workers in a ring of its own. The rings are read without stopping a thread. Times are recorded in [`ticks`]
@@ -111,7 +111,7 @@ pub enum WorkerEventKind {
         /// The number of wake-ups that the timers caused.
         wakeups: usize,
     },
-    /// The worker parks, because it has no work and other threads poll the sockets.
+    /// The worker rests, because it has no work and other threads poll the sockets.
     Rests,
     /// The thread gives up the worker's queue, because its task waits in
     /// [`block_on`](crate::task::block_on), because the thread is not a worker and stops running tasks, or because

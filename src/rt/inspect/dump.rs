@@ -15,8 +15,8 @@ use crate::sys::signal;
 /// from `kill -USR1 PID`.
 ///
 /// The snapshot includes TCP_INFO. A separate thread prints it, so this works even while all workers are
-/// blocked. A second call does nothing. The handler remains installed until the process ends. In a child of fork(2)
-/// that has not called exec(2), it does nothing.
+/// blocked. A call after a successful one does nothing. The handler remains installed until the process ends. In a
+/// child of fork(2) that has not called exec(2), the handler does nothing.
 ///
 /// # Errors
 /// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns `Other` in a child of fork(2) that

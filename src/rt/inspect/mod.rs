@@ -13,8 +13,8 @@
 //! # Pairing tasks with sockets
 //! An operation that waits stores the tag of the socket in the record of its task. A tag consists of the index
 //! of the socket's slot and 8 bits of its generation. A task is paired with a socket if the socket with that tag
-//! is open and has a waiting operation in the same direction. A wrong pair is possible only if a close wakes the
-//! task, and the slot is reused a multiple of 256 times before the task is polled.
+//! is open and has a waiting operation in the same direction (for a hang-up, in either direction). A wrong pair is
+//! possible only if a close wakes the task, and the slot is reused a multiple of 256 times before the task is polled.
 //!
 //! # Invariants
 //! * With this exception, a task and a socket are paired only if an operation of that task on that socket returned
@@ -153,7 +153,7 @@ impl Inspect {
     /// five in each snapshot, and a UDP or Unix socket up to three.
     ///
     /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
-    /// [`Unknown`](SocketState::Unknown).
+    /// [`Unknown`](SocketState::Unknown), unless it has hung up or is being closed.
     ///
     /// # Examples
     /// ```

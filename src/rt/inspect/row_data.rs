@@ -18,7 +18,7 @@ pub enum TaskKind {
     /// A task that runs on the thread that spawned it, such as one spawned by
     /// [`task::spawn_local`](crate::task::spawn_local()).
     Local,
-    /// The future passed to [`task::block_on`](crate::task::block_on()).
+    /// The future passed to [`task::block_on`](crate::task::block_on()), or the root future of a simulation.
     BlockOn,
     /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), a name look-up, or a close that may
     /// wait.
@@ -97,9 +97,11 @@ pub enum SocketWait {
     Readable,
     /// Room in the send buffer, or the end of connect(2).
     Writable,
-    /// The end of another operation that reads or accepts.
+    /// The end of another operation that reads or accepts. Also a permit of a listener with
+    /// [`max_connections`](crate::net::ListenConfig::max_connections).
     ReadLock,
-    /// The end of another operation that writes.
+    /// The end of another operation that writes. Also room in the queue of the socket to which a Unix datagram is
+    /// sent by name.
     WriteLock,
     /// A hang-up: the peer has closed the connection or its sending side. Also the completion of a
     /// [`send_zerocopy`](crate::net::TcpStream::send_zerocopy).

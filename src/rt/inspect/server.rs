@@ -106,7 +106,7 @@ impl InspectServer {
     ///
     /// # Errors
     /// Returns `AddrInUse` if a process listens at `path`, if connect(2) to `path` fails with an error other than
-    /// ECONNREFUSED, so that the socket may be in use, or if `path` is a file of another kind.
+    /// ECONNREFUSED and ENOENT, so that the socket may be in use, or if `path` is a file of another kind.
     /// Returns `InvalidInput` if `path` is too long or contains a NUL byte. Returns the OS error if a system call,
     /// such as bind(2) or chmod(2), or starting the thread fails.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
@@ -186,8 +186,8 @@ pub(crate) fn serve_from_environment() {
 /// The servers of [`serve_at`].
 static SERVERS: Mutex<Vec<InspectServer>> = Mutex::new(Vec::new());
 
-/// Starts a server at `path` that runs until the process ends. Returns false if an earlier call has already
-/// started one there.
+/// Starts a server at `path` that runs until [`stop_serving_at`] is called or the process ends. Returns false if an
+/// earlier call has already started one there.
 ///
 /// # Errors
 /// Returns the errors of [`InspectServer::bind`].
@@ -200,7 +200,7 @@ pub(crate) fn serve_at(path: &Path) -> io::Result<bool> {
     Ok(is_new)
 }
 
-/// Stops the server that [`serve_at`] has started.
+/// Stops the server that [`serve_at`] has started at `path`.
 pub(crate) fn stop_serving_at(path: &Path) {
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
     servers.retain(|server| server.path != path);

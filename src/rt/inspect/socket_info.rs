@@ -56,7 +56,7 @@ pub(super) struct Extras {
     pub(super) limits: Option<ListenerLimits>,
     /// The numbers of receiving and of sending operations, unless the socket is a TCP connection.
     pub(super) operations: Option<[u32; 2]>,
-    /// The numbers of bytes received and sent, unless the socket is TCP without multipath.
+    /// The numbers of bytes received and sent, unless the socket is TCP without multipath and not in an `AsyncFd`.
     pub(super) bytes: Option<[u64; 2]>,
     pub(super) last_use: Option<Duration>,
     pub(super) gathered: usize,
@@ -185,7 +185,8 @@ impl SocketInfo {
         (self.poller_shard != NO_SHARD).then_some(self.poller_shard)
     }
 
-    /// Returns the time since the socket was opened or accepted, with a precision of a few milliseconds.
+    /// Returns the time since this crate opened, accepted or adopted the socket, with a precision of a few
+    /// milliseconds.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.age_nanos)
     }
@@ -253,14 +254,16 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.bytes_received, tcp.bytes_sent]))
     }
 
-    /// Returns the total number of bytes received. For TCP without multipath, this is the kernel's count, or `None`
-    /// for a listener and without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the total number of bytes received. For TCP without multipath, except in an
+    /// [`AsyncFd`](crate::io::AsyncFd), this is the kernel's count, or `None` for a listener and without
+    /// [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_received(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[0])
     }
 
-    /// Returns the total number of bytes sent. For TCP without multipath, this is the number of bytes that the peer
-    /// has acknowledged, or `None` for a listener and without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the total number of bytes sent. For TCP without multipath, except in an
+    /// [`AsyncFd`](crate::io::AsyncFd), this is the number of bytes that the peer has acknowledged, or `None` for a
+    /// listener and without [`Inspect::tcp`](super::Inspect::tcp).
     pub fn bytes_sent(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[1])
     }

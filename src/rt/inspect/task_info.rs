@@ -91,7 +91,8 @@ impl TaskInfo {
     }
 
     /// Returns the socket, timer or task of this crate that the task waits for. `None` if the task runs, if the
-    /// event that it waited for has happened (except for a timer), or if it waits for something else.
+    /// event that it waited for has happened (except for a timer), or if it waits for something else or something
+    /// unknown.
     pub fn waits_for(&self) -> Option<WaitsFor> {
         self.waits_for.map(|wait| match wait {
             Wait::Socket { socket, operation } => WaitsFor::Socket { socket, operation },

@@ -10,7 +10,7 @@
 //! | ADD | EEXIST | returned if `is_first` is true; otherwise MOD, because the same open file is already registered under this number |
 //! | MOD | any | ADD again, once |
 //! | ADD | EPERM | returned as "not pollable" (for example a regular file) |
-//! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next operation that has to wait retries |
+//! | ADD | others, such as ENOSPC, ENOMEM and ELOOP | returned; the next operation that has to wait retries |
 //! | DEL | ENOENT, EBADF | ignored: already removed |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
 //! | pwait2 | all but EINTR | epoll_wait is used from then on, with timeouts in whole milliseconds (ENOSYS: an old kernel; others: a seccomp filter) |

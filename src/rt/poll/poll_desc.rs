@@ -47,8 +47,9 @@ pub(super) fn generation_of(word: u64) -> u32 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    // First cache line: on a TCP connection without timeouts, all fields that a waiting read, its edge, and a write
-    // that does not wait access, except the note of the wait. The slot of the write direction is in the second line.
+    // First cache line: the fields that a waiting read, its edge, and a write that does not wait usually access on a
+    // TCP connection without timeouts, except the note of the wait and the state of `poll_turn`. The slot of the write
+    // direction is in the second line.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
     /// The runtime's epoch in the high half; one of the [`registration`] states and the shard in the low
@@ -75,14 +76,14 @@ pub(crate) struct PollDesc {
     /// The link of the free list if the slot is free; otherwise the rough time at which the descriptor
     /// was opened.
     link: AtomicU32,
-    /// The number of the descriptor, with [`IS_TCP`] for a TCP socket, or [`NO_NUMBER`]. The descriptor is open
-    /// while the generation is current.
+    /// The number of the descriptor, with [`IS_TCP`] for a TCP socket without multipath, or [`NO_NUMBER`]. The
+    /// descriptor is open while the generation is current.
     number: AtomicU32,
     /// The notes for the records of tasks that wait for an edge: the [`tag`](PollDesc::tag) in the low bits
     /// and the kind of wait above it.
     notes: [AtomicU32; 2],
-    /// The number of operations in each direction that moved bytes or accepted a connection, modulo 2³². The
-    /// operations of TCP connections without multipath are not counted.
+    /// The number of operations in each direction that moved bytes or a message or accepted a connection, modulo 2³².
+    /// The operations of TCP connections without multipath are not counted.
     operations: [AtomicU32; 2],
 }
 
@@ -154,7 +155,7 @@ pub(crate) mod registration {
     /// The descriptor is registered with a back end that need not be armed.
     pub(crate) const ADDED: u64 = 2 * SHARDS;
     /// The descriptor is registered with a back end that must be armed before each wait, so a short
-    /// count replaces no call.
+    /// count never replaces a call.
     pub(crate) const ARMED: u64 = 3 * SHARDS;
 
     /// Returns the state without the shard.
@@ -224,8 +225,8 @@ impl PollDesc {
         self.notes[direction as usize].load(Ordering::Relaxed)
     }
 
-    /// Stores the number of the descriptor, whether it is a TCP socket, the rough time at which it was opened, and
-    /// the notes, which `notes` creates from the tag.
+    /// Stores the number of the descriptor, whether it is a TCP socket without multipath, the rough time at which it
+    /// was opened, and the notes, which `notes` creates from the tag.
     pub(crate) fn describe(&self, number: u32, is_tcp: bool, opened: u32, notes: impl Fn(u32) -> [u32; 2]) {
         // ORDERING: Release, as in `Slab::push`.
         self.link.store(opened, Ordering::Release);

@@ -17,16 +17,17 @@
 //! operations.
 //!
 //! # Registration
-//! A registration goes from *none* to *adding*, and then to *added* or *armed*, or back to *none* if it fails. It is
-//! stored together with the runtime's epoch and the poller's shard. The shard of a registration does not change. A
-//! registration of another epoch counts as *none*. If two operations wait at the same time before the descriptor is
-//! registered, one of them adds it. The other waits immediately, and the first edge after the registration wakes it.
-//! If the registration fails, all waiters are woken and retry, so that each of them gets its own error.
+//! A registration goes from *none* to *adding*, and then to *added* or *armed*, or back to *none* if it fails. It also
+//! goes back to *none* when the handle is retired. It is stored together with the runtime's epoch and the poller's
+//! shard. The shard of a registration does not change. A registration of another epoch counts as *none*. If two
+//! operations wait at the same time before the descriptor is registered, one of them adds it. The other waits
+//! immediately, and the first edge after the registration wakes it. If the registration fails, all waiters are woken
+//! and retry, so that each of them gets its own error.
 //!
 //! # Cancellation
 //! A future keeps a [`WaitKey`] while it waits, and `end_operation` uses the key to undo the wait. A `poll_*`
 //! operation (below: a poll) has no key. Its state is in the [`PollDesc`], and its waker may be woken
-//! spuriously once.
+//! spuriously after the operation has ended.
 
 use std::io;
 use std::mem;
@@ -60,7 +61,7 @@ pub(crate) enum Failure {
     Closed,
     /// A deadline or timeout has passed.
     TimedOut,
-    /// The runtime was shut down while the operation waited.
+    /// The runtime was shut down while the operation waited, or is being shut down and the operation has to wait.
     Stopped,
     /// Too many operations wait for the socket, or more operations use it than its lock can count.
     TooMany,
@@ -174,8 +175,8 @@ impl PollHandle {
     /// [`Failure::Io`], the caller must call [`registration_failed`](PollHandle::registration_failed) when it
     /// holds no lock.
     ///
-    /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first` is true, and
-    /// otherwise takes over the registration.
+    /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first` is true.
+    /// Otherwise it takes over a registration in the same shard.
     #[cold]
     pub(crate) fn register(&self, fd: BorrowedFd<'_>, is_first: bool) -> Result<u32, Failure> {
         fork::check().map_err(Failure::Io)?;
@@ -376,8 +377,9 @@ impl Side<'static> {
         }
     }
 
-    /// Waits until `is_over` returns true. `is_over` is called at the start and again after each edge that reports a
-    /// hang-up or an error, and must only read the word of the direction. The descriptor must be registered in `epoch`.
+    /// Waits until `is_over` returns true. Each poll calls `is_over`, unless the operation fails first. `is_over` must
+    /// only read the word of the direction. An edge that reports a hang-up or an error wakes the future. The descriptor
+    /// must be registered in `epoch`.
     pub(crate) fn poll_until(
         self,
         epoch: u32,

@@ -1,4 +1,5 @@
-//! Unit tests of the state after the end of a `poll_*` operation; see [`poller`](super).
+//! Unit tests of the state after the end of a `poll_*` operation, and of the record of failures; see
+//! [`poller`](super).
 
 use super::*;
 use crate::sys::socket;

@@ -18,9 +18,9 @@
 //! 3. all free shards, if no other thread is awake.
 //!
 //! A worker that gets no role rests. A busy worker polls the shards of rules 1 and 2 without waiting. A
-//! thread in `block_on` that polls takes all free shards. Sysmon checks each shard. If no thread polls a shard,
-//! sysmon interrupts a sleeping thread, which then takes the shard, or polls the shard itself. In a process with
-//! one open shard, a worker takes its role or rests.
+//! thread in `block_on` that polls takes all free shards, and so does a thread that stands in for the runtime's threads
+//! (`shortage.rs`). Sysmon checks each shard. If no thread polls a shard, sysmon interrupts a sleeping thread, which
+//! then takes the shard, or polls the shard itself. In a process with one open shard, a worker takes its role or rests.
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step

@@ -42,7 +42,8 @@
 //! * 3 — a late event, or the result of a late call, compares the generation in the step in which it changes the
 //!   word (model `stale_event_has_no_effect`). A late waiter finds another generation in the step in which it
 //!   announces itself, and leaves.
-//! * 9 — every operation checks the deadline word in `begin` or `begin_call`, before each of its calls.
+//! * 9 — every operation checks the deadline word in `begin` or `begin_call`, before each of its calls, except when
+//!   it repeats a call after EINTR.
 
 #![allow(unsafe_code)]
 
@@ -276,8 +277,8 @@ impl<'a> Side<'a> {
 
     /// Clears READY, because a call that began at `ticket` has failed with EAGAIN or had a short count.
     /// Returns false, without clearing it, if the call may have missed an edge, which arrived in the meantime or was
-    /// skipped, or if the word has changed in another way, for example because the socket is being closed. If
-    /// `ticket` was not ready, returns true, because the wait checks READY again.
+    /// skipped, or if a bit other than READY and those of waiters has changed, for example because the socket is being
+    /// closed. If `ticket` was not ready, or READY is already clear, returns true, because the wait checks READY again.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {

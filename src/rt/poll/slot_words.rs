@@ -1,4 +1,4 @@
-//! Three additional words per descriptor, for [`inspect`](crate::rt::inspect()).
+//! Three additional words per slot, for [`inspect`](crate::rt::inspect()).
 //!
 //! They contain the [addresses](super::addresses) of a TCP socket or the [usage](super::usage) of another
 //! descriptor. The words of 16 slots are allocated together when a descriptor in one of the slots first needs

@@ -82,7 +82,8 @@ impl PartialEq for Place {
 
 impl Place {
     /// Clears READY, because a call that began at `ticket` had a short count. Has no effect if an edge has been recorded
-    /// since, if the word belongs to another descriptor, or if edges could be skipped at `ticket`, because
+    /// since, or if a bit other than READY and those of waiters has changed, for example because the word belongs to
+    /// another descriptor. If edges could be skipped at `ticket`,
     /// [`Side::clear_ready`](super::side::Side::clear_ready) has set COUNTED since.
     pub(crate) fn clear_ready(self, ticket: Ticket) {
         clear_ready(self.0, ticket);

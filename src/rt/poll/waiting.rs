@@ -3,7 +3,7 @@
 //! # Slot and list
 //! The first waiter uses the slot, which needs no lock: an edge that finds PLACED set clears it in the
 //! step that sets READY, and the thread then owns the waker. A waiter enters the list if the slot is taken,
-//! if the list is not empty, or if it is a future that waits only for interruption (see
+//! if the list is not empty, or if it is a future that was in the list before or waits only for interruption (see
 //! [`Interest::Interrupt`]). The waiter in the slot is therefore older than those in the list and is woken first.
 //! A thread that clears PLACED of another waiter must wake this waiter, even if the wake-up is spurious: in the
 //! meantime the waiter may have missed events, or its future may have been dropped.
@@ -33,14 +33,14 @@ use crate::rt::sched::own_waker::to_store;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
-/// The maximum number of waiters in the list of a direction, similar to the limit of a socket's lock (invariant 13).
-/// Polls have a separate limit.
+/// The number of waiters in the list of a direction, including polls, at which further futures are refused, similar to
+/// the limit of a socket's lock (invariant 13). Polls have a separate limit.
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
-    /// Puts the waker of `waiter` into the slot or the list. Then calls `still`, which returns whether the
-    /// reason for the wait still holds. After a change that makes `still` return false, the changing thread
-    /// must call [`interrupt`](Side::interrupt).
+    /// Puts the waker of `waiter` into the slot or the list. Then, unless the word already forbids the wait, calls
+    /// `still`, which returns whether the reason for the wait still holds. After a change that makes `still` return
+    /// false, the changing thread must call [`interrupt`](Side::interrupt).
     #[inline(always)]
     pub(crate) fn wait(self, waiter: Waiter<'_>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         match waiter {

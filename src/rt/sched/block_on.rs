@@ -17,7 +17,7 @@
 //! a worker that polls from then on.
 //!
 //! # Inside a task or another `block_on`
-//! The same applies, but the thread first gives its processor away. Another thread then runs the queued
+//! The same applies, but the thread first gives its processor away, if it has one. Another thread then runs the queued
 //! tasks, and the rest of the task's turn continues without a processor. So any number of nested calls make
 //! progress, as long as the system permits that many threads.
 //!
@@ -295,8 +295,8 @@ impl Thread {
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
 
-    /// Waits while the system refuses to start sysmon: polls once, parks for at most 10 ms, and returns, so
-    /// that the caller tries again. The thread may be the previous sysmon, which waits for tasks that need
+    /// Waits while the system refuses to start sysmon: runs due timers, polls once, parks for at most 10 ms, and
+    /// returns, so that the caller tries again. The thread may be the previous sysmon, which waits for tasks that need
     /// another worker.
     #[cold]
     fn wait_without_sysmon(&mut self) {

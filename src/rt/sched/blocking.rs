@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //! * P1 — a pool has at most `blocking_threads` threads per epoch. Further calls are queued.
-//! * P2 — a thread of the pool will run each queued call, unless the system refuses to create threads (see
-//!   `shortage.rs`).
+//! * P2 — a thread of the pool will run each queued call, unless the call is cancelled, a shutdown drops it, or the
+//!   system refuses to create threads (see `shortage.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};

@@ -3,17 +3,19 @@
 //! A woken worker helps only on a CPU that no other thread needs. If all CPUs are in use, the worker
 //! takes time from other threads, often from the peer whose requests it serves. Wake-ups, context
 //! switches and cold caches add to that. Sysmon therefore reads the number of runnable threads of the
-//! machine (the fourth field of /proc/loadavg) at each check that finds activity, if there are several workers. The
-//! CPUs are in use if the runnable threads that are not workers, the awake workers and one more worker would exceed
-//! the number of CPUs. Workers alone do not exceed it, unless there are more workers than CPUs.
+//! machine (the first number in the fourth field of /proc/loadavg) at each check that finds activity, if there are
+//! several workers. The CPUs are in use if the runnable threads that are neither workers nor sysmon, the awake workers
+//! and one more worker would exceed the number of CPUs. Workers alone do not exceed it, unless there are more workers
+//! than CPUs.
 //!
 //! A single sample means little, because threads often run only briefly between two waits. So the samples are
 //! weighted and summed, and one that finds the CPUs in use counts as much as [`BUSY_WEIGHT`] others; see
 //! [`Cpus::add`].
 //!
 //! The CPUs never count as busy if this process may use only some of the machine's CPUs, because the file
-//! counts the threads on all of them. Neither do they if the file cannot be opened, or if it does not belong to
-//! procfs, because a read of another file system might block sysmon.
+//! counts the threads on all of them. Neither do they if the number of the machine's CPUs is not known, if the file
+//! cannot be opened or read, or if it does not belong to procfs, because a read of another file system might block
+//! sysmon.
 //!
 //! The file stays open as long as sysmon's thread lives. Otherwise a program that counts its
 //! descriptors, such as a test, would see their number change.

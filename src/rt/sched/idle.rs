@@ -1,5 +1,5 @@
-//! [`Idle`]: the idle list (the resting workers), the lists of free processors, and the threads that are parked in
-//! `block_on`.
+//! [`Idle`]: the idle list (the resting workers), the lists of free processors, the threads that are parked in
+//! `block_on`, and the wish of such a thread for the role of polling.
 //!
 //! [`resting`](super::resting) describes how threads go to rest and are woken.
 //!
@@ -34,8 +34,8 @@ pub(super) enum Wish {
     Granted(Arc<Root>),
 }
 
-/// The idle list, the lists of free processors, and the threads that are parked in `block_on`; see
-/// [`resting`](super::resting).
+/// The idle list, the lists of free processors, the threads that are parked in `block_on`, and the wish of such a
+/// thread; see [`resting`](super::resting).
 #[derive(Debug)]
 pub(crate) struct Idle {
     pub(super) free: Vec<usize>,
@@ -88,7 +88,8 @@ impl Idle {
         self.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
     }
 
-    /// Empties the lists, and returns the workers that the caller must unpark. Called by a shutdown.
+    /// Empties the idle list and the lists of processors, and returns the workers that the caller must unpark. Called by
+    /// a shutdown.
     pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
         self.free.clear();
         self.spare.clear();

@@ -15,8 +15,8 @@
 //! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
 //! * If no thread has polled a shard of the poller since the previous check, and none sleeps in it, sysmon
 //!   interrupts a thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no
-//!   such thread, sysmon polls the shard, and wakes a thread that is parked in `block_on`, or a resting worker, to
-//!   poll from then on.
+//!   such thread, or if the shard was already unpolled at the previous check, sysmon polls the shard, and wakes a
+//!   thread that is parked in `block_on`, or a resting worker, to poll from then on.
 //! * If a thread has called no waker of its batch since the previous check, sysmon passes the remaining wakers to
 //!   other threads (`wake_queue.rs`).
 //! * Sysmon takes a sample of the CPU usage (`cpus.rs`), and tries again to start threads that the system has refused
@@ -29,7 +29,7 @@
 //! # States
 //! *ticking* (makes a check every [`TICK`]) → after five checks without activity, *asleep* without a time limit →
 //! woken by the next thread that becomes active (`notice_activity`), *ticking*. Each epoch has its own thread. The
-//! thread of an earlier epoch ends, but may still be in a waker. If the system refuses to create the thread, it is
+//! thread of an earlier epoch ends, but may still be in user code. If the system refuses to create the thread, it is
 //! *missing*; see `shortage.rs`.
 //!
 //! User code may block, so it runs on other threads: see [`wake_queue`](super::wake_queue) and
@@ -106,9 +106,9 @@ struct Seen {
 struct Monitor {
     runtime: &'static Runtime,
     parker: Arc<Parker>,
-    /// The time of the last check that could look for stuck tasks; `None` after a sleep.
+    /// The time of the last check that did not come soon after another. `None` before the first check and after a sleep.
     looked_at: Option<Instant>,
-    /// Whether the last check was late.
+    /// Whether that check was late and therefore did not look for stuck tasks.
     was_late: bool,
     seen: HashMap<usize, Seen>,
     /// The number of polls of each shard at the last check.

@@ -225,7 +225,7 @@ impl Pacing {
         mean
     }
 
-    /// Measures the turns since the last reading if they are the first turns after a sleep, or if a delay is being
+    /// Measures the turns since the last reading if they are the first turns after a poll, or if a delay is being
     /// measured. Called when there is nothing to run.
     #[inline]
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {

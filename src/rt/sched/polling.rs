@@ -42,10 +42,10 @@ pub(crate) enum Slept {
 /// The events and wakers of a thread that polls; see the [module documentation](self).
 pub(crate) struct Polling {
     events: Events,
-    /// The wakers that the last poll collected and that have not been called yet.
+    /// The wakers of events and due timers that were collected and have not been called yet.
     pub(crate) wakers: Wakers,
-    /// Holds several wakers while they are called. Created, and registered with sysmon, when a poll first
-    /// collects more than one.
+    /// Holds several wakers while they are called. Created, and registered with sysmon, when there is first
+    /// more than one.
     batch: Option<Arc<Batch>>,
     /// A buffer for due timers.
     due: Vec<(u64, Target)>,

@@ -88,8 +88,8 @@ impl Processor {
     }
 
     /// Returns whether the turn in progress has taken more than `turns` times [`TURN_NANOS`], or `None` if that is
-    /// not known: no turn is in progress, the rate of the counter is not measured yet, or the processor belongs to
-    /// a simulation, which does not record when turns begin. Only the owner may call this.
+    /// not known: no turn is in progress, the rate of the counter is not measured yet, or the beginnings of turns are
+    /// not recorded (in a simulation, or with `--cfg netpoll_no_black_box`). Only the owner may call this.
     pub(crate) fn has_lasted(&self, turns: u64) -> Option<bool> {
         static LIMIT: OnceLock<u64> = OnceLock::new();
         let began = self.turns.began();

@@ -141,8 +141,8 @@ impl RunQueue {
         self.ring.pop()
     }
 
-    /// Takes half of the items of the ring, at most 128. Returns the youngest of them, which the caller runs
-    /// immediately, and moves the other items to `thief`. The queue `thief` must belong to the calling thread
+    /// Takes half of the items of the ring, rounded up, but at most 128. Returns the youngest of them, which the caller
+    /// runs immediately, and moves the other items to `thief`. The queue `thief` must belong to the calling thread
     /// and have an empty ring.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         self.ring.steal(&thief.ring)

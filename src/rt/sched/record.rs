@@ -301,7 +301,7 @@ impl Record {
         unpack_place(self.place.load(Ordering::Relaxed) >> SLOT_BITS)
     }
 
-    /// Returns whether the record is that of a `block_on` future.
+    /// Returns whether the record is that of the root future of a `block_on` or of a simulation.
     pub(crate) fn is_root(&self) -> bool {
         kind_of(self.born.load(Ordering::Relaxed)) == Kind::Root
     }
@@ -329,8 +329,8 @@ impl Record {
         self.waits.store(word, Ordering::Relaxed);
     }
 
-    /// Records which task or thread has woken the task, which must not be in a poll. Not called if the event
-    /// that the task waits for has woken the task: the word then still contains the wait.
+    /// Records what has woken the task: a task, a thread, or its own turn. The task must not be in a poll. Not called if
+    /// the event that the task waits for has woken it: the word then still contains the wait.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
         if NO_RECORDS {

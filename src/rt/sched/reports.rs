@@ -3,7 +3,8 @@
 //! A report calls a user's function, a `tracing` subscriber or both, which may block. So a separate thread makes the
 //! reports, one at a time and in order, while sysmon and the workers continue. The thread is started for the first report
 //! and ends when the queue is empty. If the system refuses to create the thread for a report about a blocked task, sysmon
-//! makes the queued reports itself. A report about a spare worker then waits for the next report.
+//! makes the queued reports itself. If the system refuses it for a report about a spare worker, the report waits for the
+//! next one.
 //!
 //! A thread that is still in a report when the runtime has been shut down ends after this report. The next
 //! epoch has its own thread.

@@ -2,7 +2,7 @@
 //!
 //! A worker *rests* when it has no work and does not poll: it has no processor, is on the idle list, and is
 //! parked. A thread that wakes it for work assigns a processor to it. The lists are in [`Idle`], under one
-//! lock, which is taken when a worker goes to rest or is woken, but not per request.
+//! lock. For workers, the lock is taken when one goes to rest or is to be woken, but not per request.
 //!
 //! # States of a worker
 //! *running* (owns a processor) → *asleep* in epoll (keeps the processor) → *running*; or *running* →

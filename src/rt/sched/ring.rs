@@ -22,8 +22,8 @@
 //!   `head` did not move while it made them (model `ring_slots_are_used_again`).
 //! * Q4 — a thief that takes items up to `tail` reads them in a buffer that has all of them: it loads `tail`
 //!   before it loads the buffer (models `ring_grows_against_thief`, `ring_is_used_again_after_it_has_shrunk`).
-//!   The copies begin at the `head` that the owner has loaded, and `head` is not behind it when the thief takes
-//!   the items.
+//!   The copies in a new buffer begin at the `head` that the owner has loaded, and `head` is not behind it when the
+//!   thief takes the items.
 //! * Q5 — a buffer is not freed while a thief may read it: a thief counts itself in `thieves` before it loads
 //!   the buffer, and the owner checks `thieves` after it has replaced the buffer (models
 //!   `ring_shrinks_against_thief`, `ring_shrinks_against_two_thieves`).

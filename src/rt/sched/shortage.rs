@@ -1,7 +1,8 @@
 //! Progress while the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
 //!
-//! A refusal is recorded, unless sysmon immediately does the work of the refused thread. All work that waits for a
-//! thread then makes progress without further external events:
+//! A refusal is recorded, unless sysmon immediately does the work of the refused thread, or the work is a report about
+//! a spare worker, which waits for the next report. All other work that waits for a thread then makes progress without
+//! further external events (`reapers.rs` describes the threads of a shutdown):
 //!
 //! | refused thread | meanwhile | retry |
 //! |---|---|---|
@@ -15,9 +16,10 @@
 //! # Without any thread
 //! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the runtime
 //! tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls; in a nested
-//! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a handle, a sleep or a
-//! deadline, *stands in*: it does a slice of the work, and its future is polled again ([`Runtime::stand_in`]). An
-//! operation on a socket that would have to wait there fails with an error. Blocking calls are queued as tasks.
+//! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a handle, a sleep, or an
+//! operation of an in-memory pipe with a timeout or deadline, *stands in*: it does a slice of the work, and its future
+//! is polled again ([`Runtime::stand_in`]). An operation on a socket that would have to wait there fails with an error.
+//! Blocking calls are queued as tasks.
 
 use std::io;
 use std::task::Context;

@@ -16,7 +16,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 pub(crate) struct Sysmon {
     /// Whether the thread makes checks. If not, it sleeps or does not exist.
     pub(super) ticks: AtomicBool,
-    /// The thread of the current epoch. The thread of an earlier epoch may still be in a waker.
+    /// The thread of the current epoch. The thread of an earlier epoch may still be in user code.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
     /// Whether the system refused to create the thread, so that the runtime runs without it.
     pub(super) is_missing: AtomicBool,

@@ -6,9 +6,9 @@
 //!
 //! # Invariants
 //! * 11 — a panic of a future ends only its task. `async-task` stores the panic for the awaiting task.
-//! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it.
-//!   So a shutdown ends all tasks, even if their wakers still exist. Local tasks and those of simulations belong to
-//!   no epoch.
+//! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it (in a
+//!   child of fork(2), it is leaked). So a shutdown ends all tasks, even if their wakers still exist. Local tasks and
+//!   those of simulations belong to no epoch.
 
 use std::future::Future;
 use std::panic::Location;

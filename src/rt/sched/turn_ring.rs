@@ -4,8 +4,8 @@
 //! runs. Other threads can read the ring at any time, including the turn in progress, without stopping the
 //! owner.
 //!
-//! An entry has room for two calls, which is enough for an echo. Before a further call, the owner moves the calls of the
-//! full entry to its [`EventRing`](super::event_ring::EventRing).
+//! An entry has room for two calls, which is enough for an echo. To record a further call, the owner moves the calls of
+//! the full entry to its [`EventRing`](super::event_ring::EventRing).
 //!
 //! # Memory ordering
 //! A reader must not combine the words of two turns:

@@ -30,7 +30,7 @@ struct State {
     epoch: u32,
     queue: VecDeque<Waker>,
     threads: usize,
-    /// Whether a waker was taken since the last check.
+    /// Whether a thread has asked for a waker since the last check.
     has_moved: bool,
 }
 

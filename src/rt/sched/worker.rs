@@ -51,7 +51,7 @@ const NEXT_MAX: u32 = 3;
 const LONELY: u32 = 4;
 /// The maximum number of consecutive polls while control tasks exist and each batch is full.
 const POLLS_MAX: u32 = 8;
-/// The pause of a thread without work if no descriptor is available for an epoll instance.
+/// The pause of a thread without work if an instance of the back end cannot be opened.
 const NO_POLLER: Duration = Duration::from_millis(10);
 
 /// The reason why `Core::run` returned.
@@ -261,7 +261,7 @@ impl Core {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
         if runnable.metadata().epoch_word() != epoch && !is_control_of(&runnable, epoch) {
-            // Either the task's epoch is over, or this thread's epoch is over and the task belongs to the next one.
+            // Either the task's epoch is over, or this thread's epoch is over and the task belongs to a later one.
             runtime.inject(runnable);
             return owns_processor();
         }
@@ -293,7 +293,7 @@ impl Core {
     }
 
     /// Reads the clock, runs due timers, polls if a poll is due, and wakes a second worker if the queued
-    /// tasks are worth it. Returns false if a waker gave the processor away.
+    /// tasks are worth it. Returns false if a waker or a destructor gave the processor away.
     #[cold]
     fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> bool {
         let (now, turn) = self.pacing.read(processor, self.tick);
@@ -421,7 +421,7 @@ impl Core {
                 processor.record(Mark::Timers, self.polling.wakers.len() as u64);
                 self.polling.wake_all(runtime);
             }
-            // The next attempt may find a free descriptor.
+            // The next attempt to open an instance may succeed.
             Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }
         (!owns_processor()).then_some(Exit::Lost)

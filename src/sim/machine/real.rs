@@ -73,7 +73,7 @@ impl Real {
     }
 }
 
-/// Waits for up to a millisecond of real time.
+/// Waits for about a millisecond of real time. A signal may end the wait earlier.
 pub(crate) fn sleep_1_ms() {
     // SAFETY: no entries are passed.
     unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };

@@ -115,8 +115,8 @@ impl TcpState {
 /// Returns the number of connections in the accept queue of a TCP listener.
 ///
 /// # Errors
-/// Returns `InvalidInput` for other TCP sockets, and the error of [`tcp_state`] for sockets of other
-/// protocols.
+/// Returns `InvalidInput` for a TCP socket that does not listen. Returns the error of [`tcp_state`] for sockets of
+/// other protocols and, on systems other than Linux, for all sockets.
 pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
     let state = tcp_state(listener)?;
     if state.is_listener() { Ok(state.unacknowledged) } else { Err(io::ErrorKind::InvalidInput.into()) }

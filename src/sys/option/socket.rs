@@ -48,12 +48,12 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
     SockRef::from(&fd).set_send_buffer_size(bytes)
 }
 
-/// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
-/// (net.core.wmem_max) allows it. Otherwise the size becomes the limit, but never smaller than before: the kernel's
-/// own adaptation may exceed the limit.
+/// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit (net.core.wmem_max on
+/// Linux) allows it. Otherwise, on Linux, the size becomes the limit. A size that already exceeds the limit, because of
+/// the kernel's own adaptation, stays the same. Other systems return an error.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let size = send_buffer_size(fd)?;
-    // Other systems refuse a size beyond the limit.
+    // Other systems refuse a size beyond the limit, and so do not reduce the buffer.
     if cfg!(target_os = "linux") && size >= send_buffer_max().unwrap_or(2 * WMEM_MAX) {
         return Ok(());
     }
@@ -61,7 +61,7 @@ pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_send_buffer_size(fd, size.saturating_add(2 * bytes))
 }
 
-/// The default of net.core.wmem_max.
+/// A usual default of net.core.wmem_max, for the case that the limit cannot be determined.
 const WMEM_MAX: usize = 212_992;
 
 /// Returns the largest size of a send buffer that SO_SNDBUF can set, as SO_SNDBUF returns it. Asks the kernel with a

@@ -1,5 +1,5 @@
-//! MSG_ZEROCOPY: the socket option, the call, and the completions in the error queue
-//! (Documentation/networking/msg_zerocopy.rst of Linux).
+//! MSG_ZEROCOPY: the socket option, the call, the completions in the error queue
+//! (Documentation/networking/msg_zerocopy.rst of Linux), and the reset of a connection.
 
 #![allow(unsafe_code)]
 
@@ -44,8 +44,8 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes messages from the error queue until one of them is a completion, which it returns. Discards
-/// the messages before it. Returns EAGAIN when the queue is empty.
+/// Takes messages from the error queue until one of them is a completion, and returns the completion. Discards
+/// the messages before the completion. Returns EAGAIN when the queue is empty.
 pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
     /// The length of the control buffer in words: enough for a control message that includes an address.
     /// A word has at least the alignment of a `cmsghdr`.

@@ -159,8 +159,9 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if this side was
-    /// shut down (no SIGPIPE is raised); EMSGSIZE if `buf` is larger than the send buffer; `TimedOut`
-    /// after the write deadline or timeout; a [closed](crate::net::is_closed) error after `force_close`.
+    /// shut down (no SIGPIPE is raised); `ConnectionReset` as [`recv`](UnixSeqpacket::recv) does; EMSGSIZE
+    /// if `buf` is larger than the send buffer; `TimedOut` after the write deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.

@@ -1,5 +1,6 @@
-//! System calls that open, bind, connect, accept, shut down and close simulated sockets. No call waits: a call that would
-//! block fails with EAGAIN, or in the case of connect(2) on a TCP socket with EINPROGRESS.
+//! System calls that open, duplicate, bind, listen, connect, accept, shut down and close simulated sockets, or return
+//! their addresses. No call waits: a call that would block fails with EAGAIN, or in the case of connect(2) on a TCP socket
+//! with EINPROGRESS.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -152,8 +153,8 @@ impl Kernel {
         }
     }
 
-    /// Ends the connections that were not accepted from a listener that is closed or shut down. TCP connections are
-    /// reset.
+    /// Ends the connections of a listener that is closed or shut down, except those that were accepted. TCP connections
+    /// are reset.
     pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
         let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {
             let is_child = place.socket.as_ref().is_some_and(|socket| socket.parent == Some(id));
@@ -507,7 +508,7 @@ impl Kernel {
         Ok((accepted, peer))
     }
 
-    /// Schedules an edge. Called after an injected fault has made a call fail or transfer fewer bytes.
+    /// Schedules an edge. Called after an injected fault has made a call fail with EAGAIN or transfer fewer bytes.
     pub(super) fn raise_later(&mut self, id: SocketId) {
         self.schedule(self.now + 100_000, Event::Edge(id));
     }

@@ -218,8 +218,8 @@ fn stored_value(level: i32, name: i32, value: i32) -> Result<Option<i32>> {
 }
 
 fn buffer(value: i32, least: u64) -> u64 {
-    // The default of net.core.rmem_max and net.core.wmem_max on Linux. As on Linux, a negative value counts as the
-    // maximum.
+    // The default of net.core.rmem_max and net.core.wmem_max on Linux before 6.18. As on Linux, a negative value counts
+    // as the maximum.
     (u64::from((value as u32).min(212_992)) * 2).max(least)
 }
 

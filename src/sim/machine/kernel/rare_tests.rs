@@ -1,6 +1,6 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of the
-//! stream, reuse of a port after a crash, and a late SYN. Also tests of datagrams that cannot be delivered, and of a
-//! long run.
+//! stream, reuse of a port after a crash, and a late SYN. Also tests of a long run, of datagrams that cannot be
+//! delivered, and of the close of a Unix socket whose queue is full.
 
 use super::socket::{Family, Kind};
 use super::tests::{

@@ -75,7 +75,8 @@ pub(crate) struct Datagrams {
 #[derive(Debug, Default)]
 pub(crate) struct UnixEnd {
     pub(crate) peer: Option<SocketId>,
-    /// Whether the peer has closed its socket. A datagram socket forgets this when a send has reported it.
+    /// Whether the peer has closed its socket, which was connected to this socket. A datagram socket forgets this when a
+    /// send has reported it.
     pub(crate) is_hung_up: bool,
     /// The received messages, each with its sender's name. All bytes of a stream form one message.
     pub(crate) queue: VecDeque<(Vec<u8>, VecDeque<u8>)>,
@@ -87,7 +88,8 @@ pub(crate) struct UnixEnd {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// A TCP socket before listen(2) and connect(2), or a listener that was shut down.
+    /// A TCP socket that is neither a listener nor has a connection: a new socket, a listener or a socket in SYN-SENT
+    /// after shutdown(2), or a socket whose connection has ended, after a connect(2) has reported this.
     Fresh,
     Listener(Listener),
     Tcp(Box<Connection>),
