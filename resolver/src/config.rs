@@ -15,7 +15,7 @@
 //! | `use-vc` | only TCP is used |
 //! | `edns0` | replies over UDP may have up to 1,232 bytes |
 //! | `single-request`, `single-request-reopen` | AAAA is queried after A |
-//! | `no-tld-query` | a name with one label is looked up only in the search list, unless `ndots` is 0 |
+//! | `no-tld-query` | a name with one label is looked up only in the search list, unless that is empty or `ndots` is 0 |
 //! | `no-aaaa` | IPv6 addresses are not queried |
 //! | others | ignored |
 

@@ -55,7 +55,7 @@ pub(super) fn candidates(name: &Name, config: &Config) -> Vec<Name> {
     let mut all: Vec<_> = config.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
     if dots >= config.ndots {
         all.insert(0, absolute());
-    } else if dots > 0 || !config.no_tld_query {
+    } else if dots > 0 || !config.no_tld_query || config.search.is_empty() {
         all.push(absolute());
     }
     all.retain(|name| !is_never_asked(name));
@@ -97,6 +97,20 @@ mod tests {
         assert_eq!(names(&long, ""), [format!("{long}.")], "too long in any domain");
         let twice = Config::parse(b"search a.example A.EXAMPLE b.example", "", None, None);
         assert_eq!(candidates(&parse("x").unwrap(), &twice).len(), 3);
+    }
+
+    /// As glibc's `res_nsearch`, which queries the name as given if it has queried it in no domain.
+    #[test]
+    fn name_with_one_label_is_looked_up_as_given_without_a_search_list() {
+        for file in ["options no-tld-query", "search .\noptions no-tld-query", "options no-tld-query ndots:3"] {
+            let config = Config::parse(file.as_bytes(), "", None, None);
+            let all = candidates(&parse("x").unwrap(), &config);
+            assert_eq!(all.iter().map(Name::to_ascii).collect::<Vec<_>>(), ["x."], "{file}");
+        }
+        // A domain that is skipped because the name would be too long counts, as in glibc.
+        let long = ["x".repeat(63), "y".repeat(63), "z".repeat(63), "w".repeat(58)].join(".");
+        let config = Config::parse(format!("search {long}\noptions no-tld-query").as_bytes(), "", None, None);
+        assert!(candidates(&parse("onelabel").unwrap(), &config).is_empty());
     }
 
     #[test]
