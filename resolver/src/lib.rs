@@ -10,6 +10,7 @@
 //! | `reply` | the interpretation of replies; aliases |
 //! | `cache` | the answers that are cached, and the bounds of the cache |
 //! | `order` | the order of addresses |
+//! | `choice` | the order of servers in MX and SRV records |
 //! | `provider` | hickory's messages and transports over netpoll's sockets, timers and tasks |
 //!
 //! # When a look-up ends
@@ -28,6 +29,7 @@
 #![deny(unsafe_code)]
 
 mod cache;
+mod choice;
 mod config;
 mod hosts;
 mod order;
@@ -294,9 +296,10 @@ impl Resolver {
         canonical.ok_or_else(|| not_found(host).into())
     }
 
-    /// Looks up the mail servers of `domain`, ordered by ascending preference (RFC 5321). A server named
-    /// `.` means that the domain accepts no mail (RFC 7505). Other servers whose names are not host names
-    /// are omitted.
+    /// Looks up the mail servers of `domain`, ordered by ascending preference. Servers of the same
+    /// preference are in a random order, so that clients share the load (RFC 5321, section 5.1). A server
+    /// named `.` means that the domain accepts no mail (RFC 7505). Other servers whose names are not host
+    /// names are omitted.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -309,7 +312,7 @@ impl Resolver {
             _ => None,
         });
         let mut servers = servers.await?;
-        servers.sort_by_key(|mx| mx.preference);
+        choice::order_mx(&mut servers);
         Ok(servers)
     }
 
@@ -345,9 +348,10 @@ impl Resolver {
     }
 
     /// Looks up the servers of `service` over `protocol` in `domain` (`_service._protocol.domain`,
-    /// RFC 2782), ordered by ascending priority and, within a priority, descending weight. If
-    /// `service` and `protocol` are empty, `domain` itself is looked up. A server named `.` means that
-    /// the domain does not have the service. Other servers whose names are not host names are omitted.
+    /// RFC 2782), ordered by ascending priority. Servers of the same priority are in a random order in
+    /// which a server with a larger weight is more likely to be first. If `service` and `protocol` are
+    /// empty, `domain` itself is looked up. A server named `.` means that the domain does not have the
+    /// service. Other servers whose names are not host names are omitted.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -369,7 +373,7 @@ impl Resolver {
             _ => None,
         });
         let mut servers = servers.await?;
-        servers.sort_by_key(|srv| (srv.priority, std::cmp::Reverse(srv.weight)));
+        choice::order_srv(&mut servers);
         Ok(servers)
     }
 

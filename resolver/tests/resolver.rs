@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -184,6 +185,28 @@ fn error(error: &std::io::Error) -> &LookupError {
     error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no LookupError: {error:?}"))
 }
 
+/// Clients share the load of servers with the same preference (RFC 5321, section 5.1) or priority (RFC 2782).
+#[test]
+fn any_of_equal_servers_may_be_first() {
+    let server = Server::new(|_, kind| match kind {
+        RecordType::MX => Reply::Answer(["a.test.", "b.test."].map(|host| RData::MX(MX::new(10, name(host)))).into()),
+        _ => Reply::Answer(
+            [("a.test.", 1), ("b.test.", 2)]
+                .map(|(host, weight)| RData::SRV(SRV::new(1, weight, 1, name(host))))
+                .into(),
+        ),
+    });
+    run(async {
+        let resolver = server.resolver();
+        let (mut mx, mut srv) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..200 {
+            mx.insert(resolver.lookup_mx("host.test.").await.unwrap().swap_remove(0).host);
+            srv.insert(resolver.lookup_srv("", "", "host.test.").await.unwrap().swap_remove(0).target);
+        }
+        assert_eq!((mx.len(), srv.len()), (2, 2));
+    });
+}
+
 #[test]
 fn every_record_type_resolves_without_a_thread() {
     common::child("every_record_type_resolves_without_a_thread", || {
@@ -220,8 +243,10 @@ fn every_record_type_resolves_without_a_thread() {
             assert_eq!(resolver.lookup_txt("host.test.").await.unwrap(), ["in two pieces"]);
             let srv = resolver.lookup_srv("http", "tcp", "host.test.").await.unwrap();
             let targets: Vec<_> = srv.iter().map(|srv| (&srv.target[..], srv.port)).collect();
-            assert_eq!(targets, [("big.test.", 8080), ("small.test.", 80), ("backup.test.", 80)]);
-            assert_eq!(resolver.lookup_srv("", "", "_http._tcp.host.test.").await.unwrap(), srv);
+            // The order of servers of the same priority is random.
+            assert_eq!(targets.iter().find(|(target, _)| *target == "big.test."), Some(&("big.test.", 8080)));
+            assert_eq!((targets.len(), targets[2]), (3, ("backup.test.", 80)));
+            assert_eq!(resolver.lookup_srv("", "", "_http._tcp.host.test.").await.unwrap().len(), 3);
             assert_eq!(resolver.lookup_addr(ips[0]).await.unwrap(), ["host.test."]);
             assert!(error(&resolver.lookup_addr(ips[1]).await.unwrap_err()).is_not_found());
             // A cached answer is not queried again until the cache is cleared.
