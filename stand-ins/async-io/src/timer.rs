@@ -11,14 +11,15 @@ use netpoll::time::Sleep;
 /// A timer that fires once or periodically. As a future it completes when it fires; as a stream it yields an item each time it fires. The
 /// output of the future and the items of the stream are the instants for which the timer was set.
 ///
-/// If a timer is reset after a poll has returned `Pending`, it wakes the task at the new time without another poll.
+/// If a timer is reset after a poll has returned `Pending`, it wakes the task at the new time without another poll. So does a periodic timer
+/// after a poll in which it has fired. A timer that has fired for the last time does not wake the task if it is reset.
 #[derive(Debug)]
 pub struct Timer {
     sleep: Sleep,
     /// `None` if the timer will not fire.
     when: Option<Instant>,
     period: Duration,
-    /// The waker of the last poll that returned `Pending`.
+    /// The waker of the last poll, if the poll returned `Pending` or the timer fires again.
     waker: Option<Waker>,
 }
 
@@ -89,7 +90,7 @@ impl Timer {
         self.sleep = Sleep::never();
     }
 
-    /// Registers the waker of the last pending poll, if any, for the new time.
+    /// Registers the waker of the last poll, if it is kept, for the new time.
     fn rearm(&mut self) {
         let Some(waker) = self.waker.take() else { return };
         if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(&waker)).is_ready() {
@@ -110,8 +111,16 @@ impl Timer {
         }
         self.when = when.checked_add(self.period);
         match self.when {
-            Some(next) => self.sleep.reset(next),
-            None => self.clear(),
+            // As in async-io, the task is also woken for the next time if it does not poll the timer again.
+            Some(next) => {
+                self.sleep.reset(next);
+                self.remember(cx.waker());
+                self.rearm();
+            }
+            None => {
+                self.waker = None;
+                self.clear();
+            }
         }
         Poll::Ready(when)
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
@@ -107,23 +107,54 @@ fn read_with_mut_works_for_handles_that_read_by_mutable_reference() -> io::Resul
     Ok(())
 }
 
+/// A waker that sends a message.
+struct Woken(Mutex<Sender<()>>);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.lock().unwrap().send(()).unwrap();
+    }
+}
+
+/// Returns a waker, and the messages that it sends.
+fn waker() -> (Waker, Receiver<()>) {
+    let (sender, woken) = channel();
+    (Waker::from(Arc::new(Woken(Mutex::new(sender)))), woken)
+}
+
 #[test]
 fn reset_timer_wakes_its_task_without_another_poll() {
-    /// A waker that sends a message.
-    struct Woken(Mutex<Sender<()>>);
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.lock().unwrap().send(()).unwrap();
-        }
-    }
-
-    let (sender, woken) = channel();
-    let waker = Waker::from(Arc::new(Woken(Mutex::new(sender))));
+    let (waker, woken) = waker();
     let mut timer = Timer::after(Duration::from_secs(3600));
     assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_pending());
     timer.set_after(Duration::from_millis(2));
     woken.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_ready());
+}
+
+#[test]
+fn interval_that_fires_wakes_its_task_for_the_next_time_without_another_poll() {
+    // The first time is in the past, the second one is in the future or has come by then.
+    for period in [Duration::from_nanos(1), Duration::from_millis(50)] {
+        let (waker, woken) = waker();
+        let mut timer = Timer::interval_at(Instant::now(), period);
+        assert!(Pin::new(&mut timer).poll_next(&mut Context::from_waker(&waker)).is_ready());
+        woken.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(Pin::new(&mut timer).poll_next(&mut Context::from_waker(&waker)).is_ready());
+    }
+}
+
+#[test]
+fn timer_that_has_fired_for_the_last_time_wakes_no_task_when_it_is_reset() {
+    let (waker, woken) = waker();
+    let mut timer = Timer::after(Duration::from_millis(2));
+    let mut cx = Context::from_waker(&waker);
+    assert!(Pin::new(&mut timer).poll(&mut cx).is_pending());
+    woken.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(Pin::new(&mut timer).poll(&mut cx).is_ready());
+    timer.set_at(Instant::now());
+    assert!(woken.try_recv().is_err());
+    assert!(Pin::new(&mut timer).poll(&mut cx).is_ready());
 }
 
 #[test]
