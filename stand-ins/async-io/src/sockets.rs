@@ -12,8 +12,21 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::Async;
 
-/// The error of connect(2) on a non-blocking socket while the handshake is in progress.
-const EINPROGRESS: i32 = 115;
+/// The error of connect(2) on a non-blocking socket while the handshake is in progress. Most architectures have Linux's usual number. MIPS has
+/// another, and SPARC has that of BSD.
+const EINPROGRESS: i32 = {
+    let is_linux = cfg!(any(target_os = "linux", target_os = "android"));
+    let is_mips =
+        cfg!(any(target_arch = "mips", target_arch = "mips32r6", target_arch = "mips64", target_arch = "mips64r6"));
+    let is_sparc = cfg!(any(target_arch = "sparc", target_arch = "sparc64"));
+    if !is_linux || is_sparc {
+        36
+    } else if is_mips {
+        150
+    } else {
+        115
+    }
+};
 
 /// Connects a stream socket: calls connect(2). If this does not complete immediately, waits until the socket is writable, and fails with the
 /// socket's pending error, if there is one.
