@@ -1,8 +1,11 @@
 //! Files, directories and paths behave as async-std documents them.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::future::poll_fn;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use async_std::fs::{self, File, OpenOptions};
 use async_std::io::{self, BufReader, SeekFrom};
@@ -67,8 +70,8 @@ fn write_begins_at_the_position_despite_read_ahead() {
         // returns, that poll returns the bytes, and the test tries again.
         let mut large = [0; 8];
         loop {
-            let mut read = std::pin::pin!(file.read(&mut large));
-            if std::future::poll_fn(|cx| std::task::Poll::Ready(read.as_mut().poll(cx).is_pending())).await {
+            let mut read = pin!(file.read(&mut large));
+            if poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx).is_pending())).await {
                 break;
             }
             file.seek(SeekFrom::Start(0)).await?;
@@ -198,6 +201,118 @@ fn conversions_to_and_from_descriptors_preserve_the_file() {
         assert_eq!(file.metadata().await?.len(), 4);
         assert!(clone.as_raw_fd() >= 0);
         io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+/// Begins a read of at most `len` bytes and drops its future, as a timeout does. Returns false if the read completed at once.
+async fn begin_to_read(file: &mut File, len: usize) -> bool {
+    let mut buf = vec![0; len];
+    let mut read = file.read(&mut buf);
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut read).poll(cx).is_pending())).await
+}
+
+/// Opens the file at `path` and begins to read it.
+async fn being_read(path: &Path, len: usize) -> File {
+    loop {
+        let mut file = File::open(path).await.unwrap();
+        if begin_to_read(&mut file, len).await {
+            return file;
+        }
+    }
+}
+
+#[test]
+fn conversion_continues_at_the_position_despite_read_ahead() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        fs::write(&path, b"hello world").await?;
+        for with_clone in [false, true] {
+            let mut file = being_read(&path, 11).await;
+            let clone = with_clone.then(|| file.clone());
+            file.read_exact(&mut [0; 6]).await?;
+            let mut rest = String::new();
+            std::io::Read::read_to_string(&mut std::fs::File::from(OwnedFd::from(file)), &mut rest)?;
+            assert_eq!(rest, "world");
+            drop(clone);
+        }
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn read_in_progress_does_not_move_the_offset_after_a_conversion() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        fs::write(&path, b"hello world").await?;
+        for _ in 0..500 {
+            let file = being_read(&path, 11).await;
+            let mut all = String::new();
+            std::io::Read::read_to_string(&mut std::fs::File::from(OwnedFd::from(file)), &mut all)?;
+            assert_eq!(all, "hello world");
+        }
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn conversion_does_not_wait_for_a_read_of_a_pipe() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    task::block_on(async {
+        let mut file = File::from(OwnedFd::from(reader));
+        let clone = file.clone();
+        assert!(begin_to_read(&mut file, 4).await);
+        let mut reader = std::fs::File::from(OwnedFd::from(file));
+        std::io::Write::write_all(&mut writer, b"textmore")?;
+        // The read that began before the conversion has the first or the second four bytes.
+        let (mut one, mut other) = ([0; 4], [0; 4]);
+        std::io::Read::read_exact(&mut reader, &mut one)?;
+        (&clone).read_exact(&mut other).await?;
+        assert!([[one, other], [other, one]].contains(&[*b"text", *b"more"]));
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn write_of_a_clone_waits_for_set_len() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        for _ in 0..500 {
+            let mut file = OpenOptions::new().create(true).append(true).open(&path).await?;
+            file.write_all(b"old").await?;
+            file.flush().await?;
+            let clone = file.clone();
+            let mut resize = pin!(file.set_len(0));
+            // The truncation begins in this poll, so that it ends before the write begins.
+            let resized = poll_fn(|cx| Poll::Ready(resize.as_mut().poll(cx))).await;
+            (&clone).write_all(b"new").await?;
+            (&clone).flush().await?;
+            if resized.is_pending() {
+                resize.await?;
+            }
+            assert_eq!(std::fs::read_to_string(&path)?, "new");
+            fs::remove_file(&path).await?;
+        }
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn error_of_set_len_is_returned_by_it() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        fs::write(&path, b"text").await?;
+        let file = File::open(&path).await?;
+        assert_eq!(file.set_len(0).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        file.sync_all().await
     })
     .unwrap();
 }

@@ -1,19 +1,19 @@
 //! [`File`]: an open file. Reads and writes run on the threads for blocking calls.
 //!
 //! # States
-//! All clones share a [`Shared`], which has at most one call, a read or a write, queued or running:
+//! All clones share a [`Shared`], which has at most one call, a read, a write or `set_len`, queued or running:
 //!
 //! ```text
 //! Idle ──queue──▶ Queued ──first thread to take it──▶ Running ──▶ Idle, all waiters woken
 //! ```
 //!
-//! A thread of the pool runs the queued call. Dropping a `File` waits for writes and may run the queued write on the dropping thread, so
-//! the drop does not depend on a free thread in the pool. If the pool drops a closure without running it, dropping the closure runs the
-//! call.
+//! A thread of the pool runs the queued call. Dropping a `File` waits for writes and `set_len`, and may run the queued call on the dropping
+//! thread, so the drop does not depend on a free thread in the pool. If the pool drops a closure without running it, dropping the closure runs
+//! the call.
 //!
 //! A read puts bytes into `buffer`, and the next `poll_read` calls of any clone return them. Until then the kernel's offset is ahead of the
-//! position by the number of unread bytes; a write, a seek or `set_len` moves the offset back. A write copies the bytes into `buffer` and
-//! returns. If writing them to the file fails, the next write, flush, close, seek, `set_len` or sync returns the error.
+//! position by the number of unread bytes; a write, a seek, `set_len` or a conversion to a descriptor moves the offset back. A write copies the
+//! bytes into `buffer` and returns. If writing them to the file fails, the next write, flush, close, seek, `set_len` or sync returns the error.
 //!
 //! # Cancellation
 //! Dropping a future loses no data: bytes that were read from the file stay in `buffer` for the next read. If the file cannot seek, a write
@@ -27,6 +27,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::thread;
+use std::time::Duration;
 
 use super::{Metadata, Permissions, at};
 use crate::io::{self, Read, Seek, SeekFrom, Write};
@@ -36,11 +38,17 @@ use crate::task::spawn_blocking;
 /// The maximum number of bytes per queued call. Filling or writing a larger buffer takes several calls.
 const CALL_MAX: usize = 1 << 20;
 
+/// How long a conversion waits before it tries again to duplicate a descriptor. Nothing reports that a descriptor is free.
+const RETRY: Duration = Duration::from_millis(1);
+
 /// An open file. Clones share the position.
 ///
 /// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until they
 /// are passed to write(2). If write(2) fails, the next write, flush, close, seek, `set_len` or sync returns the error. Dropping a `File`
 /// blocks its thread until the bytes are written. The drop of the last clone discards an error.
+///
+/// A conversion to a descriptor also blocks its thread until reads of the file have ended, unless it is a pipe or another file without an
+/// offset. If there are clones, the descriptor is a duplicate, and while the process has no descriptor left, the conversion blocks.
 ///
 /// [`flush`]: crate::io::prelude::WriteExt::flush
 #[derive(Clone)]
@@ -59,14 +67,19 @@ struct Shared {
 struct State {
     call: Call,
     /// After a read, the bytes read, of which the first `taken` were returned. While a write is queued, the bytes to write. Empty while a
-    /// call is running.
+    /// call is running and while `set_len` is queued.
     buffer: Vec<u8>,
     taken: usize,
     /// The result of the last read, until a `poll_read` takes it, or a write, a seek or `set_len` discards it.
     read: Option<io::Result<()>>,
     write_error: Option<io::Error>,
+    /// While `set_len` is queued, where its result goes.
+    resized: Option<Arc<Resized>>,
     waiting: Vec<Waker>,
 }
+
+/// The result of a `set_len`, until its future takes it.
+type Resized = Mutex<Option<io::Result<()>>>;
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Call {
@@ -81,6 +94,8 @@ enum Kind {
     /// A read of at most the given number of bytes.
     Read(usize),
     Write,
+    /// `set_len` with this size.
+    Resize(u64),
 }
 
 impl State {
@@ -88,8 +103,16 @@ impl State {
         &self.buffer[self.taken..]
     }
 
+    /// Discards the result of the last read.
+    fn discard(&mut self) {
+        self.buffer.clear();
+        self.taken = 0;
+        self.read = None;
+    }
+
+    /// Returns whether a call that changes the file is queued or running.
     fn is_writing(&self) -> bool {
-        matches!(self.call, Call::Queued(Kind::Write) | Call::Running(Kind::Write))
+        matches!(self.call, Call::Queued(Kind::Write | Kind::Resize(_)) | Call::Running(Kind::Write | Kind::Resize(_)))
     }
 }
 
@@ -133,15 +156,18 @@ impl Shared {
         if let Some(error) = state.write_error.take() {
             return Poll::Ready(Err(error));
         }
-        let unread = state.unread().len();
-        if unread > 0 {
-            // The error is ignored, because files without an offset, such as pipes, cannot seek.
-            let _ = (&self.file).seek(SeekFrom::Current(-(unread as i64)));
-        }
-        state.buffer.clear();
-        state.taken = 0;
-        state.read = None;
+        // The error is ignored, because files without an offset, such as pipes, cannot seek.
+        let _ = self.move_back(&state);
+        state.discard();
         Poll::Ready(Ok(state))
+    }
+
+    /// Moves the kernel's offset back by the number of unread bytes.
+    fn move_back(&self, state: &State) -> io::Result<()> {
+        match state.unread().len() {
+            0 => Ok(()),
+            unread => (&self.file).seek(SeekFrom::Current(-(unread as i64))).map(drop),
+        }
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -155,6 +181,7 @@ impl Shared {
         let Call::Queued(kind) = state.call else { return };
         state.call = Call::Running(kind);
         let mut buffer = mem::take(&mut state.buffer);
+        let resized = state.resized.take();
         drop(state);
         let result = match kind {
             Kind::Read(len) => {
@@ -169,12 +196,22 @@ impl Shared {
                 buffer.clear();
                 result
             }
+            Kind::Resize(size) => self.file.set_len(size),
+        };
+        // The result is stored before the call ends, because the end of the call wakes the future that takes it.
+        let result = match resized {
+            Some(resized) => {
+                *resized.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                Ok(())
+            }
+            None => result,
         };
         let mut state = self.lock();
         (state.call, state.buffer, state.taken) = (Call::Idle, buffer, 0);
         match kind {
             Kind::Read(_) => state.read = Some(result),
             Kind::Write => state.write_error = result.err(),
+            Kind::Resize(_) => {}
         }
         let waiting = mem::take(&mut state.waiting);
         drop(state);
@@ -182,14 +219,35 @@ impl Shared {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Blocks this thread until no write is queued or running.
+    /// Blocks this thread until no write and no `set_len` is queued or running.
     fn wait_for_writes(&self) {
-        if self.lock().call == Call::Queued(Kind::Write) {
+        if matches!(self.lock().call, Call::Queued(Kind::Write | Kind::Resize(_))) {
             self.run_queued();
         }
         let state = self.lock();
         let ended = self.ended.wait_while(state, |state| state.is_writing());
         drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Blocks this thread until no call is queued or running, and moves the kernel's offset back to the position. For a file without an
+    /// offset, such as a pipe, only waits for writes: its reads may wait for a peer, and the bytes that they read stay here for the clones.
+    fn settle(&self) {
+        self.wait_for_writes();
+        if (&self.file).stream_position().is_err() {
+            return;
+        }
+        loop {
+            self.run_queued();
+            let state = self.lock();
+            let ended = self.ended.wait_while(state, |state| matches!(state.call, Call::Running(_)));
+            let mut state = ended.unwrap_or_else(PoisonError::into_inner);
+            if state.call == Call::Idle {
+                if self.move_back(&state).is_ok() {
+                    state.discard();
+                }
+                return;
+            }
+        }
     }
 }
 
@@ -251,9 +309,23 @@ impl File {
     /// # Errors
     /// Returns the OS error, including that of an earlier write.
     pub async fn set_len(&self, size: u64) -> io::Result<()> {
-        poll_fn(|cx| self.shared.poll_settled(cx).map_ok(drop)).await?;
-        let shared = self.shared.clone();
-        spawn_blocking(move || shared.file.set_len(size)).await
+        let resized = Arc::new(Resized::default());
+        poll_fn(|cx| {
+            let mut state = ready!(self.shared.poll_settled(cx))?;
+            state.resized = Some(resized.clone());
+            self.queue(state, Kind::Resize(size));
+            Poll::Ready(io::Result::Ok(()))
+        })
+        .await?;
+        poll_fn(|cx| {
+            loop {
+                if let Some(result) = resized.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    return Poll::Ready(result);
+                }
+                drop(ready!(self.shared.poll_idle(cx)));
+            }
+        })
+        .await
     }
 
     /// Returns the metadata of the file: fstat(2).
@@ -289,13 +361,26 @@ impl File {
         drop(spawn_blocking(move || drop(runner)));
     }
 
-    /// Returns the file, or a duplicate if a clone or a call in progress still uses it.
+    /// Returns the file at the position of this one, or a duplicate if a clone or a call in progress still uses it.
     fn into_std(self) -> fs::File {
         let shared = self.shared.clone();
         drop(self);
-        match Arc::try_unwrap(shared) {
-            Ok(shared) => shared.file,
-            Err(shared) => shared.file.try_clone().expect("the process must be able to open another descriptor"),
+        shared.settle();
+        owned(shared, fs::File::try_clone)
+    }
+}
+
+/// Returns the file, or a duplicate if `shared` has other owners. If the file cannot be duplicated, because the process has no descriptor
+/// left, blocks this thread until it can be, or until there are no other owners: the callers' traits have no errors.
+fn owned(mut shared: Arc<Shared>, mut duplicate: impl FnMut(&fs::File) -> io::Result<fs::File>) -> fs::File {
+    loop {
+        shared = match Arc::try_unwrap(shared) {
+            Ok(shared) => return shared.file,
+            Err(shared) => shared,
+        };
+        match duplicate(&shared.file) {
+            Ok(file) => return file,
+            Err(_) => thread::sleep(RETRY),
         }
     }
 }
@@ -431,5 +516,31 @@ impl From<OwnedFd> for File {
 impl From<File> for OwnedFd {
     fn from(file: File) -> OwnedFd {
         file.into_std().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversion_without_a_free_descriptor_waits_for_one_or_for_the_clones() {
+        let file = || File::from(fs::File::open("/dev/null").unwrap());
+        let (one, clone) = (file(), file());
+        let mut clones = vec![clone.clone()];
+        let mut failures = 3;
+        owned(one.shared.clone(), |file| {
+            failures -= 1;
+            if failures > 0 { Err(io::Error::from_raw_os_error(24)) } else { file.try_clone() }
+        });
+        assert_eq!(failures, 0);
+        let fd = clone.as_raw_fd();
+        let shared = clone.shared.clone();
+        drop(clone);
+        let last = owned(shared, |_| {
+            clones.clear();
+            Err(io::Error::from_raw_os_error(24))
+        });
+        assert_eq!(last.as_raw_fd(), fd);
     }
 }
