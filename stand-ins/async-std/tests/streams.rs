@@ -13,6 +13,66 @@ use async_std::stream::{self, Extend, FromStream, IntoStream};
 use async_std::sync::{Condvar, Mutex};
 use async_std::{future, io, task};
 
+/// A collection that polls the stream again after its end.
+#[derive(Debug, PartialEq)]
+struct Insistent(Vec<i32>);
+
+impl FromStream<i32> for Insistent {
+    fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
+    where
+        S: IntoStream<Item = i32> + 'a,
+        S::IntoStream: Send,
+    {
+        let stream = stream.into_stream();
+        Box::pin(async move {
+            let mut stream = std::pin::pin!(stream);
+            let mut items = Vec::new();
+            for _ in 0..2 {
+                while let Some(item) = stream.next().await {
+                    items.push(item);
+                }
+            }
+            Insistent(items)
+        })
+    }
+}
+
+impl stream::Sum<i32> for Insistent {
+    fn sum<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + 'a>>
+    where
+        S: Stream<Item = i32> + 'a,
+    {
+        Box::pin(async move {
+            let mut stream = std::pin::pin!(stream);
+            let mut items = Vec::new();
+            for _ in 0..2 {
+                while let Some(item) = stream.next().await {
+                    items.push(item);
+                }
+            }
+            Insistent(items)
+        })
+    }
+}
+
+#[test]
+fn stream_is_not_polled_after_a_failure_even_if_the_collection_insists() {
+    task::block_on(async {
+        let mut seen = 0;
+        let options = stream::from_iter([Some(1), None, Some(2)]).inspect(|_| seen += 1);
+        assert_eq!(options.collect::<Option<Insistent>>().await, None);
+        assert_eq!(seen, 2);
+        let mut seen = 0;
+        let results = stream::from_iter([Ok(1), Err("first"), Ok(2), Err("second")]).inspect(|_| seen += 1);
+        assert_eq!(results.collect::<Result<Insistent, _>>().await, Err("first"));
+        assert_eq!(seen, 2);
+        let mut seen = 0;
+        let results = stream::from_iter([Ok(1), Err("first"), Ok(2), Err("second")]).inspect(|_| seen += 1);
+        assert_eq!(<Result<Insistent, _> as stream::Sum<_>>::sum(results).await, Err("first"));
+        assert_eq!(seen, 2);
+    });
+}
+
 #[test]
 fn streams_collect_into_collections_texts_and_paths() {
     task::block_on(async {

@@ -67,13 +67,15 @@ fn values<'a, S, T, V: 'a>(
 where
     S: Stream + 'a,
 {
-    stream.scan((), move |(), item| match value(item) {
+    let values = stream.scan((), move |(), item| match value(item) {
         Ok(value) => Some(value),
         Err(item) => {
             *stop = Some(item);
             None
         }
-    })
+    });
+    // A dependent's sum may poll after the end of the values.
+    values.fuse()
 }
 
 macro_rules! of_fallible {

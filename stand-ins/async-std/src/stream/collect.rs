@@ -130,9 +130,10 @@ impl<T: Send, E: Send, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, 
             let mut error = None;
             let values = {
                 let stop = &mut error;
-                let stream =
-                    pin!(stream.scan((), move |(), item: Result<T, E>| item.map_err(|error| *stop = Some(error)).ok()));
-                C::from_stream(stream).await
+                let values =
+                    stream.scan((), move |(), item: Result<T, E>| item.map_err(|error| *stop = Some(error)).ok());
+                // The collection may poll after the end of the values.
+                C::from_stream(pin!(values.fuse())).await
             };
             error.map_or(Ok(values), Err)
         })
@@ -151,11 +152,11 @@ impl<T: Send, C: FromStream<T>> FromStream<Option<T>> for Option<C> {
             let mut stopped = false;
             let values = {
                 let stop = &mut stopped;
-                let stream = pin!(stream.scan((), move |(), item: Option<T>| {
+                let values = stream.scan((), move |(), item: Option<T>| {
                     *stop = item.is_none();
                     item
-                }));
-                C::from_stream(stream).await
+                });
+                C::from_stream(pin!(values.fuse())).await
             };
             (!stopped).then_some(values)
         })
