@@ -1,5 +1,7 @@
 //! Parsing of the attributes' arguments, such as `workers = 4` and `crate = "path"`.
 
+use std::num::IntErrorKind;
+
 use proc_macro::{Delimiter, Literal, Span, TokenStream, TokenTree};
 
 use crate::diagnostic::Error;
@@ -114,29 +116,43 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
     Ok(parsed)
 }
 
-/// Parses a decimal number from 1 to `u64::MAX`, without underscores and without a suffix.
+/// Parses a number of seeds, from 1 to `u64::MAX`.
 fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
-    let expected = "expected a number of seeds, at least 1, such as `seeds = 100`";
-    match value {
-        Some(TokenTree::Literal(literal)) if literal.to_string().parse().is_ok_and(|seeds: u64| seeds > 0) => {
-            Ok(literal)
-        }
-        Some(other) => Err(Error::new(other.span(), expected)),
-        None => Err(Error::new(name, expected)),
+    parse_number(name, value, u64::MAX, "seeds", "seeds = 100")
+}
+
+/// Parses a number of threads, from 1 to `u32::MAX`. The program checks the maximum number of workers when it
+/// starts.
+fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
+    parse_number(name, value, u32::MAX.into(), "threads", "workers = 4")
+}
+
+/// Parses a decimal number from 1 to `max`, without underscores and without a suffix. Also accepts a number that
+/// a macro variable has put into a group without delimiters.
+fn parse_number(name: Span, value: Option<TokenTree>, max: u64, what: &str, example: &str) -> Result<Literal, Error> {
+    let span = value.as_ref().map_or(name, TokenTree::span);
+    let expected = || Error::new(span, format!("expected a number of {what}, at least 1, such as `{example}`"));
+    let Some(TokenTree::Literal(literal)) = value.map(ungrouped) else { return Err(expected()) };
+    let text = literal.to_string();
+    match text.parse::<u64>() {
+        Ok(0) => Err(expected()),
+        Ok(number) if number <= max => Ok(literal),
+        Err(error) if *error.kind() != IntErrorKind::PosOverflow => Err(expected()),
+        _ => Err(Error::new(span, format!("expected a number of {what}, at most {max}"))),
     }
 }
 
-/// Parses a decimal number from 1 to `u32::MAX`, without underscores and without a suffix. The program checks
-/// the maximum number of workers when it starts.
-fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
-    let expected = "expected a number of threads, at least 1, such as `workers = 4`";
-    match value {
-        Some(TokenTree::Literal(literal)) if literal.to_string().parse().is_ok_and(|workers: u32| workers > 0) => {
-            Ok(literal)
+/// Returns the token in a group without delimiters, or `token` if it is not a group of one token.
+fn ungrouped(token: TokenTree) -> TokenTree {
+    if let TokenTree::Group(group) = &token
+        && group.delimiter() == Delimiter::None
+    {
+        let mut inner = group.stream().into_iter();
+        if let (Some(only), None) = (inner.next(), inner.next()) {
+            return ungrouped(only);
         }
-        Some(other) => Err(Error::new(other.span(), expected)),
-        None => Err(Error::new(name, expected)),
     }
+    token
 }
 
 fn is_comma(token: &TokenTree) -> bool {

@@ -103,6 +103,21 @@ fn valid_uses_are_accepted() {
     );
 }
 
+/// A macro variable puts its tokens into a group without delimiters.
+#[test]
+fn numbers_of_macro_variables_are_accepted() {
+    let rt = "pub mod rt { pub struct Builder; impl Builder { pub fn new() -> Self { Builder } \
+         pub fn workers(self, _: usize) -> Self { self } pub fn start(self) -> std::io::Result<()> { Ok(()) } } }";
+    for kind in ["literal", "expr", "tt"] {
+        accepts(&format!(
+            "{rt} macro_rules! starts {{ ($n:{kind}) => {{ #[netpoll::main(workers = $n)] async fn main() {{}} }} }} starts!(2);"
+        ));
+    }
+    // The error is about the absent simulator, so the number was read.
+    let none = "macro_rules! works { ($n:literal) => { #[netpoll::test(seeds = $n)] async fn one() {} } } works!(5);";
+    refuses(none, "`seeds` requires a simulation: `sim, seeds = N`", "5");
+}
+
 /// The macro reads the name of the dependency from the manifest of the package being compiled.
 #[test]
 fn renamed_dependency_is_accepted() {
@@ -189,6 +204,11 @@ fn invalid_attribute_arguments_are_rejected() {
     refuses("#[netpoll::main(workers = 0)] async fn main() {}", workers, "0");
     refuses("#[netpoll::main(worker_threads = \"2\")] async fn main() {}", workers, "\"2\"");
     refuses("#[netpoll::main(workers =)] async fn main() {}", workers, "workers");
+    let workers = "expected a number of threads, at most 4294967295";
+    refuses("#[netpoll::main(workers = 4294967296)] async fn main() {}", workers, "4294967296");
+    let seeds = "expected a number of seeds, at most 18446744073709551615";
+    let many = "18446744073709551616";
+    refuses(&format!("#[netpoll::test(sim, seeds = {many})] async fn works() {{}}"), seeds, many);
     let shared = "tests share one runtime: set NETPOLL_THREADS for all of them";
     refuses("#[netpoll::test(worker_threads = 2)] async fn works() {}", shared, "worker_threads");
     let twice = "the argument `workers` is given twice";
