@@ -232,9 +232,8 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
             None => {}
             Some(WaitsFor::Time { left }) => text.push_str(&format!("a timer, in {}", time(*left))),
             Some(WaitsFor::Socket { fd, operation }) => {
-                let peer = now.socket(*fd).and_then(|socket| socket.peer.clone().or_else(|| socket.local.clone()));
-                let peer = peer.map(|peer| format!(" ({peer})")).unwrap_or_default();
-                text.push_str(&format!("{} fd {fd}{peer}", verb(operation)));
+                let end = |socket: &Socket| socket.peer.clone().or_else(|| socket.local.clone());
+                text.push_str(&format!("{} {}", verb(operation), socket_name(now, *fd, end)));
             }
             Some(WaitsFor::Task { id }) => {
                 text.push_str(&format!("task {}", now.task(*id).map_or_else(|| id.to_string(), label)));
@@ -260,14 +259,20 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     text
 }
 
+/// Names a socket by its descriptor and, if it is in the snapshot, its `end`. A snapshot has the descriptor -1 for a socket that is closed.
+fn socket_name(now: &Snapshot, fd: i32, end: impl Fn(&Socket) -> Option<String>) -> String {
+    match now.socket(fd).and_then(end) {
+        Some(end) => format!("fd {fd} ({end})"),
+        None if fd < 0 => "a socket that is closed".to_owned(),
+        None => format!("fd {fd}"),
+    }
+}
+
 /// Describes the cause of the wake-up before a task's last poll.
 fn woken_by(now: &Snapshot, task: &Task) -> String {
     match &task.woken_by {
         None => "something unknown".to_owned(),
-        Some(WokenBy::Socket { fd }) => match now.socket(*fd).map(far_end) {
-            Some(end) => format!("fd {fd} ({end})"),
-            None => format!("fd {fd}"),
-        },
+        Some(WokenBy::Socket { fd }) => socket_name(now, *fd, |socket| Some(far_end(socket))),
         Some(WokenBy::Timer) => "a timer".to_owned(),
         Some(WokenBy::Task { id }) => {
             format!("task {}", now.task(*id).map_or_else(|| format!("{id}, which is not in the snapshot"), label))
@@ -431,7 +436,7 @@ pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
     match key {
         Key::Task(id) => match &now.task(id)?.waits_for {
             Some(WaitsFor::Task { id }) => Some(Key::Task(*id)),
-            Some(WaitsFor::Socket { fd, .. }) => Some(Key::Socket(*fd)),
+            Some(WaitsFor::Socket { fd, .. }) if *fd >= 0 => Some(Key::Socket(*fd)),
             _ => None,
         },
         Key::Socket(fd) => Some(Key::Task(now.socket(fd)?.waiting.first()?.task)),

@@ -141,6 +141,16 @@ impl View {
             KeyCode::Char('w') => self.show(Table::Workers),
             KeyCode::Char('h') => self.show(Table::Times),
             KeyCode::Char('p') => self.paused = !self.paused,
+            KeyCode::Enter => {
+                let next = match self.open.last() {
+                    Some(&key) => follow(&self.now, key),
+                    None => self.rows.get(self.selected).map(|row| row.key),
+                };
+                self.open.extend(next);
+            }
+            KeyCode::Esc => drop(self.open.pop()),
+            // The details hide the table, to which the other keys apply.
+            _ if !self.open.is_empty() => {}
             KeyCode::Char('o') => {
                 self.order = self.order.next();
                 self.arrange();
@@ -154,14 +164,6 @@ impl View {
             KeyCode::Char('k') | KeyCode::Up => self.move_by(-1),
             KeyCode::PageDown => self.move_by(20),
             KeyCode::PageUp => self.move_by(-20),
-            KeyCode::Enter => {
-                let next = match self.open.last() {
-                    Some(&key) => follow(&self.now, key),
-                    None => self.rows.get(self.selected).map(|row| row.key),
-                };
-                self.open.extend(next);
-            }
-            KeyCode::Esc => drop(self.open.pop()),
             _ => {}
         }
         true

@@ -71,6 +71,52 @@ fn waits_of_a_live_program_are_shown_and_followed() {
     task::block_on(joiner.cancel());
 }
 
+/// The JSON has the descriptor -1 for a socket that was closed before the snapshot.
+#[test]
+fn closed_socket_is_named_and_not_followed() {
+    let task = |waits_for: &str| {
+        format!(
+            r#"{{"id":7,"kind":"task","state":"waiting","age":1,"last_poll":1,"cpu":0,"longest_poll":0,"polls":1,
+                "waits_for_more":false,"waits_for":{waits_for},"woken_by":{{"kind":"socket","fd":-1}}}}"#
+        )
+    };
+    let snapshot = |waits_for| {
+        let json = format!(r#"{{"taken":1,"tasks":[{}],"sockets":[],"workers":[]}}"#, task(waits_for));
+        serde_json::from_str::<Snapshot>(&json).unwrap()
+    };
+    let closed = snapshot(r#"{"kind":"socket","fd":-1,"operation":"readable"}"#);
+    assert_eq!(waits(&closed, &closed.tasks[0]), "read of a socket that is closed");
+    let lines = details(&closed, Key::Task(7));
+    assert!(lines.iter().any(|line| line == "woken by   a socket that is closed"), "{lines:?}");
+    assert_eq!(follow(&closed, Key::Task(7)), None);
+    let open = snapshot(r#"{"kind":"socket","fd":3,"operation":"writable"}"#);
+    assert_eq!(waits(&open, &open.tasks[0]), "write to fd 3");
+    assert_eq!(follow(&open, Key::Task(7)), Some(Key::Socket(3)));
+}
+
+#[test]
+fn keys_of_the_table_do_nothing_while_details_are_shown() {
+    let served = Served::new("keys");
+    let sleepers = [0; 3].map(|_| task::spawn(task::sleep(Duration::from_secs(3600))));
+    served.until(|snapshot| rows(Table::Tasks, snapshot, None, Order::Id, "a timer").len() >= 3);
+    let mut view = View::new(served.0.path().to_owned(), Order::Id, "a timer".to_owned());
+    view.refresh_for_tests();
+    let before = view.lines(200, 50);
+    assert!(before.len() >= 5 && before[2].1, "{before:?}");
+    view.press(KeyCode::Enter);
+    let details = view.lines(200, 50);
+    let keys = ['j', 'k', 'o', '/'].map(KeyCode::Char);
+    for key in keys.into_iter().chain([KeyCode::Down, KeyCode::Up, KeyCode::PageDown, KeyCode::PageUp]) {
+        view.press(key);
+        assert_eq!(view.lines(200, 50), details, "{key:?}");
+    }
+    view.press(KeyCode::Esc);
+    assert_eq!(view.lines(200, 50), before);
+    for sleeper in sleepers {
+        task::block_on(sleeper.cancel());
+    }
+}
+
 #[test]
 fn screen_always_fits_the_terminal() {
     let served = Served::new("screen");
