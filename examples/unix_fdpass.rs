@@ -87,12 +87,19 @@ impl Listener for Passed {
 
     fn incoming(&self) -> Self::Incoming<'_> {
         Box::pin(futures::stream::unfold(&self.0, async |parent| {
-            let mut fds = Vec::new();
-            match parent.recv_with_fds(&mut [0], &mut fds).await {
-                // The parent has closed its end.
-                Ok(0) => None,
-                Ok(_) => fds.pop().map(|fd| (Ok(TcpStream::from(fd)), parent)),
-                Err(error) => Some((Err(error), parent)),
+            loop {
+                let mut fds = Vec::new();
+                match parent.recv_with_fds(&mut [0], &mut fds).await {
+                    // The parent has closed its end.
+                    Ok(0) => return None,
+                    // A message without a descriptor has no connection.
+                    Ok(_) => {
+                        if let Some(fd) = fds.pop() {
+                            return Some((Ok(TcpStream::from(fd)), parent));
+                        }
+                    }
+                    Err(error) => return Some((Err(error), parent)),
+                }
             }
         }))
     }

@@ -10,6 +10,8 @@ mod kernel;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -355,4 +357,25 @@ fn unix_fdpass_hands_connections_to_other_processes() {
     }
     assert!(workers[0] != workers[1] && !workers.contains(&parent), "{workers:?}");
     assert_eq!(workers[..2], workers[2..], "the workers take turns");
+}
+
+#[test]
+fn unix_fdpass_worker_skips_messages_without_descriptors() {
+    let (parent, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let mut command = Command::new(example::path("unix_fdpass"));
+    let mut worker = command.arg("worker").stdin(OwnedFd::from(theirs)).spawn().expect("a process");
+    // A worker ends when no process has the other end of its input.
+    drop(command);
+    let parent = netpoll::os::unix::net::UnixStream::from(OwnedFd::from(parent));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut client = BufReader::new(connect(listener.local_addr().expect("an address")));
+    let (stream, _) = listener.accept().expect("a client");
+    netpoll::task::block_on(async {
+        parent.write_all(b"1").await.expect("room");
+        parent.send_with_fds(b"1", &[stream.as_fd()]).await.expect("room");
+    });
+    drop(stream);
+    assert!(read_line(&mut client).starts_with(&format!("worker {} ", worker.id())));
+    drop((parent, client));
+    assert!(worker.wait().expect("a child").success());
 }
