@@ -40,7 +40,11 @@ fn main() -> io::Result<()> {
 
 fn range(text: &str) -> io::Result<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    Ok((first.parse().map_err(io::Error::other)?, last.parse().map_err(io::Error::other)?))
+    let (first, last) = (first.parse().map_err(io::Error::other)?, last.parse().map_err(io::Error::other)?);
+    if first > last {
+        return Err(io::Error::new(ErrorKind::InvalidInput, format!("the range {text} has no ports")));
+    }
+    Ok((first, last))
 }
 
 pub(crate) async fn scan(ip: IpAddr, (first, last): (u16, u16), at_a_time: usize, timeout: Duration) -> io::Result<()> {

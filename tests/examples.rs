@@ -68,6 +68,8 @@ fn port_scan_finds_open_port() {
     let port = listener.local_addr().expect("an address").port();
     let (status, output) = Example::start("port_scan", &["localhost", &port.to_string(), "4", "30"]).end();
     assert!(status.success() && output.starts_with(&format!("{port} is open\n1 of 1 ")), "{output}");
+    let (status, output) = Example::start("port_scan", &["localhost", "9-8"]).end();
+    assert!(!status.success() && !output.contains("ports are open"), "{status}: {output}");
 }
 
 #[test]
