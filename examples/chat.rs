@@ -48,6 +48,10 @@ pub(crate) async fn serve(listener: TcpListener, stop: impl Future + Send + 'sta
         async move {
             // A client that is already gone has no address.
             let Ok(peer) = stream.peer_addr() else { return };
+            // As soon as the client is in the table, other tasks write to it.
+            if stream.set_write_timeout(Some(WRITE_TIMEOUT)).is_err() {
+                return;
+            }
             lock(&clients).insert(peer, stream.clone());
             tell_others(&clients, peer, "is here\n").await;
             if let Err(error) = listen_to(&stream, peer, &clients).await {
@@ -64,7 +68,6 @@ pub(crate) async fn serve(listener: TcpListener, stop: impl Future + Send + 'sta
 
 /// Forwards the lines of a client until the client disconnects or sends a line that is too long.
 async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> io::Result<()> {
-    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.write_all(format!("you are {peer}\n").as_bytes()).await?;
     let mut reader = BufReader::new(stream);
     loop {
