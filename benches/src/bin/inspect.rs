@@ -101,7 +101,8 @@ fn load(stream: &mut std::net::TcpStream, waiting: &Waiting, time: Duration, tim
         stream.write_all(&buf)?;
         stream.read_exact(&mut buf)?;
         let nanos = sent.elapsed().as_nanos() as u64;
-        let own = nanos.saturating_sub(waiting.nanos() - waited);
+        // A thread that has ended counts no longer, so the sum may be less than before.
+        let own = nanos.saturating_sub(waiting.nanos().saturating_sub(waited));
         times.clock.record(nanos);
         times.own.record(own);
         times.late += u64::from(own > 1_000_000);
