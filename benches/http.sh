@@ -12,7 +12,10 @@
 #                           of 30 s for a request's head
 set -euo pipefail
 cd "$(dirname "$0")"
-readonly rounds=${ROUNDS:-${QUICK:+3}} timer=${TIMER:-none} cpu=$(($(nproc) - 1))
+readonly rounds=${ROUNDS:-${QUICK:+3}} timer=${TIMER:-none}
+# The last CPU on which this script may run.
+cpu=$(taskset -cp $$ | sed 's/.*[^0-9]//')
+readonly cpu
 readonly place=(chrt -b 0 taskset -c "$cpu")
 read -ra cases <<<"${CASES:-64:13 1000:13 64:65536 1000:65536}"
 read -ra names <<<"${SERVERS:-netpoll netpoll-server tokio tokio-local smol go}"
