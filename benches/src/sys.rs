@@ -159,15 +159,15 @@ fn internet_address(address: std::net::SocketAddrV4) -> libc::sockaddr_in {
 /// Pins the calling thread, and the threads and processes that it starts, to one CPU.
 ///
 /// # Errors
-/// Returns the errors of sched_setaffinity(2).
-///
-/// # Panics
-/// Panics if `cpu` is not less than the size of a `cpu_set_t` in bits.
+/// Returns the errors of sched_setaffinity(2): EINVAL if there is no such CPU, or if its number does not fit in a `cpu_set_t`.
 pub fn pin_to(cpu: usize) -> io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
     // SAFETY: all bits zero is an empty set.
     let set = unsafe { set.assume_init_mut() };
-    // SAFETY: the set is initialised. For a number beyond its size, CPU_SET panics.
+    // SAFETY: the set is initialised, and the number is within its size.
     unsafe { libc::CPU_SET(cpu, set) };
     // SAFETY: the set is valid for the call, and its size is that of its type.
     checked(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) }).map(drop)
@@ -202,9 +202,6 @@ pub fn schedule_batch() -> io::Result<()> {
 ///
 /// # Errors
 /// Returns the errors of [`pin_to`] and [`schedule_batch`].
-///
-/// # Panics
-/// Panics if [`pin_to`] does.
 pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
     if let Some(cpu) = cpu {
         pin_to(cpu)?;
@@ -317,5 +314,12 @@ mod tests {
     #[test]
     fn some_cpu_is_allowed() {
         assert!(!super::allowed_cpus().unwrap().is_empty());
+    }
+
+    #[test]
+    fn pinning_to_a_number_beyond_any_cpu_is_an_error() {
+        for cpu in [libc::CPU_SETSIZE as usize, usize::MAX] {
+            assert_eq!(super::pin_to(cpu).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        }
     }
 }
