@@ -67,6 +67,23 @@ fn resolve(names: &mut HashMap<String, String>, value: &str) -> String {
     }
 }
 
+/// The crate's own files and directories that have code.
+const OWN: [&str; 13] = [
+    "src/future/",
+    "src/io/",
+    "src/net/",
+    "src/os/",
+    "src/rt/",
+    "src/stream/",
+    "src/sync.rs",
+    "src/sys/",
+    "src/task/",
+    "src/time.rs",
+    "src/time/",
+    "src/tokio_io.rs",
+    "src/trace/",
+];
+
 /// Returns the name of a file in the tables: the path for the crate's own files, the package for files of dependencies, and a description for
 /// the standard library, the server's code and libc.
 fn place(file: &str, function: &str) -> String {
@@ -77,7 +94,7 @@ fn place(file: &str, function: &str) -> String {
     if file.contains("/library/") {
         return "std, core, alloc".to_owned();
     }
-    for own in ["src/net/", "src/rt/", "src/io/", "src/task/", "src/sys/", "src/sync/", "src/time/", "src/future/"] {
+    for own in OWN {
         if let Some(at) = file.find(own) {
             return file[at..].to_owned();
         }
@@ -193,6 +210,17 @@ mod tests {
     #[test]
     fn places_and_names_are_readable() {
         assert_eq!(place("/c/registry/src/index-1/async-task-4.7.1/src/raw.rs", "f"), "async-task");
+        for own in [
+            "src/sync.rs",
+            "src/time.rs",
+            "src/time/movable.rs",
+            "src/stream/mod.rs",
+            "src/trace/on.rs",
+            "src/tokio_io.rs",
+        ] {
+            assert_eq!(place(&format!("/x/netpoll/{own}"), "f"), own);
+        }
+        assert_eq!(place("/x/benches/src/servers/netpoll.rs", "f"), "the server's own code");
         assert_eq!(place("/rustc/1/library/core/src/task.rs", "f"), "std, core, alloc");
         assert_eq!(shortened("<a::B<c::D> as E<F<G>>>::f"), "`a::B as E::f`");
         assert_eq!(shortened("raw::RawTask<F,T>::run"), "`raw::RawTask::run`");
