@@ -148,22 +148,30 @@ pub fn callgrind_works() -> bool {
     Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
+/// A file that is removed when the value is dropped.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Returns the number of instructions, the number of requests, and callgrind's output.
 fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64, u64, String), String> {
     static RUN: AtomicU32 = AtomicU32::new(0);
     // Relaxed: the numbers only have to differ.
     let run = RUN.fetch_add(1, Ordering::Relaxed);
-    let out: PathBuf = std::env::temp_dir().join(format!("netpoll-bench-{}-{run}.callgrind", std::process::id()));
+    let out = Temporary(std::env::temp_dir().join(format!("netpoll-bench-{}-{run}.callgrind", std::process::id())));
     let wrapper =
-        ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={}", out.display())].map(str::to_owned);
+        ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={}", out.0.display())].map(str::to_owned);
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let done = load.run(Amount::Requests(rounds))?.requests;
     // The server ends before the clients, because its work on disconnects is not part of a request.
     let said = server.finish()?;
     drop(load);
-    let costs = std::fs::read_to_string(&out).map_err(|error| format!("callgrind wrote no file: {error}"))?;
-    let _ = std::fs::remove_file(&out);
+    let costs = std::fs::read_to_string(&out.0).map_err(|error| format!("callgrind wrote no file: {error}"))?;
     let line = said.iter().find(|line| line.contains("Collected"));
     let count = line.and_then(|line| line.split(':').nth(1)?.trim().parse().ok());
     count.map(|count| (count, done, costs)).ok_or_else(|| format!("callgrind counted nothing: {}", said.join(" / ")))
