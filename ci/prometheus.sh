@@ -90,7 +90,7 @@ done
 
 # query EXPRESSION: succeeds if the server has a positive value for it.
 query() {
-    promtool query instant "http://127.0.0.1:$port" "$1" | tee "$folder/answer" | grep -Eq '=> [0-9.e+-]*[1-9]'
+    promtool query instant "http://127.0.0.1:$port" "$1" | tee "$folder/answer" | grep -Eq '=> [0-9.]*[1-9]'
 }
 for expression in 'up{job="netpoll"} == 1' 'netpoll_polls_total' 'netpoll_workers' 'netpoll_poll_seconds_count' \
     'histogram_quantile(0.9, netpoll_poll_seconds_bucket)' 'netpoll_listener_accept_queue_max' 'rate(netpoll_polls_total[10s])'; do
