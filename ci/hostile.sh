@@ -31,12 +31,19 @@ cargo test --release --test hostile --no-run
 binary=$(cargo test --release --test hostile --no-run --message-format json 2>/dev/null |
     grep -o '"executable":"[^"]*/hostile-[^"]*"' | cut -d'"' -f4)
 failed=0
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
 for row; do
     for test in ${tests[$row]}; do
         # Each test has its own time limit; this one is for the harness.
         timeout --kill-after=10 $((${NETPOLL_SOAK:-7200} + 1800)) \
-            "$binary" --exact "$test" --nocapture --test-threads=1 2>&1 >/dev/null || {
+            "$binary" --exact "$test" --nocapture --test-threads=1 2>&1 >"$output" || {
             echo "row $row: $test failed"
+            failed=1
+            continue
+        }
+        grep -q '^test result: ok\. 1 passed' "$output" || {
+            echo "row $row: no test has the name $test"
             failed=1
         }
     done

@@ -21,6 +21,10 @@ for test in "$@"; do
         cat "$log.out" "$log" >&2
         exit 1
     }
+    grep -q '^test result: ok\. 1 passed' "$log.out" || {
+        printf 'no test has the name %s\n' "$test" >&2
+        exit 1
+    }
     printf '%s\n' "$test"
     grep -E 'definitely|indirectly|possibly|still reachable|ERROR SUMMARY|no leaks|All heap' "$log" | sed 's/^==[0-9]*==//'
 done

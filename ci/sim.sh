@@ -30,6 +30,10 @@ own() {
             return 1
         }
         grep '^test result' target/sim-own.log
+        grep -q "^test result: ok\. $(wc -w <<<"$tests") passed" target/sim-own.log || {
+            printf 'some of the tests of ci/sim-own.txt do not exist\n'
+            return 1
+        }
     done <ci/sim-own.txt
 }
 

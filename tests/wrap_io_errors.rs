@@ -87,6 +87,7 @@ fn wrapped_lack_of_descriptors_makes_incoming_wait() {
         command.args(["--exact", "wrapped_lack_of_descriptors_makes_incoming_wait"]).env(CHILD, "1");
         let ended = common::output(&mut command).unwrap();
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"), "the test has another name");
     });
 }
 

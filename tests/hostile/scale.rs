@@ -105,14 +105,21 @@ pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
         watchdog.join().unwrap();
         return;
     }
-    let status = Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env("NETPOLL_TEST_CHILD", name)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .unwrap();
-    assert!(status.success(), "the process of {name}: {status}");
+    assert!(output.status.success(), "the process of {name}: {}", output.status);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "no test has the name {name}");
+}
+
+#[test]
+fn process_of_an_unknown_test_fails() {
+    let failed = std::panic::catch_unwind(|| process("scale::unknown", 1, 1, || {})).is_err();
+    assert!(failed || !has_descriptors(4096));
 }
 
 /// Moves this thread into a new network namespace, which the threads that it starts inherit.
