@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use common::{child, run};
-use netpoll::net::{TcpListener, TcpStream, UdpSocket};
+use netpoll::net::{TcpListener, TcpStream, UdpSocket, pipe};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{
     self, Inspect, Snapshot, SocketAddress, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor, WokenBy,
@@ -101,6 +101,34 @@ fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
             task.cancel().await;
         }
         drop(server);
+    });
+}
+
+#[test]
+fn wait_for_an_in_memory_pipe_is_not_shown_as_one_for_a_socket() {
+    run(async {
+        // One end has the slot of a socket that was open before, unless another test takes that slot.
+        drop(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let (one, other) = pipe().unwrap();
+        let (reader, writer) = (one.clone(), one);
+        let tasks = [
+            named("pipe read", async move { reader.read(&mut [0; 8]).await.map(drop) }),
+            named("pipe write", async move { writer.write(&[0; 8]).await.map(drop) }),
+        ];
+        let has_waited = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).is_some_and(|task| task.polls() > 0);
+        let is_running = |snapshot: &Snapshot, name| by_name(snapshot, name).unwrap().state() == TaskState::Running;
+        let names = ["pipe read", "pipe write"];
+        let all =
+            |snapshot: &Snapshot| names.iter().all(|name| has_waited(snapshot, name) && !is_running(snapshot, name));
+        let snapshot = until(all).await;
+        for name in names {
+            let task = by_name(&snapshot, name).unwrap();
+            assert_eq!((task.state(), task.waits_for()), (TaskState::Waiting, None), "{name}:\n{snapshot}");
+        }
+        drop(other);
+        for task in tasks {
+            let _ = task.await;
+        }
     });
 }
 

@@ -58,6 +58,21 @@ fn stalled_simulation_lists_what_waits_for_what() {
 }
 
 #[test]
+fn wait_for_an_in_memory_pipe_is_named() {
+    let text = failure(async |_sim| {
+        let (one, _other) = netpoll::net::pipe().unwrap();
+        let writer = one.clone();
+        let _writer = task::Builder::new().name("writer".to_owned()).spawn(async move { writer.write(&[0]).await });
+        one.read(&mut [0; 1]).await.unwrap();
+    });
+    assert!(text.contains("the test's own future waits to read from an in-memory pipe"), "{text}");
+    assert!(
+        text.lines().any(|line| line.contains("`writer`") && line.ends_with("write to an in-memory pipe")),
+        "{text}"
+    );
+}
+
+#[test]
 fn simulation_that_allows_threads_fails_if_nothing_happens() {
     let text = failure(async |sim| {
         sim.allow_threads();

@@ -8,7 +8,7 @@ use super::machine::kernel::log::seconds;
 use super::machine::kernel::socket::{HostId, Role};
 use super::report;
 use super::world::World;
-use crate::rt::poll::poll_desc::{tag_index, tag_is_of};
+use crate::rt::poll::poll_desc::{NO_TAG, tag_index, tag_is_of};
 use crate::rt::runtime::runtime;
 use crate::rt::sched::record::{self, Reading, Record};
 use crate::rt::sched::waits::Waits;
@@ -35,6 +35,9 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
     let text = match waits {
         Waits::Nothing => "waits for something other than a socket, timer or task (a lock or channel)".to_owned(),
         Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => "is about to run".to_owned(),
+        // Only the ends of in-memory pipes have no tag, unless there are a million sockets.
+        Waits::ReadLock(NO_TAG) => "waits to read from an in-memory pipe".to_owned(),
+        Waits::WriteLock(NO_TAG) => "waits to write to an in-memory pipe".to_owned(),
         Waits::Readable(tag) if is_listener(tag) => on("to accept from", tag),
         Waits::Readable(tag) => on("to read from", tag),
         Waits::Writable(tag) => on("to write to", tag),

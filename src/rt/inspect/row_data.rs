@@ -37,7 +37,7 @@ pub enum TaskState {
     /// has yielded, or another task or a thread has woken it.
     Ready,
     /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the
-    /// task waits for something outside this crate, or is about to run.
+    /// task waits for something outside this crate or for an in-memory pipe, or is about to run.
     Waiting,
 }
 

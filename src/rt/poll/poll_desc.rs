@@ -80,7 +80,7 @@ pub(crate) struct PollDesc {
     /// descriptor is open while the generation is current.
     number: AtomicU32,
     /// The notes for the records of tasks that wait for an edge: the [`tag`](PollDesc::tag) in the low bits
-    /// and the kind of wait above it.
+    /// and the kind of wait above it. Before the descriptor is described, they have no kind.
     notes: [AtomicU32; 2],
     /// The number of operations in each direction that moved bytes or a message or accepted a connection, modulo 2³².
     /// The operations of TCP connections without multipath are not counted.
@@ -123,7 +123,8 @@ const IS_TCP: u32 = 1 << 31;
 
 /// The number of bits of a tag that contain the index of the slot.
 const TAG_INDEX_BITS: u32 = 20;
-/// The tag of a descriptor whose index has more than 20 bits.
+/// The tag of a handle without a descriptor, such as the end of an in-memory pipe, and of a descriptor whose index does
+/// not fit in a tag.
 pub(crate) const NO_TAG: u32 = TAG_MASK;
 const TAG_MASK: u32 = (1 << 28) - 1;
 
@@ -196,13 +197,14 @@ impl PollDesc {
         generation_of(self.words[Direction::Read as usize].load(Ordering::Acquire))
     }
 
-    /// Resets the earliest timeout, the epochs of `poll_*` operations, the states of `poll_turn` and the counts, for
-    /// a new descriptor.
+    /// Resets the earliest timeout, the epochs of `poll_*` operations, the states of `poll_turn`, the tag and the
+    /// counts, for a new descriptor.
     pub(super) fn reset(&self) {
         // ORDERING: Relaxed. This is a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
         self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
+        self.notes.iter().for_each(|note| note.store(NO_TAG, Ordering::Relaxed));
         self.operations.iter().for_each(|operations| operations.store(0, Ordering::Relaxed));
         self.failures.store(0, Ordering::Relaxed);
     }
@@ -214,7 +216,8 @@ impl PollDesc {
     }
 
     /// Returns the tag of the descriptor: the index of the slot in the low 20 bits, and the low eight bits of
-    /// the generation above them. Returns [`NO_TAG`] if the index has more than 20 bits.
+    /// the generation above them. Returns [`NO_TAG`] if the handle has no descriptor, or if the index is greater than
+    /// 2²⁰ − 2.
     pub(crate) fn tag(&self) -> u32 {
         self.note(Direction::Read) & TAG_MASK
     }
@@ -231,7 +234,8 @@ impl PollDesc {
         // ORDERING: Release, as in `Slab::push`.
         self.link.store(opened, Ordering::Release);
         let generation = self.generation();
-        let is_small = self.index < 1 << TAG_INDEX_BITS;
+        // The greatest index of 20 bits is that of `NO_TAG`.
+        let is_small = self.index < (1 << TAG_INDEX_BITS) - 1;
         let tag = if is_small { (generation & 0xff) << TAG_INDEX_BITS | self.index } else { NO_TAG };
         for (place, note) in self.notes.iter().zip(notes(tag)) {
             place.store(note, Ordering::Relaxed);

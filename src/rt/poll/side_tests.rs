@@ -331,3 +331,21 @@ fn full_list_refuses_waiters() {
         (Wait::Listed, WAITERS_MAX + 1)
     );
 }
+
+#[test]
+fn only_a_described_descriptor_with_a_small_index_has_a_tag() {
+    use crate::rt::poll::poll_desc::{NO_TAG, tag_index, tag_is_of};
+    for (index, has_tag) in [(0, true), ((1 << 20) - 2, true), ((1 << 20) - 1, false), (1 << 20, false)] {
+        let desc = PollDesc::new(index);
+        desc.sides().iter().for_each(|side| side.word().store(0xff << GENERATION_SHIFT, Ordering::Relaxed));
+        let generation = desc.open();
+        assert_eq!(desc.tag(), NO_TAG, "{index}");
+        desc.describe(3, false, 0, |tag| [tag, tag]);
+        let tag = desc.tag();
+        assert_eq!(tag != NO_TAG, has_tag, "{index}");
+        assert!(!has_tag || tag_index(tag) == index as usize && tag_is_of(tag, generation));
+        desc.retire(generation);
+        desc.open();
+        assert_eq!(desc.tag(), NO_TAG, "the tag of an earlier descriptor of the slot");
+    }
+}
