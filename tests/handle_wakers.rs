@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -108,4 +108,37 @@ fn panicking_waker_of_handle_ends_neither_process_nor_task() {
         kept.into_iter().for_each(|handle| assert_eq!(task::block_on(handle), 7));
         assert_eq!(task::block_on(task::spawn(async { 8 })), 8, "the workers continue");
     }
+}
+
+/// A waker with the data pointer of the running task's waker is still foreign code if it has another virtual table.
+#[test]
+fn panicking_waker_with_the_data_of_the_own_waker_does_not_end_the_process() {
+    static WOKEN: AtomicUsize = AtomicUsize::new(0);
+    static TABLE: RawWakerVTable = RawWakerVTable::new(|data| RawWaker::new(data, &TABLE), wake, wake, |_| ());
+    fn wake(_: *const ()) {
+        WOKEN.fetch_add(1, Ordering::SeqCst);
+        panic!("in a waker, on purpose");
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = is_over.clone();
+    let mut inner = task::spawn(async move {
+        while !ends.load(Ordering::SeqCst) {
+            task::sleep(Duration::from_millis(1)).await;
+        }
+        7
+    });
+    let outer = task::spawn(async move {
+        poll_fn(|cx| {
+            // SAFETY: no function of the table uses the data.
+            let alike = unsafe { Waker::new(cx.waker().data(), &TABLE) };
+            assert!(Pin::new(&mut inner).poll(&mut Context::from_waker(&alike)).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+        [inner]
+    });
+    let [inner] = task::block_on(outer);
+    is_over.store(true, Ordering::SeqCst);
+    eventually("the waker is woken", || WOKEN.load(Ordering::SeqCst) == 1);
+    assert_eq!(task::block_on(inner), 7);
 }

@@ -31,10 +31,10 @@ impl Drop for Contained {
     }
 }
 
-/// Calls `poll`, which passes the waker of its context to `async-task`. Wraps this waker, unless it has the data pointer
-/// of the waker of the task whose turn this thread is in, which is the usual case.
+/// Calls `poll`, which passes the waker to `async-task`. Usually this is the waker of the task whose turn this thread
+/// is in, and that waker is not wrapped.
 pub(crate) fn poll_contained<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
-    if own_waker::has_data_of(cx.waker()) {
+    if own_waker::is_own(cx.waker()) {
         return poll(cx);
     }
     let waker = Waker::from(Arc::new(Contained(Some(cx.waker().clone()))));

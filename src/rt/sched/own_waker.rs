@@ -54,6 +54,13 @@ struct Turn {
     offered_vtable: Cell<*const RawWakerVTable>,
 }
 
+impl Turn {
+    #[inline]
+    fn is_own(&self, waker: &Waker) -> bool {
+        self.data.get() == waker.data() && ptr::eq(self.vtable.get(), waker.vtable())
+    }
+}
+
 thread_local! {
     static TURN: Turn = const {
         Turn {
@@ -128,6 +135,12 @@ pub(crate) fn has_data_of(waker: &Waker) -> bool {
     TURN.with(|turn| turn.data.get() == waker.data())
 }
 
+/// Returns whether `waker` is own: the waker with which `async-task` polls the task whose turn this thread is in.
+#[inline]
+pub(crate) fn is_own(waker: &Waker) -> bool {
+    TURN.with(|turn| turn.is_own(waker))
+}
+
 /// Sets the result of [`data`].
 #[inline]
 pub(crate) fn set_data(data: Option<*const ()>) {
@@ -177,8 +190,7 @@ pub(crate) fn to_store(waker: &Waker) -> (Waker, bool) {
             turn.spare.set(ptr::null());
             return (self::waker(waker.data(), waker.vtable()), true);
         }
-        let is_own = turn.data.get() == waker.data() && ptr::eq(turn.vtable.get(), waker.vtable());
-        (waker.clone(), is_own)
+        (waker.clone(), turn.is_own(waker))
     })
 }
 
