@@ -69,6 +69,25 @@ struct List {
     simulates: AtomicBool,
 }
 
+impl List {
+    /// Returns the sockets, except those of a simulation.
+    fn real(&self) -> Vec<Arc<dyn Unsent>> {
+        let sockets = self.sockets.lock();
+        // Checked under the lock, under which the flag changes: later the list may have sockets of a simulation.
+        if self.simulates.load(Ordering::Relaxed) { Vec::new() } else { sockets.clone() }
+    }
+
+    /// Returns the sockets if the list is in the same period of *some* as at the last call, and otherwise none. Sockets
+    /// of a simulation are omitted.
+    fn old(&self) -> Vec<Arc<dyn Unsent>> {
+        let sockets = self.sockets.lock();
+        let begun = self.begun.load(Ordering::Relaxed);
+        let is_seen = self.seen.swap(begun, Ordering::Relaxed) == begun;
+        // As in `real`.
+        if is_seen && !self.simulates.load(Ordering::Relaxed) { sockets.clone() } else { Vec::new() }
+    }
+}
+
 /// A thread's handle of its list.
 #[derive(Default)]
 struct OwnList {
@@ -113,9 +132,7 @@ pub(crate) fn amounts() -> Vec<Amount> {
     let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
     let blocked: Vec<_> = BLOCKED.lock().values().cloned().collect();
     let mut sockets: Vec<_> = blocked.iter().filter_map(Weak::upgrade).collect();
-    for list in lists.iter().filter(|list| !list.simulates.load(Ordering::Relaxed)) {
-        sockets.extend(list.sockets.lock().iter().cloned());
-    }
+    sockets.extend(lists.iter().flat_map(|list| list.real()));
     sockets.iter().map(|socket| socket.amount()).filter(|amount| amount.bytes > 0).collect()
 }
 
@@ -210,18 +227,9 @@ pub(crate) fn flush_old() {
         lists.iter().filter_map(Weak::upgrade).collect()
     };
     for list in &lists {
-        let is_old = {
-            let sockets = list.sockets.lock();
-            let begun = list.begun.load(Ordering::Relaxed);
-            let is_seen = list.seen.swap(begun, Ordering::Relaxed) == begun;
-            is_seen && !sockets.is_empty() && !list.simulates.load(Ordering::Relaxed)
-        };
-        if is_old {
-            // The sockets stay in the list, so that the thread flushes them again at the end of its turn. The flush
-            // here ends the thread's ownership of their bytes.
-            let sockets = list.sockets.lock().clone();
-            flush_all(sockets.into_iter());
-        }
+        // The sockets stay in the list, so that the thread flushes them again at the end of its turn. The flush
+        // here ends the thread's ownership of their bytes.
+        flush_all(list.old().into_iter());
     }
     if !lists.is_empty() {
         membarrier::register();
@@ -341,5 +349,50 @@ mod tests {
         flush_old();
         flush_old();
         assert_eq!(flushes(), all);
+    }
+
+    /// A socket of a simulation, which only the thread of the simulation may flush.
+    #[cfg(feature = "sim")]
+    struct Simulated(std::thread::ThreadId, AtomicUsize);
+
+    #[cfg(feature = "sim")]
+    impl Unsent for Simulated {
+        fn flush(self: Arc<Self>) {
+            if std::thread::current().id() != self.0 {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn amount(&self) -> Amount {
+            Amount { index: u32::MAX, generation: 0, bytes: 0 }
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    #[test]
+    fn check_leaves_a_simulation_alone_that_begins_during_the_check() {
+        let is_over = AtomicBool::new(false);
+        let flushed_elsewhere = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    flush_old();
+                }
+            });
+            let real = Arc::new(Counted::default());
+            let simulated = Arc::new(Simulated(std::thread::current().id(), AtomicUsize::new(0)));
+            for _ in 0..100_000 {
+                push(real.clone());
+                // The other thread may make two checks of the list.
+                (0..100).for_each(|_| std::hint::spin_loop());
+                flush();
+                simulating(|| {
+                    push(simulated.clone());
+                    flush();
+                });
+            }
+            is_over.store(true, Ordering::Relaxed);
+            simulated.1.load(Ordering::Relaxed)
+        });
+        assert_eq!(flushed_elsewhere, 0);
     }
 }
