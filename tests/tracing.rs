@@ -205,6 +205,16 @@ fn documented_events_and_spans_are_emitted() {
         let line = seen(&["netpoll::task WARN ", "name=blocker", "blocked_ms=", "message=task blocks its thread"]);
         assert!(line.contains(&format!("task={} ", blocker.task().id())), "{line}");
         seen(&["netpoll::worker INFO ", "worker=", "message=spare worker started"]);
+        // A nested `block_on` gives the spare processor away, and another worker may get it.
+        for _ in 0..50 {
+            task::spawn(async { task::block_on(task::sleep(Duration::from_millis(1))) }).await;
+        }
+        common::eventually("spare workers end", || {
+            let lines = SEEN.lock().unwrap();
+            let count = |what| lines.iter().filter(|line| line.contains(what)).count();
+            let (started, ended) = (count("message=spare worker started"), count("message=spare worker ended"));
+            started <= ended + 5
+        });
         release.send(()).unwrap();
         let _ = blocker.await;
     });

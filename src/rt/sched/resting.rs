@@ -192,8 +192,7 @@ impl Runtime {
         }
     }
 
-    /// Reports that the owner of `processor` has given it up because the epoch is over. Does nothing if the processor
-    /// is not spare.
+    /// Reports that the owner of `processor` has given it up. Does nothing if the processor is not spare.
     pub(crate) fn report_end(&'static self, processor: &Processor) {
         if cfg!(feature = "tracing") && processor.id >= self.idle.lock().first_spare {
             self.report_spare(self.epoch(), Report::SpareEnded(processor.id));
@@ -223,6 +222,7 @@ impl Runtime {
         self.put_back(&mut self.idle.lock(), processor);
         self.awake.down(epoch);
         self.ensure_worker_after_leaving();
+        self.report_end(processor);
     }
 
     /// Makes sure that another thread does the remaining work. Called by a thread that will not do it itself.
@@ -307,6 +307,7 @@ impl Runtime {
         if self.injected() > 0 {
             self.ensure_worker();
         }
+        self.report_end(processor);
         true
     }
 
