@@ -3,10 +3,12 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Watchdog, child, child_with, echo, eventually, listener, pair, park_on, ping, run};
 use netpoll::rt::BlockedPolicy;
@@ -311,6 +313,44 @@ fn block_on_runs_tasks_when_configured() {
         assert!((0..1000).any(|_| runs_here()), "{:?}", rt::metrics());
         drop(leave);
         assert!(park_on(task));
+    });
+}
+
+/// Without a descriptor for the poller, a thread that acts as a worker pauses. A wake-up of its root future ends the
+/// pause.
+#[test]
+fn root_future_is_polled_soon_without_a_poller() {
+    child("root_future_is_polled_soon_without_a_poller", || {
+        common::set_nofile(3);
+        rt::Builder::new().workers(1).block_on_runs_tasks(true).start().unwrap();
+        let (send, wakers) = mpsc::channel::<(Waker, Arc<AtomicU64>)>();
+        let begin = Instant::now();
+        let micros = move || begin.elapsed().as_micros() as u64;
+        let waker = thread::spawn(move || {
+            for (waker, woken) in wakers {
+                // The other thread is in its pause, unless it is slow.
+                thread::sleep(Duration::from_millis(1));
+                woken.store(micros(), Ordering::SeqCst);
+                waker.wake();
+            }
+        });
+        let mut delays: Vec<u64> = (0..51)
+            .map(|_| {
+                let woken = Arc::new(AtomicU64::new(0));
+                task::block_on(poll_fn(|cx| match woken.load(Ordering::SeqCst) {
+                    0 => {
+                        send.send((cx.waker().clone(), woken.clone())).unwrap();
+                        Poll::Pending
+                    }
+                    woken => Poll::Ready(micros() - woken),
+                }))
+            })
+            .collect();
+        drop(send);
+        waker.join().unwrap();
+        delays.sort_unstable();
+        // A pause takes 10 ms.
+        assert!(delays[25] < 5000, "{delays:?}");
     });
 }
 

@@ -12,9 +12,11 @@
 //! and those of `rt/poll/roles.rs`).
 
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::own_waker;
+use super::root::Root;
 use crate::rt::context;
 use crate::rt::poll::back_ends::{Events, Instance};
 use crate::rt::poll::backend::EVENTS_MAX;
@@ -37,6 +39,18 @@ pub(crate) enum Slept {
     /// An instance could not be opened, for example because no descriptor was available. If there is only one shard, no
     /// descriptor is registered.
     NoPoller,
+}
+
+/// The pause of a thread without work if no descriptor is available for an epoll instance.
+const NO_POLLER: Duration = Duration::from_millis(10);
+
+/// Waits after [`Slept::NoPoller`], for [`NO_POLLER`] at most. A thread in `block_on` continues when its root future is woken.
+#[cold]
+pub(super) fn pause(root: Option<&Root>) {
+    match root {
+        Some(root) => root.park_until(Some(Instant::now() + NO_POLLER)),
+        None => std::thread::sleep(NO_POLLER),
+    }
 }
 
 /// The events and wakers of a thread that polls; see the [module documentation](self).

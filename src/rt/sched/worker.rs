@@ -18,7 +18,6 @@
 //!   incremented before the thread runs anything.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use async_task::Runnable;
 
@@ -27,7 +26,7 @@ use super::idle::Sleeper;
 use super::lanes::{Account, share, turns_per_control_turn};
 use super::own_waker;
 use super::pacing::{Pacing, maybe_wake_helper};
-use super::polling::{Polling, Slept};
+use super::polling::{self, Polling, Slept};
 use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
 use super::record::Record;
@@ -51,8 +50,6 @@ const NEXT_MAX: u32 = 3;
 const LONELY: u32 = 4;
 /// The maximum number of consecutive polls while control tasks exist and each batch is full.
 const POLLS_MAX: u32 = 8;
-/// The pause of a thread without work if an instance of the back end cannot be opened.
-const NO_POLLER: Duration = Duration::from_millis(10);
 
 /// The reason why `Core::run` returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -422,7 +419,7 @@ impl Core {
                 self.polling.wake_all(runtime);
             }
             // The next attempt to open an instance may succeed.
-            Slept::NoPoller => std::thread::sleep(NO_POLLER),
+            Slept::NoPoller => polling::pause(root),
         }
         (!owns_processor()).then_some(Exit::Lost)
     }
