@@ -44,11 +44,12 @@ pub(crate) fn now() -> u64 {
     from_instant(instant())
 }
 
-/// Returns the time of the kernel's coarse clock, which is cheaper than the exact clock. The result is at
-/// most [`COARSE_BEHIND_NANOS`] behind [`now`], and ahead of it only if the thread was interrupted in the first call.
+/// Returns the time of the kernel's coarse clock, which is cheaper than the exact clock. The result is never ahead of
+/// [`now`], and at most [`COARSE_BEHIND_NANOS`] behind it, unless the thread was interrupted again and again in the first
+/// call.
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
-    static LAG: OnceLock<u64> = OnceLock::new();
+    static ZERO: OnceLock<u64> = OnceLock::new();
     // A simulation has only one clock.
     #[cfg(feature = "sim")]
     if crate::sim::is_here() {
@@ -61,23 +62,44 @@ pub(crate) fn coarse() -> u64 {
         let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
-    // The time of the coarse clock at time 0 of this clock. It is too early by up to one tick, and by the time for which
-    // the thread was interrupted between the two readings.
-    let zero = *LAG.get_or_init(|| {
-        let (coarse, exact) = (read(), now());
-        coarse.wrapping_sub(exact)
-    });
+    let zero = *ZERO.get_or_init(|| coarse_zero(read, now));
     // The coarse clock was up to one tick behind when `zero` was determined, so the difference may be ahead by
-    // this tick. One tick is subtracted, so that the result is not in the future unless the thread was interrupted.
+    // this tick. One tick is subtracted, so that the result is not in the future.
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
-/// The maximum lag of [`coarse`], in nanoseconds: one tick of the kernel's clock, and the tick that is
-/// subtracted.
-pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS;
+/// The time that may pass between two readings of the exact clock, if the coarse clock is read in between and compared
+/// with them. The thread was interrupted if it takes longer.
+const COMPARED_NANOS: u64 = 100_000;
+
+/// The number of times that the clocks are compared if the thread is interrupted each time.
+const COMPARED_MAX: u32 = 100;
+
+/// The maximum lag of [`coarse`], in nanoseconds: one tick of the kernel's clock, the tick that is subtracted, and the
+/// time that a comparison of the clocks takes.
+pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS + COMPARED_NANOS;
+
+/// Returns the time of the coarse clock at time 0 of the exact clock. It is too early by up to one tick, and too late by
+/// up to [`COMPARED_NANOS`] or, if the thread is interrupted in every comparison, by the time of the shortest one.
+#[cold]
+fn coarse_zero(coarse: impl Fn() -> u64, exact: impl Fn() -> u64) -> u64 {
+    let compare = || {
+        let (before, coarse, after) = (exact(), coarse(), exact());
+        // With the earlier reading, an interruption makes the coarse clock lag and not lead.
+        (after - before, coarse.wrapping_sub(before))
+    };
+    let mut best = compare();
+    for _ in 1..COMPARED_MAX {
+        if best.0 <= COMPARED_NANOS {
+            break;
+        }
+        best = best.min(compare());
+    }
+    best.1
+}
 
 /// Converts `instant` to a time of this clock. Instants more than about a second before the first use
 /// of the clock are converted to the earliest time.
@@ -135,6 +157,31 @@ mod tests {
         for _ in 0..100 {
             let (before, coarse, after) = (now(), coarse(), now());
             assert!(coarse <= after && before <= coarse + COARSE_BEHIND_NANOS, "{before} {coarse} {after}");
+        }
+    }
+
+    /// The clocks are compared on a thread that is interrupted after some of the readings.
+    #[test]
+    fn interruption_does_not_make_the_coarse_clock_lead() {
+        const INTERRUPTION: u64 = 1_000_000_000;
+        // The ticks of the coarse clock are at multiples of `COARSE_TICK_NANOS` on its own scale.
+        let offset = 5_000_000_000;
+        for interrupted in [vec![], vec![0], vec![1], vec![2], vec![0, 3], vec![1, 4, 7], (0..1000).collect()] {
+            let (time, readings) = (std::cell::Cell::new(777_777_777), std::cell::Cell::new(0));
+            let at_reading = || {
+                let at = time.get();
+                let pause = if interrupted.contains(&readings.get()) { INTERRUPTION } else { 100 };
+                time.set(at + pause);
+                readings.set(readings.get() + 1);
+                at
+            };
+            let coarse = |at: u64| (at + offset) / COARSE_TICK_NANOS * COARSE_TICK_NANOS;
+            let zero = coarse_zero(|| coarse(at_reading()), at_reading);
+            let ahead = zero.cast_signed() - offset.cast_signed();
+            assert!(ahead > -COARSE_TICK_NANOS.cast_signed(), "{ahead} with {} interruptions", interrupted.len());
+            let is_always = interrupted.len() > 100;
+            let most = if is_always { INTERRUPTION } else { COMPARED_NANOS };
+            assert!(ahead <= most.cast_signed(), "{ahead} with {} interruptions", interrupted.len());
         }
     }
 
