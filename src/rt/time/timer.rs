@@ -353,6 +353,7 @@ impl TimerSet {
             }
         }
         inner.retain(|target, when| matches!(target, Target::Poll { .. }) && counts(target, when));
+        inner.sweep_at = inner.doubled();
         self.publish(&inner);
     }
 
@@ -428,6 +429,19 @@ mod tests {
         }
         assert!(set.len() <= SWEEP_MIN * 2, "{} entries without a sleep", set.len());
         assert!(set.inner.lock().slots.len() == 1, "the slot is reused");
+    }
+
+    #[test]
+    fn dead_entries_do_not_accumulate_after_a_shutdown_with_many_sleeps() {
+        let set = TimerSet::new();
+        for when in 0..10_000 {
+            let _ = set.arm_sleep(1_000_000 + when, Waker::noop().clone(), |_, _| true);
+        }
+        set.clear_sleeps(&mut Wakers::new(), |_, _| true);
+        for when in 0..5000 {
+            set.add(1_000_000 + when, Target::Poll { index: 7 }, |_, _| false);
+        }
+        assert!(set.len() <= SWEEP_MIN * 2, "{} dead entries", set.len());
     }
 
     /// Short timeouts expire on a socket whose deadline is far in the future. Each of them supersedes the entry
