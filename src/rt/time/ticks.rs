@@ -53,12 +53,23 @@ fn read() -> u64 {
 #[inline]
 #[allow(unsafe_code)]
 fn read() -> u64 {
-    let ticks: u64;
+    let (ticks, frequency): (u64, u64);
     // SAFETY: Linux, macOS and FreeBSD permit reading the virtual counter in user mode, which has no side effect.
     unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
-    // The counter runs at 1 GHz or less, often at 25 MHz. It is scaled up so that rough times are
-    // precise enough.
-    ticks << 6
+    // SAFETY: as above. The register with the frequency is readable whenever the counter is, and does not change.
+    unsafe {
+        std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(pure, nomem, nostack, preserves_flags))
+    };
+    ticks << counter_shift(frequency as u32)
+}
+
+/// Returns the binary logarithm of the factor by which the counter of 64-bit ARM is scaled up. The counter often runs at
+/// 25 MHz, too slowly for precise rough times, but at 1 GHz on newer CPUs. The scaled rate is at most 2³¹ Hz, unless the
+/// counter itself is faster, and more than 1 GHz if the counter runs at 2²⁴ Hz (17 MHz) or more.
+#[cfg(any(target_arch = "aarch64", test))]
+#[inline]
+fn counter_shift(frequency: u32) -> u32 {
+    frequency.leading_zeros().saturating_sub(1).min(6)
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
@@ -66,8 +77,7 @@ fn read() -> u64 {
     super::clock::coarse()
 }
 
-/// Converts ticks to a rough time of 32 bits. It wraps around after 70 days at 3 GHz, and after three days on ARM if the
-/// counter runs at 1 GHz.
+/// Converts ticks to a rough time of 32 bits. It wraps around after 70 days at 3 GHz, and after more than 90 days on ARM.
 #[inline]
 pub(crate) fn rough(ticks: u64) -> u32 {
     (ticks >> ROUGH_SHIFT) as u32
@@ -192,6 +202,22 @@ mod tests {
         let (ticks, elapsed) = (ticks() - begin, began.elapsed());
         let measured = Scale::new().duration(ticks);
         assert!(measured > elapsed / 2 && measured < elapsed * 2, "{measured:?} of {elapsed:?}");
+    }
+
+    #[test]
+    fn counter_of_arm_is_precise_and_does_not_wrap_soon() {
+        for (frequency, shift) in [(19_200_000, 6), (25_000_000, 6), (100_000_000, 4), (1_000_000_000, 1), (1 << 31, 0)]
+        {
+            assert_eq!(counter_shift(frequency), shift, "{frequency}");
+        }
+        for frequency in (0..=1_000_000_000).step_by(999_983) {
+            let rate = u64::from(frequency) << counter_shift(frequency);
+            assert!(rate < 1 << 31, "{frequency}");
+            assert!(rate >= 1 << 30 || frequency < 1 << 24, "{frequency}");
+            // A unit takes less than 5 ms, and 2³² of them take more than 90 days.
+            let days = (1u64 << ROUGH_SHIFT << 32) / rate.max(1) / 86_400;
+            assert!(days > 90, "{frequency}");
+        }
     }
 
     #[test]
