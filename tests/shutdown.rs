@@ -446,7 +446,7 @@ fn stuck_task_is_reported_and_next_runtime_works() {
             assert_eq!(still.running, [(stuck.task().id(), Some("mule".to_owned()))]);
             assert_eq!(still.tasks, 1);
             let text = still.to_string();
-            assert!(text.contains("1 threads and 1 tasks are still running") && text.contains("(mule)"), "{text}");
+            assert!(text.contains("1 thread and 1 task are still running") && text.contains("(mule)"), "{text}");
             println!("{text}");
             assert_eq!(std::io::Error::from(still).kind(), std::io::ErrorKind::TimedOut);
             // The next runtime has all its configured threads beside the stuck one.

@@ -52,7 +52,10 @@ impl fmt::Display for StillRunning {
                 "the runtime cannot be shut down from a task or from block_on: call rt::shutdown outside the runtime",
             );
         }
-        write!(f, "{} threads and {} tasks are still running", self.threads.len(), self.tasks)?;
+        let (threads, tasks) = (self.threads.len(), self.tasks);
+        let of_threads = if threads == 1 { "thread" } else { "threads" };
+        let of_tasks = if tasks == 1 { "task" } else { "tasks" };
+        write!(f, "{threads} {of_threads} and {tasks} {of_tasks} are still running")?;
         for (at, (id, name)) in self.running.iter().enumerate() {
             f.write_str(if at == 0 { ": " } else { ", " })?;
             write!(f, "task {id}")?;
@@ -79,5 +82,23 @@ impl From<StillRunning> for io::Error {
     fn from(still: StillRunning) -> io::Error {
         let kind = if still.on_runtime_thread { io::ErrorKind::Unsupported } else { io::ErrorKind::TimedOut };
         io::Error::new(kind, still)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_threads_and_tasks_are_in_plain_english() {
+        for (threads, tasks, expected) in [
+            (1, 1, "1 thread and 1 task are still running"),
+            (0, 2, "0 threads and 2 tasks are still running"),
+            (2, 1, "2 threads and 1 task are still running"),
+        ] {
+            let threads = vec!["netpoll".to_owned(); threads];
+            let still = StillRunning { on_runtime_thread: false, threads, tasks, ..StillRunning::on_runtime_thread() };
+            assert_eq!(still.to_string(), expected);
+        }
     }
 }
