@@ -64,15 +64,14 @@ macro_rules! task_local {
 /// assert_eq!(count, 1);
 /// ```
 pub struct LocalKey<T: Send + 'static> {
+    /// This field also gives the key a size, because its address identifies it.
     init: fn() -> T,
-    /// Unused: `init` alone gives a key a size, so that its address identifies it.
-    _place: u8,
 }
 
 impl<T: Send + 'static> LocalKey<T> {
     #[doc(hidden)]
     pub const fn __new(init: fn() -> T) -> LocalKey<T> {
-        LocalKey { init, _place: 0 }
+        LocalKey { init }
     }
 
     /// Calls `f` with a reference to the current task's value, which the initialiser creates on
