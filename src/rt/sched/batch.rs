@@ -50,11 +50,11 @@ struct Slots {
 
 impl Slots {
     /// Moves the waker with the index `at` out of its slot. The caller must have taken it by a change of
-    /// `left`.
+    /// `left`, and [`Batch::call`] must not have returned, because its caller may then free the allocation.
     fn waker(self, at: usize) -> Waker {
-        // SAFETY: the slot is within the allocation.
+        // SAFETY: the slot is within the allocation, which remains until `Batch::call` returns, as the caller ensures.
         let slot = unsafe { self.first.add(at) };
-        // SAFETY: the slot has a waker, which the change of `left` gave to this thread alone.
+        // SAFETY: as above. The slot has a waker, which the change of `left` gave to this thread alone.
         unsafe { slot.read() }
     }
 }
@@ -83,7 +83,8 @@ impl Batch {
         let Some(first) = first.take() else { return 0 };
         let (own, len) = (Slots { first: rest.as_ptr(), len: rest.len() }, rest.len());
         // SAFETY: zero is within the capacity. The loop below or `take` moves each waker out of its slot
-        // once. Until then, nothing else uses the vector, so its allocation remains.
+        // once. Until then, nothing else uses the vector, because this call borrows it: a waker that runs here, such as
+        // `first`, cannot add wakers to it, so it is not reallocated.
         unsafe { rest.set_len(0) };
         // SAFETY: no thread reads the slots, because `left` is 0, and the last `take` that found wakers has
         // returned.
