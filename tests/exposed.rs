@@ -46,14 +46,20 @@ async fn accepted(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (listener.accept().await.unwrap().0, client)
 }
 
-/// Fills the buffers, while the peer reads nothing, and closes the stream: explicitly if the length of
-/// `what` is even, otherwise by dropping it. The close must not wait for the peer.
-async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
+/// How a test closes a stream.
+#[derive(Clone, Copy)]
+enum By {
+    Drop,
+    ForceClose,
+}
+
+/// Fills the buffers, while the peer reads nothing, and closes the stream. The close must not wait for the peer.
+async fn assert_closes_at_once(what: &str, by: By, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
     let (stream, peer) = ends;
     fill(&stream).await;
     drop(keeps);
     let start = Instant::now();
-    if what.len().is_multiple_of(2) {
+    if matches!(by, By::ForceClose) {
         drop(stream.force_close());
     }
     drop(stream);
@@ -67,46 +73,47 @@ async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: 
 fn close_blocks_no_worker_whatever_sets_so_linger() {
     run(async {
         let (client, server) = std_pair(true);
-        assert_closes_at_once("set before the adoption", (client.into(), server.into()), None).await;
+        assert_closes_at_once("set before the adoption", By::Drop, (client.into(), server.into()), None).await;
 
         let (client, server) = std_pair(false);
         let duplicate = client.try_clone().unwrap();
         let stream = TcpStream::from(client);
         set_linger(duplicate.as_fd()).unwrap();
-        assert_closes_at_once("set by a duplicate", (stream, server.into()), Some(duplicate.into())).await;
+        assert_closes_at_once("set by a duplicate", By::ForceClose, (stream, server.into()), Some(duplicate.into()))
+            .await;
 
         let (stream, peer) = pair().await;
         stream.control(set_linger).unwrap();
-        assert_closes_at_once("set by control", (stream, peer), None).await;
+        assert_closes_at_once("set by control", By::ForceClose, (stream, peer), None).await;
 
         let (stream, peer) = pair().await;
         set_linger(stream.as_fd()).unwrap();
-        assert_closes_at_once("set through as_fd", (stream, peer), None).await;
+        assert_closes_at_once("set through as_fd", By::Drop, (stream, peer), None).await;
 
         let (stream, peer) = pair().await;
         // SAFETY: the descriptor is open as long as the stream is.
         set_linger(unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }).unwrap();
-        assert_closes_at_once("set through the number", (stream, peer), None).await;
+        assert_closes_at_once("set through the number", By::ForceClose, (stream, peer), None).await;
 
         let (stream, peer) = pair().await;
         stream.write_with(set_linger).await.unwrap();
-        assert_closes_at_once("set by write_with", (stream, peer), None).await;
+        assert_closes_at_once("set by write_with", By::Drop, (stream, peer), None).await;
 
         let (stream, peer) = pair().await;
         let duplicate = OwnedFd::from(stream.clone());
         set_linger(duplicate.as_fd()).unwrap();
-        assert_closes_at_once("set by a duplicate of ours", (stream, peer), Some(duplicate)).await;
+        assert_closes_at_once("set by a duplicate of ours", By::ForceClose, (stream, peer), Some(duplicate)).await;
 
         let (stream, peer) = pair().await;
         stream.set_linger(Some(LINGER)).unwrap();
         stream.set_linger(None).unwrap();
         set_linger(stream.as_fd()).unwrap();
-        assert_closes_at_once("set, unset and set", (stream, peer), None).await;
+        assert_closes_at_once("set, unset and set", By::ForceClose, (stream, peer), None).await;
 
         let listener = listener().await;
         let stream = Dialer::new().control(|_, _, fd| set_linger(fd)).dial(listener.local_addr().unwrap()).await;
         let peer = listener.accept().await.unwrap().0;
-        assert_closes_at_once("set by a dialer's hook", (stream.unwrap(), peer), None).await;
+        assert_closes_at_once("set by a dialer's hook", By::ForceClose, (stream.unwrap(), peer), None).await;
     });
 }
 
@@ -116,23 +123,23 @@ fn close_blocks_no_worker_when_so_linger_is_inherited() {
         let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         set_linger(std.as_fd()).unwrap();
         let adopted = TcpListener::from(std);
-        assert_closes_at_once("from an adopted listener", accepted(&adopted).await, None).await;
+        assert_closes_at_once("from an adopted listener", By::ForceClose, accepted(&adopted).await, None).await;
 
         let listener = listener().await;
         listener.control(set_linger).unwrap();
-        assert_closes_at_once("from a listener", accepted(&listener).await, None).await;
+        assert_closes_at_once("from a listener", By::Drop, accepted(&listener).await, None).await;
         let stream = accepted(&listener).await;
         assert_eq!(stream.0.linger().unwrap(), Some(LINGER));
-        assert_closes_at_once("from a listener, explicitly", stream, None).await;
+        assert_closes_at_once("from a listener, explicitly", By::ForceClose, stream, None).await;
 
         for config in [ListenConfig::new(), ListenConfig::new().max_connections(5)] {
             let hooked = config.control(|_, _, fd| set_linger(fd)).listen("127.0.0.1:0").await.unwrap();
-            assert_closes_at_once("from a hook's listener", accepted(&hooked).await, None).await;
+            assert_closes_at_once("from a hook's listener", By::ForceClose, accepted(&hooked).await, None).await;
             let addr = hooked.local_addr().unwrap();
             let mut incoming = hooked.into_incoming();
             let client = TcpStream::connect(addr).await.unwrap();
             let stream = incoming.next().await.unwrap().unwrap();
-            assert_closes_at_once("from incoming", (stream, client), None).await;
+            assert_closes_at_once("from incoming", By::Drop, (stream, client), None).await;
         }
     });
 }
