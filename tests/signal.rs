@@ -145,6 +145,7 @@ fn signal_of_a_forked_child_is_not_received_by_its_parent() {
                 // SAFETY: the call ends the process.
                 unsafe { libc::_exit(0) };
             }
+            assert!(pid > 0);
             let mut status = 0;
             // SAFETY: `status` is valid for writes.
             assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);

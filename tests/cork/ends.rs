@@ -11,7 +11,7 @@ use netpoll::net::{TcpStream, is_closed};
 use netpoll::task;
 
 use super::common::{self, becomes, bounded, child, poll_once, read_exact, run};
-use super::{Counted, info, narrow_pair, pair, pattern, read_to_end, sends, some_round_is_undisturbed};
+use super::{Counted, assert_ends, info, narrow_pair, pair, pattern, read_to_end, sends, some_round_is_undisturbed};
 
 /// Writes more bytes than the buffers of a narrow pair hold, until some are gathered. Returns the
 /// number of bytes accepted.
@@ -193,12 +193,7 @@ fn forked_child_does_not_send() {
                     // SAFETY: _exit(2) ends the child without running destructors.
                     unsafe { libc::_exit(0) }
                 }
-                pid => {
-                    let mut status = 0;
-                    // SAFETY: `status` is valid for writes, and `pid` is the child that was just created.
-                    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-                    assert_eq!(status, 0);
-                }
+                pid => assert_ends(pid),
             }
             drop(ours);
             let mut all = Vec::new();

@@ -9,7 +9,7 @@ use netpoll::{rt, task};
 
 use super::common::{bounded, child};
 use super::ends::stuff;
-use super::{fill_unix, narrow_pair};
+use super::{assert_ends, fill_unix, narrow_pair};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -107,12 +107,7 @@ fn child_process_does_not_end_the_stream_before_the_rest_is_sent() {
                     // SAFETY: _exit(2) ends the child without running destructors.
                     unsafe { libc::_exit(0) }
                 }
-                pid => {
-                    let mut status = 0;
-                    // SAFETY: `status` is valid for writes, and `pid` is the child that was just created.
-                    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-                    assert_eq!(status, 0);
-                }
+                pid => assert_ends(pid),
             }
             let mut all = Vec::new();
             task::block_on(netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all)).unwrap();

@@ -125,3 +125,12 @@ async fn read_to_end(stream: &TcpStream) -> io::Result<Vec<u8>> {
 fn pattern(from: usize, len: usize) -> Vec<u8> {
     (from..from + len).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
+
+/// Asserts that fork(2) has created the process `pid`, and that this process ends with status 0.
+fn assert_ends(pid: libc::pid_t) {
+    assert!(pid > 0, "fork: {}", io::Error::last_os_error());
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes, and `pid` is a child that was not waited for yet.
+    common::eventually("the child ends", || unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == pid);
+    assert_eq!(status, 0);
+}
