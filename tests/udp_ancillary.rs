@@ -36,8 +36,9 @@ fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
     message.msg_controllen = size_of_val(&room) as _;
     // SAFETY: the message points to memory that is valid for writes.
     let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    let count = usize::try_from(count).unwrap_or_else(|_| panic!("recvmsg: {}", std::io::Error::last_os_error()));
     let mut control = Control::new();
-    // SAFETY: the message describes `room`, which is initialised even if the call failed.
+    // SAFETY: the message describes the part of `room` that the call has written.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !next.is_null() {
         // SAFETY: the macros return headers within `room`.
@@ -55,7 +56,7 @@ fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
         // SAFETY: the same as for the first header.
         next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
     }
-    (usize::try_from(count).expect("a datagram"), control)
+    (count, control)
 }
 
 /// Calls sendmsg(2) on a connected socket, with control messages laid out by libc's macros.
