@@ -194,8 +194,10 @@ impl Plan {
 
 /// Returns the command that runs the program of a seed again.
 fn label(seed: u64) -> String {
+    let without = std::env::var("NETPOLL_STRESS_WITHOUT")
+        .map_or(String::new(), |words| format!(" NETPOLL_STRESS_WITHOUT='{words}'"));
     format!(
-        "NETPOLL_STRESS_SEED={seed} cargo test --test stress random (same program; the schedule of its threads varies)"
+        "NETPOLL_STRESS_SEED={seed}{without} cargo test --test stress random (same program; the schedule of its threads varies)"
     )
 }
 
