@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Returns a loopback address with port 0. The next 31 calls in this process return other addresses,
-/// and so do processes whose ids differ in the low 17 bits. Use this function for tests that bind a port
+/// Returns a loopback address with port 0. The next 253 calls in this process return other addresses,
+/// and so do processes whose ids differ in the low 15 bits. Use this function for tests that bind a port
 /// again after releasing it, or send to a closed port, because on 127.0.0.1 another test or process may
 /// take the port first.
 pub fn own_address() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 32;
-    SocketAddr::from(((0x7f00_0001 + ((1 + test) << 18) + ((std::process::id() & 0x1_ffff) << 1)).to_be_bytes(), 0))
+    let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 254;
+    SocketAddr::from(((0x7f00_0001 + ((1 + test) << 16) + ((std::process::id() & 0x7fff) << 1)).to_be_bytes(), 0))
 }
 
 /// Returns the number of bytes that a TCP socket has sent and the peer has not acknowledged. As
