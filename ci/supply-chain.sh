@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks licences, sources, bans and advisories of every dependency (deny.toml) with cargo-deny (cargo install cargo-deny). If the advisory
-# database cannot be fetched, it checks the other three and says so.
+# Checks licences, sources, bans and advisories of netpoll's dependencies on Linux, except those of tests (deny.toml), with cargo-deny
+# (cargo install cargo-deny). If the advisory database cannot be fetched, it checks the other three and says so.
 #   ci/supply-chain.sh
 #   ADVISORY_DB=DIR ci/supply-chain.sh      with a clone of RustSec's advisory-db of any age, which is printed
 set -euo pipefail

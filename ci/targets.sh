@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the library, its tests and its examples, with default features, for other machines and systems: 32 bits and another architecture on
-# Linux, macOS and FreeBSD. This needs only the compiler and the standard library of the target, because nothing is linked or run.
+# Checks the library, its tests and its examples, with default features, for other machines and systems: Linux on i686 and aarch64, macOS, and
+# FreeBSD. This needs only the compiler and the standard library of the target, because nothing is linked or run.
 #
 # usage: ci/targets.sh [--strict] [TARGET]...
 # The standard library comes from rustup. If rustup has none for the target, Debian's compiler and sources are used (rustc-web, rust-web-src,

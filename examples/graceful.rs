@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The example shows `net::serve` with `signal::termination`. A request is a number of milliseconds, after which the
-//! server responds. After the signal the server accepts the connections in its queue and no others.
+//! server responds. After the signal the server accepts the connections in its queue (at most 4,096) and no others.
 //! `close_read` lets each handler read the requests that have already arrived, and then end of stream.
 //! After the time limit the remaining connections are closed by force, and the report lists them.
 

@@ -120,7 +120,8 @@ async fn watch(phase: usize, end: Instant) -> f64 {
     }
 }
 
-/// Raises the limit of open files to two per client and 64 more. Returns the number of clients that the hard limit allows, from 1 to `clients`.
+/// Raises the soft limit of open files, if it is lower, to two per client and 64 more, but at most to the hard limit. Returns the number of
+/// clients that the hard limit allows, from 1 to `clients`.
 fn limit(clients: u64) -> u64 {
     let (needed, limit) = (2 * clients + 64, getrlimit(Resource::Nofile));
     let allowed = limit.maximum.map_or(needed, |most| most.min(needed));

@@ -9,7 +9,7 @@
 //!
 //! The example shows gathered writes (`auto_cork`). A client may send many commands before it reads a response. The
 //! server simply writes each response separately, but the responses to all commands of one read are
-//! sent with one system call. `-- ADDRESS plain` disables this for comparison. A third argument is the
+//! usually sent with one system call. `-- ADDRESS plain` disables this for comparison. A third argument is the
 //! number of workers. Ctrl-C or SIGTERM stops the server.
 
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ pub(crate) async fn serve(addr: &str, gather: bool, stop: impl Future + Send + '
     Ok(())
 }
 
-/// Executes the commands of one client until the client disconnects, quits or sends a malformed command.
+/// Executes the commands of one client until the client disconnects, quits, or sends a command that is malformed or too long.
 async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
     let (mut buf, mut filled, mut answer) = (vec![0; 16 << 10], 0, Vec::new());
     loop {

@@ -33,7 +33,7 @@ async fn talk(name: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the text of each line received until the connection failed or was silent for a minute, without the speaker's address.
+/// Returns the text of each line received until the connection ended, failed, or was silent for a minute, without the speaker's address.
 async fn listen() -> Vec<String> {
     let mut heard = Vec::new();
     let Ok(stream) = TcpStream::connect("server:7000").await else { return heard };

@@ -66,7 +66,8 @@ fn start_worker() -> io::Result<(UnixStream, Child)> {
 }
 
 async fn worker() -> io::Result<()> {
-    // Ctrl-C sends SIGINT to all processes of the terminal. Workers ignore it and end with the parent.
+    // Ctrl-C sends SIGINT to the foreground process group, which includes the workers. They ignore the signal and end
+    // with the parent.
     let _interrupts = Signal::new(SignalKind::INTERRUPT)?;
     let parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let user = parent.peer_cred()?.uid();

@@ -1,5 +1,5 @@
-//! Socket activation: a process takes the descriptors passed to it once, with their names, and does
-//! not take descriptors that were passed to another process.
+//! Socket activation: a process takes the descriptors that were passed to it, once and with their names,
+//! and does not take descriptors that were passed to another process.
 //!
 //! The test executable is its own successor. Most tests start it again, with descriptors passed by
 //! `activation::pass` or by a shell in the role of the service manager.
@@ -52,7 +52,7 @@ fn successor_takes_passed_listeners() {
         let mut taken = activation::take().unwrap();
         assert_eq!(fd_count(), before, "take() must not duplicate descriptors");
         assert_eq!(taken.iter().map(|taken| taken.name()).collect::<Vec<_>>(), ["web", "log", "", "web"]);
-        // Another number than 3 to 6 is possible, because other tests of the parent close descriptors meanwhile.
+        // A number outside 3 to 6 is possible, because other tests of the parent close descriptors meanwhile.
         let mut numbers: Vec<_> = taken.iter().map(|taken| taken.as_fd().as_raw_fd()).collect();
         assert!(numbers.iter().zip(3..).filter(|&(&number, expected)| number == expected).count() >= 3, "{numbers:?}");
         numbers.sort_unstable();

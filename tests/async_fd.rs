@@ -279,7 +279,7 @@ fn deadlines_and_timeouts_end_every_wait() {
     });
 }
 
-/// A flush of a type that has nothing to flush fails like a write that would not wait.
+/// A write fails even if it would not wait, and a flush fails even if there is nothing to flush.
 #[test]
 fn operations_fail_after_the_write_deadline() {
     run(async {

@@ -1,4 +1,4 @@
-//! `rt::black_box`: the last events of the workers, as values and as files of traces.
+//! `rt::black_box`: the last events of the workers, as values and as trace files.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! A task that answers requests makes one recv(2) per request: a short read replaces the call that would find no data.
+//! A task that answers requests makes one recv(2) per request: after a short read, the next read waits without a call that would find no data.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -37,7 +37,7 @@ async fn calls(listener: &TcpListener, by_trait: bool) -> usize {
         // A file reads with read(2), which is not counted.
         let mut client = File::from(OwnedFd::from(std::net::TcpStream::connect(addr).unwrap()));
         for _ in 0..FIRST + COUNTED {
-            // The server asks for the next request before it is sent.
+            // During this pause, the server begins to read the next request.
             std::thread::sleep(Duration::from_micros(200));
             client.write_all(b"ping").unwrap();
             client.read_exact(&mut [0; 4]).unwrap();

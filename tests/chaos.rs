@@ -229,5 +229,5 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
         std::panic::resume_unwind(panic);
     }
     assert!(faulted > total * 4, "only {faulted} faults in {calls} calls: the interposed functions are not called");
-    common::eventually("every socket to be closed", || netpoll::rt::metrics().descriptors == descriptors);
+    common::eventually("every socket is closed", || netpoll::rt::metrics().descriptors == descriptors);
 }

@@ -163,7 +163,7 @@ fn execute<T: Send + 'static>(executor: &str, future: impl Future<Output = T> + 
     }
 }
 
-/// Returns the time from the close until the waiter has its error and the descriptor is closed.
+/// Returns the time from the close until the waiter has its error and the close has completed, which means that the descriptor is closed.
 fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> Duration {
     let descriptors = rt::metrics().descriptors;
     let (mut waiting, close) = execute(executor, prepare(operation));
@@ -203,7 +203,7 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
     let took = took.elapsed();
     let error = result.unwrap_err();
     assert!(is_closed(&error), "{operation}, {executor}: {error}");
-    eventually("the descriptors to be closed", || rt::metrics().descriptors == descriptors);
+    eventually("the descriptors are closed", || rt::metrics().descriptors == descriptors);
     took
 }
 

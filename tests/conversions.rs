@@ -1,5 +1,5 @@
 //! Conversions of TCP streams and listeners from and to std's types, owned descriptors and raw
-//! descriptors. Operations on descriptors of the wrong kind.
+//! descriptors, operations on descriptors of the wrong kind, and the `Debug` output.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! `io::copy_bidirectional`, how a copy notices that a side has closed, and urgent data.
+//! `io::copy_bidirectional`, the flushes of a copy, how a copy notices that a side has closed, and urgent data.
 //! `zero_copy.rs` has the other tests of copies in the kernel.
 
 mod common;
@@ -41,7 +41,7 @@ impl<S: Write + Unpin> Write for Foreign<S> {
 
 type Proxy = task::JoinHandle<io::Result<(u64, u64)>>;
 
-/// Returns a client and a server with a proxy between them. The proxy's sides are sockets or
+/// Returns a client, a server, and the proxy between them. The proxy's sides are sockets or
 /// foreign streams.
 async fn proxied(foreign: (bool, bool)) -> (TcpStream, TcpStream, Proxy) {
     let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
@@ -549,7 +549,7 @@ impl Write for Gathering {
     }
 }
 
-/// The peer may wait for a request that was written before the copy, and send its first byte only then.
+/// The peer may send its first byte only after it has received a request that was written before the copy.
 #[test]
 fn bytes_written_before_the_copy_are_flushed_before_the_first_wait() {
     run(async {

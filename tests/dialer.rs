@@ -763,10 +763,10 @@ fn resolver_is_asked_for_a_host_with_a_named_service() {
     });
 }
 
-/// A dial that ends at its own deadline says so, also during the look-up. A timeout of the resolver is another error.
+/// A dial that ends at its own deadline says so, even if it ends during the look-up. A timeout of the resolver is a different error.
 #[test]
 fn deadline_during_look_up_is_told_from_timeout_of_resolver() {
-    /// A resolver that never answers the first host, and whose servers do not answer for others.
+    /// A resolver that never answers for `silent.test`, and reports a timeout of its servers for other hosts.
     #[derive(Debug)]
     struct Slow;
     type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;

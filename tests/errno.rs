@@ -6,7 +6,7 @@
 //! Each row of the tables is an operation and a system call that it makes; each cell is one errno,
 //! injected into the call (`faults`). The tables omit calls whose failure hardly matters (such as
 //! clock_gettime, the signal calls and sysconf) and getaddrinfo, which has its own codes
-//! (tests/resolve.rs).
+//! (`src/sys/names.rs`).
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;

@@ -1,4 +1,5 @@
-//! Turns of tasks: a task whose operations are always ready ends its turn, and a task with long turns completes its operations.
+//! Turns of tasks: a task whose operations are always ready ends its turn, and a task with long turns completes its operations. A task that
+//! uses up its turns and tasks that events wake do not starve each other.
 //!
 //! Most tests of long turns and of loops cover every kind of operation, in tasks, in the future of `block_on` or under another executor.
 

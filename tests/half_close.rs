@@ -1,4 +1,5 @@
-//! Half-closed connections, empty buffers, the `close` of the I/O traits, shutdown during waiting operations, and urgent data.
+//! Half-closed connections, the end of the stream, empty buffers, the `close` of the I/O traits, shutdown during waiting operations, and urgent
+//! data.
 
 mod common;
 

@@ -22,7 +22,8 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
     }
 }
 
-/// Polls the handles of a task and of a blocking call with `waker`, and then keeps or drops the handles. Then both end.
+/// Polls the handles of a task and of a blocking call with `waker`, and keeps or drops the handles. Then lets the task and the call end.
+/// Returns the kept handles.
 fn end_with(waker: &Waker, keeps_handle: bool) -> Vec<JoinHandle<u64>> {
     let is_over = Arc::new(AtomicBool::new(false));
     let (first, second) = (is_over.clone(), is_over.clone());

@@ -1,4 +1,5 @@
-//! `rt::inspect`: the reported state of tasks, sockets and workers.
+//! `rt::inspect`: the reported state of tasks, sockets and workers, and pages of tasks. Also histograms, counts of
+//! blocking calls, and the OpenMetrics text.
 
 mod common;
 

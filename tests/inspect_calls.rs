@@ -71,7 +71,7 @@ counted!(getsockname(address: *mut c_void, size: *mut u32));
 counted!(getpeername(address: *mut c_void, size: *mut u32));
 counted!(getsockopt(level: c_int, name: c_int, value: *mut c_void, size: *mut u32));
 
-/// Regression: the function queried the addresses of each such socket twice.
+/// Regression: `rt::openmetrics` queried the unknown addresses of a listener twice.
 #[test]
 fn listeners_metrics_query_each_address_once() {
     child("listeners_metrics_query_each_address_once", || {

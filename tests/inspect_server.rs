@@ -253,8 +253,8 @@ fn client_that_stops_reading_delays_others_for_a_bounded_time() {
     });
 }
 
-/// The mode of the socket file keeps other users out. If the mode is changed, the server's check of
-/// their credentials does.
+/// The mode of the socket file keeps other users out. If the mode is changed, the server checks their
+/// credentials and refuses them.
 #[test]
 fn other_users_are_refused() {
     const NAME: &str = "other_users_are_refused";

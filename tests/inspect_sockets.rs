@@ -1,4 +1,4 @@
-//! `rt::inspect`: the use, the host name, the errors, the limits and the state of sockets.
+//! `rt::inspect`: the kind, the use, the host name, the errors, the limits and the state of sockets.
 
 mod common;
 
@@ -185,7 +185,7 @@ fn errors_are_counted_with_the_last_errno() {
     });
 }
 
-/// A stream that is not TCP, or a datagram socket that is not UDP, must not be shown as such.
+/// A stream socket that is not TCP is not shown as TCP, and a datagram socket that is not UDP is not shown as UDP.
 #[test]
 #[cfg(target_os = "linux")] // netlink(7), IPPROTO_UDPLITE
 fn sockets_of_other_families_and_protocols_have_no_kind_of_their_own() {

@@ -1,5 +1,5 @@
 //! `netpoll::io` with scripted readers and writers: results, the contents of buffers after an error or a dropped future, and the calls that
-//! the reader or writer receives.
+//! the reader or writer receives. Also `io::timeout`.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -18,7 +18,7 @@ use netpoll::io::{
 use netpoll::prelude::*;
 use netpoll::task::block_on;
 
-/// A step of a scripted side, executed when it is polled.
+/// A step of a scripted reader or writer. Each poll executes the next step.
 #[derive(Clone, Debug)]
 enum Step {
     /// Reader: returns these bytes, over as many polls as the caller's buffers require. Writer: accepts at most that many bytes.

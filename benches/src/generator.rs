@@ -7,8 +7,8 @@
 //!   latencies and throughput.
 //!
 //! In both modes a run ends after a given number of messages or seconds. In lock-step, an echo that is missing for longer than
-//! [`Plan::patience`] is an error. A free-running load counts the echoes that are missing at its end, which is at most six times
-//! [`Plan::patience`] and two seconds after its beginning if a number of messages is given.
+//! [`Plan::patience`] is an error. A free-running load counts the echoes that are missing at its end. It waits for them until two
+//! seconds after the given time or, if a number of messages is given, after six times [`Plan::patience`].
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};

@@ -1,4 +1,5 @@
-//! Tests of hyper-util's HTTP client over netpoll-hyper's connector: HTTP/1 and HTTP/2, TLS, other executors, failures.
+//! Tests of hyper-util's HTTP client over netpoll-hyper's connector: HTTP/1 and HTTP/2, its dialer, TLS, other executors,
+//! failures.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
 //! Tests of QUIC by quinn over netpoll's sockets: transfers, offload, many connections, a peer on smol's runtime, a peer of another library,
-//! other executors, deadlines and closing.
+//! other executors, std's sockets, deadlines, closing and timers.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

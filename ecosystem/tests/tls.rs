@@ -1,4 +1,5 @@
-//! Tests of TLS by futures-rustls over netpoll's streams: data, certificates, deadlines, closing, `openssl s_client`, and HTTPS with curl.
+//! Tests of TLS by futures-rustls over netpoll's streams: data, certificates, deadlines, closing, the stop of a server, `openssl s_client`,
+//! and HTTPS with curl.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

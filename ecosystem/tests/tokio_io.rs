@@ -1,4 +1,5 @@
-//! Tests of tokio's I/O traits on netpoll's streams, without tokio's runtime: tokio's own helpers, deadlines and closing, and h2.
+//! Tests of tokio's I/O traits on netpoll's streams, without tokio's runtime: tokio's own helpers, uninitialised buffers,
+//! vectored writes, deadlines and closing, and h2.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! Tests of tower's services on `netpoll_hyper::Server`: an axum `Router` over HTTP/1 and HTTP/2, one service per connection, services that
-//! are not ready immediately, and failures.
+//! Tests of tower's services on `netpoll_hyper::Server`: an axum `Router` over HTTP/1, HTTP/2 and Unix sockets, one service per connection,
+//! services that are not ready immediately, and failures.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! Tests of WebSocket by async-tungstenite over netpoll's streams: with its own client on smol's sockets, with soketto as the client and as
-//! the server, with the examples of RFC 6455, with deadlines and closing, and after an upgrade by hyper.
+//! Tests of WebSocket by async-tungstenite over netpoll's streams: with its own client on netpoll's and on smol's sockets, with soketto as the
+//! client and as the server, with examples of RFC 6455, with deadlines and closing, and after an upgrade by hyper.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -121,7 +121,7 @@ fn websocket_server_of_another_library_runs_on_netpoll_streams() {
     });
 }
 
-/// Sends the bytes of the handshake of section 1.3 and of the masked message of section 5.7.
+/// Sends a handshake with the key of section 1.3, and the bytes of the masked message of section 5.7.
 #[test]
 fn rfc_6455_examples_are_answered() {
     run(async {

@@ -72,7 +72,7 @@ impl Reactor for Netpoll {
     type TcpStream = TcpStream;
     type Sleep = Sleep;
 
-    // The trait requires `AsSysFd`, which is not public. `AsFd`, which is part of it, is sufficient.
+    // The trait requires `AsSysFd`, which is not public. Its supertrait `AsFd` is sufficient.
     fn register<H: Read + Write + AsFd + Send + 'static>(
         &self,
         handle: H,

@@ -6,9 +6,9 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! An axum program changes one line: `netpoll_hyper::serve_tower(listener, app)` replaces `axum::serve`.
-//! This program uses `Server::serve_tower_until`, which also stops on Ctrl-C or SIGTERM. Requests in
-//! progress then have ten seconds to finish.
+//! `netpoll_hyper::serve_tower(listener, app)` replaces `axum::serve`. This program uses
+//! `Server::serve_tower_until`, which stops on Ctrl-C or SIGTERM. Requests in progress then have ten seconds
+//! to finish.
 
 use axum::Router;
 use axum::extract::Path;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The example shows `netpoll_hyper::Server` and its graceful shutdown: after Ctrl-C or SIGTERM it stops accepting
-//! connections, and answers the requests in progress within ten seconds.
+//! connections, and the requests in progress have ten seconds to finish.
 
 use std::convert::Infallible;
 

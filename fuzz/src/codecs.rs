@@ -97,8 +97,8 @@ fn address_of(bytes: &[u8]) -> SockAddr {
         unsafe { len.write(count as libc::socklen_t) };
         Ok(())
     };
-    // SAFETY: every bit pattern is an address of some family, and the length is at most that of the
-    // storage.
+    // SAFETY: socket2 zeroes the storage, so all of it is initialised, and every bit pattern is valid in it. The length
+    // is at most that of the storage. It may not match the family, but socket2 reads only the storage.
     let filled = unsafe { SockAddr::try_init(fill) };
     filled.expect("nothing fails").1
 }
@@ -145,7 +145,7 @@ pub fn addresses(data: &[u8]) {
     }
 }
 
-/// Returns its bytes in pieces of the given lengths.
+/// Returns its bytes in pieces of 1 to 16 bytes, whose lengths depend on `lengths`.
 struct Pieces<'a> {
     rest: &'a [u8],
     lengths: &'a [u8],

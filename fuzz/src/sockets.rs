@@ -13,7 +13,7 @@ use netpoll::task::block_on;
 
 use super::Input;
 
-/// The maximum number of bytes in flight; well below a socket's capacity, so that no write waits.
+/// The maximum number of bytes in flight per direction; well below a socket's capacity, so that no write waits.
 const QUEUE_MAX: usize = 8192;
 /// The maximum number of operations per input.
 const STEPS_MAX: usize = 200;
@@ -110,7 +110,7 @@ async fn bounded<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T
 }
 
 fn went(end: &mut End, peer: &mut End) {
-    // unix(7): a close with unread data resets the connection.
+    // On Linux, a close with unread data resets the connection.
     peer.reset |= !end.queue.is_empty() && !peer.is_gone();
     end.queue.clear();
 }

@@ -8,7 +8,7 @@ use netpoll_fuzz::{codecs, sockets, state};
 /// it.
 const INPUTS: u64 = 1000;
 
-/// The maximum number of bytes of an input.
+/// The maximum number of bytes of a mutated seed.
 const LENGTH_MAX: usize = 1024;
 
 fn random(state: &mut u64) -> u64 {

@@ -36,8 +36,8 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     /// The time at which the last HTTP/2 response ended, in nanoseconds since `start`, or 0 if none has ended.
     answered: AtomicU64,
-    /// The number of reads and writes through `Wire` that completed, modulo 2⁶⁴. The reads that identify the HTTP
-    /// version, and those that discard bytes at the end, are not counted.
+    /// The number of reads and writes through `Wire` that completed, modulo 2⁶⁴. Failed reads, reads of the bytes that
+    /// identify the HTTP version, and reads that discard bytes at the end are not counted.
     progress: AtomicU64,
     /// Whether at least one request has arrived.
     used: AtomicBool,
@@ -123,7 +123,8 @@ impl Activity {
         self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
     }
 
-    /// Returns a number that changes whenever hyper, or the owner of an upgraded stream, reads or writes bytes.
+    /// Returns a number that changes whenever hyper, or the owner of an upgraded stream, reads from or writes to the
+    /// underlying stream.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }

@@ -105,8 +105,8 @@ impl Connector {
         }
     }
 
-    /// Sets the dialer, which determines the time limit, local address, resolver, socket options
-    /// and control function. The default limit of 30 s does not apply to this dialer, even if it has no
+    /// Sets the dialer, whose settings, such as its time limit, local address, resolver and socket options,
+    /// apply to all connections. The default limit of 30 s does not apply to this dialer, even if it has no
     /// time limit itself.
     pub fn dialer(mut self, dialer: Dialer) -> Connector {
         self.dialer = dialer;

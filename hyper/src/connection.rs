@@ -13,7 +13,8 @@
 //! connection if it has no request in progress.
 //!
 //! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
-//! gracefully. If no bytes are read or written for the same time after that, the connection ends.
+//! gracefully. From then on it is checked for progress after each interval of the same length, and ends if
+//! no bytes were read or written in an interval and no request is in progress.
 
 use std::error::Error;
 use std::fmt;
@@ -45,8 +46,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The size of the buffer for the first bytes of a connection.
 const HEAD_BYTES: usize = 1024;
 
-/// The time without progress after which an HTTP/2 connection without requests ends when the server
-/// is stopping. A live peer usually replies to a PING within one round trip.
+/// The length of the intervals after which an HTTP/2 connection is checked for progress when the server is
+/// stopping. It ends after an interval without progress if no request is in progress. A live peer usually
+/// replies to a PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
 /// The settings of a server's connections.
@@ -226,7 +228,8 @@ async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
 /// Watches an HTTP/2 connection for requests and, during its shutdown, for progress.
 struct Watch {
     sleep: Sleep,
-    /// The time limit without a request or, after the graceful shutdown has begun, without progress.
+    /// The time limit without a request or, after the graceful shutdown has begun, the interval between checks for
+    /// progress.
     limit: Option<Duration>,
     /// The progress at the time when the sleep was set; `None` before the graceful shutdown begins.
     ending: Option<u64>,

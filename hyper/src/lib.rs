@@ -7,6 +7,7 @@
 //! * `Connector` (feature `client`): HTTP/1 and HTTP/2 requests with hyper-util's pooled client, over
 //!   TLS with rustls (feature `rustls`).
 //! * [`Io`]: an adapter for streams that have only futures-io's traits, such as TLS.
+//! * [`Listener`]: the source of a server's connections. [`Watch`]: a view of the socket of a connection.
 //! * [`Executor`] and [`Timer`]: implementations of hyper's runtime traits.
 //!
 //! With [`Socket`], reads fill hyper's buffer directly, without zeroing it first. With HTTP/1, the head of a

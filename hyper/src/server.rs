@@ -146,7 +146,7 @@ impl Server {
     /// kept alive without a request. `None` means no limit. The default is 30 s.
     ///
     /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY),
-    /// and closed if its client stays silent for the same time again. A request in progress is not
+    /// and closed if its client then stays silent for up to twice this time. A request in progress is not
     /// limited; `http2().keep_alive_interval(…)` detects clients that are gone. The limit does not
     /// apply to an HTTP/2 connection on which a CONNECT request was accepted.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {
@@ -173,9 +173,10 @@ impl Server {
     /// * an error of hyper (`hyper::Error`), such as a malformed request, a head that took too long
     ///   (including on an idle connection), a reset, or an error of the service.
     ///
-    /// It is not an error if a client closes a connection between requests, if it resets an HTTP/1
-    /// connection while the service handles a request, or if a connection is cut off at the end. The
-    /// hook runs in the connection's task.
+    /// It is not an error if a client closes a connection between requests, if an HTTP/1 connection is reset
+    /// or closed by force while the service handles a request, if an HTTP/2 connection is closed because it
+    /// has no request, or if a connection is closed or cut off because the server stops. The hook runs in the
+    /// connection's task.
     pub fn on_error(
         &mut self,
         hook: impl Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync + 'static,
@@ -248,7 +249,8 @@ impl Server {
     /// requests in progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain
     /// after the [grace period](Server::grace) are cut off.
     ///
-    /// A panic of the service ends its connection, or with HTTP/2 its stream.
+    /// A panic of the service ends its connection. With HTTP/2, a panic of the service's future ends only its
+    /// stream.
     ///
     /// # Errors
     /// Returns the listener's error if accepting failed before the server stopped. Otherwise, returns
@@ -291,7 +293,7 @@ impl Server {
     /// Accepts connections until there is a reason to stop, and spawns the future that `begin` returns
     /// for each. Then sets the stage to draining and starts `grace`. If the reason is `stop`, also accepts
     /// the connections in the listener's queue, at most [`QUEUED`] and up to the connection limit, until
-    /// `grace` is over. Returns the error of an accept that failed before.
+    /// `grace` is over. Returns the error of an accept if it is the reason to stop.
     async fn accept<L: Listener, F>(
         &self,
         listener: &L,

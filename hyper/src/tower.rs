@@ -210,8 +210,9 @@ impl Server {
         self.serve_until(listener, Tower::new(service), stop).await
     }
 
-    /// Serves each connection with a separate service, until `stop` completes or the listener is closed.
-    /// `make` is a tower service that returns the service for a peer's address.
+    /// Serves each connection with a separate service until `stop` completes or the listener is closed,
+    /// then stops like [`serve_with`](Server::serve_with). `make` is a tower service that returns the
+    /// service for a peer's address.
     ///
     /// Each connection uses a clone of `make` once that clone is ready. An error of `make` ends the
     /// connection; see [`on_error`](Server::on_error).

@@ -1,5 +1,5 @@
-//! Tests of how connections of `netpoll_hyper::Server` end: after a half-close or a reset by the client, when the server stops, and without
-//! a request.
+//! Tests of how connections of `netpoll_hyper::Server` end: after a half-close or a reset by the client, a forced close, an early response or
+//! an upgrade, when the server stops, and without a request. Also tests that `connect` may convert a stream.
 //!
 //! Where the grace period must not end the server, it is one hour. If a connection then keeps the server from ending, the test hangs until
 //! its watchdog stops it.
@@ -385,8 +385,8 @@ async fn read_all(stream: TcpStream) -> io::Result<String> {
     read_to_end(&stream).await
 }
 
-/// Reads the response of an HTTP/2 request without a client library, because a library determines itself which frames it sends and when.
-/// Returns the body.
+/// Reads the response of an HTTP/2 request without a client library, because a library chooses which frames it sends and when. Returns the
+/// body.
 async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     let mut head = [0; 9];
@@ -450,8 +450,8 @@ fn request_over_a_futures_io_stream_is_answered_as_the_server_stops() {
     });
 }
 
-/// The service responds before it has read the body. Without lingering, close(2) with unread bytes sends a reset, which may discard the
-/// response.
+/// The service responds before it has read the body. Without lingering, close(2) with unread bytes sends a reset, after which the client may
+/// discard the response.
 #[test]
 fn early_answer_to_an_upload_arrives() {
     run(async {

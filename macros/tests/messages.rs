@@ -35,8 +35,8 @@ fn check_in(folder: &Path, name: &str, program: &str) -> Output {
          pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
          {program}\n"
     );
-    // The output is not /dev/null, because the compiler replaces its output file, and if it runs as
-    // root it would replace the device.
+    // The output is not /dev/null, because the compiler replaces its output file. A compiler that runs as
+    // root would replace the device.
     static PROGRAMS: AtomicU32 = AtomicU32::new(0);
     let number = PROGRAMS.fetch_add(1, Ordering::Relaxed);
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}-{number}", std::process::id()));
@@ -103,7 +103,7 @@ fn valid_uses_are_accepted() {
     );
 }
 
-/// A macro variable puts its tokens into a group without delimiters.
+/// A macro variable may put its tokens into a group without delimiters.
 #[test]
 fn numbers_of_macro_variables_are_accepted() {
     let rt = "pub mod rt { pub struct Builder; impl Builder { pub fn new() -> Self { Builder } \
@@ -113,7 +113,7 @@ fn numbers_of_macro_variables_are_accepted() {
             "{rt} macro_rules! starts {{ ($n:{kind}) => {{ #[netpoll::main(workers = $n)] async fn main() {{}} }} }} starts!(2);"
         ));
     }
-    // The error is about the absent simulator, so the number was read.
+    // The error is about the missing argument `sim`, so the number was read.
     let none = "macro_rules! works { ($n:literal) => { #[netpoll::test(seeds = $n)] async fn one() {} } } works!(5);";
     refuses(none, "`seeds` requires a simulation: `sim, seeds = N`", "5");
 }
@@ -231,8 +231,8 @@ fn invalid_attribute_arguments_are_rejected() {
     refuses("#[netpoll::test(crate = \"a\", crate = \"b\")] async fn works() {}", twice, "crate");
 }
 
-/// The compiler reports errors in the body where they occur, as in any async function, and a path that does
-/// not exist at the argument `crate`.
+/// The compiler reports errors in the body where they occur, as in any async function. If the path in the
+/// argument `crate` does not exist, the compiler reports the error at this argument.
 #[test]
 fn type_errors_point_at_their_source() {
     let shown = |program: &str, code: &str, at: &str| {

@@ -47,8 +47,8 @@ pub fn owner_and_lock_exclude_each_other() {
     assert_eq!(calls.lock().len(), 5);
 }
 
-/// A thread revokes the ownership of another one and wants to be the owner. The former owner, which does not know yet, must
-/// not make a third thread believe that the new owner is not busy.
+/// A thread revokes the ownership of another thread and becomes the owner. The former owner, which has not noticed this yet,
+/// must not make a third thread believe that the new owner is not busy.
 pub fn former_owner_does_not_hide_the_next() {
     let calls = Arc::new(Calls::new(Vec::new()));
     add(&calls, "first");
@@ -86,8 +86,8 @@ pub fn each_thread_becomes_the_owner() {
     assert_eq!(calls.lock().len(), 6);
 }
 
-/// The owner of the gathered bytes appends a write, without any lock, while a `write_all` of two calls has the write lock. The
-/// append must not come between the two calls.
+/// The owner of the gathered bytes tries to append a write, without any lock, while a `write_all` of two calls has the write
+/// lock. The append must not come between the two calls.
 pub fn owned_appends_come_between_operations() {
     let socket = Arc::new((FdMutex::new(), Calls::new(Vec::new())));
     add(&socket.1, "append");

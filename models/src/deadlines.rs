@@ -41,7 +41,7 @@ impl Timed {
         wakers.wake_all();
     }
 
-    /// Mirrors `Runtime::arm_poll`, called for the descriptor `generation`.
+    /// Mirrors `Runtime::arm_poll`, called for the descriptor of this generation.
     fn arm(&self, at: Option<u64>, generation: u32) {
         if let Some(at) = at {
             self.entries.lock().push((at, generation));

@@ -21,7 +21,7 @@ mod cell {
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T> {
         value: std::cell::UnsafeCell<T>,
-        /// The number of accesses in progress.
+        /// The number of shared accesses in progress, plus `EXCLUSIVE` per exclusive access.
         accesses: AtomicUsize,
     }
 

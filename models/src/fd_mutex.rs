@@ -271,8 +271,8 @@ pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A write is appended to gathered bytes, without the write lock, while a `write_all` of two calls has this lock. The
-/// append must not come between the two calls.
+/// A thread tries to append a write to gathered bytes, without the write lock, while a `write_all` of two calls has this
+/// lock. The append must not come between the two calls.
 pub fn appends_come_between_operations() {
     let socket = Socket::new();
     let bytes = Arc::new(Mutex::new(Vec::new()));

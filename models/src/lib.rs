@@ -10,9 +10,9 @@
 //! injected into the source and that the model must find ([`harness::finds`]). To add a model, mirror the file, write
 //! the model beside the others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
 //!
-//! A protocol that is spread over files that make system calls is modelled in miniature ([`sleep`], [`shards`] and
-//! [`epochs`], and parts of [`wait_state`], [`deadlines`], [`keeper`] and [`shared_queue`]). Comments name the functions
-//! that the miniature mirrors.
+//! A protocol that is spread over files that make system calls is modelled in miniature: in all models of [`sleep`],
+//! [`shards`] and [`epochs`], and in parts of others, such as [`wait_state`] and [`deadlines`]. Comments name the
+//! functions that the miniature mirrors.
 
 // The unit tests of the mirrored files run in the crate, with the standard library's types.
 #![cfg(not(test))]

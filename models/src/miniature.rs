@@ -113,7 +113,7 @@ struct Idle {
 }
 
 /// Mirrors `Runtime` and its `Driver`, with one worker that may rest, one thread in `block_on`, and further threads of
-/// the model.
+/// the model. No worker is stuck.
 pub(crate) struct Runtime {
     pub(crate) epoch: AtomicU32,
     injected: AtomicUsize,
@@ -460,7 +460,8 @@ impl Runtime {
         }
     }
 
-    /// Mirrors `Thread::wait` after the wish was withdrawn. Returns whether the thread took an event or a timer was due.
+    /// Mirrors `Thread::wait` after the wish was withdrawn, for a thread that does not ask again. Returns whether the
+    /// thread took an event or a timer was due.
     pub(crate) fn wait_as_root(&self, was_granted: bool) -> bool {
         let polls = was_granted || self.needs_poller();
         let shards = if polls { self.roles.take_free() } else { Shards::NONE };
@@ -481,6 +482,7 @@ impl Runtime {
         }
     }
 
+    /// Mirrors the waker of the root future in `rt/sched/block_on.rs`.
     pub(crate) fn wake_root(&self) {
         self.root.wake(|shard| {
             self.wake_if_later(if injected_bug!("root_is_woken_in_shard_0") { 0 } else { shard }, 0);

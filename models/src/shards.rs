@@ -23,8 +23,8 @@ fn until_an_event(runtime: &Runtime, home: usize) {
     runtime.leave();
 }
 
-/// Tasks are injected while the only worker goes to sleep in both shards, by a thread that checks shard 1 first. The
-/// worker must run them.
+/// A thread that checks shard 1 first injects tasks while the only worker goes to sleep in both shards. The worker must
+/// run them.
 pub fn sleep_in_two_shards_against_inject() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| runtime.work(2));

@@ -1,4 +1,4 @@
-//! The parts of the crate's `sys` that the models use.
+//! Replacements for the parts of the crate's `sys` that the models use.
 
 /// A heavy and a light fence together order like two SeqCst fences.
 pub(crate) mod membarrier {

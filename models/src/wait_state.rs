@@ -304,7 +304,7 @@ pub fn a_reader_dropped_while_polled_passes_on() {
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
     let dropped = spawn(&socket, move |socket| {
         let side = socket.side();
-        // A poll that only waits, because another operation has the lock when it retries.
+        // This poll only waits, because another operation has the lock when the future retries.
         let _ = side.wait(Waiter::Future(&mut key), Interest::Event, Waker::noop(), || true);
         socket.finish(&mut key, false);
     });
@@ -521,7 +521,7 @@ pub fn a_timeout_against_a_look_for_another() {
 }
 
 /// Mirrors `Fd::poll_call` with the order of `Fd::end`: it clears READY if the call shows that the direction is idle,
-/// then leaves the list, and then wakes the next waiter if data may remain.
+/// then leaves the list, and then wakes the next waiter if READY is set.
 fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<usize> {
     let side = socket.side();
     loop {

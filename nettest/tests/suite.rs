@@ -1,4 +1,4 @@
-//! Tests that the suite passes on netpoll's connections and on a type that forwards each call, and fails on a type that violates a property.
+//! Tests that the suite passes on netpoll's connections and on a type that wraps one, and fails on a type that violates a property.
 
 use std::future::Future;
 use std::io;

@@ -68,7 +68,8 @@ impl Cache {
     }
 
     /// Caches an answer for `ttl` seconds, at most [`TTL_MAX`]. A TTL with the highest bit set
-    /// counts as 0 (RFC 2181, section 8). An answer with TTL 0 or larger than [`BYTES_MAX`] is not cached.
+    /// counts as 0 (RFC 2181, section 8). An answer whose TTL is 0, or which is larger than [`BYTES_MAX`], is not
+    /// cached.
     pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
         if ttl == 0 || i32::try_from(ttl).is_err() {
             return;
@@ -111,8 +112,8 @@ fn size(query: &Query, reply: &Reply) -> usize {
         }
 }
 
-/// Returns the maximum heap memory of a name, in bytes. A short name is stored inline. A longer name has
-/// a vector of its bytes and a vector with one byte per label. Their capacity is at most twice their
+/// Returns the maximum heap memory of a name, in bytes. A short name is stored inline. A longer name may
+/// have a vector of its bytes and a vector with one byte per label. Their capacity is at most twice their
 /// length.
 fn heap_of_name(name: &Name) -> usize {
     if name.len() <= 32 { 0 } else { 2 * name.len() }
@@ -146,7 +147,7 @@ mod tests {
         Reply::Records { owner: Name::root(), data: data.into_iter().collect() }
     }
 
-    /// Returns nearly as much text as fits into the largest message, which has 64 KiB.
+    /// Returns nearly as much text as fits into the largest message, which has 65,535 bytes.
     fn large_text() -> Reply {
         records([RData::TXT(TXT::from_bytes(vec![&[b'x'; 255]; 255]))])
     }

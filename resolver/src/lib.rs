@@ -15,16 +15,16 @@
 //!
 //! # When a look-up ends
 //! The absolute names for a given name are looked up one after the other, until one has records of the
-//! queried type. If a name does not exist or has no such records, the next name is looked up. If the
-//! queries for a name fail, the whole look-up fails, because an attacker who suppresses replies could
-//! otherwise make the resolver use the next name. A look-up of addresses succeeds if the query for one
-//! family finds addresses, even if the query for the other family fails.
+//! queried type. If a name does not exist or has no such records, the next name is looked up. If a
+//! query for a name fails, the whole look-up fails, because an attacker who suppresses replies could
+//! otherwise make the resolver use the next name. However, a look-up of addresses succeeds if the query
+//! for one family finds addresses, even if the query for the other family fails.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
-//! The resolver corresponds to Go's own resolver: A and AAAA are queried concurrently, forged replies
-//! are ignored, queries with truncated replies are repeated over TCP, and names in answers are checked.
-//! Unlike in Go, nsswitch.conf is not read. resolv.conf and hosts are read once, when the resolver is
-//! created; Go reads them again when they change.
+//! The resolver corresponds to Go's own resolver: A and AAAA are queried concurrently (without the option
+//! `single-request`), forged replies are ignored, queries with truncated replies are repeated over TCP,
+//! and names in answers are checked. Unlike in Go, nsswitch.conf is not read. resolv.conf and hosts are
+//! read once, when the resolver is created; Go reads them again when they change.
 
 #![deny(unsafe_code)]
 
@@ -67,7 +67,7 @@ const LOOPBACK: [SocketAddr; 2] =
 /// cancelled when its future is dropped.
 ///
 /// Clones share the resolver. Answers are cached for their TTL, but for at most one week. The cache
-/// has up to 8,192 answers and about 8 MiB. Identical concurrent queries are merged. Use
+/// holds up to 8,192 answers and about 8 MiB. Identical concurrent queries are merged. Use
 /// [`Dialer::resolver`](netpoll::net::Dialer::resolver) to make a dialer use the resolver.
 ///
 /// # Names
@@ -219,11 +219,11 @@ struct Found {
 }
 
 impl Resolver {
-    /// Creates a resolver with this host's configuration. It reads resolv.conf(5), hosts(5), and the
-    /// environment variables `LOCALDOMAIN` and `RES_OPTIONS`.
+    /// Creates a resolver with this host's configuration, which is read from resolv.conf(5), hosts(5), and
+    /// the environment variables `LOCALDOMAIN` and `RES_OPTIONS`.
     ///
-    /// If there is no resolv.conf(5), or no server in it, the server at 127.0.0.1 is used. Invalid
-    /// lines, options and domains are skipped.
+    /// If there is no resolv.conf(5), or no server in it, the server at 127.0.0.1 is used. If there is no
+    /// search list, the domain of the host name is used. Invalid lines, options and domains are skipped.
     ///
     /// # Errors
     /// Returns the OS error if reading resolv.conf(5) fails. As in glibc, a file that does not
@@ -245,11 +245,12 @@ impl Resolver {
     }
 
     /// Looks up the addresses of `host`, in the order of RFC 6724. A literal address is returned
-    /// unchanged.
+    /// unchanged, but without its zone.
     ///
     /// # Errors
     /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist, has no addresses or is
-    /// not a host name. If all servers failed, the error describes the failure of one of them.
+    /// not a host name. If all servers failed, the error describes the failure of one of them. The error is
+    /// temporary if the resolver has no servers or the chain of aliases is too long.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the look-up.
@@ -283,7 +284,8 @@ impl Resolver {
     }
 
     /// Looks up the canonical name of `host`: the name at the end of its chain of aliases. For a name in
-    /// hosts(5), this is the first name of the first line that contains the name.
+    /// hosts(5), this is the first name of the first line that contains the name. For `localhost` and the
+    /// names below it, this is `localhost.`.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). Its kind is also `NotFound`

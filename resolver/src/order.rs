@@ -125,8 +125,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The examples of RFC 6724, section 10.2, that do not need an omitted rule: candidates with their
-    /// sources, in the expected order.
+    /// The examples of RFC 6724, section 10.2, that do not need an omitted rule, and two other cases:
+    /// candidates with their sources, in the expected order.
     #[test]
     fn examples_of_rfc_6724_are_in_order() {
         let cases: [&[(&str, Option<&str>)]; 9] = [

@@ -83,7 +83,7 @@ mod tests {
         candidates(&name, &config(options)).iter().map(Name::to_ascii).collect()
     }
 
-    /// Go: TestNameListAvoidsDNS, the table of TestGoLookupIPOrderFallbackToFile and of `nameList`.
+    /// Go: TestNameListAvoidsDNS, TestGoLookupIPOrderFallbackToFile, `nameList`.
     #[test]
     fn number_of_dots_decides_the_search_order() {
         assert_eq!(names("x", ""), ["x.a.example.", "x.b.example.", "x."]);
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(candidates(&parse("x").unwrap(), &twice).len(), 3);
     }
 
-    /// As glibc's `res_nsearch`, which queries the name as given if it has queried it in no domain.
+    /// Like glibc's `res_nsearch`, which queries a name as given if it has tried the name in no domain.
     #[test]
     fn name_with_one_label_is_looked_up_as_given_without_a_search_list() {
         for file in ["options no-tld-query", "search .\noptions no-tld-query", "options no-tld-query ndots:3"] {
@@ -107,7 +107,7 @@ mod tests {
             let all = candidates(&parse("x").unwrap(), &config);
             assert_eq!(all.iter().map(Name::to_ascii).collect::<Vec<_>>(), ["x."], "{file}");
         }
-        // A domain that is skipped because the name would be too long counts, as in glibc.
+        // As in glibc, a domain counts as tried even if it is skipped because the name would be too long.
         let long = ["x".repeat(63), "y".repeat(63), "z".repeat(63), "w".repeat(58)].join(".");
         let config = Config::parse(format!("search {long}\noptions no-tld-query").as_bytes(), "", None, None);
         assert!(candidates(&parse("onelabel").unwrap(), &config).is_empty());

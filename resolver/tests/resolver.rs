@@ -1,4 +1,4 @@
-//! Tests of the resolver with a DNS server in the test: answers, failures, forged replies and cancellation.
+//! Tests of the resolver with DNS servers that run in the test.
 
 mod common;
 
@@ -818,7 +818,8 @@ fn system_resolver_skips_malformed_lines() {
     }
 }
 
-/// The look-ups are of literals, of this host's names and of cached names, so they complete without waiting.
+/// The look-ups are of a literal, of `localhost`, of cached names and of a loopback address, so they complete without waiting, except for
+/// the AAAA queries for `host.test.`, whose empty answers are not cached.
 #[test]
 fn loop_of_ready_lookups_can_be_cancelled() {
     let server = Server::new(|_, kind| match kind {

@@ -75,5 +75,5 @@ pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
 
 /// Waits until no waiter is left. The sockets of the case are still open.
 pub(crate) async fn no_operation_waits(what: &str, at: At) {
-    becomes(&format!("no waiter of {what} to be left, dropped {at:?}"), || rt::metrics().waiters == 0).await;
+    becomes(&format!("no waiter of {what} is left, dropped {at:?}"), || rt::metrics().waiters == 0).await;
 }

@@ -474,7 +474,7 @@ fn task_with_a_dropped_handle_continues_to_run() {
                 };
                 let outcome = drop_at(at, handle, async || {}).await;
                 // A task whose handle is dropped continues to run.
-                becomes("the task to end", || done.load(Ordering::SeqCst)).await;
+                becomes("the task has ended", || done.load(Ordering::SeqCst)).await;
                 outcome.output.is_some_and(|output| output == 5)
             })
             .await;
@@ -503,14 +503,14 @@ fn dropped_cancellation_still_drops_the_task() {
                     client.read(&mut [0; 1]).await
                 }
             });
-            becomes("the task to wait", || rt::metrics().waiters == 1).await;
+            becomes("the task waits", || rt::metrics().waiters == 1).await;
             let outcome = drop_at(at, handle.cancel(), async || {}).await;
             if at.polls == 0 {
                 // The future of `cancel` was never polled, so dropping it only dropped the handle.
                 assert!(!gone.load(Ordering::SeqCst));
                 server.write_all(b"x").await.unwrap();
             }
-            becomes("the task's future to be dropped", || gone.load(Ordering::SeqCst)).await;
+            becomes("the task's future is dropped", || gone.load(Ordering::SeqCst)).await;
             no_operation_waits("cancel", at).await;
             round_trip(&client, &server).await;
             if let Some(output) = &outcome.output {
@@ -563,11 +563,11 @@ fn operations_dropped_at_various_times_leave_no_waiter() {
             for handle in handles {
                 handle.await;
             }
-            becomes("no waiter except the echo", || rt::metrics().waiters <= 1).await;
+            becomes("no waiter is left except the echo", || rt::metrics().waiters <= 1).await;
             client.force_close().await.unwrap();
             echo.await;
         }
-        becomes("descriptors to be closed", || rt::metrics().descriptors == baseline).await;
-        becomes("no waiter", || rt::metrics().waiters == 0).await;
+        becomes("the descriptors are closed", || rt::metrics().descriptors == baseline).await;
+        becomes("no waiter is left", || rt::metrics().waiters == 0).await;
     });
 }

@@ -333,7 +333,8 @@ pub fn has_ipv6() -> bool {
 }
 
 /// Returns whether the maximum of the limit of descriptors permits `count`, and prints a note if not.
-/// If it does and the limit is less than `count`, raises the limit to the maximum.
+/// If it does and the limit is less than `count`, raises the limit to the maximum, or to `count` if there
+/// is no maximum.
 pub fn has_descriptors(count: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < count) {

@@ -76,7 +76,7 @@ pub const ON_EPOLL: (&str, &str) = ("NETPOLL_BACKEND", "epoll");
 /// The environment variables that select epoll and one shard of the poller.
 pub const ON_ONE_EPOLL: [(&str, &str); 2] = [ON_EPOLL, ("NETPOLL_POLLER_SHARDS", "1")];
 
-/// Returns whether this process uses epoll, the default on Linux.
+/// Returns whether `NETPOLL_BACKEND` names epoll or no back end. On Linux, this process then uses epoll.
 pub fn is_on_epoll() -> bool {
     std::env::var_os(ON_EPOLL.0).is_none_or(|name| name.is_empty() || name == ON_EPOLL.1)
 }

@@ -26,7 +26,8 @@ fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
     });
 }
 
-/// The task then owns the number itself, so the close ends when all bytes are sent.
+/// If no descriptor is free for a duplicate, the task owns the number itself, so the close ends when all bytes
+/// are sent.
 #[test]
 fn close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent() {
     let name = "rest::close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent";

@@ -1,5 +1,6 @@
 //! A full socket: a task sends the gathered bytes that remain, and writes wait as they do without
-//! the option. Also deadlines, and other calls that write, which follow the gathered bytes.
+//! the option. Also deadlines, flushes after a close, and other calls that write: their bytes follow the
+//! gathered bytes.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::task::Poll;

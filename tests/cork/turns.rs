@@ -1,5 +1,5 @@
-//! The gathered bytes are sent at the end of a turn, or earlier: when the task waits, by a large write, by
-//! sysmon, or by a change of the option or the write deadline.
+//! The gathered bytes are sent at the end of a turn, or earlier, for example before a wait, with a large write, when
+//! much is gathered, by sysmon, or by a change of the option or the write deadline.
 
 use std::io::IoSlice;
 use std::sync::mpsc;

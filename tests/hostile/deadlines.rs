@@ -157,7 +157,7 @@ struct Seen {
 }
 
 impl Oracle {
-    /// Gives the socket and the model the same deadline: none, one that has passed, a far one, or one so near that it races with other
+    /// Gives the socket and the oracle the same deadline: none, one that has passed, a far one, or one so near that it races with other
     /// operations.
     fn set(&mut self, reader: &TcpStream, random: &mut Random) {
         let now = Instant::now();

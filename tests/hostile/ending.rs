@@ -108,8 +108,8 @@ fn inherited() -> BTreeSet<String> {
     text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).map(str::to_owned).collect()
 }
 
-/// TCP, UDP and Unix stream sockets are close-on-exec from their creation, also while other threads
-/// open and close connections.
+/// TCP, UDP and Unix stream sockets are close-on-exec from their creation, so a program inherits none even
+/// if it is started while tasks open and close sockets.
 #[test]
 fn child_programs_inherit_nothing() {
     process("ending::child_programs_inherit_nothing", 60, 300, || {

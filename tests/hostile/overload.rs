@@ -54,8 +54,8 @@ fn crowd() -> (usize, usize) {
 }
 
 /// Runs the server, an echo with a large buffer per connection, in this process, which joins the
-/// control group `group` unless that is empty. If `limited`, the server has descriptors for an eighth of the
-/// clients and sends the others a refusal.
+/// control group `group` unless `group` is empty. If `limited`, the server has descriptors for about an eighth of
+/// the clients and sends the others a refusal.
 fn serve(group: &str, limited: bool) {
     if !group.is_empty() {
         std::fs::write(PathBuf::from(group).join("cgroup.procs"), std::process::id().to_string()).unwrap();

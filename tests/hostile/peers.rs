@@ -1,5 +1,5 @@
-//! Rows 9 (resets) and 10 of the tables in docs/RELIABILITY.md: peers that are silent, never
-//! read, reset, connect and disconnect in bursts, or use all the bandwidth.
+//! Rows 9 (resets) and 10 (all but half-open) of the tables in docs/RELIABILITY.md: peers that are silent,
+//! never read, reset, connect and disconnect in bursts, or use all the bandwidth.
 //!
 //! The peers are plain threads with std sockets, so the runtime's metrics count only the service.
 

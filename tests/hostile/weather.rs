@@ -75,8 +75,8 @@ struct Place {
 }
 
 impl Place {
-    /// Starts the thread. Also returns the namespace's TUN device. Prints the reason and returns `None`
-    /// if the namespace or the device cannot be created.
+    /// Starts the thread. Returns the place and the TUN device in its namespace. Prints the reason and returns
+    /// `None` if the namespace or the device cannot be created.
     fn new(own: &'static str, peer: &'static str) -> Option<(Place, File)> {
         let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let (ready, wait) = mpsc::channel();
@@ -383,8 +383,8 @@ fn data_is_intact_under_network_faults() {
     });
 }
 
-/// The network is cut and later restored. Deadlines and TCP_USER_TIMEOUT end waits that the kernel
-/// would continue for minutes.
+/// The network is cut and later restored. Deadlines and TCP_USER_TIMEOUT end waits that would otherwise
+/// last for minutes or forever.
 #[test]
 fn deadlines_end_operations_behind_cut_network() {
     process("weather::deadlines_end_operations_behind_cut_network", 60, 60, || {

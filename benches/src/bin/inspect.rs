@@ -3,7 +3,7 @@
 //! Half of the sockets are clients and half were accepted. A task waits to read from each. The program prints the CPU time and the page
 //! faults of the first snapshot, and the CPU time of later ones.
 //!
-//! It also prints how long an echo takes while another thread takes snapshots in a loop, while this thread only computes, and while it sleeps.
+//! It also prints how long an echo takes while another thread takes snapshots in a loop, only computes, or sleeps.
 //! The three cases alternate every 100 ms, so that the machine's load is the same for each. The client of the echo is a thread with a socket of
 //! the standard library. Each echo is measured twice: by the clock, and without the time for which the threads of the echo were runnable and
 //! had no CPU (schedstat), because the machine's other threads cause these waits.

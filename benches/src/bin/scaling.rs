@@ -1,7 +1,7 @@
 //! Measures the cost of accesses to shared state, and models more cores than this machine has:
 //! `scaling [--cores 2,16,64,192] [--request-ns 4300] [--event-ns 180] [--transfer-ns 100] [--think-us 30] [--write FILE]`.
 //!
-//! For each shared state of the runtime, the measurement makes the runtime's atomic operations on the same memory layout, without the
+//! For each shared state of the runtime, the measurement makes the runtime's atomic operations on a similar data structure, without the
 //! runtime's logic, with one thread and with two threads at once. It reports CPU time. In the model, cores serve requests of a known cost,
 //! take them from pollers that one core at a time may hold, and steal from one another. docs/SCALING.md has the conclusions.
 
@@ -316,7 +316,8 @@ struct Costs {
     event: u64,
     /// A poll without events.
     poll: u64,
-    /// The transfer of a cache line from another core. A steal transfers three lines, and taking the poller role transfers one.
+    /// The transfer of a cache line from another core. A steal transfers three lines. A poll transfers one with the poller role, and two with the
+    /// count of awake threads.
     transfer: u64,
     /// The wake-up of a resting thread.
     wake: u64,

@@ -269,7 +269,7 @@ pub struct LoadPlan {
     pub churn: Option<Churn>,
     /// The CPU that the generator shares with the server under SCHED_BATCH, or `None` for any CPU.
     pub cpu: Option<usize>,
-    /// Whether the generator runs in lock-step. It always does if `cpu` is set.
+    /// Whether the generator runs in lock-step. It always does if `cpu` or `churn` is set.
     pub lock_step: bool,
     /// The time limit for a missing echo, in seconds. It allows for a server under Valgrind, which is slow, and ends the wait for a starved
     /// server.

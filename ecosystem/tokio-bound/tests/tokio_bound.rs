@@ -1,5 +1,5 @@
 //! Tests of crates that call tokio's functions, in programs on netpoll: axum's `ConnectInfo` and `WebSocketUpgrade`, tower-http's
-//! `TimeoutLayer`, reqwest.
+//! `TimeoutLayer`, and reqwest.
 //!
 //! `async_compat::Compat` enters its own tokio runtime around each poll of a future. The sockets that the server accepts remain netpoll's.
 

@@ -14,7 +14,7 @@ pub(crate) fn current() -> usize {
 }
 
 pub(crate) fn assign() -> usize {
-    /// Not one of the checker's atomics, because the numbers only have to differ.
+    /// This is not one of the checker's atomics, because the numbers only have to differ.
     static LAST: AtomicUsize = AtomicUsize::new(NONE);
     if current() == NONE {
         CURRENT.with(|number| number.set(LAST.fetch_add(1, Ordering::Relaxed) + 1));

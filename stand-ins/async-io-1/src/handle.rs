@@ -28,9 +28,9 @@ impl<T: AsRawFd> Async<T> {
 /// Borrows the descriptor of `io` without tying the result to the lifetime of `io`.
 #[allow(unsafe_code)]
 fn borrow(io: &impl AsRawFd) -> BorrowedFd<'static> {
-    // SAFETY: the number is used for fcntl(2) in `new`, then for epoll_ctl(2) while `io` is in the same `Async`. `io` keeps it open, unless
-    // safe code closes or replaces it through `get_mut`, which async-io 1 permits but warns against. In that case these calls fail or
-    // affect another open file; no memory depends on the number.
+    // SAFETY: the number is passed to system calls such as fcntl(2), epoll_ctl(2) and poll(2), in `new` and then while `io` is in the same
+    // `Async`. `io` keeps the descriptor open, unless safe code closes or replaces it through `get_mut`, which async-io 1 permits but warns
+    // against. In that case these calls fail or affect another open file; no memory depends on the number. `borrow_raw` panics for -1.
     unsafe { BorrowedFd::borrow_raw(io.as_raw_fd()) }
 }
 

@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::Async;
 
-/// The error of connect(2) on a non-blocking socket while the handshake is in progress. Most architectures have Linux's usual number. MIPS has
-/// another, and SPARC has that of BSD.
+/// The error of connect(2) on a non-blocking socket while the handshake is in progress. On Linux, most architectures have the number 115; MIPS
+/// has 150, and SPARC has 36, as macOS and the BSDs do.
 const EINPROGRESS: i32 = {
     let is_linux = cfg!(any(target_os = "linux", target_os = "android"));
     let is_mips =

@@ -11,15 +11,16 @@ use netpoll::time::Sleep;
 /// A timer that fires once or periodically. As a future it completes when it fires; as a stream it yields an item each time it fires. The
 /// output of the future and the items of the stream are the instants for which the timer was set.
 ///
-/// If a timer is reset after a poll has returned `Pending`, it wakes the task at the new time without another poll. So does a periodic timer
-/// after a poll in which it has fired. A timer that has fired for the last time does not wake the task if it is reset.
+/// After a poll that returned `Pending`, the timer wakes the task when it fires, even if the timer is reset in the meantime. After a poll in
+/// which a periodic timer fired, the timer wakes the task for the next time in the same way. A timer that has fired for the last time does
+/// not wake the task if it is reset; the task must poll the timer again.
 #[derive(Debug)]
 pub struct Timer {
     sleep: Sleep,
     /// `None` if the timer will not fire.
     when: Option<Instant>,
     period: Duration,
-    /// The waker of the last poll, if the poll returned `Pending` or the timer fires again.
+    /// The waker of the last poll, if the poll returned `Pending` or the timer fires again. `None` after `rearm` has woken it.
     waker: Option<Waker>,
 }
 
@@ -90,7 +91,7 @@ impl Timer {
         self.sleep = Sleep::never();
     }
 
-    /// Registers the waker of the last poll, if it is kept, for the new time.
+    /// Registers the waker of the last poll, if it is kept, for the new time. Wakes it if that time has come.
     fn rearm(&mut self) {
         let Some(waker) = self.waker.take() else { return };
         if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(&waker)).is_ready() {

@@ -134,7 +134,7 @@ fn reset_timer_wakes_its_task_without_another_poll() {
 
 #[test]
 fn interval_that_fires_wakes_its_task_for_the_next_time_without_another_poll() {
-    // The first time is in the past, the second one is in the future or has come by then.
+    // The first time has come when the timer is polled. The second time has come too, or is in the future.
     for period in [Duration::from_nanos(1), Duration::from_millis(50)] {
         let (waker, woken) = waker();
         let mut timer = Timer::interval_at(Instant::now(), period);

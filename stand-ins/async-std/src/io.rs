@@ -21,11 +21,12 @@ pub mod prelude {
 /// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` if the writer is a
-/// socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after `Interrupted`.
+/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` or
+/// `ConnectionReset` if the writer is a socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after
+/// `Interrupted`.
 ///
 /// # Cancel safety
-/// Dropping the future also loses bytes that were read but not yet written.
+/// Not cancel safe: dropping the future loses bytes that were read but not yet written.
 #[cfg(not(feature = "unstable"))]
 pub async fn copy<R, W>(reader: &mut R, writer: &mut W) -> Result<u64>
 where
@@ -38,11 +39,12 @@ where
 /// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` if the writer is a
-/// socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after `Interrupted`.
+/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` or
+/// `ConnectionReset` if the writer is a socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after
+/// `Interrupted`.
 ///
 /// # Cancel safety
-/// Dropping the future also loses bytes that were read but not yet written.
+/// Not cancel safe: dropping the future loses bytes that were read but not yet written.
 #[cfg(feature = "unstable")]
 pub async fn copy<R, W>(reader: R, writer: W) -> Result<u64>
 where

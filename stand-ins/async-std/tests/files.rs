@@ -268,7 +268,7 @@ fn conversion_does_not_wait_for_a_read_of_a_pipe() {
         assert!(begin_to_read(&mut file, 4).await);
         let mut reader = std::fs::File::from(OwnedFd::from(file));
         std::io::Write::write_all(&mut writer, b"textmore")?;
-        // The read that began before the conversion has the first or the second four bytes.
+        // The read that began before the conversion gets the first or the last four bytes.
         let (mut one, mut other) = ([0; 4], [0; 4]);
         std::io::Read::read_exact(&mut reader, &mut one)?;
         (&clone).read_exact(&mut other).await?;

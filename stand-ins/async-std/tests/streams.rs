@@ -1,5 +1,5 @@
-//! Tests of the parts of async-std's feature `unstable` that this package implements: collecting, sums and products, double-ended and
-//! flattened streams, `copy` by value, and the condition variable.
+//! Tests of the parts of async-std's feature `unstable` that this package implements: collecting, sums and products, double-ended streams,
+//! flattened streams and futures, `copy` by value, and the condition variable.
 #![cfg(feature = "unstable")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -16,8 +16,8 @@
 //! bytes into `buffer` and returns. If writing them to the file fails, the next write, flush, close, seek, `set_len` or sync returns the error.
 //!
 //! # Cancellation
-//! Dropping a future loses no data: bytes that were read from the file stay in `buffer` for the next read. If the file cannot seek, a write
-//! before that read discards them.
+//! Dropping a future loses no data: bytes that were read from the file stay in `buffer` for the next read. If the file cannot seek, a write,
+//! a seek or `set_len` before that read discards them.
 
 use std::fs;
 use std::future::poll_fn;
@@ -45,10 +45,11 @@ const RETRY: Duration = Duration::from_millis(1);
 ///
 /// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until they
 /// are passed to write(2). If write(2) fails, the next write, flush, close, seek, `set_len` or sync returns the error. Dropping a `File`
-/// blocks its thread until the bytes are written. The drop of the last clone discards an error.
+/// blocks the thread until writes and `set_len` have ended. The drop or conversion of the last clone discards an error.
 ///
-/// A conversion to a descriptor also blocks its thread until reads of the file have ended, unless it is a pipe or another file without an
-/// offset. If there are clones, the descriptor is a duplicate, and while the process has no descriptor left, the conversion blocks.
+/// A conversion to a descriptor blocks the thread in the same way and, unless the file is a pipe or another file without an offset, until
+/// reads have ended too. If a clone or a call in progress still uses the file, the descriptor is a duplicate, and the conversion blocks while
+/// the process has no descriptor left.
 ///
 /// [`flush`]: crate::io::prelude::WriteExt::flush
 #[derive(Clone)]
@@ -70,7 +71,7 @@ struct State {
     /// call is running and while `set_len` is queued.
     buffer: Vec<u8>,
     taken: usize,
-    /// The result of the last read, until a `poll_read` takes it, or a write, a seek or `set_len` discards it.
+    /// The result of the last read, until a `poll_read` takes it, or a write, a seek, `set_len` or a conversion discards it.
     read: Option<io::Result<()>>,
     write_error: Option<io::Error>,
     /// While `set_len` is queued, where its result goes.
@@ -370,8 +371,8 @@ impl File {
     }
 }
 
-/// Returns the file, or a duplicate if `shared` has other owners. If the file cannot be duplicated, because the process has no descriptor
-/// left, blocks this thread until it can be, or until there are no other owners: the callers' traits have no errors.
+/// Returns the file, or a duplicate if `shared` has other owners. If the file cannot be duplicated, for example because the process has no
+/// descriptor left, blocks this thread until it can be, or until there are no other owners. The traits of the callers cannot return an error.
 fn owned(mut shared: Arc<Shared>, mut duplicate: impl FnMut(&fs::File) -> io::Result<fs::File>) -> fs::File {
     loop {
         shared = match Arc::try_unwrap(shared) {

@@ -1,5 +1,5 @@
-//! Files and directories. Calls run on netpoll's threads for blocking calls, so they do not block other tasks. But dropping a [`File`] blocks
-//! the thread until earlier writes have ended.
+//! Files and directories. System calls run on netpoll's threads for blocking calls, so they do not block other tasks. There are two exceptions:
+//! lseek(2) runs on the calling thread, and dropping a [`File`] or converting it to a descriptor blocks the thread while earlier calls run.
 //!
 //! Dropping a future does not stop a call that has begun. Most errors have async-std's texts, which name the path; their source is the OS
 //! error. A path with a NUL byte causes an `InvalidInput` error.

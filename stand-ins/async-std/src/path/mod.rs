@@ -1,7 +1,7 @@
 //! Paths with methods that access the filesystem without blocking.
 //!
-//! As in async-std, [`Path`] and [`PathBuf`] are distinct from the standard library's types, because some dependents implement a trait for the
-//! types of both.
+//! As in async-std, [`Path`] and [`PathBuf`] are distinct from the standard library's types, because some dependents implement a trait both for
+//! these types and for the standard library's.
 
 mod compare;
 mod convert;

@@ -74,7 +74,7 @@ where
             None
         }
     });
-    // A dependent's sum may poll after the end of the values.
+    // A dependent's `Sum` may poll the stream again after its end.
     values.fuse()
 }
 

@@ -132,7 +132,7 @@ impl<T: Send, E: Send, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, 
                 let stop = &mut error;
                 let values =
                     stream.scan((), move |(), item: Result<T, E>| item.map_err(|error| *stop = Some(error)).ok());
-                // The collection may poll after the end of the values.
+                // The collection may poll the stream again after its end.
                 C::from_stream(pin!(values.fuse())).await
             };
             error.map_or(Ok(values), Err)
