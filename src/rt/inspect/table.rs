@@ -293,6 +293,8 @@ fn short(duration: Duration) -> String {
     }
 }
 
+/// Writes a table. Control characters are replaced, because names of tasks and sockets may come from peers, and the
+/// table may be printed on a terminal.
 fn write_table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
     if rows.is_empty() {
         return Ok(());
@@ -307,7 +309,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String
     let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
     for row in std::iter::once(&titles).chain(&rows) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-        writeln!(f, "{}", cells.join("  ").trim_end())?;
+        writeln!(f, "{}", cells.join("  ").trim_end().replace(char::is_control, "?"))?;
     }
     Ok(())
 }
@@ -315,6 +317,17 @@ fn write_table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_not_printed() {
+        struct Table;
+        impl fmt::Display for Table {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_table(f, &["NAME", "STATE"], vec![vec!["a\x1b[2J\nb".to_owned(), "ready".to_owned()]])
+            }
+        }
+        assert_eq!(Table.to_string(), "\nNAME     STATE\na?[2J?b  ready\n");
+    }
 
     #[test]
     fn durations_take_at_most_seven_characters() {

@@ -298,7 +298,9 @@ impl Runtime {
         }
         self.role_wished.store(false, Ordering::SeqCst);
         let mut idle = self.idle.lock();
-        let Wish::Asked(root) = std::mem::take(&mut idle.wish) else { return false };
+        // Another worker, which has the roles of other shards, may have granted the wish.
+        let Wish::Asked(root) = &idle.wish else { return false };
+        let root = root.clone();
         idle.wish = Wish::Granted(root.clone());
         self.driver.roles.release(shards);
         self.list(&mut idle, processor, Some(sleeper));
