@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs simulations.
-#   ci/sim.sh quick           the step of .ci/run: the tests once, the swarm with 10,000 seeds, the inputs of a fuzz target, the protocols of other
-#                             projects, the crate's own tests in simulations
+#   ci/sim.sh quick           the step of .ci/run: the tests, the unit tests of the simulator, the swarm with 10,000 seeds, the inputs of a fuzz
+#                             target, the protocols of other projects, the crate's own tests in simulations
 #   ci/sim.sh [SEEDS]         in a release build: each test of tests/sim.rs and each example with SEEDS seeds (1000), twice, with equal digests; the
 #                             swarm with a hundred times as many; the unit tests of the simulator. In a debug build: the protocols of other
 #                             projects with a twentieth, twice; a check of a capture by tshark, if it is installed; the opt-out
@@ -94,7 +94,8 @@ reintroduced() {
 case "${1:-1000}" in
 quick)
     cargo test --features sim --test sim --test sim_network --test sim_worlds --test sim_stall --test sim_paused --test sim_observation \
-        --test sim_first_run --test sim_examples --test sim_differential
+        --test sim_first_run --test sim_examples --test sim_differential --test sim_failures --test cork_sim --test serve
+    cargo test --features sim --lib -- sim::
     NETPOLL_SWARM=10000 cargo test --features sim --test sim_swarm
     cargo test -p netpoll-fuzz --features simulations --test replay sockets_in_simulations
     NETPOLL_SIM=twice cargo test -p netpoll-ecosystem-sim

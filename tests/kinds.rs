@@ -20,7 +20,7 @@ use netpoll::{rt, task};
 
 type Operation = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
-/// A descriptor on which every operation waits.
+/// A descriptor with operations that wait.
 trait Silent: Send + Sync {
     /// Returns operations that wait, in the read direction and, if possible, in the write direction.
     fn waiting(self: Arc<Self>) -> Vec<(&'static str, Operation)>;
@@ -209,7 +209,7 @@ fn start(socket: &Arc<dyn Silent>, begun: &Arc<AtomicUsize>) -> Vec<(&'static st
     started.collect()
 }
 
-/// Returns the error of an operation, or `None` for a short TCP write, which may succeed if there is room behind the last segment.
+/// Returns the error of an operation, or `None` if a short TCP write has succeeded. Such a write may find room behind the last segment.
 fn error_of(name: &str, ended: io::Result<()>) -> Option<io::Error> {
     match ended {
         Ok(()) if name.starts_with("Tcp write") => None,

@@ -83,7 +83,7 @@ fn late_worker_takes_no_task(waits: bool) {
             .map(|at| {
                 let mut guard = Guard { has_run: false, waits, dropped: counter.clone() };
                 task::spawn(async move {
-                    // Captures the whole guard, so that dropping the task drops it.
+                    // Captures the whole guard, so that dropping the task drops the guard.
                     let guard = &mut guard;
                     guard.has_run = true;
                     at

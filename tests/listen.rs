@@ -31,7 +31,7 @@ fn reachable(host: IpAddr) -> Vec<IpAddr> {
         at.push(V4[1]);
     }
     if host.is_unspecified() {
-        // Linux accepts the wildcard address as a destination for this host.
+        // On Linux, a connection to the wildcard address reaches this host.
         at.push(host);
     }
     at

@@ -75,7 +75,8 @@ fn setter_changes_only_its_option() {
         for (name, set, wanted) in SETTERS {
             let before = snapshot(&stream);
             match set(&stream) {
-                // Some hosts allow only a privileged process to bind to a device.
+                // An unprivileged process cannot change the device to which a socket is bound. Before Linux 5.7, it cannot bind a
+                // socket to a device either.
                 Err(error) if *name == "device" && error.kind() == ErrorKind::PermissionDenied => continue,
                 result => result.unwrap_or_else(|error| panic!("{name}: {error}")),
             }
@@ -128,8 +129,8 @@ fn quickack_is_set_and_incoming_cpu_is_known() {
     });
 }
 
-/// An inline urgent byte is like other bytes. Out of band, a read stops before it and recv(2) with
-/// MSG_OOB reads it.
+/// An inline urgent byte is like other bytes. A read stops before an out-of-band byte, and recv(2) with
+/// MSG_OOB reads that byte.
 #[test]
 fn urgent_bytes_are_inline_or_out_of_band() {
     run(async {
@@ -341,8 +342,8 @@ fn info_follows_the_connection() {
     });
 }
 
-/// Go: TestFileError. Descriptors that are not sockets, and sockets of another family, return
-/// errors.
+/// Go: TestFileError. No option can be set on a file. On a Unix socket, only options that every socket
+/// has can be set.
 #[test]
 fn wrong_descriptor_kind_rejects_options() {
     let file = || -> OwnedFd { File::open("/proc/self/status").unwrap().into() };
@@ -352,7 +353,7 @@ fn wrong_descriptor_kind_rejects_options() {
             let is_file = socket2::SockRef::from(&fd).domain().is_err();
             let stream = TcpStream::from(fd);
             for (name, set, _) in SETTERS {
-                // Unix sockets have buffers, SO_LINGER, SO_KEEPALIVE and SO_BINDTODEVICE as well.
+                // Unix sockets also have buffers, SO_LINGER, SO_KEEPALIVE and SO_BINDTODEVICE.
                 let is_any = ["linger", "recv_buffer_size", "send_buffer_size", "device", "keepalive"].contains(name);
                 assert!(set(&stream).is_err() || is_any && !is_file, "{name}");
             }

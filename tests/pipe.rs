@@ -320,8 +320,8 @@ fn trait_write_waits_for_matching_read() {
         assert_eq!(read.await.unwrap(), 3);
         flush.await.unwrap();
         assert_eq!(&buf, b"hel");
-        // The data was passed to a read that was then dropped. The next read gets the data, before
-        // the end of the stream.
+        // If a read to which data was passed is dropped, the next read gets the data, before the end of
+        // the stream.
         let mut dropped = other.read(&mut buf);
         assert!(poll_once(&mut dropped).await.is_pending());
         assert_eq!(WriteExt::write(&mut half, b"lo").await.unwrap(), 2);

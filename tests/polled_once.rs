@@ -138,8 +138,8 @@ async fn answers_are_seen(has_waited: bool) {
     }
 }
 
-/// Returns the descriptor of `stream`. Does not call `as_fd`, which would expose the socket, because short counts on an exposed socket are
-/// no evidence.
+/// Returns the descriptor of `stream`. Does not call `as_fd`, which would expose the socket, because a short count on an exposed socket is
+/// not evidence that the next call would wait.
 fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
     let ends = [stream.local_addr().unwrap(), stream.peer_addr().unwrap()].map(Some);
     let is_of_stream = |fd: &BorrowedFd<'_>| {

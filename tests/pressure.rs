@@ -1,8 +1,9 @@
-//! A process with 32 descriptors. A server with 200 waiting clients is idle while it has no free
-//! descriptor, and continues when it has one.
+//! Processes with a limit of 32 descriptors. A server with 200 waiting clients is idle while it has no
+//! free descriptor, and continues when it has one. Other tests check sockets, look-ups and listeners at
+//! the limit.
 //!
-//! `NETPOLL_PRESSURE_MS` sets how long the idle time is measured (2 s by default);
-//! `ci/faults.sh --full` sets it. With `NETPOLL_TIMED=1`, on an idle machine, the test asserts how
+//! `NETPOLL_PRESSURE_MS` sets how long the server is observed while it has no free descriptor (2 s by
+//! default); `ci/faults.sh --full` sets it. With `NETPOLL_TIMED=1`, on an idle machine, the test asserts how
 //! soon the server continues; `ci/faults.sh` sets this.
 #![cfg(target_os = "linux")] // TCP_INFO, and /proc
 
@@ -87,7 +88,7 @@ fn server_with_32_descriptors_serves_200_clients() {
     }
     let rest = Duration::from_millis(std::env::var("NETPOLL_PRESSURE_MS").map_or(2000, |text| text.parse().unwrap()));
     let mut command = Command::new(std::env::current_exe().unwrap());
-    // The descriptors are counted, and each shard of the poller takes two at its first registration.
+    // The descriptors are counted, and each shard of the poller takes two when it is first used.
     let variables = [("NETPOLL_TEST_CHILD", NAME), ("NETPOLL_POLLER_SHARDS", "1")];
     command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).envs(variables);
     let mut child = common::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
@@ -164,8 +165,8 @@ fn server_with_32_descriptors_serves_200_clients() {
     child.wait().unwrap();
 }
 
-/// A socket that was opened can wait, because the poller, which needs two descriptors, is created
-/// before the first socket.
+/// A socket that was opened in `block_on` can wait, because the poller, which needs two descriptors, is
+/// created before the first socket.
 #[test]
 fn socket_opened_with_last_descriptors_can_wait() {
     common::child("socket_opened_with_last_descriptors_can_wait", || {

@@ -134,7 +134,7 @@ fn close_wakes_raw_waiters() {
     });
 }
 
-/// A close completes after the closure has returned. Until then the number stays in use.
+/// A close completes after the closure has returned. Until then the descriptor stays open.
 #[test]
 fn close_waits_for_running_closure() {
     run(async {

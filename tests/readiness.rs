@@ -1,4 +1,4 @@
-//! `readable`, `writable` and `peer_closed` report the true state and consume no data. Any number of these operations may wait
+//! `readable`, `writable` and `peer_closed` report the true state and consume no data. Several of these operations may wait
 //! at the same time, and readers with them.
 
 mod common;

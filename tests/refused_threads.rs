@@ -136,7 +136,7 @@ fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     future
 }
 
-/// Uses that need the poller. If no thread can be started, they fail under another executor.
+/// Uses that need the poller. If the runtime has no thread and cannot start one, they fail under another executor.
 const SOCKETS: [fn(); 4] = [
     || {
         let answer = park_on(async {
@@ -174,7 +174,7 @@ fn fresh(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
 }
 
-/// Regression: after the first use there was no thread and no further attempt to start one.
+/// Regression: if the system refused the thread for the first use, the runtime did not try again to start it.
 #[test]
 fn refused_thread_is_started_later() {
     child("refused_thread_is_started_later", || {
@@ -392,7 +392,7 @@ fn refused_blocking_threads_do_not_stall_calls() {
         drop(release);
         park_on(kept);
         rt::shutdown(LONG).unwrap();
-        // If threads are refused permanently, a worker makes the calls.
+        // If threads are refused permanently, sysmon queues the calls as tasks.
         fresh(2);
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
@@ -496,8 +496,8 @@ fn shutdown_completes_when_threads_are_refused() {
     });
 }
 
-/// If no thread can be started, the shutdown runs destructors on the calling thread. A shutdown called by such a destructor does not wait
-/// for itself.
+/// If no thread can be started, the shutdown runs destructors on the calling thread. If such a destructor calls `shutdown`, the call returns
+/// an error and does not wait.
 #[test]
 fn shutdown_in_a_destructor_is_rejected_without_threads() {
     child("shutdown_in_a_destructor_is_rejected_without_threads", || {

@@ -33,7 +33,7 @@ fn lookup_returns_system_answers() {
     });
 }
 
-/// Addresses are in the order of getaddrinfo(3), which std also returns. RFC 6724 and gai.conf(5) determine the order.
+/// Addresses are in the order of getaddrinfo(3), which std also keeps. RFC 6724 and gai.conf(5) determine the order.
 #[test]
 fn lookup_keeps_system_order() {
     run(async {

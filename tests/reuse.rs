@@ -1,10 +1,11 @@
 //! Descriptor numbers and slots are reused while events for their previous owners are in flight. No
-//! event may reach the next owner.
+//! event may reach the next owner. A timer that a closed socket leaves in its slot must not disturb the
+//! timers of the next socket.
 //!
-//! Every batch that the poller fetches begins with events of the descriptors that were closed last,
-//! such as the previous owner of a slot, with all flags set: readable, writable, urgent, hung up,
-//! failed (`faults::Stale`). There are real events as well, because connections are closed with a
-//! hang-up in flight, while another thread polls.
+//! With epoll, every batch that the poller fetches begins with up to four events of the descriptors that
+//! were closed last, such as the previous owner of a slot, with all flags set: readable, writable, urgent,
+//! hung up, failed (`faults::Stale`). There are real events as well, because connections are closed with
+//! a hang-up in flight, while another thread polls.
 //!
 //! `NETPOLL_REUSES` sets the number of reuses; `ci/faults.sh` sets it.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions

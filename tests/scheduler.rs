@@ -51,8 +51,8 @@ fn root_future_woken_by_foreign_thread_is_monitored() {
     });
 }
 
-/// Starts a runtime with one worker, and a task that occupies it until the sender is dropped: in a
-/// loop if `busy`, otherwise asleep.
+/// Starts a runtime with one worker, and a task that occupies the worker until the sender is dropped. The
+/// task runs a loop if `busy` is true, and otherwise sleeps.
 fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, task::JoinHandle<()>) {
     builder.workers(1).start().unwrap();
     let (release, wait) = mpsc::channel::<()>();
@@ -394,8 +394,8 @@ fn always_ready_task_lets_other_tasks_run() {
     });
 }
 
-/// Runs `count` tasks that are always runnable for `rounds` rounds. Returns the longest wait of a task for its next turn in rounds: the
-/// number of turns of all tasks during the wait, divided by `count`.
+/// Runs `count` tasks that are always runnable for `rounds` rounds. Returns the longest wait of a task for its next turn, in rounds. That is
+/// the number of turns of all tasks during the wait, divided by `count`.
 fn longest_wait(count: usize, rounds: usize) -> f64 {
     let turns = Arc::new(AtomicUsize::new(0));
     let longest = Arc::new(AtomicUsize::new(0));
@@ -844,7 +844,7 @@ fn panicking_destructor_does_not_end_worker() {
             assert_eq!(park_on(task::spawn(async { 4 })), 4);
         }
         // The dropped handles are not awaited, so the last task may still run, on a spare worker.
-        park_on(becomes("all panics are counted", || rt::metrics().contained_panics >= 20));
+        park_on(becomes("the contained panics are counted", || rt::metrics().contained_panics >= 20));
         assert_eq!(rt::metrics().contained_panics, 20);
         assert!(rt::metrics().worker_threads >= 1);
         let _ = rt::shutdown(common::BOUND);
@@ -931,7 +931,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
     let bad = Waker::from(Arc::new(PanickingWaker));
     park_on(async {
         for _ in 0..20 {
-            // The waker is called for an edge. Another operation waits behind it.
+            // The waker is called for an edge. Another operation waits behind the first.
             let (client, server) = pair().await;
             let mut first = server.readable();
             assert!(common::poll_with(&mut first, &bad).is_pending());
@@ -960,7 +960,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
             client.force_close().await.unwrap();
             // The waker is called when a sleep ends.
             let mut sleep = netpoll::time::Sleep::new(20 * MS);
-            // On a very busy machine the sleep has ended by now, and wakes no task.
+            // On a very busy machine the sleep may have ended by now. Then it does not call the waker.
             if common::poll_with(&mut sleep, &bad).is_pending() {
                 netpoll::time::Sleep::new(21 * MS).await;
             }

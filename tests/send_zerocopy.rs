@@ -249,7 +249,7 @@ fn linger_does_not_expose_freed_memory() {
     child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         run(async {
-            // Occupies the only thread of the pool for closes.
+            // Occupies the only thread for closes that may wait.
             let (lingers, reader) = pair().await;
             fill(&lingers).await;
             lingers.set_linger(Some(BOUND)).unwrap();

@@ -82,8 +82,8 @@ fn descriptors_are_spread_over_all_shards_and_stay() {
     });
 }
 
-/// A snapshot shows the shard of each registered socket. Snapshots and metrics show the activity of each shard. With one
-/// shard, they show neither.
+/// A snapshot shows the shard of each registered socket. Snapshots and the OpenMetrics text show the activity of each
+/// shard. With one shard, sockets have no shard in snapshots, and the JSON and the OpenMetrics text have no shards.
 #[test]
 fn snapshot_and_metrics_show_the_shards() {
     sharded("snapshot_and_metrics_show_the_shards", || {

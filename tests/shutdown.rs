@@ -766,7 +766,7 @@ fn shutdown_waits_for_task_on_block_on_thread() {
     }
 }
 
-/// A shutdown fires timers. A timer that is armed again, for a later deadline of the same socket,
+/// A shutdown fires timers. A timer that is armed again, for a later deadline of the same pipe end,
 /// starts no runtime.
 #[test]
 fn timer_that_fires_during_shutdown_starts_no_runtime() {

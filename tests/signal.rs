@@ -137,7 +137,7 @@ fn signal_of_a_forked_child_is_not_received_by_its_parent() {
     child("signal_of_a_forked_child_is_not_received_by_its_parent", || {
         run(async {
             let mut listener = Signal::new(SignalKind::USER_DEFINED1).unwrap();
-            // SAFETY: the child calls only raise(3) and _exit(2), and the handler of the signal. All are async-signal-safe.
+            // SAFETY: the child calls only raise(3) and _exit(2), and runs the signal's handler. All are async-signal-safe.
             let pid = unsafe { libc::fork() };
             if pid == 0 {
                 // SAFETY: the signal has a handler.

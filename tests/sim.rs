@@ -171,7 +171,7 @@ fn peers_notice_partition_and_crash() {
     });
 }
 
-/// A waker may be called under a lock that a destructor takes, so ended tasks are not dropped by the tasks that wake them.
+/// A waker may be called under a lock that a destructor takes, so the wake-up of an ended task does not drop the task.
 #[test]
 fn tasks_that_wake_each_other_under_a_lock_end_with_their_host() {
     use std::sync::{Arc, Mutex};
@@ -490,7 +490,7 @@ fn blocking_sleep_blocks_the_whole_simulation() {
     });
 }
 
-/// A slot of the poll cache keeps the timer entry of its previous socket, whose time is on that socket's clock.
+/// A slot of the poll cache keeps the timer entry of its previous socket. The time of the entry is on that socket's clock.
 #[test]
 fn deadlines_hold_in_slots_that_a_simulation_has_used() {
     async fn sockets() -> Vec<UdpSocket> {

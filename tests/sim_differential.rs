@@ -124,7 +124,7 @@ impl Player {
         matches!(self.kind, Kind::Tcp | Kind::TcpV6)
     }
 
-    /// Makes a randomly chosen call on a randomly chosen socket and records the result. If the socket is closed, connects or accepts
+    /// Makes a randomly chosen call on a randomly chosen socket and records the result. If the socket is not open, connects or accepts
     /// another for TCP, and does nothing for other kinds.
     fn step(&mut self, draw: &mut Draw) {
         let place = draw.below(self.sockets.len() as u64) as usize;
@@ -200,7 +200,7 @@ impl Player {
 
     fn connect(&mut self, place: usize) {
         let (Some(addr), Ok(socket)) = (self.addr, self.open()) else { return };
-        // EINPROGRESS counts as success, because on loopback Linux completes the handshake within the call.
+        // EINPROGRESS counts as success, because the handshake may end within the call or after it.
         let result = match socket.connect(&addr.into()) {
             Err(error) if error.raw_os_error() == Some(115) => Ok(()),
             result => result,

@@ -4,7 +4,7 @@
 //!
 //! Other examples need more than a simulation offers: `quickstart` sets a limit of the process, `health` and `black_box` start the runtime
 //! with their own settings, `graceful` stops at a signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files. The
-//! `sim_*` examples are simulations themselves.
+//! `sim_*` examples are simulations themselves. The examples of other packages (`ecosystem`, `hyper`) are not run here.
 
 #[allow(dead_code)]
 #[path = "../examples/chat.rs"]

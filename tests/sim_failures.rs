@@ -38,7 +38,7 @@ async fn differs_between_runs_on_request(sim: Sim) {
     sim.note("ends");
 }
 
-/// Runs a test that fails in a child process, and returns its output.
+/// Runs a failing test in a child process, and returns its output.
 fn output(test: &str, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])

@@ -177,7 +177,7 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// Invariant 2. Every byte reaches a reader. The readers are of all kinds, and the futures of some
+/// Invariant 2. Every byte reaches a reader. The readers are of five kinds, and the futures of some
 /// are dropped repeatedly. The writer waits until each byte is taken. A lost wake-up makes the test
 /// hang.
 #[test]
@@ -374,7 +374,7 @@ fn socket_errors_do_not_leak_into_reused_slot() {
                 let mut buf = [0; 1];
                 let mut read = stream.read(&mut buf);
                 assert!(poll_once(&mut read).await.is_pending());
-                // Closing one end with unread data resets the pair, so the events are EPOLLERR and EPOLLHUP.
+                // Closing one end with unread data resets the pair, so the events include EPOLLERR and EPOLLHUP.
                 drop(read);
                 stream.write_all(b"unread").await.unwrap();
                 drop(right);

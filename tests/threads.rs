@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(120);
 const STACK: usize = 32 << 20;
 
 /// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and share one malloc
-/// arena. (Arenas per thread would be as large as a stack.)
+/// arena. (The arena of a thread may be as large as a stack or larger, and would be counted as such.)
 fn with_large_stacks(name: &str, body: impl FnOnce()) {
     child_with(name, &[("RUST_MIN_STACK", &STACK.to_string()), ("MALLOC_ARENA_MAX", "1")], body);
 }

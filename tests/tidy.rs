@@ -120,8 +120,8 @@ fn imports_are_followed_to_the_file_that_defines_the_name() {
     assert_eq!(imports::cycles(&graph), [["a/inner.rs", "b.rs"]]);
 }
 
-/// The simulator replaces the clock, the poller and the network, so the modules of these call it. The files of its kernel
-/// implement methods of one type, and import each other.
+/// The check leaves out the simulator. The simulator replaces the clock, the poller and the network, so the modules of
+/// these call it. The files of its kernel implement methods of one type, and import each other.
 #[test]
 fn imports_have_no_cycles() {
     let graph = imports(|file| file.starts_with("sim/"));
@@ -325,8 +325,8 @@ fn few_files_name_a_system() {
     assert!(count * 10 <= files.len(), "{count} of {} files name a system", files.len());
 }
 
-/// Raw system calls would bypass the functions of sanitizers and preloaded libraries. `src/sys/calls/` makes such calls
-/// only if no such function replaces glibc's, and `src/sys/membarrier.rs`, because libc has no function for membarrier(2).
+/// Raw system calls would bypass the functions of sanitizers and preloaded libraries. `src/sys/calls/` makes raw calls
+/// only if no such function replaces glibc's. `src/sys/membarrier.rs` calls membarrier(2), for which libc has no function.
 #[test]
 fn system_calls_use_libc_functions() {
     let calls = [concat!("libc::sys", "call"), concat!("\"sys", "call\",")];
@@ -361,7 +361,7 @@ fn every_invariant_has_a_test() {
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
 }
 
-/// The tests that three scripts name exist. A script that runs or skips a test by a name that does not exist does not fail.
+/// The tests that three files of `ci` name exist. A script that runs or skips a test by a name that does not exist does not fail.
 #[test]
 fn tests_named_in_scripts_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci");
@@ -503,7 +503,8 @@ fn names(folder: &str, ending: &str) -> Vec<String> {
     names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
 }
 
-/// README and the crate page list all features, README lists all examples, and CONTRIBUTING lists all shell scripts of `ci`.
+/// README and the crate page list all features except `default`, README lists all examples, and CONTRIBUTING lists all shell scripts of `ci`
+/// that are run by themselves.
 #[test]
 fn documents_list_features_examples_and_scripts() {
     let manifest = manifest();

@@ -383,7 +383,7 @@ fn batches_use_offload_when_possible() {
             return;
         }
         // Returns the number of units that pass through the network stack for `COUNT` datagrams,
-        // and the datagrams' contents.
+        // and the first byte and the length of each datagram received.
         let send = async |ours: &UdpSocket, size: usize| {
             let (mut out, mut batch) = (SendBatch::new(), RecvBatch::new(32, 65_535));
             for n in 0..COUNT {

@@ -165,8 +165,8 @@ fn std_datagram_sockets_interoperate() {
 
 // ---- full queues ----
 
-/// The kernel wakes a sender only when its own datagrams are received, or if it is connected to the
-/// receiver. In this test another sender has filled the queue.
+/// If a receive takes the datagram of another sender, the kernel does not wake a waiting sender that is
+/// not connected to the receiver. In this test another sender has filled the queue.
 #[test]
 fn sender_waits_again_after_losing_queue_space() {
     #[derive(Clone, Copy, PartialEq)]

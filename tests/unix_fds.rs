@@ -150,8 +150,8 @@ fn datagrams_with_descriptors_have_senders() {
     });
 }
 
-/// On a stream, descriptors arrive with the first byte of their write, and a read ends before the
-/// next byte that carries some.
+/// On a stream, descriptors arrive with the first byte of their write. A read that receives some ends
+/// before the next byte that carries others.
 #[test]
 fn descriptors_arrive_with_their_bytes() {
     run(async {
@@ -389,8 +389,8 @@ fn descriptor_messages_wait_and_time_out() {
     });
 }
 
-/// The kernel adds credentials to a message if the program has requested them. They must not take
-/// the room of the descriptors.
+/// The kernel adds credentials to a message if the program has requested them. The credentials must
+/// not take the room of the descriptors.
 #[test]
 fn credentials_beside_descriptors_are_ignored() {
     if !common::has_descriptors(1000) {

@@ -169,7 +169,7 @@ fn listener_removes_its_socket_file() {
     });
 }
 
-/// A listener does not remove the file of another listener that has been renamed to its path.
+/// If the file of another listener has been renamed to a listener's path, the close keeps that file.
 #[test]
 fn file_replacing_socket_is_kept() {
     run(async {

@@ -34,8 +34,8 @@ async fn write_behind<W: AsyncWrite + Unpin>(mut writer: W, empty: usize) -> usi
     poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap()
 }
 
-/// Asserts that one call on each side moves some bytes, and that a read returns 0 only at the end
-/// of the stream.
+/// Asserts that each call with bytes or room moves some bytes, and that a call with only empty
+/// buffers returns 0.
 async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut writer: W, what: &str) {
     for empty in EMPTY {
         let mut left = write_behind(&mut writer, empty).await;

@@ -49,7 +49,7 @@ fn errors_of_the_system_name_operation_and_addresses() {
     });
 }
 
-/// connect(2) is deferred, so the kernel does not know the peer yet when the dial ends.
+/// The connection is deferred, so the kernel does not report the peer yet when the dial ends.
 #[cfg(target_os = "linux")]
 #[test]
 fn errors_of_a_fast_open_connection_name_the_peer() {

@@ -1,4 +1,4 @@
-//! Copies in the kernel: `io::copy` between sockets and from files, `send_file`,
+//! Copies in the kernel (`io::copy` between sockets and from files, `send_file`), and
 //! `write_vectored_all`. Cases that the kernel refuses are in `src/io/copy/refusal_tests.rs`.
 //!
 //! A copy holds a pipe while it has data to move, so tests that count descriptors run in their own processes.
@@ -323,7 +323,7 @@ fn expired_write_deadline_consumes_no_source_data() {
     });
 }
 
-/// An expired read deadline ends the copy. With a later deadline, the next copy continues where the first one ended.
+/// An expired read deadline ends the copy. With a later deadline, the next copy continues where the previous one ended.
 #[test]
 fn read_deadline_interrupts_copy_without_loss() {
     run(async {

@@ -45,7 +45,8 @@ fn hosts_entry_of_any_family_is_the_whole_answer() {
         let names = resolver.lookup_addr([127, 0, 0, 1].into()).await.unwrap();
         assert_eq!(names, ["four.test.", "Alias.test.", "short."]);
         assert_eq!(resolver.lookup_addr("2001:db8::1".parse().unwrap()).await.unwrap(), ["both.test."]);
-        // The same holds for a dialer, which queries each family separately.
+        // The same holds for a dialer. It asks for both families first and, unless `stagger` is `None`, for each family separately if
+        // there is no answer within 50 ms.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         for stagger in [None, Some(Duration::from_millis(1))] {

@@ -182,7 +182,7 @@ fn options_have_the_limits_of_the_kernel() {
             trace.note(&format!("v6 {name}, a byte"), shown(set(&v6, libc::IPPROTO_IPV6, name, b"\x04")));
         }
         for name in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
-            // The maximum depends on net.core.rmem_max.
+            // The maximum depends on net.core.rmem_max or net.core.wmem_max.
             let set = set(&tcp(), libc::SOL_SOCKET, name, &i32::to_ne_bytes(-1));
             trace.note(&format!("buffer {name}"), shown(set.map(|value| value >= 212_992)));
         }

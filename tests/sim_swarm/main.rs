@@ -241,7 +241,7 @@ fn seeds_that_found_defects_pass() {
     }
 }
 
-/// Also checks the range of `Draw::magnitude`.
+/// Checks that a seed alone determines its program, and the range of `Draw::magnitude`.
 #[test]
 fn programs_depend_on_their_seeds_alone() {
     for seed in 0..100 {

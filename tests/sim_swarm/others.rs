@@ -115,8 +115,8 @@ async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_conne
     Ok(())
 }
 
-/// Makes the dial `what`, or sends the datagram. It must fail for the reason that `what` names. Another error is accepted only if lost
-/// packets, disturbances or injected faults explain it.
+/// Makes the dial `what`, or sends its datagram. The attempt must fail for the reason that `what` names. Another error is accepted only if
+/// lost packets, disturbances or injected faults explain it.
 async fn dial(scene: &Scene, what: Dial, after: Duration) {
     let begin = Instant::now();
     let kind = |result: &io::Result<TcpStream>| result.as_ref().err().map(io::Error::kind);

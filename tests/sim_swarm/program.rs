@@ -323,8 +323,8 @@ impl Program {
         let clients = 1 + draw.below(3);
         let count = 1 + draw.below(5);
         let mut sessions: Vec<_> = (0..count).map(|_| (draw.magnitude(1, 200_000), session(&mut draw))).collect();
-        // Drawn from a separate source, so that the rest of a program does not depend on these sessions. The seeds that found defects before
-        // these sessions existed (209, 223, 2104, 2122, 390405) draw none, so their programs are unchanged.
+        // The sessions of turns are drawn from a separate source, so that the rest of a program does not depend on them. The seeds that found
+        // defects before these sessions existed (209, 223, 2104, 2122, 390405) draw none, so their programs are unchanged.
         let mut draw = Draw::new(seed, 4);
         let mut long_turns = None;
         if draw.one_in(3) {

@@ -109,7 +109,7 @@ async fn far_side(scene: &Arc<Scene>, number: u64, session: &Session, conn: Conn
         Session::Shared { writers, records, size, .. } => {
             read_records(scene, number, &conn, *writers, *records, *size, fate).await;
         }
-        // The client of such a session closes the connection without sending anything.
+        // The client of such a session sends nothing further and closes the connection.
         _ => match conn.read(&mut [0; 16]).await {
             Ok(0) => {}
             Ok(count) => scene.fail(format!("{count} bytes on a silent connection")),

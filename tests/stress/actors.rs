@@ -1,6 +1,6 @@
 //! The interpreter: runs the actors of a program on their hosts, the events at the same time, and the checks at the end.
 //!
-//! The main thread controls the run. It starts the runtime with the program's settings, then the events and all actors.
+//! The *main thread*, which calls [`run`], controls the run. It starts the runtime with the program's settings, then the events and all actors.
 //! The first actor on [`Host::Main`] runs on the main thread itself. The main thread waits until all actors and events have
 //! ended, and shuts the runtime down. Afterwards, no thread, descriptor, task or waker of the runtime may remain.
 

@@ -242,7 +242,7 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
             closer.1.store(true, SeqCst);
         }
     }));
-    /// Stops the thread when it is dropped.
+    /// Stops the thread when this value is dropped.
     struct Stops(Arc<AtomicBool>);
     impl Drop for Stops {
         fn drop(&mut self) {

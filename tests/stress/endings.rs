@@ -74,7 +74,7 @@ fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
 
 /// Shuts the runtime down and restarts it as `restart` says.
 fn storm(timeout: Duration, restart: Restart, config: &Config) {
-    /// Marks the runtime as usable again when it is dropped, whether the restart succeeds or fails.
+    /// Marks the runtime as usable again when this value is dropped, whether the restart succeeds or fails.
     struct Over;
     impl Drop for Over {
         fn drop(&mut self) {
@@ -124,7 +124,8 @@ fn incidental() {
     oracle::storm_is_over();
 }
 
-/// A thread-local value of a thread that runs tasks. It is dropped when the thread ends, or when another task replaces it.
+/// A thread-local value of a thread that runs tasks. It is dropped when the thread ends or another task replaces it. On the main thread it is
+/// dropped at the latest when all actors have ended.
 struct Left(Residue, #[expect(dead_code, reason = "it is counted")] Token);
 
 impl Drop for Left {
@@ -151,7 +152,7 @@ fn leave_residue(residue: Residue) {
     let left = catch_unwind(AssertUnwindSafe(|| {
         futures::executor::block_on(task::spawn(async move {
             let value = Left(residue, Token::new("thread-local"));
-            // The destructor of the previous value runs on a worker that continues.
+            // The destructor of the previous value runs on a thread that continues.
             let before = LEFT.with(|left| left.borrow_mut().replace(Box::new(value)));
             drop(before);
         }));

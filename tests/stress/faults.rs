@@ -6,7 +6,7 @@
 //!
 //! # Stops
 //! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms. So a thread
-//! stops between two arbitrary instructions while all others continue and see its intermediate state. A race window of a few
+//! stops between two arbitrary instructions while other threads continue and see its intermediate state. A race window of a few
 //! nanoseconds, which a scheduler hits once in a million rounds, is hit far more often.
 
 use std::collections::HashSet;
@@ -93,7 +93,7 @@ fn start<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'stati
     IS_OWN.set(false);
     match thread {
         Ok(thread) => thread,
-        Err(error) => crate::oracle::fail(format!("the machine has no thread for the stress: {error}")),
+        Err(error) => crate::oracle::fail(format!("a thread of the stress test cannot be created: {error}")),
     }
 }
 

@@ -22,7 +22,7 @@ enum Kind {
     Refused,
     /// Mostly operations on shared connections.
     Shared,
-    /// Mostly actions that take seconds: long sleeps, blocked threads and a slow report.
+    /// Mostly actions that take seconds, such as long sleeps and blocked threads, often with a slow report.
     Long,
 }
 
@@ -125,7 +125,7 @@ fn host(random: &mut Random, kind: Kind, config: &Config) -> Host {
             (2, Host::Local),
             (1, Host::Inner),
         ]);
-        // A nested actor occupies the thread of its task until it ends. This may be a thread inside `block_on` that runs tasks.
+        // A nested actor occupies the thread of its task until the actor ends. The thread may be one inside `block_on` that runs tasks.
         let delays_root = kind == Kind::Long && config.root == RootMode::Yes;
         let takes_thread = matches!(host, Host::Nested) && (config.spares == 0 || delays_root);
         let takes_place = matches!(host, Host::Pool) && config.blocking < 64;

@@ -57,7 +57,7 @@ async fn rounds(looks: u64) {
         check(&owned);
         for (at, (peer, task)) in peers.into_iter().zip(tasks).enumerate() {
             match at % 3 {
-                // The task ends, with a byte or with the end of the stream.
+                // The task reads a byte or the end of the stream, and ends.
                 0 => _ = peer.write(b"x").await,
                 1 => drop(peer),
                 _ => _ = task.cancel().await,

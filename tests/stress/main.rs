@@ -2,8 +2,8 @@
 //!
 //! A seed determines a program ([`program`], [`generate`]). The interpreter ([`actors`] and the modules of actions) runs the program in a
 //! separate process. The oracle ([`oracle`]) checks that every operation that must end ends within its bound, that no timer is early, that
-//! bytes, results and errors are right, and that no resource is left at the end. A program that fails is printed and can be shrunk
-//! ([`shrink`]).
+//! bytes, results and errors are right, that the process is idle while all actors sleep, and that no resource is left at the end. A program
+//! that fails is printed and can be shrunk ([`shrink`]).
 //!
 //! `cargo test --test stress` runs random programs for a few seconds, and the directed programs of [`scenarios`].
 //! `ci/runtime-stress.sh SECONDS` runs random programs for the given time.
@@ -18,8 +18,8 @@
 //! | `NETPOLL_STRESS_WITHOUT=word,…` | remove the actions and events whose text has one of the words from generated programs |
 //! | `NETPOLL_STRESS_KEEP_GOING=1` | continue after a failure |
 //! | `NETPOLL_STRESS_JOBS=n` | the number of processes at a time |
-//! | `NETPOLL_STRESS_SHRINK=n` | shrink a failing program for at most n seconds |
-//! | `NETPOLL_STRESS_LATE_MS=n` | the bound on lateness, in milliseconds |
+//! | `NETPOLL_STRESS_SHRINK=n` | shrink a failing program, and try no further smaller program after n seconds |
+//! | `NETPOLL_STRESS_LATE_MS=n` | the bound on lateness, in milliseconds, of programs that do not set one |
 #![cfg(target_os = "linux")] // `faults` replaces functions of the C library.
 #![allow(unreachable_pub)]
 

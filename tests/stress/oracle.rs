@@ -7,9 +7,9 @@
 //! not count either.
 //!
 //! # Bounds
-//! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the program, the current action of
-//! every actor and the overdue operations, and ends the process. The thread does not use the tested runtime, so a hang of the runtime does
-//! not hang the process.
+//! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the state of the run, such as the
+//! program, the current action of every actor and the overdue operations, and ends the process. The thread does not use the tested runtime,
+//! so a hang of the runtime does not hang the process.
 //!
 //! # Idleness
 //! An actor that only sleeps declares this with a [`Quiet`]. In a program without events and stops, the process must not use more
@@ -257,9 +257,9 @@ pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
-/// Occupies the calling thread for `length`. If `length` exceeds the bound on lateness, the call returns as soon as all other actors have ended
-/// or are occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct program
-/// for the whole `length`.
+/// Occupies the calling thread for `length`. If `length` exceeds the bound on lateness, the call may return earlier: as soon as all other actors
+/// have ended or are occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a
+/// correct program for the whole `length`.
 pub fn keep(length: Duration, on_behalf_of_actor: bool) {
     if length <= oracle().late {
         return thread::sleep(length);

@@ -3,8 +3,8 @@
 //! A program has a configuration of the runtime, events that happen while the actors run (shutdowns, refused threads,
 //! snapshots), and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of
 //! another executor, and so on.
-//! Every action has its own peers and ends by itself, so the other actions still end when any action or actor is removed. Shrinking and the
-//! oracle rely on this.
+//! Every action ends by itself, so the other actions still end when any action or actor is removed. Shrinking and the oracle rely on this.
+//! Every action has its own peers, except that `Use` and `Shut` share connections.
 //!
 //! # Text
 //! The text has one line per part: `config …`, `event …`, `actor HOST`, and below each actor its actions.
@@ -98,7 +98,7 @@ actions! {
     Action {
         // ---- timers ----
         40 Sleep { ms: Ms, how: SleepHow },
-        /// Loops over timers that are already due, while another task runs.
+        /// Loops over timers that are already due or over look-ups of a literal address, while another task runs.
         20 Due { rounds: Many, how: DueHow, end: End },
         15 Interval { ms: Ms, ticks: Few },
         25 Timeout { ms: Ms, of: TimeoutOf },
@@ -170,7 +170,8 @@ actions! {
     /// An event that happens while the actors run.
     Event {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
-        /// The given number of calls of pthread_create(3) fail, except those for the stress test's own threads and for actors.
+        /// The next calls of pthread_create(3) fail, as many as `threads` says. Calls for the stress test's own threads and for
+        /// actors neither fail nor count.
         10 Refuse { after: Ms, threads: Few },
         /// Takes snapshots in a loop, while its own tasks and sockets are created and dropped.
         10 Inspect { after: Ms, looks: Many },
@@ -185,10 +186,10 @@ pub struct Config {
     /// The number of threads for blocking calls.
     pub blocking: u64,
     pub root: RootMode,
-    /// The duration of each report of a blocked task.
+    /// The maximum duration of a report of a blocked task. With 0, the program sets no function for reports.
     pub report: Ms,
     pub preempt: Preempt,
-    /// The bound on lateness, if it is not the default.
+    /// The bound on lateness. 0 stands for the default.
     pub late: Ms,
     /// The number of threads that are refused from the start.
     pub refuse: u64,

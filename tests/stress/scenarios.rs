@@ -30,7 +30,7 @@ fn holds_with(settings: &[&str], times: usize, text: &str) {
     });
 }
 
-/// A1: a task that the thread of `block_on` runs does not delay the root future.
+/// A1: with the default settings, no blocked task delays a root future.
 #[test]
 fn roots_run_while_tasks_are_blocked() {
     holds_with(
@@ -71,7 +71,7 @@ fn operations_complete_after_computations() {
     );
 }
 
-/// A3: loops over due timers use up the task's budget.
+/// A3: loops over due timers, and over look-ups of a literal address, use up the task's budget.
 #[test]
 fn due_timers_let_other_tasks_run() {
     for how in ["zero", "past", "interval", "nanosecond", "timeout", "literal"] {
@@ -176,7 +176,8 @@ fn deadline_fires_in_reused_slot() {
     }
 }
 
-/// B1, B2: closes that race with a timeout that is being armed, with threads that are stopped at arbitrary instructions.
+/// B1, B2: deadlines fire in a slot whose last socket was closed while a timeout was being armed. Threads are stopped at arbitrary
+/// instructions.
 #[test]
 fn deadlines_fire_in_repeatedly_reused_slots() {
     holds_with(
@@ -190,7 +191,7 @@ fn deadlines_fire_in_repeatedly_reused_slots() {
     );
 }
 
-/// B3: a task of the current epoch is not queued with one of an earlier epoch.
+/// B3: a task of the current epoch does not go into a queue of an earlier epoch.
 #[test]
 fn tasks_of_sleeping_spawner_run_after_restart() {
     for host in ["root", "main", "local", "foreign", "nested", "pool"] {
@@ -237,7 +238,7 @@ fn sleeps_are_on_time_during_slow_report() {
     );
 }
 
-/// C1: destructors that wait, or call shutdown, do not hold up a shutdown.
+/// C1: destructors that wait, spawn, cancel, panic or call shutdown do not hold up a shutdown.
 #[test]
 fn shutdown_returns_despite_destructors() {
     for act in ["sleep", "spawnjoin", "socket", "spawn", "cancel", "panic"] {
@@ -264,7 +265,7 @@ fn shutdown_returns_despite_destructors() {
     }
 }
 
-/// C1: tasks that wait for each other are dropped one by one.
+/// C1: the tasks of a chain, each of which awaits another, are dropped one by one.
 #[test]
 fn shutdown_drops_long_task_chain() {
     holds(
@@ -319,7 +320,7 @@ fn runtime_continues_after_refused_thread() {
                  Timeout ms=20 of=read",
         );
     }
-    // The caller that waits for a pool call does not run it.
+    // If the thread for a blocking call is refused, the thread that waits for the call does not make the call itself.
     holds(
         1,
         "config workers=2
@@ -361,7 +362,7 @@ fn task_local_destructors_terminate() {
     }
 }
 
-/// C6: polls with ever-new wakers keep a bounded number of them.
+/// C6: polls with a new waker each keep a bounded number of wakers.
 #[test]
 fn polls_with_new_wakers_keep_few_wakers() {
     for op in ["read", "readable", "write", "lockedread", "lockedwrite", "recvfrom", "join", "sleep"] {

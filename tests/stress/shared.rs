@@ -2,8 +2,8 @@
 //! actors wait, and new connections that immediately take the place of closed ones.
 //!
 //! The result of an operation is not predictable, so any result is accepted. But each operation must end by its own bound: it is dropped,
-//! loses a race, or its deadline passes, unless another actor has moved the deadline. A timeout must not be reported before the earliest
-//! time that was set.
+//! loses a race, or its deadline or timeout passes, unless another actor has changed the deadline or timeout. A timeout must not be reported
+//! before the earliest time that was set.
 
 use std::future::{Future, poll_fn};
 use std::io;

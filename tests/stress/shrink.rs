@@ -28,7 +28,7 @@ pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
 
 /// The maximum duration of a child.
 const CHILD_MAX: Duration = Duration::from_secs(600);
-/// The number of runs that decide about a smaller program.
+/// The maximum number of runs that decide about a smaller program.
 const TRIES: u64 = 12;
 /// The number of these runs that must fail.
 const FAILS: u64 = 2;
@@ -108,11 +108,11 @@ pub struct Plan {
     one: Option<(Program, String, u64)>,
     /// The seed of the first program.
     first: u64,
-    /// The duration of a run of random programs.
+    /// The time after which no further random program starts.
     length: Duration,
     /// The number of programs that run at the same time.
     jobs: usize,
-    /// The time for shrinking a program that failed.
+    /// The time after which shrinking tries no further program.
     shrink_time: Duration,
     /// Whether to continue after a failure.
     keep_going: bool,
@@ -201,7 +201,7 @@ fn label(seed: u64) -> String {
     )
 }
 
-/// Returns whether the program's text contains the word in NETPOLL_STRESS_WITH, if it is set.
+/// Returns whether the program's text contains the word in NETPOLL_STRESS_WITH, or true if the variable is not set.
 fn is_wanted(program: &Program) -> bool {
     std::env::var("NETPOLL_STRESS_WITH").map_or(true, |word| program.to_string().contains(&word))
 }
@@ -238,7 +238,7 @@ fn fails(program: &Program) -> bool {
     failed.load(SeqCst) >= FAILS
 }
 
-/// Returns the smallest failing program found before `end`.
+/// Returns the smallest failing program found. Tries no further program after `end`.
 pub fn shrink(mut program: Program, end: Instant) -> Program {
     loop {
         let before = program.clone();

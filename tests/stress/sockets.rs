@@ -122,7 +122,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
                     _ => conn.peer_closed().await,
                 }
             };
-            // The first operation runs in this task, each of the others in a separate task.
+            // The first operation runs in the actor's own future, each of the others in a separate task.
             peer(span, if number == 0 { Party::Joined } else { Party::Task }, body)
         })
         .collect();
@@ -141,7 +141,7 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
     has_timeouts(span, stream, 2).await;
 }
 
-/// Dials a listener that accepts, then closes the listener while tasks wait to accept.
+/// Dials a listener that accepts, then closes the listener while three accepts wait.
 pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} dials by {party:?}, and the close of their listener", dials.0));
@@ -343,7 +343,7 @@ pub async fn survive(stream: Stream, ms: Ms) {
     }
 }
 
-/// Sends a few bytes from one socket to the other, which waits for them. Returns whether they arrived.
+/// Sends a few bytes from one end of a connection to the other, which waits for them. Returns whether they arrived.
 async fn exchange(span: Span, one: &Conn, other: &Conn) -> bool {
     let mut buf = [0; 8];
     let write = async {
@@ -419,7 +419,7 @@ pub async fn names(span: Span, calls: Few, ms: Ms) {
         })
         .collect();
     {
-        let _watch = watch(format!("a look-up during {calls} blocking calls of {length:?}"));
+        let _watch = watch(format!("a look-up during {calls} blocking calls"));
         let dialed = TcpStream::connect(("localhost", address.port())).await;
         span.ok(dialed, "a dial by name");
     }

@@ -163,7 +163,7 @@ pub async fn pool(span: Span, calls: Few, ms: Ms) {
     }
 }
 
-/// Runs a chain of tasks. The first task waits for a message or without end, and each later task awaits the one spawned before it.
+/// Runs a chain of tasks. The first task waits for a message or for ever, and each later task awaits the one spawned before it.
 pub async fn chain(span: Span, tasks: Many, end: ChainEnd) {
     let _watch = watch(format!("a chain of {} tasks", tasks.0));
     let (release, released) = oneshot::channel::<u64>();

@@ -1,6 +1,6 @@
-//! Actions that occupy threads: nested `block_on`, threads in `block_on`, tasks that block on a channel or a lock, computations before I/O,
-//! crowds that yield. However a task occupies its thread, timers and sockets make progress, and so do other tasks as long as there are spare
-//! workers. Root futures make progress too, unless threads in `block_on` run tasks.
+//! Actions that occupy threads: nested `block_on`, threads in `block_on`, tasks that block on a channel or a lock, actors that block their own
+//! threads, computations before I/O, and crowds that yield. However a task occupies its thread, timers and sockets make progress, and so do
+//! other tasks as long as there are spare workers. Root futures make progress too, unless threads in `block_on` run tasks.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -232,7 +232,7 @@ pub async fn bridge(ms: Ms) {
     span.check(matches!(result, Ok(Ok(7))), || "a task woken by one from before a restart was dropped".to_owned());
 }
 
-/// Runs a root future that repeatedly holds a lock across an await while a task locks it too.
+/// Runs a root future that repeatedly holds a lock across an await while a task takes the same lock.
 #[allow(clippy::await_holding_lock)]
 pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     let (done, is_done) = oneshot::channel();

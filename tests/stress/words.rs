@@ -31,7 +31,7 @@ impl Random {
     }
 
     /// Returns a number from `low` to `high`: `low` itself, or a number in one of the ranges from `low` to 2 × `low`, from
-    /// there to 4 × `low`, and so on. All of these are equally likely.
+    /// there to 4 × `low`, and so on. `low` and each of the ranges are equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let (mut least, mut most) = (low, low);
         // The last range may end earlier, at `high`.
@@ -112,7 +112,7 @@ number! {
 }
 
 number! {
-    /// A number up to 400.
+    /// A number, at most 400 if it is drawn at random.
     Many, 1, |random| random.magnitude(1, 400)
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
 }
 
 /// Returns the rows of `table` that have `filter` in a cell, in `order`. Rates are per second since the snapshot `before`,
-/// and 0 if it does not have the row.
+/// and 0 without this snapshot or if it does not have the subject of the row.
 pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, order: Order, filter: &str) -> Vec<Row> {
     let seconds = before.map_or(0.0, |before| now.taken - before.taken);
     let rate = |new: f64, old: Option<f64>| match old {

@@ -46,8 +46,8 @@ const fn limit(case: &'static str, figure: usize, over: Over, at_most: f64) -> L
     Limit { case, figure, over, at_most, goal: None }
 }
 
-/// The maximum number of measurements of a figure. Other programs on the machine can only increase a figure, so a figure above its limit is
-/// measured again, and the least value counts.
+/// The maximum number of attempts per limit. Other programs on the machine can only increase a figure. So if a limit does not hold, its figure
+/// and its base are measured again, and the least value of each counts.
 const ATTEMPTS: usize = 3;
 
 /// Measures and prints the limited figures. Returns whether all are within their limits.

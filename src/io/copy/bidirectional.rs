@@ -44,9 +44,10 @@ use crate::time::Sleep;
 ///
 /// If writing to one side fails, the other direction runs to its end, so the last response of a
 /// server that has closed is delivered. In the meantime bytes for the failed side are read and
-/// dropped. If reading from one side fails, both directions end, and the other side is flushed. The
-/// other side is closed for writing only if it is a socket, because closing a TLS stream would tell its
-/// peer that the stream is complete.
+/// dropped. If reading from one side fails, both directions end immediately. The other side is flushed
+/// as far as this is possible without waiting; flush it again to send the rest. It is closed for
+/// writing only if it is a socket, because closing a TLS stream would tell its peer that the stream is
+/// complete.
 ///
 /// # Errors
 /// Returns the first error of either direction, as described for [`copy`](crate::io::copy()), most

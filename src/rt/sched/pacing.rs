@@ -11,8 +11,9 @@
 //!
 //! Two readings that are one turn apart are also a sample of [`poll_times`](Processor::poll_times).
 //! After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the thread records the end of the
-//! queue and the time. When a later reading finds that the queue has passed that position, the time in
-//! between is a sample of [`wake_delays`](Processor::wake_delays).
+//! queue and the time. When a later reading finds that the queue has passed that position, the time
+//! until the estimated beginning of the last task's turn is a sample of
+//! [`wake_delays`](Processor::wake_delays).
 //!
 //! # Polling while busy
 //! A thread that often runs out of work polls only when it sleeps in epoll. A thread that does not run out of
@@ -42,7 +43,8 @@
 //! A backlog of long turns is checked not only when the clock is read, but also at the end of a sleep.
 //! A thread that has stolen tasks checks its backlog too. If the mean does not reflect the backlog yet (a
 //! few long tasks after many short tasks), sysmon detects it ([`correct_and_wake`]). Work from outside
-//! (`Runtime::ensure_worker`) and stuck threads (sysmon) wake workers without these limits.
+//! (`Runtime::ensure_worker`), control tasks ([`lanes`](super::lanes)), a shard that no thread polls
+//! (`Runtime::ensure_poller`) and stuck threads (sysmon) wake workers without these limits.
 
 use std::time::Duration;
 
@@ -107,8 +109,6 @@ pub(crate) struct Pacing {
     spacing: u32,
     /// The number of sleeps.
     sleeps: u32,
-    /// Whether the turns since the last sleep are measured.
-    sampled: bool,
     /// The time of the last poll. If it is not known, the time of the first reading of the clock after the poll, or 0
     /// before this reading.
     polled_at: u64,
@@ -128,7 +128,6 @@ impl Pacing {
             clock_at: 2,
             spacing: 1,
             sleeps: 0,
-            sampled: true,
             polled_at: 0,
             probe: 0,
             probed_at: 0,
@@ -246,13 +245,13 @@ impl Pacing {
         has_control: bool,
     ) -> bool {
         let is_long = processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS;
-        self.sampled = is_long || has_control || delivered >= SAMPLE_FROM || self.sleeps.is_multiple_of(SAMPLE_EVERY);
+        let sampled = is_long || has_control || delivered >= SAMPLE_FROM || self.sleeps.is_multiple_of(SAMPLE_EVERY);
         self.sleeps = self.sleeps.wrapping_add(1);
-        (self.clock, self.spacing) = if self.sampled { (clock::now(), 1) } else { (0, CLOCK_EVERY) };
+        (self.clock, self.spacing) = if sampled { (clock::now(), 1) } else { (0, CLOCK_EVERY) };
         self.polled(self.clock, delivered);
         // Adds one, because the next tick precedes the first turn.
         self.clock_at = tick.wrapping_add(self.spacing + 1);
-        self.sampled
+        sampled
     }
 
     /// Returns whether a busy thread that has just read the clock must poll. `now` is the time and `turn`
