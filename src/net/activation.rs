@@ -299,8 +299,8 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
         return Err(refused("descriptor name must have at most 255 bytes, no colon and no control character"));
     }
     let names = names.join(":");
-    let is_too_long = |text: &str| if text.len() > VALUE_MAX { Err(refused(TOO_MANY)) } else { Ok(()) };
-    is_too_long(&names)?;
+    let check = |text: &str| if text.len() > VALUE_MAX { Err(refused(TOO_MANY)) } else { Ok(()) };
+    check(&names)?;
     // The duplicates have numbers above all targets, so that no dup2(2) replaces a source that is
     // still needed. All target numbers are filled, so that the channel by which `Command` learns of
     // a failed exec(2) does not get one of them, unless one is closed before the spawn.
@@ -323,7 +323,7 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
     for source in &sources {
         let _ = write!(passed, "{}@{},", Identity::of_open(source.as_fd())?, source.as_raw_fd());
     }
-    is_too_long(&passed)?;
+    check(&passed)?;
     command
         .env("LISTEN_FDS", sources.len().to_string())
         .env("LISTEN_FDNAMES", names)

@@ -376,9 +376,10 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
 
     /// Returns the error of a dial that times out before it has an address, and ends the stream.
     fn timed_out(&mut self) -> io::Error {
+        let op = Op::at("dial", "tcp", None);
         match std::mem::replace(&mut self.origin, Origin::Over) {
-            Origin::Host(host, _) => Op::at("dial", "tcp", None).timed_out_in(LookupError::timed_out(host).into()),
-            _ => Op::at("dial", "tcp", None).timed_out(),
+            Origin::Host(host, _) => op.timed_out_in(LookupError::timed_out(host).into()),
+            _ => op.timed_out(),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::common::{child, poll_once, run};
+use super::common::{child, poll_once, run, set_nofile};
 use super::ends::stuff;
 use super::{narrow_pair, pattern, read_to_end};
 
@@ -26,6 +26,15 @@ fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
     });
 }
 
+/// Calls `close` while this process cannot open descriptors.
+fn without_spare_descriptor<T>(close: impl FnOnce() -> T) -> T {
+    let limit = getrlimit(Resource::Nofile);
+    set_nofile(0);
+    let closed = close();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    closed
+}
+
 /// If no descriptor is free for a duplicate, the task owns the number itself, so the close ends when all bytes
 /// are sent.
 #[test]
@@ -37,10 +46,7 @@ fn close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent() {
             let total = stuff(&ours).await;
             ours.set_notsent_lowat(1).unwrap();
             let number = ours.as_raw_fd();
-            let limit = getrlimit(Resource::Nofile);
-            setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
-            let mut closed = ours.force_close();
-            setrlimit(Resource::Nofile, limit).unwrap();
+            let mut closed = without_spare_descriptor(|| ours.force_close());
             // SAFETY: the number is open: the task has not sent all bytes, because the peer reads nothing.
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
             assert!(rustix::io::fcntl_getfd(fd).is_ok());
@@ -60,10 +66,7 @@ fn rest_is_sent_after_the_close_without_a_descriptor_to_spare() {
             let (ours, peer) = narrow_pair().await;
             let total = stuff(&ours).await;
             ours.set_notsent_lowat(1).unwrap();
-            let limit = getrlimit(Resource::Nofile);
-            setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
-            drop(ours);
-            setrlimit(Resource::Nofile, limit).unwrap();
+            without_spare_descriptor(|| drop(ours));
             assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
         });
     });

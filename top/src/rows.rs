@@ -221,7 +221,7 @@ fn label(task: &Task) -> String {
 }
 
 /// Describes the socket, task or other event that a task waits for. If it waits for another task, describes the whole chain. Returns an empty
-/// text if the task waits for nothing.
+/// string if the task runs or is ready.
 pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     let mut text = String::new();
     let mut seen = vec![task.id];

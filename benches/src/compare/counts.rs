@@ -121,12 +121,9 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
     if runtime == crate::servers::go::NAME {
         return Err("Go programs do not run under valgrind".to_owned());
     }
-    let (few, many) = if quick { (20, 120) } else { (50, 550) };
-    let (less, done, costs) = callgrind(case, runtime, cpu, few)?;
-    let (more, done_more, costs_more) = callgrind(case, runtime, cpu, many)?;
-    let all = (more as f64 - less as f64) / (done_more - done) as f64;
-    let served = profile::of_requests((&Run::parse(&costs), done), (&Run::parse(&costs_more), done_more));
-    Ok([all, served])
+    let [less, more] = runs(case, runtime, cpu, quick)?;
+    let all = (more.instructions as f64 - less.instructions as f64) / (more.requests - less.requests) as f64;
+    Ok([all, profile::of_requests(less.costs(), more.costs())])
 }
 
 /// Returns the distribution of instructions over files and functions for an echo on 64 connections, and the sum of the functions that serve a
@@ -136,10 +133,27 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
 /// Returns an error if the server does not run under valgrind, or if the generator fails.
 pub fn profile(runtime: &str, cpu: usize, quick: bool) -> Result<String, String> {
     let case = CASES.iter().find(|case| case.name == "instructions-echo").ok_or("no such case")?;
-    let (few, many) = if quick { (20, 120) } else { (50, 550) };
-    let (_, done, less) = callgrind(case, runtime, cpu, few)?;
-    let (_, done_more, more) = callgrind(case, runtime, cpu, many)?;
-    Ok(profile::markdown((&Run::parse(&less), done), (&Run::parse(&more), done_more)))
+    let [less, more] = runs(case, runtime, cpu, quick)?;
+    Ok(profile::markdown(less.costs(), more.costs()))
+}
+
+/// A run of a server under callgrind.
+struct Counted {
+    instructions: u64,
+    requests: u64,
+    run: Run,
+}
+
+impl Counted {
+    fn costs(&self) -> (&Run, u64) {
+        (&self.run, self.requests)
+    }
+}
+
+/// Makes a short and a long run.
+fn runs(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<[Counted; 2], String> {
+    let [few, many] = if quick { [20, 120] } else { [50, 550] };
+    Ok([callgrind(case, runtime, cpu, few)?, callgrind(case, runtime, cpu, many)?])
 }
 
 /// Returns whether valgrind, of which callgrind is a part, is installed.
@@ -157,8 +171,8 @@ impl Drop for Temporary {
     }
 }
 
-/// Returns the number of instructions, the number of requests, and callgrind's output.
-fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64, u64, String), String> {
+/// Runs a server under callgrind for `rounds` requests per connection.
+fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<Counted, String> {
     static RUN: AtomicU32 = AtomicU32::new(0);
     // Relaxed: the numbers only have to differ.
     let run = RUN.fetch_add(1, Ordering::Relaxed);
@@ -167,12 +181,13 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64
         ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={}", out.0.display())].map(str::to_owned);
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
-    let done = load.run(Amount::Requests(rounds))?.requests;
+    let requests = load.run(Amount::Requests(rounds))?.requests;
     // The server ends before the clients, because its work on disconnects is not part of a request.
     let said = server.finish()?;
     drop(load);
     let costs = std::fs::read_to_string(&out.0).map_err(|error| format!("callgrind wrote no file: {error}"))?;
     let line = said.iter().find(|line| line.contains("Collected"));
     let count = line.and_then(|line| line.split(':').nth(1)?.trim().parse().ok());
-    count.map(|count| (count, done, costs)).ok_or_else(|| format!("callgrind counted nothing: {}", said.join(" / ")))
+    let instructions = count.ok_or_else(|| format!("callgrind counted nothing: {}", said.join(" / ")))?;
+    Ok(Counted { instructions, requests, run: Run::parse(&costs) })
 }

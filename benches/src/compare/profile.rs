@@ -109,6 +109,12 @@ fn place(file: &str, function: &str) -> String {
     file.to_owned()
 }
 
+/// Returns the cost of `key` in the long run without that in the short run.
+fn difference(long: &Costs, short: &Costs, key: &str) -> f64 {
+    let cost = |costs: &Costs| costs.get(key).map_or(0.0, |cost| *cost as f64);
+    cost(long) - cost(short)
+}
+
 /// Returns the instructions per request in the functions that serve a request: those that are called at least once per request, and the loops
 /// over requests, which are recognised by their cost. Other functions belong to polls and to the runtime's other threads; their share depends on
 /// the speed of the machine. The arguments are a short and a long run, each with its number of requests.
@@ -119,10 +125,7 @@ pub fn of_requests((less, few): (&Run, u64), (more, many): (&Run, u64)) -> f64 {
     /// The least number of instructions per request of a loop over requests. Polls and other threads have no function with as many.
     const LOOP: f64 = 50.0;
     let requests = (many - few).max(1) as f64;
-    let each = |long: &Costs, short: &Costs, key: &String| {
-        let count = |costs: &Costs| costs.get(key).map_or(0.0, |count| *count as f64);
-        (count(long) - count(short)) / requests
-    };
+    let each = |long: &Costs, short: &Costs, key: &String| difference(long, short, key) / requests;
     let serves = |name: &&String, cost: f64| cost >= LOOP || each(&more.calls, &less.calls, name) >= CALLS;
     let costs = more.functions.keys().map(|name| (name, each(&more.functions, &less.functions, name)));
     costs.filter(|(name, cost)| serves(name, *cost)).map(|(_, cost)| cost).sum()
@@ -137,8 +140,8 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     for (what, long, short) in
         [("source file", &more.files, &less.files), ("function", &more.functions, &less.functions)]
     {
-        let each = |key: &String| (long[key] as f64 - *short.get(key).unwrap_or(&0) as f64) / requests;
-        let mut costs: Vec<(String, f64)> = long.keys().map(|key| (key.clone(), each(key))).collect();
+        let each = |key: &String| (key.clone(), difference(long, short, key) / requests);
+        let mut costs: Vec<(String, f64)> = long.keys().map(each).collect();
         costs.sort_by(|a, b| b.1.total_cmp(&a.1));
         let whole: f64 = costs.iter().map(|cost| cost.1).sum();
         text.push_str(&format!("| {what} | instructions per echo |\n|---|---:|\n"));

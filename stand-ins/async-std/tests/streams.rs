@@ -17,23 +17,26 @@ use async_std::{future, io, task};
 #[derive(Debug, PartialEq)]
 struct Insistent(Vec<i32>);
 
+impl Insistent {
+    async fn poll_beyond_the_end(stream: impl Stream<Item = i32>) -> Insistent {
+        let mut stream = std::pin::pin!(stream);
+        let mut items = Vec::new();
+        for _ in 0..2 {
+            while let Some(item) = stream.next().await {
+                items.push(item);
+            }
+        }
+        Insistent(items)
+    }
+}
+
 impl FromStream<i32> for Insistent {
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where
         S: IntoStream<Item = i32> + 'a,
         S::IntoStream: Send,
     {
-        let stream = stream.into_stream();
-        Box::pin(async move {
-            let mut stream = std::pin::pin!(stream);
-            let mut items = Vec::new();
-            for _ in 0..2 {
-                while let Some(item) = stream.next().await {
-                    items.push(item);
-                }
-            }
-            Insistent(items)
-        })
+        Box::pin(Insistent::poll_beyond_the_end(stream.into_stream()))
     }
 }
 
@@ -42,16 +45,7 @@ impl stream::Sum<i32> for Insistent {
     where
         S: Stream<Item = i32> + 'a,
     {
-        Box::pin(async move {
-            let mut stream = std::pin::pin!(stream);
-            let mut items = Vec::new();
-            for _ in 0..2 {
-                while let Some(item) = stream.next().await {
-                    items.push(item);
-                }
-            }
-            Insistent(items)
-        })
+        Box::pin(Insistent::poll_beyond_the_end(stream))
     }
 }
 
