@@ -13,6 +13,8 @@
 //! has the default action after exec(2). In a child that does not call exec(2), listeners receive
 //! nothing; to handle the signal, install another handler in the child.
 //!
+//! In a simulation, a listener receives the signals that the test raises on its host (`sim::Host::raise`) and no others.
+//!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
 use std::fmt;
@@ -137,7 +139,8 @@ impl fmt::Debug for SignalKind {
 #[doc(alias = "signal.Notify")]
 pub struct Signal {
     kind: SignalKind,
-    id: SigId,
+    /// `None` in a simulation.
+    id: Option<SigId>,
     received: UnixStream,
 }
 
@@ -159,6 +162,11 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
+        #[cfg(feature = "sim")]
+        if crate::sim::simulates() {
+            crate::sim::listen(kind, sender);
+            return Ok(Signal { kind, id: None, received: UnixStream::from(receiver) });
+        }
         // With glibc, the first send of a process calls dladdr(3) to choose how system calls are made. A signal
         // handler must not call dladdr(3), so the first send is made here, with no bytes.
         sys::socket::send(sender.as_fd(), &[], 0)?;
@@ -174,7 +182,7 @@ impl Signal {
         // (signal-safety(7)). It does not allocate, lock or panic.
         #[allow(unsafe_code)]
         let id = unsafe { signal_hook_registry::register(kind.0, action) }?;
-        Ok(Signal { kind, id, received: UnixStream::from(receiver) })
+        Ok(Signal { kind, id: Some(id), received: UnixStream::from(receiver) })
     }
 
     /// Returns the kind of signal that this listener receives.
@@ -219,7 +227,9 @@ impl Stream for Signal {
 
 impl Drop for Signal {
     fn drop(&mut self) {
-        signal_hook_registry::unregister(self.id);
+        if let Some(id) = self.id {
+            signal_hook_registry::unregister(id);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use common::{child_with, pair, ping_pong, poll_once, run};
+use netpoll::io::AsyncFd;
 use netpoll::net::{TcpListener, UdpSocket};
 use netpoll::task;
 
@@ -15,9 +16,12 @@ fn unknown_back_end_is_an_error_that_names_the_known_ones() {
     const NAME: &str = "unknown_back_end_is_an_error_that_names_the_known_ones";
     child_with(NAME, &[("NETPOLL_BACKEND", "io_ring")], || {
         run(async {
-            for error in
-                [TcpListener::bind("127.0.0.1:0").await.unwrap_err(), UdpSocket::bind("127.0.0.1:0").await.unwrap_err()]
-            {
+            for error in [
+                TcpListener::bind("127.0.0.1:0").await.unwrap_err(),
+                UdpSocket::bind("127.0.0.1:0").await.unwrap_err(),
+                // Regression: the text said that epoll does not accept the file.
+                AsyncFd::new(std::io::pipe().unwrap().0).unwrap_err(),
+            ] {
                 assert_eq!(error.kind(), ErrorKind::InvalidInput);
                 let text = error.to_string();
                 for part in ["NETPOLL_BACKEND", "\"io_ring\"", "poll"] {

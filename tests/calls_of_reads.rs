@@ -1,4 +1,5 @@
 //! A task that answers requests makes one recv(2) per request: after a short read, the next read waits without a call that would find no data.
+//! So does an adapter that polls a further read before it writes the answer, as hyper does.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -6,13 +7,15 @@ use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use netpoll::io::Read;
-use netpoll::net::TcpListener;
+use netpoll::io::{Read, Write};
+use netpoll::net::{TcpListener, TcpStream};
 use netpoll::{rt, task};
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
@@ -30,8 +33,17 @@ unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: usize, flags: c_int)
 const FIRST: usize = 50;
 const COUNTED: usize = 200;
 
+/// How the server reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Future,
+    Trait,
+    /// Polls a further read before it writes the answer.
+    Adapter,
+}
+
 /// Answers the requests of one connection, and returns the number of calls for the last [`COUNTED`] of them.
-async fn calls(listener: &TcpListener, by_trait: bool) -> usize {
+async fn calls(listener: &TcpListener, way: Way) -> usize {
     let addr = listener.local_addr().unwrap();
     let client = std::thread::spawn(move || {
         // A file reads with read(2), which is not counted.
@@ -43,21 +55,46 @@ async fn calls(listener: &TcpListener, by_trait: bool) -> usize {
             client.read_exact(&mut [0; 4]).unwrap();
         }
     });
-    let (mut stream, _) = listener.accept().await.unwrap();
-    let (mut buf, mut before) = ([0; 64], 0);
-    for request in 0..FIRST + COUNTED {
-        if request == FIRST {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut before = 0;
+    for answered in 0..FIRST + COUNTED {
+        if answered == FIRST {
             before = CALLS.load(Ordering::Relaxed);
         }
-        let count = match by_trait {
-            true => poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await,
-            false => stream.read(&mut buf).await,
-        };
-        assert_eq!(count.unwrap(), 4);
+        let mut buf = [0; 64];
+        match way {
+            Way::Future => assert_eq!(stream.read(&mut buf).await.unwrap(), 4),
+            Way::Trait => assert_eq!(poll_fn(|cx| Pin::new(&mut &stream).poll_read(cx, &mut buf)).await.unwrap(), 4),
+            Way::Adapter => {
+                serve(&stream, &mut before).await;
+                break;
+            }
+        }
         stream.write_all(b"pong").await.unwrap();
     }
     client.join().unwrap();
     CALLS.load(Ordering::Relaxed) - before
+}
+
+/// Answers the requests as hyper does: reads until a read must wait, and then writes, in one turn.
+async fn serve(stream: &TcpStream, before: &mut usize) {
+    let (mut answered, mut buf) = (0, [MaybeUninit::uninit(); 64]);
+    poll_fn(|cx| {
+        let mut is_asked = false;
+        while let Poll::Ready(count) = stream.poll_read_uninit(cx, &mut buf) {
+            assert_eq!(count.unwrap(), 4);
+            is_asked = true;
+        }
+        if is_asked {
+            assert!(matches!(Pin::new(&mut &*stream).poll_write(cx, b"pong"), Poll::Ready(Ok(4))));
+            answered += 1;
+        }
+        if answered == FIRST {
+            *before = CALLS.load(Ordering::Relaxed);
+        }
+        if answered == FIRST + COUNTED { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 #[test]
@@ -67,12 +104,13 @@ fn reader_of_requests_makes_one_call_per_request() {
         return;
     }
     rt::Builder::new().workers(1).start().unwrap();
-    for by_trait in [false, true] {
-        let calls = task::block_on(task::spawn(async move {
-            calls(&TcpListener::bind("127.0.0.1:0").await.unwrap(), by_trait).await
-        }));
+    for way in [Way::Future, Way::Trait, Way::Adapter] {
+        let calls =
+            task::block_on(task::spawn(
+                async move { calls(&TcpListener::bind("127.0.0.1:0").await.unwrap(), way).await },
+            ));
         // On a busy machine, some requests are read before the runtime has received their event, and others after a turn
         // that has lasted too long.
-        assert!((COUNTED..COUNTED + COUNTED / 2).contains(&calls), "{calls} calls for {COUNTED} requests, {by_trait}");
+        assert!((COUNTED..COUNTED + COUNTED / 2).contains(&calls), "{calls} calls for {COUNTED} requests, {way:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
@@ -23,6 +23,7 @@ use common::{BOUND, child, fill, no_forks, own_address, pair, poll_now, poll_wit
 use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{rt, task};
+use socket2::SockRef;
 
 /// Returns the number of a socket's descriptor without marking the descriptor as exposed.
 fn number(socket: &impl Debug) -> i32 {
@@ -580,8 +581,9 @@ struct WaitsForClose(i32, Mutex<Vec<bool>>);
 
 impl Wake for WaitsForClose {
     fn wake(self: Arc<Self>) {
-        // SAFETY: F_GETFD takes no argument, and fails if the number is closed.
-        let is_open = || unsafe { libc::fcntl(self.0, libc::F_GETFD) } != -1;
+        // SAFETY: only the socket of the test has the number, until it is closed, and then the call fails.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.0) };
+        let is_open = || SockRef::from(&fd).r#type().is_ok();
         let begin = Instant::now();
         while is_open() && begin.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(1));

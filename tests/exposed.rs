@@ -346,6 +346,103 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
     });
 }
 
+// ---- a borrowed descriptor after the close ----
+
+/// Asserts that a call on the descriptor fails with EBADF.
+fn assert_closed(what: &str, fd: BorrowedFd<'_>) {
+    let error = SockRef::from(&fd).local_addr().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{what}");
+}
+
+/// Opens files, which get the lowest free numbers.
+fn take_numbers() -> Vec<std::fs::File> {
+    (0..16).map(|_| std::fs::File::open("/dev/null").unwrap()).collect()
+}
+
+/// Regression: after an explicit close, a borrowed descriptor referred to the next file with its number.
+#[test]
+#[cfg(target_os = "linux")]
+fn borrowed_descriptor_refers_to_no_other_file_after_the_close() {
+    child("borrowed_descriptor_refers_to_no_other_file_after_the_close", || {
+        run(async {
+            warm_up().await;
+            for is_borrowed_before in [true, false] {
+                let (stream, peer) = pair().await;
+                let clone = stream.clone();
+                let number = stream.as_fd().as_raw_fd();
+                let before = is_borrowed_before.then(|| stream.as_fd());
+                clone.force_close().await.unwrap();
+                let others = take_numbers();
+                before.into_iter().for_each(|fd| assert_closed("borrowed before the close", fd));
+                assert_closed("borrowed after the close", stream.as_fd());
+                assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+                drop((stream, others));
+                assert!(take_numbers().iter().all(|file| file.as_raw_fd() != number), "the clone still exists");
+                drop(clone);
+                assert!(take_numbers().iter().any(|file| file.as_raw_fd() == number), "no handle exists");
+            }
+            // A descriptor that was never borrowed is free after the close.
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let count = fd_count();
+            listener.close().await.unwrap();
+            assert_eq!(fd_count(), count - 1);
+            let _others = take_numbers();
+            assert_closed("listener", listener.as_fd());
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let fd = socket.as_fd();
+            socket.close().await.unwrap();
+            let _more = take_numbers();
+            assert_closed("UDP socket", fd);
+        });
+    });
+}
+
+/// While no descriptor is free, the close shuts the socket down, and the drop frees the number.
+#[test]
+fn close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer() {
+    child("close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer", || {
+        set_nofile(64);
+        run(async {
+            let (stream, peer) = pair().await;
+            let fd = stream.as_fd();
+            warm_up().await;
+            let held = exhaust_descriptors();
+            stream.force_close().await.unwrap();
+            assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+            assert!(SockRef::from(&fd).send(b"x").is_err());
+            assert_eq!(exhaust_descriptors().len(), 0);
+            drop(stream);
+            assert_eq!(exhaust_descriptors().len(), 1);
+            drop(held);
+        });
+    });
+}
+
+/// A borrow that races with the close gets the socket or a closed descriptor, never a file.
+#[test]
+#[cfg(target_os = "linux")]
+fn borrow_during_the_close_gets_no_other_file() {
+    child("borrow_during_the_close_gets_no_other_file", || {
+        run(async {
+            for _ in 0..200 {
+                let (stream, _peer) = pair().await;
+                let clone = stream.clone();
+                let borrows = thread::spawn(move || {
+                    for _ in 0..50 {
+                        if let Err(error) = SockRef::from(&clone.as_fd()).local_addr() {
+                            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+                        }
+                    }
+                });
+                let files = thread::spawn(take_numbers);
+                stream.force_close().await.unwrap();
+                files.join().unwrap();
+                borrows.join().unwrap();
+            }
+        });
+    });
+}
+
 // ---- O_NONBLOCK ----
 
 /// Polls an operation that cannot complete, on another thread. The poll must return Pending and not

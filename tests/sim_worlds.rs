@@ -1,11 +1,12 @@
 //! Tests the descriptor numbers and slots of several simulations, and of a simulation that runs while
-//! there are real sockets. Also tests links to hosts that are added later (feature `sim`).
+//! there are real sockets. Also tests links to hosts that are added later, and signals of hosts (feature `sim`).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use netpoll::net::{TcpListener, TcpStream, UdpSocket, is_timeout};
+use netpoll::signal::{Signal, SignalKind};
 use netpoll::sim::{Builder, Sim, ms};
 use netpoll::task;
 
@@ -185,5 +186,34 @@ fn traffic_of_all_hosts_is_held_for_hosts_added_later() {
         assert!(netpoll::future::timeout(ms(5000), socket.recv_from(&mut buf)).await.is_err());
         sim.release("*", "*");
         assert_eq!(socket.recv_from(&mut buf).await.unwrap().0, 4);
+    });
+}
+
+#[test]
+fn signal_reaches_the_listeners_of_its_host() {
+    Sim::run(1, async |sim| {
+        let (one, other) = (sim.host("one"), sim.host("other"));
+        let listen = |times: usize| async move {
+            let mut hangups = Signal::new(SignalKind::HANGUP).unwrap();
+            for _ in 0..times {
+                hangups.recv().await.unwrap();
+            }
+        };
+        assert!(!one.raise(SignalKind::HANGUP), "nothing listens yet");
+        let first = one.spawn_task(listen(1));
+        let second = one.spawn_task(listen(2));
+        drop(other.spawn_task(listen(1)));
+        task::sleep(ms(1)).await;
+        assert!(!one.raise(SignalKind::TERMINATE), "nothing listens for this signal");
+        // Signals of a kind that are pending merge.
+        assert!(one.raise(SignalKind::HANGUP) && one.raise(SignalKind::HANGUP));
+        first.await;
+        task::sleep(ms(1)).await;
+        assert_eq!((one.tasks(), other.tasks()), (1, 1));
+        assert!(one.raise(SignalKind::HANGUP));
+        second.await;
+        assert!(!one.raise(SignalKind::HANGUP), "both listeners were dropped");
+        other.kill();
+        assert!(!other.raise(SignalKind::HANGUP), "the listener was dropped with its host");
     });
 }

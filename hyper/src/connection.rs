@@ -208,7 +208,7 @@ async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
         if stage == CUT {
             return Poll::Ready(Ok(()));
         }
-        if stage != SERVING && watch.stop(activity) {
+        if stage != SERVING && watch.stop() {
             shut_down(connection.as_mut());
         }
         loop {
@@ -231,10 +231,19 @@ struct Watch {
     /// The time limit without a request or, after the graceful shutdown has begun, the interval between checks for
     /// progress.
     limit: Option<Duration>,
-    /// The progress at the time when the sleep was set; `None` before the graceful shutdown begins.
-    ending: Option<u64>,
+    ending: Ending,
     /// Whether the server is stopping.
     is_stopping: bool,
+}
+
+/// How far the graceful shutdown is.
+#[derive(Clone, Copy)]
+enum Ending {
+    No,
+    /// It has begun. hyper writes GOAWAY and PING when it is polled next.
+    Begun,
+    /// The progress at the last check, or after GOAWAY and PING were written.
+    Since(u64),
 }
 
 enum Verdict {
@@ -244,20 +253,26 @@ enum Verdict {
 
 impl Watch {
     fn new(limit: Option<Duration>) -> Watch {
-        Watch { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: None, is_stopping: false }
+        Watch { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: Ending::No, is_stopping: false }
     }
 
     /// Notes that the server is stopping. Returns whether the graceful shutdown should begin now.
-    fn stop(&mut self, activity: &Activity) -> bool {
+    fn stop(&mut self) -> bool {
         if std::mem::replace(&mut self.is_stopping, true) {
             return false;
         }
         self.limit = Some(PING_REPLY);
         self.sleep = Sleep::new(PING_REPLY);
-        self.ending.replace(activity.progress()).is_none()
+        let begins = matches!(self.ending, Ending::No);
+        self.ending = Ending::Begun;
+        begins
     }
 
+    /// Returns what to do with the connection, which was polled before.
     fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Verdict> {
+        if matches!(self.ending, Ending::Begun) {
+            self.ending = Ending::Since(activity.progress());
+        }
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             let Some(limit) = self.limit else { return Poll::Pending };
@@ -265,22 +280,58 @@ impl Watch {
             let mut next = now + limit;
             if !activity.is_busy() {
                 match self.ending {
-                    None if activity.idle_since() + limit <= now => {
-                        self.ending = Some(progress);
+                    Ending::No if activity.idle_since() + limit <= now => {
+                        self.ending = Ending::Begun;
                         self.sleep.reset(next);
                         return Poll::Ready(Verdict::ShutDown);
                     }
-                    None => next = activity.idle_since() + limit,
+                    Ending::No => next = activity.idle_since() + limit,
                     // The last response may still be on its way to a slow peer. The server's grace
                     // period limits this.
-                    Some(before) if before == progress && !(self.is_stopping && activity.blocked()) => {
+                    Ending::Since(before) if before == progress && !(self.is_stopping && activity.blocked()) => {
                         return Poll::Ready(Verdict::End);
                     }
-                    Some(_) => {}
+                    Ending::Begun | Ending::Since(_) => {}
                 }
             }
-            self.ending = self.ending.map(|_| progress);
+            if !matches!(self.ending, Ending::No) {
+                self.ending = Ending::Since(progress);
+            }
             self.sleep.reset(next);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// Regression: the bytes of GOAWAY counted as progress of the first interval, so a silent peer was given two.
+    #[test]
+    fn goaway_is_no_progress_of_the_first_interval() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let activity = Activity::new(None);
+        let mut watch = Watch::new(None);
+        assert!(watch.stop());
+        // hyper is polled and writes GOAWAY.
+        activity.note_progress();
+        assert!(watch.poll(&mut cx, &activity).is_pending());
+        watch.sleep = Sleep::new(Duration::ZERO);
+        assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
+    }
+
+    #[test]
+    fn progress_in_an_interval_begins_another() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let activity = Activity::new(None);
+        let mut watch = Watch::new(None);
+        assert!(watch.stop());
+        assert!(watch.poll(&mut cx, &activity).is_pending());
+        activity.note_progress();
+        watch.sleep = Sleep::new(Duration::ZERO);
+        assert!(watch.poll(&mut cx, &activity).is_pending());
+        watch.sleep = Sleep::new(Duration::ZERO);
+        assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
     }
 }

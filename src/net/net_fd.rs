@@ -295,7 +295,7 @@ impl NetFd {
     }
 
     /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
-    /// returned number of bytes at the start of `buf` is initialised.
+    /// returned number of bytes at the start of `buf` is initialised. May wait without a call after a short read.
     #[inline]
     pub(crate) fn poll_read_uninit(
         &self,
@@ -307,6 +307,7 @@ impl NetFd {
         if buf.is_empty() {
             return self.poll_empty(Direction::Read, "read", cx);
         }
+        self.fd.need_no_write();
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, Waiter::Poll, cx, move |fd| {
             self.after_read(socket::recv_uninit(fd, buf)?, most)
         });

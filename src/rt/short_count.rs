@@ -1,7 +1,7 @@
 //! The last short count of this thread's turn, which may replace the next call in the same direction.
 //!
 //! `net::fd::short_wait` has the rules. This module keeps the record: the direction, its state when the call began, and
-//! whether the turn has written since.
+//! whether the turn has written since or the next read needs no write.
 //!
 //! # States
 //! *none* → ([`set`]) *recorded* → ([`take`], [`forget`]) *none*. A record that is not used is *applied*: READY of its
@@ -19,7 +19,7 @@ struct ShortCount {
     place: Cell<Option<Place>>,
     /// The state of the direction when the call began.
     ticket: Cell<Ticket>,
-    /// Whether the turn has written since the call.
+    /// Whether the turn has written since the call, or the next read needs no write.
     has_written: Cell<bool>,
 }
 
@@ -55,6 +55,13 @@ pub(crate) fn set(writes: bool, place: Place, ticket: Ticket) {
 /// Records that the turn has written.
 #[inline]
 pub(crate) fn note_write() {
+    SHORT.with(|short| short.has_written.set(true));
+}
+
+/// Permits the record to replace the next read although the turn has not written since. Called if the record is for the
+/// direction of that read.
+#[inline]
+pub(crate) fn need_no_write() {
     SHORT.with(|short| short.has_written.set(true));
 }
 

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+#[cfg(feature = "signal")]
+use std::os::{fd::AsFd, unix::net::UnixStream};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +18,10 @@ use super::outcome::Outcome;
 use super::rules::apply;
 use super::world::{self, Start};
 use crate::rt::sched;
+#[cfg(feature = "signal")]
+use crate::signal::SignalKind;
+#[cfg(feature = "signal")]
+use crate::sys;
 use crate::task::JoinHandle;
 
 impl Sim {
@@ -196,6 +202,45 @@ impl Host {
         starts.iter().filter(|(host, _)| *host == self.id).for_each(|(_, start)| self.start(start));
     }
 
+    /// Sends a signal to the programs of the host. Each [`Signal`](crate::signal::Signal) of this kind that was created on
+    /// the host receives it. Returns whether there is one. If not, nothing happens, even if the signal would end a
+    /// process on Linux.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::signal::{self, SignalKind};
+    /// use netpoll::sim::Sim;
+    ///
+    /// Sim::run(1, async |sim| {
+    ///     let server = sim.host("server");
+    ///     let stopped = server.spawn_task(async { signal::termination()?.await });
+    ///     netpoll::task::yield_now().await;
+    ///     assert!(server.raise(SignalKind::TERMINATE));
+    ///     assert_eq!(stopped.await.unwrap(), SignalKind::TERMINATE);
+    ///     assert!(!server.raise(SignalKind::TERMINATE));
+    /// });
+    /// ```
+    #[cfg(feature = "signal")]
+    pub fn raise(&self, kind: SignalKind) -> bool {
+        self.sim.note(&format!("raise {kind} on {}", self.name()));
+        self.sim.world(|world| {
+            let mut received = false;
+            world.signals.borrow_mut().retain(|(host, listens_for, sender)| {
+                if (*host, *listens_for) != (self.id, kind) {
+                    return true;
+                }
+                // If the buffer is full, a signal is pending. Another error means that the listener was dropped.
+                let is_open = match sys::socket::send(sender.as_fd(), &[0], 0) {
+                    Ok(_) => true,
+                    Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+                };
+                received |= is_open;
+                is_open
+            });
+            received
+        })
+    }
+
     /// Returns whether the host has power.
     pub fn is_up(&self) -> bool {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
@@ -217,6 +262,16 @@ impl Host {
         let nanos = i64::try_from(behind.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = -nanos);
     }
+}
+
+/// Registers a listener for signals on the current host.
+#[cfg(feature = "signal")]
+pub(crate) fn listen(kind: SignalKind, sender: UnixStream) {
+    world::with(|world| {
+        if let Some(world) = world {
+            world.signals.borrow_mut().push((world.current_host(), kind, sender));
+        }
+    });
 }
 
 pin_project! {

@@ -63,6 +63,8 @@ mod stall;
 mod world;
 
 pub use api::{Counters, Faults, Sim};
+#[cfg(feature = "signal")]
+pub(crate) use host::listen;
 pub use host::{Host, HostRun};
 pub use in_place::paused;
 pub(crate) use in_place::{block_on, replaces_block_on};

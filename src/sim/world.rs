@@ -23,6 +23,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+#[cfg(feature = "signal")]
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr;
@@ -49,6 +51,8 @@ use crate::rt::sched::task::discard;
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
 use crate::rt::waiters::{Wakers, drop_payload};
+#[cfg(feature = "signal")]
+use crate::signal::SignalKind;
 
 /// The maximum number of I/O operations per turn before the task yields, with [`Order::Random`]. The number is
 /// random and often smaller than outside simulations, so that tasks yield in more places.
@@ -163,6 +167,9 @@ pub(crate) struct World {
     pub(super) rules: RefCell<Vec<Rule>>,
     /// The programs of the hosts.
     pub(super) starts: RefCell<Vec<(HostId, Start)>>,
+    /// The sending ends of the listeners for signals.
+    #[cfg(feature = "signal")]
+    pub(super) signals: RefCell<Vec<(HostId, SignalKind, UnixStream)>>,
     pub(super) shared: Arc<Shared>,
     pub(super) processor: &'static Processor,
 }
@@ -260,6 +267,8 @@ impl World {
             root: Cell::new(0),
             rules: RefCell::default(),
             starts: RefCell::default(),
+            #[cfg(feature = "signal")]
+            signals: RefCell::default(),
             shared,
             processor,
         };
@@ -539,6 +548,8 @@ impl World {
     /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end. Then closes the inbox,
     /// clears the timers and returns the slots.
     fn end(&self) {
+        #[cfg(feature = "signal")]
+        drop(self.signals.take());
         for _ in 0..16 {
             let hosts = self.machine.kernel.borrow().hosts.len() as HostId;
             (0..hosts).for_each(|host| self.end_tasks(host));

@@ -24,7 +24,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use libc::c_int;
@@ -274,6 +274,23 @@ pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     result
 }
 
+/// Closes a socket but keeps its number in use by a placeholder, on which calls fail. Returns the number. If no
+/// descriptor is free for the placeholder, shuts the socket down instead, and the drop of the returned descriptor closes
+/// it. A simulated socket is closed, and `None` returned.
+pub(crate) fn close_and_keep_number(fd: OwnedFd) -> Option<OwnedFd> {
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated(fd.as_raw_fd()) {
+        let _ = close(fd);
+        return None;
+    }
+    #[cfg(test)]
+    let _ = seam::close(&fd);
+    if os::replace(fd.as_fd()).is_err() {
+        let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+    }
+    Some(fd)
+}
+
 /// Sets or clears `O_NONBLOCK`. Duplicates of the descriptor share the flag.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
     SockRef::from(&fd).set_nonblocking(nonblocking)
@@ -289,7 +306,6 @@ mod tests {
     use super::*;
     use std::io::{ErrorKind, Read, Write};
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     fn pair() -> (TcpStream, TcpStream) {

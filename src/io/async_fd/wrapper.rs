@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use crate::net::error::Op;
 use crate::net::fd::fd::Fd;
 use crate::net::futures::Closed;
+use crate::rt::poll::backend::AlwaysReady;
 use crate::rt::poll::poller::{Direction, Failure};
 use crate::sync::AtomicU64;
 use crate::sys;
@@ -166,8 +167,7 @@ fn restore(fd: BorrowedFd<'_>, was_blocking: bool) {
 #[cold]
 fn explain(fd: BorrowedFd<'_>, error: io::Error) -> io::Error {
     match error.raw_os_error() {
-        // The back end converts EPERM to this error.
-        None if error.kind() == io::ErrorKind::InvalidInput => {
+        None if error.get_ref().is_some_and(|inner| inner.is::<AlwaysReady>()) => {
             io::Error::new(io::ErrorKind::InvalidInput, NotPollable { kind: sys::fd::kind(fd), error })
         }
         Some(libc::EEXIST) => io::Error::new(

@@ -1,6 +1,12 @@
 //! [`Closing`]: the last steps of a close, on the thread that drops the last reference, on a thread of the pool, or in
 //! the task that sends the last gathered bytes. [`Loans`] and [`Guard`] are what higher layers attach to a close.
 //!
+//! # Borrowed descriptors
+//! A descriptor that was handed out (`as_fd`) can be borrowed while another handle of the socket closes it. So the
+//! explicit close of an exposed socket does not free the number: a placeholder takes it, and calls on it fail. The
+//! [`Gone`] owns the placeholder, and each handle of the socket owns the `Gone`, so the number is free after the last
+//! handle is dropped.
+//!
 //! # Order
 //! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a limited time, until the
 //! kernel has released this memory. close(2) follows, and then the steps that depend on it: waiting accepts learn that
@@ -14,6 +20,7 @@ use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 use crate::rt::poll::poller;
@@ -46,9 +53,28 @@ impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
 pub(crate) struct Gone {
     done: AtomicBool,
     waiting: Mutex<Waiters>,
+    kept: OnceLock<KeptNumber>,
+}
+
+/// The number of a closed socket, which no other descriptor gets until this is dropped.
+#[derive(Debug)]
+struct KeptNumber(Option<OwnedFd>);
+
+impl Drop for KeptNumber {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        poller::descriptor_closed();
+    }
 }
 
 impl Gone {
+    /// Closes a socket whose descriptor may be borrowed, and keeps its number until this value is dropped.
+    fn keep_number(&self, fd: OwnedFd) {
+        let kept = KeptNumber(socket::close_and_keep_number(fd));
+        // There is one close, so nothing was kept before.
+        let _ = self.kept.set(kept);
+    }
+
     pub(super) fn set(&self) {
         let mut wakers = Wakers::new();
         {
@@ -87,11 +113,13 @@ pub(super) struct Closing {
     loans: Option<Arc<dyn Loans>>,
     guard: Option<Box<dyn Guard>>,
     gone: Option<Arc<Gone>>,
+    /// Whether the descriptor may be borrowed, so that `gone` must keep its number.
+    pub(super) is_borrowed: bool,
 }
 
 impl Closing {
     pub(super) fn new(fd: OwnedFd, guard: Option<Box<dyn Guard>>, gone: Option<Arc<Gone>>) -> Closing {
-        Closing { fd: Some(fd), lingers: false, loans: None, guard, gone }
+        Closing { fd: Some(fd), lingers: false, loans: None, guard, gone, is_borrowed: false }
     }
 
     /// Recalls loans, and determines whether the close must wait.
@@ -106,6 +134,11 @@ impl Closing {
     /// Returns whether the close must wait on a thread of the pool.
     pub(super) fn waits(&self) -> bool {
         self.lingers || self.loans.is_some()
+    }
+
+    /// Returns the completion that must keep the number, if the descriptor may be borrowed.
+    pub(super) fn keeper(&self) -> Option<Arc<Gone>> {
+        self.gone.clone().filter(|_| self.is_borrowed)
     }
 
     /// Returns whether the close is explicit.
@@ -130,9 +163,14 @@ impl Drop for Closing {
                 // kernel sends unsent data in the background.
                 let _ = option::socket::set_linger(fd.as_fd(), None);
             }
-            // The result is ignored: no caller receives it, and the number is free in any case.
-            let _ = socket::close(fd);
-            poller::descriptor_closed();
+            match &self.gone {
+                Some(gone) if self.is_borrowed => gone.keep_number(fd),
+                _ => {
+                    // The result is ignored: no caller receives it, and the number is free in any case.
+                    let _ = socket::close(fd);
+                    poller::descriptor_closed();
+                }
+            }
         }
         drop(self.guard.take());
         if let Some(gone) = &self.gone {

@@ -13,7 +13,8 @@
 //! * 1 — the number is used only under a reference, and closed once, after the last reference is dropped.
 //!   No reference is held during a wait, so a close never waits for a future that is not polled. Gathered
 //!   writes may be sent under the lock of the [`Gathering`] instead, which is marked as gone before the
-//!   number is closed. (A user to whom the number was handed out must not use it after a close.)
+//!   number is closed. If the number was handed out, an explicit close keeps it in use, without the socket, until
+//!   the last handle is dropped (see [`closing`](super::closing)).
 //! * F1 — the generation changes before the number is closed, so that no event is attributed to
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
@@ -163,6 +164,12 @@ impl Fd {
         }
     }
 
+    /// Makes the close keep the number in `gone`.
+    pub(super) fn keep_number(&self, gone: Arc<Gone>) {
+        self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
+        let _ = self.rare.get_or_default().gone.set(gone);
+    }
+
     /// Keeps `guard` until the number is closed or given away. Replaces all [`Rare`] state, so there must be none.
     pub(crate) fn hold(&mut self, guard: impl Guard + 'static) {
         self.rare = LazyBox::from(Rare { guard: Mutex::new(Some(Box::new(guard))), ..Rare::default() });
@@ -173,13 +180,19 @@ impl Fd {
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
         // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy` closes it, after the
         // last reference is dropped, or `take` gives it away. Callers hold a reference, use a new `Fd`, or are steps
-        // of these two. `expose` passes the number to users, who must not use it after an explicit close.
+        // of these two. `expose` passes the number to users, after it has set EXPOSED: from then on, `destroy` keeps
+        // the number in use until this `Fd` is dropped, and `take` consumes the `Fd`, so no borrow is left.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
     /// Returns the descriptor for code that may do anything with it, and marks it as exposed. Sends gathered
-    /// bytes first, without waiting. From here on, no memory is lent to the kernel.
+    /// bytes first, without waiting. From here on, no memory is lent to the kernel. After the close, returns
+    /// [`closed`](sys::fd::closed).
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
+        // With a reference, this is before `destroy`, which then sees the flag; or the close has begun.
+        if self.mutex.incref().is_err() {
+            return sys::fd::closed();
+        }
         self.flush_gathered();
         if !self.is_exposed() {
             self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
@@ -188,6 +201,9 @@ impl Fd {
         fence(Ordering::SeqCst);
         if let Some(loans) = self.loans_if_any() {
             loans.end();
+        }
+        if self.mutex.decref() {
+            self.destroy();
         }
         self.borrow()
     }
@@ -420,6 +436,7 @@ impl Fd {
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let guard = rare.and_then(|rare| rare.guard.lock().take());
         let mut closing = Closing::new(fd, guard, gone);
+        closing.is_borrowed = is_exposed;
         // A forked child has no thread pool, and its parent still has the socket open.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());

@@ -161,11 +161,17 @@ impl Finisher {
             Ok(fd) => fd,
             Err((_, fd)) => {
                 let _ = option::socket::set_linger(fd.as_fd(), Some(Duration::ZERO));
-                return drop(Closing::new(fd, None, None));
+                let mut own = Closing::new(fd, None, closing.as_ref().and_then(Closing::keeper));
+                own.is_borrowed = true;
+                return drop(own);
             }
         };
         if let Some(closing) = closing {
+            let keeper = closing.keeper();
             fd.hold(closing);
+            if let Some(gone) = keeper {
+                fd.keep_number(gone);
+            }
         }
         // SO_LINGER may be set on the socket.
         fd.set_may_linger();

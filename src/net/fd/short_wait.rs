@@ -4,7 +4,9 @@
 //! [`operation`](super::operation)). A task that reads a request, answers it and waits for the next one would
 //! make such a call per request. A short count earlier in the same turn replaces the call if
 //! * the call with this count found its direction ready,
-//! * the task has written since (a short write counts as well),
+//! * the task has written since (a short write counts as well), or the read is that of an adapter
+//!   ([`NetFd::poll_read_uninit`](crate::net::net_fd::NetFd::poll_read_uninit)), because hyper and tokio's users do nothing
+//!   but wait if a read returns `Pending`,
 //! * no edge has been recorded since,
 //! * the operation waits with the task's own waker, and
 //! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
@@ -108,6 +110,14 @@ impl Fd {
     #[inline]
     pub(crate) fn was_short(&self, direction: Direction) -> bool {
         short_count::is_of(self.poll.side(direction).place())
+    }
+
+    /// Permits a short read of this turn to replace the next read although the turn has not written since.
+    #[inline]
+    pub(crate) fn need_no_write(&self) {
+        if self.was_short(Direction::Read) {
+            short_count::need_no_write();
+        }
     }
 
     /// Waits if `operation` is a new read and a short read of this turn replaces its call. Returns whether it waits. If

@@ -204,8 +204,9 @@ impl From<TcpStream> for OwnedFd {
 macro_rules! descriptor {
     ($type:ident) => {
         impl AsFd for $type {
-            /// Borrows the descriptor for as long as the socket is borrowed. Do not use the
-            /// descriptor after an explicit close.
+            /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, calls on it fail
+            /// with EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket, with
+            /// all its clones, is dropped.
             ///
             /// After the first call the socket assumes that the descriptor has other users, which
             /// costs a few system calls. A read that empties a TCP socket is followed by another read

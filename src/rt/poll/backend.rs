@@ -50,6 +50,7 @@
 //! `ARMS` is false, `arm` has no effect, and only the first wait for a descriptor makes a system call. (Go's
 //! counterpart is `netpollarm` of Solaris and AIX.)
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -210,8 +211,20 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     }
 }
 
-/// Returns the error for a file that is always ready.
+/// The error for a file that is always ready, with the name of the back end.
+#[derive(Debug)]
+pub(crate) struct AlwaysReady(&'static str);
+
+impl fmt::Display for AlwaysReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not pollable: {} refuses this kind of file", self.0)
+    }
+}
+
+impl Error for AlwaysReady {}
+
+/// Returns the error [`AlwaysReady`].
 #[cold]
-pub(crate) fn not_pollable(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("not pollable: {name} refuses this kind of file"))
+pub(crate) fn not_pollable(name: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, AlwaysReady(name))
 }

@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
 use std::thread::JoinHandle;
@@ -159,6 +159,24 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
 /// Returns `None`. The number of CPUs is needed only to interpret /proc/loadavg, which exists only on Linux.
 pub(crate) fn online_cpus() -> Option<usize> {
     None
+}
+
+/// Opens an unbound socket, on which reads and writes fail.
+pub(crate) fn placeholder() -> io::Result<OwnedFd> {
+    Ok(UnixDatagram::unbound()?.into())
+}
+
+/// Closes what `fd` refers to, and makes the number refer to a [`placeholder`]. On error, `fd` is unchanged.
+pub(crate) fn replace(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let placeholder = placeholder()?;
+    // SAFETY: both descriptors are open. dup2(2) replaces the second one atomically, so its number has no other owner in
+    // between. The caller owns what is closed.
+    if unsafe { libc::dup2(placeholder.as_raw_fd(), fd.as_raw_fd()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open. The call cannot fail.
+    let _ = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    Ok(())
 }
 
 /// Returns `None`, because /proc/loadavg, which contains the number of runnable threads, exists only

@@ -2,12 +2,13 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::SocketAddr;
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
@@ -160,6 +161,20 @@ pub(crate) fn online_cpus() -> Option<usize> {
         Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1)
     };
     text.trim().split(',').map(length).sum()
+}
+
+/// Opens a descriptor that only refers to a path (`O_PATH`). Calls that use an open file fail with EBADF.
+pub(crate) fn placeholder() -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/")?.into())
+}
+
+/// Closes what `fd` refers to, and makes the number refer to a [`placeholder`]. On error, `fd` is unchanged.
+pub(crate) fn replace(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let placeholder = placeholder()?;
+    // SAFETY: both descriptors are open. dup3(2) replaces the second one atomically, so its number has no other owner in
+    // between. The caller owns what is closed.
+    let result = unsafe { libc::dup3(placeholder.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Opens /proc/loadavg. Returns `None` if it cannot be opened or does not belong to procfs. (In some
