@@ -45,7 +45,7 @@ pub fn turn_ring_reader_against_owner() {
         move || {
             let mut before = None;
             for turn in ring.read().0 {
-                assert_eq!(turn.task, turn.ticks + 10, "the words of two turns");
+                assert_eq!(turn.task, turn.ticks + 10, "a word of another turn");
                 // The turn in progress may have made no call yet.
                 assert!(turn.calls().all(|(fd, _)| fd as u64 == turn.ticks), "a call of another turn");
                 assert!(before.is_none_or(|before| before + 1 == turn.ticks), "a turn is missing");
