@@ -133,7 +133,7 @@ pub(crate) enum LockScope {
 
 /// The number of consecutive operations that must have waited to the end before a short count may
 /// replace a call; see [`short_wait`](super::short_wait).
-pub(super) const WAITS_MIN: u8 = 16;
+pub(super) const WAITS_MIN: u8 = 4;
 
 /// Whether a call must send gathered bytes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

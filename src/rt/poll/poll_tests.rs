@@ -101,10 +101,14 @@ fn in_child(name: &str, body: impl FnOnce()) {
     assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
 }
 
-fn set_limit(descriptors: u64) {
+/// Calls `body` with another limit of descriptors.
+fn with_limit(descriptors: u64, body: impl FnOnce()) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = Rlimit { current: Some(descriptors), ..getrlimit(Resource::Nofile) };
-    setrlimit(Resource::Nofile, limit).unwrap();
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(descriptors), ..before }).unwrap();
+    body();
+    // LeakSanitizer opens files when the process exits.
+    setrlimit(Resource::Nofile, before).unwrap();
 }
 
 fn pairs(count: usize) -> Vec<(UnixStream, UnixStream)> {
@@ -119,21 +123,22 @@ fn add(poll: &Poll, fd: &UnixStream, index: u32) -> io::Result<()> {
 fn more_descriptors_than_poll_accepts_is_an_error() {
     in_child("more_descriptors_than_poll_accepts_is_an_error", || {
         let (poll, pairs) = (Poll::open().unwrap(), pairs(5));
-        set_limit(4);
-        // The pipe needs one of the four entries.
-        for index in 0..3 {
-            add(&poll, &pairs[index as usize].0, index).unwrap();
-        }
-        let error = add(&poll, &pairs[3].0, 3).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
-        assert!(error.to_string().contains("poll(2)") && error.to_string().contains("RLIMIT_NOFILE"), "{error}");
-        // poll(2) still accepts the descriptors that were added.
-        (&pairs[2].1).write_all(b"x").unwrap();
-        let mut batch: Batch = backend::Batch::new();
-        poll.wait(&mut batch, 8, Some(0));
-        assert!(backend::Batch::events(&batch).any(|event| event.index == 2 && event.readable));
-        poll.delete(pairs[0].0.as_fd());
-        add(&poll, &pairs[3].0, 3).unwrap();
+        with_limit(4, || {
+            // The pipe needs one of the four entries.
+            for index in 0..3 {
+                add(&poll, &pairs[index as usize].0, index).unwrap();
+            }
+            let error = add(&poll, &pairs[3].0, 3).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+            assert!(error.to_string().contains("poll(2)") && error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+            // poll(2) still accepts the descriptors that were added.
+            (&pairs[2].1).write_all(b"x").unwrap();
+            let mut batch: Batch = backend::Batch::new();
+            poll.wait(&mut batch, 8, Some(0));
+            assert!(backend::Batch::events(&batch).any(|event| event.index == 2 && event.readable));
+            poll.delete(pairs[0].0.as_fd());
+            add(&poll, &pairs[3].0, 3).unwrap();
+        });
     });
 }
 
@@ -145,14 +150,15 @@ fn descriptors_above_a_lowered_limit_are_still_polled() {
             add(&poll, &pair.0, index).unwrap();
             (&pair.1).write_all(b"x").unwrap();
         }
-        set_limit(3);
-        let mut batch: Batch = backend::Batch::new();
-        let mut seen = std::collections::HashSet::new();
-        let begun = std::time::Instant::now();
-        while seen.len() < pairs.len() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "only {seen:?}");
-            poll.wait(&mut batch, 8, Some(1_000_000));
-            seen.extend(backend::Batch::events(&batch).filter(|event| event.readable).map(|event| event.index));
-        }
+        with_limit(3, || {
+            let mut batch: Batch = backend::Batch::new();
+            let mut seen = std::collections::HashSet::new();
+            let begun = std::time::Instant::now();
+            while seen.len() < pairs.len() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "only {seen:?}");
+                poll.wait(&mut batch, 8, Some(1_000_000));
+                seen.extend(backend::Batch::events(&batch).filter(|event| event.readable).map(|event| event.index));
+            }
+        });
     });
 }
