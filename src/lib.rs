@@ -98,7 +98,7 @@
 //! * Linux 4.5 or later. On macOS and FreeBSD the crate compiles but has not been run.
 //! * One runtime per process, with at most 2²⁴ sockets and 512 workers, including spare workers.
 //! * In a child of fork(2) that has not called exec(2), every operation that needs the runtime fails, if
-//!   the parent used the runtime before the fork.
+//!   the parent used the runtime before the fork. (Other pages speak of such a child without this condition.)
 //!
 //! The environment variable `NETPOLL_BACKEND` selects the system call that waits for sockets:
 //! `epoll`, `kqueue` or `poll`. The default is the best one that the system supports.

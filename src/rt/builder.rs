@@ -256,8 +256,8 @@ impl Builder {
     /// # Errors
     /// If an error is returned, the runtime is not started:
     /// * `AlreadyExists` if the runtime is running, because of an earlier `start` or because it was
-    ///   already used to spawn, wait or sleep. The settings can be changed after a
-    ///   [`shutdown`](crate::rt::shutdown).
+    ///   already used, for example by [`block_on`](crate::task::block_on), a spawned task or a sleep. The settings
+    ///   can be changed after a [`shutdown`](crate::rt::shutdown).
     /// * `InvalidInput` if a number is out of range or the thread name contains a NUL byte. This
     ///   includes `NETPOLL_THREADS` if [`workers`](Builder::workers) was not called, and
     ///   `NETPOLL_POLLER_SHARDS` if [`poller_shards`](Builder::poller_shards) was not called.

@@ -25,7 +25,7 @@ impl From<OwnedFd> for UnixListener {
     /// on any other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
     fn from(fd: OwnedFd) -> UnixListener {
         UnixListener { file: SocketFile::default(), fd: adopt(fd, UnixStream::net_fd) }
     }
@@ -36,7 +36,7 @@ impl From<OwnedFd> for UnixStream {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
     fn from(fd: OwnedFd) -> UnixStream {
         UnixStream::from_net_fd(adopt(fd, UnixStream::net_fd))
     }
@@ -47,7 +47,7 @@ impl From<OwnedFd> for UnixDatagram {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ open sockets, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
     fn from(fd: OwnedFd) -> UnixDatagram {
         UnixDatagram { fd: adopt(fd, UnixDatagram::net_fd) }
     }

@@ -134,7 +134,7 @@ pub enum WorkerEventKind {
 
 /// Reads the last events of all workers, which are about 2,000 turns and 2,000 other events per worker.
 ///
-/// Events are always recorded, at a cost of about 26 instructions per request. They are read without stopping a
+/// Events are always recorded, at a cost of about 28 instructions per request. They are read without stopping a
 /// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), and threads in
 /// [`block_on`](crate::task::block_on) that run no tasks, record no events.
 ///
