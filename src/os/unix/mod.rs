@@ -6,8 +6,8 @@ pub mod net {
     //!
     //! The types are those of async-std with the semantics of Go's sockets, as in
     //! [`net`](crate::net): a deadline belongs to the socket, a close wakes every waiter, methods take
-    //! `&self`, and the sockets work under any executor. async-std does not have abstract names, names
-    //! that the kernel chooses, [`UnixSeqpacket`],
+    //! `&self`, and the sockets work under any executor. async-std does not have abstract names (except in
+    //! `UnixStream::connect`), [`UnixSeqpacket`],
     //! [descriptors in messages](UnixStream::send_with_fds), [peer
     //! credentials](UnixStream::peer_cred), a listener that removes its file, and a dial that waits
     //! while the listener's backlog is full.
