@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use common::run;
 use futures_lite::AsyncReadExt as _;
-use netpoll::io::AsyncFd;
 use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{self, Inspect, SocketInfo, SocketState};
@@ -193,7 +192,7 @@ fn sockets_of_other_families_and_protocols_have_no_kind_of_their_own() {
     run(async {
         let kind = |family, ty, protocol| {
             let socket = Socket::new(Domain::from(family), ty, Some(Protocol::from(protocol))).ok()?;
-            Some(by_fd(&AsyncFd::new(socket).unwrap()).kind())
+            Some(by_fd(&netpoll::io::AsyncFd::new(socket).unwrap()).kind())
         };
         assert_eq!(kind(libc::AF_INET, Type::STREAM, 0), Some("tcp"));
         assert_eq!(kind(libc::AF_INET, Type::DGRAM, 0), Some("udp"));
