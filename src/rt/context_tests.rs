@@ -2,6 +2,7 @@
 //! [`context`](super).
 
 use super::*;
+use crate::rt::sched::processor::TURN_NANOS;
 use crate::rt::time::ticks;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -282,6 +283,14 @@ fn turn_may_gather_for_longer_than_it_makes_calls() {
         assert!(may_gather() && left() == 9);
         begin(ticks::ticks() - second, 10);
         assert!(!may_gather() && left() == 8 && !take_budget(), "the next operation ends the turn");
+        // After twice the time for calls, the turn may still gather. This is tried again, because a preemption of this
+        // thread may use up the time for gathering too.
+        let time_for_calls = ticks::in_nanos(TURN_NANOS).unwrap();
+        let gathers_after_calls = |_| {
+            begin(ticks::ticks() - 2 * time_for_calls, BUDGET);
+            processor.is_turn_over() && may_gather()
+        };
+        assert!((0..1000).any(gathers_after_calls));
         // Without the beginning of the turn, the budget counts.
         begin(0, 2);
         assert!(may_gather() && may_gather() && !may_gather());
