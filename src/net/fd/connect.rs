@@ -187,8 +187,9 @@ impl Fd {
         Ok(())
     }
 
-    /// Returns a duplicate if the connection is in progress and its SYN carried data. The duplicate
-    /// prevents the close from aborting the connection.
+    /// Returns a duplicate if the connection is in progress, its SYN carried data, and the close would abort the
+    /// connection only because it is in progress: not in a child of fork(2), and not with a linger time of 0. The
+    /// duplicate prevents this. Returns `None` as well if no descriptor is available.
     pub(super) fn unfinished(&self) -> Option<OwnedFd> {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();

@@ -208,7 +208,7 @@ impl Fd {
     }
 
     /// Appends `buf` if the descriptor is open, the write lock is free, the write deadline has not passed, this thread
-    /// owns the gathered bytes, and they have room for `buf`.
+    /// owns the gathered bytes, and their state accepts `buf` (`State::append_more`). Returns whether it did.
     #[inline(always)]
     fn append_owned(&self, buf: &[u8]) -> bool {
         let Some(gathering) = self.gathering() else { return false };

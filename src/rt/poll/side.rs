@@ -225,7 +225,7 @@ impl<'a> Side<'a> {
     #[inline]
     pub(crate) fn is_expired(self) -> bool {
         // ORDERING: Acquire pairs with the SeqCst changes in `fire` and `set_deadline`. An outdated value does no
-        // harm, because the word is read again before the operation waits.
+        // harm, because the deadline word is read again before the operation waits.
         self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 

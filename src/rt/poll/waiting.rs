@@ -141,7 +141,7 @@ impl Side<'_> {
     /// Takes the future `key` out of the slot. Returns `None` if it was already taken out.
     fn take_out(self, key: Key) -> Option<Waker> {
         self.take_slot(|| self.slot().is_of(key))?;
-        // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
+        // SAFETY: `take_slot` succeeded, so the slot is taken and exclusively the caller's.
         let found = unsafe { self.slot().vacate() };
         if found.key() == Some(key) || injected_bug!("slot_left_by_another_waiter") {
             return Some(found.waker);
@@ -194,7 +194,7 @@ impl Side<'_> {
         let (waker, is_own) = to_store(waker);
         if self.take_slot(|| self.slot().is_of(placed)).is_some() {
             if self.slot().is_of(placed) {
-                // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
+                // SAFETY: `take_slot` succeeded, so the slot is taken and exclusively the caller's.
                 let held = unsafe { self.slot().replace(waker, is_own) };
                 let waits = self.publish(READY, &still);
                 drop(held);
@@ -214,7 +214,7 @@ impl Side<'_> {
             self.word().fetch_add(PLACED, Ordering::AcqRel);
             return;
         }
-        // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
+        // SAFETY: `take_slot` succeeded, so the slot is taken and exclusively the caller's.
         wake(unsafe { self.slot().vacate() }.waker);
     }
 
@@ -259,7 +259,7 @@ impl Side<'_> {
         if self.take_slot(|| self.slot().is_poll()).is_none() {
             return false;
         }
-        // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
+        // SAFETY: `take_slot` succeeded, so the slot is taken and exclusively the caller's.
         if unsafe { self.slot().holds_poll(waker) } {
             return true;
         }
