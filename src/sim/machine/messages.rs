@@ -36,7 +36,12 @@ pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<i
 pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result<isize> {
     // SAFETY: the caller passes a message that is valid during the call.
     let message = unsafe { &*message };
-    let wishes = wishes(message)?;
+    let control = match message.msg_controllen {
+        0 => &[],
+        // SAFETY: the caller passes that many bytes of control data.
+        length => unsafe { slice::from_raw_parts(message.msg_control.cast::<u8>(), length) },
+    };
+    let wishes = wishes(control)?;
     let to = match message.msg_name.is_null() || message.msg_namelen == 0 {
         true => None,
         false => Some(read_address(message.msg_name.cast_const().cast(), message.msg_namelen)?),
@@ -46,64 +51,57 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     sent(fd, &bufs, to.as_ref(), flags, wishes)
 }
 
-/// Returns the value of a control message whose data is a byte or begins with an int. Returns `None` for other data,
-/// and for a value that does not fit into a byte.
-fn number(header: &cmsghdr) -> Option<u8> {
-    // SAFETY: the header is followed by its data.
-    let data = unsafe { libc::CMSG_DATA(header) };
-    let value = match header.cmsg_len.saturating_sub(space_before()) {
-        1 => {
-            // SAFETY: the data has one byte.
-            i32::from(unsafe { data.read() })
-        }
-        length if length >= size_of::<c_int>() => {
-            // SAFETY: the data has that many bytes.
-            unsafe { data.cast::<c_int>().read_unaligned() }
-        }
-        _ => return None,
-    };
-    u8::try_from(value).ok()
-}
-
 /// Returns the length of a header with its padding.
 fn space_before() -> usize {
     // SAFETY: only arithmetic.
     unsafe { libc::CMSG_LEN(0) as usize }
 }
 
-/// Reads the value of a control message. Fails with EINVAL if the data is too short.
-fn value<T: Copy>(header: &cmsghdr) -> Result<T> {
-    if header.cmsg_len < space_before() + size_of::<T>() {
+/// Reads the value of a control message from its data. Fails with EINVAL if the data is too short.
+fn value<T: Copy>(data: &[u8]) -> Result<T> {
+    if data.len() < size_of::<T>() {
         return Err(libc::EINVAL);
     }
-    // SAFETY: the header is followed by its data.
-    let data = unsafe { libc::CMSG_DATA(header) };
     // SAFETY: the data is long enough; the types that are read are valid for any bytes.
-    Ok(unsafe { data.cast::<T>().read_unaligned() })
+    Ok(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
 }
 
-/// Reads the settings of the sender for a datagram. Fails if a control message is malformed, or if its effect is not
-/// simulated.
-fn wishes(message: &msghdr) -> Result<Wishes> {
+/// Reads a field of the IP header from the data of a control message: an int, or in the case of IP_TOS, also a byte.
+/// Returns `None` for -1 in a message of IPv6, which stands for the socket's value. Fails with EINVAL for other data, and
+/// for a value that does not fit into a byte.
+fn field(header: &cmsghdr, data: &[u8]) -> Result<Option<u8>> {
+    let value = match data {
+        [byte] if (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_IP, libc::IP_TOS) => c_int::from(*byte),
+        _ => c_int::from_ne_bytes(data.try_into().map_err(|_| libc::EINVAL)?),
+    };
+    match value {
+        -1 if header.cmsg_level == libc::IPPROTO_IPV6 => Ok(None),
+        value => u8::try_from(value).map(Some).map_err(|_| libc::EINVAL),
+    }
+}
+
+/// Reads the settings of the sender for a datagram from its control messages. Fails with EINVAL if one of them is
+/// malformed, or if its effect is not simulated.
+fn wishes(control: &[u8]) -> Result<Wishes> {
     let mut wishes = Wishes::default();
-    // SAFETY: the message is valid, and so is its control data.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    // SAFETY: the pointer is null, or that of a header within the control data.
-    while let Some(header) = unsafe { next.as_ref() } {
-        if header.cmsg_len < space_before() {
-            return Err(libc::EINVAL);
-        }
+    let mut rest = control;
+    while rest.len() >= size_of::<cmsghdr>() {
+        // SAFETY: the bytes are enough for a header, which is valid for any bytes; the read needs no alignment.
+        let header = unsafe { rest.as_ptr().cast::<cmsghdr>().read_unaligned() };
+        let data = rest.get(space_before()..header.cmsg_len).ok_or(libc::EINVAL)?;
         match (header.cmsg_level, header.cmsg_type) {
-            (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => wishes.tos = number(header),
+            (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                wishes.tos = field(&header, data)?;
+            }
             (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
-                wishes.hops = number(header);
+                wishes.hops = field(&header, data)?;
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                let ip = Ipv4Addr::from(u32::from_be(value::<libc::in_pktinfo>(header)?.ipi_spec_dst.s_addr));
+                let ip = Ipv4Addr::from(u32::from_be(value::<libc::in_pktinfo>(data)?.ipi_spec_dst.s_addr));
                 wishes.source = (!ip.is_unspecified()).then_some(IpAddr::V4(ip));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let ip = Ipv6Addr::from(value::<libc::in6_pktinfo>(header)?.ipi6_addr.s6_addr);
+                let ip = Ipv6Addr::from(value::<libc::in6_pktinfo>(data)?.ipi6_addr.s6_addr);
                 wishes.source = (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical());
             }
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
@@ -114,8 +112,7 @@ fn wishes(message: &msghdr) -> Result<Wishes> {
                 return Err(unsupported(&what, libc::EINVAL));
             }
         }
-        // SAFETY: as above.
-        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+        rest = rest.get(header.cmsg_len.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
     }
     Ok(wishes)
 }
@@ -229,4 +226,51 @@ pub(super) fn recvmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_in
 
 pub(super) fn sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<c_int> {
     each(list, count, |message| sendmsg(fd, message, flags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_messages_set_the_fields_of_a_datagram() {
+        let mut control = Vec::new();
+        push(&mut control, libc::IPPROTO_IP, libc::IP_TOS, 7_u8);
+        push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, 255);
+        assert_eq!(wishes(&control), Ok(Wishes { tos: Some(7), hops: Some(255), source: None }));
+        let mut control = Vec::new();
+        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, -1);
+        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, 0);
+        assert_eq!(wishes(&control), Ok(Wishes { tos: None, hops: Some(0), source: None }));
+    }
+
+    #[test]
+    fn malformed_control_messages_are_errors() {
+        let values = [
+            (libc::IPPROTO_IP, libc::IP_TOS, 256),
+            (libc::IPPROTO_IP, libc::IP_TOS, -1),
+            (libc::IPPROTO_IP, libc::IP_TTL, 256),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, 256),
+            (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, -2),
+        ];
+        for (level, kind, value) in values {
+            let mut control = Vec::new();
+            push(&mut control, level, kind, value);
+            assert_eq!(wishes(&control), Err(libc::EINVAL), "{level} {kind} {value}");
+        }
+        let mut control = Vec::new();
+        push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, 1_u8);
+        assert_eq!(wishes(&control), Err(libc::EINVAL), "a byte");
+        let mut control = Vec::new();
+        push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, 1);
+        push(&mut control, libc::IPPROTO_IP, libc::IP_TOS, 1);
+        let end = control.len();
+        let part = &control[end / 2..][..space_before() + size_of::<c_int>() - 1];
+        assert_eq!(wishes(part), Err(libc::EINVAL), "a part of a message");
+        for length in [space_before() - 1, space_before() + size_of::<c_int>() + 1, end + 1, usize::MAX] {
+            // SAFETY: the data begins with a header, whose first field is its length; the write needs no alignment.
+            unsafe { control.as_mut_ptr().cast::<usize>().write_unaligned(length) };
+            assert_eq!(wishes(&control), Err(libc::EINVAL), "a length of {length} bytes");
+        }
+    }
 }
