@@ -120,8 +120,8 @@ impl Kernel {
         self.unix_names.get(&(host, name.to_vec())).copied().ok_or(missing)
     }
 
-    /// Returns whether a write of one byte to `end` would not have to wait for room in the queue of the peer. This is
-    /// also true if the write would fail for another reason.
+    /// Returns whether a write of one byte on the socket of `end` would not have to wait for room in the queue of the
+    /// peer. Also returns true if the write would fail for another reason.
     pub(super) fn unix_has_room(&self, end: &UnixEnd) -> bool {
         let Some(peer) = end.peer.and_then(|peer| self.socket(peer)) else { return true };
         match &peer.role {
