@@ -84,7 +84,7 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
             set(Some(start + length / 2 + length / 4));
             let Some(result) = with_peer(waiter.wait(), later(Some(due))).await else { return };
             // The first deadline may have fired before it was moved.
-            return times_out(span, start, length / 2, result);
+            return times_out(span, start, length / 2 + length / 4, result);
         }
         DeadlineHow::MovedEarlier => {
             set(Some(far));

@@ -175,11 +175,8 @@ fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
 pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
     let blocks_tasks = match action {
         Action::Nested { .. } | Action::Crowd { .. } | Action::Guard { .. } | Action::Bridge { .. } => true,
+        Action::Recv { .. } => true,
         Action::Stall { .. } | Action::Pause { .. } => host == Host::Task,
-        // True for every sender if there are no spare workers.
-        Action::Recv { sender, .. } => {
-            !(*sender == Sender::Foreign && config.root != RootMode::Yes) || config.spares == 0
-        }
         Action::Waker { act } => matches!(act, WakeAct::Block | WakeAct::BlockOn | WakeAct::Read),
         Action::Destructor { act, .. } => matches!(act, DropAct::Sleep | DropAct::SpawnJoin | DropAct::Socket),
         _ => false,

@@ -63,7 +63,9 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
         }
         SleepHow::Raced => {
             let (short, long) = (Sleep::new(length), Sleep::new(HOUR));
-            if let Either::Right(_) = select(long, short).await {}
+            if let Either::Left(_) = select(long, short).await {
+                fail("a sleep of an hour ends first");
+            }
         }
         SleepHow::Moved => {
             let mut sleep = Sleep::new(length);
