@@ -16,7 +16,7 @@ for ((set = 0; set < sets; set++)); do
     printf 'clippy: %s\n' "${chosen[*]-}"
     cargo clippy --quiet --no-default-features --features "${chosen[*]-}" -- -D warnings
 done
-# `sim` and the other features share no code, so it is checked only by itself and with all.
+# No code depends on `sim` and another feature at the same time, so `sim` is checked only by itself and with all others.
 cargo clippy --quiet --no-default-features --features sim -- -D warnings
 cargo clippy --quiet --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
