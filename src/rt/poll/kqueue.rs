@@ -231,6 +231,7 @@ mod tests {
         }
         assert_eq!(decode(&kevent_of(0, EVFILT_USER, 0, 0, 0)), None);
     }
+
     #[test]
     fn interrupted_change_is_repeated() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -110,7 +110,7 @@ impl Entry {
         Entry { fd, generation, file, armed: ALWAYS | READ | WRITE, quiet: 0, quiet_until: 0 }
     }
 
-    /// Arms each direction whose flag is true. Returns whether this changes the next request.
+    /// Arms errors, hang-ups, and each direction whose flag is true. Returns whether this changes the next request.
     fn arm(&mut self, read: bool, write: bool) -> bool {
         let before = self.armed;
         self.armed |= ALWAYS | if read { READ } else { 0 } | if write { WRITE } else { 0 };
