@@ -349,12 +349,14 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
 // ---- a borrowed descriptor after the close ----
 
 /// Asserts that a call on the descriptor fails with EBADF.
+#[cfg(target_os = "linux")]
 fn assert_closed(what: &str, fd: BorrowedFd<'_>) {
     let error = SockRef::from(&fd).local_addr().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{what}");
 }
 
 /// Opens files, which get the lowest free numbers.
+#[cfg(target_os = "linux")]
 fn take_numbers() -> Vec<std::fs::File> {
     (0..16).map(|_| std::fs::File::open("/dev/null").unwrap()).collect()
 }
