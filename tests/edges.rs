@@ -1,5 +1,5 @@
-//! Edge cases of TCP: the end of the stream, waiting writers, the address of a wildcard listener, the bytes per turn, and events that arrive
-//! before a wait.
+//! Edge cases of streams: the end of the stream, waiting writers, the address of a wildcard listener, the bytes per turn, and events and writes
+//! that come before a wait.
 
 mod common;
 
@@ -12,9 +12,10 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{becomes, child, eventually, pair, run};
+use common::{becomes, child, eventually, pair, poll_now, poll_once, run};
 use netpoll::io::ReadExt;
 use netpoll::net::{Dialer, TcpListener, TcpStream};
+use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
 /// Go: TestEOFError. A read that returns 0 means the end of the stream only if its buffer is not empty. A reset is an error.
@@ -218,4 +219,33 @@ fn reader_that_was_delayed_before_its_wait_gets_the_next_edge() {
     run(async { client.write_all(b"b").await.unwrap() });
     eventually("the reader is woken", || hooked.woken.load(Ordering::SeqCst) > 0);
     assert!(matches!(read.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(1))));
+}
+
+/// A write sends the gathered bytes after a flush has tried to send them and before the flush waits. The socket then has
+/// room for a write, but not enough room for an event.
+#[test]
+fn flush_ends_if_a_write_sends_the_gathered_bytes_before_the_flush_waits() {
+    run(async {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        while poll_once(&mut ours.write(&[7; 7000])).await.is_ready() {}
+        ours.set_auto_cork(true).unwrap();
+        assert!(matches!(poll_once(&mut ours.write(&[8; 100])).await, Poll::Ready(Ok(100))), "gathered in this turn");
+        let (sender, reader) = (ours.clone(), peer.clone());
+        let hook = move || {
+            assert!(matches!(poll_now(&mut reader.read(&mut [0; 7000])), Poll::Ready(Ok(7000))));
+            assert!(matches!(poll_now(&mut sender.write(&[9])), Poll::Ready(Ok(1))));
+        };
+        let hooked = Arc::new(Hooked { hook: Mutex::new(Some(Box::new(hook))), woken: AtomicUsize::new(0) });
+        // This thread is not in a turn that flushes the stream.
+        let flusher = thread::spawn(move || {
+            let waker = hooked::waker(hooked.clone());
+            let mut flush = pin!(ours.flush());
+            if flush.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                eventually("the flush is woken", || hooked.woken.load(Ordering::SeqCst) > 0);
+                assert!(matches!(flush.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(()))));
+            }
+        });
+        flusher.join().unwrap();
+        drop(peer);
+    });
 }

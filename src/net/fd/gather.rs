@@ -320,6 +320,12 @@ impl Fd {
             Poll::Ready(Err(Failure::TimedOut)) if gathering.cork.lock().is_empty() => {
                 Poll::Ready(self.flushed(gathering))
             }
+            // After the attempt of this poll, another thread has sent the bytes, when there was no flusher that would
+            // wake this operation.
+            Poll::Pending if gathering.cork.lock().flusher.is_none() => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             polled => polled,
         }
     }
