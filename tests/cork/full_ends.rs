@@ -1,13 +1,15 @@
 //! Closes of a full socket, and shutdowns of the runtime and forks while a socket is full.
 
+use std::future::pending;
 use std::io::Read;
 use std::os::unix::net as std_net;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
-use super::common::{bounded, child};
+use super::common::{becomes, bounded, child};
 use super::ends::stuff;
 use super::{assert_ends, fill_unix, narrow_pair};
 
@@ -78,6 +80,51 @@ fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
                     let mut buf = [0; 4];
                     ours.read(&mut buf).await
                 });
+                let mut buf = vec![0; total];
+                netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+                peer.write_all(b"done").await.unwrap();
+                assert_eq!(answer.await.unwrap(), 4);
+            });
+        });
+    });
+}
+
+/// Destructors that block delay the drop of the task that sends the rest until the runtime has started again.
+#[test]
+fn rest_is_sent_if_its_task_is_dropped_after_a_restart() {
+    struct Blocked(Arc<Mutex<()>>);
+    impl Drop for Blocked {
+        fn drop(&mut self) {
+            drop(self.0.lock());
+        }
+    }
+    let name = "full_ends::rest_is_sent_if_its_task_is_dropped_after_a_restart";
+    child(name, || {
+        bounded(|| {
+            let gate = Arc::new(Mutex::new(()));
+            let closed = gate.lock().unwrap();
+            let (ours, peer, total) = task::block_on(async {
+                // More tasks than a shutdown has threads for their destructors.
+                for _ in 0..200 {
+                    let blocked = Blocked(gate.clone());
+                    drop(task::spawn(async move {
+                        let _blocked = blocked;
+                        pending::<()>().await;
+                    }));
+                }
+                task::yield_now().await;
+                let (ours, peer) = UnixStream::pair().unwrap();
+                let (total, _) = fill_unix(&ours).await;
+                (ours, peer, total)
+            });
+            rt::shutdown(Duration::from_secs(1)).unwrap_err();
+            task::block_on(async move {
+                let answer = task::spawn(async move {
+                    let mut buf = [0; 4];
+                    ours.read(&mut buf).await
+                });
+                becomes("the read waits", || rt::metrics().waiters > 0).await;
+                drop(closed);
                 let mut buf = vec![0; total];
                 netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
                 peer.write_all(b"done").await.unwrap();

@@ -9,7 +9,8 @@
 //! tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left, because
 //! any thread has sent or discarded them, it wakes all waiters of the direction, because a waiting flush
 //! may now be complete. A close of the socket or a shutdown of the runtime ends it. After a shutdown, the
-//! next operation on the socket that writes or waits starts another flusher.
+//! next operation on the socket that writes or waits starts another flusher. If the shutdown has not dropped
+//! its task by then, the drop starts the other flusher.
 //!
 //! # Finisher
 //! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and the bytes
@@ -36,6 +37,7 @@ use super::cork::Gathering;
 use super::fd::Fd;
 use super::operation::{LockScope, Operation, Remaining};
 use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::runtime::runtime;
 use crate::rt::sched::task::spawn_untraced;
 use crate::rt::time::sleep::Sleep;
 use crate::rt::waiters::Waiter;
@@ -54,8 +56,8 @@ pub(crate) trait Gathers: Send + Sync + RefUnwindSafe + UnwindSafe + 'static {
 
 /// Starts a [`Flusher`]. The caller has recorded it in the state.
 pub(super) fn start<T: Gathers>(owner: Weak<T>, gathering: Arc<Gathering>) {
-    let operation = Operation::new();
-    let flusher = Flusher { owner, gathering, operation, pause: None, next: PAUSE_MIN, is_entered: true };
+    let (operation, epoch) = (Operation::new(), runtime().epoch());
+    let flusher = Flusher { owner, gathering, operation, pause: None, next: PAUSE_MIN, is_entered: true, epoch };
     spawn_untraced(Location::caller(), flusher).detach();
 }
 
@@ -99,13 +101,15 @@ struct Flusher<T: Gathers> {
     next: Duration,
     /// Whether this flusher is recorded in the state.
     is_entered: bool,
+    /// The epoch of the runtime in which this flusher was started.
+    epoch: u32,
 }
 
 impl<T: Gathers> Future for Flusher<T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Flusher { owner, gathering, operation, pause, next, is_entered } = self.get_mut();
+        let Flusher { owner, gathering, operation, pause, next, is_entered, .. } = self.get_mut();
         // If the socket is gone, its close or its conversion has dealt with the bytes.
         let Some(fd) = Borrowed::new(owner, gathering) else { return Poll::Ready(()) };
         loop {
@@ -135,11 +139,17 @@ impl<T: Gathers> Future for Flusher<T> {
 
 impl<T: Gathers> Drop for Flusher<T> {
     fn drop(&mut self) {
-        if let Some(fd) = Borrowed::new(&self.owner, &self.gathering) {
+        let fd = Borrowed::new(&self.owner, &self.gathering);
+        if let Some(fd) = &fd {
             fd.cancel(Direction::Write, &mut self.operation);
         }
         if self.is_entered {
             self.gathering.forget_flusher();
+            // If the runtime has started again, its operations may have relied on this flusher.
+            if let Some(fd) = fd.filter(|_| runtime().is_running() && runtime().epoch() != self.epoch) {
+                fd.follow_up();
+                fd.poll.side(Direction::Write).wake_waiters();
+            }
         }
     }
 }
