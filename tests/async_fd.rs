@@ -15,7 +15,7 @@ use common::by_hand::Wakes;
 use common::*;
 use netpoll::io::{AsyncFd, NotPollable, ReadExt, WriteExt};
 use netpoll::net::{is_closed, is_timeout, raw_os_error};
-use netpoll::{io, task};
+use netpoll::{io, rt, task};
 
 fn pipe() -> (AsyncFd<io_pipe::Reader>, AsyncFd<io_pipe::Writer>) {
     let (reader, writer) = std::io::pipe().unwrap();
@@ -358,5 +358,26 @@ fn closure_errors_are_returned_unchanged() {
             reader.read_with(|fd| fd.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).write(b"x"))).await;
         assert_eq!(raw_os_error(&error.unwrap_err()), Some(libc::EBADF), "not open for writing");
         drop(writer);
+    });
+}
+
+/// After a restart of the runtime, the first `AsyncFd` has no registration any more, so a second one is accepted.
+#[test]
+fn drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration() {
+    child("drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration", || {
+        bounded(|| {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            let first = AsyncFd::new(&reader).unwrap();
+            rt::shutdown(Duration::from_secs(60)).unwrap();
+            let second = AsyncFd::new(&reader).unwrap();
+            drop(first);
+            let writer = std::thread::spawn(move || {
+                eventually("the read waits", || rt::metrics().waiters > 0);
+                writer.write_all(b"x")
+            });
+            let read = second.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1]));
+            assert_eq!(task::block_on(read).unwrap(), 1);
+            writer.join().unwrap().unwrap();
+        });
     });
 }

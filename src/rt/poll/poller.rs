@@ -308,11 +308,14 @@ impl PollHandle {
         let registered = self.desc.registration.load(Ordering::Acquire);
         let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
+        // The instances of an earlier epoch are closed. In those of the current epoch, another handle of a lent
+        // descriptor may have a registration.
+        let is_current = state != registration::NONE && (registered >> 32) as u32 == runtime().epoch();
         // A forked child shares the instances with its parent, so it would remove the parent's registration.
-        if outlives && state != registration::NONE && !fork::is_child() {
+        if outlives && is_current && !fork::is_child() {
             runtime().driver.delete(shard, fd);
         }
-        if state >= registration::ADDED && (registered >> 32) as u32 == runtime().epoch() {
+        if state >= registration::ADDED && is_current {
             runtime().driver.retired(shard);
         }
         self.retire_bare();
