@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Watchdog, child, child_with, echo, eventually, fd_count, pair, park_on, ping, poll_now, thread_count};
 use netpoll::io::ReadExt;
-use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, pipe};
+use netpoll::net::{ListenConfig, OpError, TcpListener, TcpStream, is_timeout, pipe};
 use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -419,6 +419,37 @@ fn waiting_deadline_fires_after_shutdown() {
             assert!(is_timeout(&reader.join().unwrap().unwrap_err()));
             rt::shutdown(LONG).unwrap();
         }
+    });
+}
+
+/// These operations wait for another operation of their socket, or for a permit, and have no registration, with which the
+/// runtime would start again.
+#[test]
+fn deadline_of_an_operation_that_waits_for_another_one_fires_after_shutdown() {
+    child("deadline_of_an_operation_that_waits_for_another_one_fires_after_shutdown", || {
+        let _watchdog = Watchdog::new();
+        let (ours, _peer) = park_on(pair());
+        let bytes = vec![0; 64 << 20];
+        let mut holder = ours.write_all(&bytes);
+        assert!(poll_now(&mut holder).is_pending(), "it keeps the write lock");
+        for by_deadline in [false, true] {
+            if by_deadline {
+                ours.set_write_timeout(None).unwrap();
+                ours.set_write_deadline(Instant::now() + Duration::from_millis(300)).unwrap();
+            } else {
+                ours.set_write_timeout(Some(Duration::from_millis(60))).unwrap();
+            }
+            rt::shutdown(LONG).unwrap();
+            assert!(is_timeout(&park_on(ours.write(b"x")).unwrap_err()));
+        }
+        drop(holder);
+
+        let listener = park_on(ListenConfig::new().max_connections(1).listen("127.0.0.1:0")).unwrap();
+        let _client = park_on(TcpStream::connect(listener.local_addr().unwrap())).unwrap();
+        let _server = park_on(listener.accept()).unwrap();
+        listener.set_deadline(Instant::now() + Duration::from_millis(300)).unwrap();
+        rt::shutdown(LONG).unwrap();
+        assert!(is_timeout(&park_on(listener.accept()).map(drop).unwrap_err()));
     });
 }
 

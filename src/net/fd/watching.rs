@@ -117,6 +117,12 @@ impl Fd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        self.poll.side(direction).poll_interrupt(cx, caller.map(Operation::wait_key), self.timeout(direction))
+        let timeout = self.timeout(direction);
+        let polled = self.poll.side(direction).poll_interrupt(cx, caller.map(Operation::wait_key), timeout);
+        if polled.is_pending() {
+            // The runtime may have been shut down, and this wait makes no registration, which would start it again.
+            self.poll.ensure_timers(direction, timeout, cx);
+        }
+        polled
     }
 }
