@@ -5,13 +5,16 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{becomes, child, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, run, set_nofile};
+use common::by_hand::Wakes;
+use common::{
+    becomes, child, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, poll_with, run, set_nofile,
+};
 use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::prelude::*;
 use netpoll::task;
@@ -389,6 +392,34 @@ fn accept_yields_after_a_batch_of_refusals() {
             for client in &crowd {
                 assert_eq!(read_all(client), b"", "closed without a message");
             }
+        });
+    });
+}
+
+/// The number of a listener whose descriptor was handed out stays in use after the close.
+#[test]
+fn close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor() {
+    child("close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor", || {
+        set_nofile(64);
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let _client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert!(listener.as_raw_fd() >= 0);
+            let held = exhaust_descriptors();
+            let (wakes, waker) = Wakes::new();
+            let mut incoming = listener.incoming();
+            // The pauses grow, so that no pause is likely to end during the close.
+            while wakes.count() < 5 {
+                let before = wakes.count();
+                assert!(poll_with(&mut incoming.next(), &waker).is_pending());
+                becomes("the pause ends", || wakes.count() > before).await;
+            }
+            assert!(poll_with(&mut incoming.next(), &waker).is_pending());
+            let before = wakes.count();
+            drop(listener.close());
+            assert!(wakes.count() > before);
+            assert!(is_closed(&incoming.next().await.unwrap().unwrap_err()));
+            drop(held);
         });
     });
 }

@@ -165,12 +165,12 @@ impl Drop for Closing {
             }
             match &self.gone {
                 Some(gone) if self.is_borrowed => gone.keep_number(fd),
-                _ => {
-                    // The result is ignored: no caller receives it, and the number is free in any case.
-                    let _ = socket::close(fd);
-                    poller::descriptor_closed();
-                }
+                // The result is ignored: no caller receives it, and the number is free in any case.
+                _ => _ = socket::close(fd),
             }
+            // The number may be kept. But a stream of connections that waits for a descriptor must find that its
+            // listener is closed.
+            poller::descriptor_closed();
         }
         drop(self.guard.take());
         if let Some(gone) = &self.gone {
