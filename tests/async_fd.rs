@@ -3,12 +3,14 @@
 mod common;
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::by_hand::Wakes;
@@ -378,6 +380,30 @@ fn drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration() {
             let read = second.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1]));
             assert_eq!(task::block_on(read).unwrap(), 1);
             writer.join().unwrap().unwrap();
+        });
+    });
+}
+
+#[test]
+fn wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over() {
+    child("wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over", || {
+        bounded(|| {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            let first = AsyncFd::new(&reader).unwrap();
+            rt::shutdown(Duration::from_secs(60)).unwrap();
+            let second = AsyncFd::new(&reader).unwrap();
+            let call = |fd: &&std::io::PipeReader| Read::read(&mut &**fd, &mut [0; 1]);
+            let error = task::block_on(first.read_with(call)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+            let writer = std::thread::spawn(move || {
+                eventually("the read waits", || rt::metrics().waiters > 0);
+                writer.write_all(b"x").map(|()| writer)
+            });
+            assert_eq!(task::block_on(second.read_with(call)).unwrap(), 1);
+            let _writer = writer.join().unwrap().unwrap();
+            drop(second);
+            // The number is free for the first one again.
+            assert!(task::block_on(poll_fn(|cx| Poll::Ready(first.poll_readable(cx).is_pending()))));
         });
     });
 }

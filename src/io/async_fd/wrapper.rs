@@ -59,8 +59,10 @@ use crate::sys;
 ///
 /// # Wrapping twice
 /// A descriptor can be registered with the poller only once: a second `AsyncFd` for the same number
-/// is refused. Do not wrap a socket of this crate, because the socket and the `AsyncFd` cannot both
-/// receive events. Use the socket's methods `read_with` and `control` instead.
+/// is refused. After a shutdown of the runtime, a new `AsyncFd` can register the number. Operations of the
+/// earlier one that have to wait then fail with `AlreadyExists`. Do not wrap a socket of this crate,
+/// because the socket and the `AsyncFd` cannot both receive events. Use the socket's methods `read_with`
+/// and `control` instead.
 ///
 /// # Examples
 /// ```

@@ -144,7 +144,8 @@ impl Fd {
         if let Some(fast_open) = self.used_fast_open() {
             fast_open.begin(self.borrow()).map_err(Failure::Io)?;
         }
-        let registered = self.poll.register(self.borrow(), false);
+        // Another handle may have registered a lent descriptor since the last runtime ended. It keeps its events.
+        let registered = self.poll.register(self.borrow(), self.is_lent());
         if registered.is_ok() {
             self.send_rest_soon();
         }

@@ -218,6 +218,11 @@ impl Fd {
         self.has(EXPOSED)
     }
 
+    /// Returns whether the number has another owner.
+    pub(super) fn is_lent(&self) -> bool {
+        self.has(LENT)
+    }
+
     pub(crate) fn is_plain_tcp(&self) -> bool {
         self.has(PLAIN_TCP)
     }
@@ -408,7 +413,7 @@ impl Fd {
     /// Called once, after the last reference was dropped. Sends gathered bytes first: the SYN may carry them.
     #[cold]
     pub(crate) fn destroy(&self) {
-        let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
+        let (is_lent, is_exposed) = (self.is_lent(), self.is_exposed());
         let mut rest = self.take_gathered();
         let unfinished = self.unfinished();
         // A drop must not start a runtime that was shut down.

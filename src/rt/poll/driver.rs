@@ -96,6 +96,8 @@ pub(crate) struct Added {
     pub(crate) shard: usize,
     /// Whether the back end must be armed before each wait.
     pub(crate) arms: bool,
+    /// Whether the registration stays; see [`add`](Driver::add).
+    pub(crate) stays: bool,
 }
 
 /// The minimum length of a sleep that is made in two steps, in nanoseconds. The kernel may exceed a timeout
@@ -175,19 +177,34 @@ impl Driver {
     /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so a caller
     /// that owns no processor must make sure afterwards that a thread polls.
     ///
+    /// If `is_first`, the registration is removed again if `still` then returns false: the instance may be that of a
+    /// runtime that has started in the meantime.
+    ///
     /// # Errors
     /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of
     /// [`Instance::add`]. If `is_first`, returns EEXIST for a descriptor that is already registered.
-    pub(crate) fn add(&self, own: usize, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<Added> {
+    pub(crate) fn add(
+        &self,
+        own: usize,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        is_first: bool,
+        still: impl Fn() -> bool,
+    ) -> io::Result<Added> {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {
-            let added = Added { shard: 0, arms: false };
+            let added = Added { shard: 0, arms: false, stays: true };
             return crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first).map(|()| added);
         }
         let mut shard = self.choose(own);
         let arms = loop {
             if let Some(instance) = &*self.shards[shard].slot() {
                 instance.add(fd, token, is_first)?;
+                // The guard of the slot is held, so the registration is removed from the instance that has it.
+                if is_first && !still() {
+                    instance.delete(fd);
+                    return Ok(Added { shard, arms: instance.arms(), stays: false });
+                }
                 break instance.arms();
             }
             if let Err(error) = self.instance(shard) {
@@ -204,7 +221,7 @@ impl Driver {
             }
             self.shards[shard].registered.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Added { shard, arms })
+        Ok(Added { shard, arms, stays: true })
     }
 
     /// Returns whether a descriptor is registered in an open shard other than `shard`.

@@ -44,7 +44,7 @@ fn record_stores_events_and_counts_stale_ones() {
     let record = |index, generation| {
         let (socket, peer) = UnixStream::pair().unwrap();
         let token = Token { index, generation };
-        if driver.add(0, socket.as_fd(), token, true).unwrap().arms {
+        if driver.add(0, socket.as_fd(), token, true, || true).unwrap().arms {
             driver.arm(0, token, true, true);
         }
         let instance = driver.instance(0).unwrap();
@@ -86,7 +86,7 @@ fn descriptors_are_registered_in_the_own_shard_until_it_has_many_more() {
     let pairs: Vec<_> = (0..32).map(|_| UnixStream::pair().unwrap()).collect();
     let mut counts = [0; 3];
     for (index, (socket, _)) in pairs.iter().enumerate() {
-        counts[driver.add(2, socket.as_fd(), token(index as u32), false).unwrap().shard] += 1;
+        counts[driver.add(2, socket.as_fd(), token(index as u32), false, || true).unwrap().shard] += 1;
     }
     assert!(counts[2] >= counts[0] && counts[0] >= 8 && counts[1] >= 8, "{counts:?}");
     assert_eq!(driver.roles.open().into_iter().collect::<Vec<_>>(), [0, 1, 2]);
@@ -102,15 +102,27 @@ fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
     let Some(driver) = sharded(2) else { return };
     let (socket, _peer) = UnixStream::pair().unwrap();
     let (other, _peer) = UnixStream::pair().unwrap();
-    assert_eq!(driver.add(1, socket.as_fd(), token(1), true).unwrap().shard, 1);
-    assert_eq!(driver.add(0, other.as_fd(), token(2), true).unwrap().shard, 0);
+    assert_eq!(driver.add(1, socket.as_fd(), token(1), true, || true).unwrap().shard, 1);
+    assert_eq!(driver.add(0, other.as_fd(), token(2), true, || true).unwrap().shard, 0);
     for (own, fd) in [(0, &socket), (1, &socket), (0, &other), (1, &other)] {
-        let error = driver.add(own, fd.as_fd(), token(3), true).unwrap_err();
+        let error = driver.add(own, fd.as_fd(), token(3), true, || true).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
     }
     assert_eq!([0, 1].map(|shard| driver.shards[shard].registered.load(Ordering::Relaxed)), [1, 1]);
     driver.delete(1, socket.as_fd());
-    assert_eq!(driver.add(0, socket.as_fd(), token(3), true).unwrap().shard, 0);
+    assert_eq!(driver.add(0, socket.as_fd(), token(3), true, || true).unwrap().shard, 0);
+}
+
+/// The runtime may be shut down and started again while a thread registers a descriptor.
+#[test]
+fn first_registration_that_comes_too_late_is_removed() {
+    let driver = Driver::new();
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    assert!(!driver.add(0, socket.as_fd(), token(1), true, || false).unwrap().stays);
+    assert!(driver.add(0, socket.as_fd(), token(2), true, || true).unwrap().stays);
+    assert!(driver.add(0, socket.as_fd(), token(2), false, || false).unwrap().stays, "another thread has added it");
+    let error = driver.add(0, socket.as_fd(), token(3), true, || true).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
 }
 
 #[test]
@@ -124,7 +136,7 @@ fn wait_for_several_shards_returns_those_with_events_or_an_interrupt() {
         .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
     let (socket, mut peer) = UnixStream::pair().unwrap();
-    driver.add(1, socket.as_fd(), token(7), true).unwrap();
+    driver.add(1, socket.as_fd(), token(7), true, || true).unwrap();
     let mut events = Events::new();
     let mut wait = |until| {
         let ready = driver.wait_for_any(shards, &mut descriptors, clock::now(), until);

@@ -201,22 +201,25 @@ impl PollHandle {
             }
         }
         let token = Token { index: self.desc.index, generation: self.generation };
-        match runtime.driver.add(runtime.own_shard(), fd, token, is_first) {
-            Ok(Added { shard, arms }) => {
-                let added = if arms { registration::ARMED } else { registration::ADDED };
-                self.desc.registration.store(state(added) | shard as u64, Ordering::Release);
-                if !runtime.polls_here() {
-                    runtime.ensure_poller();
-                }
-                Ok(epoch)
+        let added = runtime.driver.add(runtime.own_shard(), fd, token, is_first, || runtime.epoch() == epoch);
+        let after = match added {
+            Ok(Added { shard, arms, stays: true }) => {
+                state(if arms { registration::ARMED } else { registration::ADDED }) | shard as u64
             }
-            Err(error) => {
-                // ORDERING: Release. `registration_failed` then changes the words of the directions, so a
-                // waiter sees that no registration is in progress, or is woken there.
-                self.desc.registration.store(registration::NONE, Ordering::Release);
-                Err(Failure::Io(error))
-            }
+            Ok(Added { stays: false, .. }) | Err(_) => registration::NONE,
+        };
+        // If this fails, an operation of a later epoch has begun to add the descriptor.
+        // ORDERING: AcqRel. After an error, `registration_failed` changes the words of the directions, so a waiter
+        // sees that no registration is in progress, or is woken there.
+        let adding = state(registration::ADDING);
+        let _ = self.desc.registration.compare_exchange(adding, after, Ordering::AcqRel, Ordering::Relaxed);
+        if !added.map_err(Failure::Io)?.stays {
+            return Err(Failure::Stopped);
         }
+        if !runtime.polls_here() {
+            runtime.ensure_poller();
+        }
+        Ok(epoch)
     }
 
     /// Wakes all operations that rely on the failed registration, so that each of them retries.
