@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream};
 use netpoll::sim::{Sim, ms};
@@ -182,6 +182,64 @@ fn flush_ends_when_others_have_used_the_edge() {
             task::sleep(Duration::from_secs(20)).await;
             assert!(ends.load(Ordering::SeqCst));
             flush.await;
+            drop(write);
+        };
+        sim.host("client").run(client).await;
+    });
+}
+
+/// After a write deadline has passed, the task that sends the rest makes pauses. A write sends the rest during a pause.
+#[test]
+fn flush_ends_when_a_write_sends_the_rest_during_a_pause() {
+    Sim::run(3, async move |sim: Sim| {
+        let reads = Arc::new(AtomicBool::new(false));
+        let begins = reads.clone();
+        sim.host("server").spawn(move || {
+            let begins = begins.clone();
+            async move {
+                let listener = TcpListener::bind("0.0.0.0:7").await?;
+                let (stream, _) = listener.accept().await?;
+                while !begins.load(Ordering::SeqCst) {
+                    task::sleep(ms(1)).await;
+                }
+                let mut buf = vec![0; 10_000];
+                while stream.read(&mut buf).await? > 0 {}
+                std::io::Result::Ok(())
+            }
+        });
+        task::sleep(ms(10)).await;
+        let client = async move {
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            fill(&stream).await;
+            stream.set_auto_cork(true).unwrap();
+            stream.write_all(&[8; 100]).await.unwrap();
+            task::yield_now().await;
+            stream.set_write_deadline(Instant::now()).unwrap();
+            // The pauses have grown, and one of 320 ms has just begun.
+            task::sleep(ms(975)).await;
+            stream.set_write_deadline(None).unwrap();
+            let (raw, sent) = (stream.clone(), Arc::new(AtomicBool::new(false)));
+            let sends = sent.clone();
+            let write = task::spawn(async move {
+                // Called when the gathered bytes are sent.
+                let call = |_: std::os::fd::BorrowedFd<'_>| -> std::io::Result<()> {
+                    sends.store(true, Ordering::SeqCst);
+                    Err(std::io::ErrorKind::WouldBlock.into())
+                };
+                raw.write_with(call).await
+            });
+            task::sleep(ms(1)).await;
+            let flushed = stream.clone();
+            let flush = task::spawn(async move { flushed.flush().await });
+            task::sleep(ms(1)).await;
+            assert!(!flush.is_finished(), "the socket has accepted the bytes");
+            reads.store(true, Ordering::SeqCst);
+            while !sent.load(Ordering::SeqCst) {
+                task::sleep(ms(1)).await;
+            }
+            task::sleep(ms(1)).await;
+            assert!(flush.is_finished());
+            flush.await.unwrap();
             drop(write);
         };
         sim.host("client").run(client).await;

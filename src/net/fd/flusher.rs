@@ -113,15 +113,16 @@ impl<T: Gathers> Future for Flusher<T> {
         // If the socket is gone, its close or its conversion has dealt with the bytes.
         let Some(fd) = Borrowed::new(owner, gathering) else { return Poll::Ready(()) };
         loop {
-            if let Some(sleep) = pause {
-                ready!(Pin::new(sleep).poll(cx));
-                *pause = None;
-            }
+            // Also during a pause, because another thread may send the last bytes.
             if gathering.ends_flusher(cx.waker()) {
                 *is_entered = false;
                 fd.cancel(Direction::Write, operation);
                 fd.poll.side(Direction::Write).wake_waiters();
                 return Poll::Ready(());
+            }
+            if let Some(sleep) = pause {
+                ready!(Pin::new(sleep).poll(cx));
+                *pause = None;
             }
             match fd.poll_drained(Waiter::Future(operation), cx) {
                 Poll::Pending => return Poll::Pending,
