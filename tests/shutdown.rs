@@ -614,6 +614,31 @@ fn sockets_survive_shutdown() {
     });
 }
 
+/// A `poll_*` operation leaves its state with the socket when its task is dropped.
+#[test]
+fn read_through_the_traits_after_a_restart_does_not_get_the_error_of_a_dropped_one() {
+    child("read_through_the_traits_after_a_restart_does_not_get_the_error_of_a_dropped_one", || {
+        let _watchdog = Watchdog::new();
+        let (client, server) = park_on(pair());
+        let read = || {
+            let client = client.clone();
+            let read = task::spawn(async move {
+                use futures::io::AsyncReadExt;
+                AsyncReadExt::read(&mut &client, &mut [0; 8]).await
+            });
+            eventually("the read waits", || rt::metrics().waiters > 0 || read.is_finished());
+            read
+        };
+        for _ in 0..20 {
+            drop(read());
+            rt::shutdown(LONG).unwrap();
+            let read = read();
+            park_on(server.write_all(b"x")).unwrap();
+            assert_eq!(park_on(read).unwrap(), 1);
+        }
+    });
+}
+
 /// A task that is in its turn when the runtime ends, and awaits a task that was dropped, is dropped
 /// as well and does not panic.
 #[test]

@@ -61,7 +61,7 @@ pub(crate) struct PollDesc {
     pub(super) armed: AtomicU64,
     /// The time at which the waiting `poll_*` operation times out, or [`NONE`].
     pub(super) poll_untils: [AtomicU64; 2],
-    /// The epoch in which the waiting `poll_*` operation began, plus one, or 0.
+    /// The epoch and the task in which the waiting `poll_*` operation began, or 0; see `poller`.
     pub(super) poll_epochs: [AtomicU32; 2],
     /// The time at which the earliest relative timeout of the waiting operations ends, or an earlier time;
     /// [`NONE`] if none of them has a timeout.

@@ -32,7 +32,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::BorrowedFd;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::rt::context;
@@ -45,6 +45,7 @@ pub(crate) use crate::rt::poll::side::{Hold, PollHandle, Stop, Ticket};
 use crate::rt::poll::side::{Side, Wait};
 use crate::rt::poll::usage;
 use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
@@ -117,6 +118,21 @@ pub(crate) fn descriptors_closed() -> u64 {
 /// Waits until the number of closed descriptors differs from `seen`.
 pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()> {
     runtime().closings.poll(cx, seen)
+}
+
+/// The number of bits of [`poll_of`] that identify the task.
+const TASK_BITS: u32 = 16;
+/// The bit that is set in each result of [`poll_of`].
+const WAITS: u32 = 1 << 31;
+
+/// Returns the value of [`epoch_of_poll`](Side::epoch_of_poll) for a poll of the current task that waits in `epoch`. It
+/// contains 15 bits of the epoch and 16 bits of a hash of the task's number or, under another executor, of the waker.
+#[inline]
+fn poll_of(epoch: u32, waker: &Waker) -> u32 {
+    let number = context::with_task(|task| task.map(TaskData::number));
+    let task = number.unwrap_or_else(|| waker.data().addr() as u64 >> 4);
+    let hash = (task ^ task >> 16 ^ task >> 32 ^ task >> 48) as u16;
+    WAITS | (epoch << TASK_BITS & !WAITS) | u32::from(hash)
 }
 
 /// Returns whether a slot belongs to the descriptor `generation`.
@@ -341,15 +357,27 @@ impl Side<'static> {
         registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
     }
 
-    /// Records that the operation waits in `epoch`. Returns false if its wait began in another epoch.
+    /// Records that the operation waits in `epoch`. Returns false if its wait began in another epoch. `waker` is that of
+    /// the caller.
     #[inline]
-    fn is_of(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>) -> bool {
-        let now = epoch.wrapping_add(1);
-        let began = match waiter {
-            Waiter::Future(wait) => mem::replace(&mut wait.epoch, now),
-            Waiter::Poll => self.epoch_of_poll().swap(now, Ordering::Relaxed),
-        };
-        began == 0 || began == now
+    fn is_of(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>, waker: &Waker) -> bool {
+        match waiter {
+            Waiter::Future(wait) => {
+                let now = epoch.wrapping_add(1);
+                let began = mem::replace(&mut wait.epoch, now);
+                began == 0 || began == now
+            }
+            Waiter::Poll => {
+                let now = poll_of(epoch, waker);
+                let began = self.epoch_of_poll().swap(now, Ordering::Relaxed);
+                if began == 0 || (began ^ now) >> TASK_BITS == 0 {
+                    return true;
+                }
+                // If another task polls now, the task of the earlier poll was dropped or has lost interest.
+                self.until_of_poll().store(clock::NONE, Ordering::Relaxed);
+                (began ^ now) as u16 != 0
+            }
+        }
     }
 
     /// Waits for an edge. `epoch` is the epoch that [`register`](PollHandle::register) or
@@ -363,7 +391,7 @@ impl Side<'static> {
         mut waiter: Waiter<'_, WaitKey>,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), Failure>> {
-        if !self.is_of(epoch, &mut waiter) {
+        if !self.is_of(epoch, &mut waiter, cx.waker()) {
             return Poll::Ready(Err(Failure::Stopped));
         }
         if timeout.is_some_and(|timeout| self.has_timed_out(&waiter, timeout)) {

@@ -4,7 +4,6 @@
 use super::*;
 use crate::sys::socket;
 use std::os::fd::AsFd;
-use std::task::Waker;
 
 /// The timeout of a poll that had to wait, and that an edge then made ready, must not apply to the next
 /// poll.
@@ -42,14 +41,35 @@ fn poll_that_has_ended_leaves_no_epoch() {
     side.clear_ready(side.begin().unwrap());
     assert!(side.poll_wait(epoch, &mut cx, Waiter::Poll, None).is_pending());
     let began = || side.epoch_of_poll().load(Ordering::Relaxed);
-    assert_eq!(began(), epoch.wrapping_add(1));
+    let now = poll_of(epoch, Waker::noop());
+    assert_eq!(began(), now);
     handle.side(Direction::Write).end_poll();
-    assert_eq!(began(), epoch.wrapping_add(1), "the poll of the other direction has ended");
+    assert_eq!(began(), now, "the poll of the other direction has ended");
     side.end_poll();
     assert_eq!(began(), 0);
     handle.evict(&mut Wakers::new());
     handle.retire(socket.as_fd(), false);
     drop(socket::close(socket.into()));
+}
+
+#[test]
+fn poll_of_an_earlier_epoch_ends_unless_another_task_polls() {
+    struct Owner;
+    impl std::task::Wake for Owner {
+        fn wake(self: std::sync::Arc<Owner>) {}
+    }
+    let handle = PollHandle::open().unwrap();
+    let side = handle.side(Direction::Read);
+    let wakers = [(); 2].map(|()| Waker::from(std::sync::Arc::new(Owner)));
+    assert!(side.is_of(7, &mut Waiter::Poll, &wakers[0]));
+    assert!(side.is_of(7, &mut Waiter::Poll, &wakers[1]));
+    assert!(!side.is_of(8, &mut Waiter::Poll, &wakers[1]));
+    side.until_of_poll().store(1, Ordering::Relaxed);
+    assert!(side.is_of(9, &mut Waiter::Poll, &wakers[0]), "the earlier poll belongs to another task");
+    assert_eq!(side.until_of_poll().load(Ordering::Relaxed), clock::NONE, "and so does its timeout");
+    side.end_poll();
+    assert!(side.is_of(10, &mut Waiter::Poll, &wakers[0]));
+    handle.retire_bare();
 }
 
 #[test]

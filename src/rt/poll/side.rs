@@ -149,7 +149,7 @@ impl<'a> Side<'a> {
         &self.desc.poll_untils[self.direction as usize]
     }
 
-    /// Returns the word with the epoch in which the waiting poll began, plus one, or 0.
+    /// Returns the word that says in which epoch, and in which task, the waiting poll began, or 0.
     #[inline]
     pub(crate) fn epoch_of_poll(self) -> &'a AtomicU32 {
         &self.desc.poll_epochs[self.direction as usize]
