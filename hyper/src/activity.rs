@@ -1,7 +1,8 @@
 //! [`Activity`]: whether a connection has a request in progress, and whether bytes are transferred.
 //!
 //! The decision when to end a connection depends on both, and hyper reports neither. [`Watched`]
-//! wraps the service and counts requests from their head to the end of their response.
+//! wraps the service and counts requests from their head to the end of their response. An HTTP/2 response
+//! ends when the last of its data has been written to the stream, or when its stream is reset.
 //! [`Wire`](super::wire::Wire) wraps the stream and counts progress. The task that drives the
 //! connection reads both.
 //!
@@ -12,6 +13,7 @@
 //! the connection's own task writes and reads the other fields.
 
 use std::future::{Future, pending};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::body::{Buf, Bytes, Incoming};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -32,7 +34,8 @@ use super::listener::Watch;
 pub(super) struct Activity {
     watch: Option<Watch>,
     start: Instant,
-    /// The number of requests whose responses have not ended.
+    /// The number of requests whose responses have not ended, plus the number of chunks of HTTP/2 responses that have
+    /// not been written.
     requests: AtomicUsize,
     /// The time at which the last HTTP/2 response ended, in nanoseconds since `start`, or 0 if none has ended.
     answered: AtomicU64,
@@ -135,13 +138,26 @@ impl Activity {
     }
 }
 
-/// A guard that counts a request as in progress until it is dropped.
+/// A guard that counts a request, or a chunk of its response, as in progress until it is dropped.
 #[derive(Debug)]
 struct UnderWay {
     activity: Arc<Activity>,
     /// Whether the request came over HTTP/2. The end of the response is recorded only for HTTP/2,
     /// because hyper has its own time limit for HTTP/1.
     is_http2: bool,
+}
+
+impl UnderWay {
+    fn begin(activity: &Arc<Activity>, is_http2: bool) -> UnderWay {
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        UnderWay { activity: Arc::clone(activity), is_http2 }
+    }
+
+    /// Returns a guard for a chunk of the response. Returns `None` for HTTP/1, because then the connection is not
+    /// checked for progress after the end of the body.
+    fn of_chunk(&self) -> Option<UnderWay> {
+        self.is_http2.then(|| UnderWay::begin(&self.activity, true))
+    }
 }
 
 impl Drop for UnderWay {
@@ -177,8 +193,7 @@ where
         let is_http2 = request.version() >= Version::HTTP_2;
         let is_connect = request.method() == Method::CONNECT;
         let wants_upgrade = request.headers().contains_key(UPGRADE);
-        self.activity.requests.fetch_add(1, Ordering::Relaxed);
-        let under_way = UnderWay { activity: Arc::clone(&self.activity), is_http2 };
+        let under_way = UnderWay::begin(&self.activity, is_http2);
         self.activity.set_used(true);
         self.activity.set_has_body(!request.body().is_end_stream());
         Answering { future: self.service.call(request), under_way: Some(under_way), is_connect, wants_upgrade }
@@ -219,26 +234,30 @@ where
             }
         }
         let under_way = this.under_way.take();
-        Poll::Ready(Ok(response.map(|body| WatchedBody { body, _under_way: under_way })))
+        Poll::Ready(Ok(response.map(|body| WatchedBody { body, under_way })))
     }
 }
 
 pin_project! {
-    /// The body of a response. The request is in progress until the body is dropped.
+    /// The body of a response. The request is in progress until the body is dropped and, with HTTP/2, all chunks of
+    /// the body are dropped.
     pub(super) struct WatchedBody<B> {
         #[pin]
         body: B,
-        _under_way: Option<UnderWay>,
+        under_way: Option<UnderWay>,
     }
 }
 
 impl<B: Body> Body for WatchedBody<B> {
-    type Data = B::Data;
+    type Data = Chunk<B::Data>;
     type Error = B::Error;
 
     #[inline]
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
+        let this = self.project();
+        let under_way = &*this.under_way;
+        let chunk = |data| Chunk { data, _under_way: under_way.as_ref().and_then(UnderWay::of_chunk) };
+        this.body.poll_frame(cx).map_ok(|frame| frame.map_data(chunk))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -247,5 +266,41 @@ impl<B: Body> Body for WatchedBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// A chunk of the body of a response. hyper drops the body when it has the last chunk. With HTTP/2, this chunk may
+/// then still wait for the peer to open the flow-control window, so the request is in progress until the chunk is
+/// dropped.
+#[derive(Debug)]
+pub(super) struct Chunk<D> {
+    data: D,
+    _under_way: Option<UnderWay>,
+}
+
+impl<D: Buf> Buf for Chunk<D> {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    #[inline]
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(slices)
+    }
+
+    #[inline]
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+
+    #[inline]
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.data.copy_to_bytes(count)
     }
 }

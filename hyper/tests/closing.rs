@@ -553,6 +553,28 @@ fn http2_request_may_take_longer_than_the_head_limit() {
     }));
 }
 
+/// Regression test: hyper drops a body when it has the last chunk, even if the chunk is larger than the peer's flow-control window. The request
+/// then counted as answered, and the connection was closed although the peer had not received the rest of the chunk.
+#[test]
+fn http2_client_may_pause_within_a_response_for_longer_than_the_head_limit() {
+    run(with_some_limit(async |limit| {
+        let server = start(Server::new().header_read_timeout(limit).grace(HOUR)).await;
+        let mut client = hyper::client::conn::http2::Builder::new(Executor);
+        client.initial_stream_window_size(16_384);
+        let (mut sender, connection) = client.handshake(Socket::new(server.connect().await)).await.unwrap();
+        let connection = task::spawn(connection);
+        let request = Request::get("http://h/large").body(Full::<Bytes>::default()).unwrap();
+        // The server may close the connection before the request arrives.
+        let response = sender.send_request(request).await.ok()?;
+        task::sleep(limit * 6).await;
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 300_000);
+        drop(sender);
+        let _ = connection.await;
+        server.stop().await.unwrap();
+        Some(())
+    }));
+}
+
 /// A tunnel has no further requests after the CONNECT request.
 #[test]
 fn http2_tunnel_outlives_the_head_limit() {
