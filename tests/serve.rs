@@ -389,6 +389,27 @@ fn listener_that_can_accept_no_more_ends_the_server_with_its_error() {
     });
 }
 
+/// Regression test: a server at its connection limit noticed the end of its listener only after a connection had ended.
+#[test]
+fn listener_that_can_accept_no_more_ends_a_server_at_its_limit() {
+    run(async {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = socket.try_clone().unwrap();
+        let addr = socket.local_addr().unwrap();
+        let server = net::serve(TcpListener::from(socket), echo)
+            .max_connections(1)
+            .drain(BOUND)
+            .when_stopping(|stream| drop(stream.close_read()));
+        let server = task::spawn(server.into_future());
+        let client = TcpStream::connect(addr).await.unwrap();
+        ping(&client).await.unwrap();
+        socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Read).unwrap();
+        let error = server.await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        drop(client);
+    });
+}
+
 #[test]
 fn deadline_of_the_listener_ends_the_server_with_timed_out() {
     run(async {

@@ -5,7 +5,7 @@
 //! the type.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::time::Instant;
 use futures_core::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
 
+use super::adapter::ListenerView;
 use super::error::Addr;
 use super::pipe::Pipe;
 use super::tcp::{Incoming, TcpListener, TcpStream};
@@ -255,6 +256,13 @@ pub trait Listener: Send + Sync + 'static {
     /// Closes the listener. The close begins immediately; the future completes when the descriptor is
     /// closed.
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
+
+    /// Waits until the listener can accept no more connections, and returns the reason as an error. A server
+    /// polls the future while it does not accept. The future of the default implementation never completes.
+    #[doc(hidden)]
+    fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
+        pending()
+    }
 }
 
 impl Listener for TcpListener {
@@ -268,6 +276,10 @@ impl Listener for TcpListener {
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
         TcpListener::close(self)
     }
+
+    fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.until_closed()
+    }
 }
 
 impl Listener for UnixListener {
@@ -280,5 +292,9 @@ impl Listener for UnixListener {
 
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
         UnixListener::close(self)
+    }
+
+    fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.until_closed()
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! # States
 //! ```text
-//! serving  → draining   the stop future completes, the listener is closed, or an accept fails with
-//!                       an error that would persist
+//! serving  → draining   the stop future completes, the listener is closed, or an accept fails, or at
+//!                       the connection limit would fail, with an error that would persist
 //! draining → done       no connection is left
 //! draining → forcing    the drain time is over
 //! forcing  → done       the tasks have ended or were cancelled
@@ -397,9 +397,18 @@ where
         let mut incoming = Some(listener.incoming());
         let mut stop = pin!(stop);
         let mut ended = None;
-        let mut accept = |serving: &mut Serving<L::Conn>, cx: &mut Context<'_>| {
+        // Waits for the end of the listener while the server is at its limit and does not accept.
+        let mut watch: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>> = None;
+        let mut accept = |serving: &mut Serving<L::Conn>, is_full: bool, cx: &mut Context<'_>| {
             let Some(stream) = &mut incoming else { return Poll::Ready(false) };
-            match Pin::new(stream).poll_next(cx) {
+            let next = if is_full {
+                let watch = watch.get_or_insert_with(|| Box::pin(listener.ended()));
+                watch.as_mut().poll(cx).map(|reason| reason.err().map(Err))
+            } else {
+                watch = None;
+                Pin::new(stream).poll_next(cx)
+            };
+            match next {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(None) => {
                     incoming = None;
@@ -412,6 +421,11 @@ where
                 Poll::Ready(Some(Err(error))) => {
                     if is_closed(&error) {
                         return Poll::Ready(false);
+                    }
+                    if is_full && !is_last(&error) {
+                        // An accept may still succeed. The wait is repeated when a connection has ended.
+                        watch = None;
+                        return Poll::Pending;
                     }
                     if let Some(hook) = &on_error {
                         hook(&error);
@@ -433,10 +447,8 @@ where
                 // Polled again after each spawn, because polling an empty set does not register the
                 // waker.
                 let _ = serving.poll_ended(cx);
-                if serving.open.len() >= max_connections {
-                    return Poll::Pending;
-                }
-                match accept(&mut serving, cx) {
+                let is_full = serving.open.len() >= max_connections;
+                match accept(&mut serving, is_full, cx) {
                     Poll::Ready(true) => {}
                     Poll::Ready(false) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
@@ -452,7 +464,7 @@ where
             let attempt = Arc::new(Attempt { task: cx.waker().clone(), woken: AtomicBool::new(false) });
             let waker = Waker::from(attempt.clone());
             while queued < QUEUED_MAX {
-                match accept(&mut serving, &mut Context::from_waker(&waker)) {
+                match accept(&mut serving, false, &mut Context::from_waker(&waker)) {
                     Poll::Ready(true) => queued += 1,
                     Poll::Ready(false) => break,
                     Poll::Pending if attempt.woken.load(Ordering::Acquire) => return Poll::Pending,
@@ -462,7 +474,7 @@ where
             Poll::Ready(())
         })
         .await;
-        drop(incoming);
+        drop((incoming, watch));
         let closed = listener.close();
         if let Some(hook) = when_stopping {
             serving.open.values().filter_map(|open| (open.conn)()).for_each(|conn| hook(&conn));
