@@ -1,14 +1,18 @@
 //! [`Provider`]: hickory's runtime interface, implemented with netpoll's sockets, timers and tasks.
+//!
+//! hickory's pool replaces each I/O error with `NoConnections`, so the sockets store the failure in [`LastFailure`].
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 
+use super::reply::Failure;
 use futures_io::{AsyncRead, AsyncWrite};
 use netpoll::net::{Dialer, TcpStream, UdpSocket};
 use netpoll::{future, task};
@@ -20,17 +24,45 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The provider of connections to one server. It stores the server's address, because the address that
 /// hickory passes does not contain the zone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Provider {
     pub(super) server: SocketAddr,
+    pub(super) last: LastFailure,
+}
+
+/// The last I/O error on the sockets of one server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastFailure(Arc<Mutex<Option<(Instant, Failure)>>>);
+
+impl LastFailure {
+    /// Returns the last failure, unless it occurred before `start`.
+    pub(super) fn since(&self, start: Instant) -> Option<Failure> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(at, _)| *at >= start).map(|(_, failure)| failure.clone())
+    }
+
+    /// Stores the error of `result`, if there is one, and returns `result`.
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            let last = Some((Instant::now(), Failure::of(error)));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        }
+        result
+    }
 }
 
 /// A datagram socket that is connected to its server, so that the kernel drops datagrams from other
 /// peers and reports an error if the server's port is closed.
-pub(super) struct ServerSocket(UdpSocket);
+pub(super) struct ServerSocket {
+    socket: UdpSocket,
+    last: LastFailure,
+}
 
 /// A connection to a server.
-pub(super) struct ServerStream(TcpStream);
+pub(super) struct ServerStream {
+    stream: TcpStream,
+    last: LastFailure,
+}
 
 /// hickory's handle for tasks and timers.
 #[allow(unreachable_pub)]
@@ -54,16 +86,19 @@ impl RuntimeProvider for Provider {
         timeout: Option<Duration>,
     ) -> Boxed<io::Result<ServerStream>> {
         let dialer = Dialer::new().local_addr(local).timeout(timeout.unwrap_or(CONNECT_TIMEOUT));
-        let server = self.server;
-        Box::pin(async move { dialer.dial(server).await.map(ServerStream) })
+        let Provider { server, last } = self.clone();
+        Box::pin(async move {
+            let stream = last.note(dialer.dial(server).await)?;
+            Ok(ServerStream { stream, last })
+        })
     }
 
     fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> Boxed<io::Result<ServerSocket>> {
-        let server = self.server;
+        let Provider { server, last } = self.clone();
         Box::pin(async move {
-            let socket = UdpSocket::bind(local).await?;
-            socket.connect(server).await?;
-            Ok(ServerSocket(socket))
+            let socket = last.note(UdpSocket::bind(local).await)?;
+            last.note(socket.connect(server).await)?;
+            Ok(ServerSocket { socket, last })
         })
     }
 }
@@ -96,11 +131,11 @@ impl DnsUdpSocket for ServerSocket {
     type Time = Runtime;
 
     fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.0.poll_recv_from(cx, buf)
+        self.socket.poll_recv_from(cx, buf).map(|result| self.last.note(result))
     }
 
     fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], _server: SocketAddr) -> Poll<io::Result<usize>> {
-        self.0.poll_send(cx, buf)
+        self.socket.poll_send(cx, buf).map(|result| self.last.note(result))
     }
 }
 
@@ -110,20 +145,20 @@ impl DnsTcpStream for ServerStream {
 
 impl AsyncRead for ServerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf).map(|result| self.last.note(result))
     }
 }
 
 impl AsyncWrite for ServerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf).map(|result| self.last.note(result))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx).map(|result| self.last.note(result))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
+        Pin::new(&mut self.stream).poll_close(cx).map(|result| self.last.note(result))
     }
 }

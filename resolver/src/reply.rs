@@ -16,6 +16,7 @@
 //! Replies are checked as in `checkHeader` and `skipToAnswer`, including lame referrals. Go accepts the
 //! addresses of every owner name.
 
+use std::io;
 use std::sync::Arc;
 
 use hickory_resolver::net::{DnsError, NetError};
@@ -23,7 +24,7 @@ use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use netpoll::__private::errno_text;
-use netpoll::net::LookupError;
+use netpoll::net::{LookupError, raw_os_error};
 
 /// The maximum number of aliases. A longer chain is treated as a loop.
 pub(super) const ALIASES_MAX: usize = 16;
@@ -60,6 +61,15 @@ impl Failure {
         Failure::Temporary(text.into())
     }
 
+    /// Creates the failure for an I/O error.
+    pub(super) fn of(error: &io::Error) -> Failure {
+        // The errors of binds and dials contain an `OpError`, so `io::Error::raw_os_error` does not return their errno.
+        match raw_os_error(error) {
+            Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Failure::Errno(errno),
+            _ => Failure::temporary(errno_text(error)),
+        }
+    }
+
     /// Returns the error for a look-up of `name`.
     pub(super) fn into_error(self, name: &str) -> LookupError {
         match self {
@@ -87,10 +97,7 @@ pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Res
         },
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::temporary(code.to_string())),
         Err(NetError::Timeout) => Err(Failure::TimedOut),
-        Err(NetError::Io(error)) => Err(match error.raw_os_error() {
-            Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Failure::Errno(errno),
-            _ => Failure::temporary(errno_text(&error)),
-        }),
+        Err(NetError::Io(error)) => Err(Failure::of(&error)),
         Err(error) => Err(Failure::temporary(error.to_string())),
     }
 }

@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts, ServerOrderingStrategy};
 use hickory_resolver::net::NetError;
@@ -31,7 +31,7 @@ use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 
 use super::cache::Cache;
 use super::config::Config;
-use super::provider::Provider;
+use super::provider::{LastFailure, Provider};
 use super::reply::{Failure, Reply, judge};
 use netpoll::future::timeout;
 use netpoll::time::Sleep;
@@ -43,7 +43,7 @@ type Answered = Result<(Reply, u32), Failure>;
 
 /// The servers of a configuration, and the cache of their answers.
 pub(super) struct Servers {
-    pools: Vec<NameServerPool<Provider>>,
+    pools: Vec<(NameServerPool<Provider>, LastFailure)>,
     options: DnsRequestOptions,
     timeout: Duration,
     rounds: usize,
@@ -79,7 +79,9 @@ impl Servers {
             }
             connections.iter_mut().for_each(|connection| connection.port = server.port());
             let config = NameServerConfig::new(server.ip(), true, connections);
-            NameServerPool::from_config([config], context.clone(), Provider { server })
+            let last = LastFailure::default();
+            let provider = Provider { server, last: last.clone() };
+            (NameServerPool::from_config([config], context.clone(), provider), last)
         };
         Ok(Servers {
             pools: config.servers.iter().map(pool).collect(),
@@ -146,8 +148,8 @@ impl Servers {
                     // If the earlier servers fail, this answer is used.
                     Some(Asked::Negative(..)) => false,
                 };
-                if is_due && let Some(pool) = left.next() {
-                    asked.push(Asked::Waiting(self.question(pool, query)));
+                if is_due && let Some((pool, last)) = left.next() {
+                    asked.push(Asked::Waiting(self.question(pool, last.clone(), query)));
                     patience = Sleep::new(self.timeout / PATIENCE);
                 } else if asked.iter().any(|asked| matches!(asked, Asked::Waiting(_))) {
                     return Poll::Pending;
@@ -163,11 +165,19 @@ impl Servers {
     fn question(
         &self,
         pool: &NameServerPool<Provider>,
+        last: LastFailure,
         query: &Query,
     ) -> Pin<Box<dyn Future<Output = Answered> + Send>> {
         let (answer, query, time) = (pool.lookup(query.clone(), self.options), query.clone(), self.timeout);
         Box::pin(async move {
+            let start = Instant::now();
             let answer = timeout(time, answer.first_answer()).await.unwrap_or(Err(NetError::Timeout));
+            // The pool has replaced an I/O error.
+            if matches!(answer, Err(NetError::NoConnections))
+                && let Some(failure) = last.since(start)
+            {
+                return Err(failure);
+            }
             judge(&query, answer)
         })
     }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -348,6 +349,38 @@ fn dropped_lookup_leaks_nothing() {
             drop(resolver);
             becomes("the sockets are closed", || rt::metrics().descriptors == before).await;
             becomes("the tasks have ended", || rt::metrics().tasks_alive == 0).await;
+        });
+    });
+}
+
+/// Regression test: the text was "no connections available".
+#[test]
+fn look_up_at_a_closed_port_fails_with_the_reason() {
+    let closed = UdpSocket::bind(common::own_address()).unwrap().local_addr().unwrap();
+    run(async {
+        let resolver = Resolver::builder([closed]).hosts_file(false).build().unwrap();
+        let failed = resolver.lookup_host("host.test.").await.unwrap_err();
+        assert_eq!(failed.to_string(), "lookup host.test.: connection refused");
+        assert!(error(&failed).is_temporary());
+    });
+}
+
+/// Regression test: the error had no errno, and the text was "no connections available".
+#[test]
+fn lookup_without_a_free_descriptor_fails_with_the_errno() {
+    common::child("lookup_without_a_free_descriptor_fails_with_the_errno", || {
+        let server = Server::new(|_, _| Reply::Answer(Vec::new()));
+        run(async {
+            let resolver = server.resolver();
+            // The first look-up makes the poller open its descriptors.
+            assert!(error(&resolver.lookup_txt("first.test.").await.unwrap_err()).is_not_found());
+            common::set_nofile(64);
+            let files: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            let failed = resolver.lookup_host("host.test.").await.unwrap_err();
+            assert_eq!(failed.to_string(), "lookup host.test.: too many open files");
+            assert_eq!(error(&failed).raw_os_error(), Some(libc::EMFILE));
+            assert!(error(&failed).is_temporary());
+            drop(files);
         });
     });
 }
