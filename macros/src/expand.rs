@@ -40,7 +40,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
     if attribute == Attribute::Main && function.name.to_string() != "main" {
         return Err(Error::new(function.name.span(), "only the main function can be tagged with #[netpoll::main]"));
     }
-    let path = path.unwrap_or_else(|| parse_ours(&format!("::{}", manifest::name_of_netpoll())));
+    let path = path.unwrap_or_else(|| parse_ours(&format!("::{}", manifest::name_of_netpoll(attribute))));
     let has_test = function.attributes.iter().any(item::is_test);
 
     let mut tokens = TokenStream::new();

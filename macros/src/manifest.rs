@@ -5,34 +5,63 @@
 //! scalar values of the manifest are needed, so this module parses them itself. A TOML parser would
 //! add several crates to the build.
 //!
+//! A package may depend on netpoll under several names: on two versions, or on the stand-in for async-std and, for the
+//! simulation in its tests, on netpoll. Its programs cannot use its development dependencies, so a name in
+//! `[dependencies]` takes precedence.
+//!
 //! If the name is not found (in a build without Cargo, or if the dependency is indirect), `netpoll`
 //! is used. The argument `crate = "…"` overrides the name.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
-/// The packages that contain the items used by the expansions, in order of preference: netpoll, and a
-/// package that replaces async-std (with `[patch.crates-io]`) and re-exports netpoll.
-const PACKAGES: [&str; 2] = ["netpoll", "async-std"];
+use crate::expand::Attribute;
+
+const NETPOLL: &str = "netpoll";
+
+/// The name of a package that also contains the items used by the expansions, if the package replaces async-std (with
+/// `[patch.crates-io]`) and re-exports netpoll.
+const STAND_IN: &str = "async-std";
 
 /// Returns the name of netpoll in the compiled crate, as an identifier.
-pub(crate) fn name_of_netpoll() -> String {
-    let found = std::env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| find(Path::new(&dir)));
-    found.unwrap_or_else(|| PACKAGES[0].to_owned())
+pub(crate) fn name_of_netpoll(attribute: Attribute) -> String {
+    let found = std::env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| find(Path::new(&dir), attribute));
+    found.unwrap_or_else(|| NETPOLL.to_owned())
 }
 
-fn find(dir: &Path) -> Option<String> {
+fn find(dir: &Path, attribute: Attribute) -> Option<String> {
     let values = read(&dir.join("Cargo.toml"))?;
     let shared = LazyCell::new(|| workspace(&values, dir));
-    let names: Vec<(&str, String)> =
-        dependencies(&values).filter_map(|name| Some((name, package(&values, name, || shared.as_deref())?))).collect();
+    let names: Vec<(Dependency<'_>, String)> = dependencies(&values)
+        .filter_map(|dependency| Some((dependency, package(&values, dependency.name, || shared.as_deref())?)))
+        .collect();
     let find = |wanted: &str| {
+        let all = names.iter().filter(|(_, package)| package == wanted).map(|(dependency, _)| dependency);
         // A dependency under the package's own name takes precedence over a renamed one.
-        let is_wanted = |(_, package): &&(&str, String)| package == wanted;
-        let own = names.iter().filter(is_wanted).find(|(name, _)| *name == wanted);
-        own.or_else(|| names.iter().find(is_wanted)).map(|(name, _)| name.replace('-', "_"))
+        all.min_by_key(|dependency| (!dependency.is_normal, dependency.name != wanted))
     };
-    PACKAGES.into_iter().find_map(find)
+    let (netpoll, stand_in) = (find(NETPOLL), find(STAND_IN));
+    // A test may use items that only netpoll has. If async-std is not replaced, the attribute is netpoll's.
+    let prefers_stand_in = attribute == Attribute::Main
+        && netpoll.is_some_and(|netpoll| !netpoll.is_normal)
+        && stand_in.is_some_and(|stand_in| stand_in.is_normal)
+        && is_async_std_replaced(&values, dir);
+    let found = if prefers_stand_in { stand_in } else { netpoll.or(stand_in) };
+    found.map(|dependency| dependency.name.replace('-', "_"))
+}
+
+/// Returns whether the package's manifest, that of its workspace, or one in a parent directory replaces async-std in
+/// `[patch]`, or names another source than a registry for it.
+fn is_async_std_replaced(values: &[Value], dir: &Path) -> bool {
+    let replaces = |(keys, value): &Value| match &keys.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["patch", _, name, ..] if *name == STAND_IN => true,
+        ["patch", _, _, "package"] => value == STAND_IN,
+        [.., "dependencies", name, "git" | "path"] => *name == STAND_IN,
+        _ => false,
+    };
+    let named = values.iter().find(|(keys, _)| *keys == ["package", "workspace"]).map(|(_, path)| dir.join(path));
+    let folders = named.into_iter().chain(dir.ancestors().map(Path::to_owned));
+    folders.filter_map(|folder| read(&folder.join("Cargo.toml"))).any(|values| values.iter().any(replaces))
 }
 
 /// A scalar value of a manifest: its keys, and its text without quotes.
@@ -49,9 +78,20 @@ fn dependency_keys(keys: &[String]) -> Option<&[String]> {
     matches!(keys.first()?.as_str(), "dependencies" | "dev-dependencies" | "build-dependencies").then(|| &keys[1..])
 }
 
-/// Returns the names of dependencies, in order. A name occurs once per scalar value of its dependency.
-fn dependencies(values: &[Value]) -> impl Iterator<Item = &str> {
-    values.iter().filter_map(|(keys, _)| Some(dependency_keys(keys)?.first()?.as_str()))
+/// A dependency: its name, and whether it is neither a development dependency nor a build dependency.
+#[derive(Clone, Copy)]
+struct Dependency<'a> {
+    name: &'a str,
+    is_normal: bool,
+}
+
+/// Returns the dependencies, in order. A dependency occurs once per scalar value.
+fn dependencies(values: &[Value]) -> impl Iterator<Item = Dependency<'_>> {
+    values.iter().filter_map(|(keys, _)| {
+        let name = dependency_keys(keys)?.first()?;
+        let section = &keys[if keys[0] == "target" { 2 } else { 0 }];
+        Some(Dependency { name, is_normal: section == "dependencies" })
+    })
 }
 
 /// Returns the package of the dependency `name`. If the dependency is inherited, looks up the package in
@@ -228,7 +268,7 @@ mod tests {
 
     fn found(manifest: &str) -> Option<String> {
         let folder = Folder::new("found", &[("Cargo.toml", manifest)]);
-        find(&folder.0)
+        find(&folder.0, Attribute::Main)
     }
 
     #[test]
@@ -296,31 +336,68 @@ mod tests {
         let root = "[workspace]\nmembers = [\"a/b\"]\n[workspace.dependencies]\nmy-np = { package = \"netpoll\", path = \"…\" }\n";
         let member = "[package]\nname = \"b\"\n[dependencies]\nserde = \"1\"\nmy-np = { workspace = true, features = [\"hyper\"] }\n";
         let above = Folder::new("above", &[("Cargo.toml", root), ("a/b/Cargo.toml", member)]);
-        assert_eq!(find(&above.0.join("a/b")).as_deref(), Some("my_np"));
+        assert_eq!(find(&above.0.join("a/b"), Attribute::Main).as_deref(), Some("my_np"));
         let named = member
             .replace("[dependencies]", "workspace = \"../root\"\n[dependencies]")
             .replace("{ workspace = true, features = [\"hyper\"] }", "{workspace=true}");
         let beside = Folder::new("beside", &[("root/Cargo.toml", root), ("b/Cargo.toml", &named)]);
-        assert_eq!(find(&beside.0.join("b")).as_deref(), Some("my_np"));
-        assert_eq!(find(&beside.0), None);
+        assert_eq!(find(&beside.0.join("b"), Attribute::Main).as_deref(), Some("my_np"));
+        assert_eq!(find(&beside.0, Attribute::Main), None);
     }
 
     #[test]
     fn plain_name_is_preferred() {
         let manifest = "[dependencies]\nold = { package = \"netpoll\", version = \"0.1\" }\nnetpoll = \"0.2\"\n";
         let folder = Folder::new("plain", &[("Cargo.toml", manifest)]);
-        assert_eq!(find(&folder.0).as_deref(), Some("netpoll"));
+        assert_eq!(find(&folder.0, Attribute::Main).as_deref(), Some("netpoll"));
         let manifest = "[dependencies]\nnetpoll = { package = \"other\" }\nnp = { package = \"netpoll\" }\n";
         let folder = Folder::new("other", &[("Cargo.toml", manifest)]);
-        assert_eq!(find(&folder.0).as_deref(), Some("np"));
+        assert_eq!(find(&folder.0, Attribute::Main).as_deref(), Some("np"));
     }
 
     #[test]
     fn stand_in_for_async_std_is_found_where_netpoll_is_not() {
         let manifest = "[dependencies]\nasync-std = \"1\"\n";
         let folder = Folder::new("stand-in", &[("Cargo.toml", manifest)]);
-        assert_eq!(find(&folder.0).as_deref(), Some("async_std"));
+        assert_eq!(find(&folder.0, Attribute::Main).as_deref(), Some("async_std"));
         let folder = Folder::new("both", &[("Cargo.toml", &format!("{manifest}netpoll = \"0.1\"\n"))]);
-        assert_eq!(find(&folder.0).as_deref(), Some("netpoll"));
+        assert_eq!(find(&folder.0, Attribute::Main).as_deref(), Some("netpoll"));
+    }
+
+    /// Regression test: the name was that of the development dependency, which a program cannot use.
+    #[test]
+    fn development_dependency_is_not_preferred() {
+        let sim = "[dev-dependencies]\nnetpoll = { version = \"0.2\", features = [\"sim\"] }\n";
+        for (name, table) in [("np", "dependencies"), ("async-std", "target.'cfg(unix)'.dependencies")] {
+            let renamed = format!("{sim}[{table}]\n{name} = {{ package = \"netpoll\" }}\n");
+            assert_eq!(found(&renamed), Some(name.replace('-', "_")), "{renamed}");
+        }
+        assert_eq!(found(sim).as_deref(), Some("netpoll"));
+    }
+
+    /// Regression test: as above, for a program on async-std.
+    #[test]
+    fn stand_in_for_async_std_is_preferred_to_a_development_dependency() {
+        let sim = "[dev-dependencies]\nnetpoll = { version = \"0.2\", features = [\"sim\"] }\n";
+        let member = format!("{sim}[dependencies]\nasync-std = \"1\"\n");
+        let name = |root: &str, member: &str, attribute| {
+            let folder = Folder::new("patch", &[("Cargo.toml", root), ("a/Cargo.toml", member)]);
+            find(&folder.0.join("a"), attribute)
+        };
+        for patch in [
+            "[patch.crates-io]\nasync-std = { path = \"…\" }\n",
+            "[patch.crates-io.async-std]\ngit = \"…\"\n",
+            "[patch.crates-io]\nstand-in = { package = \"async-std\", git = \"…\" }\n",
+        ] {
+            let root = format!("[workspace]\nmembers = [\"a\"]\n{patch}");
+            assert_eq!(name(&root, &member, Attribute::Main).as_deref(), Some("async_std"), "{patch}");
+            // The stand-in has no simulation.
+            assert_eq!(name(&root, &member, Attribute::Test).as_deref(), Some("netpoll"), "{patch}");
+            assert_eq!(name("", &format!("{member}{patch}"), Attribute::Main).as_deref(), Some("async_std"), "{patch}");
+        }
+        let direct = format!("{sim}[dependencies]\nasync-std = {{ git = \"…\", features = [\"attributes\"] }}\n");
+        assert_eq!(name("", &direct, Attribute::Main).as_deref(), Some("async_std"));
+        // This is async-std itself, beside netpoll in examples.
+        assert_eq!(name("[workspace]", &member, Attribute::Main).as_deref(), Some("netpoll"));
     }
 }
