@@ -9,7 +9,7 @@
 //! # Memory ordering
 //! With HTTP/2, requests are answered in separate tasks, which store `answered` and `has_tunnel`.
 //! They then decrement `requests` with Release, and the connection's task reads it with Acquire.
-//! The task that owns an upgraded stream reads `released`, and writes `progress`, `blocked` and `closing`. Only
+//! The task that owns an upgraded stream reads `released`, and writes `progress`, `blocked`, `unflushed` and `closing`. Only
 //! the connection's own task writes and reads the other fields.
 
 use std::future::{Future, pending};
@@ -53,6 +53,9 @@ pub(super) struct Activity {
     draining: AtomicBool,
     /// Whether the last write to the stream had to wait.
     blocked: AtomicBool,
+    /// Whether the last flush of the stream had to wait. A stream that buffers, such as TLS, may accept the end of a
+    /// response before it can send it.
+    unflushed: AtomicBool,
     /// Whether hyper has finished and is shutting the stream down.
     closing: AtomicBool,
     /// Whether the connection has ended or will be upgraded, so that hyper no longer shuts the stream down.
@@ -85,6 +88,7 @@ impl Activity {
             has_tunnel: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            unflushed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             released: AtomicBool::new(false),
         })
@@ -95,6 +99,7 @@ impl Activity {
         has_body, set_has_body;
         draining, set_draining;
         blocked, set_blocked;
+        unflushed, set_unflushed;
         closing, set_closing;
         released, set_released;
     }
@@ -112,6 +117,11 @@ impl Activity {
             Some(watch) => watch.aborted().await,
             None => pending().await,
         }
+    }
+
+    /// Returns whether bytes for the peer have to wait, because the peer does not read or the network is slow.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked() || self.unflushed()
     }
 
     /// Returns whether a request is in progress or a tunnel was accepted.

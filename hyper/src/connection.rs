@@ -181,7 +181,7 @@ async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
             }
             // No request has arrived, and no error response is being written, so the head is
             // incomplete.
-            if !activity.used() && !activity.blocked() && !activity.closing() {
+            if !activity.used() && !activity.is_blocked() && !activity.closing() {
                 return Poll::Ready(Ok(()));
             }
             break;
@@ -288,7 +288,7 @@ impl Watch {
                     Ending::No => next = activity.idle_since() + limit,
                     // The last response may still be on its way to a slow peer. The server's grace
                     // period limits this.
-                    Ending::Since(before) if before == progress && !(self.is_stopping && activity.blocked()) => {
+                    Ending::Since(before) if before == progress && !(self.is_stopping && activity.is_blocked()) => {
                         return Poll::Ready(Verdict::End);
                     }
                     Ending::Begun | Ending::Since(_) => {}
@@ -305,6 +305,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::rt::ReadBufCursor;
     use std::task::Waker;
 
     /// Regression: the bytes of GOAWAY counted as progress of the first interval, so a silent peer was given two.
@@ -333,5 +334,45 @@ mod tests {
         assert!(watch.poll(&mut cx, &activity).is_pending());
         watch.sleep = Sleep::new(Duration::ZERO);
         assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
+    }
+
+    /// A stream that accepts all bytes and never sends them.
+    struct Unsent;
+
+    impl Read for Unsent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl Write for Unsent {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// Regression: the end of the last response was in the buffer of a TLS library, and the connection was closed before
+    /// the peer had received it.
+    #[test]
+    fn stopping_connection_waits_for_a_flush() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let activity = Activity::new(None);
+        let mut wire = Wire::new(Unsent, Arc::clone(&activity));
+        let mut watch = Watch::new(None);
+        assert!(watch.stop());
+        assert!(Pin::new(&mut wire).poll_write(&mut cx, b"the end").is_ready());
+        assert!(Pin::new(&mut wire).poll_flush(&mut cx).is_pending());
+        for _ in 0..3 {
+            assert!(watch.poll(&mut cx, &activity).is_pending());
+            watch.sleep = Sleep::new(Duration::ZERO);
+        }
     }
 }
