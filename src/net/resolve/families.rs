@@ -47,6 +47,8 @@ pub(crate) struct Families<A, L> {
     delay: Option<Sleep>,
     given: Vec<SocketAddr>,
     error: Option<LookupError>,
+    /// The number of single-family queries that found no address.
+    without: usize,
     /// Whether a single-family query has failed temporarily, so that the query for both may find further addresses.
     is_unsure: bool,
 }
@@ -135,6 +137,7 @@ where
             delay: delay.map(Sleep::new),
             given: Vec::new(),
             error: None,
+            without: 0,
             is_unsure: false,
         }
     }
@@ -145,6 +148,16 @@ where
         let fresh: Vec<_> = addrs.into_iter().filter(|addr| !self.given.contains(addr)).collect();
         self.given.extend(&fresh);
         (!fresh.is_empty()).then_some(fresh)
+    }
+
+    /// Stores the error of the query for one family. The answer that this family has no address does not replace another
+    /// error, unless neither family has one.
+    fn note(&mut self, error: LookupError) {
+        self.is_unsure |= error.is_temporary();
+        self.without += usize::from(error.is_not_found());
+        if !error.is_not_found() || self.without == self.single.len() || self.error.is_none() {
+            self.error = Some(error);
+        }
     }
 
     fn end(&mut self) {
@@ -198,10 +211,7 @@ where
                         return Poll::Ready(Some(Ok(fresh)));
                     }
                 }
-                Poll::Ready(Err(error)) => {
-                    this.is_unsure |= error.is_temporary();
-                    this.error = Some(error);
-                }
+                Poll::Ready(Err(error)) => this.note(error),
                 Poll::Pending => {}
             }
         }
@@ -318,6 +328,30 @@ mod tests {
         });
         let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
         assert_eq!(given, [Ok(vec![v4(1)]), Ok(vec![v6()])]);
+    }
+
+    /// Regression test: if the answer that one family has no address was last, the name seemed not to exist.
+    #[test]
+    fn missing_family_does_not_hide_the_failure_of_the_other() {
+        let failed = || LookupError::temporary("x", "server failure");
+        let missing = || LookupError::not_found("x");
+        let (given, _) = given(move |family| match family {
+            Family::V4 => Some((0, Err(failed()))),
+            Family::Any => Some((100, Err(failed()))),
+            Family::V6 => Some((200, Err(missing()))),
+        });
+        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(given, [Err(failed())]);
+    }
+
+    #[test]
+    fn name_without_addresses_of_either_family_is_not_found() {
+        let (given, _) = given(|family| match family {
+            Family::Any => Some((100, Err(LookupError::temporary("x", "server failure")))),
+            _ => Some((200, Err(LookupError::not_found("x")))),
+        });
+        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(given, [Err(LookupError::not_found("x"))]);
     }
 
     #[test]
