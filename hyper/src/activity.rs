@@ -39,8 +39,8 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     /// The time at which the last HTTP/2 response ended, in nanoseconds since `start`, or 0 if none has ended.
     answered: AtomicU64,
-    /// The number of reads and writes through `Wire` that completed, modulo 2⁶⁴. Failed reads, reads of the bytes that
-    /// identify the HTTP version, and reads that discard bytes at the end are not counted.
+    /// The number of reads and writes, and of flushes that had to wait, through `Wire` that completed, modulo 2⁶⁴. Failed
+    /// reads, reads of the bytes that identify the HTTP version, and reads that discard bytes at the end are not counted.
     progress: AtomicU64,
     /// Whether at least one request has arrived.
     used: AtomicBool,

@@ -336,22 +336,24 @@ mod tests {
         assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
     }
 
-    /// A stream that accepts all bytes and never sends them.
-    struct Unsent;
+    /// A stream that accepts all bytes, and sends them when `sends` is true.
+    struct Buffer {
+        sends: bool,
+    }
 
-    impl Read for Unsent {
+    impl Read for Buffer {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
     }
 
-    impl Write for Unsent {
+    impl Write for Buffer {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
             Poll::Ready(Ok(buf.len()))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+            if self.sends { Poll::Ready(Ok(())) } else { Poll::Pending }
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -365,14 +367,19 @@ mod tests {
     fn stopping_connection_waits_for_a_flush() {
         let mut cx = Context::from_waker(Waker::noop());
         let activity = Activity::new(None);
-        let mut wire = Wire::new(Unsent, Arc::clone(&activity));
+        let wire = |sends| Wire::new(Buffer { sends }, Arc::clone(&activity));
         let mut watch = Watch::new(None);
         assert!(watch.stop());
-        assert!(Pin::new(&mut wire).poll_write(&mut cx, b"the end").is_ready());
-        assert!(Pin::new(&mut wire).poll_flush(&mut cx).is_pending());
+        assert!(Pin::new(&mut wire(false)).poll_write(&mut cx, b"the end").is_ready());
+        assert!(Pin::new(&mut wire(false)).poll_flush(&mut cx).is_pending());
         for _ in 0..3 {
             assert!(watch.poll(&mut cx, &activity).is_pending());
             watch.sleep = Sleep::new(Duration::ZERO);
         }
+        // The end of the flush is progress, so the peer has another interval.
+        assert!(Pin::new(&mut wire(true)).poll_flush(&mut cx).is_ready());
+        assert!(watch.poll(&mut cx, &activity).is_pending());
+        watch.sleep = Sleep::new(Duration::ZERO);
+        assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
     }
 }
