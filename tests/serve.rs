@@ -92,29 +92,15 @@ fn every_connection_type_implements_conn() {
 fn connections_are_served_until_close() {
     async fn check<L: Listener, C: Conn>(listener: L, connect: impl AsyncFn() -> C) {
         let listener = Arc::new(listener);
-        let (stop, stopped) = oneshot::channel::<()>();
-        // `Listener` is not implemented for an `Arc`, so `Shared` wraps one. The server stops when
-        // `stop` is dropped.
-        let server = task::spawn(net::serve(Shared(listener), echo).until(stopped).into_future());
+        let server = task::spawn(net::serve(listener.clone(), echo).into_future());
         let clients = [connect().await, connect().await];
         for client in &clients {
             ping(client).await.unwrap();
         }
         drop(clients);
-        drop(stop);
+        listener.close().await.unwrap();
         let report = server.await.unwrap();
         assert_eq!((report.accepted, report.panicked, report.stragglers.len()), (2, 0, 0), "{report}");
-    }
-    struct Shared<L>(Arc<L>);
-    impl<L: Listener> Listener for Shared<L> {
-        type Conn = L::Conn;
-        type Incoming<'a> = L::Incoming<'a>;
-        fn incoming(&self) -> L::Incoming<'_> {
-            self.0.incoming()
-        }
-        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<L> {
-            self.0.close()
-        }
     }
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -28,6 +28,27 @@
 //! or the check of the parent keeps children from taking them, even children that were started
 //! before [`take`] was called.
 //!
+//! # Unix listeners
+//! A [`UnixListener`](crate::os::unix::net::UnixListener) that was bound to a path removes its file when it is closed.
+//! Clients that connect by the path then no longer reach the successor. So the old process tells its listener to keep
+//! the file:
+//!
+//! ```no_run
+//! use netpoll::{net::activation, os::unix::net::UnixListener};
+//! use std::{os::fd::AsFd, process::Command};
+//!
+//! fn succeed(listener: &UnixListener) -> std::io::Result<()> {
+//!     let mut successor = Command::new(std::env::current_exe()?);
+//!     activation::pass(&mut successor, [("control", listener.as_fd())])?;
+//!     successor.spawn()?;
+//!     listener.set_unlink_on_close(false)
+//! }
+//! ```
+//!
+//! [`serve`](super::serve()) takes the listener. To use the listener while the server runs, pass an `Arc` of it. The
+//! successor's listener, `UnixListener::from(OwnedFd::from(socket))`, keeps the file by default. The process that stops
+//! the service removes the file, unless the service manager does.
+//!
 //! # Examples
 //! ```no_run
 //! use netpoll::net::{TcpListener, activation};
@@ -262,8 +283,9 @@ pub fn take() -> io::Result<Vec<Activated>> {
 ///
 /// The command holds duplicates, which keep a listener's port open, so drop the command when the
 /// successor is running. The caller may then close its listener, because the successor shares the
-/// queue of connections. Only a child of this process takes the descriptors, or this process itself
-/// after [`exec`](std::os::unix::process::CommandExt::exec).
+/// queue of connections. A [Unix listener](self#unix-listeners) must first be told to keep its file. Only a
+/// child of this process takes the descriptors, or this process itself after
+/// [`exec`](std::os::unix::process::CommandExt::exec).
 ///
 /// The descriptors are passed under consecutive numbers from 3 on. If this process closes a
 /// descriptor with one of these numbers between this call and the spawn, a descriptor may be passed

@@ -217,7 +217,8 @@ conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 
 /// A listener from which [`serve`](crate::net::serve()) accepts connections.
 ///
-/// [`TcpListener`] and [`UnixListener`] implement it.
+/// It is implemented for [`TcpListener`] and [`UnixListener`], and for an [`Arc`] of a listener: a clone of the `Arc` can close
+/// the listener of a server, or change its settings.
 ///
 /// Source: Go's net.Listener.
 ///
@@ -296,5 +297,18 @@ impl Listener for UnixListener {
 
     fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
         self.until_closed()
+    }
+}
+
+impl<L: Listener> Listener for Arc<L> {
+    type Conn = L::Conn;
+    type Incoming<'a> = L::Incoming<'a>;
+
+    fn incoming(&self) -> L::Incoming<'_> {
+        L::incoming(self)
+    }
+
+    fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<L> {
+        L::close(self)
     }
 }

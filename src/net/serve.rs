@@ -54,8 +54,15 @@ const BATCH_MAX: usize = 64;
 ///
 /// Await the returned value. Its methods set limits and control when and how the server stops.
 /// Without [`until`](Serve::until), the server runs until the listener is closed or an accept fails
-/// with an error that would persist. A panic in a handler ends only its connection. A connection is
-/// closed when its handler drops the last handle.
+/// with an error that would persist. To close the listener, or to use it while the server runs, pass an
+/// `Arc` of it. A panic in a handler ends only its connection. A connection is closed when its handler
+/// drops the last handle.
+///
+/// The returned value is not a future itself: for [`task::spawn`](crate::task::spawn), call its method `into_future`.
+///
+/// The handler is called once per connection. A handler that uses shared state clones the state for each
+/// connection: `move |stream| { let state = state.clone(); async move { … } }`. An `async` closure that
+/// captures state is refused by the compiler, because its futures would borrow from the closure.
 ///
 /// # Errors
 /// If an accept fails with an error that would persist, the server stops, drains its connections
