@@ -108,7 +108,7 @@
 // docs.rs sets `docsrs`; each item then shows the feature that it requires.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod sync; // private: use the crate async-lock; Arc and Weak are in std::sync
+mod sync; // private: use the crate async-lock, async-channel or tokio (feature sync); Arc and Weak are in std::sync
 mod sys;
 mod trace;
 
@@ -131,8 +131,9 @@ pub mod time;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 
-// Modules of async-std that this crate does not have. If a program uses one of these names, the
-// compiler's error shows the line that declares it below. `os::unix` and `stream` have similar lists.
+// Items of async-std and tokio that this crate does not have, or has in another module. If a program uses one of these
+// names, the compiler's error shows the line that declares it below. `io`, `net`, `os::unix`, `stream`, `task` and `time`
+// have similar lists.
 #[cfg(false)]
 pub mod channel {} // absent: use the crate async-channel
 #[cfg(false)]
@@ -145,6 +146,14 @@ pub mod path {} // absent: use std::path, and async-fs for methods that access t
 pub mod pin {} // absent: use std::pin
 #[cfg(false)]
 pub mod process {} // absent: use the crate async-process
+#[cfg(false)]
+pub mod runtime {} // absent: use rt::Builder, rt::shutdown and task::block_on
+#[cfg(false)]
+pub fn spawn() {} // absent: use task::spawn
+#[cfg(false)]
+pub mod join {} // absent: use join and try_join of FutureExt, or the macros of the crates futures and tokio
+#[cfg(false)]
+pub mod select {} // absent: use race of FutureExt, or the macro of the crate futures or tokio
 
 #[doc(no_inline)]
 pub use os::unix::net as unix;

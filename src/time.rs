@@ -26,6 +26,18 @@ pub use std::time::{Duration, Instant};
 
 pub use crate::rt::time::sleep::Sleep;
 
+// Functions of tokio's `time` that are in other modules.
+#[cfg(false)]
+pub fn interval() {} // absent: use stream::interval
+#[cfg(false)]
+pub fn sleep() {} // absent: use task::sleep
+#[cfg(false)]
+pub fn sleep_until() {} // absent: use time::Sleep::until
+#[cfg(false)]
+pub fn timeout() {} // absent: use future::timeout, or a deadline on the socket
+#[cfg(false)]
+pub fn timeout_at() {} // absent: use a deadline on the socket, or future::timeout with the time left
+
 mod movable;
 
 // Not public API: netpoll-quinn and netpoll-hyper use this type for timers that are reset often.

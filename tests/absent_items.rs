@@ -1,4 +1,4 @@
-//! If a program uses an item of async-std that this crate does not have, the compiler's error names
+//! If a program uses an item of async-std or tokio that this crate does not have, the compiler's error names
 //! the alternative. The tests run the compiler on small programs, with the newest library of this
 //! crate that cargo has built for the tests.
 
@@ -40,9 +40,17 @@ fn errors(program: &str) -> Option<String> {
     (!ended.status.success()).then(|| String::from_utf8(ended.stderr).unwrap())
 }
 
+fn errors_name_the_alternatives(items: &[(&str, &str)]) {
+    for (item, alternative) in items {
+        let errors =
+            errors(&format!("use netpoll::{item};")).unwrap_or_else(|| panic!("a program that uses {item} compiles"));
+        assert!(errors.contains(alternative), "{item}: {errors}");
+    }
+}
+
 #[test]
 fn absent_items_of_async_std_are_errors_that_name_the_alternative() {
-    for (item, alternative) in [
+    errors_name_the_alternatives(&[
         ("channel::bounded", "use the crate async-channel"),
         ("collections::HashMap", "use std::collections"),
         ("fs::File", "use the crate async-fs"),
@@ -57,11 +65,38 @@ fn absent_items_of_async_std_are_errors_that_name_the_alternative() {
         ("stream::FusedStream", "use fuse of StreamExt"),
         ("stream::Product", "implement std::iter::Product"),
         ("stream::Sum", "implement std::iter::Sum"),
-    ] {
-        let errors =
-            errors(&format!("use netpoll::{item};")).unwrap_or_else(|| panic!("a program that uses {item} compiles"));
-        assert!(errors.contains(alternative), "{item}: {errors}");
-    }
+    ]);
+}
+
+#[test]
+fn absent_items_of_tokio_are_errors_that_name_the_alternative() {
+    errors_name_the_alternatives(&[
+        ("join", "use join and try_join of FutureExt"),
+        ("runtime::Runtime", "use rt::Builder"),
+        ("select", "use race of FutureExt"),
+        ("spawn", "use task::spawn"),
+        ("sync::mpsc", "async-channel or tokio"),
+        ("io::AsyncBufRead", "use io::BufRead"),
+        ("io::AsyncBufReadExt", "io::BufReadExt"),
+        ("io::AsyncRead", "use io::Read"),
+        ("io::AsyncReadExt", "io::ReadExt"),
+        ("io::AsyncWrite", "use io::Write"),
+        ("io::AsyncWriteExt", "io::WriteExt"),
+        ("io::split", "use (&stream, &stream)"),
+        ("net::TcpSocket", "use net::ListenConfig"),
+        ("net::UnixDatagram", "use os::unix::net::UnixDatagram"),
+        ("net::UnixListener", "use os::unix::net::UnixListener"),
+        ("net::UnixStream", "use os::unix::net::UnixStream"),
+        ("task::block_in_place", "call the function"),
+        ("task::JoinError", "resumes the panic"),
+        ("task::JoinSet", "use task::TaskSet"),
+        ("task::LocalSet", "use task::spawn_local"),
+        ("time::interval", "use stream::interval"),
+        ("time::sleep", "use task::sleep"),
+        ("time::sleep_until", "use time::Sleep::until"),
+        ("time::timeout", "use future::timeout"),
+        ("time::timeout_at", "use a deadline"),
+    ]);
 }
 
 #[test]

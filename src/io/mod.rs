@@ -70,6 +70,22 @@ pub use futures_lite::io::{
     SeekFuture, Sink, Take, WriteFuture, WriteVectoredFuture, empty, repeat, sink,
 };
 
+// Traits of tokio's and futures' `io` that have other names here.
+#[cfg(false)]
+pub trait AsyncBufRead {} // absent: use io::BufRead
+#[cfg(false)]
+pub trait AsyncBufReadExt {} // absent: use netpoll::prelude::*, or io::BufReadExt
+#[cfg(false)]
+pub trait AsyncRead {} // absent: use io::Read
+#[cfg(false)]
+pub trait AsyncReadExt {} // absent: use netpoll::prelude::*, or io::ReadExt
+#[cfg(false)]
+pub trait AsyncWrite {} // absent: use io::Write
+#[cfg(false)]
+pub trait AsyncWriteExt {} // absent: use netpoll::prelude::*, or io::WriteExt
+#[cfg(false)]
+pub fn split() {} // absent: use (&stream, &stream), or clones: every operation takes &self
+
 pub use async_fd::{
     AsyncFd, AsyncFdReadWith, AsyncFdReadable, AsyncFdReadyGuard, AsyncFdWritable, AsyncFdWriteWith, NotPollable,
     TryIoError,

@@ -59,6 +59,16 @@ pub(crate) mod for_resolver {
 #[doc(no_inline)]
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+// Items of tokio's `net` that are in another module, or that this crate does not have.
+#[cfg(false)]
+pub struct TcpSocket {} // absent: use net::ListenConfig to listen, net::Dialer to connect
+#[cfg(false)]
+pub struct UnixDatagram {} // absent: use os::unix::net::UnixDatagram
+#[cfg(false)]
+pub struct UnixListener {} // absent: use os::unix::net::UnixListener
+#[cfg(false)]
+pub struct UnixStream {} // absent: use os::unix::net::UnixStream
+
 pub use addr::{ToSocketAddrs, ToSocketAddrsFuture};
 pub use conn::{Conn, Listener};
 pub use dialer::Dialer;

@@ -29,6 +29,16 @@ pub use local::{AccessError, LocalKey};
 pub use set::TaskSet;
 pub use yield_now::yield_now;
 
+// Items of tokio's `task` that this crate does not have.
+#[cfg(false)]
+pub fn block_in_place() {} // absent: call the function; the runtime adds a worker while a task blocks its thread
+#[cfg(false)]
+pub struct JoinError {} // absent: awaiting a handle returns the result or resumes the panic
+#[cfg(false)]
+pub struct JoinSet {} // absent: use task::TaskSet
+#[cfg(false)]
+pub struct LocalSet {} // absent: use task::spawn_local
+
 /// Spawns `future` as a task on the workers.
 ///
 /// The task runs whether or not the handle is awaited, and continues if the handle is dropped. It then
