@@ -175,6 +175,28 @@ fn second_process_at_the_same_path_reports_it_and_continues() {
     });
 }
 
+/// An error of the operating system is reported with the path.
+#[test]
+fn path_in_the_environment_that_cannot_be_bound_is_reported() {
+    const CHILD: &str = "NETPOLL_TEST_INSPECT_MISSING";
+    if std::env::var_os(CHILD).is_some() {
+        assert_eq!(task::block_on(task::spawn(async { 7 })), 7);
+        return;
+    }
+    bounded(|| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", "path_in_the_environment_that_cannot_be_bound_is_reported", "--nocapture"])
+            .env(CHILD, "1")
+            .env("NETPOLL_INSPECT", "/nonexistent/folder/socket");
+        let child = common::output(&mut child).unwrap();
+        let text = String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success(), "{text}");
+        let wanted = "netpoll: NETPOLL_INSPECT: cannot serve snapshots at /nonexistent/folder/socket: No such file";
+        assert!(text.contains(wanted), "{text}");
+    });
+}
+
 /// Many processes bind the path of a stale socket at once, for example if a supervisor restarts all
 /// workers of a server after a crash.
 #[test]

@@ -17,7 +17,10 @@ struct Terminal;
 
 impl Terminal {
     fn enter() -> io::Result<Terminal> {
-        terminal::enable_raw_mode()?;
+        terminal::enable_raw_mode().map_err(|error| {
+            let text = format!("the live view needs a terminal ({error}); --once prints one snapshot");
+            io::Error::new(error.kind(), text)
+        })?;
         let terminal = Terminal;
         execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
         Ok(terminal)

@@ -155,7 +155,13 @@ pub(crate) struct Worker {
 /// Requests an answer from the program that serves snapshots at `path`. The format is `text`, `json`,
 /// `metrics` or `trace`.
 pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(path)?;
+    let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            let text = format!("{error}: the program that served this socket has ended");
+            io::Error::new(error.kind(), text)
+        }
+        _ => error,
+    })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut answer = String::new();

@@ -259,6 +259,16 @@ fn close_without_an_answer_is_an_error() {
 }
 
 #[test]
+fn socket_of_an_ended_program_is_an_error_that_says_so() {
+    let path = std::env::temp_dir().join(format!("netpoll-top-{}-ended", std::process::id()));
+    drop(UnixListener::bind(&path).unwrap());
+    let error = Snapshot::take(&path).unwrap_err();
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    assert!(error.to_string().ends_with("has ended"), "{error}");
+}
+
+#[test]
 fn error_of_missing_program_is_shown() {
     let error = Snapshot::take("/nonexistent/socket".as_ref()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);

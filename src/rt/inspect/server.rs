@@ -179,8 +179,18 @@ pub(crate) fn serve_from_environment() {
     static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
     SERVER.get_or_init(|| {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty())?;
-        InspectServer::bind(path).map_err(|error| eprintln!("netpoll: {VARIABLE}: {error}")).ok()
+        let bound = InspectServer::bind(&path);
+        bound.map_err(|error| eprintln!("netpoll: {VARIABLE}: {}", at(Path::new(&path), &error))).ok()
     });
+}
+
+/// Returns the text of an error of [`InspectServer::bind`], with the path.
+fn at(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        // The text of `listen` contains the path.
+        io::ErrorKind::AddrInUse if error.raw_os_error().is_none() => error.to_string(),
+        _ => format!("cannot serve snapshots at {}: {error}", path.display()),
+    }
 }
 
 /// The servers of [`serve_at`].
