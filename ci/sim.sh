@@ -112,7 +112,7 @@ reintroduced) reintroduced "${@:2}" ;;
     printf '%d examples: %s\n' "${#examples[@]}" "${examples[*]}"
     NETPOLL_SEEDS="$seeds" NETPOLL_SIM=twice cargo test --release --features sim --test sim_examples
     # Not in a release build, which would take longer than the runs.
-    NETPOLL_SEEDS=$((seeds / 20)) NETPOLL_SIM=twice cargo test -p netpoll-ecosystem-sim
+    NETPOLL_SEEDS=$((seeds < 20 ? 1 : seeds / 20)) NETPOLL_SIM=twice cargo test -p netpoll-ecosystem-sim
     NETPOLL_SWARM=$((seeds * 100)) cargo test --release --features sim --test sim_swarm
     capture
     opt_out

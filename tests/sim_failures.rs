@@ -81,3 +81,13 @@ fn first_difference_between_two_runs_is_printed() {
     assert!(text.contains("does not repeat itself") && text.contains("line 2 of the log is `"), "{text}");
     assert!(text.contains("3.000 ms") || text.contains("0.003"), "{text}");
 }
+
+#[test]
+fn variables_without_a_meaning_fail_the_test() {
+    let text = output("returns_an_error_on_request", &[], &[("NETPOLL_SIM", "twise")]);
+    assert!(text.contains("NETPOLL_SIM must be twice, minimize, diagram or everywhere, not `twise`"), "{text}");
+    let text = output("returns_an_error_on_request", &[], &[("NETPOLL_SEEDS", "0")]);
+    assert!(text.contains("NETPOLL_SEEDS must be at least 1"), "{text}");
+    let text = output("returns_an_error_on_request", &[], &[("NETPOLL_SEED", "one")]);
+    assert!(text.contains("NETPOLL_SEED must be a number, not `one`"), "{text}");
+}

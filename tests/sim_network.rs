@@ -252,7 +252,7 @@ fn failing_seed_is_printed_with_the_faults_that_it_needs() {
     let seed: String = text[from..].chars().take_while(char::is_ascii_digit).collect();
     assert!(text[from..].contains(" fails_if_the_fourth_datagram_is_lost"), "{text}");
     assert!(text.contains("faults are needed:") && text.contains("1 of "), "{text}");
-    assert_eq!(text.matches("s: packet lost").count(), 1, "{text}");
+    assert_eq!(text.matches("s: packet lost, from test to server: 10.0.0.1:").count(), 1, "{text}");
 
     let text = output(&[("NETPOLL_SEED", &seed), ("NETPOLL_SIM", "diagram")]);
     assert!(text.contains("the fourth datagram was lost") && text.contains("lines of the log:"), "{text}");

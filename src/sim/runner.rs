@@ -308,6 +308,15 @@ pub(super) fn mode(name: &str) -> bool {
     std::env::var("NETPOLL_SIM").is_ok_and(|mode| mode == name)
 }
 
+/// Panics if `NETPOLL_SIM` has a value without a meaning.
+fn check_mode() {
+    const MODES: [&str; 5] = ["", "twice", "minimize", "diagram", "everywhere"];
+    if let Some(mode) = std::env::var_os("NETPOLL_SIM") {
+        let is_known = MODES.iter().any(|known| mode == *known);
+        assert!(is_known, "NETPOLL_SIM must be twice, minimize, diagram or everywhere, not `{}`", mode.display());
+    }
+}
+
 type Failure = (Box<dyn Any + Send>, Box<Notes>);
 
 /// Runs a test once and returns the digest of the run. An error returned by the test is a failure.
@@ -342,8 +351,10 @@ where
     Fut: Future,
     Fut::Output: Outcome,
 {
+    check_mode();
     let only = number("NETPOLL_SEED");
     let seeds = number("NETPOLL_SEEDS").unwrap_or(seeds);
+    assert!(seeds > 0, "NETPOLL_SEEDS must be at least 1: with 0 the test would not run");
     let seeds: Range<u64> = only.map_or(0..seeds, |seed| seed..seed.saturating_add(1));
     for seed in seeds {
         let settings = Builder { logs: only.is_some(), ..Builder::new().seed(seed) };

@@ -50,7 +50,10 @@ impl Kernel {
         let is_too_long = matches!(packet.body, Body::Tcp(_)) && length > link.config.mtu;
         let sent = match is_too_long {
             true => Sent::Dropped(Dropped::Size),
-            false => link.send(now, length, &mut self.random, &mut |what| self.faults.happens(now, what)),
+            false => link.send(now, length, &mut self.random, &mut |what| {
+                let (from, to) = (&self.hosts[from as usize].name, &self.hosts[to as usize].name);
+                self.faults.happens(now, &format_args!("{what}, from {from} to {to}: {packet}"))
+            }),
         };
         match sent {
             Sent::Dropped(why) => {

@@ -2,6 +2,7 @@
 //! links, and decides which of them take place.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::log::seconds;
 use super::random::Random;
@@ -68,11 +69,11 @@ impl Faults {
 
     /// Returns whether a fault of this rate takes place now.
     pub(crate) fn strikes(&mut self, rate: f64, at: u64, what: &str) -> bool {
-        rate > 0.0 && self.random.chance(rate) && self.happens(at, what)
+        rate > 0.0 && self.random.chance(rate) && self.happens(at, &what)
     }
 
     /// Returns whether a fault that was drawn takes place.
-    pub(crate) fn happens(&mut self, at: u64, what: &str) -> bool {
+    pub(crate) fn happens(&mut self, at: u64, what: &dyn fmt::Display) -> bool {
         let number = self.drawn;
         self.drawn += 1;
         let happens = number < self.most && !self.skipped.contains(&number);
