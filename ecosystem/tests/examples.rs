@@ -125,6 +125,23 @@ fn http_get_prints_pages() {
 }
 
 #[test]
+fn https_hello_answers_http_get_and_curl() {
+    let file = std::env::temp_dir().join(format!("netpoll-https-hello-{}.pem", std::process::id()));
+    let path = file.to_str().expect("a UTF-8 path");
+    let server = Example::start("https_hello", &["127.0.0.1:0", path]);
+    let url = format!("https://localhost:{}/hello/you", server.addr().port());
+    let (status, output) = Example::start("http_get", &["--ca", path, &url]).end();
+    assert!(status.success(), "{status}");
+    assert_eq!(output, format!("{url}: 200 OK, HTTP/2.0, 12 bytes\nHello, you!\n\n"));
+    if let Some(answer) = curl(&["--http1.1", "--cacert", path, &url]) {
+        assert_eq!(answer, "Hello, you!\n");
+    }
+    std::fs::remove_file(&file).expect("the example wrote it");
+    server.terminate();
+    assert!(server.end().0.success());
+}
+
+#[test]
 fn axum_websocket_talks_to_the_websocket_example() {
     let server = Example::start("axum_websocket", &["127.0.0.1:0"]);
     let addr = server.addr().to_string();

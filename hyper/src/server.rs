@@ -77,7 +77,9 @@ where
 ///
 /// # Examples
 /// A server with TLS, or one whose service depends on the peer, creates a stream and a service per
-/// connection:
+/// connection. With TLS, the closure makes the handshake, for example by
+/// `acceptor.accept(stream.into_inner()).await?` with futures-rustls, and returns `Io::new(tls)` as the
+/// stream. The example `https_hello` in the repository is a complete HTTPS server.
 /// ```
 /// use hyper::{Request, Response, body::Incoming, service::service_fn};
 /// use netpoll::{net::{TcpListener, TcpStream}, prelude::*, task};
