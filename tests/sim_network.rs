@@ -302,3 +302,17 @@ fn socket_features_that_are_not_simulated_are_named() {
         }
     });
 }
+
+/// The call would wait for an event on the only thread of the simulation.
+#[test]
+fn connect_of_a_blocking_socket_is_refused_with_the_reason() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| silent("0.0.0.0:7"));
+        let addr = std::net::SocketAddr::new(sim.host("server").addrs()[0], 7);
+        for _ in 0..2 {
+            assert_eq!(std::net::TcpStream::connect(addr).unwrap_err().raw_os_error(), Some(35), "EDEADLK");
+        }
+        let refusals = sim.refusals();
+        assert!(refusals.len() == 1 && refusals[0].contains("connect with netpoll::net"), "{refusals:?}");
+    });
+}

@@ -114,7 +114,8 @@ impl Host {
     /// Starts a program on the host: runs the future that `start` returns as a task.
     /// [`restart`](Host::restart) calls `start` again.
     ///
-    /// A panic or an error of the program ends the simulation.
+    /// A panic or an error of the program ends the simulation. A panic of a task that the program spawns does not, unless
+    /// the program awaits the task.
     #[track_caller]
     pub fn spawn<F, Fut>(&self, start: F)
     where

@@ -200,14 +200,20 @@ pub(super) fn listen(fd: c_int, backlog: c_int) -> Result<c_int> {
 
 pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
     let address = read_address(address, length)?;
-    ok(kernel(|kernel| {
+    let result = kernel(|kernel| {
         let result = kernel.connect(fd, &address);
         if result == Err(libc::EINPROGRESS) && !kernel.is_nonblocking(fd)? {
             // The call would wait for events that occur only after this thread has returned to the run loop.
             return Err(libc::EDEADLK);
         }
         result
-    }))
+    });
+    if result == Err(libc::EDEADLK) {
+        let text = "a task of a simulation connects a blocking socket, which would block its only thread: \
+                    connect with netpoll::net";
+        current::with(|machine| machine.map(|machine| machine.refuse_once(text.to_owned())));
+    }
+    ok(result)
 }
 
 pub(super) fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> Result<c_int> {
