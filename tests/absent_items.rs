@@ -1,6 +1,6 @@
-//! If a program uses an item of async-std or tokio that this crate does not have, the compiler's error names
-//! the alternative. The tests run the compiler on small programs, with the newest library of this
-//! crate that cargo has built for the tests.
+//! If a program uses an item of async-std or tokio that this crate does not have, the compiler's error names the
+//! alternative. If an argument has a wrong type, the error names the right ones. The tests run the compiler on small
+//! programs, with the newest library of this crate that cargo has built for the tests.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,19 @@ fn absent_items_of_tokio_are_errors_that_name_the_alternative() {
         ("time::timeout", "use future::timeout"),
         ("time::timeout_at", "use a deadline"),
     ]);
+}
+
+/// A number as an address, and a listener that `serve` does not accept.
+#[test]
+fn arguments_of_wrong_types_are_errors_that_name_the_right_ones() {
+    for (call, right) in [
+        ("net::TcpListener::bind(8080).await", "an address is a string such as"),
+        ("net::serve(5, |_: net::TcpStream| async {}).await", "an `Arc` of one are listeners"),
+    ] {
+        let program = format!("use netpoll::net; pub async fn program() {{ let _ = {call}; }}");
+        let errors = errors(&program).unwrap_or_else(|| panic!("{call} compiles"));
+        assert!(errors.contains(right), "{call}: {errors}");
+    }
 }
 
 #[test]

@@ -52,7 +52,10 @@ pub(crate) fn parse(item: TokenStream, whom: &str, takes_sim: bool) -> Result<Fu
         _ => return Err(Error::new(name.span(), NOT_A_FUNCTION)),
     };
     if !takes_sim && !parameters.stream().is_empty() {
-        let message = format!("{whom} cannot take arguments");
+        let mut message = format!("{whom} cannot take arguments");
+        if parameters.stream().into_iter().any(|token| is_ident(Some(&token), "Sim")) {
+            message.push_str(": for a `Sim`, write `#[netpoll::test(sim)]`");
+        }
         return Err(Error::over(&parameters.stream(), parameters.span(), message));
     }
     let (output, body) = parse_output_and_body(&mut tokens, &name, whom)?;

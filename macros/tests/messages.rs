@@ -154,6 +154,8 @@ fn function_arguments_are_rejected() {
     let message = "a test function cannot take arguments";
     let several = "a: u8, (b, c): (u8, u8)";
     refuses(&format!("#[netpoll::test] async fn works({several}) {{}}"), message, several);
+    let message = "a test function cannot take arguments: for a `Sim`, write `#[netpoll::test(sim)]`";
+    refuses("#[netpoll::test] async fn works(sim: Sim) {}", message, "sim: Sim");
 }
 
 #[test]

@@ -66,6 +66,9 @@ use crate::task::{JoinHandle, spawn_lookup};
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    note = "an address is a string such as \"127.0.0.1:80\" or \":80\", a `SocketAddr`, or a host and a port: `(\"localhost\", 80_u16)`"
+)]
 pub trait ToSocketAddrs {
     /// The iterator over the addresses.
     type Iter: Iterator<Item = SocketAddr>;

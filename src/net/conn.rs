@@ -241,6 +241,9 @@ conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 #[doc(alias = "net.Listener")]
+#[diagnostic::on_unimplemented(
+    note = "a `TcpListener`, a `UnixListener` and an `Arc` of one are listeners; implement the trait for other types"
+)]
 pub trait Listener: Send + Sync + 'static {
     /// The connection type.
     type Conn: Conn + Clone;

@@ -3,6 +3,10 @@
 use std::fmt::Debug;
 
 /// The result of a test or of a host's program: `()` or a `Result`.
+#[diagnostic::on_unimplemented(
+    note = "a test or program returns `()` or a `Result`",
+    note = "put a loop without an end into an `async fn` that returns a `Result`: `async fn serve() -> std::io::Result<()>`"
+)]
 pub trait Outcome {
     /// Returns a description of the failure, if there is one.
     fn failure(&self) -> Option<String>;

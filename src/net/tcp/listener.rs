@@ -28,7 +28,7 @@ use crate::rt::poll::poller::Direction;
 /// `net.core.somaxconn`). Use [`ListenConfig`] for other options and for limits. A listener converted
 /// from another type keeps its options.
 ///
-/// Dropping the listener closes it.
+/// A listener is not `Clone`. Tasks share it through a reference or an `Arc`. Dropping it closes it.
 ///
 /// Source: `net.TCPListener` of Go, `async_std::net::TcpListener`.
 ///
