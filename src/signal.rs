@@ -259,6 +259,7 @@ impl fmt::Debug for Signal {
 /// })?;
 /// # std::io::Result::Ok(())
 /// ```
+#[doc(alias = "SIGINT")]
 pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'static> {
     let mut signal = Signal::new(SignalKind::INTERRUPT)?;
     Ok(async move { signal.recv().await })
@@ -279,6 +280,7 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
 /// println!("{signal}: stopping");
 /// # std::io::Result::Ok(())
 /// ```
+#[doc(alias = "SIGTERM")]
 pub fn termination() -> io::Result<impl Future<Output = io::Result<SignalKind>> + Send + 'static> {
     let mut signals = [Signal::new(SignalKind::INTERRUPT)?, Signal::new(SignalKind::TERMINATE)?];
     Ok(std::future::poll_fn(move |cx| {

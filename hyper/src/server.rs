@@ -230,6 +230,7 @@ impl Server {
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).
+    #[doc(alias = "with_graceful_shutdown")]
     pub async fn serve_until<L, S, B>(&self, listener: L, service: S, stop: impl Future) -> io::Result<()>
     where
         L: Listener<Io: Read + Write + Unpin>,
@@ -260,6 +261,8 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropping the future cuts off all connections.
+    #[doc(alias = "TLS")]
+    #[doc(alias = "https")]
     pub async fn serve_with<L, C, F, T, S, B>(&self, listener: L, connect: C, stop: impl Future) -> io::Result<()>
     where
         L: Listener,

@@ -161,6 +161,7 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
 /// let listener = netpoll::net::TcpListener::bind("127.0.0.1:8080").await?;
 /// netpoll_hyper::serve_tower(listener, app).await
 /// ```
+#[doc(alias = "axum::serve")]
 pub async fn serve_tower<L, S, B>(listener: L, service: S) -> io::Result<()>
 where
     L: Listener<Io: Read + Write + Unpin>,
@@ -200,6 +201,7 @@ impl Server {
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).
+    #[doc(alias = "with_graceful_shutdown")]
     pub async fn serve_tower_until<L, S, B>(&self, listener: L, service: S, stop: impl Future) -> io::Result<()>
     where
         L: Listener<Io: Read + Write + Unpin>,
@@ -222,6 +224,7 @@ impl Server {
     ///
     /// # Cancel safety
     /// Same as [`serve_with`](Server::serve_with).
+    #[doc(alias = "into_make_service_with_connect_info")]
     pub async fn serve_make_tower<L, M, S, B>(&self, listener: L, make: M, stop: impl Future) -> io::Result<()>
     where
         L: Listener<Io = Socket<TcpStream>>,

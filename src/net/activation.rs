@@ -309,6 +309,8 @@ pub fn take() -> io::Result<Vec<Activated>> {
 /// successor.spawn()?;
 /// # Ok(()) }
 /// ```
+#[doc(alias = "hot restart")]
+#[doc(alias = "systemd")]
 pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>) -> io::Result<()> {
     const TOO_MANY: &str =
         "too many descriptors: their names, or their list, exceed an environment variable of 128 KiB";

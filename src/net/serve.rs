@@ -133,6 +133,7 @@ pub struct Serve<L: Listener, H, S = Pending<()>> {
 
 impl<L: Listener, H, S> Serve<L, H, S> {
     /// Stops the server gracefully when `stop` completes. The output of `stop` is ignored.
+    #[doc(alias = "with_graceful_shutdown")]
     pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
         let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
         Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error }

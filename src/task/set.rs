@@ -312,6 +312,7 @@ impl<T> TaskSet<T> {
     ///
     /// # Cancel safety
     /// Dropping the future after its first poll cancels all tasks without waiting for them.
+    #[doc(alias = "abort_all")]
     pub async fn cancel_all(&mut self) {
         // The cancellation of all tasks is requested before any of them is awaited.
         let cancelled: Vec<_> = std::mem::take(&mut self.tasks).into_values().map(JoinHandle::begin_cancel).collect();

@@ -104,6 +104,7 @@ const CALLS_MAX: usize = 2000;
 /// })
 /// # }
 /// ```
+#[doc(alias = "tokio-console")]
 #[must_use]
 pub fn inspect() -> Snapshot {
     Inspect::new().take()
