@@ -181,7 +181,11 @@ impl Signal {
         // SAFETY: the action loads atomics and calls send(2) once, which is async-signal-safe
         // (signal-safety(7)). It does not allocate, lock or panic.
         #[allow(unsafe_code)]
-        let id = unsafe { signal_hook_registry::register(kind.0, action) }?;
+        let registered = unsafe { signal_hook_registry::register(kind.0, action) };
+        let id = registered.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => io::Error::new(error.kind(), format!("{} is not a signal", kind.0)),
+            _ => error,
+        })?;
         Ok(Signal { kind, id: Some(id), received: UnixStream::from(receiver) })
     }
 
