@@ -131,7 +131,7 @@ pub mod time;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 
-// Items of async-std and tokio that this crate does not have, or has in another module. If a program uses one of these
+// Items of async-std, tokio and smol that this crate does not have, or has in another module. If a program uses one of these
 // names, the compiler's error shows the line that declares it below. `io`, `net`, `os::unix`, `stream`, `task` and `time`
 // have similar lists.
 #[cfg(false)]
@@ -154,6 +154,23 @@ pub fn spawn() {} // absent: use task::spawn
 pub mod join {} // absent: use join and try_join of FutureExt, or the macros of the crates futures and tokio
 #[cfg(false)]
 pub mod select {} // absent: use race of FutureExt, or the macro of the crate futures or tokio
+
+#[cfg(false)]
+pub struct Async {} // absent: use a socket of net, or io::AsyncFd
+#[cfg(false)]
+pub struct Executor {} // absent: use task::spawn; there is one runtime per process
+#[cfg(false)]
+pub struct LocalExecutor {} // absent: use task::spawn_local
+#[cfg(false)]
+pub struct Task {} // absent: use task::JoinHandle; dropping it does not cancel the task
+#[cfg(false)]
+pub struct Timer {} // absent: use task::sleep, time::Sleep or stream::interval
+#[cfg(false)]
+pub fn block_on() {} // absent: use task::block_on
+#[cfg(false)]
+pub mod lock {} // absent: use the crate async-lock
+#[cfg(false)]
+pub fn unblock() {} // absent: use task::spawn_blocking
 
 #[doc(no_inline)]
 pub use os::unix::net as unix;

@@ -1,4 +1,4 @@
-//! If a program uses an item of async-std or tokio that this crate does not have, the compiler's error names the
+//! If a program uses an item of async-std, tokio or smol that this crate does not have, the compiler's error names the
 //! alternative. If an argument has a wrong type, the error names the right ones. The tests run the compiler on small
 //! programs, with the newest library of this crate that cargo has built for the tests.
 
@@ -96,6 +96,20 @@ fn absent_items_of_tokio_are_errors_that_name_the_alternative() {
         ("time::sleep_until", "use time::Sleep::until"),
         ("time::timeout", "use future::timeout"),
         ("time::timeout_at", "use a deadline"),
+    ]);
+}
+
+#[test]
+fn absent_items_of_smol_are_errors_that_name_the_alternative() {
+    errors_name_the_alternatives(&[
+        ("Async", "io::AsyncFd"),
+        ("Executor", "use task::spawn"),
+        ("LocalExecutor", "use task::spawn_local"),
+        ("Task", "use task::JoinHandle"),
+        ("Timer", "use task::sleep"),
+        ("block_on", "use task::block_on"),
+        ("lock::Mutex", "use the crate async-lock"),
+        ("unblock", "use task::spawn_blocking"),
     ]);
 }
 
