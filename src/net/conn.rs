@@ -314,4 +314,8 @@ impl<L: Listener> Listener for Arc<L> {
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<L> {
         L::close(self)
     }
+
+    fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
+        L::ended(self)
+    }
 }
