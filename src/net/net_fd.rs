@@ -307,7 +307,7 @@ impl NetFd {
         if buf.is_empty() {
             return self.poll_empty(Direction::Read, "read", cx);
         }
-        self.fd.need_no_write();
+        let _permission = self.fd.permit_short_wait();
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, Waiter::Poll, cx, move |fd| {
             self.after_read(socket::recv_uninit(fd, buf)?, most)
         });

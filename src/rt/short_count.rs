@@ -59,10 +59,16 @@ pub(crate) fn note_write() {
 }
 
 /// Permits the record to replace the next read although the turn has not written since. Called if the record is for the
-/// direction of that read.
+/// direction of that read. Returns false if the turn has written since, so that no permission is needed.
 #[inline]
-pub(crate) fn need_no_write() {
-    SHORT.with(|short| short.has_written.set(true));
+pub(crate) fn need_no_write() -> bool {
+    SHORT.with(|short| !short.has_written.replace(true))
+}
+
+/// Ends the permission of [`need_no_write`].
+#[inline]
+pub(crate) fn need_write() {
+    SHORT.with(|short| short.has_written.set(false));
 }
 
 /// Applies a record that was not used. Called at the beginning and the end of a turn.

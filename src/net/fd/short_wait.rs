@@ -38,6 +38,21 @@ use crate::rt::short_count;
 use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 
+/// The result of [`Fd::permit_short_wait`].
+pub(crate) struct Permission {
+    /// Whether a permission was needed.
+    needs_no_write: bool,
+}
+
+impl Drop for Permission {
+    #[inline]
+    fn drop(&mut self) {
+        if self.needs_no_write {
+            short_count::need_write();
+        }
+    }
+}
+
 impl Fd {
     /// Records that a call that began at `ticket` had a short count.
     #[inline(always)]
@@ -112,12 +127,11 @@ impl Fd {
         short_count::is_of(self.poll.side(direction).place())
     }
 
-    /// Permits a short read of this turn to replace the next read although the turn has not written since.
+    /// Permits a short read of this turn to replace the next read although the turn has not written since, until the result
+    /// is dropped.
     #[inline]
-    pub(crate) fn need_no_write(&self) {
-        if self.was_short(Direction::Read) {
-            short_count::need_no_write();
-        }
+    pub(crate) fn permit_short_wait(&self) -> Permission {
+        Permission { needs_no_write: self.was_short(Direction::Read) && short_count::need_no_write() }
     }
 
     /// Waits if `operation` is a new read and a short read of this turn replaces its call. Returns whether it waits. If
