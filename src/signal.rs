@@ -31,6 +31,8 @@ use signal_hook_registry::SigId;
 use crate::net::unix::UnixStream;
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
+#[cfg(feature = "sim")]
+use crate::sim;
 use crate::sys;
 
 /// A kind of signal, identified by its number.
@@ -141,6 +143,9 @@ pub struct Signal {
     kind: SignalKind,
     /// `None` in a simulation.
     id: Option<SigId>,
+    /// The registration in a simulation. The drop removes it.
+    #[cfg(feature = "sim")]
+    _listening: Option<sim::Listening>,
     received: UnixStream,
 }
 
@@ -163,9 +168,10 @@ impl Signal {
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
         #[cfg(feature = "sim")]
-        if crate::sim::simulates() {
-            crate::sim::listen(kind, sender);
-            return Ok(Signal { kind, id: None, received: UnixStream::from(receiver) });
+        if sim::simulates() {
+            sys::signal::check(kind.0)?;
+            let listening = sim::listen(kind, sender);
+            return Ok(Signal { kind, id: None, _listening: listening, received: UnixStream::from(receiver) });
         }
         // With glibc, the first send of a process calls dladdr(3) to choose how system calls are made. A signal
         // handler must not call dladdr(3), so the first send is made here, with no bytes.
@@ -186,7 +192,13 @@ impl Signal {
             io::ErrorKind::InvalidInput => io::Error::new(error.kind(), format!("{} is not a signal", kind.0)),
             _ => error,
         })?;
-        Ok(Signal { kind, id: Some(id), received: UnixStream::from(receiver) })
+        Ok(Signal {
+            kind,
+            id: Some(id),
+            #[cfg(feature = "sim")]
+            _listening: None,
+            received: UnixStream::from(receiver),
+        })
     }
 
     /// Returns the kind of signal that this listener receives.

@@ -217,3 +217,46 @@ fn signal_reaches_the_listeners_of_its_host() {
         assert!(!other.raise(SignalKind::HANGUP), "the listener was dropped with its host");
     });
 }
+
+/// Regression: a send that failed with EINTR removed the listener.
+#[test]
+fn signal_is_not_lost_when_calls_are_interrupted() {
+    Sim::run(1, async |sim| {
+        let host = sim.host("host");
+        let listener = host.spawn_task(async {
+            let mut hangups = Signal::new(SignalKind::HANGUP).unwrap();
+            for _ in 0..50 {
+                hangups.recv().await.unwrap();
+            }
+        });
+        task::sleep(ms(1)).await;
+        sim.faults().interrupted(0.5);
+        for _ in 0..50 {
+            assert!(host.raise(SignalKind::HANGUP));
+            task::sleep(ms(1)).await;
+        }
+        listener.await;
+    });
+}
+
+/// Regression: the simulation kept the sending end of a dropped listener, and so its number.
+#[test]
+fn dropped_listener_for_signals_leaves_no_socket() {
+    Sim::run(1, async |_| {
+        let number = async || UdpSocket::bind("127.0.0.1:0").await.unwrap().as_raw_fd();
+        let free = number().await;
+        let signals = [SignalKind::HANGUP, SignalKind::TERMINATE].map(|kind| Signal::new(kind).unwrap());
+        assert_ne!(number().await, free);
+        drop(signals);
+        assert_eq!(number().await, free);
+    });
+}
+
+/// Regression: `Signal::new` returned a listener for a number that is not a signal.
+#[test]
+fn number_that_is_no_signal_is_refused() {
+    const EINVAL: Option<i32> = Some(22);
+    let errno = || Signal::new(SignalKind::from_raw(1000)).unwrap_err().raw_os_error();
+    assert_eq!(errno(), EINVAL);
+    Sim::run(1, async move |_| assert_eq!(errno(), EINVAL));
+}

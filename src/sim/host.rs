@@ -1,6 +1,8 @@
 //! `Host`: the handle with which a test controls a host.
 
 use std::future::Future;
+#[cfg(feature = "signal")]
+use std::io;
 use std::net::IpAddr;
 #[cfg(feature = "signal")]
 use std::os::{fd::AsFd, unix::net::UnixStream};
@@ -226,14 +228,22 @@ impl Host {
         self.sim.note(&format!("raise {kind} on {}", self.name()));
         self.sim.world(|world| {
             let mut received = false;
-            world.signals.borrow_mut().retain(|(host, listens_for, sender)| {
+            world.signals.borrow_mut().retain(|_, (host, listens_for, sender)| {
                 if (*host, *listens_for) != (self.id, kind) {
                     return true;
                 }
-                // If the buffer is full, a signal is pending. Another error means that the listener was dropped.
-                let is_open = match sys::socket::send(sender.as_fd(), &[0], 0) {
+                let sent = loop {
+                    match sys::socket::send(sender.as_fd(), &[0], 0) {
+                        // An injected fault.
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        sent => break sent,
+                    }
+                };
+                // If the buffer is full, a signal is pending. Another error means that the listener was dropped on another
+                // thread, or that the host has crashed.
+                let is_open = match sent {
                     Ok(_) => true,
-                    Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+                    Err(error) => error.kind() == io::ErrorKind::WouldBlock,
                 };
                 received |= is_open;
                 is_open
@@ -265,14 +275,38 @@ impl Host {
     }
 }
 
-/// Registers a listener for signals on the current host.
+/// The registration of a listener for signals on a host. The drop removes it.
 #[cfg(feature = "signal")]
-pub(crate) fn listen(kind: SignalKind, sender: UnixStream) {
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// The number of the world.
+    world: u32,
+    number: u64,
+}
+
+/// Registers a listener for signals on the current host. [`Host::raise`] writes to `sender`. Returns `None` outside a
+/// simulation.
+#[cfg(feature = "signal")]
+pub(crate) fn listen(kind: SignalKind, sender: UnixStream) -> Option<Listening> {
     world::with(|world| {
-        if let Some(world) = world {
-            world.signals.borrow_mut().push((world.current_host(), kind, sender));
-        }
-    });
+        let world = world?;
+        let mut signals = world.signals.borrow_mut();
+        let number = signals.last_key_value().map_or(0, |(last, _)| last + 1);
+        signals.insert(number, (world.current_host(), kind, sender));
+        Some(Listening { world: world.id(), number })
+    })
+}
+
+#[cfg(feature = "signal")]
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // On another thread, the sender stays until the next signal or the end of the simulation.
+        let sender = world::with(|world| {
+            let world = world.filter(|world| world.id() == self.world)?;
+            world.signals.borrow_mut().remove(&self.number)
+        });
+        drop(sender);
+    }
 }
 
 pin_project! {

@@ -63,9 +63,9 @@ mod stall;
 mod world;
 
 pub use api::{Counters, Faults, Sim};
-#[cfg(feature = "signal")]
-pub(crate) use host::listen;
 pub use host::{Host, HostRun};
+#[cfg(feature = "signal")]
+pub(crate) use host::{Listening, listen};
 pub use in_place::paused;
 pub(crate) use in_place::{block_on, replaces_block_on};
 pub use link::Link;

@@ -167,9 +167,9 @@ pub(crate) struct World {
     pub(super) rules: RefCell<Vec<Rule>>,
     /// The programs of the hosts.
     pub(super) starts: RefCell<Vec<(HostId, Start)>>,
-    /// The sending ends of the listeners for signals.
+    /// The sending ends of the listeners for signals. The keys are in the order of creation.
     #[cfg(feature = "signal")]
-    pub(super) signals: RefCell<Vec<(HostId, SignalKind, UnixStream)>>,
+    pub(super) signals: RefCell<BTreeMap<u64, (HostId, SignalKind, UnixStream)>>,
     pub(super) shared: Arc<Shared>,
     pub(super) processor: &'static Processor,
 }

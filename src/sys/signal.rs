@@ -48,6 +48,15 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd, is_child: fn() -> bool) -> io::Res
     Ok(())
 }
 
+/// Returns the error EINVAL if `signal` is not the number of a signal.
+#[cfg(all(feature = "sim", feature = "signal"))]
+#[allow(unsafe_code)]
+pub(crate) fn check(signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: both pointers may be null; the call then only checks the number.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), std::ptr::null_mut()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 #[allow(unsafe_code)]
 extern "C" fn handle(_signal: libc::c_int) {
     // `OnceLock::get` only loads an atomic.
