@@ -377,6 +377,9 @@ fn command_holds_passed_descriptors_until_its_drop() {
         }
         drop(command);
         assert_eq!(StdStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        // The number was handed out, so it is in use as long as the listener exists.
+        assert_eq!(fd_count(), before);
+        drop(listener);
         assert_eq!(fd_count(), before - 1);
         // An empty list is valid.
         let mut command = Command::new("true");

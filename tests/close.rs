@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -19,18 +18,11 @@ use common::by_hand::{
     Wakes, assert_closed, between, both, connect_to, drive, fresh_pair, in_ms, narrow_pair, past, round_trip,
     trait_read, trait_write,
 };
-use common::{BOUND, child, fill, no_forks, own_address, pair, poll_now, poll_with, read_exact, run};
+use common::{BOUND, child, fill, no_forks, number, own_address, pair, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{rt, task};
 use socket2::SockRef;
-
-/// Returns the number of a socket's descriptor without marking the descriptor as exposed.
-fn number(socket: &impl Debug) -> i32 {
-    let text = format!("{socket:?}");
-    let (_, number) = text.rsplit_once("fd: ").expect("the number is in the debug text");
-    number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
-}
 
 /// Returns the file behind the descriptor with this number, if it is open.
 fn target(number: i32) -> Option<std::path::PathBuf> {

@@ -416,11 +416,14 @@ async fn naming(operation: &str, call: &'static str, errno: i32) -> Result {
     ended(name, fault)
 }
 
-async fn closing(call: &'static str, errno: i32) -> Result {
+async fn closing(operation: &str, call: &'static str, errno: i32) -> Result {
     let (client, server) = pair().await;
+    if operation == "close of an exposed socket" {
+        client.control(|_| Ok(())).unwrap();
+    }
     let mut buf = [0; 1];
     assert!(poll_once(&mut client.read(&mut buf)).await.is_pending(), "the socket is registered");
-    let fault = inject(call, client.as_raw_fd(), errno, 3);
+    let fault = inject(call, common::number(&client), errno, 3);
     let closed = client.force_close().await;
     assert_eq!(server.read(&mut buf).await.unwrap(), 0, "the socket is closed, not leaked");
     assert_eq!(fault.hits(), 1, "close is never repeated, because the number may be reused");
@@ -619,7 +622,7 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
         "connect unix" => connecting_unix(call, errno).await,
         "bind" | "bind unix" | "unix pair" => binding(operation, call, errno).await,
         "local_addr" | "peer_addr" => naming(operation, call, errno).await,
-        "close" | "close of an exposed socket" => closing(call, errno).await,
+        "close" | "close of an exposed socket" => closing(operation, call, errno).await,
         "sleep and wait" => waiting(call, errno).await,
         "wake from outside" | "wake from outside, made" => waking(operation, call, errno).await,
         "AsyncFd::new" => wrapping(call, errno).await,

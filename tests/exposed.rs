@@ -420,6 +420,92 @@ fn close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer() {
     });
 }
 
+/// Regression: after an explicit close, `as_fd` returned another number than before.
+#[test]
+fn number_of_a_borrowed_socket_stays_the_same_after_the_close() {
+    run(async {
+        let (stream, _peer) = pair().await;
+        let number = stream.as_fd().as_raw_fd();
+        stream.force_close().await.unwrap();
+        assert_eq!(stream.as_raw_fd(), number);
+    });
+}
+
+/// Regression: the close kept the number of each exposed socket until the last handle was dropped.
+#[test]
+#[cfg(target_os = "linux")]
+fn number_of_a_socket_that_was_never_borrowed_is_free_after_the_close() {
+    child("number_of_a_socket_that_was_never_borrowed_is_free_after_the_close", || {
+        run(async {
+            warm_up().await;
+            let adopted = TcpListener::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+            let controlled = listener().await;
+            controlled.control(|_| Ok(())).unwrap();
+            for listener in [adopted, controlled] {
+                let count = fd_count();
+                listener.close().await.unwrap();
+                assert_eq!(fd_count(), count - 1);
+            }
+        });
+    });
+}
+
+/// Regression: while no descriptor was free, the close shut down a socket that another owner still used, and a datagram
+/// socket kept its port.
+#[test]
+fn close_without_a_free_descriptor_closes_a_borrowed_socket_only() {
+    child("close_without_a_free_descriptor_closes_a_borrowed_socket_only", || {
+        set_nofile(64);
+        run(async {
+            let (stream, peer) = pair().await;
+            let duplicate = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned().unwrap());
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let (addr, fd) = (socket.local_addr().unwrap(), socket.as_fd());
+            warm_up().await;
+            let mut held = exhaust_descriptors();
+            stream.force_close().await.unwrap();
+            socket.close().await.unwrap();
+            (&duplicate).write_all(b"x").unwrap();
+            assert_eq!(peer.read(&mut [0; 4]).await.unwrap(), 1);
+            held.pop();
+            drop(UdpSocket::bind(addr).await.unwrap());
+            assert!(SockRef::from(&fd).local_addr().is_err());
+        });
+    });
+}
+
+/// Regression: if no descriptor was free even when the socket was borrowed, the close sent FIN although the linger time was
+/// zero, and the drop blocked although it was not. A borrow of a closed socket had a negative number, with which socket2
+/// panics.
+#[test]
+#[cfg(target_os = "linux")]
+fn close_of_a_borrowed_socket_that_cannot_be_closed_obeys_so_linger() {
+    child("close_of_a_borrowed_socket_that_cannot_be_closed_obeys_so_linger", || {
+        set_nofile(64);
+        run(async {
+            warm_up().await;
+            let (reset, reset_peer) = pair().await;
+            let (lingers, lingers_peer) = pair().await;
+            let chunk = vec![7; 64 << 10];
+            while poll_once(&mut lingers.write(&chunk)).await.is_ready() {}
+            let (closed, _peer) = pair().await;
+            closed.force_close().await.unwrap();
+            let held = exhaust_descriptors();
+            assert_closed("borrowed after the close", closed.as_fd());
+            SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
+            reset.force_close().await.unwrap();
+            let error = reset_peer.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+            set_linger(lingers.as_fd()).unwrap();
+            lingers.force_close().await.unwrap();
+            let start = Instant::now();
+            drop(lingers);
+            assert!(start.elapsed() < LINGER / 2, "the drop blocked for {:?}", start.elapsed());
+            drop((held, lingers_peer));
+        });
+    });
+}
+
 /// A borrow that races with the close gets the socket or a closed descriptor, never a file.
 #[test]
 #[cfg(target_os = "linux")]

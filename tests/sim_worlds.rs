@@ -1,7 +1,7 @@
 //! Tests the descriptor numbers and slots of several simulations, and of a simulation that runs while
 //! there are real sockets. Also tests links to hosts that are added later, and signals of hosts (feature `sim`).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -259,4 +259,52 @@ fn number_that_is_no_signal_is_refused() {
     let errno = || Signal::new(SignalKind::from_raw(1000)).unwrap_err().raw_os_error();
     assert_eq!(errno(), EINVAL);
     Sim::run(1, async move |_| assert_eq!(errno(), EINVAL));
+}
+
+/// Regression: after an explicit close, the borrowed number of a simulated socket belonged to the next socket.
+#[test]
+fn borrowed_number_of_a_closed_socket_is_in_use_until_the_socket_is_dropped() {
+    const EBADF: Option<i32> = Some(9);
+    Sim::run(1, async |_| {
+        let (stream, peer) = connection().await;
+        let fd = stream.as_fd();
+        let number = fd.as_raw_fd();
+        stream.force_close().await.unwrap();
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+        let sockets = [(); 4].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert_eq!(socket2::SockRef::from(&fd).local_addr().unwrap_err().raw_os_error(), EBADF);
+        assert_eq!(stream.as_raw_fd(), number);
+        drop((stream, sockets));
+        let sockets = [(); 4].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert!(sockets.iter().any(|socket| socket.as_raw_fd() == number));
+    });
+}
+
+/// A socket that outlives its simulation frees its number when it is dropped, and not the same number of a later simulation.
+#[test]
+fn kept_number_of_an_ended_simulation_is_not_used_by_another_one() {
+    let (kept, number) = Sim::run(1, async |_| {
+        let stream = connection().await.0;
+        let number = stream.as_raw_fd();
+        stream.force_close().await.unwrap();
+        (stream, number)
+    });
+    Sim::run(1, async move |_| {
+        let (client, server) = connection().await;
+        assert_ne!(client.as_raw_fd(), number);
+        drop(kept);
+        client.write_all(b"open").await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 4);
+    });
+}
+
+/// Regression: `as_fd` on a closed socket opened a file, which a simulation refuses.
+#[test]
+fn borrow_of_a_closed_socket_is_not_refused() {
+    Sim::run(1, async |sim| {
+        let (stream, _peer) = connection().await;
+        stream.force_close().await.unwrap();
+        assert!(socket2::SockRef::from(&stream).local_addr().is_err());
+        assert!(sim.refusals().is_empty(), "{:?}", sim.refusals());
+    });
 }

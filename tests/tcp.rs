@@ -404,7 +404,7 @@ fn forgotten_futures_hold_no_descriptor() {
             for _ in 0..50 {
                 let (client, server) = pair().await;
                 let before = common::fd_count();
-                let number = server.as_raw_fd();
+                let number = common::number(&server);
                 // Polls the future once, and never again.
                 let buf = Box::leak(Box::new([0; 1]));
                 let leaked: &'static TcpStream = Box::leak(Box::new(server.clone()));

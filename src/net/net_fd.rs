@@ -112,9 +112,9 @@ impl NetFd {
         Ok(stream)
     }
 
-    /// Returns the descriptor for code that may do anything with it; see [`Fd::expose`].
-    pub(crate) fn expose(&self) -> BorrowedFd<'_> {
-        self.fd.expose()
+    /// Marks the descriptor as exposed; see [`Fd::expose`].
+    pub(crate) fn expose(&self) {
+        self.fd.expose();
     }
 
     fn ask_names(fd: BorrowedFd<'_>) -> Names {

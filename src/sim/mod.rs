@@ -80,8 +80,8 @@ pub use world::Order;
 #[cfg(netpoll_no_interpose)]
 pub(crate) use machine::instant;
 pub(crate) use machine::{
-    Tag, add, clock_base, delete, in_real_time, is_here, is_simulated, keep_slot, note_slot, recv, registers,
-    reuse_slot, send, simulates, tag,
+    Tag, add, clock_base, close_and_keep_number, delete, in_real_time, is_here, is_simulated, keep_slot, note_slot,
+    recv, registers, reuse_slot, send, simulates, tag,
 };
 #[cfg(not(netpoll_no_interpose))]
 pub(crate) use machine::{find_system_call, system_call};

@@ -2,11 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{os, socket};
+use super::socket;
 
 /// Returns whether `O_NONBLOCK` is set. Duplicates share the flag, including those in other processes.
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
@@ -79,20 +78,6 @@ impl File {
     }
 }
 
-/// Returns a descriptor on which calls fail, to stand for one that is closed. The first call opens it, and it stays open.
-/// While it cannot be opened, returns a number that no descriptor has.
-pub(crate) fn closed() -> BorrowedFd<'static> {
-    static CLOSED: OnceLock<OwnedFd> = OnceLock::new();
-    if let Some(fd) = CLOSED.get() {
-        return fd.as_fd();
-    }
-    match os::placeholder() {
-        Ok(fd) => CLOSED.get_or_init(|| fd).as_fd(),
-        // SAFETY: no descriptor has a negative number, so this one has no owner. It is not -1, which `BorrowedFd` excludes.
-        Err(_) => unsafe { BorrowedFd::borrow_raw(-libc::EBADF) },
-    }
-}
-
 /// Returns the maximum number of descriptors that the process may have open (RLIMIT_NOFILE), or `u64::MAX` if
 /// it is unknown.
 #[allow(clippy::unnecessary_cast)]
@@ -137,6 +122,7 @@ pub(crate) fn has_descriptors(count: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn nonblocking_flag_is_set_once() {

@@ -21,6 +21,7 @@ pub(crate) mod message;
 pub(crate) mod names;
 pub(crate) mod option;
 pub(crate) mod os;
+pub(crate) mod placeholder;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod signal;

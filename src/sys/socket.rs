@@ -32,7 +32,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
 #[cfg(test)]
 use super::seam;
-use super::{calls, os};
+use super::{calls, os, placeholder};
 
 /// The maximum number of bytes that one call with a single buffer on a stream requests, as in Go. Linux
 /// transfers at most 2 GiB minus one page per call, and some systems refuse 2 GiB or more. The callers limit
@@ -274,21 +274,29 @@ pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     result
 }
 
-/// Closes a socket but keeps its number in use by a placeholder, on which calls fail. Returns the number. If no
-/// descriptor is free for the placeholder, shuts the socket down instead, and the drop of the returned descriptor closes
-/// it. A simulated socket is closed, and `None` returned.
-pub(crate) fn close_and_keep_number(fd: OwnedFd) -> Option<OwnedFd> {
+/// Closes a socket but keeps its number in use, so that calls on it fail, and returns the number, which [`close`] frees.
+/// Returns `None` for a simulated socket that is closed outside of its simulation: the number is then free.
+///
+/// # Errors
+/// Returns the socket, which is still open, if the [placeholder](super::placeholder) that would take its number
+/// cannot be opened.
+pub(crate) fn close_and_keep_number(fd: OwnedFd) -> Result<Option<OwnedFd>, OwnedFd> {
     #[cfg(feature = "sim")]
     if crate::sim::is_simulated(fd.as_raw_fd()) {
-        let _ = close(fd);
-        return None;
+        let is_kept = crate::sim::close_and_keep_number(fd.as_raw_fd());
+        if !is_kept {
+            let _ = close(fd);
+            return Ok(None);
+        }
+        return Ok(Some(fd));
     }
+    let Ok(placeholder) = placeholder::get() else { return Err(fd) };
     #[cfg(test)]
     let _ = seam::close(&fd);
-    if os::replace(fd.as_fd()).is_err() {
-        let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+    match os::replace(fd.as_fd(), placeholder) {
+        Ok(()) => Ok(Some(fd)),
+        Err(_) => Err(fd),
     }
-    Some(fd)
 }
 
 /// Sets or clears `O_NONBLOCK`. Duplicates of the descriptor share the flag.

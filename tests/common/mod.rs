@@ -13,6 +13,7 @@ pub mod by_hand;
 mod kernel;
 mod processes;
 
+use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::net::Ipv6Addr;
@@ -271,10 +272,23 @@ pub fn print_lines(output: Option<String>, with: &str) {
     }
 }
 
-/// Returns the number of open descriptors of this process.
+/// Returns the number of open descriptors of this process, without the placeholder, which the first call of `as_fd` opens.
+/// (It refers to the root directory, like the kept numbers of closed sockets.)
 pub fn fd_count() -> usize {
+    let (mut count, mut has_placeholder) = (0, false);
+    for entry in std::fs::read_dir("/dev/fd").unwrap() {
+        count += 1;
+        has_placeholder |= std::fs::read_link(entry.unwrap().path()).is_ok_and(|target| target == Path::new("/"));
+    }
     // One entry is the descriptor of the directory itself.
-    std::fs::read_dir("/dev/fd").unwrap().count() - 1
+    count - 1 - usize::from(has_placeholder)
+}
+
+/// Returns the number of a socket's descriptor. Does not mark the descriptor as exposed or as handed out, unlike `as_raw_fd`.
+pub fn number(socket: &impl Debug) -> i32 {
+    let text = format!("{socket:?}");
+    let (_, number) = text.rsplit_once("fd: ").expect("the number is in the debug text");
+    number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
 }
 
 /// Returns the number of threads of this process.

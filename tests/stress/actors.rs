@@ -85,11 +85,17 @@ pub fn builder(config: &Config) -> rt::Builder {
     if report.is_zero() { builder } else { builder.on_blocked_task(move |_| oracle::keep(report, false)) }
 }
 
-/// Returns the targets of the open descriptors, except those in /proc, which the heartbeat thread opens at any time.
+/// Returns the targets of the open descriptors, except those in /proc, which the heartbeat thread opens at any time, and
+/// the placeholder, which the first call of `as_fd` opens.
 pub fn open_descriptors() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    targets.filter(|target| !target.starts_with("/proc")).collect()
+    let mut targets: Vec<_> = targets.filter(|target| !target.starts_with("/proc")).collect();
+    // The numbers of closed sockets that are kept in use refer to the root directory, too.
+    if let Some(placeholder) = targets.iter().position(|target| target == std::path::Path::new("/")) {
+        targets.remove(placeholder);
+    }
+    targets
 }
 
 /// An actor that was started.

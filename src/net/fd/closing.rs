@@ -3,9 +3,13 @@
 //!
 //! # Borrowed descriptors
 //! A descriptor that was handed out (`as_fd`) can be borrowed while another handle of the socket closes it. So the
-//! explicit close of an exposed socket does not free the number: a placeholder takes it, and calls on it fail. The
-//! [`Gone`] owns the placeholder, and each handle of the socket owns the `Gone`, so the number is free after the last
-//! handle is dropped.
+//! explicit close of such a socket does not free the number: the process's
+//! [placeholder](crate::sys::placeholder) takes it, and calls on it fail. The [`Gone`] owns the number, and each
+//! handle of the socket and each [`Closed`](super::fd::Closed) future owns the `Gone`, so the number is free after the
+//! last of them is dropped. The first hand-out opens the placeholder, so the close needs no free descriptor.
+//!
+//! If no descriptor was free at any hand-out and none is free at the close, the socket is shut down, and the last drop
+//! closes it. If the linger time is zero, the connection is reset.
 //!
 //! # Order
 //! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a limited time, until the
@@ -18,15 +22,18 @@
 
 use std::any::Any;
 use std::fmt;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use crate::rt::fork;
 use crate::rt::poll::poller;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::sys::{option, socket};
+use crate::sys::{option, socket, zerocopy};
 
 /// Memory that the kernel may read after the calls that lent it have returned.
 pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
@@ -62,7 +69,9 @@ struct KeptNumber(Option<OwnedFd>);
 
 impl Drop for KeptNumber {
     fn drop(&mut self) {
-        drop(self.0.take());
+        if let Some(fd) = self.0.take() {
+            let _ = socket::close(fd);
+        }
         poller::descriptor_closed();
     }
 }
@@ -70,9 +79,15 @@ impl Drop for KeptNumber {
 impl Gone {
     /// Closes a socket whose descriptor may be borrowed, and keeps its number until this value is dropped.
     fn keep_number(&self, fd: OwnedFd) {
-        let kept = KeptNumber(socket::close_and_keep_number(fd));
-        // There is one close, so nothing was kept before.
-        let _ = self.kept.set(kept);
+        let kept = socket::close_and_keep_number(fd).unwrap_or_else(|fd| {
+            end_connection(fd.as_fd());
+            Some(fd)
+        });
+        match kept {
+            // There is one close, so nothing was kept before.
+            Some(fd) => _ = self.kept.set(KeptNumber(Some(fd))),
+            None => poller::descriptor_closed(),
+        }
     }
 
     pub(super) fn set(&self) {
@@ -100,6 +115,20 @@ impl Gone {
         old.wake_all();
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
+}
+
+/// Ends the connection of a socket that cannot be closed yet, so that the peer need not wait for the last drop, and so
+/// that close(2) then does not block. In a forked child, has no effect, because the parent has the socket too.
+#[cold]
+fn end_connection(fd: BorrowedFd<'_>) {
+    if fork::is_child() {
+        return;
+    }
+    if matches!(option::socket::linger(fd), Ok(Some(Duration::ZERO))) {
+        let _ = zerocopy::disconnect(fd);
+    }
+    let _ = socket::shutdown(fd, Shutdown::Both);
+    let _ = option::socket::set_linger(fd, None);
 }
 
 /// A close in progress; see the [module documentation](self).

@@ -13,8 +13,8 @@
 //! * 1 — the number is used only under a reference, and closed once, after the last reference is dropped.
 //!   No reference is held during a wait, so a close never waits for a future that is not polled. Gathered
 //!   writes may be sent under the lock of the [`Gathering`] instead, which is marked as gone before the
-//!   number is closed. If the number was handed out, an explicit close keeps it in use, without the socket, until
-//!   the last handle is dropped (see [`closing`](super::closing)).
+//!   number is closed. If the number was handed out ([`Fd::hand_out`]), an explicit close keeps it in use, without
+//!   the socket, until the last handle is dropped (see [`closing`](super::closing)).
 //! * F1 — the generation changes before the number is closed, so that no event is attributed to
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
@@ -65,7 +65,7 @@ use crate::rt::poll::poller::{self, Direction, Failure, PollHandle};
 use crate::rt::sched::task::spawn_close;
 use crate::rt::time::clock;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::sys::{self, option, os, socket, unix};
+use crate::sys::{self, option, os, placeholder, socket, unix};
 use crate::trace;
 
 /// A descriptor with its lock and its poll handle; see the [module documentation](self). Fields
@@ -98,6 +98,8 @@ const RECEIVING_SHUT: u8 = 1 << 4;
 /// Writes must be gathered. On a listener, this applies to its connections. On a new connection,
 /// it takes effect when the connection has an owner.
 const WANTS_GATHERING: u8 = 1 << 5;
+/// The number was handed out for as long as a handle exists, so an explicit close must keep it in use.
+const HANDED_OUT: u8 = 1 << 6;
 
 /// State that only a few descriptors need.
 #[derive(Debug, Default)]
@@ -166,7 +168,7 @@ impl Fd {
 
     /// Makes the close keep the number in `gone`.
     pub(super) fn keep_number(&self, gone: Arc<Gone>) {
-        self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
+        self.flags.fetch_or(EXPOSED | HANDED_OUT, Ordering::Relaxed);
         let _ = self.rare.get_or_default().gone.set(gone);
     }
 
@@ -180,19 +182,34 @@ impl Fd {
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
         // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy` closes it, after the
         // last reference is dropped, or `take` gives it away. Callers hold a reference, use a new `Fd`, or are steps
-        // of these two. `expose` passes the number to users, after it has set EXPOSED: from then on, `destroy` keeps
+        // of these two. `hand_out` passes the number to users, after it has set HANDED_OUT: from then on, `destroy` keeps
         // the number in use until this `Fd` is dropped, and `take` consumes the `Fd`, so no borrow is left.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// Returns the descriptor for code that may do anything with it, and marks it as exposed. Sends gathered
-    /// bytes first, without waiting. From here on, no memory is lent to the kernel. After the close, returns
-    /// [`closed`](sys::fd::closed).
-    pub(crate) fn expose(&self) -> BorrowedFd<'_> {
+    /// Returns the descriptor for code that may do anything with it for as long as this handle is borrowed, and
+    /// [exposes](Fd::expose) it. After an explicit close, calls on the result fail. It has the same number as before if
+    /// the number had been handed out before.
+    pub(crate) fn hand_out(&self) -> BorrowedFd<'_> {
+        self.expose();
         // With a reference, this is before `destroy`, which then sees the flag; or the close has begun.
         if self.mutex.incref().is_err() {
-            return sys::fd::closed();
+            return if self.has(HANDED_OUT) { self.borrow() } else { placeholder::closed() };
         }
+        if !self.has(HANDED_OUT) {
+            self.flags.fetch_or(HANDED_OUT, Ordering::Relaxed);
+        }
+        // The close needs it. If it cannot be opened now, the close tries again.
+        let _ = placeholder::get();
+        if self.mutex.decref() {
+            self.destroy();
+        }
+        self.borrow()
+    }
+
+    /// Marks the descriptor as exposed, before or after other code gets it for a call or gets a duplicate. Sends
+    /// gathered bytes first, without waiting. From here on, no memory is lent to the kernel.
+    pub(crate) fn expose(&self) {
         self.flush_gathered();
         if !self.is_exposed() {
             self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
@@ -202,10 +219,6 @@ impl Fd {
         if let Some(loans) = self.loans_if_any() {
             loans.end();
         }
-        if self.mutex.decref() {
-            self.destroy();
-        }
-        self.borrow()
     }
 
     #[inline]
@@ -441,7 +454,7 @@ impl Fd {
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let guard = rare.and_then(|rare| rare.guard.lock().take());
         let mut closing = Closing::new(fd, guard, gone);
-        closing.is_borrowed = is_exposed;
+        closing.is_borrowed = self.has(HANDED_OUT);
         // A forked child has no thread pool, and its parent still has the socket open.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());

@@ -32,7 +32,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::closing::Closing;
+use super::closing::{Closing, Guard};
 use super::cork::Gathering;
 use super::fd::Fd;
 use super::operation::{LockScope, Operation, Remaining};
@@ -172,7 +172,9 @@ impl Finisher {
             Ok(fd) => fd,
             Err((_, fd)) => {
                 let _ = option::socket::set_linger(fd.as_fd(), Some(Duration::ZERO));
-                let mut own = Closing::new(fd, None, closing.as_ref().and_then(Closing::keeper));
+                let keeper = closing.as_ref().and_then(Closing::keeper);
+                // `closing` ends after the close.
+                let mut own = Closing::new(fd, closing.map(|closing| Box::new(closing) as Box<dyn Guard>), keeper);
                 own.is_borrowed = true;
                 return drop(own);
             }

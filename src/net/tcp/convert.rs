@@ -208,6 +208,8 @@ macro_rules! descriptor {
             /// with EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket, with
             /// all its clones, is dropped.
             ///
+            /// The first call in a process opens a descriptor, which stays open and takes the number of a closed socket.
+            ///
             /// After the first call the socket assumes that the descriptor has other users, which
             /// costs a few system calls. A read that empties a TCP socket is followed by another read
             /// before the next wait. Calls that cannot take MSG_DONTWAIT, such as accepts, are preceded
@@ -216,7 +218,7 @@ macro_rules! descriptor {
             /// On a stream, the writes that `set_auto_cork` has gathered are sent first, as far as the
             /// socket accepts them without waiting. Await `flush` before you write to the descriptor.
             fn as_fd(&self) -> BorrowedFd<'_> {
-                self.fd.expose()
+                self.fd.fd.hand_out()
             }
         }
 

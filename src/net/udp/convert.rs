@@ -51,9 +51,10 @@ impl From<UdpSocket> for OwnedFd {
 
 impl AsFd for UdpSocket {
     /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, calls on it fail with
-    /// EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket is dropped.
+    /// EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket is dropped. The first
+    /// call in a process opens a descriptor, which stays open and takes the number of a closed socket.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.net_fd().expose()
+        self.net_fd().fd.hand_out()
     }
 }
 

@@ -305,6 +305,12 @@ pub(super) fn close(fd: c_int) -> Result<c_int> {
     Ok(0)
 }
 
+/// Closes a descriptor of this thread's simulation but keeps its number in use until [`close`] is called. Returns false,
+/// without an effect, if the descriptor does not belong to this simulation.
+pub(crate) fn close_and_keep_number(fd: c_int) -> bool {
+    is_own(fd) && kernel(|kernel| kernel.close_and_keep_number(fd)).is_ok()
+}
+
 pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_int> {
     match command {
         // In debug builds, std checks that a descriptor is open before closing it.

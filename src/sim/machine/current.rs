@@ -165,9 +165,7 @@ fn simulated_base() -> Option<Instant> {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let kernel = self.kernel.get_mut();
-        let first = kernel.first_descriptor;
-        self.lane.end(kernel.open_descriptors().map(|(place, _)| first + place).collect());
+        self.lane.end(self.kernel.get_mut().numbers_in_use());
     }
 }
 

@@ -21,6 +21,7 @@ mod route;
 pub(super) mod slots;
 mod tag;
 
+pub(crate) use abi::close_and_keep_number;
 pub(crate) use backend::{add, delete, is_simulated, registers};
 #[cfg(netpoll_no_interpose)]
 pub(crate) use current::instant;

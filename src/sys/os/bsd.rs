@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::SocketAddr;
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
 use std::thread::JoinHandle;
@@ -161,14 +161,13 @@ pub(crate) fn online_cpus() -> Option<usize> {
     None
 }
 
-/// Opens an unbound socket, on which reads and writes fail.
+/// Opens the root directory. Reads, writes and socket calls on it fail.
 pub(crate) fn placeholder() -> io::Result<OwnedFd> {
-    Ok(UnixDatagram::unbound()?.into())
+    Ok(File::open("/")?.into())
 }
 
-/// Closes what `fd` refers to, and makes the number refer to a [`placeholder`]. On error, `fd` is unchanged.
-pub(crate) fn replace(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let placeholder = placeholder()?;
+/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On error, `fd` is unchanged.
+pub(crate) fn replace(fd: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both descriptors are open. dup2(2) replaces the second one atomically, so its number has no other owner in
     // between. The caller owns what is closed.
     if unsafe { libc::dup2(placeholder.as_raw_fd(), fd.as_raw_fd()) } < 0 {

@@ -168,9 +168,8 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/")?.into())
 }
 
-/// Closes what `fd` refers to, and makes the number refer to a [`placeholder`]. On error, `fd` is unchanged.
-pub(crate) fn replace(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let placeholder = placeholder()?;
+/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On error, `fd` is unchanged.
+pub(crate) fn replace(fd: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both descriptors are open. dup3(2) replaces the second one atomically, so its number has no other owner in
     // between. The caller owns what is closed.
     let result = unsafe { libc::dup3(placeholder.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };

@@ -2,7 +2,7 @@
 //! their addresses. No call waits: a call that would block fails with EAGAIN, or in the case of connect(2) on a TCP socket
 //! with EINPROGRESS.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::network::{DESCRIPTORS_MAX, Event, Kernel};
@@ -38,7 +38,8 @@ impl Kernel {
     /// simulation; in the latter case, records it in `stranger`.
     pub(crate) fn id(&self, fd: i32) -> Result<SocketId> {
         if !self.owns(fd) {
-            self.stranger.set(Some(fd));
+            // The greatest number stands for a closed descriptor (`sys::placeholder`).
+            self.stranger.set(Some(fd).filter(|fd| *fd != i32::MAX));
             return Err(libc::EBADF);
         }
         let index = (fd - self.first_descriptor) as usize;
@@ -119,15 +120,38 @@ impl Kernel {
         self.describe(id)
     }
 
-    /// close(2).
+    /// close(2). Also frees a number that [`close_and_keep_number`](Kernel::close_and_keep_number) has kept.
     pub(crate) fn close(&mut self, fd: i32) -> Result<()> {
+        if !self.is_kept(fd) {
+            self.close_and_keep_number(fd)?;
+        }
+        let index = (fd - self.first_descriptor) as u32;
+        self.kept_numbers.remove(&index);
+        self.free_descriptors.push(std::cmp::Reverse(index));
+        Ok(())
+    }
+
+    /// Returns whether `fd` is the number of a closed socket that is still in use.
+    fn is_kept(&self, fd: i32) -> bool {
+        self.owns(fd) && self.kept_numbers.contains(&((fd - self.first_descriptor) as u32))
+    }
+
+    /// Returns the numbers that are in use: those of open descriptors and of closed sockets.
+    pub(crate) fn numbers_in_use(&self) -> BTreeSet<i32> {
+        let kept = self.kept_numbers.iter().map(|&index| index as i32);
+        self.open_descriptors().map(|(place, _)| place).chain(kept).map(|place| self.first_descriptor + place).collect()
+    }
+
+    /// Closes a descriptor, but keeps its number in use until [`close`](Kernel::close) is called. Calls on it fail with
+    /// EBADF.
+    pub(crate) fn close_and_keep_number(&mut self, fd: i32) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         socket.watchers.retain(|&(watched, _)| watched != fd);
         socket.descriptors -= 1;
         let (host, is_last) = (socket.host, socket.descriptors == 0);
         let index = (fd - self.first_descriptor) as u32;
         self.descriptors[index as usize] = None;
-        self.free_descriptors.push(std::cmp::Reverse(index));
+        self.kept_numbers.insert(index);
         if is_last {
             self.close_socket(id);
         }

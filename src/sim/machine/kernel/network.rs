@@ -103,6 +103,8 @@ pub(crate) struct Kernel {
     /// A descriptor on which a call was made although it does not belong to this simulation.
     pub(crate) stranger: Cell<Option<i32>>,
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
+    /// The numbers of closed sockets that are still in use, by index in `descriptors`.
+    pub(super) kept_numbers: BTreeSet<u32>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
     /// The time at which the peer began the last connection that a listener has established, by host, local and remote
@@ -139,6 +141,7 @@ impl Kernel {
             descriptors: Vec::new(),
             stranger: Cell::new(None),
             free_descriptors: BinaryHeap::new(),
+            kept_numbers: BTreeSet::new(),
             connections: BTreeMap::new(),
             accepted: BTreeMap::new(),
             accepted_most: ACCEPTED_MOST,
