@@ -14,7 +14,8 @@
 //!
 //! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
 //! gracefully. From then on it is checked for progress after each interval of the same length, and ends if
-//! no bytes were read or written in an interval and no request is in progress.
+//! no bytes were read or written in an interval and no request is in progress. The frames that begin the shutdown
+//! do not count as progress.
 
 use std::error::Error;
 use std::fmt;
