@@ -489,3 +489,67 @@ fn shutdown_succeeds_while_other_threads_spawn_and_wake_tasks() {
         assert_eq!(rt::metrics().tasks_alive, 0);
     });
 }
+
+/// A waker that is called under a lock, as crates for channels and events do. The future that it wakes takes this lock when
+/// it is dropped, so a waker that dropped the future would wait forever.
+#[test]
+fn waker_drops_no_task_during_a_shutdown() {
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicBool;
+
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+    static DROPPED_BY_WAKER: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static WAKES: Cell<bool> = const { Cell::new(false) });
+
+    #[derive(Clone, Default)]
+    struct Event(Arc<Mutex<Option<Waker>>>);
+    impl Event {
+        fn notify(&self) {
+            let waker = self.0.lock().unwrap();
+            WAKES.set(true);
+            waker.iter().for_each(Waker::wake_by_ref);
+            WAKES.set(false);
+        }
+    }
+    impl Future for Event {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            *self.0.lock().unwrap() = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    with_workers("waker_drops_no_task_during_a_shutdown", || {
+        let far = || Box::pin(task::sleep(Duration::from_secs(3600)));
+        for _ in 0..3 {
+            let (event, stop) = (Event::default(), Arc::new(AtomicBool::new(false)));
+            // The shutdown first takes the wakers of these sleeps, and only then finds the task. Other threads wake the
+            // task in the meantime.
+            let mut sleeps: Vec<_> = (0..100_000).map(|_| far()).collect();
+            sleeps.iter_mut().for_each(|sleep| assert!(poll_now(sleep).is_pending()));
+            let guard = OnDrop(|| {
+                DROPPED.fetch_add(1, Ordering::SeqCst);
+                DROPPED_BY_WAKER.fetch_add(usize::from(WAKES.get()), Ordering::SeqCst);
+            });
+            let own = event.clone();
+            drop(task::spawn(async move {
+                let _guard = guard;
+                own.await;
+            }));
+            eventually("the task waits", || event.0.lock().unwrap().is_some());
+            let notifier = thread::spawn({
+                let stop = stop.clone();
+                move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        event.notify();
+                    }
+                }
+            });
+            rt::shutdown(LONG).unwrap();
+            stop.store(true, Ordering::Relaxed);
+            notifier.join().unwrap();
+            assert_eq!(DROPPED_BY_WAKER.load(Ordering::SeqCst), 0);
+            assert_eq!(DROPPED.swap(0, Ordering::SeqCst), 1);
+        }
+    });
+}

@@ -137,6 +137,11 @@ pub(crate) fn defer_discards(f: impl FnOnce()) -> bool {
     CONTEXT.with(|context| context.has_deferred.get())
 }
 
+/// Returns whether this thread defers further drops of tasks.
+pub(crate) fn defers_discards() -> bool {
+    CONTEXT.with(|context| context.discards.get() >= DISCARDS_MAX)
+}
+
 /// Records that this thread has deferred the drop of a task.
 pub(crate) fn note_deferred() {
     CONTEXT.with(|context| context.has_deferred.set(true));

@@ -1,12 +1,12 @@
 //! [`shutdown()`]: ends the runtime within a time limit.
 //!
 //! # Order
-//! 1. The epoch advances. From now on, tasks that are woken are dropped and registrations are refused.
+//! 1. The epoch advances. From now on, a task that is woken is queued for step 3, and registrations are refused.
 //! 2. All sleeping and resting threads are woken and see the new epoch. Workers end; threads in `block_on`
 //!    continue without a processor.
 //! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again, due
 //!    timers fire, and every waiting task is woken by its [`Keeper`](super::sched::keeper::Keeper). Tasks of the
-//!    ended epoch are dropped when they are woken. This repeats until nothing is left, because a destructor may
+//!    ended epoch that were woken or queued are dropped. This repeats until nothing is left, because a destructor may
 //!    wake other tasks, and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
 //!    epoll instances are closed.

@@ -7,7 +7,7 @@ use super::lanes::Lane;
 use super::processor::Processor;
 use super::queue::Item;
 use super::shared_queue::SendItem;
-use super::task::{discard, take_item};
+use super::task::{discard, discard_later, take_item};
 use super::task_data::TaskData;
 use super::waits::Waits;
 use crate::rt::context;
@@ -43,7 +43,7 @@ impl Runtime {
                     }
                 }
             });
-            over.into_iter().for_each(discard);
+            over.into_iter().for_each(discard_later);
         }
     }
 

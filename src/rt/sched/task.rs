@@ -9,6 +9,8 @@
 //! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it (in a
 //!   child of fork(2), it is leaked). So a shutdown ends all tasks, even if their wakers still exist. Local tasks and
 //!   those of simulations belong to no epoch.
+//! * 12 — during a shutdown, no waker drops a task: its caller may hold a lock that the future's destructor takes, as
+//!   the crates for channels and events do ([`discard_later`]).
 
 use std::future::Future;
 use std::panic::Location;
@@ -199,7 +201,13 @@ where
         .propagate_panic(true)
         .metadata(data)
         .spawn(move |_| Tracked { future: Some(future), kept: None }, WithInfo(schedule));
-    runnable.schedule();
+    let data = runnable.metadata();
+    if data.epoch() == runtime().epoch() || data.is_simulated() {
+        runnable.schedule();
+    } else {
+        // A shutdown is in progress. The task has no waker yet.
+        discard(runnable);
+    }
     runtime().stand_in_once();
     task
 }
@@ -323,7 +331,8 @@ fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
         std::mem::forget(runnable);
         return;
     }
-    discard(runnable);
+    // After the task's own turn, no waker is being called.
+    if while_running { discard(runnable) } else { discard_later(runnable) }
 }
 
 /// Converts a task from its raw form.
@@ -360,6 +369,23 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
             discard_here(next);
         }
     });
+}
+
+/// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves this to the shutdown, because this
+/// may be a call of a waker. After the shutdown, no task has a waker that schedules it, unless the thread of the waker
+/// was delayed.
+pub(super) fn discard_later(runnable: Runnable<TaskData>) {
+    let runtime = runtime();
+    if !runtime.is_stopping() {
+        return discard(runnable);
+    }
+    runtime.deferred.lock().push_back(runnable);
+    context::note_deferred();
+    // The shutdown changes the state and then takes the deferred tasks. If the state has changed, it may have taken
+    // them before this task was added. At the maximum depth, a caller drops the deferred tasks.
+    if !runtime.is_stopping() && !context::defers_discards() {
+        runtime.discard_deferred();
+    }
 }
 
 fn discard_here(runnable: Runnable<TaskData>) {
