@@ -887,6 +887,34 @@ fn panicking_task_local_drop_is_contained() {
     });
 }
 
+/// Invariant 11. Regression: the process aborted, because `async-task` dropped the payload of the panic.
+#[test]
+fn panicking_destructor_of_a_panic_payload_is_contained() {
+    child("panicking_destructor_of_a_panic_payload_is_contained", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let panics = || std::panic::panic_any(PanicOnDrop);
+        let ended = |handle: task::JoinHandle<()>| eventually("the task has ended", || handle.is_finished());
+        drop(task::spawn(async move { panics() }));
+        drop(task::spawn_blocking(panics));
+        ended(task::spawn(async move { panics() }));
+        ended(task::spawn_blocking(panics));
+        let mut set = task::TaskSet::new();
+        set.spawn(async move { panics() });
+        park_on(task::spawn(task::yield_now()));
+        drop(set);
+        task::block_on(async {
+            drop(task::spawn_local(async move { panics() }));
+            task::yield_now().await;
+        });
+        eventually("the payloads are dropped", || rt::metrics().contained_panics >= 6);
+        assert_eq!(rt::metrics().contained_panics, 6);
+        // The payload still reaches a caller that awaits the handle.
+        let payload = park_on(catch(task::spawn(async move { panics() }))).unwrap_err();
+        assert!(payload.is::<PanicOnDrop>());
+        std::mem::forget(payload);
+    });
+}
+
 /// Regression: each payload leaked, so that a program whose tasks panic in destructors grew without
 /// bound.
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -15,7 +14,6 @@ use crate::rt::sched::contained::poll_contained;
 use crate::rt::sched::task::{Output, RawTask};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
-use crate::rt::waiters::drop_payload;
 
 /// A handle to a task. It is a future that returns the task's result.
 ///
@@ -69,11 +67,7 @@ impl<T> JoinHandle<T> {
         let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
         let mut poll = move |cx: &mut Context<'_>| {
             let Some(cancel) = cancel.as_mut() else { return Poll::Ready(()) };
-            // A task that had panicked resumes its panic here.
-            catch_unwind(AssertUnwindSafe(|| cancel.as_mut().poll(cx).map(drop))).unwrap_or_else(|payload| {
-                drop_payload(payload);
-                Poll::Ready(())
-            })
+            cancel.as_mut().poll(cx).map(drop)
         };
         // `async-task` requests the cancellation when the future of `cancel` is first polled, or dropped.
         let has_ended = poll(&mut Context::from_waker(Waker::noop())).is_ready();

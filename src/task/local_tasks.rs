@@ -131,7 +131,7 @@ impl<F: Future> Future for Local<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let this = self.project();
         let future = this.future.as_pin_mut().expect("the future is not dropped before this poll");
-        this.record.polling(|| future.poll(cx)).map(Output::new)
+        this.record.polling(|| Output::of_poll(|| future.poll(cx)))
     }
 }
 
@@ -151,7 +151,7 @@ where
     let record = data.record();
     THREAD.with(|thread| {
         let queue = thread.queue.clone();
-        let (runnable, task) = async_task::Builder::new().propagate_panic(true).metadata(data).spawn_local(
+        let (runnable, task) = async_task::Builder::new().metadata(data).spawn_local(
             move |_| Local { future: Some(future), record },
             move |runnable: Runnable<TaskData>| {
                 context::note_waker(runnable.metadata().record());

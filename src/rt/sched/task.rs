@@ -5,7 +5,7 @@
 //! function captures nothing, so a task without a name or local values costs one allocation.
 //!
 //! # Invariants
-//! * 11 — a panic of a future ends only its task. `async-task` stores the panic for the awaiting task.
+//! * 11 — a panic of a future ends only its task. [`Output`] has the payload, for the awaiting task.
 //! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it (in a
 //!   child of fork(2), it is leaked). So a shutdown ends all tasks, even if their wakers still exist. Local tasks and
 //!   those of simulations belong to no epoch.
@@ -13,9 +13,10 @@
 //!   the crates for channels and events do ([`discard_later`]).
 
 use std::future::Future;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
@@ -79,11 +80,11 @@ impl<F: Future> Future for Tracked<F> {
         let this = self.project();
         let future = this.future.as_pin_mut().expect("the future has not been dropped");
         own_waker::note(cx.waker());
-        let polled = future.poll(cx);
+        let polled = Output::of_poll(|| future.poll(cx));
         if polled.is_pending() && this.kept.is_none() {
             *this.kept = keep(cx.waker());
         }
-        polled.map(Output::new)
+        polled
     }
 }
 
@@ -118,18 +119,29 @@ pub(crate) fn end_locals(number: u64) {
     context::end_task(number);
 }
 
-/// The output of a task. If it is not taken, it is dropped with the task, and a panic of its destructor is
-/// caught (11).
+/// The output of a task, or the payload of its panic. If it is not taken, it is dropped with the task, and a panic of its
+/// destructor is caught (11).
 #[derive(Debug)]
-pub(crate) struct Output<T>(Option<T>);
+pub(crate) struct Output<T>(Option<thread::Result<T>>);
 
 impl<T> Output<T> {
-    pub(crate) fn new(output: T) -> Output<T> {
-        Output(Some(output))
+    /// Calls `poll`, which polls the future of a task, and catches its panic. `async-task` could also catch it, but
+    /// would drop the payload where a panic of the payload's destructor aborts the process.
+    #[inline]
+    pub(crate) fn of_poll(poll: impl FnOnce() -> Poll<T>) -> Poll<Output<T>> {
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(polled) => polled.map(|output| Output(Some(Ok(output)))),
+            Err(payload) => Poll::Ready(Output(Some(Err(payload)))),
+        }
     }
 
+    /// Returns the output.
+    ///
+    /// # Panics
+    /// Resumes the panic of the task.
     pub(crate) fn take(mut self) -> T {
-        self.0.take().expect("the output is taken once")
+        let result = self.0.take().expect("the output is taken once");
+        result.unwrap_or_else(|payload| resume_unwind(payload))
     }
 }
 
@@ -143,7 +155,7 @@ impl<T> Drop for Output<T> {
 
 /// Calls a destructor or a waker, and catches and counts its panic. Used where `async-task` would abort the process.
 pub(crate) fn contain(user_code: impl FnOnce()) {
-    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(user_code)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(user_code)) {
         drop_payload(payload);
         runtime().panics.add(1);
     }
@@ -198,7 +210,6 @@ where
         runtime().control.task_begins();
     }
     let (runnable, task) = async_task::Builder::new()
-        .propagate_panic(true)
         .metadata(data)
         .spawn(move |_| Tracked { future: Some(future), kept: None }, WithInfo(schedule));
     let data = runnable.metadata();
@@ -257,10 +268,8 @@ where
             push(runnable);
         }
     };
-    let (runnable, task) = async_task::Builder::new()
-        .propagate_panic(true)
-        .metadata(data)
-        .spawn(move |_| Tracked { future: Some(future), kept: None }, push);
+    let (runnable, task) =
+        async_task::Builder::new().metadata(data).spawn(move |_| Tracked { future: Some(future), kept: None }, push);
     runnable.schedule();
     runtime().stand_in_once();
     task
