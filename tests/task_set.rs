@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::{child, eventually, run};
@@ -266,4 +266,34 @@ fn snapshots_show_where_a_task_of_a_set_was_spawned() {
         let place = task.spawned_at().expect("a place");
         assert!(place.file().ends_with("task_set.rs") && place.line() == line, "{place}");
     }
+}
+
+/// Invariant 11. Regression: the second panic, during the unwinding of the first, aborted the process.
+#[test]
+fn panicking_waker_and_destructor_of_a_member_do_not_end_the_process() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Panics>) {
+            panic!("in a waker, on purpose");
+        }
+    }
+    struct PanicsOnDrop;
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("in a destructor, on purpose");
+        }
+    }
+    child("panicking_waker_and_destructor_of_a_member_do_not_end_the_process", || {
+        let (mut set, (begun, begins)) = (TaskSet::new(), mpsc::channel());
+        set.spawn(async move {
+            let _panics = PanicsOnDrop;
+            begun.send(()).unwrap();
+            pending::<()>().await;
+        });
+        begins.recv_timeout(common::BOUND).unwrap();
+        assert!(set.poll_join_next(&mut Context::from_waker(&Waker::from(Arc::new(Panics)))).is_pending());
+        drop(set);
+        eventually("the member is dropped", || rt::metrics().tasks_alive == 0);
+        assert_eq!(rt::metrics().contained_panics, 1);
+    });
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::rt::waiters::wake;
 use crate::sync::{Arc, Mutex};
 use crate::task::spawn_blocking;
 
@@ -89,7 +90,8 @@ impl<T> Drop for Completion<T> {
         let done = State::Done(self.result.take());
         let before = std::mem::replace(&mut *self.state.lock(), done);
         if let State::Running(Some(waker)) = before {
-            waker.wake();
+            // The call may have panicked.
+            wake(waker);
         }
     }
 }
@@ -113,6 +115,25 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut call).poll(&mut cx).is_pending());
         drop(Completion { state, result: None });
+        assert_eq!(block_on(call).unwrap_err().to_string(), INCOMPLETE);
+    }
+
+    #[test]
+    fn waker_may_panic_after_the_call_has_panicked() {
+        struct Panics;
+        impl std::task::Wake for Panics {
+            fn wake(self: Arc<Panics>) {
+                panic!("intended");
+            }
+        }
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let mut call = Call::<()>::begin(move || panic!("intended: {:?}", held.recv()));
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut call).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(release);
+        while !matches!(*call.state.lock(), State::Done(_)) {
+            std::thread::yield_now();
+        }
         assert_eq!(block_on(call).unwrap_err().to_string(), INCOMPLETE);
     }
 

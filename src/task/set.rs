@@ -26,6 +26,7 @@ use pin_project_lite::pin_project;
 
 use super::{Builder, JoinHandle, TaskId};
 use crate::rt::sched;
+use crate::rt::waiters::wake;
 use crate::sync::Mutex;
 
 /// The numbers of the tasks that have ended, in the order in which they ended, and the waker of the task
@@ -41,7 +42,8 @@ impl Ended {
             ended.1.take()
         };
         if let Some(waker) = waker {
-            waker.wake();
+            // The destructor of the task's future may have panicked.
+            wake(waker);
         }
     }
 
