@@ -132,6 +132,66 @@ fn operations_fail_in_forked_child() {
     });
 }
 
+/// Regression: these futures waited forever, for events that occur only in the parent.
+#[test]
+fn futures_that_wait_panic_in_a_forked_child() {
+    child("futures_that_wait_panic_in_a_forked_child", || {
+        std::panic::set_hook(Box::new(|_| {}));
+        let mut sleep = netpoll::time::Sleep::new(common::BOUND);
+        let mut short = netpoll::time::Sleep::new(Duration::from_millis(1));
+        let mut handles = [(); 2].map(|()| Some(task::spawn(std::future::pending::<()>())));
+        let mut set = task::TaskSet::new();
+        set.spawn(std::future::pending::<()>());
+        let mut cancel = Box::pin(handles[0].take().unwrap().cancel());
+        let mut handle = handles[1].take().unwrap();
+        assert!(poll_now(&mut sleep).is_pending() && poll_now(&mut short).is_pending());
+        common::eventually("the time of the short sleep has passed", || {
+            std::time::Instant::now() > short.deadline().unwrap()
+        });
+        forked(|| {
+            let panics = |poll: &mut dyn FnMut() -> bool| catch_unwind(AssertUnwindSafe(poll)).is_err();
+            let all = [
+                panics(&mut || poll_now(&mut sleep).is_pending()),
+                panics(&mut || poll_now(&mut handle).is_pending()),
+                panics(&mut || poll_now(&mut cancel).is_pending()),
+                panics(&mut || poll_now(&mut Box::pin(set.join_next())).is_pending()),
+                // Its time has passed.
+                poll_now(&mut short).is_ready(),
+            ];
+            all.iter().position(|is_right| !is_right).map_or(0, |at| at as i32 + 1)
+        });
+    });
+}
+
+/// Regression: a thread that exists only in the parent had locked the timers at the fork, so the drop of a sleep in the
+/// child waited forever.
+#[test]
+fn sleep_is_dropped_in_a_child_while_the_parent_uses_timers() {
+    child("sleep_is_dropped_in_a_child_while_the_parent_uses_timers", || {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let mut sleep = netpoll::time::Sleep::new(common::BOUND);
+                        assert!(poll_now(&mut sleep).is_pending());
+                    }
+                });
+            }
+            let mut sleep = netpoll::time::Sleep::new(common::BOUND);
+            assert!(poll_now(&mut sleep).is_pending());
+            let mut sleep = Some(sleep);
+            for _ in 0..50 {
+                forked(|| {
+                    drop(sleep.take());
+                    0
+                });
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
 /// Regression: the child waited for threads that exist only in the parent, and woke the parent's
 /// poller.
 #[test]

@@ -25,6 +25,7 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 
 use super::{Builder, JoinHandle, TaskId};
+use crate::rt::fork;
 use crate::rt::sched;
 use crate::rt::waiters::wake;
 use crate::sync::Mutex;
@@ -112,7 +113,8 @@ const DROPPED: &str = "a shutdown of the runtime has dropped the task, or in a s
 /// [`join_next`](TaskSet::join_next) and the methods built on it resume the panic of a task, as
 /// awaiting a [`JoinHandle`] does. The other tasks stay in the set, except with [`join_all`](TaskSet::join_all)
 /// and [`try_join_all`](TaskSet::try_join_all), which cancel them.
-/// [`join_next_with_id`](TaskSet::join_next_with_id) returns the panic instead.
+/// [`join_next_with_id`](TaskSet::join_next_with_id) returns the panic instead. In a child of fork(2) that did not call
+/// exec(2), a method that has to wait panics, because the tasks run in the parent.
 ///
 /// # Examples
 /// ```
@@ -265,7 +267,10 @@ impl<T> TaskSet<T> {
             if self.tasks.is_empty() {
                 return Poll::Ready(None);
             }
-            let number = ready!(self.ended.poll_first(cx));
+            let Poll::Ready(number) = self.ended.poll_first(cx) else {
+                fork::refuse();
+                return Poll::Pending;
+            };
             self.ended.pop_first();
             // The task is removed before its panic is resumed. It is absent if spawning it failed.
             let Some(mut handle) = self.tasks.remove(&number) else { continue };

@@ -4,10 +4,11 @@
 //! process. That waker is user code, so its panic must not affect anything else (invariant 11 of ARCHITECTURE.md).
 
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use super::own_waker;
 use super::task::contain;
+use crate::rt::fork;
 
 /// A waker that catches the panics of the inner waker, including those of its destructor.
 struct Contained(Option<Waker>);
@@ -33,10 +34,19 @@ impl Drop for Contained {
 
 /// Calls `poll`, which passes the waker to `async-task`. Usually this is the waker of the task whose turn this thread
 /// is in, and that waker is not wrapped.
-pub(crate) fn poll_contained<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
-    if own_waker::is_own(cx.waker()) {
-        return poll(cx);
+///
+/// # Panics
+/// Panics if the result is `Pending` in a child of fork(2) that did not call exec(2), because the awaited task runs in the
+/// parent.
+pub(crate) fn poll_contained<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    let polled = if own_waker::is_own(cx.waker()) {
+        poll(cx)
+    } else {
+        let waker = Waker::from(Arc::new(Contained(Some(cx.waker().clone()))));
+        poll(&mut Context::from_waker(&waker))
+    };
+    if polled.is_pending() {
+        fork::refuse();
     }
-    let waker = Waker::from(Arc::new(Contained(Some(cx.waker().clone()))));
-    poll(&mut Context::from_waker(&waker))
+    polled
 }

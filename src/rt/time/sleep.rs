@@ -30,7 +30,7 @@ use crate::rt::time::{clock, horizon};
 /// Dropping a sleep cancels it.
 ///
 /// # Panics
-/// Panics if the sleep has to begin to wait in a child of fork(2) that did not call exec(2).
+/// Panics if the sleep has to wait in a child of fork(2) that did not call exec(2).
 ///
 /// Source: `time.Timer` of Go (time/sleep.go).
 ///
@@ -90,7 +90,10 @@ impl Sleep {
     }
 
     fn disarm(&mut self) {
-        if let Some((set, key)) = self.armed.take() {
+        // In a child of fork(2), the lock of the set may stay locked by a thread that exists only in the parent.
+        if let Some((set, key)) = self.armed.take()
+            && !fork::is_child()
+        {
             set.release(key);
         }
     }
@@ -102,12 +105,13 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let was_armed = self.armed.is_some();
         if let Some((set, key)) = self.armed {
-            if !set.poll_sleep(key, cx.waker()) {
+            if !fork::is_child() && !set.poll_sleep(key, cx.waker()) {
                 context::note(Waits::Time(self.when));
                 runtime().stand_in(cx);
                 return Poll::Pending;
             }
-            // Either the timer has fired or a shutdown has woken the sleep, so the clock decides.
+            // The timer has fired, a shutdown has woken the sleep, or no timer fires in this child of fork(2), so the clock
+            // decides.
             self.disarm();
         }
         if self.when == clock::NEVER {
