@@ -402,6 +402,27 @@ fn start_waits_for_shutdown() {
     });
 }
 
+/// Regression: a task that called `start` at the beginning of a shutdown waited for the shutdown, which waited for the task.
+#[test]
+fn start_in_a_task_does_not_wait_for_a_shutdown_that_begins() {
+    child("start_in_a_task_does_not_wait_for_a_shutdown_that_begins", || {
+        let builder = rt::Builder::new().workers(4).poller_shards(1).thread_name("starts");
+        for _ in 0..300 {
+            builder.clone().start().unwrap();
+            let (begun, begins) = mpsc::channel();
+            for _ in 0..4 {
+                let (begun, builder) = (begun.clone(), builder.clone());
+                drop(task::spawn(async move {
+                    begun.send(()).unwrap();
+                    while builder.clone().start().unwrap_err().kind() == std::io::ErrorKind::AlreadyExists {}
+                }));
+            }
+            begins.recv_timeout(common::BOUND).unwrap();
+            rt::shutdown(AMPLE).unwrap();
+        }
+    });
+}
+
 /// A shutdown finds no waker of a task that is in its first poll, or in the next poll after a yield. The task must not
 /// wait forever after this poll.
 #[test]

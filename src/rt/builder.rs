@@ -307,6 +307,8 @@ impl Builder {
         }
         super::fork::check()?;
         let runtime = runtime();
+        let mut lifecycle = runtime.lifecycle.lock();
+        // Checked under the lock, under which a shutdown begins.
         if runtime.is_stopping() && context::is_inside() {
             // The caller is, for example, a destructor that the shutdown runs, or a task that has not ended.
             // Waiting for the shutdown here could deadlock, because the shutdown may wait for the caller.
@@ -315,7 +317,9 @@ impl Builder {
                 "the runtime cannot be started while it is shutting down",
             ));
         }
-        let _lifecycle = runtime.lifecycle_at_rest();
+        while runtime.is_stopping() {
+            lifecycle = runtime.stopped.wait(lifecycle);
+        }
         if runtime.is_running() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,

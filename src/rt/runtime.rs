@@ -42,7 +42,7 @@ use crate::rt::poll::poll_desc::{PollCache, PollDesc};
 use crate::rt::poll::roles::Shards;
 use crate::rt::time::clock;
 use crate::rt::time::timer::{Target, TimerSet};
-use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, fence};
 
 const STOPPED: u64 = 0;
 const RUNNING: u64 = 1;
@@ -179,15 +179,6 @@ impl Runtime {
             return (word >> EPOCH_SHIFT) as u32;
         }
         self.start_by_use()
-    }
-
-    /// Waits until no shutdown is in progress, and locks the life cycle.
-    pub(crate) fn lifecycle_at_rest(&self) -> MutexGuard<'_, Result<(), StillRunning>> {
-        let mut lifecycle = self.lifecycle.lock();
-        while self.is_stopping() {
-            lifecycle = self.stopped.wait(lifecycle);
-        }
-        lifecycle
     }
 
     /// Changes the state from STOPPED to RUNNING. The caller must hold `lifecycle`.
