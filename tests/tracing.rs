@@ -230,3 +230,32 @@ fn async_channel() -> (impl FnOnce(), impl Future<Output = ()> + Send + 'static)
     let (sender, receiver) = futures::channel::oneshot::channel::<()>();
     (move || drop(sender), async move { _ = receiver.await })
 }
+
+/// Regression: the runtime stayed in the shutdown, so the next start waited forever.
+#[test]
+fn subscriber_may_panic_during_a_shutdown() {
+    struct Panics;
+    impl Subscriber for Panics {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == "netpoll::shutdown"
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {
+            panic!("in a subscriber, on purpose");
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    common::child("subscriber_may_panic_during_a_shutdown", || {
+        tracing::subscriber::set_global_default(Panics).unwrap();
+        for _ in 0..3 {
+            rt::Builder::new().workers(1).start().unwrap();
+            assert_eq!(task::block_on(task::spawn(async { 7 })), 7);
+            rt::shutdown(common::BOUND).unwrap();
+        }
+    });
+}

@@ -29,6 +29,7 @@
 //! [`Builder::start`](crate::rt::Builder::start) waits for the shutdown, or fails if it is called inside the runtime. A
 //! use of the runtime does not wait: its tasks and registrations belong to the ending epoch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::reapers::Reapers;
@@ -36,7 +37,7 @@ use super::runtime::{Runtime, runtime};
 use super::sched::identity::{self, TaskId};
 use super::sched::record::{self, Kind, Reading, Record};
 use super::still_running::StillRunning;
-use super::waiters::Wakers;
+use super::waiters::{Wakers, drop_payload};
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::roles::Shards;
@@ -104,7 +105,7 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     }
     runtime.begin_stop();
     drop(lifecycle);
-    trace::shutdown_begins(timeout);
+    report(|| trace::shutdown_begins(timeout));
     let still = stop(runtime, deadline);
     let (threads, tasks) = (still.threads.len(), still.tasks);
     let outcome = if still.threads.is_empty() && still.tasks == 0 { Ok(()) } else { Err(still) };
@@ -123,8 +124,15 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     drop(reapers);
     let mut reapers = Reapers::new(runtime);
     reapers.discard(runtime.take_deferred());
-    trace::shutdown_ended(threads, tasks);
+    report(|| trace::shutdown_ended(threads, tasks));
     outcome
+}
+
+/// Calls `event`, which reports to the `tracing` subscriber. The shutdown continues if the subscriber panics.
+fn report(event: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(event)) {
+        drop_payload(payload);
+    }
 }
 
 /// The minimum time for user code, so that tasks with short destructors are dropped even with a timeout of
