@@ -28,6 +28,11 @@ fn forked(body: impl FnOnce() -> i32) {
         // SAFETY: the call ends the process immediately.
         unsafe { libc::_exit(step) };
     }
+    reap(pid);
+}
+
+/// Waits until the child `pid` has ended, and asserts that it returned 0.
+fn reap(pid: libc::pid_t) {
     let mut status = 0;
     let start = std::time::Instant::now();
     // SAFETY: `status` is valid for the call.
@@ -160,6 +165,65 @@ fn futures_that_wait_panic_in_a_forked_child() {
             ];
             all.iter().position(|is_right| !is_right).map_or(0, |at| at as i32 + 1)
         });
+    });
+}
+
+/// Regression: a child whose root future waited took the events of its parent.
+#[test]
+fn block_on_that_forks_returns_or_panics_in_the_child() {
+    child("block_on_that_forks_returns_or_panics_in_the_child", || {
+        std::panic::set_hook(Box::new(|_| {}));
+        let (client, server) = park_on(pair());
+        let echo = task::spawn(async move { common::echo(&server).await });
+        for waits in [false, true] {
+            let parent = std::process::id();
+            let ended = catch_unwind(|| {
+                task::block_on(async {
+                    // SAFETY: the child only returns or panics, and then ends with `_exit`.
+                    let pid = unsafe { libc::fork() };
+                    if pid == 0 && waits {
+                        std::future::pending::<()>().await;
+                    }
+                    pid
+                })
+            });
+            if std::process::id() != parent {
+                // SAFETY: the call ends the process immediately.
+                unsafe { libc::_exit(i32::from(ended.is_ok() == waits)) };
+            }
+            reap(ended.unwrap());
+            park_on(ping(&client, b"parent")).unwrap();
+        }
+        drop(client);
+        park_on(echo).unwrap();
+    });
+}
+
+/// Regression: the worker of the child dropped the queued tasks.
+#[test]
+fn task_that_forks_leaves_the_queued_tasks_to_the_parent() {
+    struct Tells(std::io::PipeWriter);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.write_all(&std::process::id().to_ne_bytes()).unwrap();
+        }
+    }
+    child("task_that_forks_leaves_the_queued_tasks_to_the_parent", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let forks = task::spawn(async move {
+            for _ in 0..3 {
+                let tells = Tells(writer.try_clone().unwrap());
+                drop(task::spawn(async move { drop(tells) }));
+            }
+            drop(writer);
+            // SAFETY: the child has only this thread, which ends.
+            unsafe { libc::fork() }
+        });
+        reap(park_on(forks));
+        let mut told = Vec::new();
+        reader.read_to_end(&mut told).unwrap();
+        assert_eq!(told, std::process::id().to_ne_bytes().repeat(3));
     });
 }
 

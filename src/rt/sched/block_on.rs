@@ -104,6 +104,8 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
             }
         }
         thread.end_turn();
+        // A child of fork(2) would take the events of its parent.
+        fork::refuse();
         thread.idle();
     }
 }
@@ -321,14 +323,18 @@ impl Drop for Thread {
     fn drop(&mut self) {
         // The writes have not been flushed yet if the root future has panicked.
         unsent::flush();
+        context::set_root(self.was_root);
+        context::leave();
+        if fork::is_child() {
+            // The threads that would take over exist only in the parent, and may have held locks at the fork.
+            return;
+        }
         if self.has_asked {
             self.settle_wish();
         }
         if self.is_blocked {
             self.runtime.nested.fetch_sub(1, Ordering::SeqCst);
         }
-        context::set_root(self.was_root);
-        context::leave();
         if !self.was_root {
             self.runtime.root_ends();
         }

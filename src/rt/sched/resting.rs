@@ -36,6 +36,7 @@ use super::reports::Report;
 use super::root::Root;
 use super::worker;
 use crate::rt::context;
+use crate::rt::fork;
 use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::sync::{Arc, Ordering};
@@ -45,8 +46,12 @@ pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
 impl Runtime {
     /// Wakes or starts a worker and gives it a processor, which may be a spare one if `spare` is true.
-    /// Returns false if no processor is free, or if the system refuses to create a thread.
+    /// Returns false if no processor is free, if the system refuses to create a thread, or in a child of fork(2), which
+    /// may have inherited a locked idle list.
     pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
+        if fork::is_child() {
+            return false;
+        }
         let mut idle = self.idle.lock();
         let id = match idle.free.pop() {
             Some(id) => id,
@@ -227,7 +232,7 @@ impl Runtime {
 
     /// Makes sure that another thread does the remaining work. Called by a thread that will not do it itself.
     pub(crate) fn ensure_worker_after_leaving(&'static self) {
-        if !self.is_running() {
+        if !self.is_running() || fork::is_child() {
             return;
         }
         if self.injected() > 0 {

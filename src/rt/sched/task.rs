@@ -326,9 +326,7 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
 }
 
 /// Schedules a task whose epoch word is not the current epoch. Queues a control task of the current epoch in its lane,
-/// and a task of a simulation in the simulation. Cancels a task that is woken after the end of its epoch. In a child of
-/// fork(2), the tasks are those of the parent: they are leaked, because they live on in the parent, and their
-/// destructors must not run in the child.
+/// and a task of a simulation in the simulation. Cancels a task that is woken after the end of its epoch.
 #[cold]
 fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
     if runnable.metadata().epoch() == runtime().epoch() {
@@ -336,12 +334,8 @@ fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
     }
     #[cfg(feature = "sim")]
     let Some(runnable) = super::hooks::schedule(runnable, while_running) else { return };
-    if fork::is_child() {
-        std::mem::forget(runnable);
-        return;
-    }
     // After the task's own turn, no waker is being called.
-    if while_running { discard(runnable) } else { discard_later(runnable) }
+    if while_running && !fork::is_child() { discard(runnable) } else { discard_later(runnable) }
 }
 
 /// Converts a task from its raw form.
@@ -382,8 +376,13 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
 
 /// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves this to the shutdown, because this
 /// may be a call of a waker. After the shutdown, no task has a waker that schedules it, unless the thread of the waker
-/// was delayed.
+/// was delayed. In a child of fork(2), the tasks are those of the parent: they are leaked, because they live on in the
+/// parent, and their destructors must not run in the child.
 pub(super) fn discard_later(runnable: Runnable<TaskData>) {
+    if fork::is_child() {
+        std::mem::forget(runnable);
+        return;
+    }
     let runtime = runtime();
     if !runtime.is_stopping() {
         return discard(runnable);
