@@ -1,4 +1,8 @@
 //! Fixed sequences of system calls for cases that random sequences do not reach. The real kernel and a simulation must give equal results.
+//! The module `kinds` has sequences for the differences between the kinds of sockets, and `states` for those between states of a socket.
+
+mod kinds;
+mod states;
 
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};

@@ -286,7 +286,7 @@ pub(super) fn setsockopt(
     // SAFETY: the caller passes a value of `length` bytes.
     let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
     let result = kernel(|kernel| kernel.set_option(fd, level, name, bytes));
-    if result == Err(libc::ENOPROTOOPT) {
+    if result == Err(libc::ENOPROTOOPT) && kernel(|kernel| kernel.has_level(fd, level)) == Ok(true) {
         unsupported(&format!("sets the socket option {name} at level {level}"), libc::ENOPROTOOPT);
     }
     ok(result)
@@ -361,6 +361,15 @@ pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
     entries(list, count).iter().any(|entry| is_simulated(entry.fd))
 }
 
+/// Adds the bits for normal data, which Linux reports together with those for any data.
+fn normal(fd: c_int, bits: c_int) -> c_int {
+    let is_tcp = kernel(|kernel| Ok(kernel.is_tcp(fd))) == Ok(true);
+    let input = if bits & libc::EPOLLIN != 0 { libc::EPOLLRDNORM } else { 0 };
+    let output = if bits & libc::EPOLLOUT != 0 { libc::EPOLLWRNORM } else { 0 };
+    let band = if output != 0 && !is_tcp { libc::EPOLLWRBAND } else { 0 };
+    bits | input | output | band
+}
+
 /// Implements poll(2) without waiting, because events occur only after this thread has returned to the run loop.
 pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
     let mut ready = 0;
@@ -374,7 +383,7 @@ pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
         let bits = kernel(|kernel| kernel.poll(entry.fd));
         let asked = i32::from(entry.events) | libc::EPOLLERR | libc::EPOLLHUP;
         // The bits of poll(2) and epoll(7) have the same values on Linux.
-        entry.revents = bits.map_or(libc::POLLNVAL, |bits| (bits as i32 & asked) as i16);
+        entry.revents = bits.map_or(libc::POLLNVAL, |bits| (normal(entry.fd, bits as i32) & asked) as i16);
         ready += c_int::from(entry.revents != 0);
     }
     Ok(ready)
@@ -382,18 +391,31 @@ pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
 
 // ---- data ----
 
-pub(super) fn buffers<'a>(bufs: *const iovec, count: usize) -> Vec<&'a mut [u8]> {
-    if count == 0 {
-        return Vec::new();
+/// The maximum number of buffers of a call (IOV_MAX).
+const BUFFERS_MAX: usize = 1024;
+
+fn raw_buffers<'a>(bufs: *const iovec, count: usize) -> Result<&'a [iovec]> {
+    match count {
+        0 => Ok(&[]),
+        // SAFETY: the caller passes that many buffers.
+        1..=BUFFERS_MAX => Ok(unsafe { slice::from_raw_parts(bufs, count) }),
+        _ => Err(libc::EMSGSIZE),
     }
-    // SAFETY: the caller passes that many buffers.
-    let raw = unsafe { slice::from_raw_parts(bufs, count) };
+}
+
+/// Returns the buffers of a call. Fails with EMSGSIZE, the error of sendmsg(2) and recvmsg(2), if there are too many.
+pub(super) fn buffers<'a>(bufs: *const iovec, count: usize) -> Result<Vec<&'a mut [u8]>> {
     let one = |buf: &iovec| {
         let start = if buf.iov_len == 0 { ptr::dangling_mut() } else { buf.iov_base.cast::<u8>() };
         // SAFETY: each buffer is valid for its length during the call.
         unsafe { slice::from_raw_parts_mut(start, buf.iov_len) }
     };
-    raw.iter().map(one).collect()
+    Ok(raw_buffers(bufs, count)?.iter().map(one).collect())
+}
+
+/// Returns the number of buffers of readv(2) or writev(2).
+fn count_of(count: c_int) -> Result<usize> {
+    usize::try_from(count).ok().filter(|&count| count <= BUFFERS_MAX).ok_or(libc::EINVAL)
 }
 
 pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
@@ -401,10 +423,18 @@ pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Resul
         // Urgent data is not simulated, and the error queue is always empty.
         return Err(if flags & libc::MSG_OOB != 0 { libc::EINVAL } else { libc::EAGAIN });
     }
-    kernel(|kernel| {
-        // On Linux, MSG_TRUNC discards the bytes of a stream. Here they are copied to the buffers instead.
-        kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0)
-    })
+    kernel(|kernel| kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0))
+}
+
+/// Receives into the buffers of a message. On a TCP socket, MSG_TRUNC discards the bytes, and the buffers may be null.
+pub(super) fn received_into(fd: c_int, bufs: *const iovec, count: usize, flags: c_int) -> Result<Received> {
+    let discards = flags & libc::MSG_TRUNC != 0 && kernel(|kernel| Ok(kernel.is_tcp(fd))) == Ok(true);
+    if !discards {
+        return received(fd, &mut buffers(bufs, count)?, flags);
+    }
+    let room = raw_buffers(bufs, count)?.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.iov_len));
+    let queued = kernel(|kernel| kernel.queued(fd)).map_or(0, |(queued, _)| queued);
+    received(fd, &mut [&mut vec![0; room.min(queued.max(1))]], flags)
 }
 
 pub(super) fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int, wishes: Wishes) -> Result<isize> {
@@ -442,12 +472,12 @@ pub(super) fn write(fd: c_int, buf: *const c_void, count: usize) -> Result<isize
 }
 
 pub(super) fn readv(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
-    let mut bufs = buffers(bufs, usize::try_from(count).map_err(|_| libc::EINVAL)?);
+    let mut bufs = buffers(bufs, count_of(count)?)?;
     received(fd, &mut bufs, 0).map(|received| received.bytes as isize)
 }
 
 pub(super) fn writev(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
-    let bufs = buffers(bufs, usize::try_from(count).map_err(|_| libc::EINVAL)?);
+    let bufs = buffers(bufs, count_of(count)?)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
     sent(fd, &bufs, None, 0, Wishes::default())
 }
@@ -461,7 +491,7 @@ pub(super) fn recvfrom(
     length: *mut socklen_t,
 ) -> Result<isize> {
     let buf = iovec { iov_base: buf, iov_len: count };
-    let received = received(fd, &mut buffers(&raw const buf, 1), flags)?;
+    let received = received_into(fd, &raw const buf, 1, flags)?;
     match &received.from {
         Some(from) => write_address(from, address, length),
         None if !length.is_null() => {
@@ -484,7 +514,7 @@ pub(super) fn sendto(
 ) -> Result<isize> {
     let to = if address.is_null() { None } else { Some(read_address(address, length)?) };
     let buf = iovec { iov_base: buf.cast_mut(), iov_len: count };
-    let bufs = buffers(&raw const buf, 1);
+    let bufs = buffers(&raw const buf, 1)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
     sent(fd, &bufs, to.as_ref(), flags, Wishes::default())
 }

@@ -1,6 +1,5 @@
-//! System calls that open, duplicate, bind, listen, connect, accept, shut down and close simulated sockets, or return
-//! their addresses. No call waits: a call that would block fails with EAGAIN, or in the case of connect(2) on a TCP socket
-//! with EINPROGRESS.
+//! System calls that open, duplicate, bind, listen, accept, shut down and close simulated sockets, or return their
+//! addresses. No call waits: a call that would block fails with EAGAIN.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,13 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::network::{DESCRIPTORS_MAX, Event, Kernel};
 use super::packet::Protocol;
 use super::socket::{Family, HostId, Kind, Listener, Role, Socket, SocketId, canonical};
-use super::tcp::{Connection, State};
+use super::tcp::State;
 
 /// The result of a call: its value, or an errno.
 pub(crate) type Result<T> = std::result::Result<T, i32>;
 
 /// The maximum backlog of a listener (net.core.somaxconn).
 const BACKLOG_MAX: usize = 4096;
+
+/// The first and the last port that the kernel chooses (net.ipv4.ip_local_port_range).
+pub(super) const FIRST_PORT: u16 = 32_768;
+pub(super) const LAST_PORT: u16 = 60_999;
 
 /// A socket address of any family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +175,7 @@ impl Kernel {
                 self.close_listener(id, queued);
                 self.remove(id);
             }
-            Role::Unix(_) => self.close_unix(id),
+            Role::Unix(_) => self.close_unix(id, false),
             Role::Fresh | Role::Udp(_) | Role::Dead => self.remove(id),
         }
     }
@@ -189,7 +192,7 @@ impl Kernel {
             if let Some(socket) = self.socket_mut(child) {
                 socket.parent = None;
                 if matches!(socket.role, Role::Unix(_)) {
-                    self.close_unix(child);
+                    self.close_unix(child, true);
                     continue;
                 }
             }
@@ -218,6 +221,8 @@ impl Kernel {
             (Address::Unix(name), Family::Unix) => return self.bind_unix(id, name.clone()),
             (Address::Inet(addr), Family::V4) if addr.is_ipv4() => *addr,
             (Address::Inet(addr), Family::V6) if addr.is_ipv6() => canonical(*addr),
+            // As on Linux, an IPv4 address is too short for an IPv6 socket.
+            (Address::Inet(_), Family::V6) => return Err(libc::EINVAL),
             (_, Family::V4 | Family::V6) => return Err(libc::EAFNOSUPPORT),
             _ => return Err(libc::EINVAL),
         };
@@ -229,7 +234,10 @@ impl Kernel {
         }
         let ip = addr.ip();
         let is_own = ip.is_unspecified() || ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip);
-        if !is_own || (socket.options.only_v6 && ip.is_ipv4() && socket.family == Family::V6) {
+        if socket.options.only_v6 && ip.is_ipv4() && socket.family == Family::V6 {
+            return Err(libc::EINVAL);
+        }
+        if !is_own {
             return Err(libc::EADDRNOTAVAIL);
         }
         let protocol = Protocol::of(socket.kind);
@@ -246,8 +254,10 @@ impl Kernel {
     }
 
     pub(super) fn set_local(&mut self, id: SocketId, local: SocketAddr) {
+        self.bindings += 1;
+        let order = self.bindings;
         let Some(socket) = self.socket_mut(id) else { return };
-        socket.local = Some(local);
+        (socket.local, socket.bound_order) = (Some(local), order);
         let (host, protocol) = (socket.host, Protocol::of(socket.kind));
         self.link_port(id, host, protocol, local.port());
     }
@@ -280,13 +290,10 @@ impl Kernel {
 
     /// Returns a port that no socket of the host uses for this protocol.
     pub(super) fn free_port(&mut self, _id: SocketId, host: HostId, protocol: Protocol, _ip: IpAddr) -> Result<u16> {
-        // net.ipv4.ip_local_port_range.
-        const FIRST: u16 = 32_768;
-        const LAST: u16 = 60_999;
-        for _ in FIRST..=LAST {
+        for _ in FIRST_PORT..=LAST_PORT {
             let next = &mut self.hosts[host as usize].next_port;
             let port = *next;
-            *next = if port >= LAST { FIRST } else { port + 1 };
+            *next = if port >= LAST_PORT { FIRST_PORT } else { port + 1 };
             if !self.ports.contains_key(&(host, protocol, port)) {
                 return Ok(port);
             }
@@ -314,7 +321,10 @@ impl Kernel {
             Role::Tcp(connection) if connection.state == State::Established => {
                 socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN)
             }
-            Role::Udp(_) => socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN),
+            Role::Udp(_) => match socket.remote.filter(|remote| remote.port() != 0) {
+                Some(remote) => Ok(Address::Inet(socket.shown(remote))),
+                None => Err(libc::ENOTCONN),
+            },
             _ => Err(libc::ENOTCONN),
         }
     }
@@ -324,7 +334,12 @@ impl Kernel {
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
             let is_same_family = local.is_ipv4() == remote.is_ipv4();
             let is_reachable = local.is_loopback() == remote.is_loopback() || self.is_own(host, remote);
-            return if is_same_family && is_reachable { Ok(local) } else { Err(libc::EINVAL) };
+            return match (is_same_family, is_reachable) {
+                (true, true) => Ok(local),
+                (true, false) => Err(libc::EINVAL),
+                (false, _) if local.is_ipv6() => Err(libc::ENETUNREACH),
+                (false, _) => Err(libc::EAFNOSUPPORT),
+            };
         }
         let addrs = &self.hosts[host as usize].addrs;
         if remote.is_loopback() || addrs.contains(&remote) {
@@ -344,6 +359,9 @@ impl Kernel {
         let remote = match (socket.family, addr) {
             (Family::V4, SocketAddr::V4(_)) => addr,
             (Family::V6, SocketAddr::V6(_)) => canonical(addr),
+            // As on Linux, an IPv6 socket for datagrams takes an IPv4 address in place of a mapped one.
+            (Family::V6, SocketAddr::V4(_)) if socket.kind == Kind::Datagram => addr,
+            (Family::V6, SocketAddr::V4(_)) => return Err(libc::EINVAL),
             _ => return Err(libc::EAFNOSUPPORT),
         };
         let ip = match remote.ip() {
@@ -357,7 +375,7 @@ impl Kernel {
         Ok(SocketAddr::new(ip, remote.port()))
     }
 
-    // ---- connections ----
+    // ---- listeners and the ends of connections ----
 
     /// listen(2).
     pub(crate) fn listen(&mut self, fd: i32, backlog: i32) -> Result<()> {
@@ -379,6 +397,7 @@ impl Kernel {
             }
             Role::Fresh => {}
             Role::Unix(end) if kind != Kind::Datagram && end.peer.is_none() && is_named => {}
+            Role::Unix(_) if kind == Kind::Datagram => return Err(libc::EOPNOTSUPP),
             Role::Unix(_) => return Err(libc::EINVAL),
             Role::Udp(_) => return Err(libc::EOPNOTSUPP),
             Role::Dead => return Err(libc::ENETDOWN),
@@ -415,84 +434,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// connect(2). On a TCP socket, the call usually fails with EINPROGRESS.
-    pub(crate) fn connect(&mut self, fd: i32, address: &Address) -> Result<()> {
-        let result = self.try_connect(fd, address);
-        let host = self.host_of(fd)?;
-        self.note(host, "connect", fd, result.map(|()| 0));
-        result
-    }
-
-    fn try_connect(&mut self, fd: i32, address: &Address) -> Result<()> {
-        let (id, socket) = self.get(fd)?;
-        let host = socket.host;
-        let addr = match address {
-            Address::Unix(name) if socket.family == Family::Unix => return self.connect_unix(id, name),
-            Address::Unspecified => return self.disconnect(id),
-            Address::Inet(addr) if socket.family != Family::Unix => *addr,
-            _ => return Err(libc::EAFNOSUPPORT),
-        };
-        match &socket.role {
-            Role::Fresh | Role::Udp(_) => {}
-            Role::Tcp(connection) => match connection.state {
-                State::SynSent => return Err(libc::EALREADY),
-                // As on Linux, this call reports the failure, and the next one may connect.
-                State::Closed => {
-                    let error = self.take_error_of(id).unwrap_or(libc::ECONNABORTED);
-                    self.dissociate(id);
-                    self.get_mut(fd)?.1.role = Role::Fresh;
-                    return Err(error);
-                }
-                _ => return Err(libc::EISCONN),
-            },
-            Role::Listener(_) => return Err(libc::EISCONN),
-            Role::Dead => return Err(libc::ENETDOWN),
-            Role::Unix(_) => return Err(libc::EAFNOSUPPORT),
-        }
-        let remote = Kernel::destination(socket, addr)?;
-        let ip = self.source(host, socket, remote.ip())?;
-        let kind = socket.kind;
-        let port = match self.port(id) {
-            Some(port) => port,
-            None => self.free_port(id, host, Protocol::of(kind), ip)?,
-        };
-        let local = SocketAddr::new(ip, port);
-        if kind == Kind::Stream && self.connections.contains_key(&(host, local, remote)) {
-            return Err(libc::EADDRNOTAVAIL);
-        }
-        self.set_local(id, local);
-        let mss = self.mss(host, local, remote);
-        let (now, mut out) = (self.now, std::mem::take(&mut self.segments));
-        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
-        socket.remote = Some(remote);
-        if kind == Kind::Datagram {
-            self.segments = out;
-            return Ok(());
-        }
-        let mut settings = socket.options.tcp.clone();
-        settings.mss = settings.mss.min(mss);
-        socket.error = None;
-        socket.role = Role::Tcp(Box::new(Connection::connect(settings, now, &mut out)));
-        self.segments = out;
-        self.connections.insert((host, local, remote), id);
-        self.after(id, false);
-        Err(libc::EINPROGRESS)
-    }
-
-    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket. Fails with EOPNOTSUPP for other sockets.
-    fn disconnect(&mut self, id: SocketId) -> Result<()> {
-        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
-        match &mut socket.role {
-            Role::Udp(_) => self.dissociate(id),
-            Role::Unix(end) if socket.kind == Kind::Datagram => {
-                end.peer = None;
-                socket.peer_name.clear();
-            }
-            _ => return Err(libc::EOPNOTSUPP),
-        }
-        Ok(())
-    }
-
     /// accept4(2): returns the descriptor of the connection and the address of the peer.
     pub(crate) fn accept(&mut self, fd: i32, nonblocking: bool) -> Result<(i32, Address)> {
         let host = self.host_of(fd)?;
@@ -512,7 +453,7 @@ impl Kernel {
         let next = match &mut socket.role {
             Role::Listener(listener) => listener.queue.front().copied().ok_or(libc::EAGAIN)?,
             Role::Dead => return Err(libc::ENETDOWN),
-            Role::Udp(_) => return Err(libc::EOPNOTSUPP),
+            _ if socket.kind == Kind::Datagram => return Err(libc::EOPNOTSUPP),
             _ => return Err(libc::EINVAL),
         };
         if self.faults.strikes(self.faults.again, self.now, "EAGAIN") {
@@ -524,7 +465,7 @@ impl Kernel {
             listener.queue.pop_front();
         }
         let (_, socket) = self.get_mut(accepted)?;
-        socket.is_nonblocking = nonblocking;
+        (socket.is_nonblocking, socket.is_connected) = (nonblocking, true);
         let peer = match socket.family {
             Family::Unix => Address::Unix(socket.peer_name.clone()),
             _ => socket.remote.map_or(Address::Unspecified, |remote| Address::Inet(socket.shown(remote))),
@@ -572,6 +513,8 @@ impl Kernel {
                 (socket.role, socket.error) = (Role::Fresh, Some(libc::ECONNRESET));
             }
             Role::Tcp(_) => {
+                // As on Linux, this reports to the program that the handshake has succeeded.
+                socket.is_connected = true;
                 self.with_connection(id, |connection, now, out| {
                     if read {
                         connection.shut_read();

@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use super::calls::{Address, Result};
 use super::network::Kernel;
 use super::packet::{Body, Marks, Packet, Protocol};
-use super::socket::{Datagram, Role, Socket, SocketId};
+use super::socket::{Datagram, Family, Kind, Role, Socket, SocketId};
 use super::tcp::State;
 
-/// The largest payload of a UDP datagram over IPv4. The simulation uses this limit for IPv6 as well.
+/// The largest payload of a UDP datagram over IPv4.
 const DATAGRAM_MAX: usize = 65_507;
+
+/// The largest payload of a UDP datagram over IPv6, whose length does not include the IP header.
+const DATAGRAM_MAX_V6: usize = 65_527;
 
 /// The result of a receive call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,7 @@ impl Kernel {
         let shown = |socket: &Socket, from: SocketAddr| Address::Inet(socket.shown(from));
         match &mut socket.role {
             Role::Fresh => Err(socket.take_error().unwrap_or(libc::ENOTCONN)),
+            Role::Listener(_) if socket.family == Family::Unix && socket.kind == Kind::Stream => Err(libc::EINVAL),
             Role::Listener(_) => Err(libc::ENOTCONN),
             Role::Dead => Err(libc::ENETDOWN),
             Role::Tcp(_) => self.receive_tcp(id, bufs, peeks),
@@ -153,6 +157,7 @@ impl Kernel {
         let (id, socket) = self.get(fd)?;
         match &socket.role {
             Role::Fresh => return Err(self.take_error_of(id).unwrap_or(libc::EPIPE)),
+            Role::Listener(_) if socket.family == Family::Unix => return Err(libc::ENOTCONN),
             Role::Listener(_) => return Err(libc::EPIPE),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Unix(_) => return self.send_unix(id, bufs, to),
@@ -223,14 +228,14 @@ impl Kernel {
             Some(Address::Unix(_)) => return Err(libc::EAFNOSUPPORT),
             Some(Address::Unspecified) | None => socket.remote.ok_or(libc::EDESTADDRREQ)?,
         };
-        if remote.port() == 0 {
+        if remote.port() == 0 && matches!(to, Some(Address::Inet(_))) {
             return Err(libc::EINVAL);
         }
         if is_shut {
             return Err(libc::EPIPE);
         }
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if length > DATAGRAM_MAX {
+        if length > if remote.is_ipv4() { DATAGRAM_MAX } else { DATAGRAM_MAX_V6 } {
             return Err(libc::EMSGSIZE);
         }
         let ip = match wishes.source {
@@ -243,7 +248,7 @@ impl Kernel {
         let port = match self.port(id) {
             Some(port) => port,
             None => {
-                let port = self.free_port(id, host, Protocol::Udp, own)?;
+                let port = self.free_port(id, host, Protocol::Udp, own).map_err(|_| libc::EAGAIN)?;
                 self.set_local(id, SocketAddr::new(own, port));
                 port
             }

@@ -296,8 +296,8 @@ impl Kernel {
         let Some(socket) = self.socket_mut(id) else { return };
         let most = socket.options.tcp.receive_buffer as usize;
         let Role::Udp(datagrams) = &mut socket.role else { return };
-        // As on Linux, each datagram also needs room for its metadata.
-        if datagrams.bytes + data.len() + 512 > most {
+        // As on Linux, each datagram also needs room for its metadata, and an empty queue takes any datagram.
+        if datagrams.bytes + data.len() + 512 > most && !datagrams.queue.is_empty() {
             return self.log.text(now, host, "receive buffer full: datagram dropped");
         }
         datagrams.bytes += data.len() + 512;
@@ -320,8 +320,16 @@ impl Kernel {
         };
         let best = sockets.iter().filter_map(score).max()?;
         let of: Vec<_> = sockets.iter().filter(|id| score(id) == Some(best)).copied().collect();
+        let socket = |id: &SocketId| self.socket(*id);
+        let last = *of.iter().max_by_key(|id| socket(id).map(|socket| socket.bound_order))?;
+        if !self.socket(last)?.options.reuse_port {
+            // As with SO_REUSEADDR on Linux, the socket that was bound last takes all datagrams.
+            return Some(last);
+        }
         // As with SO_REUSEPORT on Linux, all datagrams of one sender go to one socket while the sockets stay the same.
-        of.get(usize::from(src.port()) % of.len()).copied()
+        let group: Vec<_> =
+            of.into_iter().filter(|id| socket(id).is_some_and(|socket| socket.options.reuse_port)).collect();
+        group.get(usize::from(src.port()) % group.len()).copied()
     }
 
     /// Reports to the connected socket that has sent a datagram that the datagram was not delivered. As on Linux, a

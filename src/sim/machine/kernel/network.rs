@@ -14,6 +14,7 @@ use super::random::Random;
 use super::socket;
 use super::socket::{Datagrams, HostId, Role, Socket, SocketId};
 use super::tcp::NEVER;
+use super::unix;
 
 /// The number from which descriptors count as simulated. Real descriptors are below `fs.nr_open`, which is 2²⁰ by
 /// default and which systemd raises to slightly less than 2³⁰.
@@ -114,7 +115,10 @@ pub(crate) struct Kernel {
     pub(super) accepted_most: usize,
     /// The sockets that are bound to each port, including accepted connections.
     pub(super) ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
+    /// The number of times that a local address was set.
+    pub(super) bindings: u64,
     pub(super) listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
+    /// The sockets by host and [`unix::key`].
     pub(super) unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
     pub(super) edged: Vec<SocketId>,
     /// A buffer for the segments that a connection sends. It is empty between calls of the kernel.
@@ -146,6 +150,7 @@ impl Kernel {
             accepted: BTreeMap::new(),
             accepted_most: ACCEPTED_MOST,
             ports: BTreeMap::new(),
+            bindings: 0,
             listeners: BTreeMap::new(),
             unix_names: BTreeMap::new(),
             edged: Vec::new(),
@@ -327,7 +332,7 @@ impl Kernel {
     pub(super) fn unlink(&mut self, id: SocketId) {
         let Some(socket) = self.socket(id) else { return };
         let (host, local, remote) = (socket.host, socket.local, socket.remote);
-        let name = (host, socket.name.clone());
+        let name = (host, unix::key(&socket.name, socket.kind));
         let protocol = Protocol::of(socket.kind);
         if self.unix_names.get(&name) == Some(&id) {
             self.unix_names.remove(&name);
@@ -421,6 +426,8 @@ impl Kernel {
             descriptors: 0,
             local: None,
             bound: None,
+            bound_order: 0,
+            is_connected: false,
             remote: None,
             name: Vec::new(),
             peer_name: Vec::new(),

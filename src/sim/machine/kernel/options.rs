@@ -49,6 +49,24 @@ const STORED: &[(i32, i32, i32)] = &[
     (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 0),
 ];
 
+/// The stored options that are either off or on: any value but 0 is read back as 1.
+const SWITCHES: &[(i32, i32)] = &[
+    (libc::SOL_SOCKET, libc::SO_BROADCAST),
+    (libc::SOL_SOCKET, libc::SO_DONTROUTE),
+    (libc::SOL_SOCKET, libc::SO_OOBINLINE),
+    (libc::IPPROTO_TCP, libc::TCP_CORK),
+    (libc::IPPROTO_IP, libc::IP_FREEBIND),
+    (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT),
+    (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP),
+    (libc::IPPROTO_IP, libc::IP_PKTINFO),
+    (libc::IPPROTO_IP, libc::IP_RECVTTL),
+    (libc::IPPROTO_IP, libc::IP_RECVTOS),
+    (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+];
+
 /// The options of a socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -143,8 +161,14 @@ impl Options {
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) if (88..=32767).contains(&value) => tcp.mss = value as u64,
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => return Err(libc::EINVAL),
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => self.only_v6 = value != 0,
+            (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL) if is_tcp => return Err(libc::EINVAL),
+            (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS) if is_tcp => return Err(libc::ENOPROTOOPT),
             _ if STORED.iter().any(|&(of, option, _)| (of, option) == (level, name)) => {
                 match stored_value(level, name, value)? {
+                    // The last two bits of the type of service belong to TCP (ECN).
+                    Some(value) if is_tcp && is_traffic_class(level, name) => {
+                        self.stored.insert((level, name), value & !3)
+                    }
                     Some(value) => self.stored.insert((level, name), value),
                     None => self.stored.remove(&(level, name)),
                 };
@@ -197,6 +221,10 @@ impl Options {
     }
 }
 
+fn is_traffic_class(level: i32, name: i32) -> bool {
+    matches!((level, name), (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS))
+}
+
 fn number(bytes: &[u8]) -> Result<i32> {
     bytes.first_chunk().map(|word| i32::from_ne_bytes(*word)).ok_or(libc::EINVAL)
 }
@@ -205,6 +233,7 @@ fn number(bytes: &[u8]) -> Result<i32> {
 fn stored_value(level: i32, name: i32, value: i32) -> Result<Option<i32>> {
     let least = match (level, name) {
         (libc::IPPROTO_IP, libc::IP_TOS) => return Ok(Some(value & 0xff)),
+        _ if SWITCHES.contains(&(level, name)) => return Ok(Some(i32::from(value != 0))),
         (libc::IPPROTO_IP, libc::IP_TTL) => 1,
         (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL) => 0,
         (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS | libc::IPV6_MULTICAST_HOPS | libc::IPV6_TCLASS) => 0,

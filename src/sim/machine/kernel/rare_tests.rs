@@ -1,7 +1,8 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of the
 //! stream, reuse of a port after a crash, and a late SYN. Also tests of a long run, of datagrams that cannot be
-//! delivered, and of the close of a Unix socket whose queue is full.
+//! delivered, of ports that are all taken, and of Unix sockets whose queue is full.
 
+use super::calls::{FIRST_PORT, LAST_PORT};
 use super::socket::{Family, Kind};
 use super::tests::{
     MS, SECOND, SERVER, addr, connect, edges, is_set, listen, pair, receive, run_for, send, tcp, world,
@@ -168,4 +169,48 @@ fn close_of_a_full_unix_socket_wakes_its_senders() {
     assert!(is_set(bits, libc::EPOLLOUT), "{bits:#x}");
     assert_eq!(send(&mut kernel, sender, b"x"), Err(libc::ECONNREFUSED));
     assert_eq!(send(&mut kernel, sender, b"x"), Err(libc::ENOTCONN));
+}
+
+#[test]
+fn connections_to_different_addresses_share_ports_when_all_are_taken() {
+    let mut kernel = world(1);
+    let mut dial = |remote: &str| {
+        let fd = tcp(&mut kernel, 0);
+        (kernel.connect(fd, &addr(remote)), kernel.local_address(fd).unwrap())
+    };
+    let ports = LAST_PORT - FIRST_PORT + 1;
+    for _ in 0..ports {
+        assert_eq!(dial("10.9.9.9:7").0, Err(libc::EINPROGRESS));
+    }
+    assert_eq!(dial("10.9.9.9:7").0, Err(libc::EADDRNOTAVAIL));
+    let (result, local) = dial("10.9.9.9:8");
+    assert_eq!(result, Err(libc::EINPROGRESS));
+    assert!(matches!(local, Address::Inet(local) if (FIRST_PORT..=LAST_PORT).contains(&local.port())), "{local:?}");
+    let bound = tcp(&mut kernel, 0);
+    assert_eq!(kernel.bind(bound, &addr("0.0.0.0:0")), Err(libc::EADDRINUSE));
+    let datagrams = kernel.open(0, Family::V4, Kind::Datagram, true).unwrap();
+    assert_eq!(kernel.connect(datagrams, &addr("10.9.9.9:7")), Ok(()), "UDP has its own ports");
+}
+
+#[test]
+fn writer_to_a_unix_socket_gets_an_edge_when_three_quarters_are_free() {
+    let mut kernel = world(1);
+    let (writer, reader) = kernel.pair(0, Kind::Stream, true).unwrap();
+    kernel.watch(writer, 7).unwrap();
+    let mut left = 0;
+    while let Ok(count) = send(&mut kernel, writer, &[7; 1000]) {
+        left += count;
+    }
+    edges(&mut kernel);
+    let limit = 256 << 10;
+    assert_eq!(left, limit, "the default of SO_SNDBUF");
+    loop {
+        left -= kernel.receive(reader, &mut [&mut [0; 1000]], false).unwrap().bytes;
+        let bits = edges(&mut kernel).iter().fold(0, |all, edge| all | edge.1);
+        assert_eq!(is_set(bits, libc::EPOLLOUT), left * 4 <= limit, "{left} bytes are left");
+        if left * 4 <= limit {
+            break;
+        }
+        assert!(!is_set(kernel.poll(writer).unwrap(), libc::EPOLLOUT));
+    }
 }

@@ -86,6 +86,13 @@ pub(crate) struct UnixEnd {
     pub(crate) wants_room: bool,
 }
 
+impl UnixEnd {
+    /// Returns whether the socket is connected. A socket whose peer has closed counts as connected.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.peer.is_some() || self.is_hung_up
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Role {
     /// A TCP socket that is neither a listener nor has a connection: a new socket, a listener or a socket in SYN-SENT
@@ -111,6 +118,11 @@ pub(crate) struct Socket {
     pub(crate) local: Option<SocketAddr>,
     /// The address passed to bind(2). Its port is 0 if the kernel chose the port.
     pub(crate) bound: Option<SocketAddr>,
+    /// The number of the last call that has set `local`.
+    pub(crate) bound_order: u64,
+    /// Whether accept(2) has returned the TCP socket, or the program has learned that its handshake has succeeded; see
+    /// [`connect`](super::connect).
+    pub(crate) is_connected: bool,
     pub(crate) remote: Option<SocketAddr>,
     /// The name of a Unix socket.
     pub(crate) name: Vec<u8>,

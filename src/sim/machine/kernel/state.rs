@@ -18,10 +18,13 @@ impl Kernel {
 
     /// setsockopt(2).
     pub(crate) fn set_option(&mut self, fd: i32, level: i32, name: i32, bytes: &[u8]) -> Result<()> {
+        let is_bound = self.port(self.id(fd)?).is_some();
         let (id, socket) = self.get_mut(fd)?;
         let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
         let result = match socket.family {
             Family::Unix if level != libc::SOL_SOCKET => Err(libc::EOPNOTSUPP),
+            Family::V4 if level == libc::IPPROTO_IPV6 => Err(libc::ENOPROTOOPT),
+            Family::V6 if (level, name) == (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) && is_bound => Err(libc::EINVAL),
             _ => socket.options.set(level, name, bytes, is_tcp),
         };
         let (host, tcp) = (socket.host, socket.options.tcp.clone());
@@ -44,7 +47,11 @@ impl Kernel {
             return Err(libc::EOPNOTSUPP);
         }
         if level != libc::SOL_SOCKET {
-            return socket.options.get(level, name, is_tcp);
+            return match socket.family {
+                Family::V4 if level == libc::IPPROTO_IPV6 => Err(libc::EOPNOTSUPP),
+                Family::V6 if level == libc::IPPROTO_TCP && !is_tcp => Err(libc::ENOPROTOOPT),
+                _ => socket.options.get(level, name, is_tcp),
+            };
         }
         match name {
             libc::SO_ERROR => word(self.take_error_of(id).unwrap_or_default()),
@@ -68,19 +75,36 @@ impl Kernel {
         }
     }
 
+    /// Returns whether a socket has options of this level. A call with another level fails on Linux as well.
+    pub(crate) fn has_level(&self, fd: i32, level: i32) -> Result<bool> {
+        let (_, socket) = self.get(fd)?;
+        Ok(match level {
+            libc::IPPROTO_TCP => socket.kind == Kind::Stream && socket.family != Family::Unix,
+            libc::IPPROTO_IPV6 => socket.family == Family::V6,
+            _ => true,
+        })
+    }
+
+    /// Returns whether the descriptor is that of a TCP socket.
+    pub(crate) fn is_tcp(&self, fd: i32) -> bool {
+        self.get(fd).is_ok_and(|(_, socket)| socket.kind == Kind::Stream && socket.family != Family::Unix)
+    }
+
     /// Returns the value of a stored option.
     pub(crate) fn stored_option(&self, fd: i32, level: i32, name: i32) -> Result<i32> {
         Ok(self.get(fd)?.1.options.stored(level, name))
     }
 
     /// Returns the number of bytes that can be read, and the number of written bytes that are not acknowledged, which is
-    /// 0 except for TCP. For a socket with messages, the first number is the length of the next message.
+    /// 0 except for TCP. For a datagram socket, the first number is the length of the next message.
     pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
         Ok(match &self.get(fd)?.1.role {
             Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),
             Role::Udp(datagrams) => (datagrams.queue.front().map_or(0, |datagram| datagram.data.len()), 0),
+            Role::Unix(end) if self.get(fd)?.1.kind != Kind::Datagram => (end.bytes, 0),
             Role::Unix(end) => (end.queue.front().map_or(0, |(_, data)| data.len()), 0),
-            Role::Fresh | Role::Listener(_) | Role::Dead => return Err(libc::EINVAL),
+            Role::Fresh => (0, 0),
+            Role::Listener(_) | Role::Dead => return Err(libc::EINVAL),
         })
     }
 
@@ -115,7 +139,7 @@ impl Kernel {
 
     pub(super) fn readiness(&self, id: SocketId) -> Option<u32> {
         let socket = self.socket(id)?;
-        let peer_has_room = matches!(&socket.role, Role::Unix(end) if self.unix_has_room(end));
+        let peer_has_room = self.unix_has_room(id);
         Some(socket.readiness(peer_has_room))
     }
 

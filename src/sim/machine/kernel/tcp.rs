@@ -73,6 +73,8 @@ pub(crate) struct Connection {
     pub(crate) peer_began: u64,
     /// The reason why the connection failed. The owner takes it.
     pub(crate) error: Option<i32>,
+    /// Whether this end began the connection.
+    pub(crate) is_client: bool,
     /// Whether the program has closed its socket.
     pub(crate) is_orphan: bool,
     /// Whether a write or a poll has found too little room in the send buffer, so that an edge must report when the
@@ -131,6 +133,7 @@ impl Connection {
             began: now,
             peer_began: 0,
             error: None,
+            is_client: state == State::SynSent,
             is_orphan: false,
             wants_room: false,
             send: VecDeque::new(),
@@ -264,6 +267,10 @@ impl Connection {
     /// `resets` (SO_LINGER with a time of 0).
     pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
         self.is_orphan = true;
+        if self.state == State::TimeWait {
+            // As on Linux, neither unread data nor SO_LINGER ends TIME-WAIT.
+            return self.receive.clear();
+        }
         if resets || !self.receive.is_empty() || self.state == State::SynSent {
             return self.abort(out);
         }

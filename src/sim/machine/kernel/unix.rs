@@ -58,34 +58,48 @@ impl Kernel {
         if !socket.name.is_empty() {
             return Err(libc::EINVAL);
         }
+        let kind = socket.kind;
         let name = if name.is_empty() { format!("\0{:05x}", id.index).into_bytes() } else { name };
-        if self.unix_names.contains_key(&(host, name.clone())) {
+        let key = (host, key(&name, kind));
+        if self.unix_names.contains_key(&key) {
             return Err(libc::EADDRINUSE);
         }
-        self.unix_names.insert((host, name.clone()), id);
+        self.unix_names.insert(key, id);
+        // The sockets that are connected to this one see the name.
+        for peer in self.unix_ends_at(id) {
+            if let Some(socket) = self.socket_mut(peer) {
+                socket.peer_name.clone_from(&name);
+            }
+        }
         if let Some(socket) = self.socket_mut(id) {
             socket.name = name;
         }
         Ok(())
     }
 
+    /// Returns the Unix sockets that are connected to `id`.
+    fn unix_ends_at(&self, id: SocketId) -> Vec<SocketId> {
+        let all = self.places.iter().zip(0..);
+        let connected = all.filter_map(|(place, index)| {
+            let is_end = matches!(&place.socket.as_ref()?.role, Role::Unix(end) if end.peer == Some(id));
+            is_end.then_some(SocketId { index, generation: place.generation })
+        });
+        connected.collect()
+    }
+
     pub(super) fn connect_unix(&mut self, id: SocketId, name: &[u8]) -> Result<()> {
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let (host, kind) = (socket.host, socket.kind);
         let own_name = socket.name.clone();
-        match &socket.role {
-            Role::Unix(end) if kind != Kind::Datagram && (end.peer.is_some() || end.is_hung_up) => {
-                return Err(libc::EISCONN);
-            }
-            Role::Unix(_) => {}
-            _ => return Err(libc::EINVAL),
-        }
-        let target = self.unix_target(host, name)?;
+        let target = self.unix_target(host, kind, name)?;
         let Some(other) = self.socket(target) else { return Err(libc::ECONNREFUSED) };
-        if other.kind != kind {
-            return Err(libc::EPROTOTYPE);
-        }
         if kind == Kind::Datagram {
+            if !self.unix_may_send(id, target) {
+                return Err(libc::EPERM);
+            }
+            if self.end(id).is_some_and(|end| end.peer.is_some_and(|peer| peer != target) || end.is_hung_up) {
+                self.disconnect_unix(id);
+            }
             if let Some(socket) = self.socket_mut(id) {
                 socket.peer_name = name.to_vec();
             }
@@ -99,6 +113,12 @@ impl Kernel {
             Role::Listener(listener) if listener.is_full() => return Err(libc::EAGAIN),
             Role::Listener(_) => {}
             _ => return Err(libc::ECONNREFUSED),
+        }
+        // As on Linux, the state of this socket matters only if the listener would take the connection.
+        match self.socket(id).map(|socket| &socket.role) {
+            Some(Role::Unix(end)) if end.is_joined() => return Err(libc::EISCONN),
+            Some(Role::Unix(_)) => {}
+            _ => return Err(libc::EINVAL),
         }
         let mut child = self.fresh(host, Family::Unix, kind);
         (child.name, child.peer_name) = (name.to_vec(), own_name);
@@ -115,17 +135,32 @@ impl Kernel {
         Ok(())
     }
 
-    fn unix_target(&self, host: HostId, name: &[u8]) -> Result<SocketId> {
+    /// Returns the socket with a name, for a socket of this kind.
+    fn unix_target(&self, host: HostId, kind: Kind, name: &[u8]) -> Result<SocketId> {
         let missing = if name.first() == Some(&0) { libc::ECONNREFUSED } else { libc::ENOENT };
-        self.unix_names.get(&(host, name.to_vec())).copied().ok_or(missing)
+        let target = self.unix_names.get(&(host, key(name, kind))).copied().ok_or(missing)?;
+        match self.socket(target) {
+            Some(socket) if socket.kind != kind => Err(libc::EPROTOTYPE),
+            _ => Ok(target),
+        }
     }
 
-    /// Returns whether a write of one byte on the socket of `end` would not have to wait for room in the queue of the
-    /// peer. Also returns true if the write would fail for another reason.
-    pub(super) fn unix_has_room(&self, end: &UnixEnd) -> bool {
-        let Some(peer) = end.peer.and_then(|peer| self.socket(peer)) else { return true };
-        match &peer.role {
-            Role::Unix(other) => other.read_shut || room(peer, other) > 0,
+    /// Returns whether a datagram socket may send to another. A socket that is connected takes datagrams only from its
+    /// peer.
+    fn unix_may_send(&self, id: SocketId, to: SocketId) -> bool {
+        self.end(to).and_then(|end| end.peer).is_none_or(|peer| peer == id)
+    }
+
+    /// Returns whether poll(2) reports that a Unix socket is writable: at least three quarters of the buffer are free,
+    /// as on Linux. This is also true if a write would fail without waiting for room.
+    pub(super) fn unix_has_room(&self, id: SocketId) -> bool {
+        let Some(socket) = self.socket(id) else { return true };
+        let Role::Unix(end) = &socket.role else { return false };
+        match end.peer.map(|peer| (peer, self.end(peer))) {
+            Some((peer, Some(other))) => {
+                let most = socket.options.tcp.send_buffer as usize;
+                other.read_shut || (other.bytes * 4 <= most && room(id, socket, peer, other) > 0)
+            }
             _ => true,
         }
     }
@@ -143,11 +178,12 @@ impl Kernel {
         let peer_name = socket.peer_name.clone();
         let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
         let Some((from, data)) = end.queue.front_mut() else {
-            return match () {
+            return match kind {
+                Kind::Stream if !end.is_joined() => Err(libc::EINVAL),
+                Kind::Packets if !end.is_joined() => Err(libc::ENOTCONN),
                 // After a shutdown of a datagram socket, only a blocking receive returns 0.
-                () if kind != Kind::Datagram && (end.read_shut || end.is_hung_up) => Ok(Received::stream(0)),
-                () if end.peer.is_none() && kind != Kind::Datagram => Err(libc::ENOTCONN),
-                () => Err(libc::EAGAIN),
+                Kind::Stream | Kind::Packets if end.read_shut || end.is_hung_up => Ok(Received::stream(0)),
+                _ => Err(libc::EAGAIN),
             };
         };
         let (whole, from) = (data.len(), from.clone());
@@ -166,11 +202,9 @@ impl Kernel {
             let writers = end.peer;
             self.wake_unix_writers(id, writers);
         }
-        let from = match kind {
-            Kind::Datagram => Address::Unix(from),
-            _ => Address::Unix(peer_name),
-        };
-        Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from: Some(from), marks: None })
+        let from = if kind == Kind::Datagram { from } else { peer_name };
+        let from = Some(from).filter(|name| !name.is_empty()).map(Address::Unix);
+        Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from, marks: None })
     }
 
     /// Raises an edge for each socket that has found the queue of `id` full, after data was taken from the queue.
@@ -187,9 +221,11 @@ impl Kernel {
             waiting.extend(all);
         }
         for writer in waiting {
-            if let Some(end) = self.end_mut(writer)
-                && std::mem::take(&mut end.wants_room)
+            if self.end(writer).is_some_and(|end| end.wants_room)
+                && self.unix_has_room(writer)
+                && let Some(end) = self.end_mut(writer)
             {
+                end.wants_room = false;
                 self.raise(writer);
             }
         }
@@ -207,14 +243,27 @@ impl Kernel {
         }
     }
 
-    /// Ends the association of a datagram socket with a peer that was closed. As on Linux, this takes place when a send
-    /// fails for the first time, and discards the received messages.
-    fn dissociate_unix(&mut self, id: SocketId) {
-        if let Some(end) = self.end_mut(id) {
-            (end.peer, end.is_hung_up, end.bytes) = (None, false, 0);
-            end.queue.clear();
+    /// Ends the association of a datagram socket with its peer, if it has one. As on Linux, this discards the received
+    /// messages, and a peer that is connected to this socket gets an error if there were any. If the peer was closed, the
+    /// association ends when a send fails for the first time.
+    pub(super) fn disconnect_unix(&mut self, id: SocketId) {
+        let Some(socket) = self.socket_mut(id) else { return };
+        let Role::Unix(end) = &mut socket.role else { return };
+        if !end.is_joined() {
+            return;
         }
+        let (peer, had_messages) = (end.peer.take(), !end.queue.is_empty());
+        (end.is_hung_up, end.bytes) = (false, 0);
+        end.queue.clear();
+        socket.peer_name.clear();
         self.wake_unix_writers(id, None);
+        let peer = peer.filter(|&peer| had_messages && self.end(peer).is_some_and(|end| end.peer == Some(id)));
+        if let Some(peer) = peer {
+            if let Some(socket) = self.socket_mut(peer) {
+                socket.error = Some(libc::ECONNRESET);
+            }
+            self.raise(peer);
+        }
     }
 
     pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
@@ -226,41 +275,49 @@ impl Kernel {
         {
             return Err(error);
         }
+        let most = socket.options.tcp.send_buffer as usize;
         let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
-        if end.write_shut {
+        let (hung_up, is_joined, is_shut) = (end.is_hung_up, end.is_joined(), end.write_shut);
+        let (to, own_peer) = (to.filter(|_| kind != Kind::Packets), end.peer);
+        match kind {
+            Kind::Stream if to.is_some() => return Err(if is_joined { libc::EISCONN } else { libc::EOPNOTSUPP }),
+            Kind::Stream | Kind::Packets if !is_joined => return Err(libc::ENOTCONN),
+            _ => {}
+        }
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        // Linux adds 32 bytes to the length of a message.
+        if kind != Kind::Stream && length + 32 > most {
+            return Err(libc::EMSGSIZE);
+        }
+        if is_shut {
             return Err(libc::EPIPE);
         }
-        let hung_up = end.is_hung_up;
         let peer = match to {
-            Some(Address::Unix(name)) if !name.is_empty() && kind == Kind::Datagram => {
-                let name = name.clone();
-                self.unix_target(host, &name)?
-            }
-            Some(Address::Inet(_)) => return Err(libc::EINVAL),
-            _ => match end.peer {
+            Some(Address::Unix(name)) if !name.is_empty() => self.unix_target(host, kind, name)?,
+            Some(_) => return Err(libc::EINVAL),
+            None => match own_peer {
                 Some(peer) => peer,
                 None if hung_up && kind == Kind::Datagram => {
-                    self.dissociate_unix(id);
+                    self.disconnect_unix(id);
                     return Err(libc::ECONNREFUSED);
                 }
-                None if hung_up => return Err(libc::EPIPE),
+                None if is_joined => return Err(libc::EPIPE),
                 None => return Err(libc::ENOTCONN),
             },
         };
-        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let Some(target) = self.socket(peer) else {
+        let (Some(socket), Some(target)) = (self.socket(id), self.socket(peer)) else {
             // The peer was connected to another socket, or to none, when it was closed.
-            self.dissociate_unix(id);
+            self.disconnect_unix(id);
             return Err(libc::ECONNREFUSED);
         };
         let Role::Unix(other) = &target.role else { return Err(libc::ECONNREFUSED) };
+        if !self.unix_may_send(id, peer) {
+            return Err(libc::EPERM);
+        }
         if other.read_shut {
             return Err(libc::EPIPE);
         }
-        if kind != Kind::Stream && length > target.options.tcp.receive_buffer as usize {
-            return Err(libc::EMSGSIZE);
-        }
-        let room = room(target, other);
+        let room = room(id, socket, peer, other);
         if (kind == Kind::Stream && length > 0 && room == 0) || (kind != Kind::Stream && room < length.max(1)) {
             if let Some(end) = self.end_mut(id) {
                 end.wants_room = true;
@@ -302,7 +359,9 @@ impl Kernel {
         }
     }
 
-    pub(super) fn close_unix(&mut self, id: SocketId) {
+    /// Closes a Unix socket. As on Linux, the peer of a connection gets an error if there was unread data, and with
+    /// `resets`, which stands for a connection that was never accepted.
+    pub(super) fn close_unix(&mut self, id: SocketId, resets: bool) {
         let Some(socket) = self.socket(id) else { return };
         let kind = socket.kind;
         let (peer, is_unread) = match &socket.role {
@@ -318,7 +377,7 @@ impl Kernel {
             if let Some(end) = self.end_mut(peer) {
                 (end.peer, end.is_hung_up) = (None, true);
             }
-            if is_unread
+            if (is_unread || resets)
                 && kind != Kind::Datagram
                 && let Some(socket) = self.socket_mut(peer)
             {
@@ -329,12 +388,21 @@ impl Kernel {
     }
 }
 
-/// Returns the number of bytes that the queue of a socket accepts. Returns 0 for a datagram socket with too many
-/// messages.
-fn room(socket: &Socket, end: &UnixEnd) -> usize {
-    let most = socket.options.tcp.receive_buffer as usize;
-    match socket.kind {
-        Kind::Datagram if end.queue.len() > MESSAGES_MAX => 0,
-        _ => most.saturating_sub(end.bytes),
+/// Returns the key of a name in `Kernel::unix_names`. As on Linux, the kinds of sockets have separate abstract names.
+pub(super) fn key(name: &[u8], kind: Kind) -> Vec<u8> {
+    let mut key = name.to_vec();
+    if name.first() == Some(&0) {
+        key.push(kind as u8);
     }
+    key
+}
+
+/// Returns the number of bytes that the queue of `peer` accepts from `id`: the part of the sender's buffer that is free,
+/// as on Linux. Returns 0 for a datagram socket with too many messages, unless it is connected to the sender.
+fn room(id: SocketId, socket: &Socket, peer: SocketId, other: &UnixEnd) -> usize {
+    let is_limited = socket.kind == Kind::Datagram && peer != id && other.peer != Some(id);
+    if is_limited && other.queue.len() > MESSAGES_MAX {
+        return 0;
+    }
+    (socket.options.tcp.send_buffer as usize).saturating_sub(other.bytes)
 }
