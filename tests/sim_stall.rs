@@ -1,5 +1,5 @@
-//! A simulation that stands still reports, host by host, the event that each task waits for
-//! (feature `sim`).
+//! A simulation that stands still reports, host by host, the event that each task waits for. One whose clock stands still
+//! or passes the limit is reported as well (feature `sim`).
 
 use std::panic::catch_unwind;
 use std::time::Duration;
@@ -143,5 +143,27 @@ fn keep_alive_detects_a_dead_peer_although_all_tasks_wait() {
             let error = stream.read(&mut [0; 1]).await.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(110), "ETIMEDOUT");
         });
+    }
+}
+
+#[test]
+fn simulation_whose_tasks_only_yield_is_reported() {
+    let text = failure(async |_| {
+        let sleep = task::spawn(task::sleep(ms(1)));
+        while !sleep.is_finished() {
+            task::yield_now().await;
+        }
+    });
+    assert!(text.contains("a task could always run, so the clock has not advanced"), "{text}");
+}
+
+#[test]
+fn thread_that_sleeps_past_the_limit_is_reported() {
+    for sleep in [Duration::from_secs(31 * 24 * 3600), Duration::from_secs(1 << 40), Duration::MAX] {
+        let text = failure(async move |_| {
+            std::thread::sleep(sleep);
+            task::yield_now().await;
+        });
+        assert!(text.contains("the simulation has not ended after"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! Tests the descriptor numbers and slots of several simulations, and of a simulation that runs while
-//! there are real sockets. Also tests links to hosts that are added later, and signals of hosts (feature `sim`).
+//! there are real sockets. Also tests links to hosts that are added later, names and signals of hosts, and the end of a
+//! simulation (feature `sim`).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -306,5 +307,39 @@ fn borrow_of_a_closed_socket_is_not_refused() {
         stream.force_close().await.unwrap();
         assert!(socket2::SockRef::from(&stream).local_addr().is_err());
         assert!(sim.refusals().is_empty(), "{:?}", sim.refusals());
+    });
+}
+
+#[test]
+fn host_is_found_by_its_name_with_a_dot_at_the_end() {
+    Sim::run(1, async |sim| {
+        let host = sim.host("Web.");
+        assert!(host == sim.host("web") && host == sim.host("web."));
+        assert_eq!(host.name(), "Web");
+        sim.link("WEB.", "*").latency(ms(1));
+        let names = ["LocalHost", "localhost.", "."];
+        let is_refused = |name: &&str| std::panic::catch_unwind(|| sim.host(name)).is_err();
+        assert!(names.iter().all(is_refused));
+    });
+}
+
+#[test]
+fn tasks_that_destructors_spawn_without_end_do_not_keep_a_simulation_from_ending() {
+    struct Spawner;
+    impl Drop for Spawner {
+        fn drop(&mut self) {
+            start();
+        }
+    }
+    fn start() {
+        let spawner = Spawner;
+        task::spawn(async move {
+            let _spawner = spawner;
+            std::future::pending::<()>().await;
+        });
+    }
+    Sim::run(1, async |_| {
+        start();
+        task::sleep(ms(1)).await;
     });
 }

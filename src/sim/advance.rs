@@ -35,8 +35,19 @@ fn deliver(edges: &[(u64, u32)], wakers: &mut Wakers) {
 }
 
 impl World {
+    /// Fails the simulation if the time `next`, to which the clock advances from `now`, is after the limit.
+    pub(super) fn check_limit(&self, now: u64, next: u64) {
+        assert!(
+            next <= self.limit.get(),
+            "the simulation has not ended after {} virtual seconds: raise the limit with `Builder::limit`, or make the \
+             test end",
+            seconds(now)
+        );
+    }
+
     /// Advances the clock and processes events and timers until one of them wakes a task. Called when no task can run.
     pub(super) fn advance(&self) {
+        self.shared.pauses.fetch_add(1, Ordering::Relaxed);
         if let Some(real) = &self.machine.real {
             return self.advance_with_real_sockets(real);
         }
@@ -65,12 +76,7 @@ impl World {
                 break;
             }
             let next = next.max(now);
-            assert!(
-                next <= self.limit.get(),
-                "the simulation has not ended after {} virtual seconds: raise the limit with `Builder::limit`, or make \
-                 the test end",
-                seconds(now)
-            );
+            self.check_limit(now, next);
             self.machine.set_clock(next);
             {
                 let mut kernel = self.machine.kernel.borrow_mut();
@@ -100,6 +106,7 @@ impl World {
             real::sleep_1_ms();
             // Prevents the watchdog from reporting the wait as a task that does not yield.
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
+            self.shared.pauses.fetch_add(1, Ordering::Relaxed);
         }
         self.stop_as_quiet()
     }
@@ -163,7 +170,8 @@ impl World {
                 );
                 continue;
             }
-            let next = self.kernel_time(timer);
+            let (now, next) = (self.machine.kernel.borrow().now, self.kernel_time(timer));
+            self.check_limit(now, next);
             self.machine.set_clock(next);
             self.run_timers(&mut wakers);
             if wakers.len() > 0 {

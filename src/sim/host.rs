@@ -30,13 +30,15 @@ impl Sim {
     /// Returns the host `name`. The first call adds it.
     ///
     /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all
-    /// hosts. The test itself runs on the host `test`.
+    /// hosts. As in DNS, the case of letters and a dot at the end of the name do not matter. The test itself runs on the host `test`.
     ///
     /// # Panics
     /// Panics if the name is empty, `*`, `localhost` or an IP address.
     #[track_caller]
     pub fn host(&self, name: &str) -> Host {
-        let is_name = !matches!(name, "" | "*" | "localhost") && name.parse::<IpAddr>().is_err();
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let is_name = !matches!(name, "" | "*") && name.parse::<IpAddr>().is_err();
+        let is_name = is_name && !name.eq_ignore_ascii_case("localhost");
         assert!(
             is_name,
             "`{name}` is not a valid host name: use a name that is not empty, `*`, `localhost` or an IP address"

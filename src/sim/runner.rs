@@ -28,6 +28,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::api::{self, Counters, Sim};
+use super::machine::current::TIME_MAX;
 use super::machine::is_here;
 use super::outcome::Outcome;
 use super::world::{Order, World};
@@ -136,14 +137,16 @@ impl Builder {
         self
     }
 
-    /// Sets the virtual time after which the simulation fails if it has not ended. The default is 30 days.
+    /// Sets the virtual time after which the simulation fails if it has not ended. The default is 30 days, and the
+    /// maximum is 146 years.
     pub fn limit(mut self, limit: Duration) -> Builder {
         self.limit = limit;
         self
     }
 
-    /// Sets the real time after which the simulation fails because a task has not yielded. The check takes place once in
-    /// each such period, so the failure may occur up to twice as late. A simulation with
+    /// Sets the real time after which the simulation fails because a task has not yielded, or because a task could always
+    /// run, so that the virtual clock has not advanced. The check takes place once in each such period, so the failure
+    /// may occur up to twice as late. A simulation with
     /// [threads](Sim::allow_threads) also waits this long for them when no other event is pending. The default is
     /// one minute.
     pub fn stuck_after(mut self, bound: Duration) -> Builder {
@@ -155,8 +158,8 @@ impl Builder {
     ///
     /// # Panics
     /// Panics if `test` panics, if a host's program fails, if `test` has not ended but no event can make a task run, if
-    /// the [limit](Builder::limit) has passed, or if a task does not yield for the real time of
-    /// [`stuck_after`](Builder::stuck_after). Also panics inside a simulation, and if no thread can be started.
+    /// the [limit](Builder::limit) has passed, or if a task does not yield, or tasks do nothing but yield, for the real
+    /// time of [`stuck_after`](Builder::stuck_after). Also panics inside a simulation, and if no thread can be started.
     pub fn run<F, Fut>(&self, test: F) -> Run<Fut::Output>
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -189,7 +192,8 @@ impl Builder {
         let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
             let world = World::new(seed);
             world.order.set(settings.order);
-            world.limit.set(u64::try_from(settings.limit.as_nanos()).unwrap_or(u64::MAX));
+            let limit = u64::try_from(settings.limit.as_nanos()).unwrap_or(TIME_MAX);
+            world.limit.set(limit.min(TIME_MAX));
             world.patience_ms.set(u64::try_from(settings.stuck_after.as_millis()).unwrap_or(u64::MAX));
             world.kernel(|kernel| {
                 kernel.faults.most = settings.plan.most.unwrap_or(u64::MAX);
@@ -208,18 +212,29 @@ impl Builder {
         });
         let thread = thread.unwrap_or_else(|error| panic!("cannot start a thread for a simulation: {error}"));
         let shared = watched.recv().unwrap_or_else(|_| panic!("the simulation's thread ended before its first turn"));
-        let mut turns = 0;
+        // The first period is not checked for pauses, because one turn may have lasted from its beginning to its end.
+        let (mut turns, mut pauses) = (0, u64::MAX);
         let outcome = loop {
             match receiver.recv_timeout(self.stuck_after) {
                 Ok(outcome) => break outcome,
                 Err(RecvTimeoutError::Timeout) => {
                     let now = shared.turns.load(Ordering::Relaxed);
+                    let running = || shared.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     assert!(
                         std::mem::replace(&mut turns, now) != now,
                         "the simulation with seed {seed} is stuck: `{}` has run for {:?} without yielding: let it \
                          await, or raise the time with `Builder::stuck_after`",
-                        shared.running.lock().unwrap_or_else(PoisonError::into_inner),
+                        running(),
                         self.stuck_after
+                    );
+                    let now = shared.pauses.load(Ordering::Relaxed);
+                    assert!(
+                        std::mem::replace(&mut pauses, now) != now,
+                        "the simulation with seed {seed} is stuck: for {:?}, a task could always run, so the clock has \
+                         not advanced (`{}` runs now): let tasks wait for an event or a timer instead of yielding, or \
+                         raise the time with `Builder::stuck_after`",
+                        self.stuck_after,
+                        running()
                     );
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("the simulation's thread ended without a result"),

@@ -34,7 +34,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use async_task::Runnable;
 
-use super::machine::current::Machine;
+use super::machine::current::{Machine, TIME_MAX};
 use super::machine::kernel::Kernel;
 use super::machine::kernel::random::Random;
 use super::machine::kernel::socket::HostId;
@@ -262,7 +262,7 @@ impl World {
             order: Cell::default(),
             digest: Cell::new(0),
             failure: RefCell::new(None),
-            limit: Cell::new(u64::MAX),
+            limit: Cell::new(TIME_MAX),
             patience_ms: Cell::new(PATIENCE_MS),
             root: Cell::new(0),
             rules: RefCell::default(),
@@ -342,6 +342,9 @@ impl World {
             if let Some(payload) = failure {
                 std::panic::resume_unwind(payload);
             }
+            // A task may have advanced the clock by blocking its thread.
+            let now = self.machine.kernel.borrow().now;
+            self.check_limit(now, now);
         }
     }
 
@@ -559,6 +562,8 @@ impl World {
             }
             inbox.into_iter().for_each(discard);
         }
+        // Tasks that destructors go on spawning are leaked, because there is no end to them.
+        std::mem::take(&mut self.schedule.borrow_mut().ready).into_iter().for_each(std::mem::forget);
         self.shared.is_over.store(true, Ordering::SeqCst);
         let late = std::mem::take(&mut *lock(&self.shared.inbox));
         late.into_iter().for_each(discard);

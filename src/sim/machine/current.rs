@@ -27,6 +27,10 @@ const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 /// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
 pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
+/// The last time that the clock of a simulation shows, in nanoseconds since its start: 146 years. Sums of times do not
+/// overflow before it.
+pub(crate) const TIME_MAX: u64 = u64::MAX / 4;
+
 /// The length of a turn, in nanoseconds, after which sysmon would consider the task stuck.
 const LONG_NANOS: u64 = 20_000_000;
 
@@ -238,7 +242,9 @@ impl Machine {
         self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
     }
 
+    /// Sets the time since the start of the simulation, or [`TIME_MAX`] if that is earlier.
     pub(crate) fn set_clock(&self, now: u64) {
+        let now = now.min(TIME_MAX);
         self.kernel.borrow_mut().now = now;
         NOW.with(|cell| cell.set(MONOTONIC_START + now));
     }

@@ -139,7 +139,7 @@ impl Link {
             if bits / 8 + u128::from(length) > u128::from(config.queue.max(length)) {
                 return Sent::Dropped(Dropped::Queue);
             }
-            leaves = begins + (u128::from(length) * 8_000_000_000 / u128::from(config.bandwidth)) as u64;
+            leaves = begins.saturating_add((u128::from(length) * 8_000_000_000 / u128::from(config.bandwidth)) as u64);
             self.busy_until = leaves;
         }
         let arrival = leaves.saturating_add(config.latency.draw(random));

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::faults::Faults;
+use super::faults::{Edge, Faults};
 use super::link::{Link, LinkConfig};
 use super::log::Log;
 use super::options;
@@ -45,8 +45,10 @@ pub(super) enum Event {
         packet: Box<Packet>,
     },
     Timer(SocketId),
-    /// A late or repeated edge, or the edge after an injected fault of a call.
+    /// The edge after an injected fault of a call.
     Edge(SocketId),
+    /// A late or repeated edge, which is not delayed or repeated again.
+    SecondEdge(SocketId),
 }
 
 #[derive(Debug)]
@@ -165,9 +167,14 @@ impl Kernel {
     /// Adds a host with an IPv4 and an IPv6 address.
     pub(crate) fn add_host(&mut self, name: &str) -> HostId {
         let id = self.hosts.len() as HostId;
-        let [high, low] = (id + 1).to_be_bytes();
-        let addrs =
-            [IpAddr::V4(Ipv4Addr::new(10, 0, high, low)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, id + 1))];
+        // `set_addrs` may have given one of these addresses to another host.
+        let of_number = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number);
+            [IpAddr::V4(Ipv4Addr::new(10, 0, high, low)), IpAddr::V6(v6)]
+        };
+        let is_free = |addrs: &[IpAddr; 2]| !addrs.iter().any(|addr| self.by_addr.contains_key(addr));
+        let addrs = (id + 1..=u16::MAX).map(of_number).find(is_free).expect("a free address");
         self.by_addr.extend(addrs.map(|addr| (addr, id)));
         let next_port = 32_768 + self.random.below(28_000) as u16;
         let host = Host { name: name.to_owned(), addrs: addrs.to_vec(), is_up: true, next_port, clock_offset: 0 };
@@ -255,6 +262,12 @@ impl Kernel {
             Event::Arrive { from, to, packet } => self.arrive(from, to, *packet),
             Event::Timer(id) => self.timer(id),
             Event::Edge(id) => self.raise(id),
+            Event::SecondEdge(id) => {
+                if let Some(socket) = self.socket_mut(id) {
+                    socket.is_second_edge = true;
+                }
+                self.raise(id);
+            }
         }
         true
     }
@@ -280,13 +293,14 @@ impl Kernel {
             let Some(bits) = self.look(id) else { continue };
             let Some(socket) = self.socket_mut(id) else { continue };
             socket.is_edged = false;
-            let delay = self.faults.edge(self.now);
+            let is_second = std::mem::take(&mut socket.is_second_edge);
+            let delay = if is_second { Edge { late: None, again: None } } else { self.faults.edge(self.now) };
             if let Some(delay) = delay.late {
-                self.schedule(self.now + delay, Event::Edge(id));
+                self.schedule(self.now + delay, Event::SecondEdge(id));
                 continue;
             }
             if let Some(delay) = delay.again {
-                self.schedule(self.now + delay, Event::Edge(id));
+                self.schedule(self.now + delay, Event::SecondEdge(id));
             }
             if bits != 0
                 && let Some(socket) = self.socket(id)
@@ -438,6 +452,7 @@ impl Kernel {
             parent: None,
             watchers: Vec::new(),
             is_edged: false,
+            is_second_edge: false,
             timer_at: NEVER,
         }
     }

@@ -1,6 +1,7 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of the
 //! stream, reuse of a port after a crash, and a late SYN. Also tests of a long run, of datagrams that cannot be
-//! delivered, of ports that are all taken, and of Unix sockets whose queue is full.
+//! delivered, of ports that are all taken, of Unix sockets whose queue is full, of faults of every edge, and of the
+//! addresses of hosts.
 
 use super::calls::{FIRST_PORT, LAST_PORT};
 use super::socket::{Family, Kind};
@@ -213,4 +214,33 @@ fn writer_to_a_unix_socket_gets_an_edge_when_three_quarters_are_free() {
         }
         assert!(!is_set(kernel.poll(writer).unwrap(), libc::EPOLLOUT));
     }
+}
+
+#[test]
+fn late_or_repeated_edge_is_not_delayed_or_repeated_again() {
+    for (late, repeated) in [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)] {
+        let mut kernel = world(1);
+        let (writer, reader) = kernel.pair(0, Kind::Stream, true).unwrap();
+        (kernel.faults.late_edges, kernel.faults.repeated_edges) = (late, repeated);
+        kernel.watch(reader, 7).unwrap();
+        send(&mut kernel, writer, b"x").unwrap();
+        let mut count = 0;
+        for _ in 0..10 {
+            count += edges(&mut kernel).len();
+            run_for(&mut kernel, MS);
+        }
+        assert_eq!(count, if late == 0.0 { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn new_host_has_addresses_that_no_other_host_has() {
+    let mut kernel = world(1);
+    let taken = "10.0.0.3".parse().unwrap();
+    assert!(kernel.set_addrs(0, &[taken]));
+    let (third, fourth) = (kernel.add_host("c"), kernel.add_host("d"));
+    let addrs = |host: u16| kernel.hosts[usize::from(host)].addrs.clone();
+    assert_eq!((addrs(0), addrs(third).len(), addrs(fourth).len()), (vec![taken], 2, 2));
+    assert!(addrs(third).iter().all(|addr| *addr != taken && !addrs(fourth).contains(addr)));
+    assert_eq!(kernel.by_addr.get(&taken), Some(&0));
 }

@@ -137,6 +137,8 @@ pub(crate) struct Socket {
     /// The registrations with pollers: the descriptor and the poller's data of each.
     pub(crate) watchers: Vec<(i32, u64)>,
     pub(crate) is_edged: bool,
+    /// Whether the next edge is a late or repeated one, so that no fault applies to it.
+    pub(crate) is_second_edge: bool,
     /// The time at which the event of the socket's timer is due, or [`NEVER`](super::tcp::NEVER).
     pub(crate) timer_at: u64,
 }

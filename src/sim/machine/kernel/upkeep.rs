@@ -118,7 +118,7 @@ impl Kernel {
                 }
                 Body::Udp(..) | Body::Unreachable(..) => false,
             },
-            Event::Edge(_) => false,
+            Event::Edge(_) | Event::SecondEdge(_) => false,
         }
     }
 
