@@ -308,3 +308,34 @@ fn unix_datagrams_arrive_only_from_the_peer() {
         trace.note("own buffer", recv_many(&receiver, 20_000));
     });
 }
+
+#[test]
+fn unix_messages_in_several_queues_fill_the_buffer_of_their_sender() {
+    same(async |trace| {
+        let sender = unix(Type::DGRAM);
+        let receivers: Vec<_> = (0..20)
+            .map(|number| {
+                let receiver = unix(Type::DGRAM);
+                receiver.bind(&name(&format!("queue-{number}"))).unwrap();
+                receiver
+            })
+            .collect();
+        let send = |to: usize| shown(sender.send_to(&[7; 60_000], &name(&format!("queue-{to}"))));
+        let sent = (0..20).take_while(|&to| send(to) == "60000").count();
+        trace.note("full", format!("{} {}", sent < 20, ready(sender.as_raw_fd())));
+        trace.note("full", send(19));
+        for receiver in &receivers[..sent] {
+            assert_eq!(recv_many(receiver, 60_000), "60000");
+        }
+        trace.note("received", format!("{} {}", ready(sender.as_raw_fd()), send(19)));
+        while send(0) == "60000" {}
+        trace.note("full", ready(sender.as_raw_fd()));
+        drop(receivers);
+        trace.note("closed", ready(sender.as_raw_fd()));
+        let (one, other) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        one.set_nonblocking(true).unwrap();
+        let empty = (0..500_000).take_while(|_| shown(one.send_vectored(&[])) == "0").count();
+        trace.note("empty messages", format!("{} {}", empty < 500_000, ready(one.as_raw_fd())));
+        drop(other);
+    });
+}

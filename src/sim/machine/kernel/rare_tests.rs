@@ -244,3 +244,19 @@ fn new_host_has_addresses_that_no_other_host_has() {
     assert!(addrs(third).iter().all(|addr| *addr != taken && !addrs(fourth).contains(addr)));
     assert_eq!(kernel.by_addr.get(&taken), Some(&0));
 }
+
+#[test]
+fn larger_send_buffer_wakes_a_writer() {
+    let mut kernel = world(1);
+    let (client, _, _) = pair(&mut kernel);
+    kernel.watch(client, 7).unwrap();
+    while send(&mut kernel, client, &[7; 65_536]).is_ok() {
+        run_for(&mut kernel, 10 * MS);
+    }
+    edges(&mut kernel);
+    run_for(&mut kernel, SECOND);
+    assert!(edges(&mut kernel).is_empty(), "the peer does not read");
+    kernel.set_option(client, libc::SOL_SOCKET, libc::SO_SNDBUF, &i32::to_ne_bytes(212_992)).unwrap();
+    let bits = edges(&mut kernel).iter().fold(0, |all, edge| all | edge.1);
+    assert!(is_set(bits, libc::EPOLLOUT), "{bits:#x}");
+}

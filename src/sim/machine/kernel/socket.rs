@@ -71,6 +71,15 @@ pub(crate) struct Datagrams {
     pub(crate) write_shut: bool,
 }
 
+/// A message that a Unix socket has received.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) sender: SocketId,
+    /// The sender's name.
+    pub(crate) from: Vec<u8>,
+    pub(crate) data: VecDeque<u8>,
+}
+
 /// One end of a connected pair of Unix sockets, or an unconnected Unix socket.
 #[derive(Debug, Default)]
 pub(crate) struct UnixEnd {
@@ -78,9 +87,13 @@ pub(crate) struct UnixEnd {
     /// Whether the peer has closed its socket, which was connected to this socket. A datagram socket forgets this when a
     /// send has reported it.
     pub(crate) is_hung_up: bool,
-    /// The received messages, each with its sender's name. All bytes of a stream form one message.
-    pub(crate) queue: VecDeque<(Vec<u8>, VecDeque<u8>)>,
+    /// The received messages. All bytes of a stream form one message.
+    pub(crate) queue: VecDeque<Message>,
+    /// The number of bytes in `queue`.
     pub(crate) bytes: usize,
+    /// The room that messages of this socket take in the queues of other sockets. As on Linux, the sender's buffer
+    /// limits it.
+    pub(crate) unread: usize,
     pub(crate) read_shut: bool,
     pub(crate) write_shut: bool,
     pub(crate) wants_room: bool,

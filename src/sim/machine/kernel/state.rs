@@ -32,6 +32,10 @@ impl Kernel {
             self.with_connection(id, |connection, now, out| connection.configure(tcp, now, out));
             self.after(id, false);
         }
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_SNDBUF) {
+            // As on Linux, a larger buffer wakes writers.
+            self.raise(id);
+        }
         if let Err(errno) = result {
             self.note(host, "setsockopt", fd, Err(errno));
         }
@@ -102,7 +106,7 @@ impl Kernel {
             Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),
             Role::Udp(datagrams) => (datagrams.queue.front().map_or(0, |datagram| datagram.data.len()), 0),
             Role::Unix(end) if self.get(fd)?.1.kind != Kind::Datagram => (end.bytes, 0),
-            Role::Unix(end) => (end.queue.front().map_or(0, |(_, data)| data.len()), 0),
+            Role::Unix(end) => (end.queue.front().map_or(0, |message| message.data.len()), 0),
             Role::Fresh => (0, 0),
             Role::Listener(_) | Role::Dead => return Err(libc::EINVAL),
         })

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::calls::{Address, Result};
 use super::data::{Received, scatter};
 use super::network::Kernel;
-use super::socket::{Family, HostId, Kind, Role, Socket, SocketId, UnixEnd};
+use super::socket::{Family, HostId, Kind, Message, Role, Socket, SocketId, UnixEnd};
 
 /// The number of messages above which the queue of a datagram socket accepts no more (net.unix.max_dgram_qlen). As on
 /// Linux, the queue may have one message more than this.
@@ -156,12 +156,10 @@ impl Kernel {
     pub(super) fn unix_has_room(&self, id: SocketId) -> bool {
         let Some(socket) = self.socket(id) else { return true };
         let Role::Unix(end) = &socket.role else { return false };
+        let has_room = end.unread * 4 <= socket.options.tcp.send_buffer as usize;
         match end.peer.map(|peer| (peer, self.end(peer))) {
-            Some((peer, Some(other))) => {
-                let most = socket.options.tcp.send_buffer as usize;
-                other.read_shut || (other.bytes * 4 <= most && room(id, socket, peer, other) > 0)
-            }
-            _ => true,
+            Some((peer, Some(other))) => other.read_shut || (has_room && room(id, socket, end, peer, other) > 0),
+            _ => has_room,
         }
     }
 
@@ -177,7 +175,7 @@ impl Kernel {
         }
         let peer_name = socket.peer_name.clone();
         let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
-        let Some((from, data)) = end.queue.front_mut() else {
+        let Some(Message { sender, from, data }) = end.queue.front_mut() else {
             return match kind {
                 Kind::Stream if !end.is_joined() => Err(libc::EINVAL),
                 Kind::Packets if !end.is_joined() => Err(libc::ENOTCONN),
@@ -186,7 +184,7 @@ impl Kernel {
                 _ => Err(libc::EAGAIN),
             };
         };
-        let (whole, from) = (data.len(), from.clone());
+        let (sender, whole, from) = (*sender, data.len(), from.clone());
         let bytes = scatter(data.make_contiguous(), bufs);
         if !peeks {
             if kind == Kind::Stream {
@@ -200,6 +198,7 @@ impl Kernel {
                 end.queue.pop_front();
             }
             let writers = end.peer;
+            self.give_back(sender, if kind == Kind::Stream { bytes } else { cost(whole) });
             self.wake_unix_writers(id, writers);
         }
         let from = if kind == Kind::Datagram { from } else { peer_name };
@@ -207,7 +206,25 @@ impl Kernel {
         Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from, marks: None })
     }
 
-    /// Raises an edge for each socket that has found the queue of `id` full, after data was taken from the queue.
+    /// Frees room in the buffer of a sender whose message was received or discarded.
+    fn give_back(&mut self, sender: SocketId, count: usize) {
+        if let Some(end) = self.end_mut(sender) {
+            end.unread = end.unread.saturating_sub(count);
+        }
+    }
+
+    /// Discards the messages that a datagram socket has received.
+    fn discard_messages(&mut self, id: SocketId) {
+        let Some(end) = self.end_mut(id) else { return };
+        end.bytes = 0;
+        for message in std::mem::take(&mut end.queue) {
+            self.give_back(message.sender, cost(message.data.len()));
+        }
+        self.wake_unix_writers(id, None);
+    }
+
+    /// Raises an edge for each socket that has found its buffer or the queue of `id` full, after data was taken from the
+    /// queue.
     fn wake_unix_writers(&mut self, id: SocketId, peer: Option<SocketId>) {
         let Some(socket) = self.socket(id) else { return };
         let mut waiting: Vec<SocketId> = peer.into_iter().collect();
@@ -253,10 +270,9 @@ impl Kernel {
             return;
         }
         let (peer, had_messages) = (end.peer.take(), !end.queue.is_empty());
-        (end.is_hung_up, end.bytes) = (false, 0);
-        end.queue.clear();
+        end.is_hung_up = false;
         socket.peer_name.clear();
-        self.wake_unix_writers(id, None);
+        self.discard_messages(id);
         let peer = peer.filter(|&peer| had_messages && self.end(peer).is_some_and(|end| end.peer == Some(id)));
         if let Some(peer) = peer {
             if let Some(socket) = self.socket_mut(peer) {
@@ -317,7 +333,8 @@ impl Kernel {
         if other.read_shut {
             return Err(libc::EPIPE);
         }
-        let room = room(id, socket, peer, other);
+        let Role::Unix(end) = &socket.role else { return Err(libc::EINVAL) };
+        let room = room(id, socket, end, peer, other);
         if (kind == Kind::Stream && length > 0 && room == 0) || (kind != Kind::Stream && room < length.max(1)) {
             if let Some(end) = self.end_mut(id) {
                 end.wants_room = true;
@@ -334,10 +351,14 @@ impl Kernel {
         }
         if let Some(other) = self.end_mut(peer) {
             other.bytes += data.len();
+            let used = if kind == Kind::Stream { data.len() } else { cost(data.len()) };
             match other.queue.back_mut() {
-                Some((_, last)) if kind == Kind::Stream => last.extend(data),
+                Some(last) if kind == Kind::Stream => last.data.extend(data),
                 _ if kind == Kind::Stream && data.is_empty() => {}
-                _ => other.queue.push_back((name, data)),
+                _ => other.queue.push_back(Message { sender: id, from: name, data }),
+            }
+            if let Some(end) = self.end_mut(id) {
+                end.unread += used;
             }
         }
         self.raise(peer);
@@ -368,6 +389,9 @@ impl Kernel {
             Role::Unix(end) => (end.peer, !end.queue.is_empty()),
             _ => (None, false),
         };
+        if kind == Kind::Datagram {
+            self.discard_messages(id);
+        }
         self.remove(id);
         if kind == Kind::Datagram {
             self.wake_unix_writers_to(id);
@@ -397,12 +421,18 @@ pub(super) fn key(name: &[u8], kind: Kind) -> Vec<u8> {
     key
 }
 
-/// Returns the number of bytes that the queue of `peer` accepts from `id`: the part of the sender's buffer that is free,
-/// as on Linux. Returns 0 for a datagram socket with too many messages, unless it is connected to the sender.
-fn room(id: SocketId, socket: &Socket, peer: SocketId, other: &UnixEnd) -> usize {
+/// Returns the room that a message takes in the sender's buffer. An empty message takes room as well, so that their number
+/// is limited.
+fn cost(length: usize) -> usize {
+    length.max(1)
+}
+
+/// Returns the number of bytes that `peer` accepts from the end `end` of `id`: the part of the sender's buffer that is
+/// free, as on Linux. Returns 0 for a datagram socket with too many messages, unless it is connected to the sender.
+fn room(id: SocketId, socket: &Socket, end: &UnixEnd, peer: SocketId, other: &UnixEnd) -> usize {
     let is_limited = socket.kind == Kind::Datagram && peer != id && other.peer != Some(id);
     if is_limited && other.queue.len() > MESSAGES_MAX {
         return 0;
     }
-    (socket.options.tcp.send_buffer as usize).saturating_sub(other.bytes)
+    (socket.options.tcp.send_buffer as usize).saturating_sub(end.unread)
 }
