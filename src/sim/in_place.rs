@@ -14,7 +14,8 @@ use super::world::World;
 /// this thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to the next timer
 /// when no task can run, no event of a socket is pending, and no bytes that a TCP socket of the test has sent are
 /// in flight. So a test of a 30 s timeout takes almost no time. The clock does not wait for other processes or
-/// threads: if a task waits with a timeout for one of them, the timeout expires first.
+/// threads: if a task waits with a timeout for one of them, the timeout expires first. While a task yields instead of
+/// waiting, the clock does not advance, and no events of sockets are taken.
 ///
 /// # Panics
 /// Panics inside another simulation or runtime, and if no epoll instance can be created. Panics if no task can run, no

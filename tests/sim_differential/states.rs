@@ -215,3 +215,39 @@ fn poll_reports_normal_data_together_with_any_data() {
         }
     });
 }
+
+#[test]
+fn connection_to_another_loopback_address_comes_from_127_0_0_1() {
+    same(async |trace| {
+        let other = Ipv4Addr::new(127, 9, 9, 9);
+        let server = tcp();
+        server.bind(&at(ANY, 0)).unwrap();
+        server.listen(8).unwrap();
+        let client = tcp();
+        trace.note("connect", shown(client.connect(&at(other, local(&server).port()))));
+        trace.settle().await;
+        let (accepted, peer) = server.accept().unwrap();
+        let ips = [local(&client), peer.as_socket().unwrap(), local(&accepted)].map(|addr| addr.ip());
+        trace.note("addresses", format!("{ips:?}"));
+        let (receiver, sender) = (udp(), udp());
+        receiver.bind(&at(other, 0)).unwrap();
+        sender.send_to(b"x", &receiver.local_addr().unwrap()).unwrap();
+        trace.settle().await;
+        let (_, from) = receiver.recv_from(&mut [MaybeUninit::uninit()]).unwrap();
+        trace.note("sender", from.as_socket().unwrap().ip().to_string());
+    });
+}
+
+#[test]
+fn sockets_of_another_protocol_are_errors() {
+    same(async |trace| {
+        for protocol in [0, libc::PF_UNIX, 9] {
+            let protocol = socket2::Protocol::from(protocol);
+            for ty in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
+                let pair = Socket::pair(Domain::UNIX, ty, Some(protocol)).map(|_| ());
+                let single = Socket::new(Domain::UNIX, ty, Some(protocol)).map(|_| ());
+                trace.note("open", format!("{} {}", shown(pair), shown(single)));
+            }
+        }
+    });
+}

@@ -165,7 +165,7 @@ fn here() -> u16 {
 pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int> {
     let (family, kind, nonblocking) = kind(domain, ty)?;
     let expected = match (family, kind) {
-        (Family::Unix, _) => 0,
+        (Family::Unix, _) => libc::PF_UNIX,
         (_, Kind::Datagram) => libc::IPPROTO_UDP,
         _ => libc::IPPROTO_TCP,
     };
@@ -177,10 +177,13 @@ pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int>
     kernel(|kernel| kernel.open(host, family, kind, nonblocking))
 }
 
-pub(super) fn socketpair(domain: c_int, ty: c_int, _protocol: c_int, fds: *mut c_int) -> Result<c_int> {
+pub(super) fn socketpair(domain: c_int, ty: c_int, protocol: c_int, fds: *mut c_int) -> Result<c_int> {
     let (family, kind, nonblocking) = kind(domain, ty)?;
     if family != Family::Unix {
         return Err(libc::EOPNOTSUPP);
+    }
+    if !matches!(protocol, 0 | libc::PF_UNIX) {
+        return Err(libc::EPROTONOSUPPORT);
     }
     let host = here();
     let (first, second) = kernel(|kernel| kernel.pair(host, kind, nonblocking))?;

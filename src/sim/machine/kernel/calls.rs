@@ -342,7 +342,12 @@ impl Kernel {
             };
         }
         let addrs = &self.hosts[host as usize].addrs;
-        if remote.is_loopback() || addrs.contains(&remote) {
+        if remote.is_loopback() {
+            // As on Linux, this is the source also of packets to other addresses in 127.0.0.0/8.
+            let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            return Ok(if remote.is_ipv4() { v4 } else { remote });
+        }
+        if addrs.contains(&remote) {
             return Ok(remote);
         }
         let is_multicast = remote.is_multicast() || remote == IpAddr::V4(Ipv4Addr::BROADCAST);
