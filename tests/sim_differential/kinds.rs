@@ -339,3 +339,39 @@ fn unix_messages_in_several_queues_fill_the_buffer_of_their_sender() {
         drop(other);
     });
 }
+
+#[test]
+fn unix_sockets_keep_their_state_for_listen_and_shutdown() {
+    same(async |trace| {
+        for (number, ty) in [Type::STREAM, Type::SEQPACKET].into_iter().enumerate() {
+            for how in [Shutdown::Read, Shutdown::Write, Shutdown::Both] {
+                let own = name(&format!("shut-{number}-{how:?}"));
+                let (listener, client) = (unix(ty), unix(ty));
+                listener.bind(&own).unwrap();
+                listener.shutdown(how).unwrap();
+                trace.note("listen", format!("{} {}", shown(listener.listen(8)), ready(listener.as_raw_fd())));
+                trace.note("connect", shown(client.connect(&own)));
+                trace.note("send_to", shown(listener.send_to(b"x", &own)));
+            }
+            let own = name(&format!("hung-up-{number}"));
+            let (one, other) = Socket::pair(Domain::UNIX, ty, None).unwrap();
+            one.bind(&own).unwrap();
+            drop(other);
+            trace.note("listen", shown(one.listen(8)));
+        }
+        let own = name("self");
+        let socket = unix(Type::DGRAM);
+        socket.bind(&own).unwrap();
+        socket.connect(&own).unwrap();
+        trace.note("send", send(&socket));
+        for how in [Shutdown::Read, Shutdown::Write] {
+            socket.shutdown(how).unwrap();
+            trace.note("shutdown", format!("{} {} {}", ready(socket.as_raw_fd()), send(&socket), recv(&socket)));
+        }
+        let (receiver, sender) = (unix(Type::DGRAM), unix(Type::DGRAM));
+        receiver.bind(&name("receiver of names")).unwrap();
+        sender.send_to(b"x", &name("receiver of names")).unwrap();
+        sender.bind(&name("late")).unwrap();
+        trace.note("sender", recv_from(&receiver));
+    });
+}

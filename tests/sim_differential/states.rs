@@ -251,3 +251,41 @@ fn sockets_of_another_protocol_are_errors() {
         }
     });
 }
+
+#[test]
+fn socket_whose_connection_failed_keeps_its_error_and_its_next_port() {
+    same(async |trace| {
+        for calls in ["connect", "disconnect", "listen"] {
+            let client = tcp();
+            let _ = client.connect(&at(V4, free_port(Type::STREAM)));
+            trace.settle().await;
+            trace.note("bind", shown(client.bind(&at(V4, 0))));
+            let result = match calls {
+                "connect" => shown(client.connect(&at(V4, 9))),
+                "disconnect" => disconnect(&client),
+                _ => format!("{} {}", disconnect(&client), shown(client.listen(8))),
+            };
+            trace.note(calls, result);
+            trace.note("poll", ready(client.as_raw_fd()));
+            trace.note("error", error(&client));
+            trace.note("bind", shown(client.bind(&at(V4, 0))));
+            let own = local(&client);
+            trace.note("other", format!("{} {}", own.ip(), shown(tcp().bind(&at(V4, own.port())))));
+        }
+    });
+}
+
+#[test]
+fn datagram_call_that_fails_binds_the_socket() {
+    same(async |trace| {
+        let sockets = [0; 4].map(|_| udp());
+        trace.note("send", send(&sockets[0]));
+        trace.note("send_to", shown(sockets[1].send_to(b"x", &at(V4, 0))));
+        trace.note("connect", shown(sockets[2].connect(&at(Ipv6Addr::LOCALHOST, 9))));
+        trace.note("recv", recv(&sockets[3]));
+        for socket in &sockets {
+            let own = local(socket);
+            trace.note("bound", format!("{} {}", own.ip(), own.port() != 0));
+        }
+    });
+}

@@ -401,14 +401,18 @@ impl Kernel {
                 return Ok(());
             }
             Role::Fresh => {}
-            Role::Unix(end) if kind != Kind::Datagram && end.peer.is_none() && is_named => {}
+            Role::Unix(end) if kind != Kind::Datagram && !end.is_joined() && is_named => {}
             Role::Unix(_) if kind == Kind::Datagram => return Err(libc::EOPNOTSUPP),
             Role::Unix(_) => return Err(libc::EINVAL),
             Role::Udp(_) => return Err(libc::EOPNOTSUPP),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Tcp(_) => return Err(libc::EINVAL),
         }
-        let listener = Role::Listener(Listener { backlog, ..Listener::default() });
+        let (read_shut, write_shut) = match &socket.role {
+            Role::Unix(end) => (end.read_shut, end.write_shut),
+            _ => (false, false),
+        };
+        let listener = Role::Listener(Listener { backlog, read_shut, write_shut, ..Listener::default() });
         if family == Family::Unix {
             socket.role = listener;
             return Ok(());

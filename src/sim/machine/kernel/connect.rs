@@ -34,12 +34,15 @@ impl Kernel {
             Address::Unix(_) => return Err(libc::EAFNOSUPPORT),
         };
         match &socket.role {
-            Role::Fresh | Role::Udp(_) => {}
+            Role::Fresh => {}
+            // As on Linux, the socket gets a port even if the call fails.
+            Role::Udp(_) => _ = self.port_of_datagrams(id)?,
             Role::Tcp(_) => return self.connect_again(id),
             Role::Listener(_) => return Err(libc::EISCONN),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Unix(_) => return Err(libc::EINVAL),
         }
+        let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let remote = match Kernel::destination(socket, addr) {
             Err(libc::ENETUNREACH) if addr.is_ipv4() => return Err(libc::EAFNOSUPPORT),
             result => result?,
@@ -88,8 +91,14 @@ impl Kernel {
             // This call reports the failure, and the next one may connect. As on Linux, a socket whose connection is in
             // TIME-WAIT counts as closed.
             State::Closed | State::TimeWait => {
+                let is_over = connection.state == State::Closed;
                 let error = socket.take_error().unwrap_or(libc::ECONNABORTED);
-                self.dissociate(id);
+                // A port of a connection that is over is one that bind(2) has set since then.
+                if is_over {
+                    self.forget_peer(id)
+                } else {
+                    self.dissociate(id)
+                }
                 if let Some(socket) = self.socket_mut(id) {
                     socket.role = Role::Fresh;
                 }
@@ -108,12 +117,17 @@ impl Kernel {
             Role::Fresh => {}
             Role::Tcp(connection) => {
                 let is_reset = matches!(connection.state, State::SynSent | State::Established);
-                self.with_connection(id, |connection, _, out| connection.abort(out));
-                self.after(id, false);
-                self.dissociate(id);
+                let error = connection.error.take();
+                if connection.state == State::Closed {
+                    self.forget_peer(id);
+                } else {
+                    self.with_connection(id, |connection, _, out| connection.abort(out));
+                    self.after(id, false);
+                    self.dissociate(id);
+                }
                 let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
                 (socket.role, socket.is_connected) = (Role::Fresh, false);
-                socket.error = is_reset.then_some(libc::ECONNRESET);
+                socket.error = if is_reset { Some(libc::ECONNRESET) } else { error };
                 self.raise(id);
             }
             Role::Listener(listener) if socket.family != Family::Unix => {

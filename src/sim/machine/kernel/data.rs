@@ -157,7 +157,10 @@ impl Kernel {
         let (id, socket) = self.get(fd)?;
         match &socket.role {
             Role::Fresh => return Err(self.take_error_of(id).unwrap_or(libc::EPIPE)),
-            Role::Listener(_) if socket.family == Family::Unix => return Err(libc::ENOTCONN),
+            Role::Listener(_) if socket.family == Family::Unix => {
+                let is_addressed = socket.kind == Kind::Stream && to.is_some();
+                return Err(if is_addressed { libc::EOPNOTSUPP } else { libc::ENOTCONN });
+            }
             Role::Listener(_) => return Err(libc::EPIPE),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Unix(_) => return self.send_unix(id, bufs, to),
@@ -212,10 +215,24 @@ impl Kernel {
         Ok(written.unwrap_or_default())
     }
 
+    /// Returns the port of a UDP socket. The call binds the socket to a free port if it has none.
+    pub(super) fn port_of_datagrams(&mut self, id: SocketId) -> Result<u16> {
+        if let Some(port) = self.port(id) {
+            return Ok(port);
+        }
+        let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
+        let (host, own) = (socket.host, socket.local.map_or(socket.wildcard(), |local| local.ip()));
+        let port = self.free_port(id, host, Protocol::Udp, own).map_err(|_| libc::EAGAIN)?;
+        self.set_local(id, SocketAddr::new(own, port));
+        Ok(port)
+    }
+
     fn send_udp(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
         if self.faults.strikes(self.faults.no_buffers, self.now, "ENOBUFS") {
             return Err(libc::ENOBUFS);
         }
+        // As on Linux, the socket gets a port even if the call fails.
+        let port = self.port_of_datagrams(id)?;
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         let (host, error) = (socket.host, socket.error.take());
         if let Some(error) = error {
@@ -244,15 +261,6 @@ impl Kernel {
             None => self.source(host, socket, remote.ip())?,
         };
         let marks = socket.options.marks(remote.is_ipv4(), wishes);
-        let own = socket.local.map_or(socket.wildcard(), |local| local.ip());
-        let port = match self.port(id) {
-            Some(port) => port,
-            None => {
-                let port = self.free_port(id, host, Protocol::Udp, own).map_err(|_| libc::EAGAIN)?;
-                self.set_local(id, SocketAddr::new(own, port));
-                port
-            }
-        };
         let packet =
             Packet { src: SocketAddr::new(ip, port), dst: remote, body: Body::Udp(bufs.concat().into(), marks) };
         self.output(host, packet);

@@ -389,6 +389,12 @@ impl Kernel {
     /// program has chosen, a stream socket still shows its last port, as on Linux.
     pub(super) fn dissociate(&mut self, id: SocketId) {
         self.unlink_ended(id);
+        self.forget_peer(id);
+    }
+
+    /// Removes the peer of a socket that is not in the table of connections, as [`dissociate`](Kernel::dissociate) does.
+    /// The socket keeps its port.
+    pub(super) fn forget_peer(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         let bound = socket.bound.unwrap_or(SocketAddr::new(socket.wildcard(), 0));
         let last = socket.local.filter(|_| socket.kind == socket::Kind::Stream).map_or(bound.port(), |at| at.port());

@@ -259,7 +259,9 @@ impl Socket {
                     | when(end.is_hung_up || peer_has_room, OUT)
             }
         };
-        (bits | when(self.has_error(), libc::EPOLLERR)) as u32
+        // As on Linux, the poll of a TCP listener reports no error.
+        let has_error = self.has_error() && !matches!(self.role, Role::Listener(_));
+        (bits | when(has_error, libc::EPOLLERR)) as u32
     }
 }
 

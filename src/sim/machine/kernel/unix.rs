@@ -201,7 +201,12 @@ impl Kernel {
             self.give_back(sender, if kind == Kind::Stream { bytes } else { cost(whole) });
             self.wake_unix_writers(id, writers);
         }
-        let from = if kind == Kind::Datagram { from } else { peer_name };
+        // As on Linux, the name is the one that the sender has now.
+        let from = match self.socket(sender) {
+            _ if kind != Kind::Datagram => peer_name,
+            Some(sender) => sender.name.clone(),
+            None => from,
+        };
         let from = Some(from).filter(|name| !name.is_empty()).map(Address::Unix);
         Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from, marks: None })
     }
@@ -367,12 +372,11 @@ impl Kernel {
 
     pub(super) fn shutdown_unix(&mut self, id: SocketId, read: bool, write: bool) {
         let peer = self.end(id).and_then(|end| end.peer);
+        let is_datagram = self.socket(id).is_some_and(|socket| socket.kind == Kind::Datagram);
+        let peer = peer.filter(|_| !is_datagram);
         for (own, read, write) in [(Some(id), read, write), (peer, write, read)] {
             let Some(own) = own else { continue };
-            let is_stream = self.socket(own).is_some_and(|socket| socket.kind != Kind::Datagram);
-            if let Some(end) = self.end_mut(own)
-                && (is_stream || own == id)
-            {
+            if let Some(end) = self.end_mut(own) {
                 end.read_shut |= read;
                 end.write_shut |= write;
                 self.raise(own);
