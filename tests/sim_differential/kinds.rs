@@ -293,6 +293,9 @@ fn unix_datagrams_arrive_only_from_the_peer() {
         trace.note("third", format!("{} {} {}", ready(third.as_raw_fd()), error(&third), send(&third)));
         trace.note("first", format!("{} {}", send(&first), recv(&second)));
         trace.note("reconnect", format!("{} {}", shown(second.connect(&name("third"))), recv(&second)));
+        drop(third);
+        trace.note("closed peer", format!("{} {}", shown(first.connect(&name("second"))), send(&second)));
+        trace.note("forgotten peer", format!("{} {}", shown(first.connect(&name("second"))), send(&second)));
         let (one, other) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
         for socket in [&one, &other] {
             socket.set_nonblocking(true).unwrap();
@@ -371,7 +374,10 @@ fn unix_sockets_keep_their_state_for_listen_and_shutdown() {
         let (receiver, sender) = (unix(Type::DGRAM), unix(Type::DGRAM));
         receiver.bind(&name("receiver of names")).unwrap();
         sender.send_to(b"x", &name("receiver of names")).unwrap();
+        sender.send_to(b"y", &name("receiver of names")).unwrap();
         sender.bind(&name("late")).unwrap();
         trace.note("sender", recv_from(&receiver));
+        drop(sender);
+        trace.note("sender that was closed", recv_from(&receiver));
     });
 }

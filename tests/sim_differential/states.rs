@@ -283,6 +283,20 @@ fn datagram_call_that_fails_binds_the_socket() {
         trace.note("send_to", shown(sockets[1].send_to(b"x", &at(V4, 0))));
         trace.note("connect", shown(sockets[2].connect(&at(Ipv6Addr::LOCALHOST, 9))));
         trace.note("recv", recv(&sockets[3]));
+        let client = udp();
+        client.connect(&at(V4, free_port(Type::DGRAM))).unwrap();
+        for how in [None, Some(Shutdown::Write)] {
+            how.map_or(Ok(()), |how| client.shutdown(how)).unwrap();
+            trace.note("send", send(&client));
+            trace.settle().await;
+            for to in [at(V4, 0), at(Ipv6Addr::LOCALHOST, 9)] {
+                trace.note("send_to", shown(client.send_to(b"x", &to)));
+            }
+            trace.note("send_to", shown(client.send_to(&vec![1; 70_000], &at(V4, 9))));
+            trace.note("send", format!("{} {}", send(&client), send(&client)));
+            trace.settle().await;
+        }
+        trace.note("disconnect", format!("{} {} {}", disconnect(&client), send(&client), error(&client)));
         for socket in &sockets {
             let own = local(socket);
             trace.note("bound", format!("{} {}", own.ip(), own.port() != 0));

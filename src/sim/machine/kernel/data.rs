@@ -233,13 +233,9 @@ impl Kernel {
         }
         // As on Linux, the socket gets a port even if the call fails.
         let port = self.port_of_datagrams(id)?;
-        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
-        let (host, error) = (socket.host, socket.error.take());
-        if let Some(error) = error {
-            return Err(error);
-        }
-        let is_shut = matches!(&socket.role, Role::Udp(datagrams) if datagrams.write_shut);
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
+        let host = socket.host;
+        let is_shut = matches!(&socket.role, Role::Udp(datagrams) if datagrams.write_shut);
         let remote = match to {
             Some(Address::Inet(addr)) => Kernel::destination(socket, *addr)?,
             Some(Address::Unix(_)) => return Err(libc::EAFNOSUPPORT),
@@ -247,9 +243,6 @@ impl Kernel {
         };
         if remote.port() == 0 && matches!(to, Some(Address::Inet(_))) {
             return Err(libc::EINVAL);
-        }
-        if is_shut {
-            return Err(libc::EPIPE);
         }
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
         if length > if remote.is_ipv4() { DATAGRAM_MAX } else { DATAGRAM_MAX_V6 } {
@@ -261,6 +254,13 @@ impl Kernel {
             None => self.source(host, socket, remote.ip())?,
         };
         let marks = socket.options.marks(remote.is_ipv4(), wishes);
+        // As on Linux, a destination without a route is reported before an error of an earlier datagram.
+        if let Some(error) = self.take_error_of(id) {
+            return Err(error);
+        }
+        if is_shut {
+            return Err(libc::EPIPE);
+        }
         let packet =
             Packet { src: SocketAddr::new(ip, port), dst: remote, body: Body::Udp(bufs.concat().into(), marks) };
         self.output(host, packet);

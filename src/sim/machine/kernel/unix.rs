@@ -65,7 +65,8 @@ impl Kernel {
             return Err(libc::EADDRINUSE);
         }
         self.unix_names.insert(key, id);
-        // The sockets that are connected to this one see the name.
+        // The sockets that are connected to this one see the name, and so do receivers of its messages.
+        self.name_messages(id, &name);
         for peer in self.unix_ends_at(id) {
             if let Some(socket) = self.socket_mut(peer) {
                 socket.peer_name.clone_from(&name);
@@ -75,6 +76,16 @@ impl Kernel {
             socket.name = name;
         }
         Ok(())
+    }
+
+    /// Sets the name of the sender in the messages from `id` that were not received yet.
+    fn name_messages(&mut self, id: SocketId, name: &[u8]) {
+        for socket in self.places.iter_mut().filter_map(|place| place.socket.as_mut()) {
+            let Role::Unix(end) = &mut socket.role else { continue };
+            for message in end.queue.iter_mut().filter(|message| message.sender == id) {
+                message.from = name.to_vec();
+            }
+        }
     }
 
     /// Returns the Unix sockets that are connected to `id`.
@@ -146,9 +157,9 @@ impl Kernel {
     }
 
     /// Returns whether a datagram socket may send to another. A socket that is connected takes datagrams only from its
-    /// peer.
+    /// peer, even if the peer was closed.
     fn unix_may_send(&self, id: SocketId, to: SocketId) -> bool {
-        self.end(to).and_then(|end| end.peer).is_none_or(|peer| peer == id)
+        self.end(to).is_none_or(|end| !end.is_hung_up && end.peer.is_none_or(|peer| peer == id))
     }
 
     /// Returns whether poll(2) reports that a Unix socket is writable: at least three quarters of the buffer are free,
@@ -201,12 +212,7 @@ impl Kernel {
             self.give_back(sender, if kind == Kind::Stream { bytes } else { cost(whole) });
             self.wake_unix_writers(id, writers);
         }
-        // As on Linux, the name is the one that the sender has now.
-        let from = match self.socket(sender) {
-            _ if kind != Kind::Datagram => peer_name,
-            Some(sender) => sender.name.clone(),
-            None => from,
-        };
+        let from = if kind == Kind::Datagram { from } else { peer_name };
         let from = Some(from).filter(|name| !name.is_empty()).map(Address::Unix);
         Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from, marks: None })
     }
