@@ -165,11 +165,12 @@ impl Signal {
                 format!("{kind} cannot be received: the system or Rust reserves it; use SIGUSR1, for example"),
             ));
         }
+        sys::signal::check(kind.0)
+            .map_err(|error| io::Error::new(error.kind(), format!("{} is not a signal", kind.0)))?;
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
         #[cfg(feature = "sim")]
         if sim::simulates() {
-            sys::signal::check(kind.0)?;
             let listening = sim::listen(kind, sender);
             return Ok(Signal { kind, id: None, _listening: listening, received: UnixStream::from(receiver) });
         }
@@ -187,11 +188,7 @@ impl Signal {
         // SAFETY: the action loads atomics and calls send(2) once, which is async-signal-safe
         // (signal-safety(7)). It does not allocate, lock or panic.
         #[allow(unsafe_code)]
-        let registered = unsafe { signal_hook_registry::register(kind.0, action) };
-        let id = registered.map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidInput => io::Error::new(error.kind(), format!("{} is not a signal", kind.0)),
-            _ => error,
-        })?;
+        let id = unsafe { signal_hook_registry::register(kind.0, action) }?;
         Ok(Signal {
             kind,
             id: Some(id),

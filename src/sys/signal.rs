@@ -49,7 +49,7 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd, is_child: fn() -> bool) -> io::Res
 }
 
 /// Returns the error EINVAL if `signal` is not the number of a signal.
-#[cfg(all(feature = "sim", feature = "signal"))]
+#[cfg(feature = "signal")]
 #[allow(unsafe_code)]
 pub(crate) fn check(signal: libc::c_int) -> io::Result<()> {
     // SAFETY: both pointers may be null; the call then only checks the number.
