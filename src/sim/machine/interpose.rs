@@ -34,7 +34,7 @@ use super::backend::is_simulated;
 #[cfg(not(netpoll_no_interpose))]
 use super::current::is_virtual;
 use super::current::{now, simulates};
-use super::{messages, names};
+use super::{host, messages, names};
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 compile_error!("the feature `sim` needs 64-bit Linux with glibc, because it defines functions of the C library");
@@ -213,28 +213,28 @@ interpose! {
         if simulates() => Ok(names::getaddrinfo(host, service, hints, list));
     /// open(2). Its third argument is passed like that of a function with three parameters.
     fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
-        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
+        if simulates() && !host::allows_file(path) => Err(libc::EPERM);
     /// open(2)
     fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
-        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
+        if simulates() && !host::allows_file(path) => Err(libc::EPERM);
     /// openat(2). Its fourth argument is passed like that of a function with four parameters.
     fn openat(folder: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
-        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
+        if simulates() && !host::allows_file(path) => Err(libc::EPERM);
     /// openat(2)
     fn openat64(folder: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
-        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
+        if simulates() && !host::allows_file(path) => Err(libc::EPERM);
     /// nanosleep(2)
     fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int,
-        if now() != 0 => abi::block_for(time);
+        if now() != 0 => host::block_for(time);
     /// clock_nanosleep(2), which returns the error.
     fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec, left: *mut timespec) -> c_int,
-        if now() != 0 => abi::clock_nanosleep(clock, flags, time);
+        if now() != 0 => host::clock_nanosleep(clock, flags, time);
     /// pthread_create(3), which returns the error.
     fn pthread_create(
         thread: *mut libc::pthread_t, attributes: *const libc::pthread_attr_t, start: *mut c_void,
         argument: *mut c_void
     ) -> c_int,
-        if simulates() && !abi::allows_threads() => Ok(libc::EPERM);
+        if simulates() && !host::allows_threads() => Ok(libc::EPERM);
 }
 
 /// The type of the C library's own syscall(2), with the arguments of recvfrom(2) and sendto(2).
@@ -264,15 +264,15 @@ pub(crate) fn system_call() -> SystemCall {
 interpose! {
     /// clock_gettime(2)
     fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int,
-        if now() != 0 && is_virtual(clock) => abi::clock_gettime(clock, time);
+        if now() != 0 && is_virtual(clock) => host::clock_gettime(clock, time);
     /// getrandom(2)
     fn getrandom(buf: *mut c_void, count: size_t, flags: c_uint) -> ssize_t,
-        if simulates() => abi::getrandom(buf, count);
+        if simulates() => host::getrandom(buf, count);
     /// syscall(2), by which crates call getrandom(2). Its arguments are passed like those of a function with
     /// seven parameters.
     fn syscall(
         number: c_long, first: c_long, second: c_long, third: c_long, fourth: c_long, fifth: c_long, sixth: c_long
     ) -> c_long,
         if number == libc::SYS_getrandom && simulates() =>
-            abi::getrandom(first as *mut c_void, second as size_t).map(|count| count as c_long);
+            host::getrandom(first as *mut c_void, second as size_t).map(|count| count as c_long);
 }

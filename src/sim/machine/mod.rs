@@ -2,7 +2,7 @@
 //! It imports nothing from the rest of the crate.
 //!
 //! * `kernel` — hosts, links, sockets and events. `current`: the machine of a thread, and its clock.
-//! * `interpose` — the C library functions that are defined in the program. `abi`, `messages` and `names`: their
+//! * `interpose` — the C library functions that are defined in the program. `abi`, `messages`, `names` and `host`: their
 //!   C interfaces. `route`: the calls of the hot path.
 //! * `backend` — registration with the poller. `lane`: the numbers of descriptors. `slots`: their slots in the poll
 //!   cache. `real`: the real sockets of a test in which only the clock is virtual. `tag`: the simulation and the host
@@ -11,6 +11,7 @@
 mod abi;
 mod backend;
 pub(super) mod current;
+mod host;
 mod interpose;
 pub(super) mod kernel;
 mod lane;
