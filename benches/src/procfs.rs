@@ -36,8 +36,8 @@ pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
 }
 
 impl Snapshot {
-    /// Returns the number of context switches since `before`. The end of a thread counts as one
-    /// switch.
+    /// Returns the number of context switches since `before`. A thread of `before` that has ended
+    /// counts as one switch in total. A thread that began and ended in between is not counted.
     #[must_use]
     pub fn switches_since(&self, before: &Snapshot) -> u64 {
         let ended =

@@ -33,7 +33,7 @@ pin_project! {
     /// A writer that combines small writes into large ones.
     ///
     /// `flush` writes out the buffered bytes and flushes the underlying writer. `close` writes them out
-    /// and closes the underlying writer; a socket then sends FIN. Seeking writes out the buffered bytes
+    /// and closes the underlying writer; a TCP socket then sends FIN. Seeking writes out the buffered bytes
     /// first. **Dropping a `BufWriter` discards the buffered bytes.**
     ///
     /// # Cancel safety

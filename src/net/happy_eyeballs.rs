@@ -6,13 +6,14 @@
 //!   family of the first address (section 4). Addresses that arrive later are inserted in the same
 //!   way.
 //! * The next attempt begins when an attempt has failed, or when the stagger has passed since the
-//!   previous attempt began (section 5). Earlier attempts continue. Under a deadline a longer stagger is
-//!   reduced, to no less than 10 ms, so that every address is tried if possible.
+//!   previous attempt began (section 5). Earlier attempts continue. If the deadline would leave some
+//!   addresses untried, the stagger is reduced, to no less than 10 ms.
 //! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
 //!   determine how many descriptors a dial uses. A further attempt replaces the oldest attempt,
 //!   and begins at least 10 ms after the previous attempt.
-//! * The first connection wins. If no attempt connects, the error of the first to fail is returned, as in
-//!   Go. An error of the look-up is returned only if there was no address.
+//! * The first connection wins. If no attempt connects, the error of the first to fail is returned. (Go
+//!   returns the first error of the first address's family.) An error of the look-up is returned only
+//!   if there was no address.
 //!
 //! # Cancellation
 //! Attempts are futures. An attempt that loses, or is dropped with the race, closes its socket. If
@@ -39,8 +40,8 @@ use crate::time::Sleep;
 /// The default time between attempts (RFC 8305, section 8).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// The minimum of the stagger under a deadline, and of the pause before an attempt that replaces the
-/// oldest attempt (RFC 8305, section 5).
+/// The value below which a deadline does not reduce the stagger, and the minimum of the pause before an
+/// attempt that replaces the oldest attempt (RFC 8305, section 5).
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
 /// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each of them has 640 ms
@@ -315,7 +316,7 @@ mod tests {
             (Connects(400), Connects(5000), Some(Ok(v6(1))), Some(true)),
             (Connects(400), Fails(0), Some(Ok(v6(1))), Some(true)),
             (Fails(0), Fails(0), refused(v6(1)), Some(false)),
-            // The error is that of the first attempt to fail, not of the first to begin.
+            // Unlike in Go, the error is that of the first attempt to fail, not of the first to begin.
             (Fails(400), Fails(0), refused(v4(1)), Some(true)),
         ];
         for (number, (first, second, outcome, staggered)) in cases.into_iter().enumerate() {
@@ -381,7 +382,7 @@ mod tests {
             _ => Fate::Hangs,
         });
         assert_eq!((outcome, order(&began)), (Some(Ok(v6(1))), vec![v4(1), v6(1)]));
-        // Failures before the addresses arrive do not end the race.
+        // Failures of all addresses so far do not end the race while more may arrive.
         let (outcome, began) = race(late(), millis(60), None, |addr| match addr {
             addr if addr == v6(1) => Fate::Connects(0),
             _ => Fate::Fails(0),

@@ -137,6 +137,11 @@ pub(crate) fn defer_discards(f: impl FnOnce()) -> bool {
     CONTEXT.with(|context| context.has_deferred.get())
 }
 
+/// Returns whether this thread is dropping a task and does not defer further drops.
+pub(crate) fn is_discarding() -> bool {
+    CONTEXT.with(|context| (1..DISCARDS_MAX).contains(&context.discards.get()))
+}
+
 /// Returns whether this thread defers further drops of tasks.
 pub(crate) fn defers_discards() -> bool {
     CONTEXT.with(|context| context.discards.get() >= DISCARDS_MAX)

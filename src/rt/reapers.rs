@@ -15,7 +15,8 @@
 //! time limit, the remaining jobs run later, when the jobs before them are done.
 //!
 //! # If no thread can be started
-//! If the first thread of a set cannot be started, the jobs run on the thread that shuts the runtime down.
+//! If the first thread of a set cannot be started, the jobs run on the thread that shuts the runtime down. A destructor
+//! that waits in `block_on` then drops other tasks. If it waits in another way, or forever, the shutdown does not end.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -183,6 +184,30 @@ impl Reapers {
         if state.queue.is_empty() { state.running } else { self.started }
     }
 
+    /// Runs the queued jobs on this thread. The tasks are added to the deferred ones, which a destructor drops while it
+    /// waits in `block_on`, because it may wait for one of them.
+    fn run_here(&self) {
+        // The thread counts as inside the runtime, so that a call of `shutdown` in a job is refused and does not wait for
+        // itself.
+        context::enter();
+        loop {
+            let jobs = mem::take(&mut self.shared.state.lock().queue);
+            if jobs.is_empty() {
+                break;
+            }
+            for job in jobs {
+                match job {
+                    Job::Drop(task) => self.runtime.deferred.lock().push_back(task),
+                    Job::Wake(_) => job.run(),
+                }
+            }
+            while let Some(task) = { self.runtime.deferred.lock().pop_front() } {
+                discard(task);
+            }
+        }
+        context::leave();
+    }
+
     fn start(&mut self) {
         let (runtime, shared) = (self.runtime, self.shared.clone());
         let started = runtime.threads.start(format!("{}-shutdown", runtime.config().thread_name), move || {
@@ -193,13 +218,7 @@ impl Reapers {
         });
         match started {
             Ok(()) => self.started += 1,
-            Err(_) if self.started == 0 => {
-                // The thread counts as inside the runtime, so that a call of `shutdown` in a job is refused
-                // and does not wait for itself.
-                context::enter();
-                while self.shared.run_next() {}
-                context::leave();
-            }
+            Err(_) if self.started == 0 => self.run_here(),
             Err(_) => {}
         }
     }

@@ -72,8 +72,7 @@ pub(crate) struct Inbox {
     arrivals: Vec<Arrival>,
 }
 
-// SAFETY: the pointers point to memory that the box owns, and are dereferenced only during a call
-// that borrows the box mutably.
+// SAFETY: the pointers are dereferenced only in a call that borrows the box mutably and sets them to memory it owns.
 unsafe impl Send for Inbox {}
 // SAFETY: no pointer is dereferenced through a shared reference.
 unsafe impl Sync for Inbox {}
@@ -90,7 +89,7 @@ pub(crate) struct Incoming<'a> {
 
 impl Inbox {
     /// Creates an inbox for up to `messages` messages of up to `each` bytes. `messages` is clamped to
-    /// the range 1 to [`MESSAGES_MAX`], and `each` is at least 1.
+    /// the range 1 to [`MESSAGES_MAX`], and an `each` of 0 becomes 1.
     pub(crate) fn new(messages: usize, each: usize) -> Inbox {
         let (messages, each) = (messages.clamp(1, MESSAGES_MAX), each.max(1));
         Inbox {
@@ -168,7 +167,8 @@ impl fmt::Debug for Inbox {
 }
 
 /// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` (where it exists) and `MSG_DONTWAIT` in addition to `flags`, and
-/// closes received descriptors. Returns the number of messages. On failure the inbox keeps its messages.
+/// closes received descriptors. Returns the number of messages. On failure the inbox keeps its number of messages, but the
+/// bytes of the first may have been overwritten.
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
@@ -412,8 +412,8 @@ impl fmt::Debug for Outbox {
 
 /// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers. The outbox
 /// must not be empty. Removes the sent messages from the outbox, and returns their number, at least 1.
-/// With `merge`, consecutive messages without control data, of one size and to one peer, are sent as
-/// segments of one datagram (UDP_SEGMENT); the last of them may be shorter. Pass true only if the kernel and
+/// With `merge`, up to [`SEGMENTS_MAX`] consecutive non-empty messages without control data, of one size and to one
+/// peer, are sent as segments of one datagram (UDP_SEGMENT); the last of them may be shorter. Pass true only if the kernel and
 /// the socket support UDP_SEGMENT; if they do not, the peer may receive the segments as one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
@@ -576,7 +576,7 @@ mod tests {
             outbox.advance(skip);
             gone += skip as u32;
             for _ in 0..send {
-                // Each message is compared with the one that was pushed.
+                // Each message must have the expected number, and control data exactly if it was pushed with some.
                 let starts = outbox.starts;
                 let first = outbox.bytes.get(starts.0, outbox.messages[0].bytes_end);
                 assert_eq!(first[..4], gone.to_ne_bytes());

@@ -1,7 +1,7 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
 //! recv and send go through [`calls`](super::calls). Their vectored forms are one inlined libc call
-//! each. socket and accept4 are in `os`. poll and close are libc calls. The other calls go through
+//! each. socket, accept4 and dup3 are in `os`. poll and close are libc calls. The other calls go through
 //! `socket2` or std. In unit tests, `accept4`, `connect`, `take_error`, `peer_addr` and `close` first
 //! consult the test's script (`sys::seam`).
 //!
@@ -144,7 +144,7 @@ pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketA
     accept4_any(fd).map(|(socket, address)| (socket, address.as_socket()))
 }
 
-/// Calls accept4(2). Returns a non-blocking, close-on-exec socket and its peer's address.
+/// Calls accept4(2), or accept(2) on macOS. Returns a non-blocking, close-on-exec socket and its peer's address.
 #[inline]
 pub(crate) fn accept4_any(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     #[cfg(test)]
@@ -157,7 +157,7 @@ pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io
     os::socket(domain, ty, protocol)
 }
 
-/// Calls connect(2). On a non-blocking socket EINPROGRESS is the usual result.
+/// Calls connect(2). On a non-blocking TCP socket EINPROGRESS is the usual result.
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
     #[cfg(test)]
     if let Some(result) = seam::connect(fd, address) {
@@ -275,11 +275,12 @@ pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
 }
 
 /// Closes a socket but keeps its number in use, so that calls on it fail, and returns the number, which [`close`] frees.
-/// Returns `None` for a simulated socket that is closed outside of its simulation: the number is then free.
+/// Returns `None` for a simulated socket that is closed outside of its simulation: its number is not kept. If that
+/// simulation is running, it closes the socket at its next step.
 ///
 /// # Errors
-/// Returns the socket, which is still open, if the [placeholder](super::placeholder) that would take its number
-/// cannot be opened.
+/// Returns the socket, which is still open, if the [placeholder](super::placeholder) cannot be opened or cannot take
+/// its number.
 pub(crate) fn close_and_keep_number(fd: OwnedFd) -> Result<Option<OwnedFd>, OwnedFd> {
     #[cfg(feature = "sim")]
     if crate::sim::is_simulated(fd.as_raw_fd()) {

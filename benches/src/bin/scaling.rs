@@ -97,7 +97,7 @@ impl Shared {
         if !self.role.0.load(Ordering::Relaxed)
             && self.role.0.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
         {
-            self.role.0.store(false, Ordering::SeqCst);
+            self.role.0.swap(false, Ordering::SeqCst);
         }
     }
 
@@ -119,7 +119,7 @@ impl Shared {
         black_box(self.awake.0.load(Ordering::SeqCst));
     }
 
-    /// Checks whether the shared queue is empty, like `Runtime::injected`.
+    /// Checks whether the shared queue is empty, like `Runtime::injected`, which also checks that of the control lane.
     fn look(&self) {
         black_box(self.injected.0.load(Ordering::SeqCst));
     }
@@ -150,7 +150,7 @@ impl Shared {
         };
         let mut head = self.free.0.load(Ordering::Relaxed);
         loop {
-            self.links[index as usize].store(head as u32, Ordering::Relaxed);
+            self.links[index as usize].store(head as u32, Ordering::Release);
             let next = head & !u64::from(u32::MAX) | u64::from(index + 1);
             match self.free.0.compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -167,7 +167,8 @@ impl Shared {
         self.next[0].0.store(step, Ordering::SeqCst);
     }
 
-    /// Finds the earliest time of all timer sets, like `Runtime::next_timer`, while a core arms timers in the first set.
+    /// Stores a time in the first timer set, as a core that arms a timer does, and finds the earliest time of all sets, like
+    /// `Runtime::next_timer`.
     fn sets(&self, step: u64) {
         self.next[0].0.store(step, Ordering::SeqCst);
         black_box(self.next.iter().map(|next| next.0.load(Ordering::SeqCst)).min());
@@ -314,10 +315,10 @@ struct Costs {
     request: u64,
     /// An event, for which the poller is held: the kernel's part, the access to the readiness word and the wake-up.
     event: u64,
-    /// A poll without events.
+    /// The fixed cost of a poll, in addition to that of its events.
     poll: u64,
     /// The transfer of a cache line from another core. A steal transfers three lines. A poll transfers one with the poller role, and two with the
-    /// count of awake threads.
+    /// count of awake threads, unless the count is sharded.
     transfer: u64,
     /// The wake-up of a resting thread.
     wake: u64,
@@ -420,7 +421,7 @@ fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Ou
             line_free[victim] = begin + 3 * costs.transfer;
             line_free[victim]
         } else {
-            // Rests until there is work.
+            // Rests for the time of a wake-up, and then looks again.
             now + costs.wake
         };
         clock.push(Reverse((then, core)));

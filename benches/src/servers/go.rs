@@ -21,7 +21,7 @@ pub fn program() -> io::Result<PathBuf> {
 /// Builds the program from its own sources, without a network. Returns Go's version.
 ///
 /// # Errors
-/// Returns an error if there is no toolchain, or if the build fails.
+/// Returns an error if there is no toolchain, if the build fails, or if the path of the running executable is unknown.
 pub fn build() -> Result<String, String> {
     let text = |error: io::Error| format!("go: {error}");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
@@ -36,7 +36,7 @@ pub fn build() -> Result<String, String> {
     go(&["env", "GOVERSION"])
 }
 
-/// Replaces this process with the Go program, run with `arguments`. Returns only if execve(2) fails.
+/// Replaces this process with the Go program, run with `arguments`. Returns only if this fails.
 #[must_use]
 pub fn execute(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Error {
     match program() {

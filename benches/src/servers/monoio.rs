@@ -8,7 +8,8 @@ use std::io;
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns an error if the kernel has no io_uring, or if binding or accepting fails.
+/// Returns an error if the kernel has no io_uring, or if binding or accepting fails on the calling thread. If it fails
+/// on another thread, the server continues without that thread.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let first = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = first.local_addr()?;

@@ -35,17 +35,18 @@
 //! own later accesses follow in program order.
 //!
 //! # Without membarrier(2)
-//! If the system has no such call or refuses it, or until the process is registered for it, no thread becomes the
-//! owner, and this is an ordinary mutex.
+//! While the process is not registered (the system has no such call or refuses it, or no thread has registered the
+//! process yet), no thread becomes the owner, and this is an ordinary mutex. If a later refusal ends the registration,
+//! a thread that is already the owner stays it until the next `lock`.
 //!
 //! # Fork
 //! In a child of fork(2), no thread is an owner: none becomes one, and the thread that has called fork(2) has lost its
 //! [number](thread_number). So `lock` need not wait. A thread of the parent that was inside `with_owned` does not exist
-//! in the child, and leaves the value valid, because `f` is a single change (an append).
+//! in the child, and leaves the value valid, because `f` does so at every step.
 //!
 //! # Cancellation
-//! `with_owned` does not suspend. A panic in it would leave the mutex busy forever; its caller guarantees that there is
-//! none.
+//! `with_owned` does not suspend. A panic in it would leave the mutex busy, and a `lock` by another thread might then
+//! wait forever. The caller of `with_owned` guarantees that there is none.
 
 #![allow(unsafe_code)]
 
@@ -88,8 +89,8 @@ unsafe impl<T: Send> Sync for BiasedMutex<T> {}
 // SAFETY: the mutex owns the value, which can be sent.
 unsafe impl<T: Send> Send for BiasedMutex<T> {}
 
-// The reason is that of a mutex without poisoning: its users leave the value in a valid state before they call code
-// that may panic.
+// As for any mutex without poisoning, a panic does not expose a broken value: the users leave the value valid before
+// they call code that may panic.
 impl<T> RefUnwindSafe for BiasedMutex<T> {}
 impl<T> UnwindSafe for BiasedMutex<T> {}
 
@@ -141,7 +142,8 @@ impl<T> BiasedMutex<T> {
     /// Calls `f` with the value and returns its result, if this thread is the owner. Otherwise returns false.
     ///
     /// # Safety
-    /// `f` must not panic, and must not use this mutex.
+    /// `f` must not panic, must not use this mutex, and must leave the value valid at every step, because a fork(2) by
+    /// another thread may copy it at any time.
     #[inline]
     pub(crate) unsafe fn with_owned(&self, f: impl FnOnce(&mut T) -> bool) -> bool {
         let current = thread_number::current();

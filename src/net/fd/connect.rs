@@ -37,8 +37,8 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
         fd.set_deadline(Direction::Write, deadline)?;
     }
     match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
-        // The socket is connected, or the connect is deferred until the first data. connect(2) returns 0 in both
-        // cases.
+        // The socket is connected, or the connect is deferred until the first data, wait or shutdown. connect(2)
+        // returns 0 in both cases.
         Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => {}
@@ -144,8 +144,9 @@ impl Fd {
         if let Some(fast_open) = self.used_fast_open() {
             fast_open.begin(self.borrow()).map_err(Failure::Io)?;
         }
-        // Another handle may have registered a lent descriptor since the last runtime ended. It keeps its events.
-        let registered = self.poll.register(self.borrow(), self.is_lent());
+        // Since the last runtime ended, another handle may have registered a lent descriptor. That handle keeps its
+        // events: this registration then fails with EEXIST.
+        let registered = self.poll.register(self.borrow(), self.may_be_shared());
         if registered.is_ok() {
             self.send_rest_soon();
         }
@@ -188,9 +189,9 @@ impl Fd {
         Ok(())
     }
 
-    /// Returns a duplicate if the connection is in progress, its SYN carried data, and the close would abort the
-    /// connection only because it is in progress: not in a child of fork(2), and not with a linger time of 0. The
-    /// duplicate prevents this. Returns `None` as well if no descriptor is available.
+    /// Returns a duplicate, which keeps the close from aborting the connection, if the connection is in progress and
+    /// its SYN carried data. Returns `None` in a child of fork(2), whose parent has the socket open, with a linger time
+    /// of 0, which requests the abort, and if no descriptor is available.
     pub(super) fn unfinished(&self) -> Option<OwnedFd> {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();

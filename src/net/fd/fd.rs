@@ -231,8 +231,13 @@ impl Fd {
         self.has(EXPOSED)
     }
 
-    /// Returns whether the number has another owner.
-    pub(super) fn is_lent(&self) -> bool {
+    /// Returns whether another handle may register the number after a restart of the runtime. Always false in a
+    /// simulation, whose registrations do not depend on the runtime.
+    pub(super) fn may_be_shared(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if crate::sim::simulates() {
+            return false;
+        }
         self.has(LENT)
     }
 
@@ -426,7 +431,7 @@ impl Fd {
     /// Called once, after the last reference was dropped. Sends gathered bytes first: the SYN may carry them.
     #[cold]
     pub(crate) fn destroy(&self) {
-        let (is_lent, is_exposed) = (self.is_lent(), self.is_exposed());
+        let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
         let mut rest = self.take_gathered();
         let unfinished = self.unfinished();
         // A drop must not start a runtime that was shut down.
@@ -440,7 +445,7 @@ impl Fd {
         if !is_lent {
             trace::closes(self.borrow(), self.rare.get().is_some_and(|rare| rare.gone.get().is_some()));
         }
-        self.poll.retire(self.borrow(), is_lent || is_exposed || outlives);
+        self.poll.retire(self.borrow(), is_lent || is_exposed || outlives, self.may_be_shared());
         let rare = self.rare.get();
         let gone = rare.and_then(|rare| rare.gone.get()).cloned();
         if is_lent {
@@ -483,7 +488,7 @@ impl Fd {
         let mut wakers = self.mutex.begin_close()?;
         self.poll.evict(&mut wakers);
         // The number stays open, so its registration must be removed explicitly.
-        self.poll.retire(self.borrow(), true);
+        self.poll.retire(self.borrow(), true, false);
         wakers.wake_all();
         // SAFETY: the number is open, because the close began here, and this `Fd` owns it. The only reference is that of
         // `begin_close`, and gathering has ended, so the number is not used afterwards.

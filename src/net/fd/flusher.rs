@@ -56,7 +56,7 @@ pub(crate) trait Gathers: Send + Sync + RefUnwindSafe + UnwindSafe + 'static {
 
 /// Starts a [`Flusher`]. The caller has recorded it in the state.
 pub(super) fn start<T: Gathers>(owner: Weak<T>, gathering: Arc<Gathering>) {
-    let (operation, epoch) = (Operation::new(), runtime().epoch());
+    let (operation, epoch) = (Operation::new(), runtime().ensure_running());
     let flusher = Flusher { owner, gathering, operation, pause: None, next: PAUSE_MIN, is_entered: true, epoch };
     spawn_untraced(Location::caller(), flusher).detach();
 }

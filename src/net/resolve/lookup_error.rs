@@ -17,11 +17,11 @@ use crate::sys::names::NameFailure;
 /// | no such name, or no address of the requested family | `no such host` | [`NotFound`](ErrorKind::NotFound) |
 /// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
 /// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
-/// | no server answered, or a server has a temporary failure | that of the C library or of another [`Resolve`](crate::net::Resolve) | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
-/// | the name service failed permanently, for example because a server refused the query | that of the C library | [`Other`](ErrorKind::Other) |
-/// | a system call failed, such as EMFILE if no descriptor was available for the query | `too many open files`, … | that of the errno, [`raw_os_error`](LookupError::raw_os_error); [`is_temporary`](LookupError::is_temporary) for EMFILE and ENFILE |
+/// | no server answered, or a server has a temporary failure or refused the query | that of the C library or of another [`Resolve`](crate::net::Resolve) | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | the name service failed in another way, such as EAI_FAIL | that of the C library | [`Other`](ErrorKind::Other) |
+/// | a system call failed, or memory or descriptors are exhausted (ENOMEM, EMFILE, ENFILE) | `too many open files`, … | that of the errno, [`raw_os_error`](LookupError::raw_os_error); [`is_temporary`](LookupError::is_temporary) for EMFILE and ENFILE |
 /// | the look-up did not finish in time, for example before the deadline of a dial | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut), [`is_timeout`](LookupError::is_timeout), [`is_temporary`](LookupError::is_temporary) |
-/// | the runtime was shut down before the query ran | `runtime shut down` | [`Other`](ErrorKind::Other) |
+/// | the runtime was shut down before the query ran, or the query panicked | `runtime shut down` | [`Other`](ErrorKind::Other) |
 /// | this process is a child of fork(2) that did not call exec(2) | `netpoll cannot be used in a forked child process`, … | [`Other`](ErrorKind::Other) |
 ///
 /// # Examples
@@ -101,8 +101,8 @@ impl LookupError {
         matches!(self.reason, Reason::TimedOut)
     }
 
-    /// Returns the errno of a failed system call, if there is one, such as EMFILE if no descriptor
-    /// was available for the query.
+    /// Returns the errno of a failed system call, or of exhausted memory or descriptors, if that is the
+    /// reason, such as EMFILE if no descriptor was available for the query.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.reason {
             Reason::Failure(NameFailure::Errno(errno)) => Some(errno),

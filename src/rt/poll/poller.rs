@@ -198,19 +198,20 @@ impl PollHandle {
         fork::check().map_err(Failure::Io)?;
         let runtime: &'static Runtime = runtime();
         let epoch = runtime.ensure_running();
-        if epoch != runtime.epoch() {
-            return Err(Failure::Stopped);
-        }
         if !context::is_inside() {
             runtime.find_sysmon().map_err(Failure::Io)?;
         }
         let state = |state: u64| u64::from(epoch) << 32 | state;
+        let adding = state(registration::ADDING);
         let mut seen = self.desc.registration.load(Ordering::Acquire);
         loop {
-            if seen.wrapping_sub(state(registration::ADDING)) < registration::ARMED {
+            // ORDERING: a load that sees the word of a later epoch is an Acquire, so the epoch is seen too.
+            if epoch != runtime.epoch() {
+                return Err(Failure::Stopped);
+            }
+            if seen.wrapping_sub(adding) < registration::ARMED {
                 return Ok(epoch);
             }
-            let adding = state(registration::ADDING);
             match self.desc.registration.compare_exchange(seen, adding, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => seen = now,
@@ -227,7 +228,6 @@ impl PollHandle {
         // If this fails, an operation of a later epoch has begun to add the descriptor.
         // ORDERING: AcqRel. After an error, `registration_failed` changes the words of the directions, so a waiter
         // sees that no registration is in progress, or is woken there.
-        let adding = state(registration::ADDING);
         let _ = self.desc.registration.compare_exchange(adding, after, Ordering::AcqRel, Ordering::Relaxed);
         if !added.map_err(Failure::Io)?.stays {
             return Err(Failure::Stopped);
@@ -319,19 +319,19 @@ impl PollHandle {
 
     /// Makes later events of the descriptor stale, and ends the registration if a close of `fd` may not end it.
     /// Called before the descriptor is closed or leaves this crate. `exposed` says whether a duplicate may exist or the
-    /// descriptor stays open.
-    pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
+    /// descriptor stays open, `shared` whether another handle may have registered it.
+    pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool, shared: bool) {
         if !self.desc.is_current(self.generation) {
             return;
         }
         let registered = self.desc.registration.load(Ordering::Acquire);
         let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
-        // The instances of an earlier epoch are closed. In those of the current epoch, another handle of a lent
-        // descriptor may have a registration.
-        let is_current = state != registration::NONE && (registered >> 32) as u32 == runtime().epoch();
+        // The instances of an earlier epoch are closed. Those of the current epoch may have a registration that came
+        // late or, of a shared descriptor, that of the other handle.
+        let is_current = (registered >> 32) as u32 == runtime().epoch();
         // A forked child shares the instances with its parent, so it would remove the parent's registration.
-        if outlives && is_current && !fork::is_child() {
+        if outlives && state != registration::NONE && (is_current || !shared) && !fork::is_child() {
             runtime().driver.delete(shard, fd);
         }
         if state >= registration::ADDED && is_current {

@@ -17,6 +17,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::rt::fork;
 use crate::rt::poll::poll_desc::Direction;
 use crate::rt::poll::poller::{Failure, PollHandle, WaitKey};
 use crate::rt::poll::side::{Hold, Side, Stop};
@@ -127,9 +128,10 @@ impl PollHandle {
 
     /// Makes sure that timers run, for an operation that waits without a registration. The operation must
     /// already be listed: while a shutdown is in progress, this call cannot start the runtime, but at its end
-    /// the shutdown interrupts all listed operations.
+    /// the shutdown interrupts all listed operations. Has no effect in a child of fork(2), which has no runtime.
     pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>, cx: &mut Context<'_>) {
-        if timeout.is_some() || self.side(direction).deadline() > clock::EXPIRED {
+        let has_end = timeout.is_some() || self.side(direction).deadline() > clock::EXPIRED;
+        if has_end && !fork::is_child() {
             runtime().ensure_running();
             runtime().stand_in(cx);
         }

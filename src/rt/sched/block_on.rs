@@ -41,6 +41,7 @@ use super::polling::{Polling, Slept};
 use super::processor::Processor;
 use super::record::{Kind, Record};
 use super::root::Root;
+use super::task::discard;
 use super::task_data::TaskData;
 use super::worker::{Core, Exit, end_turn, mark_turn};
 use crate::rt::context;
@@ -287,10 +288,16 @@ impl Thread {
         }
     }
 
-    /// Waits while the runtime is shutting down. Runs the timers, because `block_on` may have been called in a
-    /// destructor on the thread that shuts the runtime down and would otherwise run them.
+    /// Waits while the runtime is shutting down. Runs the timers and, in the destructor of a dropped task, drops tasks
+    /// whose drop was deferred, because `block_on` may have been called in a destructor on the thread that shuts the
+    /// runtime down and would otherwise do this.
     #[cold]
     fn wait_in_shutdown(&mut self) {
+        if context::is_discarding()
+            && let Some(task) = { self.runtime.deferred.lock().pop_front() }
+        {
+            return discard(task);
+        }
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         polling.run_timers(self.runtime, Shards::ALL, clock::now());
         polling.wake_all(self.runtime);

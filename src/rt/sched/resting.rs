@@ -7,8 +7,9 @@
 //! # States of a worker
 //! *running* (owns a processor) → *asleep* in epoll (keeps the processor) → *running*; or *running* →
 //! *resting* (has given the processor back) → *assigned* a processor → *running*. A worker whose processor a
-//! nested `block_on` has given away rests when the user code returns. A worker ends with its epoch. If it goes to
-//! rest while there are more workers than configured, it ends after [`SURPLUS_REST`].
+//! nested `block_on` has given away rests when the user code returns. A worker ends with its epoch. If there
+//! are more workers than configured when it goes to rest and still [`SURPLUS_REST`] later, and no processor was assigned
+//! to it in between, it ends.
 //!
 //! # The wish for the role of polling
 //! ```text
@@ -16,7 +17,8 @@
 //!   ↑                              │                       │
 //!   └─────── withdraw_wish ────────┴───────────────────────┘
 //! ```
-//! A thread in `block_on` asks before it parks, and withdraws its wish whenever it wakes up. A worker that is about to
+//! A thread in `block_on` may ask before it parks, if the workers poll only for such threads, and withdraws its wish
+//! whenever it wakes up. A worker that is about to
 //! sleep in epoll grants the wish.
 //!
 //! The worker that grants the wish releases the role and rests. From then on, the thread that asked is
@@ -147,7 +149,8 @@ impl Runtime {
         Some(processor)
     }
 
-    /// Gives the processor back, unless the runtime is running and a shared queue has a task or this thread may poll.
+    /// Gives the processor back, unless the runtime is running and there is something to do: a shared queue has a task,
+    /// or this thread may poll.
     /// Returns whether it did. The processor's queue must be empty. `sleeper` is that of the calling worker, or `None`
     /// for any other thread.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
@@ -172,8 +175,8 @@ impl Runtime {
         true
     }
 
-    /// Adds the processor of a thread that gives it back to its list, and the thread to the idle list if it
-    /// is a worker.
+    /// Adds the processor, which the calling thread gives back, to its list, and the thread to the idle list if it
+    /// is a worker. Adds neither if the processor's epoch is over.
     fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.record(Mark::Rest, 0);
@@ -192,7 +195,7 @@ impl Runtime {
     /// `tracing`.
     pub(super) fn report_spare(&'static self, epoch: u32, report: Report) {
         if cfg!(feature = "tracing") && !self.queue_reports(epoch, [report]) {
-            // The thread of a later report also makes this one.
+            // The report stays queued. The next report starts the thread, which then makes both.
             self.sysmon.reports.forget_thread(epoch);
         }
     }
@@ -290,7 +293,7 @@ impl Runtime {
 
     /// If a thread in `block_on` has asked for the role, releases the roles of `shards`, gives the processor back and
     /// puts the calling worker on the idle list. The other thread then polls itself, which saves a switch between
-    /// threads per request. Returns false if no thread has asked. Called by a worker that has these roles and is
+    /// threads per request. Returns false if there is no wish to grant. Called by a worker that has these roles and is
     /// about to sleep in epoll.
     pub(crate) fn grant_role(
         &'static self,
@@ -303,7 +306,7 @@ impl Runtime {
         }
         self.role_wished.store(false, Ordering::SeqCst);
         let mut idle = self.idle.lock();
-        // Another worker, which has the roles of other shards, may have granted the wish.
+        // Meanwhile the wish may have been withdrawn, or granted by another worker, which has the roles of other shards.
         let Wish::Asked(root) = &idle.wish else { return false };
         let root = root.clone();
         idle.wish = Wish::Granted(root.clone());

@@ -36,6 +36,7 @@ use super::task::{from_item, take_item};
 use super::task_data::TaskData;
 use super::turn_ring::CallPlace;
 use crate::rt::context::{self, BUDGET, REFILL};
+use crate::rt::fork;
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::{clock, ticks};
@@ -156,6 +157,10 @@ impl Core {
         // and any other is cancelled.
         context::set_processor(None);
         let items: Vec<_> = processor.queue.drain().collect();
+        if fork::is_child() {
+            // The tasks are the parent's, whose other threads may have held locks at the fork.
+            return items.into_iter().map(take_item).for_each(std::mem::forget);
+        }
         items.into_iter().map(take_item).for_each(|runnable| runtime.inject(runnable));
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.record(Mark::Leave, 0);

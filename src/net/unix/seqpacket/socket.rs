@@ -40,7 +40,7 @@ use crate::sys::unix::from_kernel;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// netpoll::task::block_on(async {
-///     // With an empty name, the kernel chooses an abstract name.
+///     // On Linux, with an empty name, the kernel chooses an abstract name.
 ///     let listener = UnixSeqpacket::bind("").await?;
 ///     let client = UnixSeqpacket::connect_addr(&listener.local_addr()?).await?;
 ///     let (server, _) = listener.accept().await?;
@@ -135,8 +135,8 @@ impl UnixSeqpacket {
         Ok((packets(one)?, packets(other)?))
     }
 
-    /// Receives a message into `buf`. Returns the number of bytes; 0 means the end of the connection or
-    /// an empty message. Bytes that do not fit into `buf` are lost.
+    /// Receives a message into `buf`. Returns the number of bytes. If `buf` is not empty, 0 means the end of the
+    /// connection or an empty message. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
     /// Returns `ConnectionReset` if the peer closed before it had received all messages; `TimedOut` after
@@ -158,9 +158,9 @@ impl UnixSeqpacket {
     /// is always `buf.len()`.
     ///
     /// # Errors
-    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if this side was
-    /// shut down (no SIGPIPE is raised); `ConnectionReset` as [`recv`](UnixSeqpacket::recv) does; EMSGSIZE
-    /// if `buf` is larger than the send buffer; `TimedOut` after the write deadline or timeout; a
+    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if the writing
+    /// side of this socket was shut down (no SIGPIPE is raised); `ConnectionReset` as [`recv`](UnixSeqpacket::recv) does; EMSGSIZE
+    /// if `buf`, with some overhead, does not fit into the send buffer; `TimedOut` after the write deadline or timeout; a
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
