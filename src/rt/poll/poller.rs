@@ -198,7 +198,7 @@ impl PollHandle {
         fork::check().map_err(Failure::Io)?;
         let runtime: &'static Runtime = runtime();
         let epoch = runtime.ensure_running();
-        if !context::is_inside() {
+        if !context::is_inside() && epoch == runtime.epoch() {
             runtime.find_sysmon().map_err(Failure::Io)?;
         }
         let state = |state: u64| u64::from(epoch) << 32 | state;
