@@ -60,6 +60,6 @@ if (($# == 0)); then
     # tests/examples.rs runs the examples.
     cargo "+$toolchain" build "${options[@]}" --examples
     # rustc must not run on the library of a sanitizer.
-    set -- --lib --tests -- --skip absent_items --skip present_items
+    set -- --no-fail-fast --lib --tests -- --skip absent_items --skip present_items --skip arguments_of_wrong_types
 fi
 cargo "+$toolchain" test "${options[@]}" "$@"
