@@ -363,15 +363,20 @@ fn closure_errors_are_returned_unchanged() {
     });
 }
 
-/// After a restart of the runtime, the first `AsyncFd` has no registration any more, so a second one is accepted.
+/// Returns an `AsyncFd` of a runtime that was shut down, and one of the next runtime for the same number. After the restart, the
+/// first one has no registration any more, so the second one is accepted.
+fn of_two_runtimes(reader: &std::io::PipeReader) -> [AsyncFd<&std::io::PipeReader>; 2] {
+    let first = AsyncFd::new(reader).unwrap();
+    rt::shutdown(Duration::from_secs(60)).unwrap();
+    [first, AsyncFd::new(reader).unwrap()]
+}
+
 #[test]
 fn drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration() {
     child("drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration", || {
         bounded(|| {
             let (reader, mut writer) = std::io::pipe().unwrap();
-            let first = AsyncFd::new(&reader).unwrap();
-            rt::shutdown(Duration::from_secs(60)).unwrap();
-            let second = AsyncFd::new(&reader).unwrap();
+            let [first, second] = of_two_runtimes(&reader);
             drop(first);
             let writer = std::thread::spawn(move || {
                 eventually("the read waits", || rt::metrics().waiters > 0);
@@ -389,9 +394,7 @@ fn wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over() {
     child("wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over", || {
         bounded(|| {
             let (reader, mut writer) = std::io::pipe().unwrap();
-            let first = AsyncFd::new(&reader).unwrap();
-            rt::shutdown(Duration::from_secs(60)).unwrap();
-            let second = AsyncFd::new(&reader).unwrap();
+            let [first, second] = of_two_runtimes(&reader);
             let call = |fd: &&std::io::PipeReader| Read::read(&mut &**fd, &mut [0; 1]);
             let error = task::block_on(first.read_with(call)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AlreadyExists);

@@ -142,6 +142,16 @@ async fn fill(stream: &TcpStream) {
     }
 }
 
+/// Returns a connection to the server that has gathered 100 bytes for which the send buffer has no room.
+async fn gathered_behind_a_full_buffer() -> TcpStream {
+    let stream = TcpStream::connect("server:7").await.unwrap();
+    fill(&stream).await;
+    stream.set_auto_cork(true).unwrap();
+    stream.write_all(&[8; 100]).await.unwrap();
+    task::yield_now().await;
+    stream
+}
+
 /// The only edge wakes the task that sends the rest, and is then passed to a write whose call returns
 /// `WouldBlock` every time. The flush that waits behind these two gets no edge.
 #[test]
@@ -159,11 +169,7 @@ fn flush_ends_when_others_have_used_the_edge() {
         });
         task::sleep(ms(10)).await;
         let client = async move {
-            let stream = TcpStream::connect("server:7").await.unwrap();
-            fill(&stream).await;
-            stream.set_auto_cork(true).unwrap();
-            stream.write_all(&[8; 100]).await.unwrap();
-            task::yield_now().await;
+            let stream = gathered_behind_a_full_buffer().await;
             let raw = stream.clone();
             let write = task::spawn(async move {
                 let call = |_: std::os::fd::BorrowedFd<'_>| -> std::io::Result<()> {
@@ -209,11 +215,7 @@ fn flush_ends_when_a_write_sends_the_rest_during_a_pause() {
         });
         task::sleep(ms(10)).await;
         let client = async move {
-            let stream = TcpStream::connect("server:7").await.unwrap();
-            fill(&stream).await;
-            stream.set_auto_cork(true).unwrap();
-            stream.write_all(&[8; 100]).await.unwrap();
-            task::yield_now().await;
+            let stream = gathered_behind_a_full_buffer().await;
             stream.set_write_deadline(Instant::now()).unwrap();
             // The pauses have grown, and one of 320 ms has just begun.
             task::sleep(ms(975)).await;

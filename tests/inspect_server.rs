@@ -147,6 +147,17 @@ fn socket_of_another_kind_is_not_replaced() {
     });
 }
 
+/// Runs the test `name` in another process, which must succeed, with the variable `child` and with `path` in `NETPOLL_INSPECT`.
+/// Returns what the process writes to standard error.
+fn messages_of(name: &str, child: &str, path: &Path) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(child, "1").env("NETPOLL_INSPECT", path);
+    let output = common::output(&mut command).unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
 /// The second process runs without a server, and reports the reason.
 #[test]
 fn second_process_at_the_same_path_reports_it_and_continues() {
@@ -159,14 +170,7 @@ fn second_process_at_the_same_path_reports_it_and_continues() {
         let folder = Folder::new();
         let path = folder.join("socket");
         let server = InspectServer::bind(&path).unwrap();
-        let mut second = Command::new(std::env::current_exe().unwrap());
-        second
-            .args(["--exact", "second_process_at_the_same_path_reports_it_and_continues", "--nocapture"])
-            .env(CHILD, "1")
-            .env("NETPOLL_INSPECT", &path);
-        let second = common::output(&mut second).unwrap();
-        let text = String::from_utf8_lossy(&second.stderr);
-        assert!(second.status.success(), "{text}");
+        let text = messages_of("second_process_at_the_same_path_reports_it_and_continues", CHILD, &path);
         assert!(text.contains("netpoll: NETPOLL_INSPECT: cannot serve snapshots at "), "{text}");
         assert!(text.contains("another process, or another server of this process, listens there"), "{text}");
         assert!(path.exists(), "the second process has not removed the file");
@@ -184,14 +188,8 @@ fn path_in_the_environment_that_cannot_be_bound_is_reported() {
         return;
     }
     bounded(|| {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child
-            .args(["--exact", "path_in_the_environment_that_cannot_be_bound_is_reported", "--nocapture"])
-            .env(CHILD, "1")
-            .env("NETPOLL_INSPECT", "/nonexistent/folder/socket");
-        let child = common::output(&mut child).unwrap();
-        let text = String::from_utf8_lossy(&child.stderr);
-        assert!(child.status.success(), "{text}");
+        let path = Path::new("/nonexistent/folder/socket");
+        let text = messages_of("path_in_the_environment_that_cannot_be_bound_is_reported", CHILD, path);
         let wanted = "netpoll: NETPOLL_INSPECT: cannot serve snapshots at /nonexistent/folder/socket: No such file";
         assert!(text.contains(wanted), "{text}");
     });

@@ -153,6 +153,23 @@ fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
     descriptors.into_iter().find(is_of_stream).expect("the stream has a descriptor")
 }
 
+/// Makes many reads that wait. After them, a short count may replace the call of the next read.
+async fn wait_often(stream: &TcpStream, peer: &mut std::net::TcpStream) {
+    let mut buf = [0; 64];
+    for _ in 0..20 {
+        let mut read = stream.read(&mut buf);
+        assert!(once(By::Own, &mut read).await.is_none());
+        peer.write_all(b"answer").unwrap();
+        // The read is not polled again before the event wakes the task.
+        let mut is_woken = false;
+        let count = poll_fn(|cx| match std::mem::replace(&mut is_woken, true) {
+            true => Pin::new(&mut read).poll(cx),
+            false => Poll::Pending,
+        });
+        assert_eq!(count.await.unwrap(), 6);
+    }
+}
+
 /// Checks that a poll sees data that arrived before the poll. Earlier in the same turn, a short read has succeeded although the
 /// runtime had not received the event. If `yields`, that read is the first operation of the turn. No other thread may poll. On a
 /// busy machine sysmon may receive an event, and a poll may then miss data.
@@ -162,19 +179,7 @@ async fn data_after_an_early_read_is_seen(yields: bool) {
     for round in 0..ROUNDS {
         let (stream, mut peer) = connection().await;
         let mut buf = [0; 64];
-        // After many reads that waited, a short count may replace the call of the next read.
-        for _ in 0..20 {
-            let mut read = stream.read(&mut buf);
-            assert!(once(By::Own, &mut read).await.is_none());
-            peer.write_all(b"answer").unwrap();
-            // The read is not polled again before the event wakes the task.
-            let mut is_woken = false;
-            let count = poll_fn(|cx| match std::mem::replace(&mut is_woken, true) {
-                true => Pin::new(&mut read).poll(cx),
-                false => Poll::Pending,
-            });
-            assert_eq!(count.await.unwrap(), 6);
-        }
+        wait_often(&stream, &mut peer).await;
         let fd = descriptor(&stream);
         if yields {
             task::yield_now().await;
@@ -212,18 +217,7 @@ async fn end_after_a_read_of_an_adapter_is_seen() {
     for round in 0..ROUNDS {
         let (stream, mut peer) = connection().await;
         let mut buf = [0; 64];
-        // After many reads that waited, a short count may replace the call of the next read.
-        for _ in 0..20 {
-            let mut read = stream.read(&mut buf);
-            assert!(once(By::Own, &mut read).await.is_none());
-            peer.write_all(b"answer").unwrap();
-            let mut is_woken = false;
-            let count = poll_fn(|cx| match std::mem::replace(&mut is_woken, true) {
-                true => Pin::new(&mut read).poll(cx),
-                false => Poll::Pending,
-            });
-            assert_eq!(count.await.unwrap(), 6);
-        }
+        wait_often(&stream, &mut peer).await;
         task::yield_now().await;
         let (fd, mut peer) = (descriptor(&stream), Some(peer));
         let mut room = [MaybeUninit::uninit(); 64];

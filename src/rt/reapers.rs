@@ -201,7 +201,7 @@ impl Reapers {
                     Job::Wake(_) => job.run(),
                 }
             }
-            while let Some(task) = { self.runtime.deferred.lock().pop_front() } {
+            while let Some(task) = self.runtime.pop_deferred() {
                 discard(task);
             }
         }

@@ -465,6 +465,12 @@ impl Runtime {
 
     // ---- shutdown ----
 
+    /// Takes the task whose drop was deferred first. The other tasks stay in the shared list, so that other threads can
+    /// drop them if the destructor of this one blocks.
+    pub(crate) fn pop_deferred(&self) -> Option<Runnable<TaskData>> {
+        self.deferred.lock().pop_front()
+    }
+
     /// Takes the tasks whose drop was deferred.
     pub(crate) fn take_deferred(&self) -> Vec<Runnable<TaskData>> {
         self.deferred.lock().drain(..).collect()

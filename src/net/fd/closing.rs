@@ -83,10 +83,9 @@ impl Gone {
             end_connection(fd.as_fd());
             Some(fd)
         });
-        match kept {
+        if let Some(fd) = kept {
             // There is one close, so nothing was kept before.
-            Some(fd) => _ = self.kept.set(KeptNumber(Some(fd))),
-            None => poller::descriptor_closed(),
+            let _ = self.kept.set(KeptNumber(Some(fd)));
         }
     }
 

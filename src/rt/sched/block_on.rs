@@ -294,7 +294,7 @@ impl Thread {
     #[cold]
     fn wait_in_shutdown(&mut self) {
         if context::is_discarding()
-            && let Some(task) = { self.runtime.deferred.lock().pop_front() }
+            && let Some(task) = self.runtime.pop_deferred()
         {
             return discard(task);
         }

@@ -83,11 +83,10 @@ impl Runtime {
         self.injector.pop(more, |item| processor.queue.push(item))
     }
 
-    /// Drops the tasks whose drop was deferred, unless a shutdown is in progress, which drops them itself. Each
-    /// task stays in the shared list until its turn, so that other threads can drop it if a destructor blocks.
+    /// Drops the tasks whose drop was deferred, unless a shutdown is in progress, which drops them itself.
     pub(crate) fn discard_deferred(&'static self) {
         while !self.is_stopping()
-            && let Some(task) = { self.deferred.lock().pop_front() }
+            && let Some(task) = self.pop_deferred()
         {
             discard(task);
         }

@@ -367,7 +367,7 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
         }
         discard_here(runnable);
         while depth == DISCARDS_MAX
-            && let Some(next) = { runtime().deferred.lock().pop_front() }
+            && let Some(next) = runtime().pop_deferred()
         {
             discard_here(next);
         }
