@@ -83,8 +83,9 @@ fn shutdowns_leak_nothing() {
             assert_eq!((metrics.tasks_alive, metrics.descriptors, metrics.waiters), (0, 0, 0), "round {round}");
             bytes.push(live_bytes());
         }
-        // Memory kept for the next start has the size of the maximum so far. It grows with the
-        // number of workers and spare workers, not with each round.
+        // Memory kept for the next start has the size of the maximum so far. It grows with the number of workers and
+        // spare workers, and a busy machine may double the capacity of a list of 240 kB in a late round. A leak of
+        // 100 bytes per task grows by 500 kB in the five measured rounds.
         let grown = bytes.last().unwrap() - bytes[4.max(rounds / 10)];
         figure(
             "12",
@@ -94,7 +95,7 @@ fn shutdowns_leak_nothing() {
                 bytes.last().unwrap()
             ),
         );
-        assert!(grown < 256 << 10, "the heap grows: {bytes:?}");
+        assert!(grown < 480_000, "the heap grows: {bytes:?}");
         limit("the longest shutdown", *times.iter().max().unwrap(), Duration::from_millis(100));
     });
 }
