@@ -14,6 +14,8 @@ pub(crate) struct Arguments {
     pub(crate) path: Option<TokenStream>,
     /// The number of worker threads.
     pub(crate) workers: Option<Literal>,
+    /// The span of `flavor` with the value `"current_thread"`, if present. Tasks then run on the thread of `block_on`.
+    pub(crate) single_threaded: Option<Span>,
     /// The span of the word `sim`, if present. The test then runs in a simulation.
     pub(crate) sim: Option<Span>,
     /// The span of the word `paused`, if present. The test then has a virtual clock and real
@@ -25,7 +27,9 @@ pub(crate) struct Arguments {
 
 fn accepted(attribute: Attribute) -> &'static str {
     match attribute {
-        Attribute::Main => "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`",
+        Attribute::Main => {
+            "the arguments accepted are `workers = N`, `flavor = \"current_thread\"` and `crate = \"path::to::netpoll\"`"
+        }
         Attribute::Test => {
             "the arguments accepted are `sim`, `seeds = N`, `paused` and `crate = \"path::to::netpoll\"`"
         }
@@ -90,14 +94,17 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
             }
             ("seeds", value) => parsed.seeds = Some(parse_seeds(name.span(), value)?),
             ("workers", value) => parsed.workers = Some(parse_workers(name.span(), value)?),
-            // There is only one kind of runtime.
+            // This is the default.
             (_, Some(value)) if value.to_string() == "\"multi_thread\"" => {}
+            (_, Some(value)) if attribute == Attribute::Main && value.to_string() == "\"current_thread\"" => {
+                parsed.single_threaded = Some(name.span());
+            }
             _ => {
-                let instead = match attribute {
-                    Attribute::Main => "remove `flavor`, or use `workers = 1`",
-                    Attribute::Test => "remove `flavor`",
+                let text = match attribute {
+                    Attribute::Main => "expected `flavor = \"multi_thread\"` or `flavor = \"current_thread\"`",
+                    Attribute::Test => "tests share one runtime: remove `flavor`",
                 };
-                return Err(Error::new(name.span(), format!("there is only one kind of runtime: {instead}")));
+                return Err(Error::new(name.span(), text));
             }
         }
         seen.push(ident);
@@ -106,6 +113,9 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
             Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => {}
             Some(other) => return Err(Error::new(other.span(), "expected `,` between arguments")),
         }
+    }
+    if let (Some(flavor), Some(_)) = (parsed.single_threaded, &parsed.workers) {
+        return Err(Error::new(flavor, "the flavor \"current_thread\" has one thread: remove `workers`"));
     }
     if let (None, Some(seeds)) = (parsed.sim, &parsed.seeds) {
         return Err(Error::new(seeds.span(), "`seeds` requires a simulation: `sim, seeds = N`"));

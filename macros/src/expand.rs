@@ -35,7 +35,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
         Attribute::Main => "the main function",
         Attribute::Test => "a test function",
     };
-    let Arguments { path, workers, sim, paused, seeds } = arguments::parse(attribute, arguments)?;
+    let Arguments { path, workers, single_threaded, sim, paused, seeds } = arguments::parse(attribute, arguments)?;
     let function = item::parse(item, whom, sim.is_some())?;
     if attribute == Attribute::Main && function.name.to_string() != "main" {
         return Err(Error::new(function.name.span(), "only the main function can be tagged with #[netpoll::main]"));
@@ -55,8 +55,13 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
         tokens.extend([TokenTree::from(simulated_body(&function, path, seeds))]);
         return Ok(tokens);
     }
+    let setting = match (workers, single_threaded) {
+        (Some(workers), _) => Some((".workers", TokenTree::from(workers).into())),
+        (None, Some(_)) => Some((".single_threaded", parse_ours("true"))),
+        (None, None) => None,
+    };
     tokens.extend(signature(&function));
-    tokens.extend([TokenTree::from(outer_body(&function, path, workers, paused.is_some()))]);
+    tokens.extend([TokenTree::from(outer_body(&function, path, setting, paused.is_some()))]);
     Ok(tokens)
 }
 
@@ -67,19 +72,20 @@ fn signature(function: &Function) -> TokenStream {
     head.into_iter().chain(function.output.clone()).collect()
 }
 
-/// Returns `{ async fn name() output { body } path::task::block_on(name()) }`. With `workers`, the statement
-/// `path::rt::Builder::new().workers(N)…;` precedes the call. With `paused`, the call is
+/// Returns `{ async fn name() output { body } path::task::block_on(name()) }`. With a setting of the
+/// runtime, the statement `path::rt::Builder::new().workers(N)…;` precedes the call. With `paused`, the call is
 /// `path::sim::paused(name)`.
-fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>, paused: bool) -> Group {
+fn outer_body(function: &Function, path: TokenStream, setting: Option<(&str, TokenStream)>, paused: bool) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
     tokens.extend([TokenTree::from(function.body.clone())]);
 
     let parenthesised = |inner: TokenStream| TokenTree::from(Group::new(Delimiter::Parenthesis, inner));
-    if let Some(workers) = workers {
+    if let Some((method, argument)) = setting {
         tokens.extend(path.clone());
-        tokens.extend(parse_ours("::rt::Builder::new().workers"));
-        tokens.extend([parenthesised(TokenTree::from(workers).into())]);
+        tokens.extend(parse_ours("::rt::Builder::new()"));
+        tokens.extend(parse_ours(method));
+        tokens.extend([parenthesised(argument)]);
         tokens.extend(parse_ours(".start().expect(\"the runtime starts\");"));
     }
     tokens.extend(path);

@@ -58,7 +58,9 @@ use proc_macro::TokenStream;
 ///
 /// * `workers = N`: the maximum number of worker threads, as in `netpoll::rt::Builder::workers`. If the
 ///   runtime cannot be started, the program panics before the body of `main` runs. tokio's name
-///   `worker_threads` is also accepted, and so is its `flavor = "multi_thread"`, which has no effect.
+///   `worker_threads` is also accepted.
+/// * `flavor = "current_thread"`: tasks run on the thread of `main`, as with
+///   `netpoll::rt::Builder::single_threaded`. The value `"multi_thread"` is the default.
 /// * `crate = path`: the path of `netpoll`, quoted or not. It is needed if another crate re-exports
 ///   `netpoll`, in macros that expand to this attribute (`crate = $crate::…`), and in builds without
 ///   Cargo in which `netpoll` has another name. With Cargo it is not needed for a renamed dependency,

@@ -181,7 +181,8 @@ fn items_other_than_functions_are_rejected() {
 #[test]
 fn invalid_attribute_arguments_are_rejected() {
     let only = "the arguments accepted are `sim`, `seeds = N`, `paused` and `crate = \"path::to::netpoll\"`";
-    let accepted = "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`";
+    let accepted =
+        "the arguments accepted are `workers = N`, `flavor = \"current_thread\"` and `crate = \"path::to::netpoll\"`";
     let unknown = format!("unknown argument `start_paused`: {accepted}");
     refuses("#[netpoll::main(start_paused = true)] async fn main() {}", &unknown, "start_paused");
     let unknown = format!("unknown argument `start_paused`: {only}");
@@ -198,9 +199,11 @@ fn invalid_attribute_arguments_are_rejected() {
     refuses("#[netpoll::test(sim, paused)] async fn works() {}", both, "paused");
     let seeds = "`seeds` requires a simulation: `sim, seeds = N`";
     refuses("#[netpoll::test(paused, seeds = 5)] async fn works() {}", seeds, "5");
-    let one = "there is only one kind of runtime: remove `flavor`, or use `workers = 1`";
-    refuses("#[netpoll::main(flavor = \"current_thread\")] async fn main() {}", one, "flavor");
-    let one = "there is only one kind of runtime: remove `flavor`";
+    let flavors = "expected `flavor = \"multi_thread\"` or `flavor = \"current_thread\"`";
+    refuses("#[netpoll::main(flavor = \"local\")] async fn main() {}", flavors, "flavor");
+    let one = "the flavor \"current_thread\" has one thread: remove `workers`";
+    refuses("#[netpoll::main(flavor = \"current_thread\", workers = 1)] async fn main() {}", one, "flavor");
+    let one = "tests share one runtime: remove `flavor`";
     refuses("#[netpoll::test(flavor = \"current_thread\")] async fn works() {}", one, "flavor");
     let workers = "expected a number of threads, at least 1, such as `workers = 4`";
     refuses("#[netpoll::main(workers = 0)] async fn main() {}", workers, "0");

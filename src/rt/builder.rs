@@ -150,6 +150,40 @@ impl Builder {
         self
     }
 
+    /// Sets whether tasks run only on the thread in [`block_on`](crate::task::block_on), and the runtime starts no other
+    /// thread until it needs one. The default is `false`.
+    ///
+    /// Linux makes system calls on descriptors faster in a process with one thread, and a short program ends sooner if
+    /// it starts none. With `true`:
+    /// * Tasks run while a thread is in `block_on`. If several threads are, one of them at a time runs tasks.
+    /// * A task that blocks its thread delays all other tasks, timers and events, and is not reported.
+    ///   [`blocked_tasks`](Builder::blocked_tasks) has no effect.
+    /// * Blocking calls, such as [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups, have threads as
+    ///   usual, which end after 10 s without a call.
+    /// * The number of [`workers`](Builder::workers) is 1, and
+    ///   [`block_on_runs_tasks`](Builder::block_on_runs_tasks) is `true`.
+    ///
+    /// Two uses need another thread: a `block_on` inside a task or another `block_on`, and a future of this crate that is
+    /// polled by another executor on a thread that is not in `block_on`. The first such use starts the threads of an
+    /// ordinary runtime, which stay until a shutdown.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::{rt, task};
+    ///
+    /// rt::Builder::new().single_threaded(true).start()?;
+    /// let main = std::thread::current().id();
+    /// let thread = task::block_on(async { task::spawn(async { std::thread::current().id() }).await });
+    /// assert_eq!(thread, main);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[doc(alias = "new_current_thread")]
+    #[doc(alias = "current_thread")]
+    pub fn single_threaded(mut self, is_single: bool) -> Builder {
+        self.config.single_threaded = is_single;
+        self
+    }
+
     /// Sets whether OS errors of reads, writes, accepts and other calls on a socket name the operation
     /// and the addresses, as Go's errors do. The default is `false`.
     ///
@@ -258,7 +292,8 @@ impl Builder {
     /// * `AlreadyExists` if the runtime is running, because of an earlier `start` or because it was
     ///   already used, for example by [`block_on`](crate::task::block_on), a spawned task or a sleep. The settings
     ///   can be changed after a [`shutdown`](crate::rt::shutdown).
-    /// * `InvalidInput` if a number is out of range or the thread name contains a NUL byte. This
+    /// * `InvalidInput` if a number is out of range, a [single-threaded](Builder::single_threaded) runtime has more than
+    ///   one worker, or the thread name contains a NUL byte. This
     ///   includes `NETPOLL_THREADS` if [`workers`](Builder::workers) was not called, and
     ///   `NETPOLL_POLLER_SHARDS` if [`poller_shards`](Builder::poller_shards) was not called.
     /// * `Unsupported` in a simulation, and inside a runtime that is shutting down: in a task, in
@@ -273,8 +308,13 @@ impl Builder {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a runtime cannot be started inside a simulation"));
         }
         let Builder { mut config, workers, thread_name, inspect_socket, black_box_file } = self;
+        config.block_on_runs_tasks |= config.single_threaded;
         config.workers = match workers {
+            Some(workers) if workers > 1 && config.single_threaded => {
+                return Err(invalid(format!("a single-threaded runtime has 1 worker, not {workers}")));
+            }
             Some(workers) => workers,
+            None if config.single_threaded => 1,
             None => workers_from_environment()?.unwrap_or(config.workers),
         };
         match config.shards {

@@ -70,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) blocked_tasks: BlockedPolicy,
     pub(crate) on_blocked_task: Option<Arc<Report>>,
     pub(crate) block_on_runs_tasks: bool,
+    pub(crate) single_threaded: bool,
     pub(crate) wrap_io_errors: bool,
     /// The share of the control lane, in percent.
     pub(crate) control_share: u32,
@@ -88,6 +89,7 @@ impl fmt::Debug for Config {
             .field("blocked_tasks", &self.blocked_tasks)
             .field("on_blocked_task", &self.on_blocked_task.is_some())
             .field("block_on_runs_tasks", &self.block_on_runs_tasks)
+            .field("single_threaded", &self.single_threaded)
             .field("wrap_io_errors", &self.wrap_io_errors)
             .field("control_share", &self.control_share)
             .finish()
@@ -130,6 +132,7 @@ impl Config {
             blocked_tasks: BlockedPolicy::default(),
             on_blocked_task: None,
             block_on_runs_tasks: false,
+            single_threaded: false,
             wrap_io_errors: false,
             control_share: lanes::SHARE,
             on_stall: || (),

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::ptr;
+use std::sync::OnceLock;
 use std::task::{Context as TaskContext, Poll};
 
 use super::sched::event_ring::Mark;
@@ -192,21 +193,34 @@ pub(crate) fn gathers_writes() -> bool {
 /// returns `Pending` waits for. The caller must hold no lock.
 pub(crate) fn note(waits: Waits) {
     unsent::flush();
-    with_task(|task| {
-        if let Some(task) = task {
-            task.record().note(waits.pack());
-        }
+    with_task(|task| match task {
+        Some(task) => task.record().note(waits.pack()),
+        None => waits_outside(),
     });
+}
+
+/// The function that [`watch_waits_outside`] has set.
+static WAITS_OUTSIDE: OnceLock<fn()> = OnceLock::new();
+
+/// Makes [`note`] and [`note_edge`] call `f` if there is no current task. The first call of this function decides.
+pub(crate) fn watch_waits_outside(f: fn()) {
+    WAITS_OUTSIDE.get_or_init(|| f);
+}
+
+#[cold]
+fn waits_outside() {
+    if let Some(f) = WAITS_OUTSIDE.get() {
+        f();
+    }
 }
 
 /// Records one of the [`edge_notes`](super::sched::waits::edge_notes) in the current task, in place of its
 /// previous wait. Unlike [`note`], does not flush gathered writes.
 #[inline]
 pub(crate) fn note_edge(note: u32) {
-    with_task(|task| {
-        if let Some(task) = task {
-            task.record().note_edge(note);
-        }
+    with_task(|task| match task {
+        Some(task) => task.record().note_edge(note),
+        None => waits_outside(),
     });
 }
 

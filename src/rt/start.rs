@@ -4,6 +4,7 @@
 use std::io;
 
 use super::config::Config;
+use super::context;
 use super::fork;
 use super::inspect;
 use super::poll::roles::Shards;
@@ -39,7 +40,7 @@ impl Runtime {
     }
 
     /// Prepares a start with `config`: installs the fork handlers, serves snapshots if the environment requests it,
-    /// publishes the configuration and creates sysmon. The caller must hold `lifecycle`.
+    /// publishes the configuration and creates sysmon or defers that. The caller must hold `lifecycle`.
     ///
     /// # Errors
     /// Returns the error of creating the thread of sysmon.
@@ -51,7 +52,13 @@ impl Runtime {
         self.threads.join_ended();
         config.on_stall = inspect::write_file_of_stall;
         config.publish();
+        let is_single_threaded = config.single_threaded;
         *self.config.lock() = Some(Arc::new(config));
+        if is_single_threaded {
+            context::watch_waits_outside(|| runtime().waits_outside());
+            self.sysmon.defer();
+            return Ok(());
+        }
         self.start_sysmon_patiently(self.epoch())
     }
 

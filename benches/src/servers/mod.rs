@@ -176,6 +176,8 @@ pub const RUNTIMES: &[&str] = &[
     "bare",
     #[cfg(feature = "netpoll")]
     "netpoll",
+    #[cfg(feature = "netpoll")]
+    "netpoll-single",
     #[cfg(feature = "peers")]
     "tokio",
     #[cfg(feature = "peers")]
@@ -198,7 +200,9 @@ pub fn serve(runtime: &str, options: &'static Options) -> io::Result<()> {
     match runtime {
         "bare" => bare::serve(options),
         #[cfg(feature = "netpoll")]
-        "netpoll" => netpoll::serve(options),
+        "netpoll" => netpoll::serve(options, netpoll::Flavour::Workers),
+        #[cfg(feature = "netpoll")]
+        "netpoll-single" => netpoll::serve(options, netpoll::Flavour::Single),
         #[cfg(feature = "peers")]
         "tokio" => tokio::serve(options, tokio::Flavour::Multi),
         #[cfg(feature = "peers")]

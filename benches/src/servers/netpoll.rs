@@ -6,12 +6,24 @@ use netpoll::{rt, task};
 use std::io;
 use std::time::Instant;
 
+/// Which threads run the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// Workers, as many as the options say.
+    Workers,
+    /// The thread of `block_on`.
+    Single,
+}
+
 /// Serves until the process ends.
 ///
 /// # Errors
 /// Returns an error if configuring the runtime, binding or accepting fails.
-pub fn serve(options: &'static Options) -> io::Result<()> {
-    rt::Builder::new().workers(options.workers).start()?;
+pub fn serve(options: &'static Options, flavour: Flavour) -> io::Result<()> {
+    match flavour {
+        Flavour::Workers => rt::Builder::new().workers(options.workers).start()?,
+        Flavour::Single => rt::Builder::new().single_threaded(true).start()?,
+    }
     if options.hogs > 0 {
         // With hogs, the listener is a task, like the hogs, and competes with them for a worker. A future passed to `block_on` would run on
         // the calling thread, where no task competes with it.

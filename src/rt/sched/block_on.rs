@@ -27,6 +27,12 @@
 //! thread runs tasks only if sysmon could not be started, because then no other thread does. A nested call never
 //! runs tasks.
 //!
+//! # `Builder::single_threaded`
+//! The start of sysmon is deferred ([`Sysmon::defer`](super::sysmon::Sysmon::defer)), and with it the start of workers:
+//! [`Runtime::wake_one`] starts none, but wakes the threads in `block_on`, one of which takes the processor. A nested
+//! call that waits ends the deferral, because its thread cannot run the queued tasks. So do the uses of the runtime
+//! outside `block_on` that would otherwise stand in for a missing sysmon (see `shortage.rs`).
+//!
 //! # Cancellation
 //! If the root future panics, `Drop` releases everything that the thread holds.
 
@@ -194,6 +200,10 @@ impl Thread {
             self.is_blocked = true;
             self.runtime.nested.fetch_add(1, Ordering::SeqCst);
             self.runtime.replace_sysmon();
+            if self.runtime.sysmon.is_deferred() {
+                // Another thread must run the queued tasks. If it cannot be started, this thread tries again.
+                let _ = self.runtime.find_sysmon();
+            }
         }
         if let Some(processor) = context::processor() {
             self.processor = None;
@@ -266,7 +276,8 @@ impl Thread {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         let falls_asleep = || {
             runtime.root_ends();
-            !root.enter_poll(shards.first()) || (!is_nested && runtime.sysmon.is_missing() && runtime.injected() > 0)
+            !root.enter_poll(shards.first())
+                || (!is_nested && runtime.sysmon.is_missing() && runtime.injected() > 0 && runtime.has_free_processor())
         };
         let rises = || {
             root.leave_poll();

@@ -155,6 +155,7 @@ impl Runtime {
         if thread.is_some() || self.epoch() != epoch || self.is_stopping() {
             return Ok(());
         }
+        self.sysmon.end_deferral();
         let parker = Arc::new(Parker::new());
         let mut monitor = Monitor {
             runtime: self,

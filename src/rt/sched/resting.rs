@@ -49,12 +49,21 @@ pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 impl Runtime {
     /// Wakes or starts a worker and gives it a processor, which may be a spare one if `spare` is true.
     /// Returns false if no processor is free, if the system refuses to create a thread, or in a child of fork(2), which
-    /// may have inherited a locked idle list.
+    /// may have inherited a locked idle list. While the start of threads is deferred, makes the threads in `block_on`
+    /// check whether they should run tasks, and returns false.
     pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
         if fork::is_child() {
             return false;
         }
         let mut idle = self.idle.lock();
+        if self.sysmon.is_deferred() {
+            let is_free = !idle.free.is_empty();
+            drop(idle);
+            if is_free {
+                self.wake_roots();
+            }
+            return false;
+        }
         let id = match idle.free.pop() {
             Some(id) => id,
             None if spare => match idle.spare.pop() {
@@ -134,6 +143,11 @@ impl Runtime {
             idle.spare.push(processor.id);
         }
         true
+    }
+
+    /// Returns whether [`acquire`](Runtime::acquire) would find a processor.
+    pub(crate) fn has_free_processor(&self) -> bool {
+        !self.idle.lock().free.is_empty()
     }
 
     /// Takes a free processor, if there is one, for the calling thread, which is not a worker.

@@ -20,6 +20,14 @@
 //! operation of an in-memory pipe with a timeout or deadline, *stands in*: it does a slice of the work, and its future
 //! is polled again ([`Runtime::stand_in`]). An operation on a socket that would have to wait there fails with an error.
 //! Blocking calls are queued as tasks.
+//!
+//! # Deferred threads
+//! With [`Builder::single_threaded`](crate::rt::Builder::single_threaded), a start of the runtime defers the start of
+//! sysmon, and so of workers, although the system would permit it. A thread in `block_on` runs the tasks and polls, as
+//! above. No thread stands in for it. Instead, the following start sysmon, which ends the deferral until the next
+//! shutdown: a nested `block_on` that waits, an operation that waits outside `block_on`
+//! ([`waits_outside`](Runtime::waits_outside)) or registers its socket there, and a future that would stand in. Blocking
+//! calls get their threads without ending the deferral.
 
 use std::io;
 use std::task::Context;
@@ -60,9 +68,14 @@ impl Runtime {
     pub(crate) fn refused(&'static self) {
         self.set_short_of_threads(true);
         // If sysmon is missing, a thread in `block_on` runs the tasks.
+        self.wake_roots();
+        self.notice_activity();
+    }
+
+    /// Makes all threads in `block_on` that sleep or are parked check whether they should run tasks.
+    pub(super) fn wake_roots(&'static self) {
         self.driver.wake();
         self.nudge_roots();
-        self.notice_activity();
     }
 
     /// Starts sysmon for a runtime that is about to start. Tries again for a quarter of a second.
@@ -79,7 +92,7 @@ impl Runtime {
         self.start_sysmon(epoch)
     }
 
-    /// Starts sysmon if it is missing.
+    /// Starts sysmon if it is missing. This ends a deferral.
     ///
     /// # Errors
     /// Returns `Other` if the thread cannot be created.
@@ -102,11 +115,19 @@ impl Runtime {
     }
 
     /// Does a slice of the work on a thread that has spawned a task, if the runtime has no thread and cannot start
-    /// sysmon.
+    /// sysmon. If the start of threads is deferred, the task waits for a thread in `block_on`.
     #[inline]
     pub(crate) fn stand_in_once(&'static self) {
-        if self.sysmon.is_missing() {
+        if self.sysmon.is_missing() && !self.sysmon.is_deferred() {
             self.stand_in_now();
+        }
+    }
+
+    /// Ends the deferral of threads for an operation that waits outside a task, if this thread is not in `block_on`. The
+    /// operation relies on another thread for its wake-up. The caller must hold no lock.
+    pub(crate) fn waits_outside(&'static self) {
+        if self.sysmon.is_deferred() && !context::is_inside() && self.find_sysmon().is_ok() {
+            self.ensure_worker_after_leaving();
         }
     }
 

@@ -18,8 +18,10 @@ pub(crate) struct Sysmon {
     pub(super) ticks: AtomicBool,
     /// The thread of the current epoch. The thread of an earlier epoch may still be in user code.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
-    /// Whether the system refused to create the thread, so that the runtime runs without it.
+    /// Whether the runtime runs without the thread, because the system refused to create it or its start is deferred.
     pub(super) is_missing: AtomicBool,
+    /// Whether the start of the thread is deferred; see [`Sysmon::defer`].
+    is_deferred: AtomicBool,
     /// The total number of times that a task was found to block its thread.
     pub(crate) blocked: AtomicU64,
     /// The number of threads that were stuck at the last check that looked for them, or 1 while sysmon runs tasks itself.
@@ -42,6 +44,7 @@ impl Sysmon {
             ticks: AtomicBool::new(false),
             thread: Mutex::new(None),
             is_missing: AtomicBool::new(false),
+            is_deferred: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
             stuck: AtomicUsize::new(0),
             are_cpus_busy: AtomicBool::new(false),
@@ -111,6 +114,30 @@ impl Sysmon {
         self.are_cpus_busy.store(false, Ordering::Relaxed);
     }
 
+    /// Defers the start of the thread, and of workers, until something needs another thread
+    /// ([`Builder::single_threaded`](crate::rt::Builder::single_threaded)). `ticks` is set, so that activity does not
+    /// start the thread.
+    pub(crate) fn defer(&self) {
+        let _thread = self.thread.lock();
+        self.set_missing();
+        self.is_deferred.store(true, Ordering::Relaxed);
+        self.ticks.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether the start of the thread is deferred.
+    #[inline]
+    pub(crate) fn is_deferred(&self) -> bool {
+        // ORDERING: Relaxed: a hint; the lock around `thread` decides.
+        self.is_deferred.load(Ordering::Relaxed)
+    }
+
+    /// Ends the deferral, if there is one. The caller must hold the lock of `thread`.
+    pub(super) fn end_deferral(&self) {
+        if self.is_deferred.swap(false, Ordering::Relaxed) {
+            self.ticks.store(false, Ordering::SeqCst);
+        }
+    }
+
     /// Returns whether the thread makes checks or is about to make one.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
@@ -143,6 +170,7 @@ impl Sysmon {
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.is_missing.store(false, Ordering::Relaxed);
+        self.is_deferred.store(false, Ordering::Relaxed);
         self.ticks.store(false, Ordering::SeqCst);
         if let Some(parker) = thread {
             parker.unpark();
