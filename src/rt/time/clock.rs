@@ -4,8 +4,16 @@
 //! The runtime stores times in atomics, for which an [`Instant`] is too large. Two values are not
 //! times: [`NONE`] and [`EXPIRED`]. Times beyond the range of a `u64` (584 years) saturate to
 //! [`NEVER`].
+//!
+//! # Conversion of an `Instant`
+//! std's subtraction of two [`Instant`]s is a call of 37 instructions on x86-64, and a program may convert a deadline
+//! before each read. [`from_instant`] instead receives the seconds and nanoseconds of the `Instant` as a [`Hasher`], and
+//! subtracts [`ZERO`]. What std passes to a hasher is not documented, so the first conversion compares results for
+//! several instants with std's subtraction, and if one differs, all conversions use the subtraction.
 
+use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// No time is set.
@@ -17,6 +25,12 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// The time at the first use of the clock. It is greater than 0, so that moments up to a second earlier can be
 /// represented.
 const ORIGIN: u64 = 1 << 30;
+/// The earliest time.
+const EARLIEST: u64 = EXPIRED + 1;
+
+/// The reading of std's clock at the time [`EARLIEST`], in nanoseconds. It is `u64::MAX` before the first conversion, and
+/// stays so if [`Fields`] cannot be used.
+static ZERO: AtomicU64 = AtomicU64::new(u64::MAX);
 
 #[inline]
 fn base() -> Instant {
@@ -25,7 +39,12 @@ fn base() -> Instant {
     if let Some(base) = crate::sim::clock_base() {
         return base;
     }
-    *BASE.get_or_init(Instant::now)
+    *BASE.get_or_init(|| {
+        let base = Instant::now();
+        // ORDERING: Relaxed. The value is complete in itself: a conversion that uses it does not read `BASE`.
+        ZERO.store(checked_zero(base, Fields::of).unwrap_or(u64::MAX), Ordering::Relaxed);
+        base
+    })
 }
 
 /// Returns the current time of the crate's timers and deadlines as an [`Instant`].
@@ -65,7 +84,7 @@ pub(crate) fn coarse() -> u64 {
     let zero = *ZERO.get_or_init(|| coarse_zero(read, now));
     // The coarse clock was up to one tick behind when `zero` was determined, so the difference may be ahead by
     // this tick. One tick is subtracted, so that the result is not in the future.
-    read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
+    read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EARLIEST)
 }
 
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
@@ -103,12 +122,99 @@ fn coarse_zero(coarse: impl Fn() -> u64, exact: impl Fn() -> u64) -> u64 {
 
 /// Converts `instant` to a time of this clock. Instants more than about a second before the first use
 /// of the clock are converted to the earliest time.
+#[inline]
 pub(crate) fn from_instant(instant: Instant) -> u64 {
-    let base = base();
+    #[cfg(feature = "sim")]
+    if let Some(base) = crate::sim::clock_base() {
+        return subtract(base, instant);
+    }
+    // ORDERING: Relaxed, as for the store.
+    Fields::of(instant).time(ZERO.load(Ordering::Relaxed)).unwrap_or_else(|| from_any_instant(instant))
+}
+
+/// Converts an `Instant` that [`Fields::time`] does not convert.
+#[cold]
+#[inline(never)]
+fn from_any_instant(instant: Instant) -> u64 {
+    subtract(base(), instant)
+}
+
+/// Converts `instant` to a time of a clock that shows [`ORIGIN`] at `base`.
+fn subtract(base: Instant, instant: Instant) -> u64 {
     match instant.checked_duration_since(base) {
         Some(since) => add(ORIGIN, since),
-        None => ORIGIN.saturating_sub(nanos(base.duration_since(instant))).max(EXPIRED + 1),
+        None => ORIGIN.saturating_sub(nanos(base.duration_since(instant))).max(EARLIEST),
     }
+}
+
+/// The fields of an [`Instant`] on Unix, as its implementation of `Hash` passes them to a hasher.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fields {
+    seconds: u64,
+    nanos: u32,
+}
+
+impl Hasher for Fields {
+    fn finish(&self) -> u64 {
+        0
+    }
+
+    /// Ignores values of other types.
+    fn write(&mut self, _: &[u8]) {}
+
+    #[inline]
+    fn write_u32(&mut self, value: u32) {
+        self.nanos = value;
+    }
+
+    #[inline]
+    fn write_u64(&mut self, value: u64) {
+        self.seconds = value;
+    }
+
+    #[inline]
+    fn write_i64(&mut self, value: i64) {
+        self.seconds = value.cast_unsigned();
+    }
+}
+
+impl Fields {
+    #[inline]
+    fn of(instant: Instant) -> Fields {
+        let mut fields = Fields::default();
+        instant.hash(&mut fields);
+        fields
+    }
+
+    /// Returns the reading of std's clock in nanoseconds, or `None` if it is negative or more than 136 years.
+    #[inline]
+    fn reading(self) -> Option<u64> {
+        let seconds = u32::try_from(self.seconds).ok()?;
+        // The product has 62 bits, so the sum does not overflow.
+        Some(u64::from(seconds) * 1_000_000_000 + u64::from(self.nanos))
+    }
+
+    /// Returns the time of this crate's clock if [`EARLIEST`] is at the reading `zero`, or `None` if the time is earlier
+    /// or the reading unknown.
+    #[inline]
+    fn time(self, zero: u64) -> Option<u64> {
+        Some(self.reading()?.checked_sub(zero)? + EARLIEST)
+    }
+}
+
+/// Returns the value of [`ZERO`] for `base`, or `None` if a conversion of what `fields` returns differs from
+/// [`subtract`] for one of several instants, or if `base` is within a second of the start of std's clock.
+#[cold]
+fn checked_zero(base: Instant, fields: impl Fn(Instant) -> Fields) -> Option<u64> {
+    let zero = fields(base).reading()?.checked_sub(ORIGIN - EARLIEST)?;
+    // For every `base`, 999,999,999 ns later or earlier, the nanoseconds carry into the seconds or borrow from them.
+    let distances = [0, 1, 999_999_999, 1_000_000_000, 30_000_000_007, 1 << 40, 1 << 62];
+    let instants = distances.into_iter().map(Duration::from_nanos).flat_map(|distance| {
+        let ends = [base.checked_add(distance), base.checked_sub(distance)];
+        ends.into_iter().flatten()
+    });
+    let mut times = instants.map(|instant| (fields(instant).time(zero), subtract(base, instant)));
+    times.all(|(time, right)| time.is_none_or(|time| time == right)).then_some(zero)
 }
 
 /// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`].
@@ -149,6 +255,55 @@ mod tests {
         for (before, is_exact) in [(0, true), (1, true), (1 << 29, true), (1 << 31, false)] {
             let Some(instant) = base().checked_sub(Duration::from_nanos(before)) else { continue };
             assert_eq!(to_instant(from_instant(instant)) == Some(instant), is_exact, "{before}");
+        }
+    }
+
+    #[test]
+    fn conversion_by_fields_is_that_of_the_subtraction() {
+        let base = base();
+        let zero = ZERO.load(Ordering::Relaxed);
+        let offsets =
+            (0..64).flat_map(|bit| [-1, 0, 1, 999_999_999].map(|more| (1_u64 << bit).saturating_add_signed(more)));
+        let far = [32, 33, 62].map(|bit| Duration::from_secs(1 << bit));
+        for offset in offsets.map(Duration::from_nanos).chain(far) {
+            for instant in [base.checked_add(offset), base.checked_sub(offset)].into_iter().flatten() {
+                assert_eq!(from_instant(instant), subtract(base, instant), "{offset:?}");
+            }
+        }
+        // A process that starts within a second of the machine converts all instants by subtraction.
+        let later = base + Duration::from_secs(1_000_000);
+        let reading = Fields::of(later).reading();
+        assert!(
+            reading > Some(1_000_000_000_000_000),
+            "std does not pass an Instant's fields to a hasher: {reading:?}"
+        );
+        assert_eq!(Fields::of(later).time(zero).is_some(), Fields::of(base).reading() >= Some(ORIGIN));
+    }
+
+    #[test]
+    fn no_instant_is_converted_by_fields_before_the_base_is_known() {
+        let (end, seconds) = (u64::MAX / 1_000_000_000, u64::from(u32::MAX));
+        for (seconds, nanos) in [(0, 0), (5, 7), (end, 709_551_615), (seconds, u32::MAX), (u64::MAX, 999_999_999)] {
+            assert_eq!(Fields { seconds, nanos }.time(u64::MAX), None);
+        }
+    }
+
+    #[test]
+    fn fields_that_are_not_seconds_and_nanoseconds_are_refused() {
+        let Some(base) = Instant::now().checked_add(Duration::new(100, 0)) else { return };
+        assert!(checked_zero(base, Fields::of).is_some());
+        let of = |instant| Fields::of(instant);
+        let changed: [&dyn Fn(Instant) -> Fields; 7] = [
+            &|_| Fields::default(),
+            &|_| Fields { seconds: 1 << 32, nanos: 0 },
+            &|instant| Fields { nanos: 0, ..of(instant) },
+            &|instant| Fields { nanos: of(instant).nanos / 1000, ..of(instant) },
+            &|instant| Fields { seconds: of(instant).seconds * 1000, ..of(instant) },
+            &|instant| Fields { seconds: 1_000_000 - of(instant).seconds % 1_000_000, ..of(instant) },
+            &|instant| Fields { seconds: of(instant).reading().unwrap_or(0), nanos: 0 },
+        ];
+        for (number, fields) in changed.iter().enumerate() {
+            assert_eq!(checked_zero(base, fields), None, "{number}");
         }
     }
 
