@@ -93,7 +93,7 @@ macro_rules! deadline_methods {
             /// # Errors
             /// Never returns an error. The signature is std's.
             pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-                Ok(self.fd.fd.timeout(Direction::Read))
+                Ok(self.fd.fd.timeouts.get(Direction::Read))
             }
 
             /// Returns the timeout set by [`set_write_timeout`](Self::set_write_timeout).
@@ -101,7 +101,7 @@ macro_rules! deadline_methods {
             /// # Errors
             /// Never returns an error. The signature is std's.
             pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-                Ok(self.fd.fd.timeout(Direction::Write))
+                Ok(self.fd.fd.timeouts.get(Direction::Write))
             }
         }
     };

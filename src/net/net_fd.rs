@@ -219,7 +219,7 @@ impl NetFd {
     }
 
     pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
-        self.fd.set_timeout(direction, timeout)
+        self.fd.timeouts.set(direction, timeout)
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {

@@ -256,7 +256,7 @@ impl<T> AsyncFd<T> {
     /// # Errors
     /// Returns `InvalidInput` for zero, as in std.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.fd.set_timeout(Direction::Read, timeout)
+        self.fd.timeouts.set(Direction::Read, timeout)
     }
 
     /// Sets how long each write may wait; `None` removes the limit. The time is counted from the moment
@@ -265,7 +265,7 @@ impl<T> AsyncFd<T> {
     /// # Errors
     /// Returns `InvalidInput` for zero, as in std.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.fd.set_timeout(Direction::Write, timeout)
+        self.fd.timeouts.set(Direction::Write, timeout)
     }
 
     /// Returns the timeout set by [`set_read_timeout`](AsyncFd::set_read_timeout).
@@ -273,7 +273,7 @@ impl<T> AsyncFd<T> {
     /// # Errors
     /// Never fails; the signature is that of std.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.fd.timeout(Direction::Read))
+        Ok(self.fd.timeouts.get(Direction::Read))
     }
 
     /// Returns the timeout set by [`set_write_timeout`](AsyncFd::set_write_timeout).
@@ -281,7 +281,7 @@ impl<T> AsyncFd<T> {
     /// # Errors
     /// Never fails; the signature is that of std.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.fd.timeout(Direction::Write))
+        Ok(self.fd.timeouts.get(Direction::Write))
     }
 
     // ---- closing ----

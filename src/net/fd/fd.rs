@@ -62,9 +62,9 @@ use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::{self, Direction, Failure, PollHandle};
+use crate::rt::poll::timeouts::Timeouts;
 use crate::rt::sched::task::spawn_close;
-use crate::rt::time::clock;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, Mutex, Ordering};
 use crate::sys::{self, option, os, placeholder, socket, unix};
 use crate::trace;
 
@@ -79,8 +79,7 @@ pub(crate) struct Fd {
     flags: AtomicU8,
     /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires, up to `WAITS_MIN`.
     pub(super) waits: [AtomicU8; 2],
-    /// The relative timeout of each direction in nanoseconds, or 0 for none.
-    timeouts: [AtomicU64; 2],
+    pub(crate) timeouts: Timeouts,
     pub(crate) mutex: FdMutex,
     pub(super) rare: LazyBox<Rare>,
 }
@@ -160,7 +159,7 @@ impl Fd {
             number,
             flags: AtomicU8::new(flags),
             waits: [AtomicU8::new(0), AtomicU8::new(0)],
-            timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
+            timeouts: Timeouts::default(),
             mutex: FdMutex::new(),
             rare: LazyBox::new(),
         }
@@ -370,28 +369,6 @@ impl Fd {
 
     pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), Failure> {
         self.poll.set_deadline(direction, deadline)
-    }
-
-    /// Returns the relative timeout of operations in a direction, if there is one.
-    #[inline]
-    pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
-        match self.timeouts[direction as usize].load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Duration::from_nanos(nanos)),
-        }
-    }
-
-    /// Sets the relative timeout of a direction; `None` means no timeout. Returns `InvalidInput` if `timeout` is
-    /// zero, as in std.
-    pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "timeout must not be zero; use None for no timeout, or a deadline in the past to fail at once",
-            ));
-        }
-        self.timeouts[direction as usize].store(timeout.map_or(0, clock::nanos), Ordering::Relaxed);
-        Ok(())
     }
 
     /// Begins the close unless it has already begun, and returns its completion. If the close has not

@@ -400,7 +400,7 @@ impl Fd {
         match caller {
             Waiter::Future(operation) => {
                 let waiter = Waiter::Future(operation.wait_key());
-                self.poll.side(direction).poll_wait(epoch, cx, waiter, self.timeout(direction))
+                self.poll.side(direction).poll_wait(epoch, cx, waiter, self.timeouts.nanos(direction))
             }
             Waiter::Poll => self.poll_edge_of_poll(direction, epoch, cx),
         }
@@ -410,7 +410,7 @@ impl Fd {
     /// `poll_wait` per kind of waiter takes fewer instructions.
     #[inline(never)]
     fn poll_edge_of_poll(&self, direction: Direction, epoch: u32, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeout(direction))
+        self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeouts.nanos(direction))
     }
 
     /// Ends the operation, or one call of an operation that continues: records evidence, releases the

@@ -152,7 +152,8 @@ impl Fd {
             // The timeout of a new operation begins now.
             return is_listed
                 && self
-                    .timeout(direction)
+                    .timeouts
+                    .nanos(direction)
                     .is_none_or(|timeout| side.arm_timeout(Waiter::Future(wait), timeout).is_pending());
         }
         false

@@ -117,7 +117,7 @@ impl Fd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let timeout = self.timeout(direction);
+        let timeout = self.timeouts.nanos(direction);
         let polled = self.poll.side(direction).poll_interrupt(cx, caller.map(Operation::wait_key), timeout);
         if polled.is_pending() {
             // The runtime may have been shut down, and this wait makes no registration, which would start it again.

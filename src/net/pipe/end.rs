@@ -38,13 +38,13 @@
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use crate::net::error::Op;
 use crate::rt::context;
 use crate::rt::poll::poller::{Direction, Failure, PollHandle, WaitKey};
+use crate::rt::poll::timeouts::Timeouts;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::Mutex;
 
 /// The maximum size of a buffer, in bytes, that a free lane keeps.
 const KEPT_MAX: usize = 64 << 10;
@@ -55,8 +55,7 @@ pub(super) struct End {
     /// 0 or 1: the index of the lane that this end writes.
     pub(super) side: usize,
     pub(super) poll: PollHandle,
-    /// Relative timeouts in nanoseconds, per direction; 0 for none.
-    pub(super) timeouts: [AtomicU64; 2],
+    pub(super) timeouts: Timeouts,
 }
 
 struct State {
@@ -201,7 +200,7 @@ impl End {
         let state = Arc::new(Mutex::new(State { lanes: [const { Lane::new() }; 2], closed: [false; 2] }));
         let end = |side| {
             let (state, poll) = (state.clone(), PollHandle::open()?);
-            Ok(End { state, side, poll, timeouts: [AtomicU64::new(0), AtomicU64::new(0)] })
+            Ok(End { state, side, poll, timeouts: Timeouts::default() })
         };
         let first: io::Result<End> = end(0);
         Ok([first?, end(1)?])
@@ -209,13 +208,6 @@ impl End {
 
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed[self.side]
-    }
-
-    pub(super) fn timeout(&self, direction: Direction) -> Option<Duration> {
-        match self.timeouts[direction as usize].load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Duration::from_nanos(nanos)),
-        }
     }
 
     #[cold]
@@ -230,7 +222,7 @@ impl End {
     /// Polls for close, deadline and the operation's timeout, in addition to the wait in the lane's
     /// list. Returns the failure that ends the operation.
     fn poll_stop(&self, direction: Direction, waiter: Waiter<'_, Waiting>, cx: &mut Context<'_>) -> Poll<Failure> {
-        let timeout = self.timeout(direction);
+        let timeout = self.timeouts.nanos(direction);
         let wait = waiter.map(|waiting| &mut waiting.wait);
         match self.poll.side(direction).poll_interrupt(cx, wait, timeout) {
             Poll::Ready(Err(failure)) => Poll::Ready(failure),

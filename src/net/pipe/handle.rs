@@ -12,9 +12,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::end::{End, Waiting};
 use crate::rt::poll::poller::{Direction, Failure};
-use crate::rt::time::clock;
 use crate::rt::waiters::Waiter;
-use crate::sync::Ordering;
 
 /// Creates an in-memory connection and returns its two ends, for tests without sockets.
 ///
@@ -185,7 +183,7 @@ impl Pipe {
     /// # Errors
     /// Returns `InvalidInput` if `timeout` is zero, as in std.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.set_timeout(Direction::Read, timeout)
+        self.end.timeouts.set(Direction::Read, timeout)
     }
 
     /// Sets how long each write may wait; `None` removes the limit. The time starts when the write begins
@@ -194,7 +192,7 @@ impl Pipe {
     /// # Errors
     /// Returns `InvalidInput` if `timeout` is zero, as in std.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.set_timeout(Direction::Write, timeout)
+        self.end.timeouts.set(Direction::Write, timeout)
     }
 
     /// Returns the timeout set by [`set_read_timeout`](Pipe::set_read_timeout).
@@ -202,7 +200,7 @@ impl Pipe {
     /// # Errors
     /// Never returns an error. The signature is std's.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.end.timeout(Direction::Read))
+        Ok(self.end.timeouts.get(Direction::Read))
     }
 
     /// Returns the timeout set by [`set_write_timeout`](Pipe::set_write_timeout).
@@ -210,18 +208,7 @@ impl Pipe {
     /// # Errors
     /// Never returns an error. The signature is std's.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.end.timeout(Direction::Write))
-    }
-
-    fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "timeout must not be zero; use None for no timeout",
-            ));
-        }
-        self.end.timeouts[direction as usize].store(timeout.map_or(0, clock::nanos), Ordering::Relaxed);
-        Ok(())
+        Ok(self.end.timeouts.get(Direction::Write))
     }
 
     /// Shuts down the writing side. The peer reads the bytes already in the pipe, then end of

@@ -142,7 +142,7 @@ impl Destination {
             match sent {
                 Ok(None) => {
                     let now = clock::instant();
-                    let timeout = fd.fd.timeout(Direction::Write);
+                    let timeout = fd.fd.timeouts.get(Direction::Write);
                     let until = *self.until.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
                     if until.is_some_and(|until| until <= now) {
                         return Poll::Ready(Err(fd.error("write", Failure::TimedOut)));

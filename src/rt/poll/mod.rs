@@ -28,7 +28,7 @@ pub(crate) mod roles;
 pub(crate) mod side;
 mod slot_words;
 mod ticket;
-mod timeouts;
+pub(crate) mod timeouts;
 pub(crate) mod usage;
 pub(crate) mod wait_slot;
 mod waiting;

@@ -31,9 +31,9 @@
 
 use std::io;
 use std::mem;
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use crate::rt::context;
 use crate::rt::fork;
@@ -389,7 +389,7 @@ impl Side<'static> {
         epoch: u32,
         cx: &mut Context<'_>,
         mut waiter: Waiter<'_, WaitKey>,
-        timeout: Option<Duration>,
+        timeout: Option<NonZeroU64>,
     ) -> Poll<Result<(), Failure>> {
         if !self.is_of(epoch, &mut waiter, cx.waker()) {
             return Poll::Ready(Err(Failure::Stopped));
@@ -453,7 +453,7 @@ impl Side<'static> {
         self,
         cx: &mut Context<'_>,
         mut waiter: Waiter<'_, WaitKey>,
-        timeout: Option<Duration>,
+        timeout: Option<NonZeroU64>,
     ) -> Poll<Result<(), Failure>> {
         loop {
             self.begin()?;

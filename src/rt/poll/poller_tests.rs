@@ -15,7 +15,7 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     let epoch = handle.register(socket.as_fd(), false).unwrap();
     let side = handle.side(Direction::Read);
     let mut cx = Context::from_waker(Waker::noop());
-    let mut wait = || side.poll_wait(epoch, &mut cx, Waiter::Poll, Some(Duration::from_secs(60)));
+    let mut wait = || side.poll_wait(epoch, &mut cx, Waiter::Poll, NonZeroU64::new(60_000_000_000));
     assert!(side.clear_ready(side.begin().unwrap()));
     assert!(wait().is_pending());
     assert_ne!(side.until_of_poll().load(Ordering::Relaxed), clock::NONE);

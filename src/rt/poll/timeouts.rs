@@ -14,6 +14,8 @@
 //! A deadline belongs to a direction and is stored by [`expiry`](super::expiry). This file sets it, and makes
 //! sure that a timer fires and that a thread waits for the timer.
 
+use std::io;
+use std::num::NonZeroU64;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -25,26 +27,58 @@ use crate::rt::runtime::runtime;
 use crate::rt::time::{clock, horizon};
 use crate::rt::unsent;
 use crate::rt::waiters::{Waiter, Wakers};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 
-/// The minimum time after which a `poll_*` operation whose timeout has passed counts as abandoned. With a
+/// The minimum time, in nanoseconds, after which a `poll_*` operation whose timeout has passed counts as abandoned. With a
 /// smaller value, an operation with a short timeout could begin again and again on a busy machine, and never
 /// time out.
-const LATE_MAX: Duration = Duration::from_millis(100);
+const LATE_MAX: u64 = 100_000_000;
+
+/// The relative timeouts of the two directions, in nanoseconds, or 0 for none.
+#[derive(Debug, Default)]
+pub(crate) struct Timeouts([AtomicU64; 2]);
+
+impl Timeouts {
+    /// Returns the timeout of operations in a direction in nanoseconds, if there is one.
+    #[inline]
+    pub(crate) fn nanos(&self, direction: Direction) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.0[direction as usize].load(Ordering::Relaxed))
+    }
+
+    /// Returns the timeout of operations in a direction, if there is one.
+    pub(crate) fn get(&self, direction: Direction) -> Option<Duration> {
+        self.nanos(direction).map(|nanos| Duration::from_nanos(nanos.get()))
+    }
+
+    /// Sets the timeout of operations in a direction; `None` means no timeout.
+    ///
+    /// # Errors
+    /// Returns `InvalidInput` if `timeout` is zero, as in std.
+    pub(crate) fn set(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "timeout must not be zero; use None for no timeout, or a deadline in the past to fail at once",
+            ));
+        }
+        self.0[direction as usize].store(timeout.map_or(0, clock::nanos), Ordering::Relaxed);
+        Ok(())
+    }
+}
 
 impl Side<'static> {
     /// Makes sure that a timer fires at the end of the operation's own timeout or earlier. The timeout begins now if
     /// it has not begun yet. Returns an error if it has already ended. The operation must already be listed, so that
     /// a timer that fires immediately finds it.
     #[cold]
-    pub(crate) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: Duration) -> Poll<Result<(), Failure>> {
+    pub(crate) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: NonZeroU64) -> Poll<Result<(), Failure>> {
         let now = clock::now();
         let mut until = match &waiter {
             Waiter::Future(wait) => wait.until,
             Waiter::Poll => self.until_of_poll().load(Ordering::Relaxed),
         };
         if until == clock::NONE {
-            until = clock::add(now, timeout);
+            until = now.saturating_add(timeout.get());
         }
         let is_over = until <= now;
         match waiter {
@@ -65,7 +99,7 @@ impl Side<'static> {
     /// Returns whether the operation's own timeout has passed. Clears the stored time of a `poll_*` operation if it has
     /// passed. If this time belongs to an abandoned operation, because both `timeout` and [`LATE_MAX`] have passed
     /// since, returns false.
-    pub(super) fn has_timed_out(self, waiter: &Waiter<'_, WaitKey>, timeout: Duration) -> bool {
+    pub(super) fn has_timed_out(self, waiter: &Waiter<'_, WaitKey>, timeout: NonZeroU64) -> bool {
         let until = match waiter {
             Waiter::Future(wait) => wait.until,
             Waiter::Poll => self.until_of_poll().load(Ordering::Relaxed),
@@ -77,7 +111,7 @@ impl Side<'static> {
             return true;
         }
         self.until_of_poll().store(clock::NONE, Ordering::Relaxed);
-        clock::now() <= clock::add(until, timeout.max(LATE_MAX))
+        clock::now() <= until.saturating_add(timeout.get().max(LATE_MAX))
     }
 }
 
@@ -129,7 +163,7 @@ impl PollHandle {
     /// Makes sure that timers run, for an operation that waits without a registration. The operation must
     /// already be listed: while a shutdown is in progress, this call cannot start the runtime, but at its end
     /// the shutdown interrupts all listed operations. Has no effect in a child of fork(2), which has no runtime.
-    pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>, cx: &mut Context<'_>) {
+    pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<NonZeroU64>, cx: &mut Context<'_>) {
         let has_end = timeout.is_some() || self.side(direction).deadline() > clock::EXPIRED;
         if has_end && !fork::is_child() {
             runtime().ensure_running();
