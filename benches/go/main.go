@@ -17,7 +17,7 @@ import (
 const readDeadline = 30 * time.Second
 
 var (
-	mode    = flag.String("mode", "echo", "echo, deadline, churn or readable")
+	mode    = flag.String("mode", "echo", "echo, deadline, timeout, churn or readable")
 	workers = flag.Int("workers", 1, "GOMAXPROCS")
 	buffer  = flag.Int("buffer", 4096, "size of a connection's buffer in bytes")
 	inMain  = flag.Bool("serve-in-block-on", false, "serve in the accepting goroutine")
@@ -74,7 +74,7 @@ func serve(conn net.Conn, work uint64) {
 	defer conn.Close()
 	buf := make([]byte, *buffer)
 	for {
-		if *mode == "deadline" {
+		if *mode == "deadline" || *mode == "timeout" {
 			if conn.SetReadDeadline(time.Now().Add(readDeadline)) != nil {
 				return
 			}

@@ -1,4 +1,4 @@
-//! The echo server: `server --runtime NAME [--mode echo|deadline|churn|readable] [--workers 1] [--buffer 4096]
+//! The echo server: `server --runtime NAME [--mode echo|deadline|timeout|churn|readable] [--workers 1] [--buffer 4096]
 //! [--serve-in-block-on] [--idle-thread] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
 //!
 //! Prints `ready PORT`. For each byte on standard input except a newline, it prints a line with its CPU time, context

@@ -73,6 +73,10 @@ const fn deadline(case: Case) -> Case {
     Case { mode: Mode::Deadline, ..case }
 }
 
+const fn timeout(case: Case) -> Case {
+    Case { mode: Mode::Timeout, ..case }
+}
+
 const fn churn(case: Case, by: Churn) -> Case {
     let mode = match by {
         Churn::Server => Mode::Churn,
@@ -125,6 +129,7 @@ pub const CASES: &[Case] = &[
     churn(case("calls-churn-client-64", Kind::Calls, 64), Churn::Client),
     case("instructions-echo", Kind::Instructions, 64),
     deadline(case("instructions-deadline", Kind::Instructions, 64)),
+    timeout(case("instructions-timeout", Kind::Instructions, 64)),
     case("idle", Kind::Idle, 4000),
     readable(case("idle-readable", Kind::Idle, 4000)),
     full_only(case("idle-16000", Kind::Idle, 16_000)),

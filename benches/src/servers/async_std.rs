@@ -43,7 +43,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     let mut buffer = vec![0; options.buffer];
     loop {
         let count = match options.mode {
-            Mode::Deadline => io::timeout(READ_DEADLINE, stream.read(&mut buffer)).await?,
+            Mode::Deadline | Mode::Timeout => io::timeout(READ_DEADLINE, stream.read(&mut buffer)).await?,
             Mode::Echo | Mode::Churn | Mode::Readable => stream.read(&mut buffer).await?,
         };
         if count == 0 {

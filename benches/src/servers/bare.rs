@@ -76,7 +76,7 @@ impl Loop {
     fn run(&mut self, accepting: Option<(TcpListener, &[Arc<Epoll>])>) -> io::Result<()> {
         let listener = accepting.as_ref().map_or(-1, |(listener, _)| listener.as_raw_fd());
         let mut events = [NO_EVENT; EVENTS_MAX];
-        let deadlines = self.options.mode == Mode::Deadline;
+        let deadlines = self.options.mode.has_deadline();
         let timeout = if deadlines { SWEEP_MS } else { -1 };
         let (mut dealt, mut now_ms, mut swept_ms) = (0, 0, 0);
         loop {
@@ -119,7 +119,7 @@ impl Loop {
             Ok(0) => self.end(fd),
             Ok(count) => {
                 self.options.work.burn();
-                if self.options.mode == Mode::Deadline {
+                if self.options.mode.has_deadline() {
                     self.connections[slot].deadline_ms = now_ms + READ_DEADLINE.as_millis() as u64;
                 }
                 let sent = match sys::send(fd, &self.buffer[..count]) {

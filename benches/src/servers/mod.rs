@@ -35,6 +35,9 @@ pub enum Mode {
     Echo,
     /// Like [`Mode::Echo`], with [`READ_DEADLINE`] set before every read.
     Deadline,
+    /// Like [`Mode::Echo`], with [`READ_DEADLINE`] as the timeout of every read. netpoll sets it once per connection. Other runtimes have no such
+    /// option and treat this mode as [`Mode::Deadline`].
+    Timeout,
     /// Makes one read and one write, and closes the connection.
     Churn,
     /// Like [`Mode::Echo`], with a buffer that exists only from the arrival of a message until its answer is sent. async-std refuses this mode,
@@ -49,20 +52,28 @@ impl FromStr for Mode {
         match text {
             "echo" => Ok(Mode::Echo),
             "deadline" => Ok(Mode::Deadline),
+            "timeout" => Ok(Mode::Timeout),
             "churn" => Ok(Mode::Churn),
             "readable" => Ok(Mode::Readable),
-            _ => Err("must be echo, deadline, churn or readable".to_owned()),
+            _ => Err("must be echo, deadline, timeout, churn or readable".to_owned()),
         }
     }
 }
 
 impl Mode {
+    /// Returns whether each read has the time limit [`READ_DEADLINE`].
+    #[must_use]
+    pub fn has_deadline(self) -> bool {
+        matches!(self, Mode::Deadline | Mode::Timeout)
+    }
+
     /// Returns the name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Mode::Echo => "echo",
             Mode::Deadline => "deadline",
+            Mode::Timeout => "timeout",
             Mode::Churn => "churn",
             Mode::Readable => "readable",
         }

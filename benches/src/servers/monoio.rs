@@ -82,7 +82,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     loop {
         let result;
         (result, buffer) = match options.mode {
-            Mode::Deadline => match monoio::time::timeout(READ_DEADLINE, stream.read(buffer)).await {
+            Mode::Deadline | Mode::Timeout => match monoio::time::timeout(READ_DEADLINE, stream.read(buffer)).await {
                 Ok(done) => done,
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             },

@@ -58,6 +58,9 @@ async fn listen(options: &'static Options) -> io::Result<()> {
 
 async fn connection(stream: TcpStream, options: &'static Options) -> io::Result<()> {
     let mut buffer = vec![0; options.buffer];
+    if options.mode == Mode::Timeout {
+        stream.set_read_timeout(Some(READ_DEADLINE))?;
+    }
     loop {
         if options.mode == Mode::Deadline {
             stream.set_read_deadline(Instant::now() + READ_DEADLINE)?;

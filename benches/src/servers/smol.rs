@@ -45,7 +45,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     let mut buffer = vec![0; options.buffer];
     loop {
         let count = match options.mode {
-            Mode::Deadline => {
+            Mode::Deadline | Mode::Timeout => {
                 let expiry = async {
                     Timer::after(READ_DEADLINE).await;
                     Err(io::ErrorKind::TimedOut.into())
