@@ -5,7 +5,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, Wake, Waker};
@@ -15,7 +15,7 @@ use common::by_hand::Wakes;
 use common::{
     becomes, child, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, poll_with, run, set_nofile,
 };
-use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::prelude::*;
 use netpoll::task;
 
@@ -127,6 +127,36 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(is_closed(&incoming.next().await.unwrap().unwrap_err()));
         assert!(incoming.next().await.is_none());
         drop(second);
+    });
+}
+
+/// Regression test: an accept at the limit noticed the shutdown only when a connection had ended.
+#[test]
+fn shutdown_by_another_owner_ends_accept_waiting_for_permit() {
+    run(async {
+        // No accept has waited for a connection before, or one has.
+        for waits_first in [false, true] {
+            let listener = Arc::new(limited(1).await);
+            let other = listener.as_fd().try_clone_to_owned().unwrap();
+            let mut first = listener.accept();
+            if waits_first {
+                assert!(poll_once(&mut first).await.is_pending());
+            }
+            let _clients = clients(&listener, 2).await;
+            let (_stream, _) = first.await.unwrap();
+            let waiting = task::spawn({
+                let listener = listener.clone();
+                async move { listener.accept().await.map(drop) }
+            });
+            let mut incoming = listener.incoming();
+            assert!(poll_once(&mut incoming.next()).await.is_pending());
+            becomes("the accept waits", || netpoll::rt::metrics().waiters >= 2).await;
+            socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Read).unwrap();
+            let error = waiting.await.unwrap_err();
+            assert_eq!(raw_os_error(&error), Some(libc::EINVAL), "{error}");
+            let error = incoming.next().await.unwrap().unwrap_err();
+            assert_eq!(raw_os_error(&error), Some(libc::EINVAL), "{error}");
+        }
     });
 }
 

@@ -149,6 +149,54 @@ fn close_ends_incoming_during_backoff() {
     });
 }
 
+/// Regression test: the stream noticed a deadline only at the end of its pause, which lasts up to a second.
+#[test]
+fn deadline_ends_incoming_during_backoff() {
+    child("deadline_ends_incoming_during_backoff", || {
+        set_nofile(64);
+        run(async {
+            let (listener, clients) = with_clients(1).await;
+            common::warm_up().await;
+            let held = exhaust_descriptors();
+            let mut incoming = listener.incoming();
+            // Waits until the pauses are long.
+            assert!(netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await.is_err());
+            let woken = Arc::new(AtomicUsize::new(0));
+            let mut next = incoming.next();
+            assert!(poll_with(&mut next, &Waker::from(Arc::new(Count(woken.clone())))).is_pending());
+            listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
+            assert!(woken.load(Ordering::SeqCst) > 0, "woken by the deadline, not by the end of the pause");
+            assert!(is_timeout(&next.await.unwrap().unwrap_err()));
+            // Without the deadline, the stream goes on.
+            listener.set_deadline(None).unwrap();
+            assert!(poll_once(&mut incoming.next()).await.is_pending());
+            drop(held);
+            let stream = incoming.next().await.unwrap().unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), clients[0].local_addr().unwrap());
+        });
+    });
+}
+
+/// accept4(2) fails with EMFILE before it looks at the socket, so the stream would wait for a descriptor forever.
+#[test]
+fn shutdown_of_the_listener_ends_incoming_during_backoff() {
+    child("shutdown_of_the_listener_ends_incoming_during_backoff", || {
+        set_nofile(64);
+        run(async {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let other = socket.try_clone().unwrap();
+            let listener = TcpListener::from(socket);
+            common::warm_up().await;
+            let _held = exhaust_descriptors();
+            let mut incoming = listener.incoming();
+            assert!(poll_once(&mut incoming.next()).await.is_pending());
+            socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Read).unwrap();
+            let error = incoming.next().await.unwrap().unwrap_err();
+            assert_eq!(raw_os_error(&error), Some(libc::EINVAL), "{error}");
+        });
+    });
+}
+
 #[test]
 fn operations_without_descriptors_report_emfile() {
     child("operations_without_descriptors_report_emfile", || {

@@ -5,7 +5,7 @@
 //! the permit if there is no connection. The permit of a connection is stored in its `Fd` and
 //! returned after close(2), or when the descriptor is released. An accept that finds no permit
 //! *parks*: it leaves the list of operations that wait for an edge and joins the limit's list. It
-//! stays registered for the listener's deadline and close.
+//! stays registered for the listener's deadline and close, and for a shutdown of the socket by another owner.
 //!
 //! # Cancellation
 //! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next parked
@@ -19,7 +19,7 @@ use socket2::SockAddr;
 use super::fd::operation::{LockScope, Operation, Remaining};
 use super::limits::{Admission, Outcome};
 use super::net_fd::{Accepted, NetFd};
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::waiters::{Key, Waiter};
 use crate::trace;
 
@@ -32,7 +32,7 @@ pub(crate) struct Accepting {
     operation: Operation,
     /// The accept's place among the parked accepts, or the place from which it was woken.
     place: Option<Key>,
-    /// Whether the operation waits only for the deadline and close.
+    /// Whether the operation waits only for the end of the listener.
     parked: bool,
 }
 
@@ -68,11 +68,14 @@ impl Accepting {
                     // wakes only accepts that can use it. When a permit is free, moves back.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
+                    if parks {
+                        listener.fd.watch_hang_up(Direction::Read);
+                    }
                 }
-                let waiter = Waiter::Future(&mut self.operation);
-                if parks && let Err(failure) = ready!(listener.fd.poll_interrupt(Direction::Read, waiter, cx)) {
+                if parks {
+                    let error = ready!(self.poll_end(listener, cx));
                     self.cancel(listener, Some(admission));
-                    return Poll::Ready(Err(listener.error("accept", failure)));
+                    return Poll::Ready(Err(error));
                 }
             }
             // Declared outside the call, because returning a permit runs wakers, which must not run
@@ -133,6 +136,25 @@ impl Accepting {
         }
     }
 
+    /// Waits for the end of the listener, while no accept is attempted: its deadline, its close, or a shutdown of the
+    /// socket by another owner. The caller must have called [`watch_hang_up`](super::fd::fd::Fd::watch_hang_up), and must
+    /// [cancel](Accepting::cancel) the wait before the next accept.
+    #[cold]
+    pub(crate) fn poll_end(&mut self, listener: &NetFd, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let polled = listener.fd.poll_interrupt(Direction::Read, Waiter::Future(&mut self.operation), cx);
+        // Checked while the operation is listed, so that an edge that reports a hang-up is seen here or wakes it.
+        let failure = match polled {
+            Poll::Ready(Err(failure)) => failure,
+            _ if listener.fd.poll.is_hung_up() => shut_down(listener),
+            _ => {
+                listener.fd.poll.side(Direction::Read).arm_for_waiters();
+                return Poll::Pending;
+            }
+        };
+        listener.fd.cancel(Direction::Read, &mut self.operation);
+        Poll::Ready(listener.error("accept", failure))
+    }
+
     /// Ends an accept without a connection, or cancels a dropped accept.
     pub(crate) fn cancel(&mut self, listener: &NetFd, admission: Option<&Admission>) {
         listener.fd.cancel(Direction::Read, &mut self.operation);
@@ -141,6 +163,15 @@ impl Accepting {
             limit.leave(&mut self.place);
         }
     }
+}
+
+/// Returns the failure of an accept whose listener has hung up: the error of accept4(2). A listener has no peer, so
+/// another owner of the socket has shut it down.
+#[cold]
+fn shut_down(listener: &NetFd) -> Failure {
+    let error = io::Error::from_raw_os_error(libc::EINVAL);
+    listener.fd.poll.count_failure(&error);
+    Failure::Io(error)
 }
 
 #[cfg(test)]

@@ -157,7 +157,8 @@ impl ListenConfig {
 
     /// Limits the number of accepted connections that are open at a time. At the limit, accepts
     /// wait, and the kernel queues new connections, up to the [backlog](ListenConfig::backlog). A
-    /// waiting accept still ends at the listener's deadline or close.
+    /// waiting accept still ends at the listener's deadline or close, and with EINVAL if another user of the socket
+    /// has shut it down.
     ///
     /// Each connection holds a permit. The permit is released when the stream's descriptor is
     /// closed (when the last clone is dropped, or by `force_close`), or when the stream is converted

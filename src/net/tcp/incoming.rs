@@ -4,8 +4,9 @@
 //! # States
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
 //!   closed, the stream yields one error and is *ended*.
-//! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate or
-//!   the listener is closed.
+//! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is closed. At the end
+//!   of the listener (its deadline, its close, or a shutdown of the socket by another owner), the stream yields the
+//!   error immediately.
 //! * *ended*: yields `None`.
 //!
 //! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop. Pauses
@@ -25,7 +26,7 @@ use crate::net::accept::Accepting;
 use crate::net::error::raw_os_error;
 use crate::net::is_closed;
 use crate::net::net_fd::NetFd;
-use crate::rt::poll::poller;
+use crate::rt::poll::poller::{self, Direction};
 use crate::rt::time::sleep::Sleep;
 use crate::trace;
 
@@ -62,14 +63,15 @@ impl Accepts {
                 return Poll::Ready(None);
             }
             if let Some(pause) = &mut self.pause {
+                if let Poll::Ready(error) = self.accepting.poll_end(fd, cx) {
+                    self.pause = None;
+                    return Poll::Ready(Some(Err(self.failed(error))));
+                }
                 let freed = poller::poll_descriptor_closed(cx, pause.closings).is_ready();
                 if Pin::new(&mut pause.sleep).poll(cx).is_pending() && !freed {
-                    if fd.fd.mutex.is_closed() {
-                        self.pause = None;
-                        continue;
-                    }
                     return Poll::Pending;
                 }
+                self.accepting.cancel(fd, None);
                 self.pause = None;
             }
             // The count is read before the accept, so that a descriptor that is closed while the
@@ -85,14 +87,19 @@ impl Accepts {
                     self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                     trace::accept_backs_off(self.last, &error);
                     self.pause = Some(Pause { sleep: Sleep::new(self.last), closings });
+                    // Without a free descriptor, accept4(2) does not report that the listener was shut down.
+                    fd.fd.watch_hang_up(Direction::Read);
                     continue;
                 }
-                Poll::Ready(Err(error)) => {
-                    self.ended = is_closed(&error);
-                    Poll::Ready(Some(Err(error)))
-                }
+                Poll::Ready(Err(error)) => Poll::Ready(Some(Err(self.failed(error)))),
             };
         }
+    }
+
+    /// Notes an error that the stream yields.
+    fn failed(&mut self, error: io::Error) -> io::Error {
+        self.ended = is_closed(&error);
+        error
     }
 
     fn poll_stream(&mut self, listener: &TcpListener, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
@@ -118,7 +125,7 @@ impl TcpListener {
     ///
     /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
     /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early when a
-    /// socket of this crate is closed. After [`close`](TcpListener::close) the stream yields one error
+    /// socket of this crate is closed, and at the listener's deadline or close. After [`close`](TcpListener::close) the stream yields one error
     /// and then `None`. Other errors do not end the stream.
     ///
     /// # Cancel safety
