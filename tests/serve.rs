@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::{BOUND, becomes, child, eventually, run};
 use futures::channel::oneshot;
-use netpoll::net::{self, Conn, Listener, Pipe, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe};
+use netpoll::net::{
+    self, Conn, ListenConfig, Listener, Pipe, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe,
+};
 use netpoll::prelude::*;
 use netpoll::rt;
 use netpoll::task::{self, JoinHandle};
@@ -160,11 +162,23 @@ fn active_and_queued_requests_are_answered() {
 /// The queue holds more connections than a task accepts in one turn.
 #[test]
 fn whole_queue_is_served_at_stop() {
+    whole_queue_is_served(ListenConfig::new(), 1);
+}
+
+/// Regression test: the connections in the queue of a listener at its own limit were reset.
+#[test]
+fn whole_queue_of_a_listener_at_its_limit_is_served_at_stop() {
+    whole_queue_is_served(ListenConfig::new().max_connections(1), 1);
+    whole_queue_is_served(ListenConfig::new().max_connections(1), 200);
+}
+
+/// Starts a server of which one limit permits one connection, and stops it while there are 100 more in the queue.
+fn whole_queue_is_served(config: ListenConfig, limit: usize) {
     run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = config.listen("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = net::serve(listener, echo).max_connections(1).until(stopped).drain(BOUND);
+        let server = net::serve(listener, echo).max_connections(limit).until(stopped).drain(BOUND);
         let server = task::spawn(server.into_future());
         let first = TcpStream::connect(addr).await.unwrap();
         ping(&first).await.unwrap();

@@ -34,9 +34,16 @@ pub(crate) struct Accepting {
     place: Option<Key>,
     /// Whether the operation waits only for the end of the listener.
     parked: bool,
+    /// Whether the accept needs no permit.
+    beyond_limit: bool,
 }
 
 impl Accepting {
+    /// Makes the accept ignore the maximum number of connections. The connection then holds no permit.
+    pub(crate) fn ignore_limit(&mut self) {
+        self.beyond_limit = true;
+    }
+
     /// Attempts to accept a connection within the limits of `admission`, if there are any. `adopt`
     /// creates the stream.
     #[inline]
@@ -60,8 +67,9 @@ impl Accepting {
         cx: &mut Context<'_>,
         adopt: Adopt<T>,
     ) -> Poll<io::Result<T>> {
+        let limit = admission.limit.as_ref().filter(|_| !self.beyond_limit);
         loop {
-            if let Some(limit) = &admission.limit {
+            if let Some(limit) = limit {
                 let parks = limit.poll_free(&mut self.place, cx).is_pending();
                 if self.parked != parks {
                     // Moves from the list of waiters for an edge to the limit's list, so that an edge
@@ -87,7 +95,7 @@ impl Accepting {
                 Waiter::Future(&mut self.operation),
                 cx,
                 |fd| {
-                    if let (Some(limit), None) = (&admission.limit, &permit) {
+                    if let (Some(limit), None) = (limit, &permit) {
                         permit = limit.try_take();
                         if permit.is_none() {
                             return Ok((Outcome::Full, Remaining::Maybe));
@@ -106,7 +114,7 @@ impl Accepting {
                     // If this accept was woken for a permit, wakes the next parked accept, because
                     // several listeners may share the limit, and the listener of the next accept may
                     // have a connection.
-                    if let Some(limit) = &admission.limit {
+                    if let Some(limit) = limit {
                         limit.leave(&mut self.place);
                     }
                     return Poll::Pending;

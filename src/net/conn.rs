@@ -267,6 +267,13 @@ pub trait Listener: Send + Sync + 'static {
     fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
         pending()
     }
+
+    /// Returns a stream like that of [`incoming`](Listener::incoming) that accepts connections even beyond the listener's
+    /// limit. A server uses it for the queued connections when it stops.
+    #[doc(hidden)]
+    fn incoming_beyond_limit(&self) -> Self::Incoming<'_> {
+        self.incoming()
+    }
 }
 
 impl Listener for TcpListener {
@@ -283,6 +290,10 @@ impl Listener for TcpListener {
 
     fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
         self.until_closed()
+    }
+
+    fn incoming_beyond_limit(&self) -> Incoming<'_> {
+        TcpListener::incoming_beyond_limit(self)
     }
 }
 
@@ -317,5 +328,9 @@ impl<L: Listener> Listener for Arc<L> {
 
     fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
         L::ended(self)
+    }
+
+    fn incoming_beyond_limit(&self) -> L::Incoming<'_> {
+        L::incoming_beyond_limit(self)
     }
 }

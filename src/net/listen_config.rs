@@ -162,7 +162,8 @@ impl ListenConfig {
     ///
     /// Each connection holds a permit. The permit is released when the stream's descriptor is
     /// closed (when the last clone is dropped, or by `force_close`), or when the stream is converted
-    /// into another type.
+    /// into another type. When a server of [`serve`](crate::net::serve()) stops, it also accepts the connections in the
+    /// queue, even beyond this limit. They hold no permit.
     pub fn max_connections(mut self, connections: usize) -> ListenConfig {
         self.max_connections = Some(connections);
         self

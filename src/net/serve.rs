@@ -10,7 +10,7 @@
 //! ```
 //! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: if the stop
 //! future has completed, the connections in the listener's queue, up to [`QUEUED_MAX`], are first
-//! accepted too. Then the listener is closed, and `when_stopping` is called for each open connection.
+//! accepted too, even beyond the limits of the server and the listener. Then the listener is closed, and `when_stopping` is called for each open connection.
 //! *Forcing*: the remaining connections are closed by force. Their tasks have [`FORCED`] to end and
 //! are then cancelled.
 //!
@@ -133,6 +133,10 @@ pub struct Serve<L: Listener, H, S = Pending<()>> {
 
 impl<L: Listener, H, S> Serve<L, H, S> {
     /// Stops the server gracefully when `stop` completes. The output of `stop` is ignored.
+    ///
+    /// The server first accepts the connections in the listener's queue, up to 4,096, even beyond its own limit and
+    /// that of the listener, because their clients may have sent requests. Then it closes the listener. Connections
+    /// that cannot be accepted for lack of descriptors or memory are reset.
     #[doc(alias = "with_graceful_shutdown")]
     pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
         let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
@@ -141,8 +145,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
 
     /// Limits the number of connections that are served at a time. A limit of 0 counts as 1.
     /// Further connections wait in the listener's queue. The default is no limit. The listener's
-    /// own limits also apply. When the server stops, it also serves up to 4,096 connections from
-    /// the queue, even beyond this limit.
+    /// own limit also applies. When the server stops, it also serves up to 4,096 connections from
+    /// the queue, even beyond this limit and that of the listener.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self
@@ -347,6 +351,17 @@ impl<C: Conn + Clone> Serving<C> {
     }
 }
 
+/// How many connections a server accepts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// None, because it is at its limit.
+    None,
+    /// At least one, if the listener's limit permits it.
+    Some,
+    /// All connections of the queue, because it stops.
+    Unlimited,
+}
+
 /// The waker for one attempt to empty the listener's queue. If a listener wakes its task and then
 /// returns `Pending`, its queue may still contain connections: the task's budget is used up, the
 /// listener has refused many connections, or a connection has just arrived.
@@ -403,12 +418,19 @@ where
         // `None` once the stream has ended or an error would persist, because a stream must not be
         // polled after its end.
         let mut incoming = Some(listener.incoming());
+        // Whether the stream ignores the listener's limit.
+        let mut is_unlimited = false;
         let mut stop = pin!(stop);
         let mut ended = None;
         // Waits for the end of the listener while the server is at its limit and does not accept.
         let mut watch: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>> = None;
-        let mut accept = |serving: &mut Serving<L::Conn>, is_full: bool, cx: &mut Context<'_>| {
+        let mut accept = |serving: &mut Serving<L::Conn>, room: Room, cx: &mut Context<'_>| {
             let Some(stream) = &mut incoming else { return Poll::Ready(false) };
+            let is_full = room == Room::None;
+            if room == Room::Unlimited && !is_unlimited {
+                is_unlimited = true;
+                *stream = listener.incoming_beyond_limit();
+            }
             let next = if is_full {
                 let watch = watch.get_or_insert_with(|| Box::pin(listener.ended()));
                 watch.as_mut().poll(cx).map(|reason| reason.err().map(Err))
@@ -455,8 +477,8 @@ where
                 // Polled again after each spawn, because polling an empty set does not register the
                 // waker.
                 let _ = serving.poll_ended(cx);
-                let is_full = serving.open.len() >= max_connections;
-                match accept(&mut serving, is_full, cx) {
+                let room = if serving.open.len() < max_connections { Room::Some } else { Room::None };
+                match accept(&mut serving, room, cx) {
                     Poll::Ready(true) => {}
                     Poll::Ready(false) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
@@ -472,7 +494,7 @@ where
             let attempt = Arc::new(Attempt { task: cx.waker().clone(), woken: AtomicBool::new(false) });
             let waker = Waker::from(attempt.clone());
             while queued < QUEUED_MAX {
-                match accept(&mut serving, false, &mut Context::from_waker(&waker)) {
+                match accept(&mut serving, Room::Unlimited, &mut Context::from_waker(&waker)) {
                     Poll::Ready(true) => queued += 1,
                     Poll::Ready(false) => break,
                     Poll::Pending if attempt.woken.load(Ordering::Acquire) => return Poll::Pending,

@@ -148,6 +148,14 @@ impl TcpListener {
         Incoming { listener: self, accepts: Accepts::default() }
     }
 
+    /// Returns a stream like that of [`incoming`](TcpListener::incoming) that ignores the maximum number of
+    /// connections. Connections that it accepts hold no permit.
+    pub(in crate::net) fn incoming_beyond_limit(&self) -> Incoming<'_> {
+        let mut incoming = self.incoming();
+        incoming.accepts.accepting.ignore_limit();
+        incoming
+    }
+
     /// Returns a stream of accepted connections that owns the listener. The stream behaves like that
     /// of [`incoming`](TcpListener::incoming).
     pub fn into_incoming(self) -> IntoIncoming {
