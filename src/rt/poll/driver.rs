@@ -96,7 +96,7 @@ pub(crate) struct Added {
     pub(crate) shard: usize,
     /// Whether the back end must be armed before each wait.
     pub(crate) arms: bool,
-    /// Whether the registration stays; see [`add`](Driver::add).
+    /// False if the epoch of a first registration has ended; see [`add`](Driver::add).
     pub(crate) stays: bool,
 }
 
@@ -177,8 +177,8 @@ impl Driver {
     /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so a caller
     /// that owns no processor must make sure afterwards that a thread polls.
     ///
-    /// If `is_first`, the registration is removed again if `still` then returns false: the instance may be that of a
-    /// runtime that has started in the meantime.
+    /// If `is_first`, the caller's epoch must not have ended, and `still` says whether it has not. The driver calls
+    /// `still` before it changes an instance: that of a later epoch may have a registration of the same handle.
     ///
     /// # Errors
     /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of
@@ -196,15 +196,16 @@ impl Driver {
             let added = Added { shard: 0, arms: false, stays: true };
             return crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first).map(|()| added);
         }
+        let stays = || !is_first || still();
         let mut shard = self.choose(own);
         let arms = loop {
             if let Some(instance) = &*self.shards[shard].slot() {
-                instance.add(fd, token, is_first)?;
-                // The guard of the slot is held, so the registration is removed from the instance that has it.
-                if is_first && !still() {
-                    instance.delete(fd);
+                // ORDERING: an instance of a later epoch is opened, under the lock of the slot, after the epoch has
+                // advanced. So if `still` returns true while the guard is held, the instance is not of a later epoch.
+                if !stays() {
                     return Ok(Added { shard, arms: instance.arms(), stays: false });
                 }
+                instance.add(fd, token, is_first)?;
                 break instance.arms();
             }
             if let Err(error) = self.instance(shard) {
@@ -214,19 +215,26 @@ impl Driver {
                 shard = 0;
             }
         };
-        if !self.roles.is_single() {
-            if is_first && self.is_elsewhere(shard, fd) {
-                self.delete(shard, fd);
-                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        let is_single = self.roles.is_single();
+        if is_first && !is_single && self.is_elsewhere(shard, fd, &still) {
+            if let Some(instance) = self.shards[shard].slot().as_ref().filter(|_| still()) {
+                instance.delete(fd);
             }
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        // A registration that came too late is in an instance of its own epoch, which is being closed.
+        let stays = stays();
+        if stays && !is_single {
             self.shards[shard].registered.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Added { shard, arms, stays: true })
+        Ok(Added { shard, arms, stays })
     }
 
-    /// Returns whether a descriptor is registered in an open shard other than `shard`.
-    fn is_elsewhere(&self, shard: usize, fd: BorrowedFd<'_>) -> bool {
-        let knows = |instance: &Arc<Instance>| instance.knows(fd);
+    /// Returns whether a descriptor is registered in an open shard other than `shard`. Ignores the shards if `still`
+    /// returns false, because their instances may be those of a later epoch.
+    fn is_elsewhere(&self, shard: usize, fd: BorrowedFd<'_>, still: impl Fn() -> bool) -> bool {
+        // The guard of the slot is held, as in `add`.
+        let knows = |instance: &Arc<Instance>| still() && instance.knows(fd);
         let mut others = self.roles.open().without(Shards::one(shard)).into_iter();
         others.any(|other| self.shards[other].slot().as_ref().is_some_and(knows))
     }

@@ -115,7 +115,7 @@ fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
 
 /// The runtime may be shut down and started again while a thread registers a descriptor.
 #[test]
-fn first_registration_that_comes_too_late_is_removed() {
+fn first_registration_that_comes_too_late_is_not_made() {
     let driver = Driver::new();
     let (socket, _peer) = UnixStream::pair().unwrap();
     assert!(!driver.add(0, socket.as_fd(), token(1), true, || false).unwrap().stays);
@@ -123,6 +123,30 @@ fn first_registration_that_comes_too_late_is_removed() {
     assert!(driver.add(0, socket.as_fd(), token(2), false, || false).unwrap().stays, "another thread has added it");
     let error = driver.add(0, socket.as_fd(), token(3), true, || true).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+}
+
+/// Regression test: the operation that overtakes a registration found that of the late one, and failed.
+#[test]
+fn late_registration_does_not_refuse_the_one_that_overtakes_it() {
+    let driver = Driver::new();
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    let overtake = || driver.add(0, socket.as_fd(), token(1), true, || true).unwrap().stays;
+    let is_overtaken = || !std::thread::scope(|scope| scope.spawn(overtake).join().unwrap());
+    assert!(!driver.add(0, socket.as_fd(), token(1), true, is_overtaken).unwrap().stays);
+    let error = driver.add(0, socket.as_fd(), token(3), true, || true).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "the registration stays");
+}
+
+/// Regression test: a late registration found that of the operation that has overtaken it, and removed another one.
+#[test]
+fn late_registration_does_not_find_the_one_that_has_overtaken_it() {
+    let Some(driver) = sharded(2) else { return };
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    assert_eq!(driver.add(1, socket.as_fd(), token(1), true, || true).unwrap().shard, 1);
+    let checks = std::cell::Cell::new(0);
+    let is_not_over = || checks.replace(checks.get() + 1) == 0;
+    assert!(!driver.add(0, socket.as_fd(), token(1), true, is_not_over).unwrap().stays);
+    assert_eq!([0, 1].map(|shard| driver.shards[shard].registered.load(Ordering::Relaxed)), [0, 1]);
 }
 
 #[test]
