@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{Folder, child, child_with, pair, ping};
-use netpoll::net::UdpSocket;
+use netpoll::net::{UdpSocket, raw_os_error};
 use netpoll::rt::{self, WorkerEventKind};
 use netpoll::task;
 
@@ -258,6 +259,8 @@ fn part_files_of_an_earlier_process_are_skipped() {
 
 #[test]
 fn file_that_cannot_be_written_is_reported() {
-    let error = rt::black_box().write_to("/proc/netpoll-black-box").unwrap_err();
-    assert!(error.raw_os_error().is_some(), "{error}");
+    let error = rt::black_box().write_to("/nonexistent/folder/trace.json").unwrap_err();
+    let wanted = "cannot write the black box to /nonexistent/folder/trace.json: No such file or directory (os error 2)";
+    assert_eq!(error.to_string(), wanted);
+    assert_eq!((error.kind(), raw_os_error(&error)), (ErrorKind::NotFound, Some(libc::ENOENT)));
 }

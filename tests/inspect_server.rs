@@ -12,7 +12,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use common::{Folder, bounded, child, eventually, fd_count, no_forks};
-use netpoll::rt::InspectServer;
+use netpoll::net::raw_os_error;
+use netpoll::rt::{self, InspectServer};
 use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -126,7 +127,22 @@ fn stale_socket_is_replaced_and_other_files_are_not() {
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         let error = InspectServer::bind("/nonexistent/folder/socket").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!((error.kind(), raw_os_error(&error)), (ErrorKind::NotFound, Some(libc::ENOENT)));
+    });
+}
+
+#[test]
+fn errors_name_the_path() {
+    child("errors_name_the_path", || {
+        let path = "/nonexistent/folder/socket";
+        let wanted = "cannot serve snapshots at /nonexistent/folder/socket: No such file or directory (os error 2)";
+        assert_eq!(InspectServer::bind(path).unwrap_err().to_string(), wanted);
+        assert_eq!(rt::Builder::new().inspect_socket(path).start().unwrap_err().to_string(), wanted);
+        let folder = Folder::new();
+        std::fs::write(folder.join("file"), "").unwrap();
+        let error = InspectServer::bind(folder.join("file")).unwrap_err().to_string();
+        assert_eq!(error.matches("cannot serve snapshots at ").count(), 1, "{error}");
+        assert!(error.ends_with("/file: the file there is not a socket"), "{error}");
     });
 }
 

@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::at_path::at_path;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::event_ring::{Event, Mark, ticks_since};
 use crate::rt::sched::identity;
@@ -266,8 +267,8 @@ impl BlackBox {
     /// atomically.
     ///
     /// # Errors
-    /// Returns the OS error if a temporary file in the same directory cannot be created, written or
-    /// renamed.
+    /// Returns an error if a temporary file in the same directory cannot be created, written or renamed. Its text names
+    /// `path`, its kind is that of the OS error, and [`raw_os_error`](crate::net::raw_os_error) returns the errno.
     ///
     /// # Examples
     /// ```
@@ -279,6 +280,10 @@ impl BlackBox {
     /// ```
     pub fn write_to(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref();
+        self.write(path).map_err(|error| at_path("cannot write the black box to", path, error))
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
         // Several threads may write at the same time.
         static PARTS: AtomicUsize = AtomicUsize::new(0);
         let (part, mut file) = loop {
@@ -365,7 +370,7 @@ pub(super) fn write_file() {
     if let Some(path) = path
         && let Err(error) = black_box().write_to(&path)
     {
-        eprintln!("netpoll: cannot write the black box to {}: {error}", path.display());
+        eprintln!("netpoll: {error}");
     }
 }
 

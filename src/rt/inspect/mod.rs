@@ -22,6 +22,7 @@
 //! * All rows of a snapshot are read during the call, but not at the same instant. A task may be
 //!   shown as waiting for a task that has ended.
 
+mod at_path;
 mod black_box;
 mod dump;
 mod json;

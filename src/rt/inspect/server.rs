@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Type};
 
 use super::Inspect;
+use super::at_path::at_path;
 use super::black_box::black_box;
 use super::listeners::openmetrics;
 use crate::rt::fork;
@@ -107,10 +108,16 @@ impl InspectServer {
     /// # Errors
     /// Returns `AddrInUse` if a process listens at `path`, if connect(2) to `path` fails with an error other than
     /// ECONNREFUSED and ENOENT, so that the socket may be in use, or if `path` is a file of another kind.
-    /// Returns `InvalidInput` if `path` is too long or contains a NUL byte. Returns the OS error if a system call,
-    /// such as bind(2) or chmod(2), or starting the thread fails.
+    /// Returns `InvalidInput` if `path` is too long or contains a NUL byte. Otherwise, the kind is that of the OS error
+    /// if a system call, such as bind(2) or chmod(2), or starting the thread fails, and
+    /// [`raw_os_error`](crate::net::raw_os_error) returns the errno. The text of each error names the path.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
-        let path = path.as_ref().to_owned();
+        let path = path.as_ref();
+        InspectServer::start(path).map_err(|error| at_path("cannot serve snapshots at", path, error))
+    }
+
+    fn start(path: &Path) -> io::Result<InspectServer> {
+        let path = path.to_owned();
         // A child of fork(2) must not stop the server of its parent.
         fork::watch(|| runtime().disown());
         let shared = Arc::new(Shared { listener: listen(&path)?, ends: AtomicBool::new(false) });
@@ -179,18 +186,8 @@ pub(crate) fn serve_from_environment() {
     static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
     SERVER.get_or_init(|| {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty())?;
-        let bound = InspectServer::bind(&path);
-        bound.map_err(|error| eprintln!("netpoll: {VARIABLE}: {}", at(Path::new(&path), &error))).ok()
+        InspectServer::bind(&path).map_err(|error| eprintln!("netpoll: {VARIABLE}: {error}")).ok()
     });
-}
-
-/// Returns the text of an error of [`InspectServer::bind`], with the path.
-fn at(path: &Path, error: &io::Error) -> String {
-    match error.kind() {
-        // The text of `listen` contains the path.
-        io::ErrorKind::AddrInUse if error.raw_os_error().is_none() => error.to_string(),
-        _ => format!("cannot serve snapshots at {}: {error}", path.display()),
-    }
 }
 
 /// The servers of [`serve_at`].
@@ -223,10 +220,7 @@ impl fmt::Debug for InspectServer {
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    let in_use = |what: &str| {
-        let text = format!("cannot serve snapshots at {}: {what}", path.display());
-        io::Error::new(io::ErrorKind::AddrInUse, text)
-    };
+    let in_use = |what: &str| io::Error::new(io::ErrorKind::AddrInUse, what);
     // The lock makes sure that only one of several processes replaces the file of a process that has ended. If
     // the directory cannot be locked, because it cannot be opened or another program keeps it locked, two
     // processes may race.
