@@ -339,7 +339,8 @@ fn panics_stay_contained() {
                 task::sleep(Duration::from_secs(3600)).await;
             });
             if round % 2 == 0 {
-                panics(|| park_on(waiting.cancel()));
+                // The panic of the destructor, if the task had begun, is not that of the task.
+                assert_eq!(park_on(waiting.cancel()), None);
             } else {
                 drop(waiting);
             }
