@@ -17,10 +17,12 @@
 //! no bytes were read or written in an interval and no request is in progress. The frames that begin the shutdown
 //! do not count as progress.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -33,6 +35,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use netpoll::time::Sleep;
+use pin_project_lite::pin_project;
 
 use super::BoxError;
 use super::activity::{Activity, Watched};
@@ -80,6 +83,40 @@ impl Settings {
     fn report(&self, error: &(dyn Error + Send + Sync + 'static)) {
         if let Some(OnError(hook)) = &self.on_error {
             hook(error);
+        }
+    }
+}
+
+pin_project! {
+    /// The beginning of a connection: the future of the closure `connect`, or the panic of the closure. The panic is
+    /// resumed in the connection's task.
+    #[project = ConnectingProjection]
+    pub(super) enum Connecting<F> {
+        Future { #[pin] future: F },
+        Panicked { payload: Option<Box<dyn Any + Send>> },
+    }
+}
+
+impl<F> Connecting<F> {
+    /// Calls `connect`.
+    pub(super) fn new(connect: impl FnOnce() -> F) -> Connecting<F> {
+        match catch_unwind(AssertUnwindSafe(connect)) {
+            Ok(future) => Connecting::Future { future },
+            Err(payload) => Connecting::Panicked { payload: Some(payload) },
+        }
+    }
+}
+
+impl<F: Future> Future for Connecting<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.project() {
+            ConnectingProjection::Future { future } => future.poll(cx),
+            ConnectingProjection::Panicked { payload } => match payload.take() {
+                Some(payload) => resume_unwind(payload),
+                None => Poll::Pending,
+            },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! # States
 //! A server is *accepting* until the listener is closed, `stop` completes or accept fails. Then it is
 //! *draining*, until the last connection has ended or the grace period is over. Connections that remain
-//! are cut off. Dropping the future cuts off all connections.
+//! are cut off, and the server waits for their end, but not for longer than [`CUT_OFF`]. Dropping the future cuts off all connections.
 //!
 //! When `stop` completes, connections in the listener's queue are served as well, because their clients
 //! may have sent requests. The server accepts at most 4,096 of them, up to its own connection limit.
@@ -40,7 +40,7 @@ use netpoll::time::Sleep;
 
 use super::BoxError;
 use super::activity::Activity;
-use super::connection::{self, OnError, Settings};
+use super::connection::{self, Connecting, OnError, Settings};
 use super::drain::{CUT, DRAINING, Group};
 use super::listener::Listener;
 use super::rt::{Executor, Timer};
@@ -49,6 +49,9 @@ use super::rt::{Executor, Timer};
 /// kernel's default maximum length of a queue, and protects against clients that connect faster than
 /// the server accepts.
 const QUEUED: usize = 4096;
+
+/// The maximum time that the server waits for the end of connections that it has cut off.
+const CUT_OFF: Duration = Duration::from_millis(200);
 
 /// Serves the connections of `listener` with `service` until the listener is closed, then lets
 /// requests in progress finish. This is [`Server::serve`] with the settings of [`Server::new`]; the
@@ -161,7 +164,8 @@ impl Server {
     /// Sets the grace period, counted from the completion of `stop`, the close of the listener or the
     /// failure of an accept. In this time requests in progress finish and, if `stop` has completed, at most
     /// 4,096 connections in the listener's queue are accepted, up to the connection limit. After it,
-    /// requests in progress are cut off. If the server owns the listener, connections that remain in the
+    /// requests in progress are cut off. A handler that blocks its thread is dropped when it returns; the server waits
+    /// at most 200 ms for it. If the server owns the listener, connections that remain in the
     /// queue are reset. The default is 10 s.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
@@ -252,7 +256,7 @@ impl Server {
     /// requests in progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain
     /// after the [grace period](Server::grace) are cut off.
     ///
-    /// A panic of the service ends its connection. With HTTP/2, a panic of the service's future ends only its
+    /// A panic of `connect` or of the service ends its connection. With HTTP/2, a panic of the service's future ends only its
     /// stream.
     ///
     /// # Errors
@@ -278,7 +282,8 @@ impl Server {
         let mut grace = Sleep::never();
         let accepted = self.accept(&listener, &group.0, stop, &mut grace, |io| {
             let activity = Activity::new(L::watch(&io));
-            connection::serve(connect(io), activity, Arc::clone(&settings), group.0.join())
+            let connecting = Connecting::new(|| connect(io));
+            connection::serve(connecting, activity, Arc::clone(&settings), group.0.join())
         });
         let result = accepted.await;
         // If the server owns the listener, this closes it before the wait.
@@ -291,7 +296,13 @@ impl Server {
             return result;
         }
         group.0.advance(CUT);
-        poll_fn(|cx| group.0.poll_fewer(1, cx)).await;
+        // A connection whose handler blocks its thread ends only when the handler returns.
+        let mut most = Sleep::new(CUT_OFF);
+        poll_fn(|cx| match group.0.poll_fewer(1, cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => Pin::new(&mut most).poll(cx),
+        })
+        .await;
         result.and(Err(io::Error::new(io::ErrorKind::TimedOut, "connections were cut off after the grace period")))
     }
 

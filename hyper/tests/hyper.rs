@@ -10,8 +10,8 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -300,6 +300,33 @@ fn grace_period_is_bounded() {
     });
 }
 
+/// Regression test: the server waited until the handler returned.
+#[test]
+fn handler_that_blocks_its_thread_does_not_prolong_the_grace_period() {
+    run(async {
+        let listener = common::listener().await;
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stop, stopped) = futures::channel::oneshot::channel::<()>();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let blocked = Arc::new(Mutex::new((Some(stop), released)));
+        let service = service_fn(move |_: Request<Incoming>| {
+            let blocked = Arc::clone(&blocked);
+            async move {
+                let mut blocked = blocked.lock().unwrap();
+                drop(blocked.0.take());
+                let _ = blocked.1.recv();
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            }
+        });
+        send(&client, "/").await;
+        let mut server = Server::new();
+        let error = server.grace(Duration::from_millis(20)).serve_until(listener, service, stopped).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(release);
+        assert_eq!(client.read(&mut [0; 1]).await.map_or(0, |count| count), 0, "the response is not sent");
+    });
+}
+
 #[test]
 fn stop_future_stops_server_and_drop_aborts() {
     run(async {
@@ -417,6 +444,32 @@ fn service_panic_ends_only_its_connection() {
         assert_hello(&bystander).await;
         // The server ends, so it no longer counts the connection.
         server.stop().await.unwrap();
+    });
+}
+
+/// Regression test: the panic ended the server.
+#[test]
+fn panic_of_connect_ends_only_its_connection() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let (seen, calls) = (Arc::new(Seen::default()), AtomicUsize::new(0));
+        let connect = |stream: Socket<TcpStream>| {
+            assert_ne!(calls.fetch_add(1, Ordering::SeqCst), 1, "the second connection");
+            let seen = Arc::clone(&seen);
+            std::future::ready(Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request)))))
+        };
+        let clients = async {
+            let bystander = TcpStream::connect(addr).await.unwrap();
+            assert_hello(&bystander).await;
+            let victim = TcpStream::connect(addr).await.unwrap();
+            assert_eq!(victim.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
+            assert_hello(&bystander).await;
+            assert_hello(&TcpStream::connect(addr).await.unwrap()).await;
+        };
+        // The server ends, so it no longer counts the connection.
+        Server::new().max_connections(3).serve_with(&listener, connect, clients).await.unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 3);
     });
 }
 
