@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -320,6 +321,30 @@ fn request_in_receive_buffer_is_answered_at_stop() {
         client.read_to_string(&mut answers).await.unwrap();
         assert_eq!(answers, "12");
         assert_eq!(server.await.unwrap().stragglers, []);
+    });
+}
+
+/// Regression test: the server never stopped. A listener with reserved descriptors behaves like this while clients connect faster than it can
+/// refuse them.
+#[test]
+fn listener_that_refuses_connections_without_end_does_not_delay_the_stop() {
+    struct Refusing;
+    impl Listener for Refusing {
+        type Conn = Pipe;
+        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<Pipe>>;
+        fn incoming(&self) -> Self::Incoming<'_> {
+            Box::pin(futures::stream::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }))
+        }
+        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+            std::future::ready(Ok(()))
+        }
+    }
+    run(async {
+        let server = net::serve(Refusing, echo).until(std::future::ready(())).drain(Duration::from_millis(20));
+        assert_eq!(server.await.unwrap(), Report::default());
     });
 }
 

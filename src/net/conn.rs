@@ -269,10 +269,11 @@ pub trait Listener: Send + Sync + 'static {
     }
 
     /// Returns a stream like that of [`incoming`](Listener::incoming) that accepts connections even beyond the listener's
-    /// limit. A server uses it for the queued connections when it stops.
+    /// limit. A server uses it for the queued connections when it stops. The default implementation returns `None`, and
+    /// the server continues with the first stream.
     #[doc(hidden)]
-    fn incoming_beyond_limit(&self) -> Self::Incoming<'_> {
-        self.incoming()
+    fn incoming_beyond_limit(&self) -> Option<Self::Incoming<'_>> {
+        None
     }
 }
 
@@ -292,8 +293,8 @@ impl Listener for TcpListener {
         self.until_closed()
     }
 
-    fn incoming_beyond_limit(&self) -> Incoming<'_> {
-        TcpListener::incoming_beyond_limit(self)
+    fn incoming_beyond_limit(&self) -> Option<Incoming<'_>> {
+        Some(TcpListener::incoming_beyond_limit(self))
     }
 }
 
@@ -330,7 +331,7 @@ impl<L: Listener> Listener for Arc<L> {
         L::ended(self)
     }
 
-    fn incoming_beyond_limit(&self) -> L::Incoming<'_> {
+    fn incoming_beyond_limit(&self) -> Option<L::Incoming<'_>> {
         L::incoming_beyond_limit(self)
     }
 }

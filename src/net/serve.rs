@@ -36,6 +36,7 @@ use super::conn::{Conn, Listener};
 use super::error::{Addr, OpError, is_closed, is_timeout};
 use crate::future;
 use crate::rt::time::clock;
+use crate::rt::time::sleep::Sleep;
 use crate::rt::waiters::drop_payload;
 use crate::task::{TaskId, TaskSet};
 use crate::trace;
@@ -327,9 +328,13 @@ impl<C: Conn + Clone> Serving<C> {
         }
     }
 
-    /// Waits until no connection is left, for at most `time`.
-    async fn all_ended(&mut self, time: Duration) {
-        let _ = future::timeout(time, poll_fn(|cx| self.poll_ended(cx))).await;
+    /// Waits until no connection is left, until `most` is over at most.
+    async fn all_ended(&mut self, most: &mut Sleep) {
+        poll_fn(|cx| match self.poll_ended(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => Pin::new(&mut *most).poll(cx),
+        })
+        .await;
     }
 
     /// Closes the remaining connections by force, cancels the tasks that do not end, and returns the
@@ -339,7 +344,7 @@ impl<C: Conn + Clone> Serving<C> {
         for conn in self.open.values().filter_map(|open| (open.conn)()) {
             drop(conn.force_close());
         }
-        self.all_ended(FORCED).await;
+        self.all_ended(&mut Sleep::new(FORCED)).await;
         let stragglers = left.into_iter().map(|(task, peer, since)| {
             let ended = !self.open.contains_key(&task);
             Straggler { peer, task, age: clock::instant().saturating_duration_since(since), ended }
@@ -429,7 +434,9 @@ where
             let is_full = room == Room::None;
             if room == Room::Unlimited && !is_unlimited {
                 is_unlimited = true;
-                *stream = listener.incoming_beyond_limit();
+                if let Some(unlimited) = listener.incoming_beyond_limit() {
+                    *stream = unlimited;
+                }
             }
             let next = if is_full {
                 let watch = watch.get_or_insert_with(|| Box::pin(listener.ended()));
@@ -488,6 +495,7 @@ where
             Poll::Pending
         })
         .await;
+        let mut drain = Sleep::new(drain);
         // Takes the queued connections first, because closing the listener would reset them.
         let mut queued = 0;
         poll_fn(|cx| {
@@ -497,7 +505,8 @@ where
                 match accept(&mut serving, Room::Unlimited, &mut Context::from_waker(&waker)) {
                     Poll::Ready(true) => queued += 1,
                     Poll::Ready(false) => break,
-                    Poll::Pending if attempt.woken.load(Ordering::Acquire) => return Poll::Pending,
+                    // A listener may refuse connections without end.
+                    Poll::Pending if attempt.woken.load(Ordering::Acquire) => return Pin::new(&mut drain).poll(cx),
                     Poll::Pending => break,
                 }
             }
@@ -509,7 +518,7 @@ where
         if let Some(hook) = when_stopping {
             serving.open.values().filter_map(|open| (open.conn)()).for_each(|conn| hook(&conn));
         }
-        serving.all_ended(drain).await;
+        serving.all_ended(&mut drain).await;
         let report = serving.end().await;
         let closed = closed.await;
         match ended.or_else(|| closed.err().filter(|error| !is_closed(error))) {
