@@ -10,7 +10,8 @@
 //! ```
 //! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: if the stop
 //! future has completed, the connections in the listener's queue, up to [`QUEUED_MAX`], are first
-//! accepted too, even beyond the limits of the server and the listener. Then the listener is closed, and `when_stopping` is called for each open connection.
+//! accepted too, even beyond the limits of the server and the listener. Then the listener is closed,
+//! and `when_stopping` is called for each open connection. The drain time begins at the stop.
 //! *Forcing*: the remaining connections are closed by force. Their tasks have [`FORCED`] to end and
 //! are then cancelled.
 //!
