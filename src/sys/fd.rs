@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use super::socket;
@@ -45,13 +46,12 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
     }
 }
 
-/// Returns the result of fstat(2).
-fn status(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
-    let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: `status` is valid for writes during the call.
-    if unsafe { libc::fstat(fd.as_raw_fd(), status.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+/// Calls fstat(2). Returns EBADF if descriptor `number` is not open. Safe to call after fork(2).
+pub(super) fn status(number: RawFd) -> io::Result<libc::stat> {
+    let mut status = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `status` is valid for writes during the call; for a descriptor that is not open the call returns an
+    // error.
+    socket::check(unsafe { libc::fstat(number, status.as_mut_ptr()) })?;
     // SAFETY: all zeroes is a valid value of this plain struct, and the call has filled it in.
     Ok(unsafe { status.assume_init() })
 }
@@ -67,7 +67,7 @@ pub(crate) struct File {
 
 impl File {
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<File> {
-        let status = status(fd)?;
+        let status = status(fd.as_raw_fd())?;
         Ok(File { device: status.st_dev, inode: status.st_ino, kind: status.st_mode & libc::S_IFMT })
     }
 
@@ -90,7 +90,7 @@ pub(crate) fn limit() -> u64 {
 
 /// Returns a description of the type of the file, for error texts.
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
-    let Ok(status) = status(fd) else { return "file" };
+    let Ok(status) = status(fd.as_raw_fd()) else { return "file" };
     match status.st_mode & libc::S_IFMT {
         libc::S_IFREG => "regular file",
         libc::S_IFDIR => "directory",

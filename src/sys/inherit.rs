@@ -5,19 +5,13 @@
 
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use libc::c_int;
-
+use super::fd::status;
 use super::os;
-
-#[inline]
-fn check(result: c_int) -> io::Result<c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
+use super::socket::check;
 
 /// The identity of an open file. Duplicates have the same identity, even in other processes. The two ends of
 /// a pipe also have the same identity.
@@ -33,12 +27,7 @@ impl Identity {
     /// # Errors
     /// Returns EBADF if the descriptor is not open.
     pub(crate) fn of(number: RawFd) -> io::Result<Identity> {
-        let mut status = MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: the structure is valid for writes during the call; for a descriptor that is not
-        // open the call returns an error.
-        check(unsafe { libc::fstat(number, status.as_mut_ptr()) })?;
-        // SAFETY: all zeroes is a valid value, and the call filled it in.
-        Ok(Identity::from(&unsafe { status.assume_init() }))
+        status(number).map(|status| Identity::from(&status))
     }
 
     pub(crate) fn of_open(fd: BorrowedFd<'_>) -> io::Result<Identity> {
@@ -124,12 +113,7 @@ impl fmt::Display for Process {
 /// Returns the identity of the file that is open as descriptor `number` if it is a close-on-exec pipe or
 /// Unix socket, and `None` otherwise. Makes only calls that are safe after fork(2).
 fn private_channel(number: RawFd) -> Option<Identity> {
-    let mut status = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the structure is valid for writes during the call; for a descriptor that is not open the
-    // call returns an error.
-    check(unsafe { libc::fstat(number, status.as_mut_ptr()) }).ok()?;
-    // SAFETY: all zeroes is a valid value, and the call filled it in.
-    let status = unsafe { status.assume_init() };
+    let status = status(number).ok()?;
     let is_channel = match status.st_mode & libc::S_IFMT {
         libc::S_IFIFO => true,
         libc::S_IFSOCK => os::domain(number).ok()? == libc::AF_UNIX,

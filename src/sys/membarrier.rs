@@ -35,7 +35,7 @@ pub(crate) fn is_registered() -> bool {
     REGISTERED.load(Ordering::Acquire)
 }
 
-/// Orders the earlier stores of this thread before its later loads, for a thread that calls [`heavy`].
+/// Orders the earlier stores of this thread before its later loads, as seen by a thread that calls [`heavy`].
 #[inline]
 pub(crate) fn light() {
     compiler_fence(Ordering::SeqCst);
@@ -64,7 +64,7 @@ mod system {
         });
     }
 
-    /// Orders the earlier stores of this thread before its later loads, for all threads that call
+    /// Orders the earlier stores of this thread before its later loads, as seen by all threads that call
     /// [`light`](super::light). The process must be registered.
     pub(crate) fn heavy() {
         fence(Ordering::SeqCst);

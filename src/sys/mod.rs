@@ -1,4 +1,14 @@
-//! System calls of the socket layer.
+//! Functions that make system calls, and the types of their arguments.
+//!
+//! * [`socket`]: calls on sockets. [`message`]: messages with addresses and control data. [`batch`]: many messages per
+//!   call. [`control`]: control data. [`calls`]: recv(2) and send(2) without the C library's cancellation points.
+//! * [`option`]: socket options. [`zerocopy`]: MSG_ZEROCOPY. [`splice`]: splice(2) and sendfile(2). [`unix`]: calls for
+//!   Unix sockets, user IDs and file locks.
+//! * [`fd`]: calls on descriptors of any kind. [`placeholder`]: the descriptor that keeps the number of a closed socket
+//!   in use. [`inherit`]: descriptors that pass from process to process.
+//! * [`names`]: getaddrinfo(3) and getnameinfo(3). [`signal`]: the handler of SIGUSR1. [`membarrier`]: asymmetric fences.
+//! * [`os`]: the differences between systems. `kqueue`: kqueue(2), or its model. `seam`: scripted results for unit tests.
+//! * [`identity`]: comparison of a generic parameter with a type. It makes no system call.
 //!
 //! Most functions take and return `OwnedFd` and `BorrowedFd`, the address types of std and `socket2`, and
 //! `io::Result`. Calls go through libc's functions, directly or through `socket2` and std, so that

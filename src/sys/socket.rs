@@ -52,7 +52,7 @@ pub(crate) fn leading_empty<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
 }
 
 #[inline]
-fn check(result: c_int) -> io::Result<c_int> {
+pub(super) fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

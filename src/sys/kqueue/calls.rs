@@ -12,12 +12,10 @@ pub(crate) use libc::{
     NOTE_TRIGGER, kevent as Kevent,
 };
 
+use crate::sys::socket::check;
+
 /// The longest timeout, in seconds. Some kernels refuse longer timeouts.
 const SECONDS_MAX: u64 = 100_000_000;
-
-fn check(result: c_int) -> io::Result<c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
 
 /// Opens a close-on-exec kqueue (kqueue(2)). A child of fork(2) does not inherit it.
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {

@@ -2,8 +2,8 @@
 //! macOS.
 //!
 //! The model has the filters READ and WRITE, on real descriptors, and USER. An edge-triggered epoll
-//! instance, whose descriptor is that of the queue, activates READ and WRITE. When an event of these is
-//! taken, poll(2) checks the condition, as a kernel does. Constants have FreeBSD's values.
+//! instance, whose descriptor is that of the queue, activates READ and WRITE. When an event of READ or WRITE is
+//! taken, the model checks the condition again, as a kernel does, with poll(2). Constants have FreeBSD's values.
 //!
 //! | item | behaviour in the manual pages |
 //! |---|---|
@@ -81,8 +81,7 @@ struct Knote {
 #[derive(Debug)]
 struct Queue {
     knotes: BTreeMap<(usize, i16), Knote>,
-    /// An eventfd that makes the epoll instance readable after each change other than a deletion, because
-    /// another thread may wait in it.
+    /// An eventfd that ends the epoll_wait(2) of another thread after each change other than a deletion.
     bell: OwnedFd,
 }
 

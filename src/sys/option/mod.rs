@@ -1,7 +1,7 @@
 //! Socket options, as functions on borrowed descriptors.
 //!
 //! Other modules read and set options only through this module, except for SO_ERROR
-//! ([`take_error`](super::socket::take_error)), SO_ZEROCOPY and the options of `sys::os`.
+//! ([`take_error`](super::socket::take_error)) and the options of `sys::os`.
 
 #![allow(unsafe_code)]
 

@@ -150,7 +150,6 @@ pub(crate) fn try_join(thread: JoinHandle<()>) -> Result<(), JoinHandle<()>> {
 }
 
 /// Returns the address of the calling thread's errno.
-#[allow(unsafe_code)]
 pub(crate) fn errno_place() -> *mut libc::c_int {
     // SAFETY: the function has no preconditions.
     unsafe { libc::__error() }

@@ -146,7 +146,6 @@ pub(crate) fn try_join(thread: JoinHandle<()>) -> Result<(), JoinHandle<()>> {
 }
 
 /// Returns the address of the calling thread's errno.
-#[allow(unsafe_code)]
 pub(crate) fn errno_place() -> *mut libc::c_int {
     // SAFETY: the function has no preconditions.
     unsafe { libc::__errno_location() }

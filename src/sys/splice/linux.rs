@@ -19,6 +19,7 @@ use std::ptr;
 
 #[cfg(test)]
 use crate::sys::seam;
+use crate::sys::socket::{check, check_len};
 
 /// A pipe. Both ends are non-blocking and close-on-exec.
 #[derive(Debug)]
@@ -27,14 +28,6 @@ pub(crate) struct Pipe {
     input: OwnedFd,
     /// The number of buffers. Each holds a page or a part of a packet.
     pub(crate) slots: usize,
-}
-
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn check_len(result: libc::ssize_t) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 impl Pipe {

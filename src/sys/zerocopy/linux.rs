@@ -8,7 +8,7 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::Completion;
-use crate::sys::socket;
+use crate::sys::{option, socket};
 
 // Values of linux/errqueue.h, which the crate `libc` does not define.
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
@@ -16,13 +16,7 @@ const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
 
 /// Sets SO_ZEROCOPY.
 pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    let value = libc::c_int::from(on);
-    let size = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `value` is valid for reads of `size` bytes during the call.
-    let set = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const value).cast(), size)
-    };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    option::switch(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY, on)
 }
 
 /// Calls send(2) with MSG_ZEROCOPY. The kernel may read the memory of `buf` until a [`Completion`]

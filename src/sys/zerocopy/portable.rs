@@ -15,7 +15,7 @@ pub(crate) fn send(_fd: BorrowedFd<'_>, _buf: &[u8]) -> io::Result<usize> {
     Err(io::Error::from_raw_os_error(libc::ENOBUFS))
 }
 
-/// Does nothing, because there are no zero-copy sends to stop.
+/// Does nothing, because on these systems connect(2) does not reset a connection.
 pub(crate) fn disconnect(_fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
