@@ -9,7 +9,7 @@
 //! last of them is dropped. The first hand-out opens the placeholder, so the close needs no free descriptor.
 //!
 //! If no descriptor was free at any hand-out and none is free at the close, the socket is shut down, and the last drop
-//! closes it. If the linger time is zero, the connection is reset.
+//! closes it. If the linger time is zero, a TCP connection is reset on Linux.
 //!
 //! # Order
 //! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a limited time, until the

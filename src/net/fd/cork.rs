@@ -14,7 +14,7 @@
 //!                         │
 //!   any ── a send fails ──┴→ failed: nothing is gathered any more
 //! ```
-//! *gathering*: the socket is in the list of a thread, which will flush it. *blocked*: the socket
+//! *gathering*: the socket is in the list of a thread, whose next flush sends the bytes. *blocked*: the socket
 //! did not accept all bytes. A task, the [`Flusher`](super::flusher), waits for room. Writes no
 //! longer append: they wait like writes without the option, and send the gathered bytes before their
 //! own. At most [`GATHERED_MAX`] bytes are gathered.

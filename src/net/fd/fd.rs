@@ -30,8 +30,8 @@
 //! duplicates, in this process or in another one. They keep the socket open after the close, and their
 //! owners can change its options. So nothing is assumed about an exposed socket: it is removed from the
 //! poller explicitly, SO_LINGER is checked, O_NONBLOCK is set again before calls without MSG_DONTWAIT, a
-//! short count is not evidence that the next call would wait (kTLS ends a call at a record), and every send
-//! is copied. The flag `EXPOSED` is never cleared.
+//! short count is not evidence that the next call would wait (kTLS ends a call at a record), and no send
+//! lends memory to the kernel. The flag `EXPOSED` is never cleared.
 //!
 //! # Cancellation
 //! If a [`Closed`] future is dropped, the close completes by itself.
@@ -187,8 +187,8 @@ impl Fd {
     }
 
     /// Returns the descriptor for code that may do anything with it for as long as this handle is borrowed, and
-    /// [exposes](Fd::expose) it. After an explicit close, calls on the result fail. It has the same number as before if
-    /// the number had been handed out before.
+    /// [exposes](Fd::expose) it. After an explicit close, calls on the result fail. If the number was handed out before
+    /// the close, the result still has this number.
     pub(crate) fn hand_out(&self) -> BorrowedFd<'_> {
         self.expose();
         // With a reference, this is before `destroy`, which then sees the flag; or the close has begun.
@@ -206,7 +206,7 @@ impl Fd {
         self.borrow()
     }
 
-    /// Marks the descriptor as exposed, before or after other code gets it for a call or gets a duplicate. Sends
+    /// Marks the descriptor as exposed. Called when other code gets the descriptor or may have a duplicate of it. Sends
     /// gathered bytes first, without waiting. From here on, no memory is lent to the kernel.
     pub(crate) fn expose(&self) {
         self.flush_gathered();
@@ -450,7 +450,7 @@ impl Fd {
             Some(rest) => Fd::finish_gathered(closing, rest),
             None => Some(closing),
         };
-        // If no job is spawned, the drop of `closing` closes the descriptor, and the kernel sends unsent data.
+        // If no job is spawned, the drop of `closing` closes the descriptor without waiting.
         if let Some(closing) = closing
             && closing.waits()
             && (closing.is_explicit() || poller::is_running())
@@ -482,7 +482,7 @@ impl Drop for Fd {
 }
 
 /// A future that completes when the descriptor is closed or, for an [`AsyncFd`](crate::io::AsyncFd), removed
-/// from the poller. The output is always `Ok`.
+/// from the poller. The output is always `Ok`. If the future is dropped, the close continues.
 #[derive(Debug)]
 #[must_use = "the close has begun; await the future to wait until it has ended"]
 pub struct Closed {

@@ -9,8 +9,8 @@
 //! tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left, because
 //! any thread has sent or discarded them, it wakes all waiters of the direction, because a waiting flush
 //! may now be complete. A close of the socket or a shutdown of the runtime ends it. After a shutdown, the
-//! next operation on the socket that writes or waits starts another flusher. If the shutdown has not dropped
-//! its task by then, the drop starts the other flusher.
+//! next operation on the socket that writes or waits starts another flusher. If the task of the old flusher still
+//! exists at that time, its drop starts the other flusher.
 //!
 //! # Finisher
 //! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and the bytes

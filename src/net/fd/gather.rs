@@ -19,7 +19,7 @@
 //! * Before `writable` checks whether there is room: [`Fd::send_before_check`].
 //! * By `flush`, which waits until all of them are sent.
 //! * By a shutdown of the sending side, by a close, when the option is turned off, and before the descriptor is
-//!   handed out. These do not wait: a task sends the bytes that the socket does not accept immediately. The FIN
+//!   [exposed](Fd::expose). These do not wait: a task sends the bytes that the socket does not accept immediately. The FIN
 //!   follows the last byte.
 //! * By a conversion, which blocks until all of them are sent, but for at most [`RELEASE_MAX`], because the next
 //!   write may be made by the new owner of the descriptor.
@@ -320,8 +320,8 @@ impl Fd {
             Poll::Ready(Err(Failure::TimedOut)) if gathering.cork.lock().is_empty() => {
                 Poll::Ready(self.flushed(gathering))
             }
-            // After the attempt of this poll, another thread has sent the bytes, when there was no flusher that would
-            // wake this operation.
+            // Another thread has sent the bytes after the attempt of this poll. There is no flusher, so nothing else
+            // would wake this operation.
             Poll::Pending if gathering.cork.lock().flusher.is_none() => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -448,13 +448,14 @@ impl Fd {
         state.unsent().len()
     }
 
-    /// Ends gathering, because the descriptor is given away. If bytes are left, resets the
+    /// Ends gathering, because the descriptor is given away. If bytes are left, resets or shuts down the
     /// connection, because otherwise the new owner's bytes would follow a gap in the stream.
     pub(crate) fn retire_gathered(&self) {
         let Some(gathering) = self.gathering() else { return };
         let (bytes, sent) = gathering.retire();
         if sent < bytes.len() && !fork::is_child() {
-            // The shutdown is for a connection that cannot be reset, such as a Unix stream.
+            // The shutdown is for a connection that was not reset: a Unix stream, or any connection on a system
+            // other than Linux.
             let _ = self.with(zerocopy::disconnect);
             let _ = self.with(|fd| socket::shutdown(fd, Shutdown::Both));
         }

@@ -249,8 +249,8 @@ impl Fd {
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
         // Skipped while the lock is held, because a flush may wake a task, and in a ready direction, whose call
-        // probably need not wait. The poll flushes before it returns `Pending`, unless a short count has replaced
-        // the call.
+        // probably need not wait. The poll flushes again before it waits for an edge, unless a short count has
+        // replaced the call.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
@@ -387,8 +387,8 @@ impl Fd {
         }
     }
 
-    /// Waits for an edge, without a lock or a reference. After `Ready(Ok(()))`, the caller tries
-    /// again.
+    /// Waits for an edge. The caller holds no reference, and only a lock that its operation keeps. After
+    /// `Ready(Ok(()))`, the caller tries again.
     #[inline(never)]
     pub(super) fn poll_edge(
         &self,

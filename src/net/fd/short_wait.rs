@@ -40,7 +40,7 @@ use crate::sync::Ordering;
 
 /// The result of [`Fd::permit_short_wait`].
 pub(crate) struct Permission {
-    /// Whether a permission was needed.
+    /// Whether a permission was given, which the drop withdraws.
     needs_no_write: bool,
 }
 

@@ -134,7 +134,7 @@ impl Fd {
         let timeout = self.timeouts.nanos(direction);
         let polled = self.poll.side(direction).poll_interrupt(cx, caller.map(Operation::wait_key), timeout);
         if polled.is_pending() {
-            // The runtime may have been shut down, and this wait makes no registration, which would start it again.
+            // The runtime may have been shut down. A registration would start it again, but this wait makes none.
             self.poll.ensure_timers(direction, timeout, cx);
         }
         polled
