@@ -51,16 +51,16 @@ use proc_macro::TokenStream;
 /// any type that `main` may return.
 ///
 /// The runtime is already running when the body begins, so `netpoll::rt::Builder::start` fails there. A
-/// program that changes settings other than the number of workers needs a plain `main`, which calls `start`
+/// program that changes settings for which there is no argument needs a plain `main`, which calls `start`
 /// before `block_on`.
 ///
 /// # Arguments
 ///
-/// * `workers = N`: the maximum number of worker threads, as in `netpoll::rt::Builder::workers`. If the
-///   runtime cannot be started, the program panics before the body of `main` runs. tokio's name
-///   `worker_threads` is also accepted.
+/// * `workers = N`: the maximum number of worker threads, as in `netpoll::rt::Builder::workers`. tokio's
+///   name `worker_threads` is also accepted.
 /// * `flavor = "current_thread"`: tasks run on the thread of `main`, as with
-///   `netpoll::rt::Builder::single_threaded`. The value `"multi_thread"` is the default.
+///   `netpoll::rt::Builder::single_threaded`. The value `"multi_thread"` is the default. `workers` cannot be
+///   combined with `"current_thread"`.
 /// * `crate = path`: the path of `netpoll`, quoted or not. It is needed if another crate re-exports
 ///   `netpoll`, in macros that expand to this attribute (`crate = $crate::…`), and in builds without
 ///   Cargo in which `netpoll` has another name. With Cargo it is not needed for a renamed dependency,
@@ -70,6 +70,11 @@ use proc_macro::TokenStream;
 /// #[facade::netpoll::main(crate = facade::netpoll)]
 /// async fn main() {}
 /// ```
+///
+/// # Panics
+///
+/// With `workers` or `flavor = "current_thread"`, the program panics before the body of `main` runs if the
+/// runtime cannot be started.
 ///
 /// # Errors
 ///

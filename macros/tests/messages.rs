@@ -22,7 +22,7 @@ fn library() -> PathBuf {
 }
 
 /// Compiles a program in which the crate itself is called `netpoll` and has the items that the expansion
-/// without `workers`, `sim` and `paused` needs.
+/// without `workers`, `flavor`, `sim` and `paused` needs.
 fn check(program: &str) -> Output {
     check_in(Path::new(env!("CARGO_MANIFEST_DIR")), "netpoll", program)
 }
