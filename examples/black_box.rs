@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cargo run --release --example black_box                            prints the events around the stall
-//! cargo run --release --example black_box -- TRACE.json PICTURE.svg  also writes all events for ui.perfetto.dev, and a picture of these
+//! cargo run --release --example black_box -- TRACE.json PICTURE.svg  also writes all events for ui.perfetto.dev, and a picture of the stall
 //! ```
 
 use std::fmt::Write as _;

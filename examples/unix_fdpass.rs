@@ -2,8 +2,9 @@
 //! Unix socket.
 //!
 //! ```text
-//! cargo run --release --example unix_fdpass                       # 127.0.0.1:7000, two workers; for `nc 127.0.0.1 7000`
+//! cargo run --release --example unix_fdpass                       # 127.0.0.1:7000, two workers
 //! cargo run --release --example unix_fdpass -- 127.0.0.1:8000 4
+//! nc 127.0.0.1 7000
 //! ```
 //!
 //! The example shows descriptors in messages (one byte per connection, with its descriptor), the peer's credentials,

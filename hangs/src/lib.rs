@@ -1,4 +1,4 @@
-//! Functions shared by the programs that docs/HANGS.md explains, each of which hangs or is slow for a known reason. Run a program with
+//! Functions shared by the programs that docs/HANGS.md explains. Each program hangs or is slow for a known reason. Run a program with
 //! `NETPOLL_INSPECT=/tmp/hang.sock` and inspect it with `netpoll-top /tmp/hang.sock`.
 //!
 //! Each program exits after ten minutes, or after the number of seconds in `NETPOLL_HANG_SECONDS`.

@@ -1,7 +1,8 @@
 //! A conformance suite for connections: the properties that every implementation of [`netpoll::net::Conn`] must have.
 //!
 //! Each property is an async function that takes the two ends of a new connection. If the property does not hold, the function panics or never
-//! completes; [`run`] then panics too. [`conn_suite!`] declares a module with one test per property.
+//! completes; [`run`] then panics too. Dropping the future detaches the tasks that it has spawned. [`conn_suite!`] declares a module with one test
+//! per property.
 //!
 //! ```
 //! use netpoll::net::{self, Pipe};

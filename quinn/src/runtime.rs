@@ -16,7 +16,7 @@ use netpoll::time::{Movable, Sleep};
 use super::Socket;
 
 /// Creates an endpoint on `socket`, served by tasks of netpoll's runtime. With a server configuration the
-/// endpoint accepts connections. It can be used under any executor.
+/// endpoint accepts connections. The endpoint can be used under any executor.
 ///
 /// # Errors
 /// Returns the errors of [`Socket::new`].

@@ -13,8 +13,8 @@ use super::fd::status;
 use super::os;
 use super::socket::check;
 
-/// The identity of an open file. Duplicates have the same identity, even in other processes. The two ends of
-/// a pipe also have the same identity.
+/// The identity of an open file. Duplicates have the same identity, even in other processes. Different files may
+/// have the same identity: the two ends of a pipe do, and all eventfds do on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
