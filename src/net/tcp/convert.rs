@@ -108,8 +108,12 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
 }
 
 impl From<std::net::TcpListener> for TcpListener {
+    /// Takes ownership of the socket and makes it non-blocking.
+    ///
+    /// # Panics
+    /// Panics in the same cases as the conversion from `OwnedFd`.
     fn from(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener::from_net_fd(adopt(listener.into(), NetFd::tcp_or_multipath), None)
+        OwnedFd::from(listener).into()
     }
 }
 
@@ -147,6 +151,10 @@ impl From<TcpListener> for OwnedFd {
 }
 
 impl From<std::net::TcpStream> for TcpStream {
+    /// Takes ownership of the socket and makes it non-blocking.
+    ///
+    /// # Panics
+    /// Panics in the same cases as the conversion from `OwnedFd`.
     fn from(stream: std::net::TcpStream) -> TcpStream {
         OwnedFd::from(stream).into()
     }
@@ -208,7 +216,8 @@ macro_rules! descriptor {
             /// with EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket, with
             /// all its clones, is dropped.
             ///
-            /// The first call in a process opens a descriptor, which stays open and takes the number of a closed socket.
+            /// The first call in a process opens another descriptor, which stays open. Duplicates of it take the numbers
+            /// of sockets that are closed explicitly.
             ///
             /// After the first call the socket assumes that the descriptor has other users, which
             /// costs a few system calls. A read that empties a TCP socket is followed by another read

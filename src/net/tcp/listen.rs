@@ -26,10 +26,10 @@ impl ListenConfig {
         open_first(addrs, |addr| Ok(TcpListener::from_net_fd(self.open(addr)?, admission.clone()))).await
     }
 
-    /// Opens `count` listeners, for example one per worker thread, on the first of `addrs` that can be
-    /// bound that often. The sockets have SO_REUSEPORT set, and the kernel distributes connections
-    /// among them. All listen on the same port, even if `addrs` has port 0, and share the connection
-    /// limit and the descriptor reserve, if they are configured.
+    /// Opens `count` listeners, for example one for each worker thread, on the first of `addrs` that can
+    /// be bound `count` times. The sockets have SO_REUSEPORT set; Linux distributes connections among
+    /// them. All listen on the same port, even if `addrs` has port 0, and share the connection limit and
+    /// the descriptor reserve, if they are configured.
     ///
     /// # Errors
     /// Returns the same errors as [`listen`](ListenConfig::listen), and `InvalidInput` if `count`

@@ -66,8 +66,8 @@ impl TcpListener {
     /// text is `listen tcp ADDR: CALL: …`, where the call is usually `bind`. Its kind is, for example,
     /// `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns an `OpError` with
     /// the text `listen tcp: REASON`, such as `listen tcp: address 80: missing port in address`,
-    /// which contains an [`AddrError`](crate::net::AddrError) or a
-    /// [`LookupError`](crate::net::LookupError).
+    /// which contains an [`AddrError`](crate::net::AddrError), a
+    /// [`LookupError`](crate::net::LookupError) or the error of your own [`ToSocketAddrs`].
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, no listener stays open.

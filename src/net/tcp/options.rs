@@ -68,8 +68,8 @@ macro_rules! shared_options {
                 self.fd.with("get", socket::tos)
             }
 
-            /// Sets the traffic class of sent packets. TCP controls the ECN bits itself, so the
-            /// kernel ignores them here.
+            /// Sets the traffic class of sent packets. TCP controls the ECN bits itself, so Linux
+            /// ignores them here.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -92,7 +92,7 @@ macro_rules! shared_options {
             /// value but keeps sending segments of the negotiated size, so set it on the listener.
             ///
             /// # Errors
-            /// Returns `InvalidInput` outside the kernel's range of 88 to 32,767, and a
+            /// Returns `InvalidInput` outside the kernel's range (on Linux, 88 to 32,767), and a
             /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn set_mss(&self, bytes: u32) -> io::Result<()> {
                 self.fd.with("set", |fd| tcp::set_mss(fd, bytes))
@@ -198,8 +198,8 @@ impl TcpListener {
     /// stays unchanged. Connections that are already in the queue are not affected.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and
-    /// a [closed](crate::net::is_closed) error after `close`.
+    /// Returns `InvalidInput` for a value that is out of range (see [`KeepAlive`]), and a
+    /// [closed](crate::net::is_closed) error after `close`.
     pub fn set_keepalive(&self, keepalive: impl Into<Option<KeepAlive>>) -> io::Result<()> {
         let keepalive = keepalive.into();
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))

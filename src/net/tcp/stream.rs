@@ -96,7 +96,8 @@ impl TcpStream {
     /// `ConnectionRefused`, `NetworkUnreachable` or `TimedOut` (from the kernel, after about two minutes). If there is
     /// no address, returns an `OpError` with the text `dial tcp: REASON`, such as
     /// `dial tcp: lookup HOST: no such host`, which contains a
-    /// [`LookupError`](crate::net::LookupError) or an [`AddrError`].
+    /// [`LookupError`](crate::net::LookupError), an [`AddrError`] or the error of your own
+    /// [`ToSocketAddrs`].
     ///
     /// # Cancel safety
     /// Dropping the future abandons the look-up or closes the socket.
@@ -295,9 +296,9 @@ impl TcpStream {
     /// number of bytes written.
     ///
     /// # Errors
-    /// Returns `BrokenPipe` if the peer is gone or this side was shut down (no SIGPIPE is raised);
-    /// another OS error; `TimedOut` after the write deadline or timeout; a
-    /// [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `ConnectionReset` or `BrokenPipe` if the peer is gone, and `BrokenPipe` if this side was
+    /// shut down (no SIGPIPE is raised); another OS error; `TimedOut` after the write deadline or
+    /// timeout; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written nothing.
@@ -539,8 +540,8 @@ impl TcpStream {
     /// `None` in `keepalive` stays unchanged.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and
-    /// a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `InvalidInput` for a value that is out of range (see [`KeepAlive`]), and a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_keepalive(&self, keepalive: impl Into<Option<KeepAlive>>) -> io::Result<()> {
         let keepalive = keepalive.into();
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))

@@ -16,8 +16,9 @@ impl TcpStream {
     /// Writes all of `bufs`, up to 1,024 of them per sendmsg(2). Concurrent calls do not
     /// interleave, as with [`write_all`](TcpStream::write_all).
     ///
-    /// `bufs` may contain empty buffers. The elements of `bufs` are advanced as bytes are written. Which bytes
-    /// they refer to after the future completes, even with an error, or is dropped, is unspecified.
+    /// `bufs` may contain empty buffers. The elements of `bufs` are advanced as bytes are written. After
+    /// the future has completed, even with an error, or was dropped, it is unspecified which bytes they
+    /// refer to.
     ///
     /// # Errors
     /// Returns the same errors as [`write`](TcpStream::write). Part of the data may have been
