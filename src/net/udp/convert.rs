@@ -11,8 +11,12 @@ use crate::net::net_fd::NetFd;
 use crate::net::tcp::convert::{adopt, given, raw, release};
 
 impl From<std::net::UdpSocket> for UdpSocket {
+    /// Takes ownership of the socket and makes it non-blocking.
+    ///
+    /// # Panics
+    /// Panics in the same cases as the conversion from `OwnedFd`.
     fn from(socket: std::net::UdpSocket) -> UdpSocket {
-        UdpSocket::from(OwnedFd::from(socket))
+        OwnedFd::from(socket).into()
     }
 }
 
@@ -51,8 +55,10 @@ impl From<UdpSocket> for OwnedFd {
 
 impl AsFd for UdpSocket {
     /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, calls on it fail with
-    /// EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket is dropped. The first
-    /// call in a process opens a descriptor, which stays open and takes the number of a closed socket.
+    /// EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket is dropped.
+    ///
+    /// The first call in a process opens another descriptor, which stays open. Duplicates of it take the numbers of sockets
+    /// that are closed explicitly.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net_fd().fd.hand_out()
     }

@@ -135,9 +135,9 @@ impl UdpSocket {
     /// host have joined.)
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `group` is not a multicast address. Otherwise returns the same
-    /// errors as [`bind`](UdpSocket::bind), with `setsockopt` in place of `bind` if the interface
-    /// does not exist or does not support multicast.
+    /// Returns `InvalidInput` if `group` is not a multicast address. Returns ENODEV or EADDRNOTAVAIL, with
+    /// the call `setsockopt`, if there is no such interface or, for 0, no route to the group. Otherwise
+    /// returns the same errors as [`bind`](UdpSocket::bind).
     ///
     /// # Examples
     /// ```no_run
@@ -161,8 +161,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address, with
-    /// the text `dial udp ADDR: connect: …`. Its cause is, for example, `NetworkUnreachable`, or
-    /// EAFNOSUPPORT for an address of another family. If there is no address, returns the same
+    /// the text `dial udp ADDR: connect: …`. Its kind is, for example, `NetworkUnreachable`; the OS error
+    /// is EAFNOSUPPORT for an address of another family. If there is no address, returns the same
     /// errors as [`TcpStream::connect`](crate::net::TcpStream::connect), with `dial udp` in their
     /// texts. Returns a [closed](crate::net::is_closed) error after `close`.
     ///
@@ -269,7 +269,8 @@ impl UdpSocket {
 
     /// Waits until at least one datagram is available, and receives as many as fit into `batch`, on
     /// Linux with one system call (recvmmsg(2)). Returns the number of datagrams received. They replace the
-    /// previous contents of the batch, which stay there if the call fails. [`RecvBatch`] has an example.
+    /// previous contents of the batch. If the call fails, the batch keeps its datagrams, but the bytes of
+    /// the first may have been overwritten. [`RecvBatch`] has an example.
     ///
     /// # Errors
     /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). An error that occurs after
