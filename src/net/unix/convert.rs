@@ -54,18 +54,30 @@ impl From<OwnedFd> for UnixDatagram {
 }
 
 impl From<std_net::UnixListener> for UnixListener {
+    /// Takes ownership of the socket and makes it non-blocking.
+    ///
+    /// # Panics
+    /// Panics in the same cases as the conversion from `OwnedFd`.
     fn from(listener: std_net::UnixListener) -> UnixListener {
         OwnedFd::from(listener).into()
     }
 }
 
 impl From<std_net::UnixStream> for UnixStream {
+    /// Takes ownership of the socket and makes it non-blocking.
+    ///
+    /// # Panics
+    /// Panics in the same cases as the conversion from `OwnedFd`.
     fn from(stream: std_net::UnixStream) -> UnixStream {
         OwnedFd::from(stream).into()
     }
 }
 
 impl From<std_net::UnixDatagram> for UnixDatagram {
+    /// Takes ownership of the socket and makes it non-blocking.
+    ///
+    /// # Panics
+    /// Panics in the same cases as the conversion from `OwnedFd`.
     fn from(socket: std_net::UnixDatagram) -> UnixDatagram {
         OwnedFd::from(socket).into()
     }

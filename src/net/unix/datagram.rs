@@ -43,7 +43,7 @@ use crate::sys::unix::from_kernel;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// netpoll::task::block_on(async {
-///     // With an empty name, the kernel chooses an abstract name.
+///     // On Linux, with an empty name, the kernel chooses an abstract name.
 ///     let (server, client) = (UnixDatagram::bind("").await?, UnixDatagram::bind("").await?);
 ///     client.send_to_addr(b"ping", &server.local_addr()?).await?;
 ///     let mut buf = [0; 16];
@@ -64,8 +64,8 @@ impl UnixDatagram {
         NetFd::new(fd, network(Type::DGRAM))
     }
 
-    /// Creates a socket that is bound to `path`. With an empty path the kernel chooses an abstract
-    /// name.
+    /// Creates a socket that is bound to `path`. On Linux, with an empty path, the kernel chooses an
+    /// abstract name.
     ///
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: CALL: …` or,
@@ -112,7 +112,8 @@ impl UnixDatagram {
     }
 
     /// Makes the socket at `path` the peer: [`send`](UnixDatagram::send) sends to it, and only its
-    /// datagrams are received. Another call changes the peer.
+    /// datagrams are received. Another call changes the peer; Linux then discards the datagrams in this
+    /// socket's queue.
     ///
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …` or,
@@ -157,19 +158,19 @@ impl UnixDatagram {
     }
 
     /// Receives a datagram like [`recv`](UnixDatagram::recv) and also returns the sender's address,
-    /// which may be unnamed.
+    /// which may be unnamed. Errors and cancel safety are those of [`recv`](UnixDatagram::recv).
     pub fn recv_from<'a>(&'a self, buf: &'a mut [u8]) -> RecvFrom<'a> {
         RecvFrom::new(&self.fd, buf, 0)
     }
 
     /// Receives like [`recv`](UnixDatagram::recv) but leaves the datagram in the socket for the
-    /// next call.
+    /// next call. Errors and cancel safety are those of [`recv`](UnixDatagram::recv).
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
     /// Receives like [`recv_from`](UnixDatagram::recv_from) but leaves the datagram in the socket
-    /// for the next call.
+    /// for the next call. Errors and cancel safety are those of [`recv`](UnixDatagram::recv).
     pub fn peek_from<'a>(&'a self, buf: &'a mut [u8]) -> RecvFrom<'a> {
         RecvFrom::new(&self.fd, buf, libc::MSG_PEEK)
     }
@@ -182,9 +183,10 @@ impl UnixDatagram {
     /// # Errors
     /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone;
     /// `PermissionDenied` if the peer is connected to another socket; `ConnectionReset` as
-    /// [`recv`](UnixDatagram::recv) does; EMSGSIZE if `buf` is larger than the send buffer; `BrokenPipe`
-    /// if this socket's sending or the peer's receiving was shut down (no SIGPIPE is raised); `TimedOut`
-    /// after the write deadline or timeout; a [closed](crate::net::is_closed) error after `close`.
+    /// [`recv`](UnixDatagram::recv) does; EMSGSIZE if `buf`, with some overhead, does not fit into the send
+    /// buffer; `BrokenPipe` if this socket's sending or the peer's receiving was shut down (no SIGPIPE is
+    /// raised); `TimedOut` after the write deadline or timeout; a [closed](crate::net::is_closed) error
+    /// after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -210,8 +212,9 @@ impl UnixDatagram {
     }
 
     /// Sends a datagram like [`send_to`](UnixDatagram::send_to), to the address `addr`, which may
-    /// be an abstract name. Use it to answer a datagram from
-    /// [`recv_from`](UnixDatagram::recv_from).
+    /// be an abstract name. Use this method to answer a datagram from
+    /// [`recv_from`](UnixDatagram::recv_from). Errors and cancel safety are those of
+    /// [`send_to`](UnixDatagram::send_to).
     pub fn send_to_addr<'a>(&'a self, buf: &'a [u8], addr: &SocketAddr) -> SendTo<'a> {
         SendTo::new(&self.fd, buf, Destination::new(Name::Addr(addr)))
     }
@@ -225,6 +228,9 @@ impl UnixDatagram {
     /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
     /// descriptors in flight than this process may have open. Otherwise returns the same errors as
     /// [`send`](UnixDatagram::send).
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
@@ -234,6 +240,9 @@ impl UnixDatagram {
     /// # Errors
     /// Returns the same errors as [`send_with_fds`](UnixDatagram::send_with_fds) and
     /// [`send_to`](UnixDatagram::send_to).
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send_to_with_fds<'a, P: AsRef<Path>>(
         &'a self,
         buf: &'a [u8],
@@ -249,6 +258,9 @@ impl UnixDatagram {
     /// # Errors
     /// Returns [`TruncatedFds`](super::TruncatedFds) if not all descriptors could be
     /// received. Otherwise returns the same errors as [`recv`](UnixDatagram::recv).
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes has received no datagram.
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
@@ -256,8 +268,7 @@ impl UnixDatagram {
     /// Receives a datagram and its descriptors like [`recv_with_fds`](UnixDatagram::recv_with_fds),
     /// and also returns the sender's address.
     ///
-    /// # Errors
-    /// Returns the same errors as [`recv_with_fds`](UnixDatagram::recv_with_fds).
+    /// Errors and cancel safety are those of [`recv_with_fds`](UnixDatagram::recv_with_fds).
     pub fn recv_from_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvFromWithFds<'a> {
         RecvFromWithFds::new(&self.fd, buf, fds)
     }

@@ -81,8 +81,8 @@ macro_rules! listener {
                 bind($ty, name).await.map(|(fd, file)| $type { file, fd })
             }
 
-            /// Listens at `path`. With an empty path the kernel chooses an abstract name, which
-            /// [`local_addr`](Self::local_addr) returns.
+            /// Listens at `path`. On Linux, with an empty path, the kernel chooses an abstract name,
+            /// which [`local_addr`](Self::local_addr) returns.
             ///
             /// # Errors
             /// Returns an [`OpError`](crate::net::OpError) with the text

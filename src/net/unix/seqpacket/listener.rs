@@ -32,7 +32,7 @@ use crate::sys::unix::from_kernel;
 /// # netpoll::task::block_on(async {
 /// use netpoll::os::unix::net::{UnixSeqpacket, UnixSeqpacketListener};
 ///
-/// let listener = UnixSeqpacketListener::bind("").await?; // the kernel chooses a name
+/// let listener = UnixSeqpacketListener::bind("").await?; // on Linux, the kernel chooses a name
 /// let client = UnixSeqpacket::connect_addr(&listener.local_addr()?).await?;
 /// let (server, _) = listener.accept().await?;
 ///

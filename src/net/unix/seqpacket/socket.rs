@@ -149,7 +149,7 @@ impl UnixSeqpacket {
     }
 
     /// Receives like [`recv`](UnixSeqpacket::recv) but leaves the message in the socket for the
-    /// next call.
+    /// next call. Errors and cancel safety are those of [`recv`](UnixSeqpacket::recv).
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
@@ -159,9 +159,10 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if the writing
-    /// side of this socket was shut down (no SIGPIPE is raised); `ConnectionReset` as [`recv`](UnixSeqpacket::recv) does; EMSGSIZE
-    /// if `buf`, with some overhead, does not fit into the send buffer; `TimedOut` after the write deadline or timeout; a
-    /// [closed](crate::net::is_closed) error after `force_close`.
+    /// side of this socket was shut down (no SIGPIPE is raised); `ConnectionReset` as
+    /// [`recv`](UnixSeqpacket::recv) does; EMSGSIZE if `buf`, with some overhead, does not fit into the send
+    /// buffer; `TimedOut` after the write deadline or timeout; a [closed](crate::net::is_closed) error
+    /// after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -176,6 +177,9 @@ impl UnixSeqpacket {
     /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
     /// descriptors in flight than this process may have open. Otherwise returns the same errors as
     /// [`send`](UnixSeqpacket::send).
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes has sent nothing.
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
@@ -186,6 +190,9 @@ impl UnixSeqpacket {
     /// # Errors
     /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if not all descriptors could
     /// be received. Otherwise returns the same errors as [`recv`](UnixSeqpacket::recv).
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes has received no message.
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
