@@ -27,9 +27,9 @@ use crate::sys::option::socket::seconds;
 /// [`defaults(false)`](crate::net::Dialer::defaults) on the `Dialer`. Sockets opened elsewhere keep their
 /// settings.
 ///
-/// Times are rounded up to seconds. The kernel accepts 1 to 32,767 s and 1 to 127 probes. If any
-/// value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7): TCP_KEEPIDLE,
-/// TCP_KEEPINTVL, TCP_KEEPCNT.)
+/// Times are rounded up to seconds. The limits are those of Linux: 1 to 32,767 s and 1 to 127 probes.
+/// If any value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7):
+/// TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT.)
 ///
 /// # Examples
 /// ```
@@ -105,11 +105,10 @@ impl Default for KeepAlive {
     }
 }
 
-/// Sets keep-alive, or turns it off. If the kernel would refuse one of the values, sets none of
-/// them.
+/// Sets keep-alive, or turns it off. If one of the values is out of range, sets none of them.
 pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<&KeepAlive>) -> io::Result<()> {
     let Some(&KeepAlive { idle, interval, count }) = keepalive else { return option::tcp::clear_keepalive(fd) };
-    // The kernel's MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT.
+    // Linux's MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT.
     let is_time = |time: Duration| (1..=32_767).contains(&time.as_secs());
     let (idle, interval) = (idle.map(seconds), interval.map(seconds));
     if !idle.into_iter().chain(interval).all(is_time) || count.is_some_and(|count| !(1..=127).contains(&count)) {

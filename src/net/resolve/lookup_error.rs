@@ -101,8 +101,8 @@ impl LookupError {
         matches!(self.reason, Reason::TimedOut)
     }
 
-    /// Returns the errno of a failed system call, or of exhausted memory or descriptors, if that is the
-    /// reason, such as EMFILE if no descriptor was available for the query.
+    /// Returns the errno if a system call failed, or if memory or descriptors were exhausted, such as
+    /// EMFILE if no descriptor was available for the query.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.reason {
             Reason::Failure(NameFailure::Errno(errno)) => Some(errno),
