@@ -13,9 +13,9 @@
 //!
 //! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
 //!   the time of the call. The descriptors are for a child of that process, or for that process
-//!   itself after exec(2). They are not for children of that child. If that process has ended, its
-//!   children were reparented, and the descriptors are for a process whose current parent has id 1 or
-//!   is older than the process that passed them.
+//!   itself after exec(2). If that process has ended, its children were reparented, and the
+//!   descriptors are for a process whose current parent has id 1 or is older than the process that
+//!   passed them. Children of the child do not take them, unless both processes have ended.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
 //!   is open if the intended number was in use.
 //!

@@ -39,8 +39,9 @@ use crate::task::{JoinHandle, spawn_lookup};
 ///   string is malformed.
 /// * Returns [`NotFound`](std::io::ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
 ///   inside if there is no such service.
-/// * If the host cannot be resolved, returns an error whose text is ``could not resolve address
-///   `"host:port"` `` and whose source is the error of the resolver.
+/// * If the host cannot be resolved, returns an error whose text contains the value, such as ``could not
+///   resolve address `"host:port"` ``. Its source is the error of the resolver, and it has that error's
+///   kind.
 ///
 /// # Examples
 /// ```

@@ -28,7 +28,7 @@ use crate::net::unix::{self, UnixListener, UnixStream};
 ///
 /// Any number of tasks may call these methods concurrently.
 ///
-/// Source: Go's net.Conn.
+/// Source: `net.Conn` of Go.
 ///
 /// # Examples
 /// ```
@@ -220,7 +220,7 @@ conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 /// It is implemented for [`TcpListener`] and [`UnixListener`], and for an [`Arc`] of a listener: a clone of the `Arc` can close
 /// the listener of a server, or change its settings.
 ///
-/// Source: Go's net.Listener.
+/// Source: `net.Listener` of Go.
 ///
 /// # Examples
 /// ```

@@ -120,7 +120,9 @@ impl Dialer {
     /// Returns an [`OpError`](crate::net::OpError) whose text begins with `dial tcp`:
     /// * If all attempts failed, returns the error of the first to fail:
     ///   `dial tcp ADDR: connect: connection refused`, or, if the timeout or deadline ended that
-    ///   attempt, an error of kind `TimedOut`: `dial tcp ADDR: i/o timeout`.
+    ///   attempt, an error of kind `TimedOut`: `dial tcp ADDR: i/o timeout`. For an option value that is
+    ///   out of range (a buffer of 1 GiB, for example), the kind is `InvalidInput`:
+    ///   `dial tcp ADDR: setsockopt: …`.
     /// * If the timeout or deadline passed before an address arrived, returns an error of kind
     ///   `TimedOut`: `dial tcp: lookup HOST: i/o timeout`, or `dial tcp: i/o timeout` if the look-up of
     ///   the host had not begun or is made by your own [`ToSocketAddrs`].

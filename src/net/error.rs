@@ -6,9 +6,9 @@
 //! accept, read and write, are by default returned unchanged, so `io::Error::raw_os_error` works on them.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
-//! The texts are Go's, except `runtime shut down`, which Go does not need. Go also wraps kernel errors of
-//! reads and writes. Here they are not wrapped by default, because Rust programs match on `ErrorKind` and
-//! `raw_os_error`. `io::Error::raw_os_error` returns `None` for a wrapped error; [`raw_os_error`] looks
+//! The texts are Go's, except `runtime shut down`, which Go does not need, and that of too many operations,
+//! which are a panic in Go. Go also wraps kernel errors of reads and writes. Here they are not wrapped by
+//! default, because Rust programs match on `ErrorKind` and `raw_os_error`. `io::Error::raw_os_error` returns `None` for a wrapped error; [`raw_os_error`] looks
 //! through the wrapper.
 
 use std::error::Error;

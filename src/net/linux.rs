@@ -13,8 +13,9 @@ macro_rules! user_timeout_method {
             /// window is full, before the connection fails with ETIMEDOUT (TCP_USER_TIMEOUT, tcp(7)). The
             /// time is rounded up to milliseconds. The option detects a peer that disappears while data is
             /// in flight, when keep-alive does not probe. It also ends a connection whose peer does not
-            /// read for this long. With keep-alive on, the time takes precedence over the number of
-            /// probes. With zero, opening a socket fails with `InvalidInput`.
+            /// read for this long, and a dial whose SYN is not answered for this long. With keep-alive on,
+            /// the time takes precedence over the number of probes. With zero, opening a socket fails with
+            /// `InvalidInput`.
             ///
             /// Linux only.
             pub fn user_timeout(mut self, timeout: Duration) -> $type {

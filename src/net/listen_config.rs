@@ -98,8 +98,8 @@ impl ListenConfig {
     }
 
     /// Sets whether other listeners of the same user that also set this option can bind the same
-    /// port (SO_REUSEPORT). The kernel distributes connections among them. Closing one of them
-    /// resets the connections in its queue. The default is false.
+    /// port (SO_REUSEPORT). Linux distributes connections among them. Closing one of them resets the
+    /// connections in its queue. The default is false.
     pub fn reuse_port(mut self, reuse: bool) -> ListenConfig {
         self.reuse_port = reuse;
         self
