@@ -25,8 +25,8 @@ macro_rules! read_uninit {
         /// Reading, for adapters.
         impl $stream {
             /// Attempts to read, as `AsyncRead::poll_read` does, into memory that need not be
-            /// initialised. Returns the number of bytes read; 0 means end of stream. `unsafe` code
-            /// may rely on that many bytes at the start of `buf` being initialised.
+            /// initialised. Returns the number of bytes read; 0 means end of stream (or that `buf` is
+            /// empty). `unsafe` code may rely on that many bytes at the start of `buf` being initialised.
             ///
             /// Use this method to implement another crate's reading trait. If nothing is available,
             /// returns `Pending` and wakes the task at the next read event. Any number of tasks may

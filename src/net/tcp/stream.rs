@@ -31,9 +31,10 @@ use crate::sys::{option, socket};
 /// [`force_close`](TcpStream::force_close).
 ///
 /// Use the inherent methods, or futures-io's traits, which are implemented for both `TcpStream` and
-/// `&TcpStream`. By default, streams opened or accepted by this crate have TCP_NODELAY and
-/// keep-alive set (first probe after 15 s, then one every 15 s, nine probes). Streams converted
-/// from other types keep their options.
+/// `&TcpStream`. By default, streams opened by this crate or accepted from its listeners have
+/// TCP_NODELAY and keep-alive set (first probe after 15 s, then one every 15 s, nine probes).
+/// Streams converted from other types keep their options, and streams accepted from a converted
+/// listener inherit its options.
 ///
 /// # Deadlines
 /// [`set_deadline`](TcpStream::set_deadline), [`set_read_deadline`](TcpStream::set_read_deadline)

@@ -143,8 +143,8 @@ impl UnixDatagram {
 
     // ---- receiving ----
 
-    /// Receives a datagram into `buf`. Returns the number of bytes; 0 means an empty datagram, or
-    /// that receiving was shut down. Bytes that do not fit into `buf` are lost.
+    /// Receives a datagram into `buf`. Returns the number of bytes. If `buf` is not empty, 0 means an
+    /// empty datagram, or that receiving was shut down. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
     /// Returns `ConnectionReset` if the peer connected to another socket before it had received all
