@@ -112,8 +112,8 @@ impl UnixDatagram {
     }
 
     /// Makes the socket at `path` the peer: [`send`](UnixDatagram::send) sends to it, and only its
-    /// datagrams are received. Another call changes the peer; Linux then discards the datagrams in this
-    /// socket's queue.
+    /// datagrams are accepted. Datagrams that are already in the queue stay there. Another call changes
+    /// the peer; Linux then discards the queue.
     ///
     /// # Errors
     /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …` or,

@@ -110,7 +110,7 @@ pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) ->
 }
 
 /// Connects a datagram socket: `send` then sends to the peer, and only the peer's datagrams are
-/// received.
+/// accepted.
 pub(super) async fn connect_datagram(fd: &NetFd, name: Name<'_>) -> io::Result<()> {
     context::take_turn().await;
     let op = || Op::at("dial", network(Type::DGRAM), Some(name.printed()));
