@@ -54,8 +54,9 @@ impl From<UdpSocket> for OwnedFd {
 }
 
 impl AsFd for UdpSocket {
-    /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, calls on it fail with
-    /// EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket is dropped.
+    /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, reads, writes and socket
+    /// calls on it fail with EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket
+    /// is dropped.
     ///
     /// The first call in a process opens another descriptor, which stays open. Duplicates of it take the numbers of sockets
     /// that are closed explicitly.

@@ -33,11 +33,11 @@ use crate::sys::socket;
 ///
 /// # Connected and unconnected sockets
 /// [`send_to`](UdpSocket::send_to) takes the destination, and [`recv_from`](UdpSocket::recv_from)
-/// returns the sender. After [`connect`](UdpSocket::connect) the socket receives only datagrams
-/// from the peer, and [`send`](UdpSocket::send) sends to the peer. If the peer's host has no socket
-/// on the port and answers a datagram with an ICMP error, the next operation fails with
-/// `ConnectionRefused`. On a connected socket, `send_to` sends to the given address and the peer
-/// does not change, as in std. (Go returns an error.)
+/// returns the sender. After [`connect`](UdpSocket::connect) the socket accepts only datagrams from
+/// the peer, but keeps those already in its queue, and [`send`](UdpSocket::send) sends to the peer.
+/// If the peer's host has no socket on the port and answers a datagram with an ICMP error, the next
+/// operation fails with `ConnectionRefused`. On a connected socket, `send_to` sends to the given
+/// address and the peer does not change, as in std. (Go returns an error.)
 ///
 /// # Performance
 /// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) transfer many
@@ -564,7 +564,8 @@ impl UdpSocket {
     /// Closes the socket. Pending operations return a [closed](crate::net::is_closed) error.
     ///
     /// The close begins immediately, even if the future is dropped. The future completes when the
-    /// descriptor is closed and the port is free. Closing twice is not an error.
+    /// descriptor is closed; the port is then free, unless the descriptor has duplicates. Closing twice
+    /// is not an error.
     ///
     /// # Examples
     /// ```
