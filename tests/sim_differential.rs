@@ -275,47 +275,51 @@ fn differs(kind: Kind, seed: u64) -> Option<String> {
         }
     }));
     let simulated = Sim::run(seed, async move |_| play(kind, seed, async || task::sleep(ms(20)).await).await);
+    difference(&real, &simulated).map(|text| format!("{kind:?}, seed {seed}, {text}"))
+}
+
+/// Returns the first difference between the results in the real kernel and in the simulation, with the results before it.
+fn difference(real: &[String], simulated: &[String]) -> Option<String> {
     let at = (0..real.len().max(simulated.len())).find(|&at| real.get(at) != simulated.get(at))?;
     let before = real[at.saturating_sub(12)..at].join("\n  ");
     let show = |trace: &[String]| trace.get(at).cloned().unwrap_or_else(|| "no further result".to_owned());
-    let (real, simulated) = (show(&real), show(&simulated));
-    Some(format!("{kind:?}, seed {seed}, after\n  {before}\nreal      {real}\nsimulated {simulated}"))
+    Some(format!("after\n  {before}\nreal      {}\nsimulated {}", show(real), show(simulated)))
 }
 
 /// Compares the results of each sequence. A sequence counts as different only if each of three runs finds a difference, because on a busy
 /// machine the real kernel may be late.
-fn compare(kind: Kind) {
+fn compare(differs: impl Fn(u64) -> Option<String>) {
     let count = std::env::var("NETPOLL_DIFFERENTIAL").map_or(20, |count| count.parse().expect("a number"));
-    let differing: Vec<_> = (0..count).filter_map(|seed| (0..3).map_while(|_| differs(kind, seed)).nth(2)).collect();
+    let differing: Vec<_> = (0..count).filter_map(|seed| (0..3).map_while(|_| differs(seed)).nth(2)).collect();
     assert!(differing.is_empty(), "{} of {count} sequences differ:\n{}", differing.len(), differing.join("\n"));
 }
 
 #[test]
 fn tcp_calls_have_the_results_of_the_kernel() {
-    compare(Kind::Tcp);
+    compare(|seed| differs(Kind::Tcp, seed));
 }
 
 #[test]
 fn tcp_calls_over_ipv6_have_the_results_of_the_kernel() {
-    compare(Kind::TcpV6);
+    compare(|seed| differs(Kind::TcpV6, seed));
 }
 
 #[test]
 fn udp_calls_have_the_results_of_the_kernel() {
-    compare(Kind::Udp);
+    compare(|seed| differs(Kind::Udp, seed));
 }
 
 #[test]
 fn unix_streams_have_the_results_of_the_kernel() {
-    compare(Kind::UnixStream);
+    compare(|seed| differs(Kind::UnixStream, seed));
 }
 
 #[test]
 fn unix_datagrams_have_the_results_of_the_kernel() {
-    compare(Kind::UnixDatagram);
+    compare(|seed| differs(Kind::UnixDatagram, seed));
 }
 
 #[test]
 fn unix_packets_have_the_results_of_the_kernel() {
-    compare(Kind::UnixPackets);
+    compare(|seed| differs(Kind::UnixPackets, seed));
 }

@@ -1,7 +1,10 @@
 //! Fixed sequences of system calls for cases that random sequences do not reach. The real kernel and a simulation must give equal results.
-//! The module `kinds` has sequences for the differences between the kinds of sockets, and `states` for those between states of a socket.
+//! The module `kinds` has sequences for the differences between the kinds of sockets, `states` for those between states of a socket, and `ends`
+//! for those after the end of a connection, after calls that fail, and on further descriptors of a socket. `sequences` has random sequences.
 
+mod ends;
 mod kinds;
+mod sequences;
 mod states;
 
 use std::mem::MaybeUninit;
@@ -14,7 +17,7 @@ use netpoll::sim::{Sim, ms};
 use netpoll::task;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{receive, shown};
+use super::{Draw, compare, difference, receive, shown};
 
 const V4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -51,9 +54,7 @@ fn same(program: impl AsyncFn(&mut Trace) + Copy + Send + 'static) {
             trace.lines.extend(sim.refusals());
             trace.lines
         });
-        let at = (0..real.lines.len().max(simulated.len())).find(|&at| real.lines.get(at) != simulated.get(at))?;
-        let before = real.lines[at.saturating_sub(12)..at].join("\n  ");
-        Some(format!("after\n  {before}\nreal      {:?}\nsimulated {:?}", real.lines.get(at), simulated.get(at)))
+        difference(&real.lines, &simulated)
     };
     if let Some(difference) = (0..3).map_while(|_| differs()).nth(2) {
         panic!("{difference}");

@@ -141,6 +141,11 @@ pub(super) fn unsupported(what: &str, errno: i32) -> i32 {
     errno
 }
 
+/// Sets the flag FD_CLOEXEC of a new descriptor from the flags of the call that has returned it.
+fn close_on_exec(kernel: &mut Kernel, fd: c_int, flags: c_int) -> Result<c_int> {
+    kernel.set_closes_on_exec(fd, flags & libc::SOCK_CLOEXEC != 0).map(|()| fd)
+}
+
 fn kind(domain: c_int, ty: c_int) -> Result<(Family, Kind, bool)> {
     let family = match domain {
         libc::AF_INET => Family::V4,
@@ -174,7 +179,10 @@ pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int>
         return Err(libc::EPROTONOSUPPORT);
     }
     let host = here();
-    kernel(|kernel| kernel.open(host, family, kind, nonblocking))
+    kernel(|kernel| {
+        let fd = kernel.open(host, family, kind, nonblocking)?;
+        close_on_exec(kernel, fd, ty)
+    })
 }
 
 pub(super) fn socketpair(domain: c_int, ty: c_int, protocol: c_int, fds: *mut c_int) -> Result<c_int> {
@@ -186,9 +194,12 @@ pub(super) fn socketpair(domain: c_int, ty: c_int, protocol: c_int, fds: *mut c_
         return Err(libc::EPROTONOSUPPORT);
     }
     let host = here();
-    let (first, second) = kernel(|kernel| kernel.pair(host, kind, nonblocking))?;
+    let pair = kernel(|kernel| {
+        let (first, second) = kernel.pair(host, kind, nonblocking)?;
+        Ok([close_on_exec(kernel, first, ty)?, close_on_exec(kernel, second, ty)?])
+    })?;
     // SAFETY: the caller passes room for two descriptors.
-    unsafe { fds.cast::<[c_int; 2]>().write([first, second]) };
+    unsafe { fds.cast::<[c_int; 2]>().write(pair) };
     Ok(0)
 }
 
@@ -221,7 +232,10 @@ pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
 
 pub(super) fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> Result<c_int> {
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
-    let (accepted, peer) = kernel(|kernel| kernel.accept(fd, nonblocking))?;
+    let (accepted, peer) = kernel(|kernel| {
+        let (accepted, peer) = kernel.accept(fd, nonblocking)?;
+        Ok((close_on_exec(kernel, accepted, flags)?, peer))
+    })?;
     write_address(&peer, address, length);
     Ok(accepted)
 }
@@ -318,8 +332,13 @@ pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_in
     match command {
         // In debug builds, std checks that a descriptor is open before closing it.
         libc::F_GETFD if !is_own(fd) => Ok(libc::FD_CLOEXEC),
-        libc::F_GETFD => kernel(|kernel| kernel.id(fd)).map(|_| libc::FD_CLOEXEC),
-        libc::F_SETFD => kernel(|kernel| kernel.id(fd)).map(|_| 0),
+        libc::F_GETFD => {
+            kernel(|kernel| kernel.closes_on_exec(fd)).map(|closes| if closes { libc::FD_CLOEXEC } else { 0 })
+        }
+        libc::F_SETFD => {
+            let closes = argument as c_int & libc::FD_CLOEXEC != 0;
+            ok(kernel(|kernel| kernel.set_closes_on_exec(fd, closes)))
+        }
         libc::F_GETFL => {
             let nonblocking = kernel(|kernel| kernel.is_nonblocking(fd))?;
             Ok(libc::O_RDWR | if nonblocking { libc::O_NONBLOCK } else { 0 })
@@ -328,8 +347,13 @@ pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_in
             let nonblocking = argument as c_int & libc::O_NONBLOCK != 0;
             ok(kernel(|kernel| kernel.set_nonblocking(fd, nonblocking)))
         }
-        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => kernel(|kernel| kernel.duplicate(fd)),
-        _ => Err(libc::EINVAL),
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => kernel(|kernel| {
+            let least = c_int::try_from(argument as u32).map_err(|_| libc::EINVAL)?;
+            let copy = kernel.duplicate(fd, least)?;
+            kernel.set_closes_on_exec(copy, command == libc::F_DUPFD_CLOEXEC)?;
+            Ok(copy)
+        }),
+        _ => kernel(|kernel| kernel.id(fd)).and(Err(libc::EINVAL)),
     }
 }
 
@@ -422,9 +446,12 @@ fn count_of(count: c_int) -> Result<usize> {
 }
 
 pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
-    if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
-        // Urgent data is not simulated, and the error queue is always empty.
-        return Err(if flags & libc::MSG_OOB != 0 { libc::EINVAL } else { libc::EAGAIN });
+    if flags & libc::MSG_OOB != 0 {
+        kernel(|kernel| kernel.check_urgent_receive(fd))?;
+    }
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        // The error queue is always empty.
+        return Err(libc::EAGAIN);
     }
     kernel(|kernel| kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0))
 }
@@ -442,7 +469,11 @@ pub(super) fn received_into(fd: c_int, bufs: *const iovec, count: usize, flags: 
 
 pub(super) fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int, wishes: Wishes) -> Result<isize> {
     if flags & libc::MSG_OOB != 0 {
-        return Err(unsupported("sends urgent data (MSG_OOB)", libc::EOPNOTSUPP));
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        return Err(match kernel(|kernel| kernel.refuse_urgent_send(fd, length))? {
+            true => libc::EOPNOTSUPP,
+            false => unsupported("sends urgent data (MSG_OOB)", libc::EOPNOTSUPP),
+        });
     }
     if flags & (libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
         return Err(libc::EOPNOTSUPP);

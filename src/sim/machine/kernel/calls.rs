@@ -1,12 +1,11 @@
-//! System calls that open, duplicate, bind, listen, accept, shut down and close simulated sockets, or return their
-//! addresses. No call waits: a call that would block fails with EAGAIN.
+//! System calls that bind simulated sockets, listen, accept, shut down, or return addresses. No call waits: a call that
+//! would block fails with EAGAIN.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::network::{DESCRIPTORS_MAX, Event, Kernel};
+use super::network::{Event, Kernel};
 use super::packet::Protocol;
-use super::socket::{Family, HostId, Kind, Listener, Role, Socket, SocketId, canonical};
+use super::socket::{Family, HostId, Kind, Listener, Role, Shut, Socket, SocketId, Stage, canonical};
 use super::tcp::State;
 
 /// The result of a call: its value, or an errno.
@@ -30,188 +29,11 @@ pub(crate) enum Address {
 }
 
 impl Kernel {
-    // ---- descriptors ----
-
-    /// Returns whether the number is in the range of this simulation's descriptors.
-    pub(crate) fn owns(&self, fd: i32) -> bool {
-        (0..DESCRIPTORS_MAX).contains(&fd.wrapping_sub(self.first_descriptor))
-    }
-
-    /// Returns the socket of a descriptor. Fails with EBADF if the descriptor is not open or does not belong to this
-    /// simulation; in the latter case, records it in `stranger`.
-    pub(crate) fn id(&self, fd: i32) -> Result<SocketId> {
-        if !self.owns(fd) {
-            // The greatest number stands for a closed descriptor (`sys::placeholder`).
-            self.stranger.set(Some(fd).filter(|fd| *fd != i32::MAX));
-            return Err(libc::EBADF);
-        }
-        let index = (fd - self.first_descriptor) as usize;
-        self.descriptors.get(index).copied().flatten().ok_or(libc::EBADF)
-    }
-
-    pub(super) fn get(&self, fd: i32) -> Result<(SocketId, &Socket)> {
-        let id = self.id(fd)?;
-        Ok((id, self.socket(id).ok_or(libc::EBADF)?))
-    }
-
-    pub(super) fn get_mut(&mut self, fd: i32) -> Result<(SocketId, &mut Socket)> {
-        let id = self.id(fd)?;
-        Ok((id, self.socket_mut(id).ok_or(libc::EBADF)?))
-    }
-
-    /// Returns the host to which the socket belongs.
-    pub(crate) fn host_of(&self, fd: i32) -> Result<HostId> {
-        Ok(self.get(fd)?.1.host)
-    }
-
-    /// Assigns the lowest free descriptor to `id`.
-    pub(super) fn describe(&mut self, id: SocketId) -> Result<i32> {
-        if self.faults.strikes(self.faults.no_descriptors, self.now, "EMFILE") {
-            return Err(libc::EMFILE);
-        }
-        let index = match self.free_descriptors.pop() {
-            Some(lowest) => lowest.0,
-            None if self.descriptors.len() < DESCRIPTORS_MAX as usize => {
-                self.descriptors.push(None);
-                self.descriptors.len() as u32 - 1
-            }
-            None => return Err(libc::EMFILE),
-        };
-        self.descriptors[index as usize] = Some(id);
-        if let Some(socket) = self.socket_mut(id) {
-            socket.descriptors += 1;
-        }
-        Ok(self.first_descriptor + index as i32)
-    }
-
-    /// Returns the number of a descriptor in the log. These numbers begin with 0, independently of other
-    /// simulations. -1 stands for no descriptor.
-    fn place(&self, fd: i32) -> i32 {
-        if fd < 0 { -1 } else { fd - self.first_descriptor }
-    }
-
-    /// Returns the open descriptors, numbered as in the log, with their sockets.
-    pub(crate) fn open_descriptors(&self) -> impl Iterator<Item = (i32, &Socket)> {
-        let open = (0..).zip(&self.descriptors);
-        open.filter_map(|(fd, id)| Some((fd, self.socket((*id)?)?)))
-    }
-
-    pub(crate) fn note(&mut self, host: HostId, name: &'static str, fd: i32, result: Result<i64>) {
-        let place = self.place(fd);
-        self.log.call(self.now, host, name, place, result);
-    }
-
-    /// socket(2) on `host`.
-    pub(crate) fn open(&mut self, host: HostId, family: Family, kind: Kind, nonblocking: bool) -> Result<i32> {
-        let mut socket = self.fresh(host, family, kind);
-        socket.is_nonblocking = nonblocking;
-        if !self.hosts[host as usize].is_up {
-            socket.role = Role::Dead;
-        }
-        let id = self.insert(socket);
-        let fd = self.describe(id);
-        if fd.is_err() {
-            self.remove(id);
-        }
-        self.note(host, "socket", fd.unwrap_or(-1), fd.map(|fd| self.place(fd).into()));
-        fd
-    }
-
-    /// fcntl(2) `F_DUPFD`, with 0 as the lowest permitted descriptor.
-    pub(crate) fn duplicate(&mut self, fd: i32) -> Result<i32> {
-        let id = self.id(fd)?;
-        self.describe(id)
-    }
-
-    /// close(2). Also frees a number that [`close_and_keep_number`](Kernel::close_and_keep_number) has kept.
-    pub(crate) fn close(&mut self, fd: i32) -> Result<()> {
-        if !self.is_kept(fd) {
-            self.close_and_keep_number(fd)?;
-        }
-        let index = (fd - self.first_descriptor) as u32;
-        self.kept_numbers.remove(&index);
-        self.free_descriptors.push(std::cmp::Reverse(index));
-        Ok(())
-    }
-
-    /// Returns whether `fd` is the number of a closed socket that is still in use.
-    fn is_kept(&self, fd: i32) -> bool {
-        self.owns(fd) && self.kept_numbers.contains(&((fd - self.first_descriptor) as u32))
-    }
-
-    /// Returns the numbers that are in use: those of open descriptors and of closed sockets.
-    pub(crate) fn numbers_in_use(&self) -> BTreeSet<i32> {
-        let kept = self.kept_numbers.iter().map(|&index| index as i32);
-        self.open_descriptors().map(|(place, _)| place).chain(kept).map(|place| self.first_descriptor + place).collect()
-    }
-
-    /// Closes a descriptor, but keeps its number in use until [`close`](Kernel::close) is called. Calls on it fail with
-    /// EBADF.
-    pub(crate) fn close_and_keep_number(&mut self, fd: i32) -> Result<()> {
-        let (id, socket) = self.get_mut(fd)?;
-        socket.watchers.retain(|&(watched, _)| watched != fd);
-        socket.descriptors -= 1;
-        let (host, is_last) = (socket.host, socket.descriptors == 0);
-        let index = (fd - self.first_descriptor) as u32;
-        self.descriptors[index as usize] = None;
-        self.kept_numbers.insert(index);
-        if is_last {
-            self.close_socket(id);
-        }
-        self.note(host, "close", fd, Ok(0));
-        Ok(())
-    }
-
-    fn close_socket(&mut self, id: SocketId) {
-        let Some(socket) = self.socket_mut(id) else { return };
-        let resets = socket.options.linger == Some(0);
-        match &mut socket.role {
-            Role::Tcp(_) => {
-                self.with_connection(id, |connection, now, out| connection.close(now, resets, out));
-                self.after(id, false);
-            }
-            Role::Listener(listener) => {
-                let queued = std::mem::take(&mut listener.queue);
-                self.close_listener(id, queued);
-                self.remove(id);
-            }
-            Role::Unix(_) => self.close_unix(id, false),
-            Role::Fresh | Role::Udp(_) | Role::Dead => self.remove(id),
-        }
-    }
-
-    /// Ends the connections of a listener that is closed or shut down, except those that were accepted. TCP connections
-    /// are reset.
-    pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
-        let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {
-            let is_child = place.socket.as_ref().is_some_and(|socket| socket.parent == Some(id));
-            is_child.then_some(SocketId { index, generation: place.generation })
-        });
-        let children: Vec<_> = queued.into_iter().chain(half_open).collect();
-        for child in children {
-            if let Some(socket) = self.socket_mut(child) {
-                socket.parent = None;
-                if matches!(socket.role, Role::Unix(_)) {
-                    self.close_unix(child, true);
-                    continue;
-                }
-            }
-            self.with_connection(child, |connection, _, out| {
-                connection.is_orphan = true;
-                connection.abort(out);
-            });
-            self.after(child, false);
-        }
-    }
-
     // ---- names ----
 
     /// bind(2).
     pub(crate) fn bind(&mut self, fd: i32, address: &Address) -> Result<()> {
-        let result = self.try_bind(fd, address);
-        let host = self.host_of(fd)?;
-        self.note(host, "bind", fd, result.map(|()| 0));
-        result
+        self.logged("bind", fd, |kernel| kernel.try_bind(fd, address))
     }
 
     fn try_bind(&mut self, fd: i32, address: &Address) -> Result<()> {
@@ -242,14 +64,19 @@ impl Kernel {
         }
         let protocol = Protocol::of(socket.kind);
         let port = match addr.port() {
-            0 => self.free_port(id, host, protocol, ip)?,
-            port => {
-                self.check_port(id, host, protocol, ip, port)?;
-                port
-            }
+            0 => self.free_port(id, host, protocol, ip),
+            port => self.check_port(id, host, protocol, ip, port).map(|()| port),
         };
+        let (_, socket) = self.get_mut(fd)?;
+        if port.is_err() {
+            // As on Linux, a bind(2) for which there is no port removes the IP address, and the port that the socket shows
+            // stays.
+            let wildcard = socket.wildcard();
+            [&mut socket.local, &mut socket.bound].into_iter().flatten().for_each(|addr| addr.set_ip(wildcard));
+        }
+        let port = port?;
+        socket.bound = Some(addr);
         self.set_local(id, SocketAddr::new(ip, port));
-        self.get_mut(fd)?.1.bound = Some(addr);
         Ok(())
     }
 
@@ -278,7 +105,7 @@ impl Kernel {
         let (Some(own), Some(others)) = (self.socket(id), self.ports.get(&(host, protocol, port))) else {
             return false;
         };
-        others.iter().filter_map(|&other| self.socket(other)).any(|other| {
+        others.iter().filter(|&&other| other != id).filter_map(|&other| self.socket(other)).any(|other| {
             let both_reuse_port = own.options.reuse_port && other.options.reuse_port;
             let both_reuse = own.options.reuse_address && other.options.reuse_address;
             // An accepted connection has inherited the options of its listener.
@@ -316,8 +143,6 @@ impl Kernel {
         let (_, socket) = self.get(fd)?;
         match &socket.role {
             Role::Unix(end) if end.peer.is_some() || end.is_hung_up => Ok(Address::Unix(socket.peer_name.clone())),
-            // On Linux, a socket whose connection is in TIME-WAIT counts as closed, because the state is kept
-            // elsewhere.
             Role::Tcp(connection) if connection.state == State::Established => {
                 socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN)
             }
@@ -384,10 +209,7 @@ impl Kernel {
 
     /// listen(2).
     pub(crate) fn listen(&mut self, fd: i32, backlog: i32) -> Result<()> {
-        let result = self.try_listen(fd, backlog);
-        let host = self.host_of(fd)?;
-        self.note(host, "listen", fd, result.map(|()| 0));
-        result
+        self.logged("listen", fd, |kernel| kernel.try_listen(fd, backlog))
     }
 
     fn try_listen(&mut self, fd: i32, backlog: i32) -> Result<()> {
@@ -408,11 +230,10 @@ impl Kernel {
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Tcp(_) => return Err(libc::EINVAL),
         }
-        let (read_shut, write_shut) = match &socket.role {
-            Role::Unix(end) => (end.read_shut, end.write_shut),
-            _ => (false, false),
-        };
-        let listener = Role::Listener(Listener { backlog, read_shut, write_shut, ..Listener::default() });
+        if let Role::Unix(end) = &socket.role {
+            socket.shut = Shut { read: end.read_shut, write: end.write_shut };
+        }
+        let listener = Role::Listener(Listener { backlog, ..Listener::default() });
         if family == Family::Unix {
             socket.role = listener;
             return Ok(());
@@ -428,13 +249,7 @@ impl Kernel {
         };
         // SO_REUSEADDR allows two sockets to be bound to the port, but only one of them to listen, unless both have
         // SO_REUSEPORT.
-        let rivals = self.listeners.get(&(host, port)).cloned().unwrap_or_default();
-        let own = self.get(fd)?.1;
-        let is_taken = rivals
-            .iter()
-            .filter_map(|&rival| self.socket(rival))
-            .any(|rival| own.overlaps(rival) && !(own.options.reuse_port && rival.options.reuse_port));
-        if is_taken {
+        if self.conflicts(id, host, Protocol::Tcp, port) {
             return Err(libc::EADDRINUSE);
         }
         self.listeners.entry((host, port)).or_default().push(id);
@@ -474,7 +289,7 @@ impl Kernel {
             listener.queue.pop_front();
         }
         let (_, socket) = self.get_mut(accepted)?;
-        (socket.is_nonblocking, socket.is_connected) = (nonblocking, true);
+        (socket.is_nonblocking, socket.stage) = (nonblocking, Stage::Connected);
         let peer = match socket.family {
             Family::Unix => Address::Unix(socket.peer_name.clone()),
             _ => socket.remote.map_or(Address::Unspecified, |remote| Address::Inet(socket.shown(remote))),
@@ -489,41 +304,45 @@ impl Kernel {
 
     /// shutdown(2).
     pub(crate) fn shutdown(&mut self, fd: i32, read: bool, write: bool) -> Result<()> {
-        let result = self.try_shutdown(fd, read, write);
-        let host = self.host_of(fd)?;
-        self.note(host, "shutdown", fd, result.map(|()| 0));
-        result
+        self.logged("shutdown", fd, |kernel| kernel.try_shutdown(fd, read, write))
     }
 
     fn try_shutdown(&mut self, fd: i32, read: bool, write: bool) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         match &mut socket.role {
-            Role::Fresh => return Err(libc::ENOTCONN),
+            // As on Linux, the call shuts down the next connection of the socket although it fails.
+            Role::Fresh => {
+                socket.shut.add(read, write);
+                self.raise(id);
+                return Err(libc::ENOTCONN);
+            }
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Listener(listener) => {
                 if socket.family == Family::Unix {
-                    listener.read_shut |= read;
-                    listener.write_shut |= write;
+                    socket.shut.add(read, write);
                 } else if read {
                     let queued = std::mem::take(&mut listener.queue);
                     self.close_listener(id, queued);
                     self.unlink_ended(id);
-                    self.get_mut(fd)?.1.role = Role::Fresh;
+                    self.refresh(id);
                 } else {
                     return Ok(());
                 }
             }
-            Role::Tcp(connection) if matches!(connection.state, State::Closed | State::TimeWait) => {
+            Role::Tcp(connection) if connection.state == State::Closed => {
+                if socket.stage == Stage::Connecting {
+                    socket.stage = Stage::Disconnecting;
+                }
                 return Err(libc::ENOTCONN);
             }
             Role::Tcp(connection) if connection.state == State::SynSent => {
                 self.dissociate(id);
-                let (_, socket) = self.get_mut(fd)?;
-                (socket.role, socket.error) = (Role::Fresh, Some(libc::ECONNRESET));
+                self.refresh(id);
+                self.get_mut(fd)?.1.error = Some(libc::ECONNRESET);
             }
             Role::Tcp(_) => {
                 // As on Linux, this reports to the program that the handshake has succeeded.
-                socket.is_connected = true;
+                socket.stage = Stage::Connected;
                 self.with_connection(id, |connection, now, out| {
                     if read {
                         connection.shut_read();
@@ -535,8 +354,7 @@ impl Kernel {
                 self.after(id, true);
             }
             Role::Udp(datagrams) => {
-                datagrams.read_shut |= read;
-                datagrams.write_shut |= write;
+                datagrams.shut.add(read, write);
                 if socket.remote.is_none() {
                     return Err(libc::ENOTCONN);
                 }

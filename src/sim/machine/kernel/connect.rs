@@ -1,26 +1,24 @@
 //! connect(2). The call does not wait: on a TCP socket, it usually fails with EINPROGRESS.
 //!
 //! # States of a TCP socket
-//! *unconnected* → *connecting* → *connected*, with `Role::Fresh`, `Role::Tcp` and `Socket::is_connected` as in the
+//! *unconnected* (`Role::Fresh`) → *connecting* → *connected* or *disconnecting* (`Role::Tcp` and [`Stage`]), as in the
 //! kernel's `struct socket`. A socket is *connecting* until a further connect(2) reports that the handshake has succeeded
-//! or failed, or shutdown(2) succeeds. A *connected* socket stays so until connect(2) to AF_UNSPEC, even if its connection
-//! ends.
+//! or failed, or until shutdown(2). Then it is *connected* if shutdown(2) succeeds, and *disconnecting* if the call fails
+//! because the connection has ended. *Connected* and *disconnecting* sockets stay so until connect(2) to AF_UNSPEC, even if
+//! the connection ends.
 
 use std::net::SocketAddr;
 
 use super::calls::{Address, FIRST_PORT, LAST_PORT, Result};
 use super::network::Kernel;
 use super::packet::Protocol;
-use super::socket::{Family, Kind, Role, SocketId};
+use super::socket::{Family, Kind, Role, Shut, SocketId, Stage};
 use super::tcp::{Connection, State};
 
 impl Kernel {
     /// connect(2).
     pub(crate) fn connect(&mut self, fd: i32, address: &Address) -> Result<()> {
-        let result = self.try_connect(fd, address);
-        let host = self.host_of(fd)?;
-        self.note(host, "connect", fd, result.map(|()| 0));
-        result
+        self.logged("connect", fd, |kernel| kernel.try_connect(fd, address))
     }
 
     fn try_connect(&mut self, fd: i32, address: &Address) -> Result<()> {
@@ -69,8 +67,10 @@ impl Kernel {
         }
         let mut settings = socket.options.tcp.clone();
         settings.mss = settings.mss.min(mss);
-        (socket.error, socket.is_connected) = (None, false);
-        socket.role = Role::Tcp(Box::new(Connection::connect(settings, now, &mut out)));
+        (socket.error, socket.stage) = (None, Stage::Connecting);
+        let mut connection = Connection::connect(settings, now, &mut out);
+        (connection.read_shut, connection.write_shut) = (socket.shut.read, socket.shut.write);
+        socket.role = Role::Tcp(Box::new(connection));
         self.segments = out;
         self.connections.insert((host, local, remote), id);
         self.after(id, false);
@@ -82,26 +82,19 @@ impl Kernel {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         let Role::Tcp(connection) = &socket.role else { return Err(libc::EISCONN) };
         match connection.state {
-            _ if socket.is_connected => Err(libc::EISCONN),
+            _ if socket.stage == Stage::Connected => Err(libc::EISCONN),
+            _ if socket.stage == Stage::Disconnecting => Err(libc::EINVAL),
             State::SynSent | State::SynReceived => Err(libc::EALREADY),
             State::Established => {
-                socket.is_connected = true;
+                socket.stage = Stage::Connected;
                 Ok(())
             }
-            // This call reports the failure, and the next one may connect. As on Linux, a socket whose connection is in
-            // TIME-WAIT counts as closed.
+            // This call reports the failure, and the next one may connect. If the socket has a port, bind(2) has set it since
+            // the end of the connection.
             State::Closed | State::TimeWait => {
-                let is_over = connection.state == State::Closed;
                 let error = socket.take_error().unwrap_or(libc::ECONNABORTED);
-                // A port of a connection that is over is one that bind(2) has set since then.
-                if is_over {
-                    self.forget_peer(id)
-                } else {
-                    self.dissociate(id)
-                }
-                if let Some(socket) = self.socket_mut(id) {
-                    socket.role = Role::Fresh;
-                }
+                self.forget_peer(id);
+                self.refresh(id);
                 Err(error)
             }
         }
@@ -114,7 +107,7 @@ impl Kernel {
         match &mut socket.role {
             Role::Unix(_) if socket.kind == Kind::Datagram => self.disconnect_unix(id),
             Role::Udp(_) => self.dissociate(id),
-            Role::Fresh => {}
+            Role::Fresh => socket.shut = Shut::default(),
             Role::Tcp(connection) => {
                 let is_reset = matches!(connection.state, State::SynSent | State::Established);
                 let error = connection.error.take();
@@ -125,8 +118,8 @@ impl Kernel {
                     self.after(id, false);
                     self.dissociate(id);
                 }
+                self.refresh(id);
                 let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
-                (socket.role, socket.is_connected) = (Role::Fresh, false);
                 socket.error = if is_reset { Some(libc::ECONNRESET) } else { error };
                 self.raise(id);
             }
@@ -134,15 +127,20 @@ impl Kernel {
                 let queued = std::mem::take(&mut listener.queue);
                 self.close_listener(id, queued);
                 self.dissociate(id);
-                if let Some(socket) = self.socket_mut(id) {
-                    socket.role = Role::Fresh;
-                }
+                self.refresh(id);
                 self.raise(id);
             }
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Listener(_) | Role::Unix(_) => return Err(libc::EINVAL),
         }
         Ok(())
+    }
+
+    /// Ends the connection or the listening of a TCP socket. No direction of the socket is shut down any more.
+    pub(super) fn refresh(&mut self, id: SocketId) {
+        if let Some(socket) = self.socket_mut(id) {
+            (socket.role, socket.shut) = (Role::Fresh, Shut::default());
+        }
     }
 
     /// Returns a local port for a connection to `remote`. As on Linux, connections to different addresses may have the

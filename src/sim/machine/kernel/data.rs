@@ -77,7 +77,10 @@ impl Kernel {
         let (_, socket) = self.get_mut(fd)?;
         let shown = |socket: &Socket, from: SocketAddr| Address::Inet(socket.shown(from));
         match &mut socket.role {
-            Role::Fresh => Err(socket.take_error().unwrap_or(libc::ENOTCONN)),
+            Role::Fresh => match socket.take_error() {
+                None if socket.shut.read => Ok(Received::stream(0)),
+                error => Err(error.unwrap_or(libc::ENOTCONN)),
+            },
             Role::Listener(_) if socket.family == Family::Unix && socket.kind == Kind::Stream => Err(libc::EINVAL),
             Role::Listener(_) => Err(libc::ENOTCONN),
             Role::Dead => Err(libc::ENETDOWN),
@@ -156,12 +159,12 @@ impl Kernel {
         }
         let (id, socket) = self.get(fd)?;
         match &socket.role {
-            Role::Fresh => return Err(self.take_error_of(id).unwrap_or(libc::EPIPE)),
             Role::Listener(_) if socket.family == Family::Unix => {
                 let is_addressed = socket.kind == Kind::Stream && to.is_some();
                 return Err(if is_addressed { libc::EOPNOTSUPP } else { libc::ENOTCONN });
             }
-            Role::Listener(_) => return Err(libc::EPIPE),
+            // As on Linux, a listener may have the error of an earlier connection.
+            Role::Fresh | Role::Listener(_) => return Err(self.take_error_of(id).unwrap_or(libc::EPIPE)),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Unix(_) => return self.send_unix(id, bufs, to),
             Role::Tcp(_) => {}
@@ -172,14 +175,14 @@ impl Kernel {
             return Err(libc::EAGAIN);
         }
         let Some(Socket { role: Role::Tcp(connection), .. }) = self.socket_mut(id) else { return Err(libc::EBADF) };
-        let (state, fin) = (connection.state, connection.fin);
+        let (state, is_shut) = (connection.state, connection.write_shut);
         if let Some(error) = self.take_error_of(id) {
             return Err(error);
         }
         match state {
             State::SynSent | State::SynReceived => return Err(libc::EAGAIN),
             State::Closed | State::TimeWait => return Err(libc::EPIPE),
-            State::Established if fin => return Err(libc::EPIPE),
+            State::Established if is_shut => return Err(libc::EPIPE),
             State::Established => {}
         }
         let room = self.with_connection(id, |connection, _, _| {
@@ -215,6 +218,28 @@ impl Kernel {
         Ok(written.unwrap_or_default())
     }
 
+    /// Handles a send of `length` bytes of urgent data, which is not simulated. Returns whether the kind of socket has none, so
+    /// that the call fails with EOPNOTSUPP on Linux as well.
+    pub(crate) fn refuse_urgent_send(&mut self, fd: i32, length: usize) -> Result<bool> {
+        let (id, socket) = self.get(fd)?;
+        if let Role::Udp(_) = socket.role {
+            self.port_of_datagrams(id)?;
+            return if length > usize::from(u16::MAX) { Err(libc::EMSGSIZE) } else { Ok(true) };
+        }
+        Ok(socket.kind != Kind::Stream)
+    }
+
+    /// Returns the error of a receive of urgent data, which never arrives. UDP sockets ignore the request.
+    pub(crate) fn check_urgent_receive(&self, fd: i32) -> Result<()> {
+        let (_, socket) = self.get(fd)?;
+        match (&socket.role, socket.kind) {
+            (Role::Udp(_), _) => Ok(()),
+            (_, Kind::Datagram | Kind::Packets) => Err(libc::EOPNOTSUPP),
+            (Role::Listener(_), _) if socket.family != Family::Unix => Err(libc::ENOTCONN),
+            _ => Err(libc::EINVAL),
+        }
+    }
+
     /// Returns the port of a UDP socket. The call binds the socket to a free port if it has none.
     pub(super) fn port_of_datagrams(&mut self, id: SocketId) -> Result<u16> {
         if let Some(port) = self.port(id) {
@@ -235,7 +260,7 @@ impl Kernel {
         let port = self.port_of_datagrams(id)?;
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let host = socket.host;
-        let is_shut = matches!(&socket.role, Role::Udp(datagrams) if datagrams.write_shut);
+        let is_shut = matches!(&socket.role, Role::Udp(datagrams) if datagrams.shut.write);
         let remote = match to {
             Some(Address::Inet(addr)) => Kernel::destination(socket, *addr)?,
             Some(Address::Unix(_)) => return Err(libc::EAFNOSUPPORT),

@@ -157,7 +157,7 @@ impl Kernel {
     pub(super) fn arrive_syn(&mut self, listener: SocketId, src: SocketAddr, dst: SocketAddr, syn: &Segment) {
         let now = self.now;
         let Some(socket) = self.socket(listener) else { return };
-        let (host, family, options) = (socket.host, socket.family, socket.options.clone());
+        let (host, family, options, shut) = (socket.host, socket.family, socket.options.clone(), socket.shut);
         match &socket.role {
             Role::Listener(state) if !state.is_full() => {}
             // As on Linux, the SYN is ignored, and the client retransmits it.
@@ -169,7 +169,9 @@ impl Kernel {
         let mut settings = child.options.tcp.clone();
         settings.mss = settings.mss.min(self.mss(host, dst, src));
         let mut out = std::mem::take(&mut self.segments);
-        child.role = Role::Tcp(Box::new(Connection::accept(settings, now, syn, &mut out)));
+        let mut connection = Connection::accept(settings, now, syn, &mut out);
+        (connection.read_shut, connection.write_shut) = (shut.read, shut.write);
+        child.role = Role::Tcp(Box::new(connection));
         self.segments = out;
         let id = self.insert(child);
         self.link_port(id, host, Protocol::Tcp, dst.port());
@@ -220,9 +222,11 @@ impl Kernel {
         if changed {
             self.raise(id);
         }
+        self.separate_time_wait(id);
         let Some(socket) = self.socket_mut(id) else { return };
         let Role::Tcp(connection) = &socket.role else { return };
         let (state, deadline, is_orphan) = (connection.state, connection.deadline(), connection.is_orphan);
+        let key = socket.local.zip(socket.remote).map(|(local, remote)| (host, local, remote));
         if deadline < socket.timer_at {
             socket.timer_at = deadline;
             self.schedule(deadline, Event::Timer(id));
@@ -233,12 +237,39 @@ impl Kernel {
             self.handshake_is_over(id, parent, state);
         }
         if state == State::Closed {
-            self.unlink_ended(id);
+            // A connection that had ended before is not in the table. Its socket may have been bound since then.
+            if key.is_some_and(|key| self.connections.get(&key) == Some(&id)) {
+                self.unlink_ended(id);
+            }
             let is_unreachable = is_orphan || (parent.is_some() && self.socket(id).is_some_and(|s| s.parent.is_some()));
             if is_unreachable {
                 self.remove(id);
             }
         }
+    }
+
+    /// Moves a connection that has entered TIME-WAIT to a socket without a descriptor. As on Linux, the connection is over
+    /// for the program's socket, which loses a port that the program has not chosen, and neither unread data nor SO_LINGER
+    /// ends TIME-WAIT.
+    fn separate_time_wait(&mut self, id: SocketId) {
+        let Some(socket) = self.socket_mut(id) else { return };
+        let (host, family, options) = (socket.host, socket.family, socket.options.clone());
+        let (Some(local), Some(remote)) = (socket.local, socket.remote) else { return };
+        let Role::Tcp(connection) = &mut socket.role else { return };
+        if connection.state != State::TimeWait || connection.is_orphan {
+            return;
+        }
+        let of_socket = Box::new(connection.leave_socket());
+        let left = std::mem::replace(connection, of_socket);
+        let timer_at = left.deadline();
+        let mut rest = self.fresh(host, family, socket::Kind::Stream);
+        (rest.local, rest.remote, rest.options) = (Some(local), Some(remote), options);
+        (rest.role, rest.timer_at) = (Role::Tcp(left), timer_at);
+        self.unlink_ended(id);
+        let rest = self.insert(rest);
+        self.link_port(rest, host, Protocol::Tcp, local.port());
+        self.connections.insert((host, local, remote), rest);
+        self.schedule(timer_at, Event::Timer(rest));
     }
 
     pub(super) fn handshake_is_over(&mut self, id: SocketId, parent: SocketId, state: State) {

@@ -6,9 +6,9 @@
 //! * [`packet`], [`link`]: packets, and the links on which they travel.
 //! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
 //!   [`options`]: socket options.
-//! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`calls`]: system calls that open
-//!   and close sockets. [`connect`]: connect(2). [`data`]: calls that send and receive. [`state`]: options and
-//!   readiness. [`unix`]: calls on Unix sockets.
+//! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`descriptors`]: the calls
+//!   that open and close sockets. [`calls`]: names, listeners, shutdown(2). [`connect`]: connect(2). [`data`]: calls that
+//!   send and receive. [`state`]: options and readiness. [`unix`]: calls on Unix sockets.
 //! * [`upkeep`]: events without an effect on programs. [`faults`]: injected faults.
 //! * [`settings`]: the options of a connection. [`random`]: the generator of random numbers.
 //! * [`log`]: digest, log, counters and capture.
@@ -23,6 +23,7 @@ mod calls;
 mod connect;
 mod data;
 mod delivery;
+mod descriptors;
 mod faults;
 pub(crate) mod link;
 pub(crate) mod log;

@@ -106,6 +106,8 @@ pub(crate) struct Kernel {
     /// A descriptor on which a call was made although it does not belong to this simulation.
     pub(crate) stranger: Cell<Option<i32>>,
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
+    /// The descriptors with the flag FD_CLOEXEC, by index in `descriptors`.
+    pub(super) closed_on_exec: BTreeSet<u32>,
     /// The numbers of closed sockets that are still in use, by index in `descriptors`.
     pub(super) kept_numbers: BTreeSet<u32>,
     /// Connections by host, local and remote address.
@@ -147,6 +149,7 @@ impl Kernel {
             descriptors: Vec::new(),
             stranger: Cell::new(None),
             free_descriptors: BinaryHeap::new(),
+            closed_on_exec: BTreeSet::new(),
             kept_numbers: BTreeSet::new(),
             connections: BTreeMap::new(),
             accepted: BTreeMap::new(),
@@ -447,7 +450,7 @@ impl Kernel {
             local: None,
             bound: None,
             bound_order: 0,
-            is_connected: false,
+            stage: socket::Stage::Connecting,
             remote: None,
             name: Vec::new(),
             peer_name: Vec::new(),
@@ -455,6 +458,7 @@ impl Kernel {
             error: None,
             is_nonblocking: false,
             role,
+            shut: socket::Shut::default(),
             parent: None,
             watchers: Vec::new(),
             is_edged: false,

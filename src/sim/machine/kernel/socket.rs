@@ -38,9 +38,26 @@ pub(crate) struct Listener {
     /// The number of connections whose handshake is in progress.
     pub(crate) half_open: usize,
     pub(crate) queue: VecDeque<SocketId>,
-    /// The directions in which a Unix listener was shut down. Once reading is shut down, it accepts no new connections.
-    pub(crate) read_shut: bool,
-    pub(crate) write_shut: bool,
+}
+
+/// The directions in which a socket without a connection was shut down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shut {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+impl Shut {
+    pub(crate) fn add(&mut self, read: bool, write: bool) {
+        self.read |= read;
+        self.write |= write;
+    }
+
+    /// Returns the bits of poll(2).
+    fn bits(self) -> i32 {
+        let read = if self.read { libc::EPOLLIN | libc::EPOLLRDHUP } else { 0 };
+        read | if self.read && self.write { libc::EPOLLHUP } else { 0 }
+    }
 }
 
 impl Listener {
@@ -67,8 +84,7 @@ pub(crate) struct Datagrams {
     pub(crate) queue: VecDeque<Datagram>,
     /// The length of the datagrams in the queue, with 512 bytes of metadata for each.
     pub(crate) bytes: usize,
-    pub(crate) read_shut: bool,
-    pub(crate) write_shut: bool,
+    pub(crate) shut: Shut,
 }
 
 /// A message that a Unix socket has received.
@@ -106,6 +122,16 @@ impl UnixEnd {
     }
 }
 
+/// What the program has learned about the connection of a TCP socket; see [`connect`](super::connect).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Connecting,
+    /// accept(2) has returned the socket, or the program has learned that the handshake has succeeded.
+    Connected,
+    /// shutdown(2) has failed because the connection has ended.
+    Disconnecting,
+}
+
 #[derive(Debug)]
 pub(crate) enum Role {
     /// A TCP socket that is neither a listener nor has a connection: a new socket, a listener or a socket in SYN-SENT
@@ -133,9 +159,8 @@ pub(crate) struct Socket {
     pub(crate) bound: Option<SocketAddr>,
     /// The number of the last call that has set `local`.
     pub(crate) bound_order: u64,
-    /// Whether accept(2) has returned the TCP socket, or the program has learned that its handshake has succeeded; see
-    /// [`connect`](super::connect).
-    pub(crate) is_connected: bool,
+    /// The stage of a TCP socket that has a connection.
+    pub(crate) stage: Stage,
     pub(crate) remote: Option<SocketAddr>,
     /// The name of a Unix socket.
     pub(crate) name: Vec<u8>,
@@ -145,6 +170,10 @@ pub(crate) struct Socket {
     pub(crate) error: Option<i32>,
     pub(crate) is_nonblocking: bool,
     pub(crate) role: Role,
+    /// For a Unix listener, which accepts no new connections once reading is shut down. For a TCP socket without a
+    /// connection, on which shutdown(2) has failed, and for a TCP listener that it has become: its next connection, or those
+    /// that it accepts, begin shut down.
+    pub(crate) shut: Shut,
     /// The listener that created the socket, until the handshake is complete or the listener is closed.
     pub(crate) parent: Option<SocketId>,
     /// The registrations with pollers: the descriptor and the poller's data of each.
@@ -225,29 +254,26 @@ impl Socket {
         const END: i32 = libc::EPOLLHUP | libc::EPOLLRDHUP | IN;
         let when = |condition: bool, bits: i32| if condition { bits } else { 0 };
         let bits = match &self.role {
-            Role::Fresh => libc::EPOLLHUP | OUT,
+            Role::Fresh => libc::EPOLLHUP | OUT | self.shut.bits(),
             Role::Dead => END | OUT | libc::EPOLLERR,
             Role::Listener(listener) => {
-                when(!listener.queue.is_empty(), IN)
-                    | when(listener.read_shut, IN | libc::EPOLLRDHUP)
-                    | when(listener.read_shut && listener.write_shut, libc::EPOLLHUP)
+                // As on Linux, the poll of a TCP listener reports no shutdown.
+                let shut = if self.family == Family::Unix { self.shut.bits() } else { 0 };
+                when(!listener.queue.is_empty(), IN) | shut
             }
             Role::Tcp(connection) => match connection.state {
-                State::SynSent | State::SynReceived => 0,
-                State::Closed => END | OUT,
-                State::Established | State::TimeWait => {
-                    let ends = connection.fin_received || connection.read_shut;
-                    when(connection.readable() > 0 || ends, IN)
-                        | when(ends, libc::EPOLLRDHUP)
-                        | when(ends && connection.fin, libc::EPOLLHUP)
-                        | when(connection.fin || has_room(connection), OUT)
+                State::SynSent | State::SynReceived => {
+                    Shut { read: connection.read_shut, write: connection.write_shut }.bits()
+                }
+                State::Closed | State::TimeWait => END | OUT,
+                State::Established => {
+                    let read = connection.fin_received || connection.read_shut;
+                    Shut { read, write: connection.write_shut }.bits()
+                        | when(connection.readable() > 0, IN)
+                        | when(connection.write_shut || has_room(connection), OUT)
                 }
             },
-            Role::Udp(datagrams) => {
-                let ends = when(datagrams.read_shut, IN | libc::EPOLLRDHUP)
-                    | when(datagrams.read_shut && datagrams.write_shut, libc::EPOLLHUP);
-                when(!datagrams.queue.is_empty(), IN) | ends | OUT
-            }
+            Role::Udp(datagrams) => when(!datagrams.queue.is_empty(), IN) | datagrams.shut.bits() | OUT,
             Role::Unix(end) => {
                 let is_stream = self.kind != Kind::Datagram;
                 let ends = end.read_shut || (is_stream && end.is_hung_up);

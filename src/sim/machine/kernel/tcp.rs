@@ -113,6 +113,9 @@ pub(crate) struct Connection {
     /// Whether the program has shut down reading: while no data is buffered, reads return the end of
     /// the stream.
     pub(crate) read_shut: bool,
+    /// Whether the program has shut down writing: writes fail. Unless shutdown(2) did this before the connection began, a FIN
+    /// follows the buffered data.
+    pub(crate) write_shut: bool,
     /// The end of the window that was last announced to the peer.
     right: u64,
     needs_ack: bool,
@@ -160,6 +163,7 @@ impl Connection {
             fin_at: None,
             fin_received: false,
             read_shut: false,
+            write_shut: false,
             right: 0,
             needs_ack: false,
             retransmit_at: NEVER,
@@ -243,7 +247,7 @@ impl Connection {
         if self.fin || matches!(self.state, State::Closed | State::TimeWait) {
             return;
         }
-        (self.fin, self.closes_first) = (true, !self.fin_received);
+        (self.write_shut, self.fin, self.closes_first) = (true, true, !self.fin_received);
         self.transmit(now, out);
     }
 
@@ -267,10 +271,6 @@ impl Connection {
     /// `resets` (SO_LINGER with a time of 0).
     pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
         self.is_orphan = true;
-        if self.state == State::TimeWait {
-            // As on Linux, neither unread data nor SO_LINGER ends TIME-WAIT.
-            return self.receive.clear();
-        }
         if resets || !self.receive.is_empty() || self.state == State::SynSent {
             return self.abort(out);
         }
@@ -299,6 +299,18 @@ impl Connection {
         self.send.clear();
         self.early.clear();
         (self.retransmit_at, self.keep_at, self.ends_at) = (NEVER, NEVER, NEVER);
+    }
+
+    /// Separates a connection in TIME-WAIT from its socket, for which the connection is over. Returns the connection of the
+    /// socket, which has the data that was received.
+    pub(crate) fn leave_socket(&mut self) -> Connection {
+        let mut of_socket = Connection::new(State::Closed, self.settings.clone(), self.began);
+        of_socket.receive = std::mem::take(&mut self.receive);
+        (of_socket.rcv_nxt, of_socket.right) = (self.rcv_nxt, self.right);
+        (of_socket.fin, of_socket.fin_received) = (true, true);
+        (of_socket.read_shut, of_socket.write_shut) = (self.read_shut, true);
+        (of_socket.is_client, self.is_orphan) = (self.is_client, true);
+        of_socket
     }
 
     // ---- time ----

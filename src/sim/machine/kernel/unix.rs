@@ -120,7 +120,7 @@ impl Kernel {
             return Ok(());
         }
         match &other.role {
-            Role::Listener(listener) if listener.read_shut => return Err(libc::ECONNREFUSED),
+            Role::Listener(_) if other.shut.read => return Err(libc::ECONNREFUSED),
             Role::Listener(listener) if listener.is_full() => return Err(libc::EAGAIN),
             Role::Listener(_) => {}
             _ => return Err(libc::ECONNREFUSED),

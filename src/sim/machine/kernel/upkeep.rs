@@ -125,9 +125,8 @@ impl Kernel {
     /// Returns whether the timers of a socket change nothing.
     fn only_probes(&self, socket: &Socket) -> bool {
         let Role::Tcp(connection) = &socket.role else { return true };
-        let is_over = connection.is_orphan && connection.state == State::TimeWait;
         if connection.ends_at != NEVER {
-            return is_over;
+            return connection.state == State::TimeWait;
         }
         let (retransmits, keeps) = (connection.retransmit_at != NEVER, connection.keep_at != NEVER);
         if !retransmits && !keeps {

@@ -38,6 +38,10 @@ impl Connection {
                 return false;
             }
             self.establish(now, segment.window);
+            if self.write_shut {
+                // shutdown(2) has failed on the socket that has become the listener.
+                self.shut_write(now, out);
+            }
             changed = true;
         }
         if ack > self.una {

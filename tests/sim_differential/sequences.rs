@@ -1,0 +1,104 @@
+//! Random sequences of calls on TCP sockets in any state: new, bound, listening, connecting, connected, ended, and after calls that have failed.
+
+use super::*;
+
+const SOCKETS: u64 = 4;
+
+/// The sockets of a sequence, and what it has seen.
+struct Calls {
+    sockets: Vec<Socket>,
+    /// The ports in the order in which they were seen. The results have the index of a port in place of the port.
+    ports: Vec<u16>,
+    /// A port that no socket has.
+    unused: u16,
+    trace: Vec<String>,
+}
+
+impl Calls {
+    fn new() -> Calls {
+        let sockets = (0..SOCKETS).map(|_| tcp()).collect();
+        Calls { sockets, ports: vec![0], unused: free_port(Type::STREAM), trace: Vec::new() }
+    }
+
+    fn shown(&mut self, addr: io::Result<SockAddr>) -> String {
+        let Ok(addr) = addr else { return shown(addr.map(|_| ())) };
+        let addr = addr.as_socket().unwrap();
+        let index = self.ports.iter().position(|port| *port == addr.port()).unwrap_or_else(|| {
+            self.ports.push(addr.port());
+            self.ports.len() - 1
+        });
+        format!("{} port {index}", addr.ip())
+    }
+
+    /// Makes a call that is drawn on a socket that is drawn, and returns the result.
+    fn step(&mut self, draw: &mut Draw) -> String {
+        let [place, other] = [(); 2].map(|()| draw.below(SOCKETS) as usize);
+        let (call, choice) = (draw.below(17), draw.below(3) as usize);
+        let socket = &self.sockets[place];
+        let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][choice];
+        let address = self.sockets[other].local_addr().unwrap();
+        let port = address.as_socket().unwrap().port();
+        let (what, result) = match call {
+            0 => {
+                self.sockets[place] = tcp();
+                ("close", String::new())
+            }
+            1 | 2 => {
+                let to = at([V4, ANY][choice % 2], if choice == 2 { port } else { 0 });
+                ("bind", shown(socket.bind(&to)))
+            }
+            3 | 4 => ("listen", shown(socket.listen(8))),
+            // A simulation does not connect a socket to its own address.
+            5..=7 if port != 0 && port != local(socket).port() => ("connect", shown(socket.connect(&at(V4, port)))),
+            5 => ("connect to nobody", shown(socket.connect(&at(V4, self.unused)))),
+            8 if choice == 0 => ("disconnect", disconnect(socket)),
+            8 | 9 => match socket.accept() {
+                Ok((accepted, from)) if place != other => {
+                    accepted.set_nonblocking(true).unwrap();
+                    self.sockets[other] = accepted;
+                    ("accept", self.shown(Ok(from)))
+                }
+                result => ("accept", shown(result.map(|_| ()))),
+            },
+            10 | 11 => ("shutdown", format!("{how:?} {}", shown(socket.shutdown(how)))),
+            12 => ("send", send(socket)),
+            13 => ("recv", recv(socket)),
+            14 => ("error", error(socket)),
+            15 => ("reuse", shown(socket.set_reuse_address(choice > 0))),
+            _ => ("peer", shown(socket.peer_addr().map(|_| ()))),
+        };
+        format!("{place} {what} {other}: {result}")
+    }
+
+    /// Returns the states of all sockets that the calls do not change.
+    fn states(&mut self) -> String {
+        let addrs: Vec<_> = self.sockets.iter().map(Socket::local_addr).collect();
+        let addrs: Vec<_> = addrs.into_iter().map(|addr| self.shown(addr)).collect();
+        let states =
+            self.sockets.iter().zip(addrs).map(|(socket, addr)| format!("{addr} {}", ready(socket.as_raw_fd())));
+        states.collect::<Vec<_>>().join(", ")
+    }
+}
+
+async fn play(seed: u64, settle: impl AsyncFn()) -> Vec<String> {
+    let mut draw = Draw(seed.wrapping_mul(0x1234_5678_9abc_def1));
+    let mut calls = Calls::new();
+    for _ in 0..40 {
+        let result = calls.step(&mut draw);
+        settle().await;
+        let states = calls.states();
+        calls.trace.push(format!("{result}; {states}"));
+    }
+    calls.trace
+}
+
+fn differs(seed: u64) -> Option<String> {
+    let real = task::block_on(play(seed, async || std::thread::sleep(Duration::from_micros(300))));
+    let simulated = Sim::run(seed, async move |_| play(seed, async || task::sleep(ms(20)).await).await);
+    difference(&real, &simulated).map(|text| format!("seed {seed}, {text}"))
+}
+
+#[test]
+fn tcp_calls_in_any_state_have_the_results_of_the_kernel() {
+    compare(differs);
+}
