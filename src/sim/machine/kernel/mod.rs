@@ -44,6 +44,8 @@ pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
 mod unix;
+#[cfg(test)]
+mod unix_tests;
 mod upkeep;
 #[cfg(test)]
 mod upkeep_tests;

@@ -3,7 +3,7 @@
 use super::Kernel;
 use super::link::Latency;
 use super::random::Random;
-use super::tests::{MS, SECOND, connect, listen, run_for, run_until, send};
+use super::tests::{MS, SECOND, connect, listen, run_for, run_until, send, step};
 
 /// One end of a connection, with the data that it sends and the data that it has received.
 struct End {
@@ -68,6 +68,7 @@ fn swarm(seed: u64) -> u64 {
     let listener = listen(&mut kernel, 8);
     let client = connect(&mut kernel);
     let server = loop {
+        step();
         match kernel.accept(listener, true) {
             Ok((server, _)) => break server,
             Err(errno) if errno == libc::EINTR => continue,
