@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant, SystemTime};
 
-use netpoll::io::{Read as AsyncRead, Write as AsyncWrite};
+use netpoll::io::{AsyncFd, NotPollable, Read as AsyncRead, Write as AsyncWrite};
 use netpoll::net::{Dialer, TcpListener, TcpStream, UdpSocket, is_timeout};
 use netpoll::prelude::*;
 use netpoll::unix::UnixStream;
@@ -165,6 +165,14 @@ async fn paused_test_waits_for_other_threads() -> io::Result<()> {
     assert_eq!(all, b"hello");
     echo.join().expect("no panic")?;
     assert_eq!(task::spawn_blocking(|| 7).await, 7);
+    Ok(())
+}
+
+#[netpoll::test(paused)]
+async fn regular_file_is_not_pollable() -> io::Result<()> {
+    let error = AsyncFd::new(std::fs::File::open("/proc/self/exe")?).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    assert!(error.get_ref().is_some_and(|inner| inner.is::<NotPollable>()), "{error}");
     Ok(())
 }
 

@@ -33,6 +33,8 @@ use std::time::Duration;
 
 use crate::rt::counter::Counter;
 use crate::rt::poll::back_ends::{Events, Instance};
+#[cfg(feature = "sim")]
+use crate::rt::poll::backend::not_pollable;
 use crate::rt::poll::backend::{Event, Sink, Token};
 use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::role::By;
@@ -194,7 +196,12 @@ impl Driver {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {
             let added = Added { shard: 0, arms: false, stays: true };
-            return crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first).map(|()| added);
+            let result = crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first);
+            return result.map(|()| added).map_err(|error| match error.raw_os_error() {
+                // The epoll instance of a test in which only the clock is virtual.
+                Some(libc::EPERM) => not_pollable("epoll"),
+                _ => error,
+            });
         }
         let stays = || !is_first || still();
         let mut shard = self.choose(own);
