@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
-use netpoll::rt::{Snapshot, WokenBy, inspect};
+use netpoll::rt::{Lane, Metrics, Snapshot, WokenBy, inspect, metrics};
 use netpoll::sim::{Sim, ms};
 use netpoll::task::{self, JoinHandle};
 
@@ -199,4 +199,51 @@ fn picture_of_a_long_run_has_its_last_events() {
     assert_well_formed(&svg);
     assert!(svg.contains("1000 earlier events are not shown"), "{svg}");
     assert!(!svg.contains("event 999.") && svg.contains("event 1000.") && svg.contains("event 2999."));
+}
+
+/// Makes three tasks, of which one waits for a datagram and one is in the control lane, and returns the metrics before, during and after.
+async fn measured() -> [Metrics; 3] {
+    let before = metrics();
+    let socket = UdpSocket::bind("0.0.0.0:7").await.unwrap();
+    let receiver = task::spawn(async move { socket.recv(&mut [0; 8]).await });
+    let sleeper = task::spawn(task::sleep(ms(50)));
+    let control = task::Builder::new().lane(Lane::Control).spawn(task::sleep(ms(100))).unwrap();
+    task::spawn_blocking(|| ()).await;
+    task::sleep(ms(10)).await;
+    let during = metrics();
+    UdpSocket::bind("0.0.0.0:0").await.unwrap().send_to(b"x", "test:7").await.unwrap();
+    receiver.await.unwrap();
+    sleeper.await;
+    control.await;
+    [before, during, metrics()]
+}
+
+#[test]
+fn metrics_are_those_of_the_simulation() {
+    let outside = metrics();
+    let runs = [(); 2].map(|()| Sim::run(1, async |_| measured().await));
+    assert_eq!(runs[0], runs[1], "they repeat");
+    let [before, during, after] = runs[0];
+    assert_eq!((before.workers, before.worker_threads, before.poller_shards), (1, 0, 1));
+    assert_eq!((before.tasks_spawned, before.polls, before.timers_armed, before.descriptors), (0, 0, 0, 0));
+    assert_eq!((during.tasks_spawned, during.tasks_alive, during.control_tasks), (4, 3, 1));
+    assert_eq!((during.waiters, during.descriptors), (1, 1));
+    assert_eq!((during.polls, during.timers_armed, during.timers_fired, during.timer_entries), (4, 3, 1, 2));
+    assert!(during.control_turns == 1 && during.parks > 0);
+    // The look-up of the name is a blocking call.
+    assert_eq!((after.tasks_spawned, after.tasks_alive, after.control_tasks), (5, 0, 0));
+    assert_eq!((after.waiters, after.descriptors), (0, 0));
+    assert_eq!((after.polls, after.timers_armed, after.timers_fired, after.timer_entries), (8, 3, 3, 0));
+    assert!(after.events > during.events && after.poller_waits > during.poller_waits);
+    let later = metrics();
+    assert_eq!((later.control_tasks, later.timers_fired), (outside.control_tasks, outside.timers_fired));
+}
+
+#[netpoll::test(paused)]
+async fn metrics_of_a_paused_test_are_its_own() {
+    task::spawn(task::sleep(ms(1000))).await;
+    let metrics = metrics();
+    assert_eq!((metrics.tasks_spawned, metrics.tasks_alive, metrics.polls), (1, 0, 2));
+    assert_eq!((metrics.timers_armed, metrics.timers_fired), (1, 1));
+    assert_eq!(inspect().metrics.timers_fired, 1, "in a snapshot as well");
 }

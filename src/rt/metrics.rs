@@ -21,6 +21,9 @@ macro_rules! metrics {
         /// [`shutdown`](crate::rt::shutdown). The values are read one after the other, so they may be
         /// inconsistent with each other.
         ///
+        /// In a simulation (feature `sim`), they are those of the simulation; docs/SIMULATION.md, "Metrics", tells what is
+        /// counted there.
+        ///
         /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list them with their descriptions.
         /// [`openmetrics`](Metrics::openmetrics) formats them for Prometheus and other collectors.
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -292,7 +295,7 @@ pub(crate) fn metrics_with(waiters: impl FnOnce() -> usize) -> Metrics {
     let pools = [&runtime.pool, &runtime.lookups, &runtime.closes];
     let mut accept_queue = Histogram::new(Unit::Count);
     ACCEPT_QUEUE.add_to(&mut accept_queue);
-    Metrics {
+    let metrics = Metrics {
         workers: runtime.config().workers,
         worker_threads: runtime.worker_threads(),
         blocking_threads: pools.iter().map(|pool| pool.threads()).sum(),
@@ -322,7 +325,10 @@ pub(crate) fn metrics_with(waiters: impl FnOnce() -> usize) -> Metrics {
         poll_seconds: add(|processor| &processor.poll_times),
         wake_delay_seconds: add(|processor| &processor.wake_delays),
         accept_queue,
-    }
+    };
+    #[cfg(feature = "sim")]
+    let metrics = crate::sim::metrics(metrics);
+    metrics
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use super::edge;
 use super::machine::kernel::log::seconds;
 use super::machine::real::{self, Real};
+use super::metrics;
 use super::shared::lock;
 use super::world::World;
-use crate::rt::poll::poll_desc::Direction;
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
@@ -20,21 +20,21 @@ use crate::rt::waiters::Wakers;
 /// Any other standstill is detected immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
-/// Reports edges to their descriptors.
-fn deliver(edges: &[(u64, u32)], wakers: &mut Wakers) {
-    for &(data, bits) in edges {
-        let event = edge::event(data, bits);
-        let Some(desc) = runtime().cache.get(event.index) else { continue };
-        if event.readable {
-            desc.side(Direction::Read, event.generation).set_ready(event.read_reasons, wakers);
-        }
-        if event.writable {
-            desc.side(Direction::Write, event.generation).set_ready(event.write_reasons, wakers);
+impl World {
+    /// Reports edges to their descriptors.
+    fn deliver(&self, edges: &[(u64, u32)], wakers: &mut Wakers) {
+        metrics::add(&self.totals.takes, 1);
+        metrics::add(&self.totals.events, edges.len() as u64);
+        for &(data, bits) in edges {
+            let event = edge::event(data, bits);
+            let Some(desc) = runtime().cache.get(event.index) else { continue };
+            let [read, write] = desc.sides_of(event.generation);
+            let is_stale = event.readable && !read.set_ready(event.read_reasons, wakers)
+                || event.writable && !write.set_ready(event.write_reasons, wakers);
+            metrics::add(&self.totals.stale_events, u64::from(is_stale));
         }
     }
-}
 
-impl World {
     /// Fails the simulation if the time `next`, to which the clock advances from `now`, is after the limit.
     pub(super) fn check_limit(&self, now: u64, next: u64) {
         assert!(
@@ -47,7 +47,8 @@ impl World {
 
     /// Advances the clock and processes events and timers until one of them wakes a task. Called when no task can run.
     pub(super) fn advance(&self) {
-        self.shared.pauses.fetch_add(1, Ordering::Relaxed);
+        self.busy.pause();
+        metrics::add(&self.totals.pauses, 1);
         if let Some(real) = &self.machine.real {
             return self.advance_with_real_sockets(real);
         }
@@ -106,7 +107,6 @@ impl World {
             real::sleep_1_ms();
             // Prevents the watchdog from reporting the wait as a task that does not yield.
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            self.shared.pauses.fetch_add(1, Ordering::Relaxed);
         }
         self.stop_as_quiet()
     }
@@ -121,7 +121,7 @@ impl World {
             }
             kernel.take_edges(&mut edges);
         }
-        deliver(&edges, wakers);
+        self.deliver(&edges, wakers);
         wakers.len() > 0
     }
 
@@ -129,7 +129,8 @@ impl World {
         let now = clock::now();
         let mut due = Vec::new();
         let timers = &self.processor.timers;
-        timers.run(now, &mut due, wakers);
+        let count = timers.run(now, &mut due, wakers);
+        metrics::add(&self.totals.timers_fired, count as u64);
         for (when, target) in due {
             let Target::Poll { index } = target else { continue };
             let Some(desc) = runtime().cache.get(index) else { continue };
@@ -156,7 +157,7 @@ impl World {
             let timer = self.processor.timers.next();
             let millis = i32::from(is_in_flight || timer == clock::NEVER);
             real.wait(&mut edges, millis);
-            deliver(&edges, &mut wakers);
+            self.deliver(&edges, &mut wakers);
             edges.clear();
             if wakers.len() > 0 || self.shared.take_poke() {
                 break;

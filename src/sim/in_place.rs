@@ -15,12 +15,13 @@ use super::world::World;
 /// when no task can run, no event of a socket is pending, and no bytes that a TCP socket of the test has sent are
 /// in flight. So a test of a 30 s timeout takes almost no time. The clock does not wait for other processes or
 /// threads: if a task waits with a timeout for one of them, the timeout expires first. While a task yields instead of
-/// waiting, the clock does not advance, and no events of sockets are taken.
+/// waiting, the clock does not advance, and no events of sockets are taken; after a minute of real time, the test fails.
 ///
 /// # Panics
 /// Panics inside another simulation or runtime, and if no epoll instance can be created. Panics if no task can run, no
 /// event wakes one for a minute of real time, and the clock cannot advance, because there is no timer or because bytes
-/// are in flight.
+/// are in flight. Panics if for a minute of real time a task could always run. A task that does not return from a poll is not
+/// reported.
 ///
 /// # Examples
 /// ```
@@ -54,8 +55,59 @@ pub(crate) fn replaces_block_on() -> bool {
 /// Runs `future` on this thread in a simulation of one host, `test`.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     prepare();
+    everywhere().run(|| future)
+}
+
+/// Creates the simulation of a `block_on`.
+fn everywhere() -> World {
     let world = World::new(runner::number("NETPOLL_SEED").unwrap_or_default());
     world.machine.allows_threads.set(true);
     world.machine.allows_files.set(true);
-    world.run(|| future)
+    world
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::Duration;
+
+    /// Returns the message of a test that fails because its tasks only yield.
+    fn failure(world: &World) -> String {
+        world.patience_ms.set(20);
+        let yields = || async {
+            let sleep = task::spawn(task::sleep(Duration::from_millis(1)));
+            while !sleep.is_finished() {
+                task::yield_now().await;
+            }
+        };
+        let payload = catch_unwind(AssertUnwindSafe(|| world.run(yields))).unwrap_err();
+        *payload.downcast::<String>().unwrap()
+    }
+
+    #[test]
+    fn tasks_that_only_yield_are_reported_without_a_watchdog() {
+        prepare();
+        let paused = failure(&World::with_real_sockets().unwrap());
+        assert!(
+            paused.starts_with("the test with a virtual clock is stuck: for 20ms, a task could always"),
+            "{paused}"
+        );
+        let text = failure(&everywhere());
+        assert!(text.contains("is stuck: for 20ms, a task could always run"), "{text}");
+    }
+
+    /// A task that waits between its turns is not stuck, however many turns it makes.
+    #[test]
+    fn pauses_between_turns_are_not_reported() {
+        prepare();
+        let world = everywhere();
+        world.patience_ms.set(0);
+        world.run(|| async {
+            for _ in 0..1000 {
+                task::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
 }

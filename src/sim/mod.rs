@@ -47,11 +47,14 @@
 
 mod advance;
 mod api;
+mod busy;
 mod edge;
+mod ending;
 mod host;
 mod in_place;
 mod link;
 mod machine;
+mod metrics;
 mod opt_out;
 mod outcome;
 mod picture;
@@ -76,6 +79,8 @@ pub use rules::{Latency, gbit, kbit, mbit, ms};
 pub use runner::test;
 pub use runner::{Builder, Run};
 pub use world::Order;
+
+pub(crate) use metrics::metrics;
 
 #[cfg(netpoll_no_interpose)]
 pub(crate) use machine::instant;

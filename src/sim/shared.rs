@@ -22,9 +22,6 @@ pub(super) struct Shared {
     /// The number of turns that have begun, for the watchdog. While the simulation waits for threads, the number grows
     /// by one per millisecond.
     pub(super) turns: AtomicU64,
-    /// The number of times that no task could run, for the watchdog. While the simulation waits for threads, the number
-    /// grows by one per millisecond.
-    pub(super) pauses: AtomicU64,
     /// The name of the task that runs, for the watchdog.
     pub(super) running: Mutex<String>,
 }

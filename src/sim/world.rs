@@ -34,11 +34,13 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use async_task::Runnable;
 
+use super::busy::Busy;
 use super::machine::current::{Machine, TIME_MAX};
 use super::machine::kernel::Kernel;
 use super::machine::kernel::random::Random;
 use super::machine::kernel::socket::HostId;
-use super::machine::{Tag, is_here, slots};
+use super::machine::{Tag, is_here};
+use super::metrics::{self, Totals};
 use super::rules::Rule;
 use super::shared::{Shared, lock};
 use crate::rt::context;
@@ -50,7 +52,7 @@ use crate::rt::sched::record::Kind;
 use crate::rt::sched::task::discard;
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
-use crate::rt::waiters::{Wakers, drop_payload};
+use crate::rt::waiters::drop_payload;
 #[cfg(feature = "signal")]
 use crate::signal::SignalKind;
 
@@ -83,7 +85,7 @@ pub enum Order {
 }
 
 /// The shared parts of the worlds that have not ended, by number.
-static WORLDS: Mutex<BTreeMap<u32, Arc<Shared>>> = Mutex::new(BTreeMap::new());
+pub(super) static WORLDS: Mutex<BTreeMap<u32, Arc<Shared>>> = Mutex::new(BTreeMap::new());
 
 /// Processors that worlds have used, for reuse by later worlds.
 static PROCESSORS: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
@@ -101,11 +103,12 @@ pub(super) struct Start {
 pub(super) struct Member {
     pub(super) host: HostId,
     pub(super) name: Option<String>,
-    waker: Waker,
+    pub(super) lane: Lane,
+    pub(super) waker: Waker,
 }
 
 /// A future that can be polled.
-enum Ready {
+pub(super) enum Ready {
     Task(Runnable<TaskData>),
     /// The future of the test.
     Main,
@@ -113,16 +116,16 @@ enum Ready {
 
 #[derive(Default)]
 pub(super) struct Schedule {
-    ready: Vec<Ready>,
+    pub(super) ready: Vec<Ready>,
     pub(super) members: BTreeMap<u64, Member>,
     /// Per host, the number of times that its tasks were ended.
-    lives: Vec<u16>,
+    pub(super) lives: Vec<u16>,
     /// The number of draws in the order [`Order::Fifo`] while both control tasks and ordinary tasks were runnable.
     control_draws: u64,
 }
 
 /// Returns whether the tasks that were spawned with this tag have not been ended with their host.
-fn is_current(lives: &[u16], tag: Tag) -> bool {
+pub(super) fn is_current(lives: &[u16], tag: Tag) -> bool {
     lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
 }
 
@@ -148,7 +151,7 @@ impl Wake for Main {
 
 /// One simulation; see the [module documentation](self).
 pub(crate) struct World {
-    id: u32,
+    pub(super) id: u32,
     pub(super) seed: u64,
     pub(super) machine: Machine,
     pub(super) schedule: RefCell<Schedule>,
@@ -172,6 +175,8 @@ pub(crate) struct World {
     pub(super) signals: RefCell<BTreeMap<u64, (HostId, SignalKind, UnixStream)>>,
     pub(super) shared: Arc<Shared>,
     pub(super) processor: &'static Processor,
+    pub(super) totals: Totals,
+    pub(super) busy: Busy,
 }
 
 impl std::fmt::Debug for World {
@@ -271,6 +276,8 @@ impl World {
             signals: RefCell::default(),
             shared,
             processor,
+            totals: Totals::new(processor.timers.armed()),
+            busy: Busy::default(),
         };
         world.add_host("test");
         world
@@ -345,6 +352,7 @@ impl World {
             // A task may have advanced the clock by blocking its thread.
             let now = self.machine.kernel.borrow().now;
             self.check_limit(now, now);
+            self.check_busy();
         }
     }
 
@@ -377,10 +385,10 @@ impl World {
         let data = runnable.metadata();
         let (tag, number) = (data.tag(), data.number());
         let mut schedule = self.schedule.borrow_mut();
-        schedule.members.entry(number).or_insert_with(|| Member {
-            host: tag.host,
-            name: data.task().name().map(str::to_owned),
-            waker: runnable.waker(),
+        schedule.members.entry(number).or_insert_with(|| {
+            metrics::add(&self.totals.spawned, 1);
+            let name = data.task().name().map(str::to_owned);
+            Member { host: tag.host, name, lane: data.lane(), waker: runnable.waker() }
         });
         schedule.ready.push(Ready::Task(runnable));
     }
@@ -401,7 +409,8 @@ impl World {
     fn draw(&self) -> Option<Ready> {
         let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
         let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);
-        let has_both = ready.iter().any(is_control) && !ready.iter().all(is_control);
+        let controls = ready.iter().filter(|ready| is_control(ready)).count();
+        let has_both = controls > 0 && controls < ready.len();
         if has_both {
             let control: Vec<usize> = (0..ready.len()).filter(|&at| is_control(&ready[at])).collect();
             let (is_first, at) = match self.order.get() {
@@ -415,9 +424,13 @@ impl World {
                 }
             };
             if is_first {
+                metrics::add(&self.totals.control_turns, 1);
                 // `swap_remove` would change the order of wake-ups, which `Fifo` uses.
                 return Some(ready.remove(control[at]));
             }
+        }
+        if !has_both && controls > 0 {
+            metrics::add(&self.totals.control_turns, 1);
         }
         match ready.len() {
             0 => None,
@@ -459,6 +472,7 @@ impl World {
         let task = runnable.metadata().task();
         self.begin_turn(tag.host, task.name().unwrap_or("a task without a name"));
         drop(task);
+        metrics::add(&self.totals.polls, 1);
         // The task catches the panics of its future and of its destructors. Other panics end only the turn.
         if let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| context::run_task(data, || record.polling(|| runnable.run()))))
@@ -494,48 +508,6 @@ impl World {
         f()
     }
 
-    /// Ends all tasks of a host by dropping their futures. The future of the task that is running is dropped when the
-    /// task would next be polled.
-    pub(super) fn end_tasks(&self, host: HostId) {
-        let wakers: Vec<_> = {
-            let mut schedule = self.schedule.borrow_mut();
-            schedule.lives[usize::from(host)] = schedule.lives[usize::from(host)].wrapping_add(1);
-            let of_host = schedule.members.values().filter(|member| member.host == host);
-            of_host.map(|member| member.waker.clone()).collect()
-        };
-        self.on_host(host, || {
-            self.drop_ended();
-            wakers.into_iter().for_each(Waker::wake);
-            self.drop_ended();
-        });
-    }
-
-    /// Drops the futures of queued tasks whose hosts have ended them, including tasks that become runnable as a
-    /// result.
-    fn drop_ended(&self) {
-        loop {
-            let ended: Vec<Ready> = {
-                let schedule = &mut *self.schedule.borrow_mut();
-                let is_ended = |ready: &Ready| match ready {
-                    Ready::Task(task) => !is_current(&schedule.lives, task.metadata().tag()),
-                    Ready::Main => false,
-                };
-                let (ended, ready) = std::mem::take(&mut schedule.ready).into_iter().partition(is_ended);
-                schedule.ready = ready;
-                ended
-            };
-            if ended.is_empty() {
-                return;
-            }
-            ended.into_iter().for_each(|ready| {
-                if let Ready::Task(task) = ready {
-                    let host = task.metadata().tag().host;
-                    self.on_host(host, || discard(task));
-                }
-            });
-        }
-    }
-
     pub(super) fn tasks_of(&self, host: HostId) -> usize {
         self.schedule.borrow().members.values().filter(|member| member.host == host).count()
     }
@@ -544,44 +516,6 @@ impl World {
 
     pub(super) fn kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> T {
         f(&mut self.machine.kernel.borrow_mut())
-    }
-
-    // ---- ends ----
-
-    /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end. Then closes the inbox,
-    /// clears the timers and returns the slots.
-    fn end(&self) {
-        #[cfg(feature = "signal")]
-        drop(self.signals.take());
-        for _ in 0..16 {
-            let hosts = self.machine.kernel.borrow().hosts.len() as HostId;
-            (0..hosts).for_each(|host| self.end_tasks(host));
-            let inbox = std::mem::take(&mut *lock(&self.shared.inbox));
-            if self.schedule.borrow().members.is_empty() && inbox.is_empty() {
-                break;
-            }
-            inbox.into_iter().for_each(discard);
-        }
-        // Tasks that destructors go on spawning are leaked, because there is no end to them.
-        std::mem::take(&mut self.schedule.borrow_mut().ready).into_iter().for_each(std::mem::forget);
-        self.shared.is_over.store(true, Ordering::SeqCst);
-        let late = std::mem::take(&mut *lock(&self.shared.inbox));
-        late.into_iter().for_each(discard);
-        lock(&WORLDS).remove(&self.id);
-        let mut wakers = Wakers::new();
-        self.processor.timers.clear_sleeps(&mut wakers, |_, _| false);
-        wakers.wake_all();
-        self.processor.timers.reset();
-        self.give_back_slots();
-    }
-
-    /// Returns the slots to the poll cache. A socket that is still open keeps its slot.
-    fn give_back_slots(&self) {
-        let cache = &runtime().cache;
-        // The timers of the slots are disarmed while the slots still belong to the simulation.
-        self.machine.slots.borrow().taken.iter().filter_map(|&index| cache.get(index)).for_each(|desc| desc.disarm());
-        let free = slots::release(&self.machine);
-        free.iter().filter_map(|&index| cache.get(index)).for_each(|desc| cache.free(desc));
     }
 }
 

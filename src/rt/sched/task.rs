@@ -57,9 +57,9 @@ pin_project! {
                 record.release();
             }
             debug_assert!(task.is_some(), "a future was dropped outside its task");
-            if let Some((number, lane, _)) = task {
+            if let Some((number, lane, is_simulated)) = task {
                 end_locals(number);
-                if lane == Lane::Control {
+                if lane == Lane::Control && !is_simulated {
                     runtime().control.task_ended();
                 }
                 #[cfg(feature = "sim")]
@@ -205,9 +205,9 @@ where
 {
     if !data.is_simulated() {
         runtime().task_begins();
-    }
-    if data.lane() == Lane::Control {
-        runtime().control.task_begins();
+        if data.lane() == Lane::Control {
+            runtime().control.task_begins();
+        }
     }
     let (runnable, task) = async_task::Builder::new()
         .metadata(data)

@@ -1,0 +1,67 @@
+//! Detects simulations in which a task can always run, so that the clock never advances.
+//!
+//! The run loop itself checks this after its turns, because a test with a virtual clock alone and a `block_on` with
+//! `NETPOLL_SIM=everywhere` have no other thread that could. A single turn that does not end is reported by the watchdog
+//! of [`runner`](super::runner) in the other simulations, and not at all in these.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use super::machine::in_real_time;
+use super::shared::lock;
+use super::world::World;
+
+/// The number of turns between two readings of the clock.
+const CHECK_EVERY: u32 = 16;
+
+/// The turns since a task last had to wait.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    turns: Cell<u32>,
+    /// The real time of the first reading of the clock.
+    since: Cell<Option<Instant>>,
+}
+
+impl Busy {
+    /// Records that no task can run.
+    pub(super) fn pause(&self) {
+        self.turns.set(0);
+        self.since.set(None);
+    }
+
+    /// Counts a turn. Returns the real time since the first turns after the last pause, if the clock was read now.
+    fn turn(&self) -> Option<Duration> {
+        let turns = self.turns.get().wrapping_add(1);
+        self.turns.set(turns);
+        if !turns.is_multiple_of(CHECK_EVERY) {
+            return None;
+        }
+        let now = in_real_time(Instant::now);
+        let since = self.since.get().unwrap_or(now);
+        self.since.set(Some(since));
+        Some(now.saturating_duration_since(since))
+    }
+}
+
+impl World {
+    /// Counts a turn. Fails the simulation if a task could always run for `World::patience_ms`.
+    pub(super) fn check_busy(&self) {
+        let bound = Duration::from_millis(self.patience_ms.get());
+        if self.busy.turn().is_none_or(|busy| busy < bound) {
+            return;
+        }
+        let running = lock(&self.shared.running).clone();
+        let (what, also, help) = match self.machine.real {
+            None => (
+                format!("the simulation with seed {}", self.seed),
+                "",
+                ", or raise the time with `Builder::stuck_after` if the test has a `Builder`",
+            ),
+            Some(_) => ("the test with a virtual clock".to_owned(), ", and no event of a socket was taken", ""),
+        };
+        panic!(
+            "{what} is stuck: for {bound:?}, a task could always run, so the clock has not advanced{also} (`{running}` runs \
+             now): let tasks wait for an event or a timer instead of yielding{help}"
+        );
+    }
+}
