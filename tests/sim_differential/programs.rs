@@ -17,7 +17,7 @@ use netpoll::sim::{Sim, ms};
 use netpoll::task;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Draw, compare, difference, receive, shown};
+use super::{Draw, compare, difference, in_kernel, receive, shown};
 
 const V4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -47,7 +47,7 @@ impl Trace {
 fn same(program: impl AsyncFn(&mut Trace) + Copy + Send + 'static) {
     let differs = || {
         let mut real = Trace { is_real: true, lines: Vec::new() };
-        task::block_on(program(&mut real));
+        in_kernel(program(&mut real));
         let simulated = Sim::run(1, async move |sim| {
             let mut trace = Trace { is_real: false, lines: Vec::new() };
             program(&mut trace).await;

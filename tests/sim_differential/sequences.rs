@@ -9,15 +9,17 @@ struct Calls {
     sockets: Vec<Socket>,
     /// The ports in the order in which they were seen. The results have the index of a port in place of the port.
     ports: Vec<u16>,
-    /// A port that no socket has.
-    unused: u16,
+    /// A socket to whose port no connection is possible.
+    nobody: Socket,
     trace: Vec<String>,
 }
 
 impl Calls {
     fn new() -> Calls {
         let sockets = (0..SOCKETS).map(|_| tcp()).collect();
-        Calls { sockets, ports: vec![0], unused: free_port(Type::STREAM), trace: Vec::new() }
+        let nobody = tcp();
+        nobody.bind(&at(V4, 0)).unwrap();
+        Calls { sockets, ports: vec![0], nobody, trace: Vec::new() }
     }
 
     fn shown(&mut self, addr: io::Result<SockAddr>) -> String {
@@ -50,7 +52,7 @@ impl Calls {
             3 | 4 => ("listen", shown(socket.listen(8))),
             // A simulation does not connect a socket to its own address.
             5..=7 if port != 0 && port != local(socket).port() => ("connect", shown(socket.connect(&at(V4, port)))),
-            5 => ("connect to nobody", shown(socket.connect(&at(V4, self.unused)))),
+            5 => ("connect to nobody", shown(socket.connect(&self.nobody.local_addr().unwrap()))),
             8 if choice == 0 => ("disconnect", disconnect(socket)),
             8 | 9 => match socket.accept() {
                 Ok((accepted, from)) if place != other => {
@@ -93,7 +95,7 @@ async fn play(seed: u64, settle: impl AsyncFn()) -> Vec<String> {
 }
 
 fn differs(seed: u64) -> Option<String> {
-    let real = task::block_on(play(seed, async || std::thread::sleep(Duration::from_micros(300))));
+    let real = in_kernel(play(seed, async || std::thread::sleep(Duration::from_micros(300))));
     let simulated = Sim::run(seed, async move |_| play(seed, async || task::sleep(ms(20)).await).await);
     difference(&real, &simulated).map(|text| format!("seed {seed}, {text}"))
 }
