@@ -109,6 +109,7 @@ fn socket_whose_connection_has_ended_may_be_bound_again() {
                 trace.note("address", address(&client, own));
                 trace.note("bind", shown(client.bind(&at(V4, 0))));
                 trace.note("address", address(&client, own));
+                trace.note("option", shown(client.set_tcp_nodelay(true)));
                 trace.note("bind", shown(client.bind(&at(V4, 0))));
                 trace.note("state", state(&client));
                 trace.note("recv", format!("{} {}", recv(&client), recv(&client)));
