@@ -38,6 +38,26 @@ async fn differs_between_runs_on_request(sim: Sim) {
     sim.note("ends");
 }
 
+#[netpoll::test(sim)]
+async fn names_a_host_that_does_not_exist_on_request(sim: Sim) {
+    if fails() {
+        sim.partition("nobody", "test");
+    }
+}
+
+#[netpoll::test(sim)]
+async fn is_used_outside_its_simulation_on_request(sim: Sim) {
+    sim.allow_threads();
+    let outside = move || {
+        if fails() {
+            sim.note("outside");
+        }
+    };
+    if let Err(payload) = std::thread::spawn(outside).join() {
+        std::panic::resume_unwind(payload);
+    }
+}
+
 /// Runs a failing test in a child process, and returns its output.
 fn output(test: &str, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
@@ -63,6 +83,16 @@ fn error_of_a_test_is_printed() {
     assert!(text.contains("the test returned an error: ") && text.contains("the reason of the test"), "{text}");
     let again = "to repeat the run: NETPOLL_SEED=0 cargo test -p a-package returns_an_error_on_request\n";
     assert!(text.contains(again), "{text}");
+}
+
+#[test]
+fn misuse_of_a_simulation_names_the_line_of_the_caller() {
+    let text = output("names_a_host_that_does_not_exist_on_request", &[], &[]);
+    assert!(text.contains("there is no host `nobody`: the hosts are test"), "{text}");
+    assert!(text.contains("panicked at tests/sim_failures.rs"), "{text}");
+    let text = output("is_used_outside_its_simulation_on_request", &[], &[]);
+    assert!(text.contains("a `Sim` was used outside its simulation"), "{text}");
+    assert!(text.contains("panicked at tests/sim_failures.rs"), "{text}");
 }
 
 #[test]

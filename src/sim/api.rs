@@ -56,12 +56,13 @@ pub struct Counters {
 impl Sim {
     #[track_caller]
     pub(super) fn world<T>(self, f: impl FnOnce(&World) -> T) -> T {
-        world::with(|world| match world.filter(|world| world.id() == self.id) {
-            Some(world) => f(world),
+        // The panic is outside the closure, so that it names the line of the caller.
+        match world::with(|world| world.filter(|world| world.id() == self.id).map(f)) {
+            Some(result) => result,
             None => {
                 panic!("a `Sim` was used outside its simulation: use it in the test and in tasks of that simulation")
             }
-        })
+        }
     }
 
     #[track_caller]
@@ -75,14 +76,14 @@ impl Sim {
         if name == "*" {
             return None;
         }
-        self.kernel(|kernel| {
-            let found = kernel.host_named(name);
+        let found = self.kernel(|kernel| {
             let names = || kernel.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
-            match found {
-                Some(id) => Some(id),
-                None => panic!("there is no host `{name}`: the hosts are {}; `Sim::host` adds one", names()),
-            }
-        })
+            kernel.host_named(name).ok_or_else(names)
+        });
+        match found {
+            Ok(id) => Some(id),
+            Err(names) => panic!("there is no host `{name}`: the hosts are {names}; `Sim::host` adds one"),
+        }
     }
 
     #[track_caller]
@@ -136,17 +137,20 @@ impl Sim {
     }
 
     /// Returns a handle to the probabilities of faults in system calls and in reports of readiness.
+    #[track_caller]
     pub fn faults(&self) -> Faults {
         Faults { sim: *self }
     }
 
     /// Returns the seed of the simulation.
+    #[track_caller]
     pub fn seed(&self) -> u64 {
         self.world(|world| world.seed)
     }
 
     /// Returns the next number of a random sequence that depends only on the seed. getrandom(2) takes its bytes from the
     /// same sequence.
+    #[track_caller]
     pub fn random(&self) -> u64 {
         let mut bytes = [0; 8];
         self.world(|world| world.machine.fill_random(&mut bytes));
@@ -154,6 +158,7 @@ impl Sim {
     }
 
     /// Returns the virtual time since the simulation began.
+    #[track_caller]
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.kernel(|kernel| kernel.now))
     }
@@ -161,29 +166,34 @@ impl Sim {
     /// Returns a digest of all events: packets with their times and data, calls in the log with their results,
     /// notes, and polls of tasks. Two runs of a test with the same seed have the same digest if both are
     /// [replayable](Sim::is_replayable).
+    #[track_caller]
     pub fn digest(&self) -> u64 {
         self.kernel(|kernel| kernel.log.digest())
     }
 
     /// Returns the counters since the simulation began.
+    #[track_caller]
     pub fn counters(&self) -> Counters {
         self.kernel(|kernel| counters(kernel))
     }
 
     /// Starts to keep a log of packets, calls and notes, which slows the simulation down. In a test with the attribute
     /// `#[netpoll::test(sim)]` and `NETPOLL_SEED` set, the log is kept from the start.
+    #[track_caller]
     pub fn keep_log(&self) {
         self.kernel(|kernel| kernel.log.keep());
     }
 
     /// Returns the lines logged since [`keep_log`](Sim::keep_log), at most the last 50,000. Each line has the virtual
     /// time in seconds, the host, and a packet, a call or a note.
+    #[track_caller]
     pub fn log(&self) -> String {
         self.kernel(|kernel| report::log(kernel))
     }
 
     /// Returns a diagram of the packets and notes in the log as text, with one column per host and time running
     /// downwards. [`diagram_svg`](Sim::diagram_svg) returns it as an image.
+    #[track_caller]
     pub fn diagram(&self) -> String {
         self.kernel(|kernel| report::diagram(kernel))
     }
@@ -219,11 +229,13 @@ impl Sim {
     /// assert!(picture.starts_with("<svg") && picture.contains("lost: UDP len 5"));
     /// // std::fs::write("run.svg", picture)?;
     /// ```
+    #[track_caller]
     pub fn diagram_svg(&self) -> String {
         self.kernel(|kernel| picture::svg(kernel))
     }
 
     /// Starts to keep all packets for [`capture`](Sim::capture).
+    #[track_caller]
     pub fn keep_packets(&self) {
         self.kernel(|kernel| {
             kernel.log.capture.get_or_insert_default();
@@ -232,11 +244,13 @@ impl Sim {
 
     /// Returns the packets since [`keep_packets`](Sim::keep_packets) as a pcap file, for Wireshark
     /// or tshark.
+    #[track_caller]
     pub fn capture(&self) -> Vec<u8> {
         self.kernel(|kernel| report::pcap(kernel))
     }
 
     /// Adds a line to the digest and, if it is kept, to the log.
+    #[track_caller]
     pub fn note(&self, text: &str) {
         self.world(|world| {
             let host = world.current_host();
@@ -247,6 +261,7 @@ impl Sim {
     /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no
     /// other event is pending, the simulation waits for the threads, for at most the time of
     /// [`Builder::stuck_after`](super::Builder::stuck_after).
+    #[track_caller]
     pub fn allow_threads(&self) {
         self.world(|world| world.machine.allows_threads.set(true));
     }
@@ -254,6 +269,7 @@ impl Sim {
     /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call, opening a file
     /// fails with `PermissionDenied`, except for files in `/proc/self` and `/sys/fs/cgroup`, and while the thread
     /// panics.
+    #[track_caller]
     pub fn allow_files(&self) {
         self.world(|world| world.machine.allows_files.set(true));
     }
@@ -274,12 +290,14 @@ impl Sim {
     ///     assert!(sim.refusals()[0].contains("multicast"));
     /// });
     /// ```
+    #[track_caller]
     pub fn refusals(&self) -> Vec<String> {
         self.world(|world| world.machine.refusals.borrow().clone())
     }
 
     /// Returns whether the seed reproduces this run, as far as the simulation knows. Returns false after
     /// a thread outside the simulation has woken a task or closed a descriptor.
+    #[track_caller]
     pub fn is_replayable(&self) -> bool {
         self.world(|world| world.shared.foreign().is_empty())
     }

@@ -94,12 +94,14 @@ pub struct Host {
 
 impl Host {
     /// Returns the name of the host.
+    #[track_caller]
     pub fn name(&self) -> String {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].name.clone())
     }
 
     /// Returns the addresses of the host. Initially, these are an IPv4 address in 10.0.0.0/16 and an IPv6
     /// address in fd00::/112.
+    #[track_caller]
     pub fn addrs(&self) -> Vec<IpAddr> {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
     }
@@ -179,6 +181,7 @@ impl Host {
     ///
     /// The future itself belongs to the current task: a crash of the host makes the future's sockets fail, but does
     /// not drop the future.
+    #[track_caller]
     pub fn run<F: Future>(&self, future: F) -> HostRun<F> {
         HostRun { host: *self, future }
     }
@@ -186,6 +189,7 @@ impl Host {
     /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets fail. Peers
     /// receive only the packets that are already on the way, and time out. After a [`restart`](Host::restart), packets
     /// of their old connections are answered with resets.
+    #[track_caller]
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));
         self.sim.world(|world| world.end_tasks(self.id));
@@ -193,6 +197,7 @@ impl Host {
 
     /// Kills the programs of the host: drops its tasks and thereby closes their sockets, as the operating system
     /// does when a process ends.
+    #[track_caller]
     pub fn kill(&self) {
         self.sim.note(&format!("kill {}", self.name()));
         self.sim.world(|world| world.end_tasks(self.id));
@@ -200,6 +205,7 @@ impl Host {
 
     /// Kills the programs of the host, turns its power on, and starts again the programs that were passed to
     /// [`spawn`](Host::spawn).
+    #[track_caller]
     pub fn restart(&self) {
         self.sim.world(|world| world.end_tasks(self.id));
         self.sim.kernel(|kernel| kernel.restart(self.id));
@@ -226,6 +232,7 @@ impl Host {
     /// });
     /// ```
     #[cfg(feature = "signal")]
+    #[track_caller]
     pub fn raise(&self, kind: SignalKind) -> bool {
         self.sim.note(&format!("raise {kind} on {}", self.name()));
         self.sim.world(|world| {
@@ -255,22 +262,26 @@ impl Host {
     }
 
     /// Returns whether the host has power.
+    #[track_caller]
     pub fn is_up(&self) -> bool {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
     }
 
     /// Returns the number of tasks on the host.
+    #[track_caller]
     pub fn tasks(&self) -> usize {
         self.sim.world(|world| world.tasks_of(self.id))
     }
 
     /// Sets how far the wall clock (`SystemTime`) of the host is ahead of the simulation's wall clock.
+    #[track_caller]
     pub fn skew_ahead(&self, ahead: Duration) {
         let nanos = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = nanos);
     }
 
     /// Sets how far the wall clock (`SystemTime`) of the host is behind the simulation's wall clock.
+    #[track_caller]
     pub fn skew_behind(&self, behind: Duration) {
         let nanos = i64::try_from(behind.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = -nanos);

@@ -25,6 +25,7 @@ impl Sim {
     }
 
     /// Changes existing links. `None` stands for all hosts, including those added later.
+    #[track_caller]
     pub(super) fn change_links(self, from: Option<HostId>, to: Option<HostId>, is_one_way: bool, change: Change) {
         let mut rules = vec![Rule { from, to, change: change.clone() }];
         if !is_one_way && from != to {
@@ -79,6 +80,7 @@ fn rate(what: &str, rate: f64) -> f64 {
 }
 
 impl Link {
+    #[track_caller]
     fn change(self, change: Change) -> Link {
         self.sim.change_links(self.from, self.to, self.is_one_way, change);
         self
@@ -127,6 +129,7 @@ impl Link {
     /// Sets the maximum number of bytes that wait in the queue of a link with a [bandwidth](Link::bandwidth). If the
     /// queue is full, further packets are lost. A packet that is longer than the queue is sent only if no bytes wait.
     /// The default is 256 KiB.
+    #[track_caller]
     pub fn queue(self, bytes: u64) -> Link {
         self.change(Change::Queue(bytes))
     }
