@@ -280,11 +280,8 @@ fn enter_network() {
     // SAFETY: the request takes a pointer to this struct.
     if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut loopback) } < 0 {
         // SAFETY: the descriptor is that of a namespace.
-        assert_eq!(
-            unsafe { libc::setns(before.as_raw_fd(), libc::CLONE_NEWNET) },
-            0,
-            "the thread returns to its namespace"
-        );
+        let returned = unsafe { libc::setns(before.as_raw_fd(), libc::CLONE_NEWNET) };
+        assert_eq!(returned, 0, "the thread returns to its namespace");
     }
 }
 
