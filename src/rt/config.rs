@@ -11,6 +11,7 @@ use super::poll::back_ends::Instance;
 use super::poll::roles::SHARDS_MAX;
 use super::sched::identity::TaskId;
 use super::sched::lanes;
+use super::warn::warn;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// How the runtime handles tasks that block their thread.
@@ -153,11 +154,11 @@ impl Config {
         match workers_from_environment() {
             Ok(Some(workers)) => config.workers = workers,
             Ok(None) => {}
-            Err(error) => eprintln!("netpoll: {error}; using {} workers", config.workers),
+            Err(error) => warn(format_args!("{error}; using {} workers", config.workers)),
         }
         match shards_from_environment() {
             Ok(shards) => config.shards = shards,
-            Err(error) => eprintln!("netpoll: {error}; using {} shards", config.poller_shards()),
+            Err(error) => warn(format_args!("{error}; using {} shards", config.poller_shards())),
         }
         if let Some(name) = thread_name_from_environment() {
             config.thread_name = name;

@@ -33,6 +33,7 @@ mod threads;
 pub(crate) mod time;
 pub(crate) mod unsent;
 pub(crate) mod waiters;
+mod warn;
 
 pub use builder::Builder;
 pub(crate) use config::wraps_io_errors;

@@ -23,6 +23,7 @@ use crate::rt::sched::identity;
 use crate::rt::sched::record::{self, Record};
 use crate::rt::sched::turn_ring::{Turn, unpack_word};
 use crate::rt::time::ticks::{Scale, ticks};
+use crate::rt::warn::warn;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::task::TaskId;
 
@@ -370,7 +371,7 @@ pub(super) fn write_file() {
     if let Some(path) = path
         && let Err(error) = black_box().write_to(&path)
     {
-        eprintln!("netpoll: {error}");
+        warn(format_args!("{error}"));
     }
 }
 

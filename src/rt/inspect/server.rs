@@ -44,6 +44,7 @@ use super::black_box::black_box;
 use super::listeners::openmetrics;
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
+use crate::rt::warn::warn;
 use crate::sys::{socket, unix};
 
 /// The time that a client has to send its line. Also the maximum time for which a server that starts waits for the
@@ -186,7 +187,7 @@ pub(crate) fn serve_from_environment() {
     static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
     SERVER.get_or_init(|| {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty())?;
-        InspectServer::bind(&path).map_err(|error| eprintln!("netpoll: {VARIABLE}: {error}")).ok()
+        InspectServer::bind(&path).map_err(|error| warn(format_args!("{VARIABLE}: {error}"))).ok()
     });
 }
 

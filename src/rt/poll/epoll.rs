@@ -29,6 +29,7 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, State, Token, not_pollable};
+use crate::rt::warn::warn;
 use crate::sync::{AtomicBool, Ordering};
 
 const BREAK: u64 = u64::MAX;
@@ -166,7 +167,7 @@ impl BackEnd for Epoll {
             if error.kind() == io::ErrorKind::Interrupted {
                 return;
             }
-            eprintln!("netpoll: waiting for events failed because other code closed the epoll descriptor: {error}");
+            warn(format_args!("waiting for events failed because other code closed the epoll descriptor: {error}"));
             std::process::abort();
         }
         // SAFETY: the kernel filled `count` entries, at most EVENTS_MAX, which is the capacity.

@@ -38,6 +38,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, Token, not_pollable};
 use crate::rt::poll::side::{ERROR, HANG_UP};
+use crate::rt::warn::warn;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::sys::fd::File;
 use crate::sys::kqueue::{
@@ -177,9 +178,9 @@ impl BackEnd for Kqueue {
             Ok(count) => batch.len = count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                eprintln!(
-                    "netpoll: waiting for events failed because other code closed the kqueue descriptor: {error}"
-                );
+                warn(format_args!(
+                    "waiting for events failed because other code closed the kqueue descriptor: {error}"
+                ));
                 std::process::abort();
             }
         }
