@@ -39,16 +39,16 @@
 //! [`descriptor`](BackEnd::descriptor)s.
 //!
 //! **Interrupts.** [`wake`](BackEnd::wake), called from any thread, makes the current or the next
-//! `wait` return. Any number of calls before that return cost one system call in total.
+//! `wait` return. Any number of calls before `wait` returns cost one system call in total.
 //!
 //! **Close and reuse.** An event may be late: its token may belong to a descriptor that has been closed. The
 //! caller recognises this by the generation, not by the descriptor number. After an `add` with a new token,
 //! no event of that descriptor has the old token.
 //!
 //! **Arming.** If the system reports levels, [`ARMS`](BackEnd::ARMS) is true: a direction is reported once,
-//! and again only after [`arm`](BackEnd::arm). Each operation arms its direction just before it waits. If
-//! `ARMS` is false, `arm` has no effect, and only the first wait for a descriptor makes a system call. (Go's
-//! counterpart is `netpollarm` of Solaris and AIX.)
+//! and again only after [`arm`](BackEnd::arm). An operation arms its direction when it begins to wait. If `ARMS` is
+//! false, `arm` has no effect, and only the first wait for a descriptor makes a system call. (Go's counterpart is
+//! `netpollarm` of Solaris and AIX.)
 
 use std::error::Error;
 use std::fmt;

@@ -4,8 +4,8 @@
 //! the registering thread's processor (shard 0 for a thread without one), or the emptiest shard if the own
 //! shard has many more descriptors. So the sockets of one task are usually in one shard, while the
 //! connections that one task accepts are spread over all shards. The first registration in a shard opens its
-//! instance. The instance of shard 0 is also opened by the first sleep, and before a socket is opened while the
-//! runtime is running. If the instance of another shard cannot be opened, the descriptor is registered in shard 0.
+//! instance. The instance of shard 0 is also opened by the first poll or sleep, and before a socket is opened while
+//! the runtime is running. If the instance of another shard cannot be opened, the descriptor is registered in shard 0.
 //!
 //! One thread at a time has the [`Role`](super::role::Role) of polling a shard, for example a worker, a thread in
 //! `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
@@ -161,9 +161,9 @@ impl Driver {
         self.instance(0).map(drop)
     }
 
-    /// Returns the shard for a registration by a thread whose own shard is `own`. This is the emptiest shard
-    /// if `own` has more than 1.5 times as many descriptors as that shard, plus the number of workers per shard.
-    /// Otherwise it is `own`.
+    /// Returns the shard for a registration by a thread whose own shard is `own`. This is the emptiest shard if the
+    /// number of descriptors in `own` exceeds 1.5 times the number in the emptiest shard by more than the number of
+    /// workers per shard. Otherwise it is `own`.
     fn choose(&self, own: usize) -> usize {
         if self.roles.is_single() {
             return 0;
@@ -184,7 +184,7 @@ impl Driver {
     ///
     /// # Errors
     /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of
-    /// [`Instance::add`]. If `is_first`, returns EEXIST for a descriptor that is already registered.
+    /// [`Instance::add`]. If `is_first` is true, returns EEXIST for a descriptor that is already registered.
     pub(crate) fn add(
         &self,
         own: usize,
@@ -282,7 +282,7 @@ impl Driver {
         self.roles.set_closed();
     }
 
-    /// Takes up to `most` events of a shard. Waits for the first one until `until` at most; the wait may end
+    /// Takes up to `most` events of a shard. Waits for the first event until `until` at most; the wait may end
     /// earlier. The caller must hold the role. `now` is the current time; if the wait is
     /// [`ONE_STEP_NANOS`] or longer, it may come from the coarse clock.
     #[inline]
@@ -299,7 +299,7 @@ impl Driver {
         instance.wait(events, most, timeout(now, until));
     }
 
-    /// Waits for events in one of `shards`, until `until` at most. `descriptors` has the descriptors of
+    /// Waits for events in any of `shards`, until `until` at most. `descriptors` has the descriptors of
     /// their instances, in the same order. Returns the shards that have events or were interrupted. Returns none of
     /// them if a signal ends the wait, and all of them if poll(2) fails for another reason. The caller must hold
     /// the roles.

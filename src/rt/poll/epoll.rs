@@ -13,9 +13,9 @@
 //! | ADD | others, such as ENOSPC, ENOMEM and ELOOP | returned; the next operation that has to wait retries |
 //! | DEL | ENOENT, EBADF | ignored: already removed |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
-//! | pwait2 | all but EINTR | epoll_wait is used from then on, with timeouts in whole milliseconds (ENOSYS: an old kernel; others: a seccomp filter) |
-//! | wait | EBADF, EFAULT, EINVAL | aborts with a message: the process closed the descriptor, or memory is corrupt |
-//! | eventfd write | EAGAIN | ignored: the counter is full, so the event is pending |
+//! | wait by epoll_pwait2 | all but EINTR | an empty batch; epoll_wait is used from then on, with timeouts in whole milliseconds (ENOSYS: an old kernel; others: a seccomp filter) |
+//! | wait by epoll_wait | EBADF, EFAULT, EINVAL | aborts with a message: the process closed the descriptor, or memory is corrupt |
+//! | eventfd write | EAGAIN | ignored: it would take 2⁶⁴ − 2 interrupts to fill the counter |
 //! | eventfd write | EINTR | repeated |
 //!
 //! # Compared with Go (runtime/netpoll_epoll.go)

@@ -3,12 +3,14 @@
 //! A label is the host name to which a connection was dialled, or the limits of a listener. The table is
 //! keyed by the slot of the socket, and has no entry for a socket without a label. An entry belongs to one
 //! generation of its slot, so the entry of a closed socket is ignored. Such entries are removed whenever the
-//! table has doubled, so it has at most 16 entries, or about twice as many as there were open sockets with a
-//! label. An entry takes 41 bytes plus unused capacity of the table. Sockets of the same host share its name.
+//! table has doubled since the last removal, so the table has at most 16 entries, or twice as many as the last
+//! removal has left. An entry takes 41 bytes plus unused capacity of the table. Sockets of the same host share its
+//! name.
 //!
 //! # Invariants
-//! * The table's lock is taken when a socket gets a label, before a simulation starts, and by a snapshot: once, and
-//!   for each socket if the table has entries. Other operations do not take it. No user code runs while it is held.
+//! * The table's lock is taken when a socket gets a label, before a simulation starts, and by a snapshot or
+//!   [`openmetrics`](crate::rt::openmetrics()): once, and for each socket that is read if the table has entries. Other
+//!   operations do not take it. No user code runs while it is held.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

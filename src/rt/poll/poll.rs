@@ -5,17 +5,18 @@
 //! wait is proportional to the number of descriptors.
 //!
 //! # Edges
-//! After a level was reported, it is requested again only when an operation
-//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction, just before it waits. poll(2) always reports
-//! hang-ups and errors, so a descriptor that has reported one is omitted from the call until it is armed.
-//! Hang-ups, errors (such as a message in the error queue) and urgent data may persist. If they were reported
-//! again immediately, they would cause a busy loop, so they are reported again only after [`QUIET_NANOS`]. An
-//! operation that needs more data than is available (such as one with a low-water mark) and fails with EAGAIN
-//! is woken again immediately, because the level persists.
+//! After a level was reported, it is requested again only when an operation that begins to wait
+//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction. poll(2) always reports hang-ups and errors, so a
+//! descriptor that has reported one is omitted from the call until it is armed. Hang-ups, errors (such as a message
+//! in the error queue) and urgent data may persist. If they were reported again immediately, they would cause a busy
+//! loop, so they are reported again only after [`QUIET_NANOS`]. If a call fails with EAGAIN although the level
+//! persists, its operation is woken again immediately. An example is a closure of the program that needs more data
+//! than is available.
 //!
 //! # Close
 //! While poll(2) waits, it holds references to the open files. `delete` therefore interrupts a wait and returns
-//! after poll(2) has returned. Otherwise the peer would not see a following close, and the port would stay in use.
+//! after poll(2) has returned. Otherwise a close after `delete` would not reach the peer, and the port would stay in
+//! use, until poll(2) returns.
 //!
 //! # Handling of errors (poll(2), pipe(2))
 //! | call | errno | outcome |
@@ -27,10 +28,10 @@
 //! | pipe write | EAGAIN | ignored: the pipe is full, so the interrupt is pending |
 //! | pipe write | EINTR | repeated |
 //!
-//! EINVAL means that the call has more descriptors than RLIMIT_NOFILE permits. `add` refuses further descriptors
+//! EINVAL means that the call was made for more descriptors than RLIMIT_NOFILE permits. `add` refuses further descriptors
 //! with `QuotaExceeded` when their number, including the read end of the pipe, has reached the limit. If the limit
-//! is lowered later, each call has only some of the descriptors and waits for at most one millisecond. So EINVAL
-//! occurs only if the limit is 0, or is lowered between the check and the call.
+//! is lowered later, each call is made for only some of the descriptors and waits for at most one millisecond. So
+//! EINVAL occurs only if the limit is 0, or is lowered between the check and the call.
 
 use std::collections::HashMap;
 use std::io;

@@ -80,7 +80,7 @@ impl From<Stop> for Failure {
 /// The state of a future whose operation waits for an edge, or only for expiry and close.
 #[derive(Debug)]
 pub(crate) struct WaitKey {
-    /// The key of the slot or the list entry, if the operation has waited for an edge.
+    /// The key of the slot or the list entry, if the operation has waited for an edge, also in `poll_until`.
     edge: Option<Key>,
     /// The key of the list entry, if the operation has waited only for expiry and close.
     interrupt: Option<Key>,

@@ -13,14 +13,15 @@
 //! [takes](Roles::take) the roles of these shards, and sleeps in all of them until an event arrives or
 //! their earliest timer is due:
 //! 1. its home, if it is free;
-//! 2. the free shards that no thread has polled for [`STALE_NANOS`], for example because their workers are in
-//!    long turns;
+//! 2. the free shards that no thread except sysmon has polled for [`STALE_NANOS`], for example because their
+//!    workers are in long turns;
 //! 3. all free shards, if no other thread is awake.
 //!
 //! A worker that gets no role rests. A busy worker polls the shards of rules 1 and 2 without waiting. A
 //! thread in `block_on` that polls takes all free shards, and so does a thread that stands in for the runtime's threads
 //! (`shortage.rs`). Sysmon checks each shard. If no thread polls a shard, sysmon interrupts a sleeping thread, which
-//! then takes the shard, or polls the shard itself. In a process with one open shard, a worker takes its role or rests.
+//! then also takes this shard. If no thread sleeps, or if this has not helped, sysmon polls the shard itself. In a
+//! process with one open shard, a worker without work takes its role or rests.
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step

@@ -409,7 +409,7 @@ impl<'a> Side<'a> {
         self.wake(word, true, wakers);
     }
 
-    /// Takes the wakers that an edge would wake.
+    /// Takes the wakers of the operations that an edge would wake.
     fn take_event(self, wakers: &mut Wakers) {
         let word = self.word().fetch_and(!PLACED, Ordering::AcqRel);
         self.wake(word, false, wakers);

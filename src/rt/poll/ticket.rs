@@ -47,7 +47,7 @@ impl Ticket {
         self.0 & (READY | PLACED | LISTED) == READY
     }
 
-    /// Returns whether no edge was recorded between `earlier` and this ticket of the same direction, and no other bit than
+    /// Returns whether no edge was recorded between `earlier` and this ticket of the same direction, and no bit except
     /// READY and those of waiters has changed.
     #[inline]
     pub(crate) fn has_no_edge_since(self, earlier: Ticket) -> bool {

@@ -1,7 +1,7 @@
 //! Relative timeouts and deadlines of operations.
 //!
 //! # Relative timeouts
-//! An operation that has to wait stores the time at which its timeout ends in its [`WaitKey`], and makes
+//! An operation that has to wait stores in its [`WaitKey`] the time at which its timeout ends, and makes
 //! sure that a timer fires at that time or earlier. The timer wakes all waiters of both directions, and each
 //! of them checks its own time.
 //!
@@ -29,9 +29,8 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Waiter, Wakers};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The minimum time, in nanoseconds, after which a `poll_*` operation whose timeout has passed counts as abandoned. With a
-/// smaller value, an operation with a short timeout could begin again and again on a busy machine, and never
-/// time out.
+/// The minimum time, in nanoseconds, from the end of a timeout until a `poll_*` operation counts as abandoned. With a
+/// smaller value, an operation with a short timeout could begin again and again on a busy machine, and never time out.
 const LATE_MAX: u64 = 100_000_000;
 
 /// The relative timeouts of the two directions, in nanoseconds, or 0 for none.
