@@ -90,8 +90,8 @@ pub(crate) fn coarse() -> u64 {
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
-/// The time that may pass between two readings of the exact clock, if the coarse clock is read in between and compared
-/// with them. The thread was interrupted if it takes longer.
+/// The maximum time between two readings of the exact clock that are compared with a reading of the coarse clock in
+/// between. If more time passes, the thread was interrupted.
 const COMPARED_NANOS: u64 = 100_000;
 
 /// The number of times that the clocks are compared if the thread is interrupted each time.
@@ -217,7 +217,7 @@ fn checked_zero(base: Instant, fields: impl Fn(Instant) -> Fields) -> Option<u64
     times.all(|(time, right)| time.is_none_or(|time| time == right)).then_some(zero)
 }
 
-/// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`].
+/// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`], and for a time that an `Instant` cannot represent.
 pub(crate) fn to_instant(time: u64) -> Option<Instant> {
     match time.checked_sub(ORIGIN) {
         _ if time == NEVER => None,
