@@ -127,7 +127,9 @@ pub enum WorkerEventKind {
         from: usize,
     },
     /// The task has blocked its worker for about 10 ms or more. Not recorded with
-    /// [`BlockedPolicy::Off`](crate::rt::BlockedPolicy::Off).
+    /// [`BlockedPolicy::Off`](crate::rt::BlockedPolicy::Off), nor in a
+    /// [single-threaded](crate::rt::Builder::single_threaded) runtime before it has to start the threads of an ordinary
+    /// one.
     Blocks {
         /// The task.
         task: TaskId,

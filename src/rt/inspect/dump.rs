@@ -15,7 +15,8 @@ use crate::sys::signal;
 /// from `kill -USR1 PID`.
 ///
 /// The snapshot includes TCP_INFO. A separate thread prints it, so this works even while all workers are
-/// blocked. A call after a successful one does nothing. The handler remains installed until the process ends. In a
+/// blocked. If there is a [black box file](crate::rt::Builder::black_box_file), it is written too. A call after a
+/// successful one does nothing. The handler remains installed until the process ends. In a
 /// child of fork(2) that has not called exec(2), the handler does nothing.
 ///
 /// # Errors
@@ -56,9 +57,15 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics outside a task, after
 /// the message of the panic hook that is set at the time of this call.
 ///
+/// If there is a [black box file](crate::rt::Builder::black_box_file), it is written too. The future of
+/// [`block_on`](crate::task::block_on) does not count as a task here.
+///
 /// A panic of a task does not affect other tasks. For such a panic, the hook prints no snapshot, but a line with the
 /// task's id, its name and the place where it was spawned. For a panic of another thread outside a task, it prints
 /// nothing. A second call does nothing. A hook that is set later replaces this hook.
+///
+/// # Panics
+/// Panics if the calling thread is panicking, like [`std::panic::set_hook`].
 ///
 /// # Examples
 /// ```

@@ -45,8 +45,8 @@ const METRICS: [Gauge; 7] = [
 /// format.
 ///
 /// The metrics are those of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by the
-/// metrics of listeners, with the labels `local` and `fd`. Listeners are included only on Linux, and neither those of
-/// multipath TCP nor those in an [`AsyncFd`](crate::io::AsyncFd) are. The content type is
+/// metrics of listeners, with the labels `local` and `fd`. Listeners are included only on Linux. Listeners of multipath
+/// TCP and those in an [`AsyncFd`](crate::io::AsyncFd) are not included. The content type is
 /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
 ///
 /// | metric | listeners |

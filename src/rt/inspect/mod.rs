@@ -17,8 +17,8 @@
 //! possible only if a close wakes the task, and the slot is reused a multiple of 256 times before the task is polled.
 //!
 //! # Invariants
-//! * With this exception, a task and a socket are paired only if an operation of that task on that socket returned
-//!   `Pending` in the task's last poll (`tests/inspect.rs`: `pairs_are_right_during_spawns_and_closes`).
+//! * Except for such a wrong pair, a task and a socket are paired only if an operation of that task on that socket
+//!   returned `Pending` in the task's last poll (`tests/inspect.rs`: `pairs_are_right_during_spawns_and_closes`).
 //! * All rows of a snapshot are read during the call, but not at the same instant. A task may be
 //!   shown as waiting for a task that has ended.
 
@@ -155,7 +155,7 @@ impl Inspect {
     /// five in each snapshot, and a UDP or Unix socket up to three.
     ///
     /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
-    /// [`Unknown`](SocketState::Unknown), unless it has hung up or is being closed.
+    /// [`Unknown`](SocketState::Unknown), unless it has hung up, is half closed or is being closed.
     ///
     /// # Examples
     /// ```

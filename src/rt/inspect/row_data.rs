@@ -36,8 +36,9 @@ pub enum TaskState {
     /// The task is about to run, because its socket is ready, its timer is due, the task that it awaits has ended, it
     /// has yielded, or another task or a thread has woken it.
     Ready,
-    /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the
-    /// task waits for something outside this crate or for an in-memory pipe, or is about to run.
+    /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the task waits for
+    /// something outside this crate, or for something of this crate that is not recorded, such as an in-memory pipe, a
+    /// name look-up, the end of a close or the next task of a [`TaskSet`](crate::task::TaskSet), or is about to run.
     Waiting,
 }
 
@@ -108,8 +109,8 @@ pub enum SocketWait {
     HangUp,
 }
 
-/// A shard of the poller, which is an epoll instance with the descriptors registered in it; see
-/// [`Builder::poller_shards`](crate::rt::Builder::poller_shards).
+/// A shard of the poller, which is an instance of epoll(7) or of another back end, with the descriptors registered in
+/// it; see [`Builder::poller_shards`](crate::rt::Builder::poller_shards).
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

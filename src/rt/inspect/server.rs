@@ -9,8 +9,8 @@
 //!
 //! | line | answer |
 //! |---|---|
-//! | `text` | the tables of [`Snapshot`](super::Snapshot)'s `Display` |
-//! | `json` | [`Snapshot::to_json`](super::Snapshot::to_json) with TCP_INFO |
+//! | `text` | the tables of [`Snapshot`](super::Snapshot)'s `Display`, with TCP_INFO |
+//! | `json` | [`Snapshot::to_json`](super::Snapshot::to_json), with TCP_INFO |
 //! | `metrics` | [`openmetrics`](super::openmetrics) |
 //! | `trace` | [`BlackBox::to_trace_json`](super::BlackBox::to_trace_json) |
 //!
@@ -63,9 +63,11 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 
 /// Serves snapshots on a Unix socket, for `netpoll-top` and other tools of the same user.
 ///
-/// The server has its own thread and answers even while all workers are blocked. Dropping the
-/// server stops it and removes the socket file. If the environment variable `NETPOLL_INSPECT` is
-/// set to a path, the runtime starts a server there, which runs until the process ends.
+/// The server has its own thread and answers even while all workers are blocked. Dropping the server stops it and
+/// removes the socket file. If a client is being served, the drop waits for the end of the answer: up to 12 seconds,
+/// plus the time to compose the answer. If the environment variable `NETPOLL_INSPECT` is set to a path,
+/// the runtime starts a server there, which runs until the process ends. Its socket file remains, and the next server
+/// at this path replaces it.
 ///
 /// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the stream, for
 /// example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids;

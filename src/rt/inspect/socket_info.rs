@@ -298,7 +298,8 @@ impl SocketInfo {
         self.extras.as_ref()?.limits.as_ref()
     }
 
-    /// Returns the TCP_INFO of a TCP socket. `None` without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the TCP_INFO of a TCP socket. `None` for other sockets, without [`Inspect::tcp`](super::Inspect::tcp),
+    /// and on systems other than Linux.
     pub fn tcp(&self) -> Option<&TcpDetails> {
         self.tcp.as_deref()
     }

@@ -127,7 +127,8 @@ impl TaskInfo {
     }
 
     /// Returns the total duration of the task's polls on workers, up to 19 hours, estimated from samples taken
-    /// every 10 ms.
+    /// every 10 ms. A [single-threaded](crate::rt::Builder::single_threaded) runtime takes no samples until it has to
+    /// start the threads of an ordinary one.
     pub fn cpu(&self) -> Duration {
         self.cpu.total()
     }
