@@ -47,8 +47,9 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Creates settings with the defaults: one worker per CPU (at most 448), 64 spare workers, 256 threads
-    /// for blocking calls, and one poller shard per 8 workers.
+    /// Creates settings with the defaults: one worker per CPU that the process may use
+    /// ([`available_parallelism`](std::thread::available_parallelism); at most 448), 64 spare workers, 256 threads for
+    /// blocking calls, and one poller shard per 8 workers.
     ///
     /// Environment variables replace some of the defaults. [`start`](Builder::start) reads each of the
     /// following variables only if the corresponding method was not called:
@@ -141,7 +142,8 @@ impl Builder {
 
     /// Sets whether a thread in [`block_on`](crate::task::block_on) also runs spawned tasks while it
     /// waits, if fewer threads than [`workers`](Builder::workers) run tasks or poll. The default is `false`:
-    /// only workers run tasks, unless the system refuses to create threads.
+    /// only workers run tasks, unless the system refuses to create threads or the runtime is
+    /// [single-threaded](Builder::single_threaded).
     ///
     /// With `true`, a task that blocks such a thread delays the future of `block_on`. If the task
     /// blocks until that future makes progress, the two deadlock.
@@ -155,7 +157,7 @@ impl Builder {
     ///
     /// Linux makes system calls on descriptors faster in a process with one thread, and a short program ends sooner if
     /// it starts none. With `true`:
-    /// * Tasks run while a thread is in `block_on`. If several threads are, one of them at a time runs tasks.
+    /// * Tasks run while a thread is in `block_on`. If several threads are in `block_on`, one at a time runs tasks.
     /// * A task that blocks its thread delays all other tasks, timers and events, and is not reported.
     ///   [`blocked_tasks`](Builder::blocked_tasks) has no effect.
     /// * Blocking calls, such as [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups, have threads as
@@ -293,9 +295,9 @@ impl Builder {
     ///   already used, for example by [`block_on`](crate::task::block_on), a spawned task or a sleep. The settings
     ///   can be changed after a [`shutdown`](crate::rt::shutdown).
     /// * `InvalidInput` if a number is out of range, a [single-threaded](Builder::single_threaded) runtime has more than
-    ///   one worker, or the thread name contains a NUL byte. This
-    ///   includes `NETPOLL_THREADS` if [`workers`](Builder::workers) was not called, and
-    ///   `NETPOLL_POLLER_SHARDS` if [`poller_shards`](Builder::poller_shards) was not called.
+    ///   one worker, or the thread name contains a NUL byte. This includes `NETPOLL_THREADS`, unless
+    ///   [`workers`](Builder::workers) was called or the runtime is single-threaded, and `NETPOLL_POLLER_SHARDS`, unless
+    ///   [`poller_shards`](Builder::poller_shards) was called.
     /// * `Unsupported` in a simulation, and inside a runtime that is shutting down: in a task, in
     ///   [`block_on`](crate::task::block_on), in a blocking call or in a destructor that the shutdown runs.
     /// * `Other` in a child of fork(2) that did not call exec(2), and if the system refuses to create a thread

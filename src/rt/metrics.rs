@@ -114,7 +114,8 @@ metrics! {
     Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
     Counter steals: u64,
-    /// Total number of times that a worker had no work and parked.
+    /// Total number of times that a worker had no work and parked. A worker that sleeps in the poller does not
+    /// count.
     Counter parks: u64,
     /// Number of shards of the poller.
     Gauge poller_shards: usize,
@@ -157,7 +158,8 @@ metrics! {
     /// task queued after every 32nd sleep of a worker, and after polls for events by busy workers. The time that
     /// the event waited in the kernel is not included.
     Seconds wake_delay_seconds,
-    /// Number of connections that waited to be accepted: a sample of one in 64 accepted TCP connections.
+    /// Number of connections that waited to be accepted: a sample of about one in 64 accepted TCP connections. Only
+    /// Linux has it.
     Count accept_queue,
 }
 

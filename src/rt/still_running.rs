@@ -9,6 +9,9 @@ use super::sched::identity::TaskId;
 /// The error of [`shutdown`](crate::rt::shutdown()): some threads or tasks were still running at the end of
 /// the timeout, or the function was called inside the runtime.
 ///
+/// Converted to an [`io::Error`], it has the kind `Unsupported` if the function was called inside the runtime, and
+/// otherwise `TimedOut`.
+///
 /// # Examples
 /// ```
 /// use netpoll::{rt, task};

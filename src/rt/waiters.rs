@@ -82,7 +82,7 @@ pub(crate) enum Interest {
 pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
 /// The bit of a key that marks [`Interest::Interrupt`]. The keys of a
-/// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot) use the bits from 61 on.
+/// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot) do not use it; their flags are the bits from 61 on.
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
 /// Returns whether a key is that of a future with [`Interest::Interrupt`].
