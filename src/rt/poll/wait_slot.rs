@@ -1,8 +1,8 @@
 //! [`WaitSlot`]: a place for one waker, which is claimed and vacated without a lock.
 //!
 //! A direction of a socket usually has one waiter, which uses this slot. Further waiters use the
-//! list of [`Side`](crate::rt::poll::side::Side). The word of the `Side` has the bit that shows whether
-//! the slot is *published*. As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a
+//! list of [`Side`](crate::rt::poll::side::Side). The bit PLACED of the word of the `Side` shows whether the
+//! slot is *published*. As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a
 //! `poll_*` method).
 //!
 //! # States
