@@ -9,8 +9,8 @@ use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 /// The size of the buffer, as in Go's `io.Copy`.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// The approximate number of bytes that one poll moves before it yields. Moving them takes about a
-/// millisecond.
+/// The approximate sum of the bytes read and the bytes written in one poll before it yields. Moving them takes about
+/// a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
 /// The minimum number of bytes that a step counts towards [`BYTES_PER_POLL`], because each step has a
@@ -98,12 +98,11 @@ impl Buffer {
             } else {
                 match self.poll_read(cx, reader) {
                     Poll::Ready(read) => read.map(Step::Read).map_err(Fault::Reader),
-                    Poll::Pending => {
-                        if !self.flushed {
-                            ready!(self.poll_flush(cx, writer)).map_err(Fault::Writer)?;
-                        }
-                        return Poll::Pending;
-                    }
+                    Poll::Pending if self.flushed => return Poll::Pending,
+                    Poll::Pending => match ready!(self.poll_flush(cx, writer)) {
+                        Ok(()) => return Poll::Pending,
+                        Err(error) => Err(Fault::Writer(error)),
+                    },
                 }
             };
             match step {
@@ -159,5 +158,49 @@ impl Buffer {
         self.start += count;
         self.flushed = false;
         Poll::Ready(Ok(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// A writer whose first flush is interrupted, and which counts its flushes.
+    struct Interrupted {
+        flushes: usize,
+    }
+
+    impl Write for Interrupted {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            Poll::Ready(if self.flushes == 1 { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) })
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    struct Silent;
+
+    impl Read for Silent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn interrupted_flush_before_a_wait_is_repeated() {
+        let (mut buffer, mut writer) = (Buffer::default(), Interrupted { flushes: 0 });
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            assert!(buffer.poll_step(&mut cx, &mut Silent, &mut writer).is_pending());
+            assert_eq!(writer.flushes, 2);
+        }
     }
 }
