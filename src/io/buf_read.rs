@@ -5,8 +5,8 @@
 //!   in an error. If the reader fails (for example because a deadline expires) or a future is dropped
 //!   in the middle of a line, no bytes are lost. There are three exceptions. A `String` cannot hold the
 //!   bytes of an incomplete character, nor invalid UTF-8 and the bytes after it; `read_until` does not
-//!   have this limitation. A bounded stream discards the bytes of a piece that is too long. Dropping a
-//!   stream discards the beginning of a piece that it has read.
+//!   have this limitation. A bounded stream discards the bytes that it has read of a piece that is too long.
+//!   Dropping a stream discards the beginning of a piece that it has read.
 //! * End of stream is reported once each time the reader reports it. After a last piece without a
 //!   delimiter the streams end without polling the reader again. If they polled it, the user of a
 //!   terminal would have to type end of file twice.

@@ -8,8 +8,8 @@
 //! * The reader is not polled again after it has reported end of stream.
 //! * Before a copy waits for the reader, it flushes the writer if it has written bytes since the last flush,
 //!   because the peer may wait for buffered bytes before it sends more. It flushes before the first wait in any
-//!   case, because the caller may have written bytes before the copy. (The copies of tokio and async-std do
-//!   not.)
+//!   case, because the caller may have written bytes before the copy. (tokio's copy does not flush before the
+//!   first wait, and async-std's flushes only at the end.)
 //! * No bytes are taken from the reader if the writer is a socket that is closed or past its
 //!   deadline.
 //! * A reader and a writer that are always ready do not monopolise their thread: the task yields
@@ -43,10 +43,10 @@ pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 /// [`AssertAsync`](crate::io::AssertAsync) to a socket, the bytes stay in the kernel (splice(2) and
 /// sendfile(2)). This also works through references and, for the reader, through
 /// [`take`](crate::io::ReadExt::take). Copies between other types use a buffer of 32 KiB. So do
-/// copies that the kernel refuses or for which it has no pipe, and copies from a TCP stream after its
-/// first urgent byte. [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts the calls that
-/// move bytes to a socket within the kernel. Reading a file that is not in the page cache blocks the
-/// thread while the disk is read.
+/// copies that the kernel refuses or for which it has no pipe, copies from a TCP stream after its
+/// first urgent byte, and copies between sockets on systems other than Linux.
+/// [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts the calls that move bytes to a socket
+/// within the kernel. Reading a file that is not in the page cache blocks the thread while the disk is read.
 ///
 /// If the writer is a socket, the copy watches it while it waits for the reader, and fails when the
 /// writer's peer is gone.

@@ -10,6 +10,9 @@ use super::{WriteExt, stderr, stdout};
 /// # Panics
 /// Panics if writing fails.
 ///
+/// # Cancel safety
+/// If the future is dropped, the first part of the text may still be printed, or all of it.
+///
 /// # Examples
 /// ```
 /// use netpoll::{io, prelude::*, print};
@@ -30,6 +33,9 @@ macro_rules! print {
 /// # Panics
 /// Panics if writing fails.
 ///
+/// # Cancel safety
+/// Same as [`print!`](crate::print).
+///
 /// # Examples
 /// ```
 /// # netpoll::task::block_on(async {
@@ -49,6 +55,9 @@ macro_rules! println {
 /// # Panics
 /// Panics if writing fails.
 ///
+/// # Cancel safety
+/// Same as [`print!`](crate::print).
+///
 /// # Examples
 /// ```
 /// # netpoll::task::block_on(async {
@@ -65,6 +74,9 @@ macro_rules! eprint {
 ///
 /// # Panics
 /// Panics if writing fails.
+///
+/// # Cancel safety
+/// Same as [`print!`](crate::print).
 ///
 /// # Examples
 /// ```

@@ -261,7 +261,8 @@ pub fn stdin() -> Stdin {
 ///
 /// # Cancel safety
 /// If a future or the handle is dropped, no input is lost: the next caller gets it. The thread stays
-/// in its read until there is input. The process can exit in the meantime.
+/// in its read until there is input. The process can exit in the meantime, but
+/// [`rt::shutdown`](crate::rt::shutdown()) waits for the read, and returns an error if its time limit passes.
 #[derive(Debug)]
 pub struct Stdin {
     std: io::Stdin,

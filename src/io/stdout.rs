@@ -7,7 +7,7 @@
 //! waits for the end of the operation in progress.
 //!
 //! # Invariants
-//! * A write is ready when std has accepted the bytes. They are therefore in order with `println!`,
+//! * A write is ready when std has accepted the bytes. They are therefore in order with std's `println!`,
 //!   and appear when the process exits normally (std flushes `stdout` at exit).
 //! * A thread writes all bytes of a chunk unless a write fails, and holds std's lock meanwhile, so a chunk is not split.
 //! * A write returns only the count of its own bytes. If the caller passes bytes that do not begin with
@@ -256,9 +256,9 @@ macro_rules! output {
         /// error of kind `Other` if the write panics or a shutdown of the runtime drops it.
         ///
         /// # Cancel safety
-        /// The bytes of a dropped write, up to 64 KiB, are still written. Writing the same bytes again
-        /// through the same handle continues that write, so they appear once. The error of a dropped write
-        /// or flush is returned by the next call.
+        /// The bytes of a dropped write, up to 64 KiB, are still written. If the next call through the same
+        /// handle is a write that begins with these bytes, it continues the dropped write, so the bytes appear
+        /// once. The error of a dropped write or flush is returned by the next call.
         #[derive(Debug)]
         pub struct $name {
             output: Output<$writer>,

@@ -29,8 +29,8 @@ use super::IoSlice;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait WriteExt: Write {
-    /// Writes up to `buf.len()` bytes, waiting until the writer accepts at least one. Returns the
-    /// number of bytes written.
+    /// Writes up to `buf.len()` bytes, waiting until the writer accepts at least one. Returns the number
+    /// of bytes written; 0 means that `buf` is empty, or that the writer accepts no more bytes.
     ///
     /// # Errors
     /// Returns the writer's error.
@@ -151,8 +151,8 @@ pub trait WriteExt: Write {
         Lite::flush(self)
     }
 
-    /// Flushes and closes the writer. A socket sends FIN. async-std's trait does not have this
-    /// method.
+    /// Flushes and closes the writer. A stream socket is shut down for writing, by which TCP sends FIN.
+    /// async-std's trait does not have this method.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
