@@ -68,7 +68,7 @@ impl Builder {
     /// Spawns `future` on the workers; see [`spawn`](super::spawn).
     ///
     /// # Errors
-    /// Returns an error in a child of fork(2) that did not call exec(2).
+    /// Returns an error of kind `Other` in a child of fork(2) that did not call exec(2).
     #[track_caller]
     pub fn spawn<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
@@ -91,7 +91,7 @@ impl Builder {
     /// Runs `f` on a thread for blocking calls; see [`spawn_blocking`](super::spawn_blocking).
     ///
     /// # Errors
-    /// Returns an error in a child of fork(2) that did not call exec(2).
+    /// Returns an error of kind `Other` in a child of fork(2) that did not call exec(2).
     ///
     /// # Examples
     /// ```
@@ -116,8 +116,8 @@ impl Builder {
     ///
     /// # Errors
     /// Returns `Unsupported` inside a task created by [`spawn`](super::spawn) or
-    /// [`spawn_blocking`](super::spawn_blocking), and while the thread is exiting. Returns an error in
-    /// a child of fork(2) that did not call exec(2).
+    /// [`spawn_blocking`](super::spawn_blocking), and while the thread is exiting. Returns an error of kind `Other`
+    /// in a child of fork(2) that did not call exec(2).
     #[track_caller]
     pub fn local<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where

@@ -22,8 +22,8 @@ use crate::rt::sched::waits::Waits;
 ///
 /// # Panics
 /// Awaiting the handle panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task but not
-/// the caller, which is another executor, a `block_on`, a local task, or a task of the next runtime. If the
-/// caller is a task of the same runtime, the await never returns, because the shutdown drops the caller as
+/// the caller (a `block_on`, a local task, a task of the next runtime, or a future under another executor). If
+/// the caller is a task of the same runtime, the await never returns, because the shutdown drops the caller as
 /// well. In a simulation, awaiting the handle panics if the host of the task dropped the task. In a child of fork(2) that
 /// did not call exec(2), awaiting the handle panics if the task had not ended, because the task runs in the parent.
 ///
@@ -51,7 +51,7 @@ impl<T> JoinHandle<T> {
         JoinHandle { task: Some(task.fallible()), identity }
     }
 
-    /// Returns the task's id and name.
+    /// Returns the task: its id, its name, its lane and the place where it was spawned.
     pub fn task(&self) -> &Task {
         &self.identity
     }

@@ -148,9 +148,9 @@ where
 ///
 /// Tasks of [`spawn`] run on the workers and do not delay `future`. [Local tasks](spawn_local) of the
 /// thread run while `future` waits. If no worker polls the network and the timers, the thread does so while
-/// `future` waits. With [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks), or if
-/// the system refuses to create any thread of the runtime, the thread also runs tasks of `spawn`, except in a
-/// nested call.
+/// `future` waits. With [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) or
+/// [`rt::Builder::single_threaded`](crate::rt::Builder::single_threaded), or if the system refuses to create any
+/// thread of the runtime, the thread also runs tasks of `spawn`, except in a nested call.
 ///
 /// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
 /// `block_on`. A waker may also call `block_on`. If the event or close that called the waker also wakes
