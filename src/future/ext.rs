@@ -26,6 +26,8 @@ use crate::time::Sleep;
 
 /// Extension methods for every [`Future`].
 ///
+/// The future that a method returns owns the futures that it is made from, and drops them when it is dropped.
+///
 /// ```
 /// use netpoll::prelude::*;
 /// use std::time::Duration;

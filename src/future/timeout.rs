@@ -25,7 +25,7 @@ use crate::time::Sleep;
 /// Returns [`TimeoutError`] if `future` is not ready in time.
 ///
 /// # Cancel safety
-/// Dropping the returned future drops `future`.
+/// Cancel safe if `future` is: when the time is up, and when the returned future is dropped, `future` is dropped.
 ///
 /// ```
 /// use netpoll::future;
