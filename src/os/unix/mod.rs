@@ -15,10 +15,10 @@ pub mod net {
     //! # Names
     //! A path names a file and has at most 107 bytes (103 on macOS and FreeBSD). A path that begins with
     //! a NUL byte is a name in the abstract namespace, with at most 107 bytes after the NUL, and names no
-    //! file. std's `SocketAddrExt::from_abstract_name` also creates such an address. If the path is
-    //! empty, the kernel chooses an abstract name. See unix(7). In a path, `@` is an ordinary byte; at
-    //! the beginning of a name in an error text, it stands for the NUL. Only Linux has abstract names;
-    //! on other systems, a path that begins with a NUL byte is refused with `Unsupported`.
+    //! file. std's `SocketAddrExt::from_abstract_name` also creates such an address. If the path given to
+    //! `bind` is empty, the kernel chooses an abstract name. See unix(7). In a path, `@` is an ordinary
+    //! byte; at the beginning of a name in an error text, it stands for the NUL. Only Linux has abstract
+    //! names; on other systems, a path that begins with a NUL byte is refused with `Unsupported`.
     //!
     //! Files are created and removed with blocking calls, so a slow filesystem blocks the calling
     //! thread.
