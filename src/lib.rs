@@ -87,9 +87,9 @@
 //! * Concurrent `write_all` calls on one stream do not interleave.
 //! * Once a deadline has expired, every operation that it covers fails until the deadline is moved to a
 //!   later time or removed, including operations that were already waiting. No data is lost.
-//! * A panic in a task ends only that task. No action of a peer causes a panic or lets a queue grow
-//!   without bound.
-//! * While no task is runnable, no traffic arrives and no timer is due, no thread runs.
+//! * A panic in a task ends only that task, and is resumed where the task's handle is awaited. No action
+//!   of a peer causes a panic or lets a queue grow without bound.
+//! * While no task is runnable, no traffic arrives and no timer is due, the threads of the crate sleep.
 //!
 //! Everything else (the order in which tasks run, the number of threads, the time at which a counter
 //! changes) may change between versions.
@@ -98,7 +98,7 @@
 //! * Linux 4.5 or later. On macOS and FreeBSD the crate compiles but has not been run.
 //! * One runtime per process, with at most 2²⁴ sockets and 512 workers, including spare workers.
 //! * In a child of fork(2) that has not called exec(2), every operation that needs the runtime fails, if
-//!   the parent used the runtime before the fork. (Other pages speak of such a child without this condition.)
+//!   the parent used the runtime before the fork. (Other pages do not repeat the last condition.)
 //!
 //! The environment variable `NETPOLL_BACKEND` selects the system call that waits for sockets:
 //! `epoll`, `kqueue` or `poll`. The default is the best one that the system supports.
