@@ -182,7 +182,7 @@ pub use std::{write, writeln};
 pub mod __private {
     // Used by `netpoll-hyper`.
     pub use crate::net::adapter::{ListenerView, SocketView};
-    // Used by `netpoll-resolver`, which must classify names in the same way as this crate.
+    // Used by `netpoll-resolver`, which must classify names, print errors and yield exactly as this crate does.
     pub use crate::net::for_resolver::*;
     pub use std::format;
     pub use std::string::String;
