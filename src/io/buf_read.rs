@@ -188,6 +188,9 @@ pub trait BufReadExt: BufRead {
     /// For a line that is not UTF-8 the item is an error, as in
     /// [`read_line`](BufReadExt::read_line).
     ///
+    /// # Cancel safety
+    /// Dropping the future of `next` loses no bytes: the beginning of a line stays in the stream.
+    ///
     /// ```
     /// use netpoll::io::BufReadExt;
     /// use netpoll::prelude::*;
@@ -239,6 +242,9 @@ pub trait BufReadExt: BufRead {
     /// delimiter at end of stream is not followed by an empty piece.
     ///
     /// The length of a piece is unlimited; see [`split_bounded`](BufReadExt::split_bounded).
+    ///
+    /// # Cancel safety
+    /// Same as [`lines`](BufReadExt::lines).
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, BufReader};

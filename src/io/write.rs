@@ -133,6 +133,13 @@ pub trait WriteExt: Write {
 
     /// Flushes the writer: writes all buffered data to its destination.
     ///
+    /// # Errors
+    /// Returns the writer's error.
+    ///
+    /// # Cancel safety
+    /// Cancel safe for all writers of this crate: the data that is left stays buffered, and the next flush
+    /// continues.
+    ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
     ///
@@ -153,6 +160,12 @@ pub trait WriteExt: Write {
 
     /// Flushes and closes the writer. A stream socket is shut down for writing, by which TCP sends FIN.
     /// async-std's trait does not have this method.
+    ///
+    /// # Errors
+    /// Returns the writer's error.
+    ///
+    /// # Cancel safety
+    /// Cancel safe for all writers of this crate: call again to continue.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};

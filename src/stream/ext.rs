@@ -28,6 +28,10 @@ use super::{
 
 /// Extension methods for every [`Stream`].
 ///
+/// # Cancel safety
+/// Dropping the future of [`next`](StreamExt::next) loses no item. Dropping another future loses the items that it has
+/// read and its partial result. A stream that the future borrows can still be used.
+///
 /// ```
 /// use netpoll::{prelude::*, stream};
 ///
