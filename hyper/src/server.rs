@@ -50,6 +50,9 @@ use super::rt::{Executor, Timer};
 /// the server accepts.
 const QUEUED: usize = 4096;
 
+/// The longest time limit that is passed to hyper, which adds the limit to the current time and panics on overflow.
+const HEAD_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// The maximum time that the server waits for the end of connections that it has cut off.
 const CUT_OFF: Duration = Duration::from_millis(200);
 
@@ -155,7 +158,7 @@ impl Server {
     /// limited; `http2().keep_alive_interval(…)` detects clients that are gone. The limit does not
     /// apply to an HTTP/2 connection on which a CONNECT request was accepted.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {
-        let timeout = timeout.into();
+        let timeout = timeout.into().map(|timeout| timeout.min(HEAD_MAX));
         self.settings.head = timeout;
         self.settings.http1.header_read_timeout(timeout);
         self

@@ -414,6 +414,18 @@ fn missing_request_head_ends_connection() {
     }));
 }
 
+/// Regression test: hyper adds the limit to the current time, so each HTTP/1 connection ended with a panic.
+#[test]
+fn longest_head_limit_does_not_overflow() {
+    run(async {
+        let server = start(Server::new().header_read_timeout(Duration::MAX)).await;
+        let stream = server.connect().await;
+        assert_hello(&stream).await;
+        assert_hello(&stream).await;
+        server.stop().await.unwrap();
+    });
+}
+
 /// The head of every request has a time limit, but few requests arm a timer, because the connection's timer is moved to a later time.
 #[test]
 fn header_timeout_costs_no_timer_per_request() {
