@@ -39,8 +39,9 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     /// The time at which the last HTTP/2 response ended, in nanoseconds since `start`, or 0 if none has ended.
     answered: AtomicU64,
-    /// The number of reads and writes, and of flushes that had to wait, through `Wire` that completed, modulo 2⁶⁴. Failed
-    /// reads, reads of the bytes that identify the HTTP version, and reads that discard bytes at the end are not counted.
+    /// The number of completed reads and writes of the underlying stream, and of completed flushes that had to wait, modulo
+    /// 2⁶⁴. Failed reads, reads of the bytes that identify the HTTP version, and reads that discard bytes at the end are not
+    /// counted.
     progress: AtomicU64,
     /// Whether at least one request has arrived.
     used: AtomicBool,
@@ -56,7 +57,7 @@ pub(super) struct Activity {
     /// Whether the last flush of the stream had to wait. A stream that buffers, such as TLS, may accept the end of a
     /// response before it can send it.
     unflushed: AtomicBool,
-    /// Whether hyper has finished and is shutting the stream down.
+    /// Whether hyper, or the owner of an upgraded stream, has begun to shut the stream down.
     closing: AtomicBool,
     /// Whether the connection has ended or will be upgraded, so that hyper no longer shuts the stream down.
     released: AtomicBool,
@@ -136,8 +137,7 @@ impl Activity {
         self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
     }
 
-    /// Returns a number that changes whenever hyper, or the owner of an upgraded stream, reads from or writes to the
-    /// underlying stream.
+    /// Returns a number that changes whenever hyper, or the owner of an upgraded stream, transfers bytes.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }

@@ -128,7 +128,7 @@ impl Connector {
         self
     }
 
-    /// Sets the time limit for the TLS handshake. The default is 10 s.
+    /// Sets the time limit for the TLS handshake, after which the request fails. The default is 10 s.
     #[cfg(feature = "rustls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Connector {

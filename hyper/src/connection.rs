@@ -13,9 +13,10 @@
 //! connection if it has no request in progress.
 //!
 //! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
-//! gracefully. From then on it is checked for progress after each interval of the same length, and ends if
-//! no bytes were read or written in an interval and no request is in progress. The frames that begin the shutdown
-//! do not count as progress.
+//! gracefully. From then on it is checked for progress after each interval of the same length, or of
+//! [`PING_REPLY`] when the server stops. It ends if no bytes were read or written in an interval and no
+//! request is in progress, unless the server stops and bytes wait to be sent. The frames that begin the
+//! shutdown do not count as progress.
 
 use std::any::Any;
 use std::error::Error;
@@ -51,8 +52,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 1024;
 
 /// The length of the intervals after which an HTTP/2 connection is checked for progress when the server is
-/// stopping. It ends after an interval without progress if no request is in progress. A live peer usually
-/// replies to a PING within one round trip.
+/// stopping. A live peer usually replies to a PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
 /// The settings of a server's connections.

@@ -3,10 +3,9 @@
 //! # States
 //! *serving* → *draining* (requests that have arrived are answered, and no new requests are accepted) →
 //! *cut* (connections end immediately). If the server's future is dropped, *cut* may follow *serving*
-//! directly. The stage only moves forward. It is an atomic that a connection
-//! loads on every poll. From its first poll on, the connection's waker is in the group, so a change of
-//! the stage wakes waiting connections. A change removes the wakers; a connection that sees a new stage
-//! registers its waker again.
+//! directly. The stage only moves forward. It is an atomic that a connection loads on every poll. From
+//! its first poll on, the connection's waker is in the group, so a change of the stage wakes waiting
+//! connections. A change removes the wakers; a connection that sees a new stage registers its waker again.
 //!
 //! # Locking
 //! Wakers are cloned, woken and dropped outside the lock.
@@ -112,8 +111,8 @@ impl Member {
         self.seen
     }
 
-    /// Awaits `future`. Returns a `TimedOut` error if it is not ready within `limit`. If the server stops,
-    /// returns `None` as soon as no bytes are available to read, or when all connections are cut off.
+    /// Awaits `future`. Returns a `TimedOut` error if the future is not ready within `limit`. If the server
+    /// stops, returns `None` as soon as no bytes are available to read, or when all connections are cut off.
     pub(super) async fn while_serving<T, F: Future<Output = io::Result<T>>>(
         &mut self,
         limit: Option<Duration>,

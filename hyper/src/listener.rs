@@ -18,13 +18,14 @@ pub trait Listener {
     /// The type of a connection.
     type Io: Send + 'static;
 
-    /// Returns a stream of connections. An error or the end of the stream ends the server.
+    /// Returns a stream of connections. An error or the end of the stream stops the server. Unless the
+    /// error is a [closed](netpoll::net::is_closed) error, the server returns it.
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
     /// Waits until the listener accepts no more connections. Returns an error if
     /// [`accepted`](Listener::accepted) would return one, such as `TimedOut` after the listener's
     /// deadline. The server polls the future while it is at its connection limit and does not accept.
-    /// The server ends when the future is ready.
+    /// The server stops when the future is ready.
     fn closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Returns whether a connection is in the listener's queue, even if

@@ -2,9 +2,10 @@
 //! graceful shutdown.
 //!
 //! # States
-//! A server is *accepting* until the listener is closed, `stop` completes or accept fails. Then it is
-//! *draining*, until the last connection has ended or the grace period is over. Connections that remain
-//! are cut off, and the server waits for their end, but not for longer than [`CUT_OFF`]. Dropping the future cuts off all connections.
+//! A server is *accepting* until the listener is closed, `stop` completes or an accept fails. Then it is
+//! *draining*, until the last connection has ended or the grace period is over. It then cuts off the
+//! connections that remain, and waits at most [`CUT_OFF`] for their end. Dropping the future cuts off
+//! all connections.
 //!
 //! When `stop` completes, connections in the listener's queue are served as well, because their clients
 //! may have sent requests. The server accepts at most 4,096 of them, up to its own connection limit.
@@ -46,8 +47,8 @@ use super::listener::Listener;
 use super::rt::{Executor, Timer};
 
 /// The maximum number of connections accepted from the queue after `stop` has completed. It equals the
-/// kernel's default maximum length of a queue, and protects against clients that connect faster than
-/// the server accepts.
+/// default of `net.core.somaxconn` (since Linux 5.4), and protects against clients that connect faster
+/// than the server accepts.
 const QUEUED: usize = 4096;
 
 /// The longest time limit that is passed to hyper, which adds the limit to the current time and panics on overflow.
@@ -153,10 +154,11 @@ impl Server {
     /// first bytes together, and then again to the rest of the head. It also limits how long a connection is
     /// kept alive without a request. `None` means no limit. The default is 30 s.
     ///
-    /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY),
-    /// and closed if its client then stays silent for up to twice this time. A request in progress is not
-    /// limited; `http2().keep_alive_interval(…)` detects clients that are gone. The limit does not
-    /// apply to an HTTP/2 connection on which a CONNECT request was accepted.
+    /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY). It is
+    /// closed when the client has acknowledged this, or after an interval of the same length in which no
+    /// bytes are transferred. A request in progress is not limited; `http2().keep_alive_interval(…)`
+    /// detects clients that are gone. The limit does not apply to an HTTP/2 connection on which a CONNECT
+    /// request was accepted.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {
         let timeout = timeout.into().map(|timeout| timeout.min(HEAD_MAX));
         self.settings.head = timeout;
@@ -166,10 +168,10 @@ impl Server {
 
     /// Sets the grace period, counted from the completion of `stop`, the close of the listener or the
     /// failure of an accept. In this time requests in progress finish and, if `stop` has completed, at most
-    /// 4,096 connections in the listener's queue are accepted, up to the connection limit. After it,
-    /// requests in progress are cut off. A handler that blocks its thread is dropped when it returns; the server waits
-    /// at most 200 ms for it. If the server owns the listener, connections that remain in the
-    /// queue are reset. The default is 10 s.
+    /// 4,096 connections in the listener's queue are accepted, up to the connection limit. After it, the
+    /// connections that remain are cut off. A handler that blocks its thread is dropped when it returns;
+    /// the server waits at most 200 ms for it. If the server owns the listener, connections that remain in
+    /// the queue are reset. The default is 10 s.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
@@ -248,9 +250,10 @@ impl Server {
         self.serve_with(listener, |io| ready(Ok((io, service.clone()))), stop).await
     }
 
-    /// Serves connections until the listener is closed or `stop` completes. `connect` converts each
-    /// connection into a stream for hyper and a service. Its future runs in the connection's own task, so
-    /// that a TLS handshake does not delay other connections. If it fails, the connection ends.
+    /// Serves connections until the listener is closed, `stop` completes or an accept fails. `connect`
+    /// converts each connection into a stream for hyper and a service. Its future runs in the connection's
+    /// own task, so that a TLS handshake does not delay other connections. If the future fails, the
+    /// connection ends.
     ///
     /// When the server stops, it answers requests that have arrived, with `connection: close` over
     /// HTTP/1. If `stop` has completed, this includes requests on at most 4,096 connections in the
@@ -259,8 +262,8 @@ impl Server {
     /// requests in progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain
     /// after the [grace period](Server::grace) are cut off.
     ///
-    /// A panic of `connect` or of the service ends its connection. With HTTP/2, a panic of the service's future ends only its
-    /// stream.
+    /// A panic of `connect` or of the service ends its connection. With HTTP/2, a panic of the service's
+    /// future ends only its stream.
     ///
     /// # Errors
     /// Returns the listener's error if accepting failed before the server stopped. Otherwise, returns
