@@ -2,8 +2,8 @@
 //!
 //! # States
 //! ```text
-//! serving  → draining   the stop future completes, the listener is closed, or an accept fails, or at
-//!                       the connection limit would fail, with an error that would persist
+//! serving  → draining   the stop future completes, the listener is closed, or an accept fails with an
+//!                       error that would persist (or would fail, while the server is at its limit)
 //! draining → done       no connection is left
 //! draining → forcing    the drain time is over
 //! forcing  → done       the tasks have ended or were cancelled
@@ -57,8 +57,8 @@ const BATCH_MAX: usize = 64;
 /// Await the returned value. Its methods set limits and control when and how the server stops.
 /// Without [`until`](Serve::until), the server runs until the listener is closed or an accept fails
 /// with an error that would persist. To close the listener, or to use it while the server runs, pass an
-/// `Arc` of it. A panic in a handler ends only its connection. A connection is closed when its handler
-/// drops the last handle.
+/// `Arc` of it. A panic in a handler ends only its connection. A connection is closed when its last
+/// handle is dropped.
 ///
 /// The returned value is not a future itself: for [`task::spawn`](crate::task::spawn), call its method `into_future`.
 ///
@@ -155,8 +155,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     }
 
     /// Sets how long connections may take to end after the server has begun to stop. The default is
-    /// 10 seconds. The server returns at most 50 ms after this time, unless handlers block their
-    /// threads.
+    /// 10 seconds. The server returns at most 50 ms after this time, unless a handler or a hook blocks its
+    /// thread.
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
         self
@@ -329,7 +329,7 @@ impl<C: Conn + Clone> Serving<C> {
         }
     }
 
-    /// Waits until no connection is left, until `most` is over at most.
+    /// Waits until no connection is left, or `most` is over.
     async fn all_ended(&mut self, most: &mut Sleep) {
         poll_fn(|cx| match self.poll_ended(cx) {
             Poll::Ready(()) => Poll::Ready(()),
