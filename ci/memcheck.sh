@@ -12,6 +12,7 @@ exec </dev/null
 
 binary=$(cargo test --no-run --message-format json --test shutdown 2>/dev/null | grep '"profile":{[^}]*"test":true' |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+mkdir -p target
 for test in "$@"; do
     log=target/memcheck-$test.txt
     # The variable makes this process the child process in which the body of the test runs.

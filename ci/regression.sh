@@ -26,7 +26,7 @@ server no-black-box '--cfg netpoll_no_black_box' &
 first=$!
 server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records' &
 second=$!
-cargo build "${options[@]}" --bin compare --bin server --bin load
+cargo build "${options[@]}" --bin compare --bin server --bin load --target-dir target
 wait "$first"
 wait "$second"
 # The programs that measure a server are beside it.

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../benches"
 readonly mib=${1:-1024}
 
-cargo build --release --no-default-features --features netpoll --bin proxy
+cargo build --release --no-default-features --features netpoll --bin proxy --target-dir target
 trace=$(mktemp -d)
 trap 'rm -r "$trace"' EXIT
 # The parent is the sender and the receiver. A child process makes each copy. Each process has its own trace file.
