@@ -13,7 +13,7 @@ use netpoll::task::block_on;
 
 use super::Input;
 
-/// The maximum number of bytes in flight per direction; well below a socket's capacity, so that no write waits.
+/// The maximum number of bytes in flight in each direction; well below a socket's capacity, so that no write waits.
 const QUEUE_MAX: usize = 8192;
 /// The maximum number of operations per input.
 const STEPS_MAX: usize = 200;
