@@ -12,6 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
+mkdir -p target
 
 # The README examples that need only sockets and time are tests of tests/sim_examples.rs, in this order.
 readonly examples=(echo "README's first program" echo_deadline udp_echo chat proxy port_scan happy_eyeballs redis_like)
