@@ -57,6 +57,29 @@ pub fn free_list_hands_out_once() {
     other.join().unwrap();
 }
 
+/// One thread frees two slots together, while another allocates slots. A slot must have one owner at a time, which sees
+/// the writes of the previous owner.
+pub fn slots_freed_together_are_handed_out_once() {
+    let slots = Arc::new(Slots { cache: PollCache::new(), owners: [UnsafeCell::new(0), UnsafeCell::new(0)] });
+    let both = [(); 2].map(|()| slots.cache.alloc().unwrap());
+    let other = thread::spawn({
+        let slots = slots.clone();
+        move || {
+            // The slab has no further slots, so this fails until both are free.
+            while let Some(slot) = slots.cache.alloc() {
+                slots.own(slot.index);
+            }
+        }
+    });
+    both.iter().for_each(|slot| slots.own(slot.index));
+    slots.cache.free_all(both);
+    if let Some(slot) = slots.cache.alloc() {
+        slots.own(slot.index);
+        slots.cache.free(slot);
+    }
+    other.join().unwrap();
+}
+
 /// A descriptor is closed while an accept loop that found no free descriptor begins to wait. The wait must end.
 pub fn a_closing_is_not_missed() {
     let closings = Arc::new(Closings::new());

@@ -14,7 +14,7 @@ use super::sched::own_waker;
 use super::sched::processor::CHECK_EVERY;
 use super::sched::processor::Processor;
 pub(crate) use super::sched::processor::{BUDGET, REFILL};
-use super::sched::record::Record;
+use super::sched::record::{Pool, Record};
 use super::sched::task_data::TaskData;
 use super::sched::turn_ring::CallPlace;
 use super::sched::waits::Waits;
@@ -66,6 +66,7 @@ pub(crate) fn processor() -> Option<&'static Processor> {
 }
 
 pub(crate) fn set_processor(processor: Option<&'static Processor>) {
+    Pool::set_of_thread(processor.map(|processor| &processor.pool));
     CONTEXT.with(|context| {
         context.processor.set(processor);
         context.calls.set(CallPlace::NONE);
@@ -252,6 +253,14 @@ pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, boo
         return (None, is_in_task);
     }
     (processor_in(epoch), is_in_task)
+}
+
+/// Returns the time in ticks at which the turn that this thread, which owns `processor`, is in began. Returns `None`
+/// outside turns, or if the time is not known.
+#[inline]
+pub(crate) fn turn_began(processor: &Processor) -> Option<u64> {
+    let is_in_task = CONTEXT.with(|context| !context.task.get().is_null());
+    Some(processor.turns.began()).filter(|&began| began != 0 && is_in_task)
 }
 
 /// Makes `task` the current task while `f` runs. Restores the previous task, even if `f` panics.

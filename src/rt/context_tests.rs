@@ -2,8 +2,12 @@
 //! [`context`](super).
 
 use super::*;
+use crate::rt::runtime::runtime;
+use crate::rt::sched::lanes::Lane;
 use crate::rt::sched::processor::TURN_NANOS;
+use crate::rt::sched::record::Kind;
 use crate::rt::time::ticks;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Wake, Waker};
@@ -320,4 +324,34 @@ fn context_follows_the_running_task() {
         });
     });
     assert!(processor().is_none());
+}
+
+#[test]
+fn time_of_spawn_is_the_beginning_of_the_turn_or_a_later_check() {
+    if cfg!(netpoll_no_black_box) {
+        // The beginnings of turns are not recorded.
+        return;
+    }
+    let epoch = runtime().ensure_running();
+    with_processor(move |processor| {
+        let data = TaskData::new(Kind::Root, None, Lane::Normal, epoch, Location::caller(), 0);
+        run_task(&data, || {
+            assert_eq!(turn_began(processor), None, "no turn has begun");
+            // Sysmon sleeps if nothing happens.
+            let checks = || {
+                runtime().notice_activity();
+                runtime().sysmon.checked().is_some_and(|checked| checked > 1)
+            };
+            let is_found = |began, expected: &dyn Fn(u32) -> bool| {
+                processor.turns.begin(1, began);
+                while !(checks() && expected(runtime().time_of_spawn())) {
+                    std::thread::yield_now();
+                }
+            };
+            let later = ticks::ticks() + (1 << 40);
+            is_found(later, &|time| time == ticks::rough(later));
+            is_found(1, &|time| time != ticks::rough(1));
+        });
+        assert_eq!(turn_began(processor), None, "no task runs");
+    });
 }

@@ -72,6 +72,11 @@ impl<T> LazyBox<T> {
         }
     }
 
+    #[cold]
+    fn drop_value(&mut self) {
+        drop(self.take());
+    }
+
     /// Takes the value, if there is one.
     #[allow(unsafe_code)]
     pub(crate) fn take(&mut self) -> Option<Box<T>> {
@@ -96,7 +101,9 @@ impl<T> Default for LazyBox<T> {
 impl<T> Drop for LazyBox<T> {
     #[inline]
     fn drop(&mut self) {
-        drop(self.take());
+        if !self.value.get_mut().is_null() {
+            self.drop_value();
+        }
     }
 }
 

@@ -3,15 +3,16 @@
 //! The states of descriptors (`PollDesc`) and the records of tasks (`Record`) are in slabs. Slots are
 //! allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
 //! [`inspect`](crate::rt::inspect()) can read any slot at any time. Freed slots go to a free list and are
-//! reused. The owner of a slot marks each use with a generation or an id. Finding a slot by its index takes
-//! two loads.
+//! reused, or, if the owner of a [`Stash`] frees them, to the stash. The owner of a slot marks each use with a
+//! generation or an id. Finding a slot by its index takes two loads.
 //!
 //! # Invariants
 //! * C1 — the address of a slot never changes, and the slot stays readable until the process ends.
 //! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of the head of
-//!   the free list, which contains a count of pops, against ABA (model `free_list_hands_out_once`). The link of
-//!   a slot in use may have any value: if a pop reads it, another pop has taken the slot in the meantime, so
-//!   the compare-and-swap of the first pop fails.
+//!   the free list, which contains a count of pops, against ABA (model `free_list_hands_out_once`). A push may
+//!   add several slots (model `slots_freed_together_are_handed_out_once`). The link of a slot in use may have any
+//!   value: if a pop reads it, another pop has taken the slot in the meantime, so the compare-and-swap of the first
+//!   pop fails.
 //! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use, `alloc` returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
@@ -20,7 +21,9 @@
 
 use std::ptr;
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, injected_bug};
+use crate::sync::{
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, MODEL, Mutex, Ordering, array_of, const_fn, injected_bug,
+};
 
 /// The number of slots per block. It is a power of two, so that finding a slot needs no division.
 pub(crate) const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
@@ -143,19 +146,30 @@ impl<T: Slot> Slab<T> {
 
     /// Frees a slot that `alloc` has returned. The owner must have marked its use as ended.
     pub(crate) fn free(&self, slot: &T) {
-        self.push(slot);
+        self.free_all([slot]);
     }
 
-    fn push(&self, slot: &T) {
+    /// Frees slots, of which there must be at least one, as [`free`](Slab::free) does. The slot that is first in `slots`
+    /// is allocated last.
+    pub(crate) fn free_all<'a>(&self, slots: impl IntoIterator<Item = &'a T>) {
+        let mut slots = slots.into_iter();
+        let Some(last) = slots.next() else { return };
+        let mut first = last.index() + 1;
+        for slot in slots {
+            // ORDERING: Release, as below.
+            slot.link().store(first, Ordering::Release);
+            first = slot.index() + 1;
+        }
         let mut head = self.free.load(Ordering::Relaxed);
         loop {
             // ORDERING: Release: a slot in use may store data in the link. A reader that finds the link of the free list
             // instead also sees that the use has ended (`described` of `PollDesc`).
-            slot.link().store(head as u32, Ordering::Release);
-            let next = head & !u64::from(u32::MAX) | u64::from(slot.index() + 1);
-            // ORDERING: Release publishes the link and the slot's state to the `alloc` that pops
-            // it.
-            match self.free.compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed) {
+            last.link().store(head as u32, Ordering::Release);
+            let next = head & !u64::from(u32::MAX) | u64::from(first);
+            // ORDERING: Release publishes the links and the states of the slots to the `alloc` that pops
+            // them.
+            let order = if injected_bug!("free_list_not_published") { Ordering::Relaxed } else { Ordering::Release };
+            match self.free.compare_exchange_weak(head, next, order, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
@@ -195,13 +209,59 @@ impl<T: Slot> Slab<T> {
         self.slots.store((first + BLOCK_SLOTS) as u32, Ordering::Release);
         // SAFETY: as for the page.
         let block_of_slots = unsafe { &*block_of_slots };
-        block_of_slots.slots.iter().rev().for_each(|slot| self.push(slot));
+        block_of_slots.slots.iter().rev().for_each(|slot| self.free(slot));
         Some(())
     }
 
     /// Returns all slots, free or not.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         (0..self.slots.load(Ordering::Acquire)).filter_map(|index| self.get(index))
+    }
+}
+
+/// The maximum number of slots in a [`Stash`].
+const STASH: usize = 32;
+
+/// Free slots of a static slab that are not in its free list. Their only owner allocates and frees slots without a
+/// compare-and-swap, and uses the same slots again while they are in its cache.
+#[derive(Debug)]
+pub(crate) struct Stash<T: Slot> {
+    // ORDERING: Relaxed: only the owner accesses the fields. The hand-over of the stash orders the accesses of two owners.
+    slots: [AtomicPtr<T>; STASH],
+    len: AtomicUsize,
+}
+
+impl<T: Slot> Stash<T> {
+    pub(crate) fn new() -> Stash<T> {
+        Stash { slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())), len: AtomicUsize::new(0) }
+    }
+
+    /// Returns the slot at the position `at`, which must be less than the length.
+    #[inline]
+    #[allow(unsafe_code)]
+    fn at(&self, at: usize) -> &'static T {
+        // SAFETY: `free` has stored a static reference there.
+        unsafe { &*self.slots[at].load(Ordering::Relaxed) }
+    }
+
+    /// Allocates a slot, as [`Slab::alloc`] does. Only the owner may call this, always with the same slab.
+    #[inline]
+    pub(crate) fn alloc(&self, slab: &'static Slab<T>) -> Option<&'static T> {
+        let Some(left) = self.len.load(Ordering::Relaxed).checked_sub(1) else { return slab.alloc() };
+        self.len.store(left, Ordering::Relaxed);
+        Some(self.at(left))
+    }
+
+    /// Frees a slot, as [`Slab::free`] does. Only the owner may call this, always with the same slab.
+    #[inline]
+    pub(crate) fn free(&self, slab: &'static Slab<T>, slot: &'static T) {
+        let mut len = self.len.load(Ordering::Relaxed);
+        if len >= STASH {
+            len = STASH / 2;
+            slab.free_all((len..STASH).map(|at| self.at(at)));
+        }
+        self.slots[len].store(ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
+        self.len.store(len + 1, Ordering::Relaxed);
     }
 }
 
@@ -226,5 +286,24 @@ mod tests {
         assert_eq!(again.open(), generation + 1);
         assert!(cache.get(SLOTS_MAX as u32).is_none() && cache.get(5000).is_none());
         assert_eq!(cache.iter().count(), 112);
+    }
+    #[test]
+    fn stash_hands_out_each_slot_once_and_keeps_few() {
+        let cache: &'static PollCache = Box::leak(Box::new(PollCache::new()));
+        let stash = Stash::new();
+        for count in [1, 15, 16, 17, 100, 1000, 31, 32, 33] {
+            let slots: Vec<_> = (0..count).map(|_| stash.alloc(cache).expect("far below the limit")).collect();
+            let mut numbers: Vec<_> = slots.iter().map(|desc| desc.index).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), count);
+            slots.into_iter().for_each(|slot| stash.free(cache, slot));
+        }
+        let kept = stash.len.load(Ordering::Relaxed);
+        assert!(kept <= STASH);
+        // The other slots are in the list.
+        let is_listed = || cache.free.load(Ordering::Relaxed) as u32 != 0;
+        let listed = std::iter::from_fn(|| if is_listed() { cache.alloc() } else { None }).count();
+        assert_eq!(listed + kept, cache.iter().count());
     }
 }

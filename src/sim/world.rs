@@ -51,6 +51,7 @@ use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
 use crate::rt::sched::task::discard;
 use crate::rt::sched::task_data::TaskData;
+use crate::rt::time::ticks;
 use crate::rt::unsent;
 use crate::rt::waiters::drop_payload;
 #[cfg(feature = "signal")]
@@ -317,7 +318,8 @@ impl World {
         F: FnOnce() -> Fut,
         Fut: Future,
     {
-        let data = TaskData::new(Kind::Root, None, Lane::Normal, runtime().epoch(), Location::caller());
+        let data =
+            TaskData::new(Kind::Root, None, Lane::Normal, runtime().epoch(), Location::caller(), ticks::rough_now());
         self.root.set(data.number());
         let thread = std::thread::current().id();
         let main = Arc::new(Main { woken: AtomicBool::new(true), shared: self.shared.clone(), thread });

@@ -7,10 +7,12 @@ use std::task::{Context, Poll, Waker, ready};
 
 use async_task::FallibleTask;
 
-use super::Task;
+use super::{Task, TaskId};
 use crate::rt::context;
+use crate::rt::lazy_from::{LazyFrom, State};
 use crate::rt::runtime::runtime;
 use crate::rt::sched::contained::poll_contained;
+use crate::rt::sched::record::Record;
 use crate::rt::sched::task::{Output, RawTask};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
@@ -42,18 +44,38 @@ pub struct JoinHandle<T> {
     /// `Some` until the task is cancelled, the handle is dropped, or a poll finds that a shutdown has dropped
     /// the task and will drop the caller as well.
     task: Option<FallibleTask<Output<T>, TaskData>>,
-    identity: Task,
+    /// The task's record, until [`task`](JoinHandle::task) is called. The record describes the task as long as `task` is
+    /// `Some`. If the task has a name, the identity is created with the handle.
+    identity: LazyFrom<Record, Task>,
 }
 
+// A program may have a handle for each task.
+const _: () = assert!(size_of::<JoinHandle<()>>() == 2 * size_of::<usize>());
+
 impl<T> JoinHandle<T> {
+    #[inline]
     pub(crate) fn new(task: RawTask<T>) -> JoinHandle<T> {
-        let identity = task.metadata().task();
+        #[cold]
+        fn named(data: &TaskData) -> LazyFrom<Record, Task> {
+            LazyFrom::created(data.task())
+        }
+
+        let data = task.metadata();
+        let identity = if data.name().is_none() { LazyFrom::new(data.record()) } else { named(data) };
         JoinHandle { task: Some(task.fallible()), identity }
     }
 
     /// Returns the task: its id, its name, its lane and the place where it was spawned.
     pub fn task(&self) -> &Task {
-        &self.identity
+        self.identity.get(|record| record.task(None))
+    }
+
+    /// Returns the task's id, without creating its identity.
+    pub(super) fn id(&self) -> TaskId {
+        match self.identity.state() {
+            State::Seed(record) => TaskId::from_number(record.id()),
+            State::Created(task) => task.id(),
+        }
     }
 
     /// Returns whether the task has ended.
@@ -100,6 +122,7 @@ impl<T> JoinHandle<T> {
 impl<T> Future for JoinHandle<T> {
     type Output = T;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         if self.task.is_none() {
             return Poll::Pending;
@@ -115,6 +138,8 @@ impl<T> Future for JoinHandle<T> {
         let epoch = runtime().epoch();
         let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
         assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
+        // The identity is created while the record still describes the task.
+        self.task();
         self.task = None;
         // A task of an earlier epoch is dropped at the beginning of its next turn.
         cx.waker().wake_by_ref();
@@ -129,7 +154,7 @@ impl<T> JoinHandle<T> {
         let task = self.task.as_mut().expect("polled after the end of the task");
         let polled = poll_contained(cx, |cx| Pin::new(task).poll(cx));
         if polled.is_pending() {
-            context::note(Waits::Task(self.identity.id().number()));
+            context::note(Waits::Task(self.id().number()));
             runtime().stand_in(cx);
         }
         polled.map(|output| output.map(|output| output.take()))
@@ -147,5 +172,35 @@ impl<T> Drop for JoinHandle<T> {
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle").field("task", self.task()).field("finished", &self.is_finished()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::task::{Builder, spawn};
+    use std::ptr;
+
+    #[test]
+    fn identity_is_that_of_the_task_before_and_after_its_end() {
+        crate::task::block_on(async {
+            let current = || async { crate::task::current().id() };
+            for name in [None, Some("named")] {
+                for asks_early in [false, true] {
+                    let mut builder = Builder::new();
+                    if let Some(name) = name {
+                        builder = builder.name(name.to_owned());
+                    }
+                    let (line, mut handle) = (line!(), builder.spawn(current()).unwrap());
+                    let early = asks_early.then(|| ptr::from_ref(handle.task()));
+                    let id = handle.id();
+                    assert_eq!((&mut handle).await, id);
+                    // Other tasks may use the records of tasks that were freed.
+                    spawn(async {}).await;
+                    assert_eq!((handle.id(), handle.task().id(), handle.task().name()), (id, id, name));
+                    assert_eq!(handle.task().spawned_at().unwrap().line(), line);
+                    assert!(early.is_none_or(|early| ptr::eq(early, handle.task())));
+                }
+            }
+        });
     }
 }

@@ -31,6 +31,7 @@ use async_task::Runnable;
 use pin_project_lite::pin_project;
 
 use crate::rt::context;
+use crate::rt::runtime::runtime;
 use crate::rt::sched::identity::Name;
 use crate::rt::sched::lanes::Lane;
 use crate::rt::sched::record::{Kind, Record};
@@ -147,7 +148,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let data = TaskData::new(Kind::Local, name, Lane::Normal, 0, Location::caller());
+    let data = TaskData::new(Kind::Local, name, Lane::Normal, 0, Location::caller(), runtime().time_of_spawn());
     let record = data.record();
     THREAD.with(|thread| {
         let queue = thread.queue.clone();

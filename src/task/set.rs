@@ -153,7 +153,7 @@ impl<T> TaskSet<T> {
         self.last += 1;
         let number = self.last;
         let handle = spawn(Announce { ended: self.ended.clone(), number })?;
-        let id = handle.task().id();
+        let id = handle.id();
         self.tasks.insert(number, handle);
         Ok(id)
     }
@@ -241,7 +241,7 @@ impl<T> TaskSet<T> {
                 Ok(polled) => ready!(polled).ok_or_else(|| -> Box<dyn Any + Send> { Box::new(DROPPED) }),
                 Err(payload) => Err(payload),
             };
-            Poll::Ready((handle.task().id(), result))
+            Poll::Ready((handle.id(), result))
         };
         poll_fn(|cx| self.poll_next(cx, poll)).await
     }
@@ -255,7 +255,7 @@ impl<T> TaskSet<T> {
     /// Polls for the next task to end. Returns its id and its result, which is `None` if a shutdown or, in a
     /// simulation, the task's host dropped the task.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<(TaskId, Option<T>)>> {
-        self.poll_next(cx, |handle, cx| handle.poll_end(cx).map(|result| (handle.task().id(), result)))
+        self.poll_next(cx, |handle, cx| handle.poll_end(cx).map(|result| (handle.id(), result)))
     }
 
     fn poll_next<R>(

@@ -92,7 +92,14 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
     if crate::sim::replaces_block_on() {
         return crate::sim::block_on(future);
     }
-    let data = TaskData::new(Kind::Root, name, Lane::Normal, runtime().ensure_running(), Location::caller());
+    let data = TaskData::new(
+        Kind::Root,
+        name,
+        Lane::Normal,
+        runtime().ensure_running(),
+        Location::caller(),
+        ticks::rough_now(),
+    );
     // Flushes the gathered writes of the turn that makes this call, because that turn now waits.
     unsent::flush();
     let mut thread = Thread::enter(data.record());

@@ -20,15 +20,49 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(u64);
 
-/// The number of the last task.
+/// The last number that was reserved for a task.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-impl TaskId {
-    pub(crate) fn new() -> TaskId {
-        TaskId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+/// The number of task ids that a processor reserves at a time.
+const RESERVED: u64 = 16;
+
+/// The numbers that a processor has reserved for new tasks. Only its owner accesses them. They are used only while no
+/// other thread has reserved later numbers, so ids are in the order in which tasks are spawned.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    next: AtomicU64,
+    /// The number after the last reserved one.
+    end: AtomicU64,
+}
+
+impl Reserved {
+    pub(crate) fn new() -> Reserved {
+        Reserved { next: AtomicU64::new(0), end: AtomicU64::new(0) }
     }
 
-    /// Returns the number of the last task, or 0 if there was none.
+    /// Takes the next number.
+    #[inline]
+    pub(crate) fn take(&self) -> u64 {
+        let (mut next, end) = (self.next.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
+        let is_latest = LAST.load(Ordering::Relaxed) + 1 == end;
+        if next == end || !is_latest {
+            // If several threads spawn tasks, reserved numbers would be wasted.
+            let count = if is_latest { RESERVED } else { 1 };
+            next = reserve(count);
+            self.end.store(next + count, Ordering::Relaxed);
+        }
+        self.next.store(next + 1, Ordering::Relaxed);
+        next
+    }
+}
+
+/// Reserves `count` consecutive numbers, and returns the first.
+pub(crate) fn reserve(count: u64) -> u64 {
+    LAST.fetch_add(count, Ordering::Relaxed) + 1
+}
+
+impl TaskId {
+    /// Returns the last number that was reserved for a task, or 0 if there was none.
     pub(crate) fn latest() -> u64 {
         LAST.load(Ordering::Relaxed)
     }
@@ -176,5 +210,37 @@ pub(crate) fn names(tasks: impl IntoIterator<Item = u64>) -> HashMap<u64, Name> 
         if batch.len() < NAMES_BATCH {
             return names;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_ids_are_in_the_order_of_spawns() {
+        let (one, other) = (Reserved::new(), Reserved::new());
+        let mut last = 0;
+        for round in 0..100 {
+            // Other tests of this process also take ids.
+            let taken = match round % 7 {
+                0 => reserve(1),
+                1 | 4 | 5 => other.take(),
+                _ => one.take(),
+            };
+            assert!(taken > last, "{taken} after {last}");
+            last = taken;
+        }
+    }
+
+    #[test]
+    fn id_is_reserved_with_others_if_no_other_thread_takes_ids() {
+        let one = Reserved::new();
+        let reserves = |_| {
+            one.take();
+            one.end.load(Ordering::Relaxed) - one.next.load(Ordering::Relaxed) == RESERVED - 1
+        };
+        // This is tried again, because other tests of this process also take ids.
+        assert!((0..10_000).any(reserves));
     }
 }

@@ -14,9 +14,9 @@
 //!   system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and the events between them, for the
 //!   black box.
-//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], [`waits`] and [`cpu_time`]:
-//!   the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the wakers of
-//!   futures that await tasks. `hooks`: the functions of the simulator.
+//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `place`, [`waits`] and
+//!   [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the
+//!   wakers of futures that await tasks. `hooks`: the functions of the simulator.
 
 pub(crate) mod awake;
 mod batch;
@@ -36,6 +36,7 @@ pub(crate) mod lanes;
 pub(crate) mod monitor;
 pub(crate) mod own_waker;
 mod pacing;
+mod place;
 pub(crate) mod polling;
 pub(crate) mod pool;
 pub(crate) mod processor;

@@ -225,6 +225,7 @@ impl Monitor {
                 self.quiet = 0;
             }
             if runtime.epoch() == epoch {
+                sysmon.check_begins();
                 self.look(epoch);
             }
         }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use super::event_ring::{EventRing, Mark};
 use super::queue::RunQueue;
-use super::record::Record;
+use super::record::{Pool, Record};
 use super::turn_ring::TurnRing;
 use crate::rt::counter::Counter;
 use crate::rt::histogram::{Recorder, Unit};
@@ -64,6 +64,8 @@ pub(crate) struct Processor {
     pub(crate) epoch: AtomicU32,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
+    /// Only the owner accesses the pool.
+    pub(crate) pool: Pool,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,
     /// The number of turns in which a control task ran before ordinary tasks.
@@ -117,6 +119,7 @@ impl Processor {
             epoch: AtomicU32::new(0),
             spawned: Counter::new(),
             ended: Counter::new(),
+            pool: Pool::new(),
             steals: Counter::new(),
             parks: Counter::new(),
             control_turns: Counter::new(),

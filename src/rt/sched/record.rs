@@ -16,17 +16,19 @@
 //! release fence, writes the fields of the next task, and stores the new id with Release. A reader loads the
 //! id with Acquire, reads the fields, issues an acquire fence, and loads the id again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::Location;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::cpu_time::CpuTime;
-use super::identity::TaskId;
+use super::identity::{self, Name, Reserved, Task, TaskId};
 use super::keeper::Keeper;
 use super::lanes::{CONTROL, Lane};
+use super::place;
 use super::waits::{self, ENDED, RUNNING, Waits};
-use crate::rt::slab::{self, BLOCK_SLOTS, First, Slab, Slot, place_in_block};
+use crate::rt::slab::{self, BLOCK_SLOTS, First, Slab, Slot, Stash, place_in_block};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 
@@ -38,7 +40,7 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// In a free record of the slab, the link of the free list. In a record in use, a packed [`Waits`], [`RUNNING`] or
+    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`] or
     /// [`ENDED`].
     waits: AtomicU32,
     polls: AtomicU32,
@@ -48,7 +50,7 @@ pub(crate) struct Record {
     cpu: AtomicU32,
     /// The rough time at which the task was spawned. The lowest two bits are the [`Kind`].
     born: AtomicU32,
-    /// The location of the call that spawned the task, as an offset; see [`pack_place`]. The lowest
+    /// The location of the call that spawned the task, as an offset; see [`place`]. The lowest
     /// [`SLOT_BITS`] bits are the slot's number within its block, or [`UNLISTED`], and never change.
     place: AtomicU32,
 }
@@ -60,7 +62,7 @@ const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 /// `ci/regression.sh` measures the cost of recording them with it.
 const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
-const SLOT_BITS: u32 = 5;
+const SLOT_BITS: u32 = u32::BITS - place::BITS;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
 /// The slot number of a record outside the slab. Such records are used when there are more live tasks
 /// than slots in the slab. Snapshots do not include them.
@@ -148,7 +150,7 @@ impl Reading {
     }
 
     pub(crate) fn place(&self) -> Option<&'static Location<'static>> {
-        unpack_place(self.place >> SLOT_BITS)
+        place::unpack(self.place >> SLOT_BITS)
     }
 }
 
@@ -196,24 +198,68 @@ impl Slot for Record {
     }
 }
 
+/// Free records and unused ids for the tasks that the owner of a processor spawns.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    records: Stash<Record>,
+    ids: Reserved,
+}
+
+thread_local! {
+    /// The pool of the processor that this thread owns.
+    static POOL: Cell<Option<&'static Pool>> = const { Cell::new(None) };
+}
+
+impl Pool {
+    pub(crate) fn new() -> Pool {
+        Pool { records: Stash::new(), ids: Reserved::new() }
+    }
+
+    /// Makes this thread, which must own the pool's processor, the user of the pool.
+    pub(crate) fn set_of_thread(pool: Option<&'static Pool>) {
+        POOL.set(pool);
+    }
+
+    /// Returns the pool of the processor that this thread owns. The tasks of a simulation do not use it, because the
+    /// processor of a simulation does not outlive it.
+    #[inline]
+    fn of_thread() -> Option<&'static Pool> {
+        #[cfg(feature = "sim")]
+        if crate::sim::is_here() {
+            return None;
+        }
+        POOL.get()
+    }
+}
+
 impl Record {
-    /// Takes a record for a new task of `epoch`, spawned at `place`.
-    pub(crate) fn open(kind: Kind, lane: Lane, epoch: u32, place: &'static Location<'static>) -> &'static Record {
-        let record = RECORDS.alloc().unwrap_or_else(Record::unlisted);
+    /// Takes a record for a new task of `epoch`, spawned at `place` at the rough time `now`.
+    #[inline(never)]
+    pub(crate) fn open(
+        kind: Kind,
+        lane: Lane,
+        epoch: u32,
+        place: &'static Location<'static>,
+        now: u32,
+    ) -> &'static Record {
+        let (record, id) = match Pool::of_thread() {
+            Some(pool) => (pool.records.alloc(&RECORDS), pool.ids.take()),
+            None => (RECORDS.alloc(), identity::reserve(1)),
+        };
+        let record = record.unwrap_or_else(Record::unlisted);
         // ORDERING: Release, after `close` has cleared the id; see the module documentation.
         fence(Ordering::Release);
         record.epoch.store(lane.word(epoch), Ordering::Relaxed);
         record.waits.store(0, Ordering::Relaxed);
         record.woken.store(0, Ordering::Relaxed);
         record.polls.store(0, Ordering::Relaxed);
-        let now = ticks::rough_now();
         record.polled.store(now, Ordering::Relaxed);
         record.cpu.store(0, Ordering::Relaxed);
         record.born.store(now & !3 | kind as u32, Ordering::Relaxed);
         let slot = record.place.load(Ordering::Relaxed) & SLOT_MASK;
-        record.place.store(pack_place(place) << SLOT_BITS | slot, Ordering::Relaxed);
+        record.place.store(place::pack(place) << SLOT_BITS | slot, Ordering::Relaxed);
         // ORDERING: Release publishes the fields.
-        record.id.store(TaskId::new().number(), Ordering::Release);
+        record.id.store(id, Ordering::Release);
         record
     }
 
@@ -245,9 +291,11 @@ impl Record {
         // free list in the record also sees that the id has changed.
         fence(Ordering::Release);
         if self.place.load(Ordering::Relaxed) & SLOT_MASK == UNLISTED {
-            UNLISTED_FREE.lock().push(self);
-        } else {
-            RECORDS.free(self);
+            return UNLISTED_FREE.lock().push(self);
+        }
+        match Pool::of_thread() {
+            Some(pool) => pool.records.free(&RECORDS, self),
+            None => RECORDS.free(self),
         }
     }
 
@@ -296,9 +344,19 @@ impl Record {
         self.epoch.load(Ordering::Relaxed)
     }
 
+    /// Returns a handle to the task, which has the name `name`. The record must be in use.
+    pub(crate) fn task(&self, name: Option<Name>) -> Task {
+        Task::new(TaskId::from_number(self.id()), name, self.place(), self.lane())
+    }
+
+    #[inline]
+    pub(crate) fn lane(&self) -> Lane {
+        Lane::of_word(self.epoch_word())
+    }
+
     /// Returns the place where the task was spawned. The record must be in use.
     pub(crate) fn place(&self) -> Option<&'static Location<'static>> {
-        unpack_place(self.place.load(Ordering::Relaxed) >> SLOT_BITS)
+        place::unpack(self.place.load(Ordering::Relaxed) >> SLOT_BITS)
     }
 
     /// Returns whether the record is that of the root future of a `block_on` or of a simulation.
@@ -394,7 +452,7 @@ impl Record {
             cpu: CpuTime(self.cpu.load(Ordering::Relaxed)),
             born: self.born.load(Ordering::Relaxed),
             place: self.place.load(Ordering::Relaxed),
-            lane: Lane::of_word(self.epoch_word()),
+            lane: self.lane(),
         };
         // ORDERING: Acquire pairs with the fences in `open` and `close`: if the id has not changed, all fields
         // belong to this task.
@@ -412,45 +470,6 @@ fn kind_of(born: u32) -> Kind {
     }
 }
 
-/// Returns the location relative to which [`pack_place`] packs other locations. Locations are constants in the program
-/// image, so their distances are small.
-#[track_caller]
-fn origin() -> &'static Location<'static> {
-    Location::caller()
-}
-
-fn anchor() -> &'static Location<'static> {
-    origin()
-}
-
-/// The distance between two locations is a multiple of this.
-const PLACE_ALIGN: isize = align_of::<Location<'static>>() as isize;
-const PLACE_BITS: u32 = u32::BITS - SLOT_BITS;
-
-/// Packs a location into [`PLACE_BITS`] bits. Returns 0 if it is too far away, which may happen if it is in
-/// another shared library.
-fn pack_place(place: &'static Location<'static>) -> u32 {
-    let distance =
-        std::ptr::from_ref(place).expose_provenance().wrapping_sub(std::ptr::from_ref(anchor()).addr()) as isize;
-    // No task is spawned at the anchor itself, so the distance is never 0.
-    let units = distance / PLACE_ALIGN;
-    let is_near = units.unsigned_abs() < 1 << (PLACE_BITS - 1) && distance % PLACE_ALIGN == 0;
-    if is_near { units as u32 & (u32::MAX >> SLOT_BITS) } else { 0 }
-}
-
-#[allow(unsafe_code)]
-fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
-    if packed == 0 {
-        return None;
-    }
-    // Shifting to the left and back extends the sign.
-    let units = ((packed << SLOT_BITS) as i32 >> SLOT_BITS) as isize;
-    let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(units * PLACE_ALIGN);
-    // SAFETY: `pack_place` was given a reference with this address and exposed its provenance. The reference is valid
-    // for the life of the program.
-    Some(unsafe { &*std::ptr::with_exposed_provenance(address) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -463,18 +482,11 @@ mod tests {
         fn wake(self: Arc<NoWake>) {}
     }
 
-    #[test]
-    fn places_survive_packing() {
-        for place in [Location::caller(), *[Location::caller()].last().unwrap()] {
-            assert!(std::ptr::eq(unpack_place(pack_place(place)).unwrap(), place));
-        }
-    }
-
     /// Uses more records than a block has, so that numbers within blocks repeat.
     #[test]
     fn records_are_freed_to_the_slab_under_their_own_numbers() {
         let open =
-            || (0..100).map(|_| Record::open(Kind::Task, Lane::Normal, 0, Location::caller())).collect::<Vec<_>>();
+            || (0..100).map(|_| Record::open(Kind::Task, Lane::Normal, 0, Location::caller(), 0)).collect::<Vec<_>>();
         for _ in 0..10 {
             let records = open();
             let mut numbers: Vec<_> = records.iter().map(|record| record.index()).collect();

@@ -8,6 +8,7 @@ use super::reports::Reports;
 use super::wake_queue::WakeQueue;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::parker::Parker;
+use crate::rt::time::ticks;
 use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
@@ -18,6 +19,8 @@ pub(crate) struct Sysmon {
     pub(super) ticks: AtomicBool,
     /// The thread of the current epoch. The thread of an earlier epoch may still be in user code.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
+    /// The time of the last check, in ticks.
+    checked: AtomicU64,
     /// Whether the runtime runs without the thread, because the system refused to create it or its start is deferred.
     pub(super) is_missing: AtomicBool,
     /// Whether the start of the thread is deferred; see [`Sysmon::defer`].
@@ -43,6 +46,7 @@ impl Sysmon {
         Sysmon {
             ticks: AtomicBool::new(false),
             thread: Mutex::new(None),
+            checked: AtomicU64::new(0),
             is_missing: AtomicBool::new(false),
             is_deferred: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
@@ -54,6 +58,18 @@ impl Sysmon {
             batches: Mutex::new(Vec::new()),
             watched: AtomicUsize::new(0),
         }
+    }
+
+    /// Records the time of a check.
+    pub(super) fn check_begins(&self) {
+        self.checked.store(ticks::ticks(), Ordering::Relaxed);
+    }
+
+    /// Returns the time of the last check, in ticks, or `None` if sysmon makes no checks.
+    #[inline]
+    pub(crate) fn checked(&self) -> Option<u64> {
+        let makes_checks = self.ticks.load(Ordering::Relaxed) && !self.is_deferred();
+        makes_checks.then(|| self.checked.load(Ordering::Relaxed))
     }
 
     /// Returns the events that sysmon has recorded.

@@ -12,11 +12,12 @@
 //! * 12 — during a shutdown, no waker drops a task: its caller may hold a lock that the future's destructor takes, as
 //!   the crates for channels and events do ([`discard_later`]).
 
+use std::any::Any;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::thread;
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
@@ -50,24 +51,12 @@ pin_project! {
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
-            let task = context::with_task(|task| task.map(|task| (task.number(), task.lane(), task.is_simulated())));
             let mut this = this.project();
             contain(|| this.future.set(None));
             if let Some(record) = this.kept.take() {
                 record.release();
             }
-            debug_assert!(task.is_some(), "a future was dropped outside its task");
-            if let Some((number, lane, is_simulated)) = task {
-                end_locals(number);
-                if lane == Lane::Control && !is_simulated {
-                    runtime().control.task_ended();
-                }
-                #[cfg(feature = "sim")]
-                super::hooks::task_ended(number);
-            }
-            if !task.is_some_and(|(_, _, is_simulated)| is_simulated) {
-                runtime().task_ended();
-            }
+            end_current();
         }
     }
 }
@@ -75,7 +64,8 @@ pin_project! {
 impl<F: Future> Future for Tracked<F> {
     type Output = Output<F::Output>;
 
-    #[inline]
+    // Has one caller per type of future, the function of `async-task` that runs the task.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let this = self.project();
         let future = this.future.as_pin_mut().expect("the future has not been dropped");
@@ -105,6 +95,23 @@ fn keep(waker: &Waker) -> Option<&'static Record> {
     })
 }
 
+/// Ends the current task, whose future was just dropped: drops its local values and counts its end.
+fn end_current() {
+    let task = context::with_task(|task| task.map(|task| (task.number(), task.lane(), task.is_simulated())));
+    debug_assert!(task.is_some(), "a future was dropped outside its task");
+    if let Some((number, lane, is_simulated)) = task {
+        end_locals(number);
+        if lane == Lane::Control && !is_simulated {
+            runtime().control.task_ended();
+        }
+        #[cfg(feature = "sim")]
+        super::hooks::task_ended(number);
+    }
+    if !task.is_some_and(|(_, _, is_simulated)| is_simulated) {
+        runtime().task_ended();
+    }
+}
+
 /// Drops the local values of the task `number`, whose future was just dropped, records its end, and clears the current
 /// task. The task is the current one whenever its future is dropped. The values must not live as long as the task's
 /// handle and wakers, because they would then be dropped where a panic aborts the process.
@@ -120,18 +127,33 @@ pub(crate) fn end_locals(number: u64) {
 }
 
 /// The output of a task, or the payload of its panic. If it is not taken, it is dropped with the task, and a panic of its
-/// destructor is caught (11).
+/// destructor is caught (11). It is part of every task, so the rare payload is in a box and takes one word.
 #[derive(Debug)]
-pub(crate) struct Output<T>(Option<thread::Result<T>>);
+pub(crate) struct Output<T>(ManuallyDrop<Result<T, Box<Payload>>>);
+
+/// The payload of a panic.
+#[derive(Debug)]
+struct Payload(Box<dyn Any + Send>);
+
+const _: () = assert!(size_of::<Output<()>>() == size_of::<usize>());
 
 impl<T> Output<T> {
+    fn new(result: Result<T, Box<Payload>>) -> Output<T> {
+        Output(ManuallyDrop::new(result))
+    }
+
+    #[cold]
+    fn of_panic(payload: Box<dyn Any + Send>) -> Output<T> {
+        Output::new(Err(Box::new(Payload(payload))))
+    }
+
     /// Calls `poll`, which polls the future of a task, and catches its panic. `async-task` could also catch it, but
     /// would drop the payload where a panic of the payload's destructor aborts the process.
     #[inline]
     pub(crate) fn of_poll(poll: impl FnOnce() -> Poll<T>) -> Poll<Output<T>> {
         match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(polled) => polled.map(|output| Output(Some(Ok(output)))),
-            Err(payload) => Poll::Ready(Output(Some(Err(payload)))),
+            Ok(polled) => polled.map(|output| Output::new(Ok(output))),
+            Err(payload) => Poll::Ready(Output::of_panic(payload)),
         }
     }
 
@@ -139,17 +161,22 @@ impl<T> Output<T> {
     ///
     /// # Panics
     /// Resumes the panic of the task.
-    pub(crate) fn take(mut self) -> T {
-        let result = self.0.take().expect("the output is taken once");
-        result.unwrap_or_else(|payload| resume_unwind(payload))
+    #[inline]
+    pub(crate) fn take(self) -> T {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used again, and its destructor does not run.
+        #[allow(unsafe_code)]
+        let result = unsafe { ManuallyDrop::take(&mut this.0) };
+        result.unwrap_or_else(|payload| resume_unwind(payload.0))
     }
 }
 
 impl<T> Drop for Output<T> {
     fn drop(&mut self) {
-        if let Some(output) = self.0.take() {
-            contain(|| drop(output));
-        }
+        // SAFETY: the field is not used again.
+        #[allow(unsafe_code)]
+        let result = unsafe { ManuallyDrop::take(&mut self.0) };
+        contain(|| drop(result));
     }
 }
 
@@ -182,7 +209,7 @@ where
 {
     fork::refuse();
     let lane = lane.unwrap_or_else(current_lane);
-    let data = TaskData::new(Kind::Task, name, lane, runtime().ensure_running(), place);
+    let data = TaskData::new(Kind::Task, name, lane, runtime().ensure_running(), place, runtime().time_of_spawn());
     let future = trace::in_task(data.number(), data.name(), place, future);
     spawn_with(data, future)
 }
@@ -195,7 +222,8 @@ where
     F::Output: Send + 'static,
 {
     fork::refuse();
-    spawn_with(TaskData::new(Kind::Task, None, current_lane(), runtime().ensure_running(), place), future)
+    let (epoch, now) = (runtime().ensure_running(), runtime().time_of_spawn());
+    spawn_with(TaskData::new(Kind::Task, None, current_lane(), epoch, place, now), future)
 }
 
 fn spawn_with<F>(data: TaskData, future: F) -> RawTask<F::Output>
@@ -256,7 +284,8 @@ where
     S: Fn(Runnable<TaskData>) + Send + Sync + 'static,
 {
     fork::refuse();
-    let data = TaskData::new(Kind::Call, name, Lane::Normal, runtime().ensure_running(), place);
+    let (epoch, now) = (runtime().ensure_running(), runtime().time_of_spawn());
+    let data = TaskData::new(Kind::Call, name, Lane::Normal, epoch, place, now);
     let future = trace::in_task(data.number(), data.name(), place, async move { f() });
     if !data.is_simulated() {
         runtime().task_begins();

@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::panic::Location;
 
-use super::identity::{self, Name, Task, TaskId};
+use super::identity::{self, Name, Task};
 use super::lanes::{CONTROL, Lane};
 use super::own_waker::Spare;
 use super::record::{Kind, Record};
@@ -52,23 +52,38 @@ struct Rare {
     locals: Mutex<Vec<Local>>,
 }
 
+impl Rare {
+    /// Returns the data of a task with a name, and adds the name to the table of names.
+    #[cold]
+    fn named(number: u64, name: Name) -> LazyBox<Rare> {
+        identity::remember(number, name.clone());
+        LazyBox::from(Rare { name: Some(name), ..Rare::default() })
+    }
+
+    #[cold]
+    fn take_local(&self) -> Option<Box<dyn Any + Send>> {
+        self.locals.lock().iter_mut().rev().find_map(|local| local.1.take())
+    }
+}
+
 impl TaskData {
+    /// Returns the data of a new task that is spawned at the rough time `now`.
+    // Inlined, so that the fields go from registers into the allocation of the task.
+    #[inline(always)]
     pub(crate) fn new(
         kind: Kind,
         name: Option<Name>,
         lane: Lane,
         epoch: u32,
         place: &'static Location<'static>,
+        now: u32,
     ) -> TaskData {
         #[cfg(feature = "sim")]
         let (tag, epoch) = (crate::sim::tag(), if crate::sim::is_here() { SIMULATED } else { epoch });
-        let record = Record::open(kind, lane, epoch, place);
+        let record = Record::open(kind, lane, epoch, place, now);
         let rare = match name {
             None => LazyBox::new(),
-            Some(name) => {
-                identity::remember(record.id(), name.clone());
-                LazyBox::from(Rare { name: Some(name), ..Rare::default() })
-            }
+            Some(name) => Rare::named(record.id(), name),
         };
         TaskData {
             record,
@@ -106,7 +121,7 @@ impl TaskData {
 
     pub(crate) fn task(&self) -> Task {
         let name = self.rare.get().and_then(|rare| rare.name.clone());
-        Task::new(TaskId::from_number(self.number()), name, self.record.place(), self.lane())
+        self.record.task(name)
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
@@ -162,8 +177,9 @@ impl TaskData {
     }
 
     /// Takes the local value that was created last.
+    #[inline]
     pub(super) fn take_local(&self) -> Option<Box<dyn Any + Send>> {
-        self.rare.get()?.locals.lock().iter_mut().rev().find_map(|local| local.1.take())
+        self.rare.get()?.take_local()
     }
 
     /// Drops all local values, in reverse order of creation. A destructor may create values for other

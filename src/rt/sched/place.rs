@@ -1,0 +1,56 @@
+//! The location of a call that spawns a task, packed into 27 bits of the task's [`Record`](super::record::Record).
+
+use std::panic::Location;
+
+/// Returns the location relative to which [`pack`] packs other locations. Locations are constants in the program
+/// image, so their distances are small.
+#[track_caller]
+fn origin() -> &'static Location<'static> {
+    Location::caller()
+}
+
+fn anchor() -> &'static Location<'static> {
+    origin()
+}
+
+/// The distance between two locations is a multiple of this.
+const ALIGN: isize = align_of::<Location<'static>>() as isize;
+/// The number of bits of a packed location.
+pub(super) const BITS: u32 = 27;
+const UNUSED_BITS: u32 = u32::BITS - BITS;
+
+/// Packs a location into [`BITS`] bits. Returns 0 if it is too far away, which may happen if it is in
+/// another shared library.
+pub(super) fn pack(place: &'static Location<'static>) -> u32 {
+    let distance =
+        std::ptr::from_ref(place).expose_provenance().wrapping_sub(std::ptr::from_ref(anchor()).addr()) as isize;
+    // No task is spawned at the anchor itself, so the distance is never 0.
+    let units = distance / ALIGN;
+    let is_near = units.unsigned_abs() < 1 << (BITS - 1) && distance % ALIGN == 0;
+    if is_near { units as u32 & (u32::MAX >> UNUSED_BITS) } else { 0 }
+}
+
+#[allow(unsafe_code)]
+pub(super) fn unpack(packed: u32) -> Option<&'static Location<'static>> {
+    if packed == 0 {
+        return None;
+    }
+    // Shifting to the left and back extends the sign.
+    let units = ((packed << UNUSED_BITS) as i32 >> UNUSED_BITS) as isize;
+    let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(units * ALIGN);
+    // SAFETY: `pack` was given a reference with this address and exposed its provenance. The reference is valid
+    // for the life of the program.
+    Some(unsafe { &*std::ptr::with_exposed_provenance(address) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_survive_packing() {
+        for place in [Location::caller(), *[Location::caller()].last().unwrap()] {
+            assert!(std::ptr::eq(unpack(pack(place)).unwrap(), place));
+        }
+    }
+}
