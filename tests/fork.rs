@@ -170,6 +170,20 @@ fn futures_that_wait_panic_in_a_forked_child() {
     });
 }
 
+/// The parent has deferred the start of its threads.
+#[test]
+fn future_outside_block_on_starts_no_thread_in_a_forked_child() {
+    child("future_outside_block_on_starts_no_thread_in_a_forked_child", || {
+        rt::Builder::new().single_threaded(true).start().unwrap();
+        forked(|| {
+            let threads = common::thread_count();
+            park_on(task::yield_now());
+            i32::from(common::thread_count() != threads)
+        });
+        assert_eq!(task::block_on(task::spawn(async { 7 })), 7);
+    });
+}
+
 /// Regression: a child whose root future waited took the events of its parent.
 #[test]
 fn block_on_that_forks_returns_or_panics_in_the_child() {

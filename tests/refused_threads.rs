@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{child, cpu_time, echo, eventually, listener, pair, park_on, ping};
 use netpoll::net::{TcpStream, is_timeout, pipe};
+use netpoll::task::TaskSet;
 use netpoll::{rt, task, time};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -87,7 +88,7 @@ fn refused() -> usize {
 const MS: Duration = Duration::from_millis(1);
 
 /// Uses of the runtime under another executor. All of them except number [`WAITS_FOR_CALLER`] need no additional thread.
-const USES: [fn(); 8] = [
+const USES: [fn(); 10] = [
     || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
     || park_on(task::sleep(20 * MS)),
     || {
@@ -123,10 +124,28 @@ const USES: [fn(); 8] = [
         }));
         assert_eq!(receive.recv_timeout(LONG), Ok(10));
     },
+    || {
+        let mut set = TaskSet::new();
+        set.spawn(async {
+            task::sleep(20 * MS).await;
+            11
+        });
+        assert_eq!(park_on(set.join_next()), Some(11));
+    },
+    || {
+        // A thread of the runtime, or the waiting thread, drops the task.
+        let sleeps = || async { task::sleep(LONG).await };
+        assert_eq!(park_on(task::spawn(sleeps()).cancel()), None);
+        let mut set = TaskSet::new();
+        set.spawn(sleeps());
+        park_on(set.cancel_all());
+    },
 ];
 
 /// The number of the use whose blocking call waits for its caller. This use needs a second thread.
 const WAITS_FOR_CALLER: usize = 6;
+/// The number of the use that waits without a poll.
+const WAITS_UNPOLLED: usize = 7;
 
 /// Polls `future`, which arms its timer.
 fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
@@ -307,6 +326,50 @@ fn callers_run_blocking_work_without_threads() {
         park_on(echo).unwrap();
         assert!(rt::metrics().worker_threads > 0);
         rt::shutdown(LONG).unwrap();
+    });
+}
+
+/// The first use outside `block_on` ends the deferral of threads, but the system refuses them.
+#[test]
+fn deferred_threads_are_refused() {
+    child("deferred_threads_are_refused", || {
+        let defer = || rt::Builder::new().single_threaded(true).start().unwrap();
+        for count in [1, 2, ALL] {
+            for (number, use_it) in USES.into_iter().enumerate() {
+                // A task that no future waits for needs a thread in `block_on`.
+                if number != WAITS_UNPOLLED && (number != WAITS_FOR_CALLER || count != ALL) {
+                    defer();
+                    refuse(count);
+                    use_it();
+                    permit();
+                    rt::shutdown(LONG).unwrap();
+                }
+            }
+            // The socket is registered in `block_on` and waits outside.
+            defer();
+            let (one, other) = task::block_on(pair());
+            assert!(task::block_on(async { common::poll_once(&mut one.read(&mut [0; 1])).await.is_pending() }));
+            refuse(count);
+            let writer = task::spawn(async move {
+                task::sleep(5 * MS).await;
+                other.write_all(b"late").await.unwrap();
+                other
+            });
+            assert_eq!(park_on(one.read(&mut [0; 8])).unwrap(), 4);
+            let _other = park_on(writer);
+            one.set_read_deadline(Instant::now() + 20 * MS).unwrap();
+            assert!(is_timeout(&park_on(one.read(&mut [0; 1])).unwrap_err()));
+            permit();
+            rt::shutdown(LONG).unwrap();
+            // A nested call retries.
+            if count != ALL {
+                defer();
+                refuse(count);
+                assert_eq!(task::block_on(async { task::block_on(task::spawn(async { 7 })) }), 7);
+                permit();
+                rt::shutdown(LONG).unwrap();
+            }
+        }
     });
 }
 

@@ -9,10 +9,16 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{BOUND, child, child_with, echo, eventually, listener, pair, park_on, ping, ping_pong, thread_count};
+use common::by_hand::narrow_pair;
+use common::{
+    BOUND, child, child_with, echo, eventually, listener, pair, park_on, ping, ping_pong, poll_now, set_nofile,
+    thread_count,
+};
 use futures::channel::oneshot;
 use netpoll::net::{self, TcpListener, TcpStream, is_timeout};
+use netpoll::task::TaskSet;
 use netpoll::{rt, task};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -170,7 +176,7 @@ fn block_on_in_a_root_future_starts_threads() {
 /// Another executor polls futures of this crate outside `block_on`. Each use is the first one in its process.
 #[test]
 fn futures_outside_block_on_start_the_threads_that_they_need() {
-    const USES: [fn(); 6] = [
+    const USES: [fn(); 12] = [
         || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
         || park_on(task::sleep(20 * MS)),
         || {
@@ -213,6 +219,72 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             });
             one.set_read_timeout(Some(20 * MS)).unwrap();
             assert!(is_timeout(&park_on(one.read(&mut [0; 8])).unwrap_err()));
+        },
+        || {
+            let mut set = TaskSet::new();
+            set.spawn(async { 7 });
+            assert_eq!(park_on(set.join_next()), Some(7));
+        },
+        || {
+            // A task that no thread has polled is dropped by a thread of the runtime.
+            let _ = park_on(task::spawn(task::sleep(MS)).cancel());
+            let mut set = TaskSet::new();
+            set.spawn(task::sleep(MS));
+            park_on(set.cancel_all());
+        },
+        || {
+            let mut set = TaskSet::new();
+            set.spawn(task::sleep(MS));
+            park_on(set.cancel_all());
+        },
+        || {
+            // The close waits for a task, which sends the bytes that are left. It owns the descriptor, because no number is
+            // free for a duplicate.
+            let (one, other) = task::block_on(async {
+                let (one, other) = narrow_pair().await;
+                one.set_auto_cork(true).unwrap();
+                one.set_write_timeout(Some(20 * MS)).unwrap();
+                while one.write_all(&[0; 1000]).await.is_ok() {}
+                (one, other)
+            });
+            assert_eq!(rt::metrics().worker_threads, 0);
+            one.set_notsent_lowat(1).unwrap();
+            let socket = std::net::TcpStream::from(rustix::io::dup(&other).unwrap());
+            let limit = getrlimit(Resource::Nofile);
+            set_nofile(0);
+            let mut close = one.force_close();
+            setrlimit(Resource::Nofile, limit).unwrap();
+            assert!(poll_now(&mut close).is_pending());
+            let reader = thread::spawn(move || {
+                socket.set_nonblocking(false).unwrap();
+                std::io::copy(&mut &socket, &mut std::io::sink()).unwrap()
+            });
+            park_on(close).unwrap();
+            drop((one, other));
+            reader.join().unwrap();
+        },
+        || {
+            // A blocking call, which outlives the `block_on`, is the other executor.
+            let (send, receive) = mpsc::channel();
+            task::block_on(async {
+                task::spawn_blocking(move || {
+                    park_on(task::sleep(MS));
+                    send.send(task::try_current().is_some()).unwrap();
+                });
+            });
+            assert_eq!(receive.recv_timeout(BOUND), Ok(true));
+        },
+        || {
+            let (one, other) = task::block_on(async {
+                let (one, other) = pair().await;
+                ping_pong(&one, &other).await;
+                (one, other)
+            });
+            let (send, receive) = mpsc::channel();
+            drop(task::spawn_blocking(move || send.send(park_on(one.read(&mut [0; 8])).unwrap()).unwrap()));
+            // Written without the runtime.
+            rustix::io::write(&other, b"x").unwrap();
+            assert_eq!(receive.recv_timeout(BOUND), Ok(1));
         },
     ];
     for (number, used) in USES.iter().enumerate() {

@@ -157,17 +157,21 @@ impl Builder {
     ///
     /// Linux makes system calls on descriptors faster in a process with one thread, and a short program ends sooner if
     /// it starts none. With `true`:
-    /// * Tasks run while a thread is in `block_on`. If several threads are in `block_on`, one at a time runs tasks.
-    /// * A task that blocks its thread delays all other tasks, timers and events, and is not reported.
+    /// * Tasks run while a thread is in `block_on`. If several threads are in `block_on`, one at a time runs tasks. When the
+    ///   last one leaves, the tasks wait, including the one that sends
+    ///   [gathered writes](crate::net::TcpStream::set_auto_cork) to a peer that does not read.
+    /// * A task or root future that blocks its thread delays all tasks, timers and events, also those of other threads in
+    ///   `block_on`, and is not reported. So it must not block until one of these has made progress, for example in
+    ///   another executor or in [`JoinHandle::join`](std::thread::JoinHandle::join): it would wait forever.
     ///   [`blocked_tasks`](Builder::blocked_tasks) has no effect.
     /// * Blocking calls, such as [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups, have threads as
     ///   usual, which end after 10 s without a call.
     /// * The number of [`workers`](Builder::workers) is 1, and
     ///   [`block_on_runs_tasks`](Builder::block_on_runs_tasks) is `true`.
     ///
-    /// Two uses need another thread: a `block_on` inside a task or another `block_on`, and a future of this crate that is
-    /// polled by another executor on a thread that is not in `block_on`. The first such use starts the threads of an
-    /// ordinary runtime, which stay until a shutdown.
+    /// Two uses need another thread: a `block_on` that waits inside a task, a blocking call or another `block_on`, and a
+    /// future of this crate that waits under another executor, on a thread that is not in `block_on` or in a blocking
+    /// call. The first such use starts the threads of an ordinary runtime, which stay until a shutdown.
     ///
     /// # Examples
     /// ```

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::ptr;
 use std::sync::OnceLock;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::sched::event_ring::Mark;
 use super::sched::own_waker;
@@ -25,6 +25,8 @@ use crate::sync::{AtomicU8, Ordering};
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
+    /// The blocking call that this thread of a pool makes. It is the current task unless `task` is set.
+    call: Cell<*const TaskData>,
     /// The place in the processor's ring of turns where the next call of this turn is recorded.
     calls: Cell<CallPlace<'static>>,
     /// The number of calls of [`enter`] that [`leave`] has not undone.
@@ -48,6 +50,7 @@ thread_local! {
         Context {
             processor: Cell::new(None),
             task: Cell::new(ptr::null()),
+            call: Cell::new(ptr::null()),
             calls: Cell::new(CallPlace::NONE),
             depth: Cell::new(0),
             is_root: Cell::new(false),
@@ -167,6 +170,15 @@ fn with_discards(count: u32, f: impl FnOnce(u32)) {
 
 /// Calls `f` with the task that this thread is running, or `None`.
 pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
+    with_turn(|task| match task {
+        Some(task) => f(Some(task)),
+        None => with_call(f),
+    })
+}
+
+/// Calls `f` with the task whose turn this thread is in, or `None`. A blocking call on a thread of a pool has no turn.
+#[inline]
+fn with_turn<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
     // SAFETY: null, or set by a `run_turn` that is still on this thread's stack. A task is alive until
     // its future is dropped, which calls `end_task`.
@@ -174,12 +186,31 @@ pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     f(unsafe { task.as_ref() })
 }
 
+/// Calls `f` with the blocking call that this thread of a pool makes, or `None`.
+fn with_call<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
+    let call = CONTEXT.with(|context| context.call.get());
+    // SAFETY: as in `with_turn`, but set by `run_call`.
+    #[allow(unsafe_code)]
+    f(unsafe { call.as_ref() })
+}
+
+/// Returns whether this thread of a pool makes a blocking call, outside turns of other tasks and root futures.
+pub(crate) fn is_call() -> bool {
+    CONTEXT.with(|context| {
+        // `depth` is 1 because the thread belongs to the runtime.
+        !context.call.get().is_null() && context.task.get().is_null() && context.depth.get() == 1
+    })
+}
+
 /// Clears the current task if it is the task `number`, whose future was just dropped. Code that
 /// `async-task` runs afterwards in the same call, such as the waker of the handle, may run when the task is
 /// already freed.
 pub(crate) fn end_task(number: u64) {
     if with_task(|task| task.is_some_and(|task| task.number() == number)) {
-        CONTEXT.with(|context| context.task.set(ptr::null()));
+        CONTEXT.with(|context| {
+            let current = if context.task.get().is_null() { &context.call } else { &context.task };
+            current.set(ptr::null());
+        });
     }
 }
 
@@ -192,36 +223,44 @@ pub(crate) fn gathers_writes() -> bool {
 
 /// Flushes gathered writes, and records in the current task, if there is one, what an operation that
 /// returns `Pending` waits for. The caller must hold no lock.
-pub(crate) fn note(waits: Waits) {
+pub(crate) fn note(waits: Waits, cx: &TaskContext<'_>) {
     unsent::flush();
-    with_task(|task| match task {
+    with_turn(|task| match task {
         Some(task) => task.record().note(waits.pack()),
-        None => waits_outside(),
+        None => waits_outside(cx.waker(), |record| record.note(waits.pack())),
     });
 }
 
 /// The function that [`watch_waits_outside`] has set.
-static WAITS_OUTSIDE: OnceLock<fn()> = OnceLock::new();
+static WAITS_OUTSIDE: OnceLock<fn(&Waker)> = OnceLock::new();
 
-/// Makes [`note`] and [`note_edge`] call `f` if there is no current task. The first call of this function decides.
-pub(crate) fn watch_waits_outside(f: fn()) {
+/// Makes [`note`] and [`note_edge`] call `f` if this thread is not in the turn of a task. The first call of this
+/// function decides.
+pub(crate) fn watch_waits_outside(f: fn(&Waker)) {
     WAITS_OUTSIDE.get_or_init(|| f);
 }
 
+/// Records a wait of the blocking call that this thread makes, if there is one, by `note`. Calls the function that
+/// [`watch_waits_outside`] has set.
 #[cold]
-fn waits_outside() {
+fn waits_outside(waker: &Waker, note: impl FnOnce(&Record)) {
+    with_call(|call| {
+        if let Some(call) = call {
+            note(call.record());
+        }
+    });
     if let Some(f) = WAITS_OUTSIDE.get() {
-        f();
+        f(waker);
     }
 }
 
 /// Records one of the [`edge_notes`](super::sched::waits::edge_notes) in the current task, in place of its
-/// previous wait. Unlike [`note`], does not flush gathered writes.
+/// previous wait. Unlike [`note`], does not flush gathered writes. The caller must hold no lock.
 #[inline]
-pub(crate) fn note_edge(note: u32) {
-    with_task(|task| match task {
+pub(crate) fn note_edge(note: u32, cx: &TaskContext<'_>) {
+    with_turn(|task| match task {
         Some(task) => task.record().note_edge(note),
-        None => waits_outside(),
+        None => waits_outside(cx.waker(), |record| record.note_edge(note)),
     });
 }
 
@@ -287,6 +326,19 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: Option<*const ()>, f: impl
     let before = CONTEXT.with(|context| context.task.replace(task));
     let _restore = Restore(before);
     f()
+}
+
+/// Makes `call` the blocking call of this thread, which belongs to a pool, while `f` runs.
+pub(crate) fn run_call<T>(call: *const TaskData, f: impl FnOnce() -> T) -> T {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.call.set(ptr::null()));
+        }
+    }
+    CONTEXT.with(|context| context.call.set(call));
+    let _restore = Restore;
+    run_task(ptr::null(), f)
 }
 
 /// Records a call on the descriptor `fd` that completed without waiting, even if it failed.
@@ -528,7 +580,7 @@ fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
     if granted {
         return Poll::Ready(());
     }
-    note(Waits::Turn);
+    note(Waits::Turn, cx);
     cx.waker().wake_by_ref();
     Poll::Pending
 }

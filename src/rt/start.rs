@@ -47,6 +47,7 @@ impl Runtime {
     pub(crate) fn prepare_start(&'static self, mut config: Config) -> io::Result<()> {
         fork::watch(|| runtime().disown());
         waiters::watch_with(wake_watched);
+        context::watch_waits_outside(|waker| runtime().stand_in_for(waker));
         inspect::serve_from_environment();
         // Joins threads that were started while the previous runtime shut down.
         self.threads.join_ended();
@@ -55,7 +56,6 @@ impl Runtime {
         let is_single_threaded = config.single_threaded;
         *self.config.lock() = Some(Arc::new(config));
         if is_single_threaded {
-            context::watch_waits_outside(|| runtime().waits_outside());
             self.sysmon.defer();
             return Ok(());
         }

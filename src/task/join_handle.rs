@@ -96,7 +96,7 @@ impl<T> JoinHandle<T> {
         let has_ended = poll(&mut Context::from_waker(Waker::noop())).is_ready();
         async move {
             if !has_ended {
-                poll_fn(|cx| poll_contained(cx, &mut poll)).await;
+                poll_fn(|cx| poll_cancelled(cx, &mut poll)).await;
             }
         }
     }
@@ -115,8 +115,17 @@ impl<T> JoinHandle<T> {
     #[doc(alias = "abort")]
     pub async fn cancel(mut self) -> Option<T> {
         let mut cancel = pin!(self.task.take()?.cancel());
-        poll_fn(|cx| poll_contained(cx, |cx| cancel.as_mut().poll(cx))).await.map(Output::take)
+        poll_fn(|cx| poll_cancelled(cx, |cx| cancel.as_mut().poll(cx))).await.map(Output::take)
     }
+}
+
+/// Calls `poll`, which polls for the end of a cancelled task.
+fn poll_cancelled<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    let polled = poll_contained(cx, poll);
+    if polled.is_pending() {
+        runtime().stand_in(cx);
+    }
+    polled
 }
 
 impl<T> Future for JoinHandle<T> {
@@ -154,8 +163,7 @@ impl<T> JoinHandle<T> {
         let task = self.task.as_mut().expect("polled after the end of the task");
         let polled = poll_contained(cx, |cx| Pin::new(task).poll(cx));
         if polled.is_pending() {
-            context::note(Waits::Task(self.id().number()));
-            runtime().stand_in(cx);
+            context::note(Waits::Task(self.id().number()), cx);
         }
         polled.map(|output| output.map(|output| output.take()))
     }

@@ -26,6 +26,7 @@ use pin_project_lite::pin_project;
 
 use super::{Builder, JoinHandle, TaskId};
 use crate::rt::fork;
+use crate::rt::runtime::runtime;
 use crate::rt::sched;
 use crate::rt::waiters::wake;
 use crate::sync::Mutex;
@@ -269,6 +270,7 @@ impl<T> TaskSet<T> {
             }
             let Poll::Ready(number) = self.ended.poll_first(cx) else {
                 fork::refuse();
+                runtime().stand_in(cx);
                 return Poll::Pending;
             };
             self.ended.pop_first();

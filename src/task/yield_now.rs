@@ -33,7 +33,7 @@ impl Future for YieldNow {
         if std::mem::replace(&mut self.0, true) {
             return Poll::Ready(());
         }
-        context::note(Waits::Turn);
+        context::note(Waits::Turn, cx);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use crate::rt::fork;
 use crate::rt::poll::poller;
+use crate::rt::runtime::runtime;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::sys::{option, socket, zerocopy};
@@ -112,7 +113,12 @@ impl Gone {
             (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
         };
         old.wake_all();
-        if done { Poll::Ready(()) } else { Poll::Pending }
+        if done {
+            return Poll::Ready(());
+        }
+        // A task may have to send the last gathered bytes.
+        runtime().stand_in(cx);
+        Poll::Pending
     }
 }
 

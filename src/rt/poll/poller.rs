@@ -273,7 +273,7 @@ impl PollHandle {
         let still = || runtime().epoch() == epoch;
         let is_listed = side.wait_after(ticket, &mut edge, cx.waker(), still) == Wait::Listed;
         if is_listed {
-            context::note_edge(self.desc.note(direction));
+            context::note_edge(self.desc.note(direction), cx);
         }
         edge.map(|key| (WaitKey { edge: Some(key), epoch: epoch.wrapping_add(1), ..WaitKey::new() }, is_listed))
     }
@@ -400,7 +400,7 @@ impl Side<'static> {
         let place = waiter.reborrow().map(|wait| &mut wait.edge);
         match self.wait(place, Interest::Event, cx.waker(), move || self.is_registered(epoch)) {
             Wait::Listed => {
-                context::note_edge(self.desc.note(self.direction));
+                context::note_edge(self.desc.note(self.direction), cx);
                 match timeout {
                     Some(timeout) => self.arm_timeout(waiter, timeout),
                     None => Poll::Pending,
@@ -435,7 +435,7 @@ impl Side<'static> {
             let still = || self.is_registered(epoch) && !is_over(self);
             match self.wait(Waiter::Future(&mut wait.edge), Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => {
-                    context::note(Waits::HangUp(self.desc.tag()));
+                    context::note(Waits::HangUp(self.desc.tag()), cx);
                     self.arm_for_waiters();
                     return Poll::Pending;
                 }
@@ -463,10 +463,9 @@ impl Side<'static> {
             let place = waiter.reborrow().map(|wait| &mut wait.interrupt);
             match self.wait(place, Interest::Interrupt, cx.waker(), || true) {
                 Wait::Listed => {
-                    context::note(match self.direction {
-                        Direction::Read => Waits::ReadLock(self.desc.tag()),
-                        Direction::Write => Waits::WriteLock(self.desc.tag()),
-                    });
+                    let tag = self.desc.tag();
+                    let is_read = self.direction == Direction::Read;
+                    context::note(if is_read { Waits::ReadLock(tag) } else { Waits::WriteLock(tag) }, cx);
                     return match timeout {
                         Some(timeout) => self.arm_timeout(waiter, timeout),
                         None => Poll::Pending,

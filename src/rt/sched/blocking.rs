@@ -126,7 +126,7 @@ impl Runtime {
 fn run(runnable: Runnable<TaskData>) {
     let data: *const TaskData = runnable.metadata();
     let record = runnable.metadata().record();
-    let run = || context::run_task(data, || record.polling(|| runnable.run()));
+    let run = || context::run_call(data, || record.polling(|| runnable.run()));
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
         drop_payload(payload);
     }

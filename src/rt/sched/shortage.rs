@@ -16,21 +16,22 @@
 //! # Without any thread
 //! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the runtime
 //! tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls; in a nested
-//! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a handle, a sleep, or an
-//! operation of an in-memory pipe with a timeout or deadline, *stands in*: it does a slice of the work, and its future
-//! is polled again ([`Runtime::stand_in`]). An operation on a socket that would have to wait there fails with an error.
+//! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a future that waits,
+//! *stands in*: it does a slice of the work, and the future is polled again ([`Runtime::stand_in`]). An operation on a
+//! socket that is not registered fails with an error if it would have to wait there.
 //! Blocking calls are queued as tasks.
 //!
 //! # Deferred threads
 //! With [`Builder::single_threaded`](crate::rt::Builder::single_threaded), a start of the runtime defers the start of
 //! sysmon, and so of workers, although the system would permit it. A thread in `block_on` runs the tasks and polls, as
 //! above. No thread stands in for it. Instead, the following start sysmon, which ends the deferral until the next
-//! shutdown: a nested `block_on` that waits, an operation that waits outside `block_on`
-//! ([`waits_outside`](Runtime::waits_outside)) or registers its socket there, and a future that would stand in. Blocking
-//! calls get their threads without ending the deferral.
+//! shutdown: a nested `block_on` that waits, and a future that waits outside `block_on`, or registers its socket there.
+//! A blocking call that polls with another executor is outside too, because the thread in `block_on` may leave. Blocking
+//! calls get their threads without ending the deferral. If the system refuses to start sysmon, the runtime is without any
+//! thread, as above.
 
 use std::io;
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,7 @@ use super::polling::Polling;
 use super::root::Root;
 use super::worker::{Core, Exit};
 use crate::rt::context;
+use crate::rt::fork;
 use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
@@ -104,13 +106,19 @@ impl Runtime {
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
-    /// If the runtime has no thread and cannot start sysmon, does a slice of the work on the calling thread and wakes the
-    /// task of `cx`, so that it is polled again. Called when a future is pending. Does nothing on a thread inside the
-    /// runtime.
+    /// Ends a deferral. If the runtime has no thread and cannot start sysmon, does a slice of the work on the calling
+    /// thread and wakes the task of `cx`, so that it is polled again. Called when a future is pending. Does nothing on a
+    /// thread inside the runtime, except in a blocking call. The caller must hold no lock.
     #[inline]
-    pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
+    pub(crate) fn stand_in(&'static self, cx: &Context<'_>) {
+        self.stand_in_for(cx.waker());
+    }
+
+    /// Works like [`stand_in`](Runtime::stand_in), with the waker of the task.
+    #[inline]
+    pub(crate) fn stand_in_for(&'static self, waker: &Waker) {
         if self.sysmon.is_missing() && self.stand_in_now() {
-            cx.waker().wake_by_ref();
+            waker.wake_by_ref();
         }
     }
 
@@ -123,21 +131,13 @@ impl Runtime {
         }
     }
 
-    /// Ends the deferral of threads for an operation that waits outside a task, if this thread is not in `block_on`. The
-    /// operation relies on another thread for its wake-up. The caller must hold no lock.
-    pub(crate) fn waits_outside(&'static self) {
-        if self.sysmon.is_deferred() && !context::is_inside() && self.find_sysmon().is_ok() {
-            self.ensure_worker_after_leaving();
-        }
-    }
-
     /// Starts sysmon or, if that fails, does a slice of the work. Returns false if another thread or an outer call on
     /// this thread does the work.
     #[cold]
     fn stand_in_now(&'static self) -> bool {
         // A thread in `block_on` does the work between the turns of its root future, and a thread
-        // that stands in is already doing it.
-        if context::is_inside() {
+        // that stands in is already doing it. A blocking call has a thread of its own, which does no other work.
+        if fork::is_child() || (context::is_inside() && !context::is_call()) {
             return false;
         }
         if self.find_sysmon().is_ok() {

@@ -185,11 +185,26 @@ impl Sysmon {
     /// Removes the thread and wakes it, so that it checks the epoch. Called by a shutdown that has advanced the epoch.
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
+        self.stuck.store(0, Ordering::Relaxed);
         self.is_missing.store(false, Ordering::Relaxed);
         self.is_deferred.store(false, Ordering::Relaxed);
         self.ticks.store(false, Ordering::SeqCst);
         if let Some(parker) = thread {
             parker.unpark();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If the next runtime defers sysmon, no check corrects the number.
+    #[test]
+    fn stopped_sysmon_counts_no_stuck_threads() {
+        let sysmon = Sysmon::new();
+        sysmon.stuck.store(2, Ordering::Relaxed);
+        sysmon.stop();
+        assert_eq!(sysmon.stuck(), 0);
     }
 }

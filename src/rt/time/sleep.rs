@@ -106,8 +106,7 @@ impl Future for Sleep {
         let was_armed = self.armed.is_some();
         if let Some((set, key)) = self.armed {
             if !fork::is_child() && !set.poll_sleep(key, cx.waker()) {
-                context::note(Waits::Time(self.when));
-                runtime().stand_in(cx);
+                context::note(Waits::Time(self.when), cx);
                 return Poll::Pending;
             }
             // The timer has fired, a shutdown has woken the sleep, or no timer fires in this child of fork(2), so the clock
@@ -133,8 +132,7 @@ impl Future for Sleep {
         if first {
             runtime.timer_moved(self.when);
         }
-        context::note(Waits::Time(self.when));
-        runtime.stand_in(cx);
+        context::note(Waits::Time(self.when), cx);
         Poll::Pending
     }
 }
