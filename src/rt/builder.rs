@@ -163,7 +163,8 @@ impl Builder {
     /// * A task or root future that blocks its thread delays all tasks, timers and events, also those of other threads in
     ///   `block_on`, and is not reported. So it must not block until one of these has made progress, for example in
     ///   another executor or in [`JoinHandle::join`](std::thread::JoinHandle::join): it would wait forever.
-    ///   [`blocked_tasks`](Builder::blocked_tasks) has no effect.
+    ///   [`blocked_tasks`](Builder::blocked_tasks) and [`on_blocked_task`](Builder::on_blocked_task) have no effect, and
+    ///   no [black box](Builder::black_box_file) is written. Writes that the turn has gathered are sent at its end.
     /// * Blocking calls, such as [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups, have threads as
     ///   usual, which end after 10 s without a call.
     /// * The number of [`workers`](Builder::workers) is 1, and
