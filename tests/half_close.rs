@@ -7,9 +7,9 @@ use std::io;
 use std::task::Poll;
 
 use common::by_hand::{Wakes, connect_to, drive, fresh_pair, narrow_pair, round_trip, trait_read, trait_write};
-use common::{fill, poll_now, poll_with, read_exact, run};
+use common::{becomes, fill, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener};
-use netpoll::task;
+use netpoll::{rt, task};
 
 /// Go: TestCloseRead.
 #[test]
@@ -44,6 +44,7 @@ fn shutdown_read_ends_waiting_read() {
         let mut read = client.read(&mut buf);
         assert!(poll_with(&mut read, &waker).is_pending());
         client.close_read().unwrap();
+        becomes("the read is woken", || wakes.count() > 0).await;
         assert_eq!(drive(&mut read, &wakes, &waker).await.unwrap(), 0);
     });
 }
@@ -84,6 +85,7 @@ fn shutdown_write_ends_waiting_write() {
         let mut write = client.write_all(&big);
         assert!(poll_with(&mut write, &waker).is_pending());
         client.close_write().unwrap();
+        becomes("the write is woken", || wakes.count() > 0).await;
         assert_eq!(drive(&mut write, &wakes, &waker).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     });
 }
@@ -126,7 +128,12 @@ fn shutdown_both_ends_waiting_operations_and_keeps_fd_open() {
             let client = client.clone();
             async move { client.write_all(&vec![0; 1 << 20]).await }
         });
-        task::sleep(std::time::Duration::from_millis(5)).await;
+        let ids = [reader.task().id(), writer.task().id()];
+        becomes("both operations wait", || {
+            let snapshot = rt::inspect();
+            ids.iter().all(|&id| snapshot.task(id).is_some_and(|task| task.waits_for().is_some()))
+        })
+        .await;
         client.shutdown(Shutdown::Both).unwrap();
         assert_eq!(reader.await.unwrap(), 0);
         assert_eq!(writer.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);

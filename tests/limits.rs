@@ -6,18 +6,18 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Watchdog, becomes, child, cpu_time, exhaust_descriptors, fill, listener, pair, park_on, poll_once, poll_with, run,
-    set_nofile,
+    Watchdog, becomes, by_hand::Wakes, child, cpu_time, exhaust_descriptors, fill, listener, pair, park_on, poll_once,
+    poll_with, run, set_nofile,
 };
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::prelude::*;
-use netpoll::{rt, task};
+use netpoll::rt::{self, TaskState};
+use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Returns a listener with `count` connections in its queue, and their clients.
@@ -56,7 +56,7 @@ fn accept_that_waited_returns_emfile() {
     child("accept_that_waited_returns_emfile", || {
         set_nofile(64);
         run(async {
-            let listener = Arc::new(listener().await);
+            let listener = listener().await;
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             let mut accept = listener.accept();
             assert!(poll_once(&mut accept).await.is_pending());
@@ -68,15 +68,6 @@ fn accept_that_waited_returns_emfile() {
             assert_eq!(Some(peer), socket.local_addr().unwrap().as_socket());
         });
     });
-}
-
-/// A waker that counts its wake-ups.
-struct Count(Arc<AtomicUsize>);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
 }
 
 #[test]
@@ -105,13 +96,12 @@ fn incoming_waits_for_descriptors_without_spinning() {
                 // Waits until the pauses are long.
                 let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
                 assert!(waited.is_err());
-                let woken = Arc::new(AtomicUsize::new(0));
-                let waker = Waker::from(Arc::new(Count(woken.clone())));
+                let (wakes, waker) = Wakes::new();
                 let mut next = incoming.next();
                 assert!(poll_with(&mut next, &waker).is_pending());
                 let closing = if n == 1 { clients[0].clone() } else { first.clone() };
                 closing.force_close().await.unwrap();
-                assert!(woken.load(Ordering::SeqCst) > 0, "woken by the close, not by the end of the pause");
+                assert!(wakes.count() > 0, "woken by the close, not by the end of the pause");
                 let stream = next.await.unwrap().unwrap();
                 assert_eq!(stream.peer_addr().unwrap(), clients[n].local_addr().unwrap());
                 kept.push(stream);
@@ -140,7 +130,11 @@ fn close_ends_incoming_during_backoff() {
                     results
                 }
             });
-            task::sleep(Duration::from_millis(50)).await;
+            let id = server.task().id();
+            becomes("the server waits", || {
+                rt::inspect().task(id).is_some_and(|task| task.polls() > 0 && task.state() == TaskState::Waiting)
+            })
+            .await;
             listener.close().await.unwrap();
             let results = server.await;
             assert_eq!(results.len(), 1);
@@ -149,7 +143,7 @@ fn close_ends_incoming_during_backoff() {
     });
 }
 
-/// Regression test: the stream noticed a deadline only at the end of its pause, which lasts up to a second.
+/// Regression: the stream noticed a deadline only at the end of its pause, which lasts up to a second.
 #[test]
 fn deadline_ends_incoming_during_backoff() {
     child("deadline_ends_incoming_during_backoff", || {
@@ -161,11 +155,11 @@ fn deadline_ends_incoming_during_backoff() {
             let mut incoming = listener.incoming();
             // Waits until the pauses are long.
             assert!(netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await.is_err());
-            let woken = Arc::new(AtomicUsize::new(0));
+            let (wakes, waker) = Wakes::new();
             let mut next = incoming.next();
-            assert!(poll_with(&mut next, &Waker::from(Arc::new(Count(woken.clone())))).is_pending());
+            assert!(poll_with(&mut next, &waker).is_pending());
             listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
-            assert!(woken.load(Ordering::SeqCst) > 0, "woken by the deadline, not by the end of the pause");
+            assert!(wakes.count() > 0, "woken by the deadline, not by the end of the pause");
             assert!(is_timeout(&next.await.unwrap().unwrap_err()));
             // Without the deadline, the stream goes on.
             listener.set_deadline(None).unwrap();
@@ -398,7 +392,12 @@ fn peer_reset_ends_all_waiting_reads() {
                 task::spawn(async move { server.read(&mut [0; 1]).await })
             })
             .collect();
-        becomes("all reads wait", || netpoll::rt::metrics().waiters >= 10).await;
+        let ids: Vec<_> = waiting.iter().map(|read| read.task().id()).collect();
+        becomes("all reads wait", || {
+            let snapshot = rt::inspect();
+            ids.iter().all(|&id| snapshot.task(id).is_some_and(|task| task.waits_for().is_some()))
+        })
+        .await;
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         let results: Vec<_> = futures::future::join_all(waiting).await;

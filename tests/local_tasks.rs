@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::{becomes, eventually, run};
 use netpoll::prelude::*;
-use netpoll::{task, task_local};
+use netpoll::{rt, task, task_local};
 
 #[test]
 fn local_tasks_run_on_their_thread() {
@@ -84,7 +84,8 @@ fn another_thread_wakes_local_tasks() {
             receiver.recv().unwrap();
             common::park_on(peer.write_all(b"ping")).unwrap();
         });
-        task::yield_now().await;
+        let id = reader.task().id();
+        becomes("the reader waits", || rt::inspect().task(id).is_some_and(|task| task.waits_for().is_some())).await;
         sender.send(()).unwrap();
         assert_eq!(&*reader.await.unwrap(), b"ping");
         writer.join().unwrap();
@@ -127,6 +128,7 @@ fn nested_block_on_runs_local_tasks() {
     });
 }
 
+/// `Builder::local` returns an error instead.
 #[test]
 fn spawn_local_inside_spawned_task_panics() {
     run(async {
@@ -184,7 +186,7 @@ fn shutdown_keeps_local_tasks() {
         let (sender, receiver) = futures::channel::oneshot::channel();
         let handle = task::spawn_local(async { receiver.await.unwrap() });
         task::block_on(task::yield_now());
-        netpoll::rt::shutdown(common::BOUND).unwrap();
+        rt::shutdown(common::BOUND).unwrap();
         sender.send(6).unwrap();
         assert_eq!(task::block_on(handle), 6);
     });

@@ -11,10 +11,16 @@ use common::*;
 use netpoll::io::{ReadExt, WriteExt};
 use netpoll::net::{Pipe, is_closed, is_timeout, pipe, raw_os_error};
 use netpoll::prelude::*;
+use netpoll::rt::{self, TaskState};
 use netpoll::{future, io, task};
 
-async fn pipes() -> (Pipe, Pipe) {
-    pipe().unwrap()
+/// Waits until the task of `handle` waits.
+async fn begins_to_wait<T>(handle: &task::JoinHandle<T>) {
+    let id = handle.task().id();
+    becomes("the task waits", || {
+        rt::inspect().task(id).is_some_and(|task| task.polls() > 0 && task.state() == TaskState::Waiting)
+    })
+    .await;
 }
 
 // ---- the rendezvous ----
@@ -22,7 +28,7 @@ async fn pipes() -> (Pipe, Pipe) {
 #[test]
 fn write_completes_when_fully_read() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let mut write = one.write(b"hello");
         assert!(poll_once(&mut write).await.is_pending());
         let mut buf = [0; 2];
@@ -40,7 +46,7 @@ fn write_completes_when_fully_read() {
 #[test]
 fn read_takes_from_one_write_only() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let (mut first, mut second) = (one.write(b"first"), one.write(b"second"));
         assert!(poll_once(&mut first).await.is_pending());
         assert!(poll_once(&mut second).await.is_pending());
@@ -59,7 +65,7 @@ fn read_takes_from_one_write_only() {
 #[test]
 fn pipe_writes_of_many_tasks_do_not_interleave() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let writers: Vec<_> = (0..20u8)
             .map(|number| {
                 let one = one.clone();
@@ -87,7 +93,7 @@ fn pipe_writes_of_many_tasks_do_not_interleave() {
 #[test]
 fn many_pipe_readers_share_data() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let readers: Vec<_> = (0..20)
             .map(|_| {
                 let other = other.clone();
@@ -116,7 +122,7 @@ fn many_pipe_readers_share_data() {
 #[test]
 fn empty_pipe_operations_complete_immediately() {
     run(async {
-        let (one, _other) = pipes().await;
+        let (one, _other) = pipe().unwrap();
         assert_eq!(one.write(b"").await.unwrap(), 0);
         one.write_all(b"").await.unwrap();
         assert_eq!(one.read(&mut []).await.unwrap(), 0);
@@ -128,7 +134,7 @@ fn empty_pipe_operations_complete_immediately() {
 #[test]
 fn pipe_errors_after_close_match_go() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         one.force_close().await.unwrap();
         let read = one.read(&mut [0; 1]).await.unwrap_err();
         assert!(is_closed(&read));
@@ -159,7 +165,7 @@ fn pipe_errors_after_close_match_go() {
 fn pipe_close_wakes_both_sides() {
     run(async {
         for drops in [false, true] {
-            let (one, other) = pipes().await;
+            let (one, other) = pipe().unwrap();
             let spawn_read = |pipe: &Pipe| {
                 let pipe = pipe.clone();
                 task::spawn(async move { pipe.read(&mut [0; 1]).await })
@@ -173,20 +179,22 @@ fn pipe_close_wakes_both_sides() {
                 })
             };
             let read = spawn_read(&other);
+            begins_to_wait(&read).await;
             if drops {
                 drop(one);
             } else {
                 let own = spawn_read(&one);
-                task::yield_now().await;
+                begins_to_wait(&own).await;
                 one.force_close().await.unwrap();
                 assert!(is_closed(&own.await.unwrap_err()));
             }
             assert_eq!(read.await.unwrap(), 0);
 
-            let (one, other) = pipes().await;
+            let (one, other) = pipe().unwrap();
             let write = spawn_write(&one);
             let mut buf = [0; 1];
             assert_eq!(other.read(&mut buf).await.unwrap(), 1);
+            begins_to_wait(&write).await;
             if drops {
                 drop(other);
             } else {
@@ -202,7 +210,7 @@ fn pipe_close_wakes_both_sides() {
 #[test]
 fn write_ended_by_close_leaves_no_data_to_read() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let mut write = one.write(b"lent");
         assert!(poll_once(&mut write).await.is_pending());
         one.force_close().await.unwrap();
@@ -214,7 +222,7 @@ fn write_ended_by_close_leaves_no_data_to_read() {
 #[test]
 fn closing_write_side_keeps_other_direction() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let mut write = one.write_all(b"last");
         assert!(poll_once(&mut write).await.is_pending());
         one.close_write().unwrap();
@@ -234,7 +242,7 @@ fn closing_write_side_keeps_other_direction() {
 #[test]
 fn pipe_deadline_precedes_data_and_loses_none() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let mut write = one.write(b"data");
         assert!(poll_once(&mut write).await.is_pending());
         other.set_read_deadline(Instant::now()).unwrap();
@@ -250,7 +258,7 @@ fn pipe_deadline_precedes_data_and_loses_none() {
 #[test]
 fn timed_out_pipe_write_reports_bytes_written() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let mut write = one.write(b"data");
         assert!(poll_once(&mut write).await.is_pending());
         assert_eq!(other.read(&mut [0; 3]).await.unwrap(), 3);
@@ -270,7 +278,7 @@ fn timed_out_pipe_write_reports_bytes_written() {
 #[test]
 fn pipe_timeouts_restart_for_each_operation() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         assert_eq!(one.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
         one.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         one.set_write_timeout(Some(Duration::from_millis(11))).unwrap();
@@ -307,7 +315,7 @@ fn pipe_deadlines_work_under_another_executor() {
 #[test]
 fn trait_write_waits_for_matching_read() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let mut half = &one;
         let mut write = WriteExt::write(&mut half, b"hello");
         assert!(poll_once(&mut write).await.is_pending(), "no reader");
@@ -335,7 +343,7 @@ fn trait_write_waits_for_matching_read() {
 #[test]
 fn protocols_run_over_pipe_traits() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let server = task::spawn(async move {
             let mut lines = io::BufReader::new(&other).lines();
             let mut writer = &other;
@@ -359,7 +367,7 @@ fn protocols_run_over_pipe_traits() {
 #[test]
 fn copy_through_pipe_is_complete() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let data: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
         let echo = task::spawn(async move {
             io::copy(&mut &other, &mut &other).await.unwrap();
@@ -385,7 +393,7 @@ fn copy_through_pipe_is_complete() {
 #[test]
 fn dropped_pipe_write_withdraws_unread_data() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let mut buf = [0; 8];
         let mut gone = one.write(b"gone");
         assert!(poll_once(&mut gone).await.is_pending());
@@ -408,7 +416,7 @@ fn dropped_pipe_future_strands_no_waiter() {
         for polls in 0..4 {
             for woken in [false, true] {
                 for reads in [false, true] {
-                    let (one, other) = pipes().await;
+                    let (one, other) = pipe().unwrap();
                     let (mut buf, mut beside_buf) = ([0; 4], [0; 4]);
                     if reads {
                         let mut dropped = other.read(&mut buf);
@@ -450,7 +458,7 @@ fn dropped_pipe_future_strands_no_waiter() {
 #[test]
 fn mixed_pipe_futures_and_polls_lose_no_data() {
     run(async {
-        let (one, other) = pipes().await;
+        let (one, other) = pipe().unwrap();
         let reader = task::spawn(async move {
             let (mut buf, mut total, mut turn) = ([0; 5], 0, 0);
             loop {
