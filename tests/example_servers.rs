@@ -51,7 +51,8 @@ fn redis_like_answers_pipelined_commands_in_order() {
 
 #[test]
 fn sigterm_stops_every_server() {
-    // Each server has served a client before it is stopped. A connected silent client does not delay the exit.
+    // Each server has served a client before it is stopped. A connected silent client does not delay the exit. (`redis_like` and `graceful`
+    // have their own tests.)
     for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("echo_deadline", &["127.0.0.1:0", "600"])] {
         let server = Example::start(name, args);
         let mut client = BufReader::new(connect(server.addr()));

@@ -67,7 +67,7 @@ async fn assert_closes_at_once(what: &str, by: By, ends: (TcpStream, TcpStream),
     drop(peer);
 }
 
-/// Regression: the close was moved to the blocking pool only if the stream's `set_linger` had set the
+/// Regression: the close was moved to another thread only if the stream's `set_linger` had set the
 /// option.
 #[test]
 fn close_blocks_no_worker_whatever_sets_so_linger() {

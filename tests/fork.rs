@@ -47,7 +47,8 @@ fn reap(pid: libc::pid_t) {
     assert_eq!(libc::WEXITSTATUS(status), 0, "the child failed at this step");
 }
 
-fn is_clear(error: &std::io::Error) -> bool {
+/// Returns whether the text of `error` gives the fork as the reason.
+fn is_of_fork(error: &std::io::Error) -> bool {
     error.to_string().contains("netpoll cannot be used in a forked child process")
 }
 
@@ -65,7 +66,7 @@ fn operations_fail_in_forked_child() {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         forked(|| {
             let failed =
-                |polled: Poll<std::io::Result<_>>| matches!(polled, Poll::Ready(Err(error)) if is_clear(&error));
+                |polled: Poll<std::io::Result<_>>| matches!(polled, Poll::Ready(Err(error)) if is_of_fork(&error));
             // Operations that would wait fail, whether or not the descriptor was registered in the parent.
             if !failed(poll_now(&mut server.read(&mut [0; 1]))) {
                 return 1;
@@ -77,20 +78,20 @@ fn operations_fail_in_forked_child() {
                 return 3;
             }
             let mut bind = Box::pin(TcpListener::bind("127.0.0.1:0"));
-            if !matches!(poll_now(&mut bind), Poll::Ready(Err(error)) if is_clear(&error)) {
+            if !matches!(poll_now(&mut bind), Poll::Ready(Err(error)) if is_of_fork(&error)) {
                 return 4;
             }
             let refused = catch_unwind(|| task::block_on(async {}));
             if !refused.is_err_and(|text| text.downcast_ref::<String>().is_some_and(|text| text.contains("forked"))) {
                 return 5;
             }
-            if !rt::Builder::new().start().is_err_and(|error| is_clear(&error)) {
+            if !rt::Builder::new().start().is_err_and(|error| is_of_fork(&error)) {
                 return 6;
             }
             if catch_unwind(|| task::spawn(async {}).task().id()).is_ok() {
                 return 7;
             }
-            if !task::Builder::new().spawn(async {}).is_err_and(|error| is_clear(&error)) {
+            if !task::Builder::new().spawn(async {}).is_err_and(|error| is_of_fork(&error)) {
                 return 11;
             }
             if catch_unwind(|| task::spawn_blocking(|| ()).task().id()).is_ok() {
@@ -113,12 +114,12 @@ fn operations_fail_in_forked_child() {
             ];
             for (number, opened) in (20..).zip(opens) {
                 let is_named = |error: &std::io::Error| error.get_ref().is_some_and(|inner| inner.is::<OpError>());
-                if !matches!(opened, Poll::Ready(Err(error)) if is_clear(&error) && is_named(&error)) {
+                if !matches!(opened, Poll::Ready(Err(error)) if is_of_fork(&error) && is_named(&error)) {
                     return number;
                 }
             }
             let mut lookup = Box::pin(net::lookup_host("localhost"));
-            if !matches!(poll_now(&mut lookup), Poll::Ready(Err(error)) if is_clear(&error)) {
+            if !matches!(poll_now(&mut lookup), Poll::Ready(Err(error)) if is_of_fork(&error)) {
                 return 12;
             }
             // Operations that need no runtime still work.

@@ -1,4 +1,4 @@
-//! The waker of a future that awaits a task is foreign code. It runs after the task has ended, on the thread that ended it.
+//! The waker of a future that awaits a task is foreign code. It runs after the task has ended and outside of it, and may panic.
 
 mod common;
 
@@ -90,7 +90,7 @@ fn waker_of_cancelled_task_runs_outside_of_it() {
     let mut cancel = Box::pin(handle.cancel());
     assert!(cancel.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     drop(sender);
-    eventually("the waker is woken", || !seen.lock().unwrap().is_empty());
+    eventually("the waker is called", || !seen.lock().unwrap().is_empty());
     assert_eq!(seen.lock().unwrap()[0], None);
     assert_eq!(task::block_on(cancel), None);
 }
@@ -140,6 +140,6 @@ fn panicking_waker_with_the_data_of_the_own_waker_does_not_end_the_process() {
     });
     let [inner] = task::block_on(outer);
     is_over.store(true, Ordering::SeqCst);
-    eventually("the waker is woken", || WOKEN.load(Ordering::SeqCst) == 1);
+    eventually("the waker is called", || WOKEN.load(Ordering::SeqCst) == 1);
     assert_eq!(task::block_on(inner), 7);
 }

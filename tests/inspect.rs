@@ -18,7 +18,8 @@ use netpoll::rt::{
 };
 use netpoll::task::{self, JoinHandle};
 
-const BOUND: Duration = Duration::from_secs(30);
+/// The bound of each wait, less than that of `run`, so that a failure shows the snapshot.
+const BOUND: Duration = Duration::from_secs(common::BOUND.as_secs() / 4);
 
 /// Takes snapshots until one satisfies `wanted`, and returns it.
 async fn until(wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {

@@ -348,7 +348,7 @@ fn server_answers_while_workers_are_blocked() {
             .unzip();
         let begin = Instant::now();
         while ask(&path, "text\n").matches("(blocks)").count() < 2 {
-            assert!(begin.elapsed() < Duration::from_secs(60), "{}", ask(&path, "text\n"));
+            assert!(begin.elapsed() < common::BOUND / 3, "{}", ask(&path, "text\n"));
         }
         drop(releases);
         for task in tasks {
@@ -419,12 +419,12 @@ fn environment_variable_starts_a_server_with_the_runtime() {
         let mut child = common::spawn(command.stdin(Stdio::piped()).stdout(Stdio::null())).unwrap();
         let begin = Instant::now();
         while UnixStream::connect(&path).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(60), "no server at {}", path.display());
+            assert!(begin.elapsed() < common::BOUND / 3, "no server at {}", path.display());
             std::thread::sleep(Duration::from_millis(5));
         }
         // The server starts with the runtime, before the first task is counted.
         while !ask(&path, "metrics\n").contains("netpoll_tasks_spawned_total 1\n") {
-            assert!(begin.elapsed() < Duration::from_secs(60), "the task is not counted");
+            assert!(begin.elapsed() < common::BOUND / 3, "the task is not counted");
             std::thread::sleep(Duration::from_millis(5));
         }
         drop(child.stdin.take());

@@ -5,14 +5,15 @@ mod common;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use common::run;
+use common::{pair, run};
 use futures_lite::AsyncReadExt as _;
 use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{self, Inspect, SocketInfo, SocketState};
 use netpoll::task;
 
-const BOUND: Duration = Duration::from_secs(30);
+/// The bound of each wait, less than that of `run`, so that a failure shows the sockets.
+const BOUND: Duration = Duration::from_secs(common::BOUND.as_secs() / 4);
 
 fn by_fd(fd: &impl AsRawFd) -> SocketInfo {
     let fd = fd.as_raw_fd();
@@ -25,12 +26,6 @@ fn counts(fd: &impl AsRawFd) -> ([u32; 2], [Option<u64>; 2]) {
     let socket = by_fd(fd);
     assert!(socket.last_use().is_some_and(|last| last <= socket.age() + Duration::from_millis(10)), "{socket:?}");
     ([socket.reads().unwrap(), socket.writes().unwrap()], [socket.bytes_received(), socket.bytes_sent()])
-}
-
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (client, listener.accept().await.unwrap().0)
 }
 
 #[test]
@@ -161,7 +156,7 @@ fn host_name_that_was_dialled_is_shown() {
         assert!(snapshot.to_json().contains("\"host\":\"localhost\""), "{}", snapshot.to_json());
         // The next sockets in these slots were not dialled by name, so they have no host name.
         drop((by_name, by_dialer, one_by_one));
-        let (client, server) = tcp_pair().await;
+        let (client, server) = pair().await;
         assert_eq!((by_fd(&client).host(), by_fd(&server).host()), (None, None));
     });
 }
@@ -169,7 +164,7 @@ fn host_name_that_was_dialled_is_shown() {
 #[test]
 fn errors_are_counted_with_the_last_errno() {
     run(async {
-        let (client, server) = tcp_pair().await;
+        let (client, server) = pair().await;
         assert_eq!((by_fd(&client).errors(), by_fd(&client).last_errno()), (0, None));
         server.set_linger(Some(Duration::ZERO)).unwrap();
         drop(server);
@@ -241,7 +236,7 @@ fn limits_of_a_listener_are_shown_and_among_its_metrics() {
 #[test]
 fn half_closed_connections_are_shown() {
     run(async {
-        let (client, server) = tcp_pair().await;
+        let (client, server) = pair().await;
         client.close_write().unwrap();
         assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
         let begin = Instant::now();

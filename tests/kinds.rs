@@ -342,9 +342,9 @@ fn timeouts_fire_in_slots_that_are_used_again() {
     for workers in ["1", "4"] {
         let output = child_with("timeouts_fire_in_slots_that_are_used_again", &[("NETPOLL_THREADS", workers)], || {
             let until = Instant::now() + Duration::from_secs(seconds);
-            let lanes: Vec<_> =
+            let tasks: Vec<_> =
                 (1..=6).map(|seed| task::spawn(reuse(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15), until))).collect();
-            let rounds: u64 = lanes.into_iter().map(park_on).sum();
+            let rounds: u64 = tasks.into_iter().map(park_on).sum();
             println!("{rounds} rounds");
             common::eventually("all descriptors are closed", || rt::metrics().descriptors == 0);
         });

@@ -88,9 +88,9 @@ fn control_task_waits_for_no_queue() {
                 }));
             }
             park_on(control);
-            // The clock is read every fourth turn. If the machine delays a control turn, the lane gets only one of 20 turns.
+            // The clock is read at least every fourth turn. If the machine delays a control turn, the lane gets only one of 20 turns.
             assert!(count(&waits) <= 25, "{} turns of {others} other tasks", count(&waits));
-            rt::shutdown(Duration::from_secs(20)).unwrap();
+            rt::shutdown(common::BOUND).unwrap();
         }
     });
 }
@@ -161,7 +161,7 @@ fn control_task_without_credit_has_its_turns_among_others() {
                 "{} turns of {others} other tasks before one of the control task",
                 count(&most)
             );
-            rt::shutdown(Duration::from_secs(20)).unwrap();
+            rt::shutdown(common::BOUND).unwrap();
         }
     });
 }
@@ -270,7 +270,7 @@ fn shutdown_drops_control_tasks() {
                 drop(task::spawn(hog(turns.clone(), 1)));
             }
             eventually("the hogs run", || count(&turns) > 1000);
-            rt::shutdown(Duration::from_secs(20)).unwrap();
+            rt::shutdown(common::BOUND).unwrap();
             let metrics = rt::metrics();
             assert_eq!((metrics.tasks_alive, metrics.control_tasks, metrics.tasks_injected), (0, 0, 0));
             assert_eq!(Arc::strong_count(&turns), 1);

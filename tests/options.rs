@@ -7,11 +7,11 @@ mod common;
 
 use std::fs::File;
 use std::io::{ErrorKind, Result};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-use common::{fill, listener, pair, run};
+use common::{fill, has_ipv6, listener, pair, run};
 use netpoll::net::{KeepAlive, ListenConfig, TcpListener, TcpStream, UdpSocket, is_closed, raw_os_error};
 
 const fn secs(seconds: u64) -> Duration {
@@ -90,11 +90,12 @@ fn setter_changes_only_its_option() {
 
 #[test]
 fn ipv6_streams_have_options_of_both_families() {
-    let Ok(listener) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
-        return println!("skipped: this machine has no IPv6");
-    };
+    if !has_ipv6() {
+        return;
+    }
     run(async {
-        let (client, server) = pair_of(&listener.into()).await;
+        let on_v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
+        let (client, server) = pair_of(&on_v6).await;
         client.set_tos(0x20).unwrap();
         assert_eq!(client.tos().unwrap(), 0x20);
         assert_eq!(socket2::SockRef::from(&client).tos_v4().unwrap(), 0x20);
@@ -102,15 +103,9 @@ fn ipv6_streams_have_options_of_both_families() {
         assert!(client.only_v6().is_ok());
         let only = ListenConfig::new().only_v6(true).listen((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
         assert!(only.only_v6().unwrap());
-    });
-    run(async {
-        let error = listener_v4().await.only_v6().unwrap_err();
+        let error = listener().await.only_v6().unwrap_err();
         assert!(error.raw_os_error().is_some(), "{error}");
     });
-}
-
-async fn listener_v4() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! Row 8 of the tables in docs/RELIABILITY.md: timers are never early, and their lateness is measured. Deadlines are set, moved and cleared
 //! while they expire and data arrives.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Poll, Wake, Waker};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::net::{TcpStream, is_timeout};
 use netpoll::task;
 
+use crate::common::by_hand::Wakes;
 use crate::common::{pair, park_on, poll_with};
 use crate::scale::*;
 
@@ -129,15 +128,6 @@ fn single_timers_are_never_early() {
     });
 }
 
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 /// The expected state of one socket's reading side.
 struct Oracle {
     /// The time from which a read may fail.
@@ -210,8 +200,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
     let (reader, writer) = park_on(pair());
     let mut oracle = Oracle { deadline: None, expired: false, sent: 0, received: 0 };
     let mut seen = Seen::default();
-    let wakes = Arc::new(Wakes::default());
-    let waker = Waker::from(wakes.clone());
+    let (wakes, waker) = Wakes::new();
     let mut done = 0;
     while done < operations {
         done += 1;
@@ -224,7 +213,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
                 // The maximum number of changes while this read waits.
                 let mut changes = random.below(4);
                 let polled = loop {
-                    let woken = wakes.0.load(Ordering::SeqCst);
+                    let woken = wakes.count();
                     match poll_with(&mut read, &waker) {
                         Poll::Ready(result) => break Some(result),
                         Poll::Pending => assert!(!oracle.expired, "waits after the deadline had expired"),
@@ -242,7 +231,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
                     }
                     // The read is polled only after a wake-up.
                     let start = Instant::now();
-                    while wakes.0.load(Ordering::SeqCst) == woken {
+                    while wakes.count() == woken {
                         assert!(start.elapsed() < Duration::from_secs(120), "no wake-up: {:?}", oracle.deadline);
                         thread::yield_now();
                     }

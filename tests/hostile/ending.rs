@@ -85,7 +85,7 @@ fn shutdowns_leak_nothing() {
         }
         // Memory kept for the next start has the size of the maximum so far. It grows with the number of workers and
         // spare workers, and a busy machine may double the capacity of a list of 240 kB in a late round. A leak of
-        // 100 bytes per task grows by 500 kB in the five measured rounds.
+        // 100 bytes per task adds 500 kB in the five measured rounds of a quick run.
         let grown = bytes.last().unwrap() - bytes[4.max(rounds / 10)];
         figure(
             "12",

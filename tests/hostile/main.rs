@@ -2,7 +2,7 @@
 //!
 //! `cargo test --test hostile` runs each test with a size that takes seconds and asserts the properties that hold on any machine: bytes,
 //! counts, kinds of errors, no early event, no leak and no hang. `ci/hostile.sh ROW` runs one row at full size in a release build and also
-//! asserts time limits. Every test runs in its own process, on loopback or in network namespaces that end with the process.
+//! asserts time limits. Every test of a row runs in its own process, on loopback or in network namespaces that end with the process.
 #![cfg(target_os = "linux")] // network namespaces, and /proc
 
 #[path = "../common/mod.rs"]

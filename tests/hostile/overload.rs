@@ -261,8 +261,8 @@ fn million_tasks_complete() {
                  {first} B kept after the first crowd, {second} B after another and a shutdown"
             ),
         );
-        // After the tasks have ended, the runtime keeps their records for reuse, as many as tasks were alive at once,
-        // and a black box per worker; a busy machine may have many workers. After the second crowd, about three times the memory of the first is permitted.
+        // After the tasks have ended, the runtime keeps their records for reuse, as many as tasks were alive at once, and a black box per
+        // worker. A busy machine may have many workers. After the second crowd, about three times the memory of the first is permitted.
         let most = 48 * count as i64 + workers as i64 * (144 << 10) + (1 << 20);
         assert!(second < most && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
@@ -339,7 +339,7 @@ fn panics_stay_contained() {
                 task::sleep(Duration::from_secs(3600)).await;
             });
             if round % 2 == 0 {
-                // The panic of the destructor, if the task had begun, is not that of the task.
+                // If the task has begun, its destructor panics. `cancel` does not resume this panic.
                 assert_eq!(park_on(waiting.cancel()), None);
             } else {
                 drop(waiting);

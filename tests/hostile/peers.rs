@@ -77,7 +77,7 @@ fn round_trip(mut stream: &net::TcpStream) -> Duration {
 
 /// Cancels `accepts`, waits until the service has released everything, and shuts the runtime down. Then waits until `fds`
 /// descriptors are open.
-fn is_clean(fds: usize, accepts: task::JoinHandle<()>) {
+fn end_service(fds: usize, accepts: task::JoinHandle<()>) {
     park_on(accepts.cancel());
     eventually("all resources are released", || {
         let metrics = rt::metrics();
@@ -174,7 +174,7 @@ fn silent_clients_do_not_delay_others() {
         assert!(each < 4096, "{each} bytes per silent connection");
         limit("p99 of an honest client", percentile(&mut among, 99.0), Duration::from_millis(5));
         drop((crowd, honest));
-        is_clean(fds, accepts);
+        end_service(fds, accepts);
     });
 }
 
@@ -225,7 +225,7 @@ fn clients_that_never_read_are_disconnected() {
         // On a busy machine there may be many workers, each with its own black box.
         assert!(left < (1 << 20) + workers * (144 << 10), "{left} bytes are left, with {workers} workers");
         drop(streams);
-        is_clean(fds, accepts);
+        end_service(fds, accepts);
     });
 }
 
@@ -273,7 +273,7 @@ fn connection_bursts_leak_nothing() {
                 if own { "" } else { " (loopback of the machine)" }
             ),
         );
-        is_clean(fds, accepts);
+        end_service(fds, accepts);
     });
 }
 
@@ -330,7 +330,7 @@ fn greedy_connection_does_not_starve_others() {
         // plain thread serves the greedy one.
         limit("p99 with a greedy connection", b, (a * 6).max(c * 2));
         drop(crowd);
-        is_clean(fds, accepts);
+        end_service(fds, accepts);
     });
 }
 
@@ -473,6 +473,6 @@ fn resets_are_reported_as_resets() {
         // A reset is not an orderly end. A write after the reset was reported may fail with a broken pipe.
         let known = ["ConnectionReset", "BrokenPipe"];
         assert!(kinds.keys().all(|kind| known.iter().any(|known| kind.ends_with(known))), "{kinds:?}");
-        is_clean(fds, accepts);
+        end_service(fds, accepts);
     });
 }

@@ -185,8 +185,11 @@ fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>)
 /// Figures measured at rest.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
+    /// The time since the start, in seconds.
     at: f64,
+    /// In bytes.
     heap: f64,
+    /// In KiB.
     resident: f64,
     descriptors: f64,
     threads: usize,
