@@ -668,7 +668,7 @@ fn poller_creation_failure_is_returned() {
         ("epoll_ctl ADD", &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC]),
     ];
     child_on_epoll(NAME, || {
-        // This process has not used the poller, and under another executor no runtime has started.
+        // This process has not used the poller, and `park_on` starts no runtime.
         let before = fd_count();
         park_on(async {
             let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -308,7 +308,7 @@ fn queued_operations_are_bounded() {
         }
     }
 
-    // A poll with a no-op waker is never refused for fairness, so each pending operation in a queue waits.
+    // A poll with a no-op waker is never deferred for fairness, so each pending operation in a queue waits.
     let _watchdog = Watchdog::new();
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;

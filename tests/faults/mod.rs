@@ -153,6 +153,7 @@ static PERCENT: AtomicU32 = AtomicU32::new(0);
 static NEXT_SERIAL: AtomicU32 = AtomicU32::new(1);
 /// Serial numbers of the sockets that [`Chaos`] affects, by descriptor; 0 for others.
 static SERIALS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
+/// The number of calls on each of these sockets, from which the next fault is determined.
 static COUNTS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
 static RULES: Mutex<Vec<Arc<Rule>>> = Mutex::new(Vec::new());
 static EPOLL: Mutex<Option<Registrations>> = Mutex::new(None);
