@@ -8,10 +8,10 @@ use std::net::TcpStream as StdStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Poll, Wake, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::by_hand::Wakes;
+use common::by_hand::{Wakes, woken_by};
 use common::{
     becomes, child, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, poll_with, run, set_nofile,
 };
@@ -31,15 +31,6 @@ async fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
         clients.push(TcpStream::connect(addr).await.unwrap());
     }
     clients
-}
-
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
 }
 
 #[test]
@@ -93,7 +84,7 @@ fn lingering_close_returns_its_permit() {
 #[test]
 fn deadline_and_close_end_accept_waiting_for_permit() {
     run(async {
-        let listener = Arc::new(limited(1).await);
+        let listener = limited(1).await;
         let addr = listener.local_addr().unwrap();
         let _clients = clients(&listener, 2).await;
         let (first, _) = listener.accept().await.unwrap();
@@ -102,27 +93,20 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(is_timeout(&error), "{error}");
         assert_eq!(error.to_string(), format!("accept tcp {addr}: i/o timeout"));
         listener.set_deadline(None).unwrap();
-        // A deadline that has passed ends a parked accept. Without the deadline, the next accept
+        // A deadline that has passed ends an accept that waits. Without the deadline, the next accept
         // waits again.
-        let parked = |listener: &Arc<TcpListener>| {
-            let listener = listener.clone();
-            task::spawn(async move { listener.accept().await.map(drop) })
-        };
-        let waiting = parked(&listener);
-        task::yield_now().await;
-        listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
-        assert!(is_timeout(&waiting.await.unwrap_err()));
+        let expire = async || listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
+        assert!(is_timeout(&woken_by(listener.accept(), expire).await.unwrap_err()));
         listener.set_deadline(None).unwrap();
         let mut accept = listener.accept();
         assert!(poll_once(&mut accept).await.is_pending());
         drop(first);
         let (second, _) = accept.await.unwrap();
-        // An `accept` and an `incoming` are both parked when the listener is closed.
-        let (waiting, mut incoming) = (parked(&listener), listener.incoming());
+        // An `accept` and an `incoming` both wait when the listener is closed.
+        let mut incoming = listener.incoming();
         assert!(poll_once(&mut incoming.next()).await.is_pending());
-        task::yield_now().await;
-        listener.close().await.unwrap();
-        let error = waiting.await.unwrap_err();
+        let close = async || listener.close().await.unwrap();
+        let error = woken_by(listener.accept(), close).await.unwrap_err();
         assert_eq!(error.to_string(), format!("accept tcp {addr}: use of closed network connection"));
         assert!(is_closed(&incoming.next().await.unwrap().unwrap_err()));
         assert!(incoming.next().await.is_none());
@@ -176,13 +160,18 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
         let listener = limited(1).await;
         let _clients = clients(&listener, 3).await;
         let (first, _) = listener.accept().await.unwrap();
-        let counts: Vec<_> = (0..4).map(|_| Arc::new(Count::default())).collect();
-        let mut accepts: Vec<_> = counts.iter().map(|_| listener.accept()).collect();
-        for (accept, count) in accepts.iter_mut().zip(&counts) {
-            let waker = Waker::from(count.clone());
-            assert!(common::poll_with(accept, &waker).is_pending());
+        let wakers: Vec<_> = (0..4).map(|_| Wakes::new()).collect();
+        let mut accepts: Vec<_> = wakers.iter().map(|_| listener.accept()).collect();
+        for (accept, (_, waker)) in accepts.iter_mut().zip(&wakers) {
+            assert!(poll_with(accept, waker).is_pending());
         }
-        let woken = || counts.iter().map(|count| count.0.swap(0, Ordering::SeqCst).min(1)).collect::<Vec<_>>();
+        // Returns 1 for each waker that was called since the last call of this closure, and 0 for the others.
+        let mut seen = [0; 4];
+        let mut woken = || {
+            let counts = [0, 1, 2, 3].map(|at: usize| wakers[at].0.count());
+            let before = std::mem::replace(&mut seen, counts);
+            [0, 1, 2, 3].map(|at| usize::from(counts[at] > before[at]))
+        };
         woken();
         drop(first);
         assert_eq!(woken(), [1, 0, 0, 0]);
@@ -400,12 +389,11 @@ fn accept_yields_after_a_batch_of_refusals() {
             let crowd: Vec<_> = (0..150).map(|_| StdStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
             let _held = exhaust_descriptors();
             let mut accept = listener.accept();
-            let count = Arc::new(Count::default());
-            let waker = Waker::from(count.clone());
+            let (wakes, waker) = Wakes::new();
             let mut polls = 0;
             while listener.turned_away() < 150 {
-                let (before, woken) = (listener.turned_away(), count.0.load(Ordering::SeqCst));
-                assert!(common::poll_with(&mut accept, &waker).is_pending());
+                let (before, woken) = (listener.turned_away(), wakes.count());
+                assert!(poll_with(&mut accept, &waker).is_pending());
                 let now = listener.turned_away();
                 if now == before {
                     // The poller has not reported the connection yet.
@@ -413,10 +401,7 @@ fn accept_yields_after_a_batch_of_refusals() {
                     continue;
                 }
                 polls += 1;
-                assert!(
-                    now == 150 || count.0.load(Ordering::SeqCst) > woken,
-                    "the accept must wake its task to be polled again"
-                );
+                assert!(now == 150 || wakes.count() > woken, "the accept must wake its task to be polled again");
             }
             assert!((2..=6).contains(&polls), "{polls} pairs of polls, each poll with up to 64 refusals");
             for client in &crowd {

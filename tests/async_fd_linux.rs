@@ -6,35 +6,27 @@ mod common;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::by_hand::woken_by;
 use common::*;
 use netpoll::io::{AsyncFd, NotPollable, ReadExt, WriteExt};
-use netpoll::task;
 use rustix::event::EventfdFlags;
 
 #[test]
 fn eventfd_wakes_waiters() {
     run(async {
         let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let event = Arc::new(AsyncFd::new(File::from(fd)).unwrap());
-        let waiter = task::spawn({
-            let event = event.clone();
-            async move {
-                let mut count = [0; 8];
-                event.read_with(|mut fd| fd.read(&mut count)).await.unwrap();
-                u64::from_ne_bytes(count)
-            }
-        });
-        task::sleep(Duration::from_millis(5)).await;
-        assert_eq!(event.write_with(|mut fd| fd.write(&3u64.to_ne_bytes())).await.unwrap(), 8);
-        assert_eq!(waiter.await, 3);
+        let event = AsyncFd::new(File::from(fd)).unwrap();
+        let mut count = [0; 8];
+        let read = event.read_with(|mut fd| fd.read(&mut count));
+        let write = async || assert_eq!(event.write_with(|mut fd| fd.write(&3u64.to_ne_bytes())).await.unwrap(), 8);
+        woken_by(read, write).await.unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 3);
         // The first write raises the counter to its maximum, so the second write waits for a read.
         event.write_with(|mut fd| fd.write(&(u64::MAX - 1).to_ne_bytes())).await.unwrap();
         let mut write = event.write_with(|mut fd| fd.write(&1u64.to_ne_bytes()));
         assert!(poll_once(&mut write).await.is_pending());
-        let mut count = [0; 8];
         event.read_with(|mut fd| fd.read(&mut count)).await.unwrap();
         assert_eq!(write.await.unwrap(), 8);
     });
@@ -63,10 +55,9 @@ fn timerfd_fires_repeatedly() {
 fn inotify_reports_file() {
     use rustix::fs::inotify;
     run(async {
-        let dir = std::env::temp_dir().join(format!("netpoll-async-fd-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        let folder = Folder::new();
         let watch = AsyncFd::new(inotify::init(inotify::CreateFlags::CLOEXEC).unwrap()).unwrap();
-        inotify::add_watch(&watch, &dir, inotify::WatchFlags::CREATE).unwrap();
+        inotify::add_watch(&watch, folder.path(), inotify::WatchFlags::CREATE).unwrap();
         let mut buf = [MaybeUninit::uninit(); 1024];
         let mut read = watch.read_with(|fd| {
             let mut reader = inotify::Reader::new(fd, &mut buf);
@@ -74,9 +65,8 @@ fn inotify_reports_file() {
             Ok(event.file_name().map(|name| name.to_string_lossy().into_owned()))
         });
         assert!(poll_once(&mut read).await.is_pending());
-        std::fs::write(dir.join("new"), "").unwrap();
+        std::fs::write(folder.join("new"), "").unwrap();
         assert_eq!(read.await.unwrap().as_deref(), Some("new"));
-        std::fs::remove_dir_all(&dir).unwrap();
     });
 }
 

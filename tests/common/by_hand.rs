@@ -101,6 +101,15 @@ pub async fn drive<F: Future + Unpin>(future: &mut F, wakes: &Wakes, waker: &Wak
     }
 }
 
+/// Polls `future`, which must wait, and calls `cause`. Waits until the waker is called, and returns the output of `future`.
+pub async fn woken_by<F: Future + Unpin>(mut future: F, cause: impl AsyncFnOnce()) -> F::Output {
+    let (wakes, waker) = Wakes::new();
+    assert!(poll_with(&mut future, &waker).is_pending(), "the operation must wait");
+    cause().await;
+    becomes("the operation is woken", || wakes.count() > 0).await;
+    drive(&mut future, &wakes, &waker).await
+}
+
 /// Polls both futures until both are ready.
 pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     let (mut a, mut b) = (pin!(a), pin!(b));

@@ -2,11 +2,11 @@
 //! descriptors and threads.
 //!
 //! `by_hand` has helpers for tests that poll by hand, `kernel` those that rely on the kernel, and
-//! `processes` starts processes. Tests that run examples or check other executors include `example` or
-//! `executors` by path.
+//! `processes` starts processes. Tests that need them include by path: `black_hole` (addresses that refuse
+//! or do not answer), `example` (runs of examples) and `executors` (checks under other executors).
 //!
 //! Tests that change the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs
-//! the calling test again, alone, in a child process.
+//! the calling test again, alone, in a child process, unless they are the only test of their binary.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod by_hand;
