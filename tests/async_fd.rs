@@ -362,39 +362,35 @@ fn of_two_runtimes(reader: &PipeReader) -> [AsyncFd<&PipeReader>; 2] {
 #[test]
 fn drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration() {
     child("drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration", || {
-        bounded(|| {
-            let (reader, mut writer) = std::io::pipe().unwrap();
-            let [first, second] = of_two_runtimes(&reader);
-            drop(first);
-            let writer = std::thread::spawn(move || {
-                eventually("the read waits", || rt::metrics().waiters > 0);
-                writer.write_all(b"x")
-            });
-            let read = second.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1]));
-            assert_eq!(task::block_on(read).unwrap(), 1);
-            writer.join().unwrap().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let [first, second] = of_two_runtimes(&reader);
+        drop(first);
+        let writer = std::thread::spawn(move || {
+            eventually("the read waits", || rt::metrics().waiters > 0);
+            writer.write_all(b"x")
         });
+        let read = second.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1]));
+        assert_eq!(task::block_on(read).unwrap(), 1);
+        writer.join().unwrap().unwrap();
     });
 }
 
 #[test]
 fn wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over() {
     child("wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over", || {
-        bounded(|| {
-            let (reader, mut writer) = std::io::pipe().unwrap();
-            let [first, second] = of_two_runtimes(&reader);
-            let call = |fd: &&PipeReader| Read::read(&mut &**fd, &mut [0; 1]);
-            let error = task::block_on(first.read_with(call)).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-            let writer = std::thread::spawn(move || {
-                eventually("the read waits", || rt::metrics().waiters > 0);
-                writer.write_all(b"x").map(|()| writer)
-            });
-            assert_eq!(task::block_on(second.read_with(call)).unwrap(), 1);
-            let _writer = writer.join().unwrap().unwrap();
-            drop(second);
-            // The number is free for the first one again.
-            assert!(task::block_on(poll_fn(|cx| Poll::Ready(first.poll_readable(cx).is_pending()))));
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let [first, second] = of_two_runtimes(&reader);
+        let call = |fd: &&PipeReader| Read::read(&mut &**fd, &mut [0; 1]);
+        let error = task::block_on(first.read_with(call)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        let writer = std::thread::spawn(move || {
+            eventually("the read waits", || rt::metrics().waiters > 0);
+            writer.write_all(b"x").map(|()| writer)
         });
+        assert_eq!(task::block_on(second.read_with(call)).unwrap(), 1);
+        let _writer = writer.join().unwrap().unwrap();
+        drop(second);
+        // The number is free for the first one again.
+        assert!(task::block_on(poll_fn(|cx| Poll::Ready(first.poll_readable(cx).is_pending()))));
     });
 }

@@ -558,8 +558,8 @@ fn waker_may_call_block_on() {
             self.0.send(()).unwrap();
         }
     }
-    for runs_tasks in [false, true] {
-        child_with("waker_may_call_block_on", &[], || {
+    child("waker_may_call_block_on", || {
+        for runs_tasks in [false, true] {
             rt::Builder::new().workers(2).block_on_runs_tasks(runs_tasks).start().unwrap();
             let (sender, called) = mpsc::channel();
             for round in 0..20 {
@@ -587,10 +587,10 @@ fn waker_may_call_block_on() {
                 park_on(sleep);
                 assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7);
             }
-            eventually("no thread is lost", || rt::metrics().worker_threads <= 2);
+            eventually("unneeded threads end", || rt::metrics().worker_threads <= 2);
             rt::shutdown(common::BOUND).unwrap();
-        });
-    }
+        }
+    });
 }
 
 /// The polling thread calls a waker while all workers are blocked. The waker waits for tasks that
@@ -637,8 +637,8 @@ fn waker_may_call_block_on_while_workers_are_blocked() {
 /// A nested call yields until a task behind it in the same queue has run.
 #[test]
 fn yielding_nested_block_on_releases_its_queue() {
-    for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::ReportOnly, BlockedPolicy::Off] {
-        child_with("yielding_nested_block_on_releases_its_queue", &[], || {
+    child("yielding_nested_block_on_releases_its_queue", || {
+        for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::ReportOnly, BlockedPolicy::Off] {
             rt::Builder::new().workers(1).blocked_tasks(policy).start().unwrap();
             park_on(task::spawn(async {
                 let flag = Arc::new(AtomicBool::new(false));
@@ -651,8 +651,8 @@ fn yielding_nested_block_on_releases_its_queue() {
                 });
             }));
             rt::shutdown(common::BOUND).unwrap();
-        });
-    }
+        }
+    });
 }
 
 /// A root future yields while another thread ends the runtime, and then waits for a foreign thread

@@ -23,7 +23,7 @@ use netpoll::task;
 const PERCENT: u32 = 80;
 /// The number of echoes per connection.
 const ECHOES_EACH: u64 = 50;
-/// The number of connections at a time.
+/// The number of tasks that echo at a time, each over one connection or one pair of UDP sockets.
 const LANES: u64 = 8;
 
 fn setting(name: &str, default: u64) -> u64 {

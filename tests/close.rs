@@ -18,7 +18,7 @@ use common::by_hand::{
     Wakes, assert_closed, between, both, connect_to, drive, fresh_pair, in_ms, narrow_pair, past, round_trip,
     trait_read, trait_write,
 };
-use common::{BOUND, child, fill, no_forks, number, own_address, pair, poll_now, poll_with, read_exact, run};
+use common::{BOUND, becomes, child, fill, no_forks, number, own_address, pair, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{rt, task};
@@ -65,18 +65,14 @@ fn close_ends_waiting_reads_and_writes_despite_far_deadline() {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         client.set_deadline(in_ms(3_600_000)).unwrap();
-        let reader = task::spawn({
-            let client = client.clone();
-            async move { client.read(&mut [0; 1024]).await }
-        });
-        let writer = task::spawn({
-            let client = client.clone();
-            async move { client.write_all(&vec![0; 1 << 20]).await }
-        });
-        task::sleep(Duration::from_millis(5)).await;
+        let [(read_wakes, read_waker), (write_wakes, write_waker)] = [Wakes::new(), Wakes::new()];
+        let (mut buf, bytes) = ([0; 1024], vec![0; 1 << 20]);
+        let (mut read, mut write) = (client.read(&mut buf), client.write_all(&bytes));
+        assert!(poll_with(&mut read, &read_waker).is_pending() && poll_with(&mut write, &write_waker).is_pending());
         client.force_close().await.unwrap();
-        assert_closed(reader.await);
-        assert_closed(writer.await);
+        assert!(read_wakes.count() > 0 && write_wakes.count() > 0, "the waiters are woken before the close completes");
+        assert_closed(drive(&mut read, &read_wakes, &read_waker).await);
+        assert_closed(drive(&mut write, &write_wakes, &write_waker).await);
     });
 }
 
@@ -162,7 +158,7 @@ fn close_frees_address_despite_waiting_accepts() {
     run(async {
         let mut addr = own_address();
         for _ in 0..20 {
-            let listener = std::sync::Arc::new(TcpListener::bind(addr).await.unwrap());
+            let listener = Arc::new(TcpListener::bind(addr).await.unwrap());
             addr = listener.local_addr().unwrap();
             let acceptors: Vec<_> = (0..3)
                 .map(|_| {
@@ -170,7 +166,7 @@ fn close_frees_address_despite_waiting_accepts() {
                     task::spawn(async move { listener.accept().await })
                 })
                 .collect();
-            task::yield_now().await;
+            becomes("the accepts wait", || rt::metrics().waiters >= 3).await;
             let no_forks = no_forks();
             listener.close().await.unwrap();
             let again = TcpListener::bind(addr).await.expect("the address is free as soon as the close has ended");
@@ -407,7 +403,7 @@ fn leaked_future_does_not_hold_port() {
 
 /// Invariant 1.
 #[test]
-fn close_from_another_thread_and_task() {
+fn close_from_another_thread_or_task_wakes_the_waiter() {
     run(async {
         for from_thread in [true, false] {
             let (client, server) = fresh_pair().await;

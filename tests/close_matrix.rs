@@ -5,6 +5,8 @@
 //! Each cell runs [`ROUNDS`] times and its median counts. A slow cell is tried up to [`TRIES`] times, because a close that depends on a
 //! clock is slow each time, whereas a busy machine is not.
 
+#[path = "common/black_hole.rs"]
+mod black_hole;
 mod common;
 
 use std::future::{Future, poll_fn};
@@ -15,10 +17,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use black_hole::BlackHole;
 use common::{eventually, fill, listener, pair, park_on, poll_once};
 use netpoll::net::{TcpListener, TcpStream, is_closed, pipe};
 use netpoll::{rt, task};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const OPERATIONS: [&str; 6] = ["read", "write", "accept", "connect", "deadline", "drop"];
 const EXECUTORS: [&str; 3] = ["task", "block_on", "another executor"];
@@ -41,29 +43,6 @@ impl GiveUp {
         let waker = self.waker.lock().unwrap().take();
         waker.into_iter().for_each(Waker::wake);
     }
-}
-
-/// Returns the address of a listener whose queue is full, so that a dial waits for the answer to its SYN, and the sockets that keep the
-/// queue full.
-fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
-    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let listener = socket();
-    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(0).unwrap();
-    let addr = listener.local_addr().unwrap();
-    // A backlog of 0 allows one connection. poll(2) reports when it is in the queue.
-    let first = socket();
-    first.connect(&addr).unwrap();
-    let bound = Timespec { tv_sec: common::BOUND.as_secs() as i64, tv_nsec: 0 };
-    assert_eq!(poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&bound)).unwrap(), 1);
-    let mut held = vec![listener, first];
-    for _ in 0..4 {
-        let client = socket();
-        client.set_nonblocking(true).unwrap();
-        let _ = client.connect(&addr);
-        held.push(client);
-    }
-    (addr.as_socket().unwrap(), held)
 }
 
 /// Returns an operation that will wait, and the close of its socket. The operation keeps its
@@ -117,13 +96,14 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
             )
         }
         _ => {
-            let (addr, held) = full_queue();
+            let hole = BlackHole::new();
             let give_up = Arc::new(GiveUp::default());
             let seen = give_up.clone();
             (
                 Box::pin(async move {
-                    let _held = held;
-                    let mut dial = Box::pin(TcpStream::connect(addr));
+                    // Without this line, the future would contain only the field `addr`.
+                    let hole = hole;
+                    let mut dial = Box::pin(TcpStream::connect(hole.addr));
                     let dialled = poll_fn(|cx| {
                         *seen.waker.lock().unwrap() = Some(cx.waker().clone());
                         if seen.set.load(Ordering::SeqCst) {
@@ -167,7 +147,7 @@ fn execute<T: Send + 'static>(executor: &str, future: impl Future<Output = T> + 
 fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> Duration {
     let descriptors = rt::metrics().descriptors;
     let (mut waiting, close) = execute(executor, prepare(operation));
-    let (result, took) = if same_thread {
+    let (result, begin) = if same_thread {
         execute(executor, async move {
             for _ in 0..3 {
                 assert!(poll_once(&mut waiting).await.is_pending(), "{operation} waits");
@@ -194,13 +174,11 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
         std::thread::sleep(Duration::from_millis(2));
         let begin = Instant::now();
         park_on(close()).unwrap();
-        let result = wait.recv().unwrap();
-        let took = begin.elapsed();
+        let result = wait.recv_timeout(common::BOUND).expect("the waiter ends");
         waiter.join().unwrap();
-        assert!(took < common::BOUND);
         (result, begin)
     };
-    let took = took.elapsed();
+    let took = begin.elapsed();
     let error = result.unwrap_err();
     assert!(is_closed(&error), "{operation}, {executor}: {error}");
     eventually("the descriptors are closed", || rt::metrics().descriptors == descriptors);

@@ -2,6 +2,8 @@
 //! Also accepts and dials that wait for a permit or for room in a queue.
 #![cfg(target_os = "linux")] // abstract names, and SOCK_SEQPACKET
 
+#[path = "common/black_hole.rs"]
+mod black_hole;
 mod common;
 
 use std::future::{Future, pending, poll_fn};
@@ -13,6 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use black_hole::BlackHole;
 use common::{child, child_with, eventually, pair, park_on, ping, poll_once};
 use netpoll::net::{self, ListenConfig, TcpListener, TcpStream, UdpSocket, is_timeout};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
@@ -53,23 +56,6 @@ impl Drop for Computing {
     }
 }
 
-/// Returns a TCP address that does not answer SYNs because the queue of its listener is full, and the sockets that fill the queue.
-fn silent_address() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
-    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let listener = socket();
-    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(0).unwrap();
-    let addr = listener.local_addr().unwrap();
-    let mut held = vec![listener];
-    for _ in 0..4 {
-        let client = socket();
-        client.set_nonblocking(true).unwrap();
-        let _ = client.connect(&addr);
-        held.push(client);
-    }
-    (addr.as_socket().unwrap(), held)
-}
-
 fn times_out<T: std::fmt::Debug>(result: io::Result<T>) {
     let error = result.unwrap_err();
     assert!(is_timeout(&error), "{error}");
@@ -106,9 +92,9 @@ async fn waits_end() {
     local.set_deadline(Instant::now() + 5 * MS).unwrap();
     times_out(local.accept().await);
 
-    let (silent, _held) = silent_address();
-    times_out(TcpStream::connect_timeout(&silent, 20 * MS).await);
-    assert!(net::Dialer::new().timeout(20 * MS).dial(silent).await.is_err());
+    let hole = BlackHole::new();
+    times_out(TcpStream::connect_timeout(&hole.addr, 20 * MS).await);
+    times_out(net::Dialer::new().timeout(20 * MS).dial(hole.addr).await);
 }
 
 /// Waits of root futures, of another executor and of foreign threads end although tasks compute on every worker.
@@ -196,8 +182,8 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
         by_this.into_iter().for_each(|spawns| spawns());
         park_on(keeper);
     }
-    for policy in [AddWorkers, ReportOnly, Off] {
-        child("free_worker_takes_tasks_queued_behind_one_that_computes", || {
+    child("free_worker_takes_tasks_queued_behind_one_that_computes", || {
+        for policy in [AddWorkers, ReportOnly, Off] {
             rt::Builder::new().workers(2).spare_workers(0).blocked_tasks(policy).start().unwrap();
             for count in [1, 2, 300] {
                 for (spawned_by_it, computes) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -206,8 +192,8 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
                 }
             }
             rt::shutdown(common::BOUND).unwrap();
-        });
-    }
+        }
+    });
 }
 
 /// A waker that blocks in `wake` until it receives a message, and then sends one.

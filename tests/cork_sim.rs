@@ -142,7 +142,7 @@ async fn fill(stream: &TcpStream) {
     }
 }
 
-/// Returns a connection to the server that has gathered 100 bytes for which the send buffer has no room.
+/// Returns a connection to the server with 100 gathered bytes, for which the send buffer has no room.
 async fn gathered_behind_a_full_buffer() -> TcpStream {
     let stream = TcpStream::connect("server:7").await.unwrap();
     fill(&stream).await;

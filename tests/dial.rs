@@ -1,34 +1,18 @@
 //! Dialling TCP streams. (Spurious wake-ups, self-connections and SO_ERROR are tested in
-//! `src/net/seam_tests.rs`.)
+//! `src/net/seam_tests.rs`, timeouts in `deadline.rs`.)
 
+#[path = "common/black_hole.rs"]
+mod black_hole;
 mod common;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use black_hole::{BlackHole, refusing};
 use common::{fd_count, listener, poll_once, run};
-use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
+use netpoll::net::{OpError, TcpListener, TcpStream, raw_os_error};
 use netpoll::task;
-
-/// Returns a bound TCP socket that does not listen, and its address, which refuses connections. No other process can take the port.
-fn refusing() -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    let addr = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, addr)
-}
-
-/// Returns a listener with a full queue, the connections that fill the queue, and its address. Further connects get no answer.
-fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
-    let (socket, addr) = refusing();
-    socket.listen(0).unwrap();
-    let mut queued = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)) {
-        queued.push(stream);
-    }
-    (socket, queued, addr)
-}
 
 /// Go: TestTCPSpuriousConnSetupCompletion.
 #[test]
@@ -137,62 +121,14 @@ fn invalid_addresses_are_rejected() {
 }
 
 #[test]
-fn unanswered_dial_times_out() {
-    let (_socket, _queued, addr) = black_hole();
-    run(async {
-        for millis in [1, 20, 60] {
-            let (start, timeout) = (Instant::now(), Duration::from_millis(millis));
-            let error = TcpStream::connect_timeout(&addr, timeout).await.unwrap_err();
-            assert!(is_timeout(&error), "{error}");
-            assert!(start.elapsed() >= timeout);
-            assert_eq!(error.to_string(), format!("dial tcp {addr}: i/o timeout"));
-        }
-    });
-}
-
-#[test]
-fn zero_dial_timeout_is_rejected_and_longest_does_not_overflow() {
-    run(async {
-        let listener = listener().await;
-        let addr = listener.local_addr().unwrap();
-        let error = TcpStream::connect_timeout(&addr, Duration::ZERO).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        for timeout in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::from_nanos(u64::MAX)] {
-            let stream = TcpStream::connect_timeout(&addr, timeout).await.unwrap();
-            // No overflowed deadline, which would be in the past, remains on the stream.
-            stream.write_all(b"x").await.unwrap();
-        }
-    });
-}
-
-#[test]
-fn dial_timeout_does_not_apply_to_connection() {
-    run(async {
-        let listener = listener().await;
-        let addr = listener.local_addr().unwrap();
-        let (stream, timeout) =
-            common::within_a_timeout(async |timeout| TcpStream::connect_timeout(&addr, timeout).await).await;
-        let (peer, _) = loop {
-            let accepted = listener.accept().await.unwrap();
-            if accepted.1 == stream.local_addr().unwrap() {
-                break accepted;
-            }
-        };
-        task::sleep(timeout).await;
-        stream.write_all(b"x").await.unwrap();
-        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 1);
-    });
-}
-
-#[test]
 fn dropped_dial_closes_its_socket() {
     common::child("dropped_dial_closes_its_socket", || {
-        let (_socket, _queued, addr) = black_hole();
+        let hole = BlackHole::new();
         run(async {
             common::warm_up().await;
             let before = fd_count();
             for _ in 0..20 {
-                let mut dial = Box::pin(TcpStream::connect(addr));
+                let mut dial = Box::pin(TcpStream::connect(hole.addr));
                 assert!(poll_once(&mut dial).await.is_pending());
                 assert_eq!(fd_count(), before + 1);
                 drop(dial);

@@ -2,6 +2,8 @@
 //! clean-up.
 //! (The rules of the race are tested in `src/net/happy_eyeballs.rs`, the division of time in `src/net/dialer.rs`.)
 
+#[path = "common/black_hole.rs"]
+mod black_hole;
 mod common;
 
 use std::future::Future;
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use black_hole::{BlackHole, refusing, refusing_at};
 use common::{becomes, fd_count, has_ipv6, listener, no_forks, own_address, poll_once, run};
 use netpoll::net::{
     AddrError, Dialer, Family, KeepAlive, LookupError, OpError, Resolve, TcpListener, TcpStream, ToSocketAddrs,
@@ -21,41 +24,6 @@ use netpoll::net::{
 };
 use netpoll::task;
 use socket2::SockRef;
-
-/// Binds a port of `ip`, an address of this host, without listening. The kernel refuses connects to the port, and no other process can
-/// take the port.
-fn refusing_at(ip: IpAddr) -> (socket2::Socket, SocketAddr) {
-    let wanted = SocketAddr::new(ip, 0);
-    let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None).unwrap();
-    socket.bind(&wanted.into()).unwrap();
-    let addr = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, addr)
-}
-
-fn refusing() -> (socket2::Socket, SocketAddr) {
-    refusing_at(Ipv4Addr::LOCALHOST.into())
-}
-
-/// A listener with a full queue, so that connects to it get no answer.
-struct BlackHole {
-    addr: SocketAddr,
-    _listener: socket2::Socket,
-    _queued: Vec<std::net::TcpStream>,
-}
-
-impl BlackHole {
-    fn at(ip: IpAddr) -> BlackHole {
-        let (listener, addr) = refusing_at(ip);
-        listener.listen(0).unwrap();
-        let connect = || std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)).ok();
-        let queued = std::iter::from_fn(connect).collect();
-        BlackHole { addr, _listener: listener, _queued: queued }
-    }
-
-    fn new() -> BlackHole {
-        BlackHole::at(Ipv4Addr::LOCALHOST.into())
-    }
-}
 
 /// A name whose look-up does not end during a test.
 struct Never;
@@ -352,6 +320,7 @@ fn name_is_raced_over_its_addresses() {
 
 #[test]
 fn dialer_works_under_another_executor_and_from_many_tasks() {
+    let _watchdog = common::Watchdog::new();
     common::park_on(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -613,6 +582,112 @@ fn control_hook_error_fails_dial_without_leak() {
     });
 }
 
+#[test]
+fn options_of_streams_are_set_before_connect() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let keepalive = KeepAlive::new().with_idle(Duration::from_secs(60));
+        let dialer = Dialer::new()
+            .nodelay(false)
+            .keepalive(keepalive)
+            .recv_buffer_size(20_000)
+            .send_buffer_size(30_000)
+            .control(|_, _, fd| {
+                let socket = SockRef::from(&fd);
+                assert_eq!((socket.recv_buffer_size()?, socket.send_buffer_size()?), (40_000, 60_000));
+                Ok(())
+            });
+        let stream = dialer.dial(addr).await.unwrap();
+        assert!(!stream.nodelay().unwrap());
+        assert_eq!(stream.keepalive().unwrap(), Some(keepalive));
+        assert_eq!(stream.recv_buffer_size().unwrap(), 40_000);
+        assert_eq!(stream.send_buffer_size().unwrap(), 60_000);
+
+        let stream = Dialer::new().keepalive(None).dial(addr).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(stream.keepalive().unwrap(), None);
+        let stream = Dialer::new().defaults(false).nodelay(true).dial(addr).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(stream.keepalive().unwrap(), None);
+
+        let error = Dialer::new().send_buffer_size(0).dial(addr).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().starts_with(&format!("dial tcp {addr}: setsockopt: ")), "{error}");
+    });
+}
+
+// ---- the resolver ----
+
+/// Regression: if the port was the name of a service, the dial asked the host's name service for the addresses, not the configured
+/// resolver.
+#[test]
+fn resolver_is_asked_for_a_host_with_a_named_service() {
+    /// A resolver that knows no name and counts the look-ups.
+    #[derive(Clone, Debug, Default)]
+    struct Counts(Arc<AtomicUsize>);
+    type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
+    impl Resolve for Counts {
+        fn addrs(&self, host: &str, _: Family) -> Answer {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let error = LookupError::not_found(host);
+            Box::pin(async move { Err(error) })
+        }
+    }
+    run(async {
+        for staggers in [false, true] {
+            let counts = Counts::default();
+            let dialer = Dialer::new().resolver(counts.clone());
+            let dialer = if staggers { dialer } else { dialer.stagger(None) };
+            // The host's name service knows this name.
+            let error = dialer.dial("localhost:http").await.unwrap_err();
+            assert_eq!(error.to_string(), "dial tcp: lookup localhost: no such host");
+            let asked = counts.0.load(Ordering::SeqCst);
+            assert!(asked > 0);
+            // These addresses contain no host name.
+            let error = dialer.dial("192.0.2.1:nonexistent-service").await.unwrap_err();
+            assert!(error.to_string().contains("nonexistent-service"), "{error}");
+            let _ = poll_once(&mut Box::pin(dialer.dial("192.0.2.1:http"))).await;
+            assert_eq!(counts.0.load(Ordering::SeqCst), asked);
+        }
+    });
+}
+
+/// A dial that ends at its own deadline says so, even if it ends during the look-up. A timeout of the resolver is a different error.
+#[test]
+fn deadline_during_look_up_is_told_from_timeout_of_resolver() {
+    /// A resolver that never answers for `silent.test`, and reports a timeout of its servers for other hosts.
+    #[derive(Debug)]
+    struct Slow;
+    type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
+    impl Resolve for Slow {
+        fn addrs(&self, host: &str, _: Family) -> Answer {
+            let host = host.to_owned();
+            Box::pin(async move {
+                if host == "silent.test" {
+                    std::future::pending::<()>().await;
+                }
+                Err(LookupError::timed_out(host))
+            })
+        }
+    }
+    run(async {
+        for stagger in [None, Some(Duration::from_millis(300))] {
+            let dialer = Dialer::new().resolver(Slow).stagger(stagger).timeout(Duration::from_millis(30));
+            let error = dialer.dial("silent.test:1").await.unwrap_err();
+            assert_eq!(error.to_string(), "dial tcp: lookup silent.test: i/o timeout");
+            assert!(is_timeout(&error) && op_error(&error).is_deadline());
+            let inner = op_error(&error).io_error().and_then(|error| error.get_ref()).unwrap();
+            assert!(inner.downcast_ref::<LookupError>().is_some_and(LookupError::is_timeout));
+
+            let dialer = Dialer::new().resolver(Slow).stagger(stagger).timeout(common::BOUND);
+            let error = dialer.dial("unanswered.test:1").await.unwrap_err();
+            assert_eq!(error.to_string(), "dial tcp: lookup unanswered.test: i/o timeout");
+            assert!(is_timeout(&error) && !op_error(&error).is_deadline());
+        }
+    });
+}
+
 // ---- cost ----
 
 const DIALS: usize = 20;
@@ -692,108 +767,4 @@ fn far_address() -> Option<IpAddr> {
     socket.connect("192.0.2.1:9").ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
-}
-
-#[test]
-fn options_of_streams_are_set_before_connect() {
-    run(async {
-        let listener = listener().await;
-        let addr = listener.local_addr().unwrap();
-        let keepalive = KeepAlive::new().with_idle(Duration::from_secs(60));
-        let dialer = Dialer::new()
-            .nodelay(false)
-            .keepalive(keepalive)
-            .recv_buffer_size(20_000)
-            .send_buffer_size(30_000)
-            .control(|_, _, fd| {
-                let socket = SockRef::from(&fd);
-                assert_eq!((socket.recv_buffer_size()?, socket.send_buffer_size()?), (40_000, 60_000));
-                Ok(())
-            });
-        let stream = dialer.dial(addr).await.unwrap();
-        assert!(!stream.nodelay().unwrap());
-        assert_eq!(stream.keepalive().unwrap(), Some(keepalive));
-        assert_eq!(stream.recv_buffer_size().unwrap(), 40_000);
-        assert_eq!(stream.send_buffer_size().unwrap(), 60_000);
-
-        let stream = Dialer::new().keepalive(None).dial(addr).await.unwrap();
-        assert!(stream.nodelay().unwrap());
-        assert_eq!(stream.keepalive().unwrap(), None);
-        let stream = Dialer::new().defaults(false).nodelay(true).dial(addr).await.unwrap();
-        assert!(stream.nodelay().unwrap());
-        assert_eq!(stream.keepalive().unwrap(), None);
-
-        let error = Dialer::new().send_buffer_size(0).dial(addr).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().starts_with(&format!("dial tcp {addr}: setsockopt: ")), "{error}");
-    });
-}
-
-/// Regression: if the port was the name of a service, the dial asked the host's name service for the addresses, not the configured
-/// resolver.
-#[test]
-fn resolver_is_asked_for_a_host_with_a_named_service() {
-    /// A resolver that knows no name and counts the look-ups.
-    #[derive(Clone, Debug, Default)]
-    struct Counts(Arc<AtomicUsize>);
-    type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
-    impl Resolve for Counts {
-        fn addrs(&self, host: &str, _: Family) -> Answer {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            let error = LookupError::not_found(host);
-            Box::pin(async move { Err(error) })
-        }
-    }
-    run(async {
-        for staggers in [false, true] {
-            let counts = Counts::default();
-            let dialer = Dialer::new().resolver(counts.clone());
-            let dialer = if staggers { dialer } else { dialer.stagger(None) };
-            // The host's name service knows this name.
-            let error = dialer.dial("localhost:http").await.unwrap_err();
-            assert_eq!(error.to_string(), "dial tcp: lookup localhost: no such host");
-            let asked = counts.0.load(Ordering::SeqCst);
-            assert!(asked > 0);
-            // These addresses contain no host name.
-            let error = dialer.dial("192.0.2.1:nonexistent-service").await.unwrap_err();
-            assert!(error.to_string().contains("nonexistent-service"), "{error}");
-            let _ = poll_once(&mut Box::pin(dialer.dial("192.0.2.1:http"))).await;
-            assert_eq!(counts.0.load(Ordering::SeqCst), asked);
-        }
-    });
-}
-
-/// A dial that ends at its own deadline says so, even if it ends during the look-up. A timeout of the resolver is a different error.
-#[test]
-fn deadline_during_look_up_is_told_from_timeout_of_resolver() {
-    /// A resolver that never answers for `silent.test`, and reports a timeout of its servers for other hosts.
-    #[derive(Debug)]
-    struct Slow;
-    type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
-    impl Resolve for Slow {
-        fn addrs(&self, host: &str, _: Family) -> Answer {
-            let host = host.to_owned();
-            Box::pin(async move {
-                if host == "silent.test" {
-                    std::future::pending::<()>().await;
-                }
-                Err(LookupError::timed_out(host))
-            })
-        }
-    }
-    run(async {
-        for stagger in [None, Some(Duration::from_millis(300))] {
-            let dialer = Dialer::new().resolver(Slow).stagger(stagger).timeout(Duration::from_millis(30));
-            let error = dialer.dial("silent.test:1").await.unwrap_err();
-            assert_eq!(error.to_string(), "dial tcp: lookup silent.test: i/o timeout");
-            assert!(is_timeout(&error) && op_error(&error).is_deadline());
-            let inner = op_error(&error).io_error().and_then(|error| error.get_ref()).unwrap();
-            assert!(inner.downcast_ref::<LookupError>().is_some_and(LookupError::is_timeout));
-
-            let dialer = Dialer::new().resolver(Slow).stagger(stagger).timeout(common::BOUND);
-            let error = dialer.dial("unanswered.test:1").await.unwrap_err();
-            assert_eq!(error.to_string(), "dial tcp: lookup unanswered.test: i/o timeout");
-            assert!(is_timeout(&error) && !op_error(&error).is_deadline());
-        }
-    });
 }

@@ -10,7 +10,7 @@ use netpoll::net::Dialer;
 use socket2::SockRef;
 
 #[test]
-fn fast_open_and_multipath_connect_with_and_without_kernel_support() {
+fn fast_open_and_multipath_connect_even_if_the_kernel_lacks_them() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();

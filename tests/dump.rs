@@ -5,9 +5,9 @@ mod common;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::bounded;
+use common::{bounded, eventually};
 use netpoll::net::UdpSocket;
 use netpoll::{rt, task};
 
@@ -32,11 +32,7 @@ fn spawn_a_reader() {
         socket.recv(&mut [0; 8]).await
     });
     drop(reader.unwrap());
-    let begin = Instant::now();
-    while !rt::inspect().to_string().contains("read of fd") {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{}", rt::inspect());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    eventually("the task waits", || rt::inspect().to_string().contains("read of fd"));
 }
 
 #[test]

@@ -240,7 +240,9 @@ fn flush_ends_if_a_write_sends_the_gathered_bytes_before_the_flush_waits() {
         let flusher = thread::spawn(move || {
             let waker = hooked::waker(hooked.clone());
             let mut flush = pin!(ours.flush());
-            if flush.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            let polled = flush.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(hooked.hook.lock().unwrap().is_none(), "the flush has cloned its waker");
+            if polled.is_pending() {
                 eventually("the flush is woken", || hooked.woken.load(Ordering::SeqCst) > 0);
                 assert!(matches!(flush.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(()))));
             }

@@ -6,6 +6,8 @@
 //!
 //! The tests compare counters of the process, so they run one at a time.
 
+#[path = "../common/black_hole.rs"]
+mod black_hole;
 #[path = "../common/mod.rs"]
 mod common;
 mod others;

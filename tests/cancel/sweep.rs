@@ -9,6 +9,7 @@ use netpoll::{rt, task};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// Waits until no other test of this binary holds the returned guard.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -63,8 +64,8 @@ pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
                 continue;
             }
             let completed = case(At { polls, woken }).await;
-            becomes(what, || rt::metrics().descriptors == baseline).await;
-            becomes(what, || rt::metrics().waiters == 0).await;
+            becomes(&format!("{what}: the descriptors are closed"), || rt::metrics().descriptors == baseline).await;
+            becomes(&format!("{what}: no waiter is left"), || rt::metrics().waiters == 0).await;
             if completed {
                 return;
             }

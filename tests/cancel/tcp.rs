@@ -425,7 +425,7 @@ fn dropped_close_still_closes() {
 // ---- tasks and time ----
 
 #[test]
-fn dropped_sleeps_and_timeouts_leak_nothing() {
+fn dropped_sleeps_timeouts_and_yields_do_not_disturb_later_ones() {
     let _alone = alone();
     run(async {
         sweep("sleep", async |at| {

@@ -10,7 +10,7 @@ use netpoll::io::{ReadExt, WriteExt};
 use netpoll::net::{TcpStream, is_closed};
 use netpoll::task;
 
-use super::common::{self, becomes, bounded, child, poll_once, read_exact, run};
+use super::common::{becomes, child, poll_once, read_exact, run};
 use super::{Counted, assert_ends, info, narrow_pair, pair, pattern, read_to_end, sends, some_round_is_undisturbed};
 
 /// Writes more bytes than the buffers of a narrow pair hold, until some are gathered. Returns the
@@ -23,7 +23,7 @@ pub(super) async fn stuff(ours: &TcpStream) -> usize {
             std::task::Poll::Pending => task::sleep(Duration::from_millis(1)).await,
         }
         number += 1;
-        if number > 50 && info_of(ours).is_some_and(|gathered| gathered > 0) {
+        if number > 50 && gathered_of(ours).is_some_and(|gathered| gathered > 0) {
             return at;
         }
     }
@@ -31,8 +31,8 @@ pub(super) async fn stuff(ours: &TcpStream) -> usize {
 }
 
 /// Returns the number of gathered bytes of the socket with the local address of `ours`, or `None`
-/// if a snapshot has no such socket.
-fn info_of(ours: &TcpStream) -> Option<usize> {
+/// if a snapshot has no such socket. Does not expose the descriptor, which would send the bytes.
+fn gathered_of(ours: &TcpStream) -> Option<usize> {
     let local = ours.local_addr().unwrap();
     let snapshot = netpoll::rt::inspect();
     let socket = snapshot
@@ -120,7 +120,7 @@ fn close_of_the_traits_waits_until_everything_is_sent() {
         assert!(poll_once(&mut close).await.is_pending());
         let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
         close.await.unwrap();
-        assert_eq!(info_of(&ours), Some(0));
+        assert_eq!(gathered_of(&ours), Some(0));
         assert!(reader.await == pattern(0, total));
     });
 }
@@ -207,22 +207,20 @@ fn forked_child_does_not_send() {
 fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
     let name = "ends::shutdown_of_the_runtime_loses_no_byte_of_an_open_socket";
     child(name, || {
-        bounded(|| {
-            let (ours, peer, total) = task::block_on(async {
-                let (ours, peer) = narrow_pair().await;
-                let total = stuff(&ours).await;
-                (ours, peer, total)
-            });
-            netpoll::rt::shutdown(Duration::from_secs(10)).unwrap();
-            task::block_on(async move {
-                let number = ours.as_raw_fd();
-                assert!(info(number).gathered() > 0);
-                let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
-                ours.write_all(&pattern(total, 10)).await.unwrap();
-                becomes("the gathered bytes are sent", || info(number).gathered() == 0).await;
-                drop(ours);
-                assert!(reader.await == pattern(0, total + 10));
-            });
+        let (ours, peer, total) = task::block_on(async {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            (ours, peer, total)
+        });
+        netpoll::rt::shutdown(Duration::from_secs(10)).unwrap();
+        task::block_on(async move {
+            let number = ours.as_raw_fd();
+            assert!(info(number).gathered() > 0);
+            let reader = task::spawn(async move { read_to_end(&peer).await.unwrap() });
+            ours.write_all(&pattern(total, 10)).await.unwrap();
+            becomes("the gathered bytes are sent", || info(number).gathered() == 0).await;
+            drop(ours);
+            assert!(reader.await == pattern(0, total + 10));
         });
     });
 }
@@ -231,19 +229,16 @@ fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
 fn task_that_the_shutdown_drops_ends_its_stream() {
     let name = "ends::task_that_the_shutdown_drops_ends_its_stream";
     child(name, || {
-        bounded(|| {
-            let (ours, peer) = task::block_on(pair());
-            drop(task::spawn(async move {
-                ours.write_all(b"abc").await.unwrap();
-                task::sleep(Duration::from_secs(1000)).await;
-            }));
-            let mut buf = [0; 3];
-            task::block_on(read_exact(&peer, &mut buf)).unwrap();
-            let _ = netpoll::rt::shutdown(Duration::from_millis(10));
-            assert_eq!(task::block_on(read_to_end(&peer)).unwrap(), b"");
-        });
+        let (ours, peer) = task::block_on(pair());
+        drop(task::spawn(async move {
+            ours.write_all(b"abc").await.unwrap();
+            task::sleep(Duration::from_secs(1000)).await;
+        }));
+        let mut buf = [0; 3];
+        task::block_on(read_exact(&peer, &mut buf)).unwrap();
+        let _ = netpoll::rt::shutdown(Duration::from_millis(10));
+        assert_eq!(task::block_on(read_to_end(&peer)).unwrap(), b"");
     });
-    let _ = common::BOUND;
 }
 
 /// A shutdown sends the bytes of a concurrent write that succeeds.

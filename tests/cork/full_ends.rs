@@ -9,7 +9,7 @@ use std::time::Duration;
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
-use super::common::{becomes, bounded, child};
+use super::common::{becomes, child};
 use super::ends::stuff;
 use super::{assert_ends, fill_unix, narrow_pair};
 
@@ -19,19 +19,17 @@ const LONG: Duration = Duration::from_secs(20);
 fn last_bytes_of_a_unix_stream_survive_a_shutdown_of_the_runtime() {
     let name = "full_ends::last_bytes_of_a_unix_stream_survive_a_shutdown_of_the_runtime";
     child(name, || {
-        bounded(|| {
-            let (mut peer, total) = task::block_on(async {
-                let (ours, peer) = UnixStream::pair().unwrap();
-                let (total, _) = fill_unix(&ours).await;
-                drop(ours);
-                (std_net::UnixStream::try_from(peer).unwrap(), total)
-            });
-            rt::shutdown(LONG).unwrap();
-            peer.set_nonblocking(false).unwrap();
-            let mut all = Vec::new();
-            peer.read_to_end(&mut all).unwrap();
-            assert_eq!(all.len(), total);
+        let (mut peer, total) = task::block_on(async {
+            let (ours, peer) = UnixStream::pair().unwrap();
+            let (total, _) = fill_unix(&ours).await;
+            drop(ours);
+            (std_net::UnixStream::try_from(peer).unwrap(), total)
         });
+        rt::shutdown(LONG).unwrap();
+        peer.set_nonblocking(false).unwrap();
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), total);
     });
 }
 
@@ -39,26 +37,24 @@ fn last_bytes_of_a_unix_stream_survive_a_shutdown_of_the_runtime() {
 fn drop_of_a_full_stream_after_a_shutdown_starts_no_runtime() {
     let name = "full_ends::drop_of_a_full_stream_after_a_shutdown_starts_no_runtime";
     child(name, || {
-        bounded(|| {
-            let (unix, tcp) = task::block_on(async {
-                let unix = UnixStream::pair().unwrap();
-                fill_unix(&unix.0).await;
-                let tcp = narrow_pair().await;
-                stuff(&tcp.0).await;
-                #[cfg(target_os = "linux")]
-                tcp.0.set_notsent_lowat(1).unwrap();
-                (unix, tcp)
-            });
-            rt::shutdown(LONG).unwrap();
-            drop((unix.0, tcp.0));
-            // `start` fails if the runtime is already running.
-            rt::Builder::new().workers(1).start().unwrap();
-            task::block_on(async {
-                #[cfg(target_os = "linux")]
-                assert_eq!(super::read_to_end(&tcp.1).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-                let mut buf = [0; 4096];
-                while unix.1.read(&mut buf).await.unwrap() > 0 {}
-            });
+        let (unix, tcp) = task::block_on(async {
+            let unix = UnixStream::pair().unwrap();
+            fill_unix(&unix.0).await;
+            let tcp = narrow_pair().await;
+            stuff(&tcp.0).await;
+            #[cfg(target_os = "linux")]
+            tcp.0.set_notsent_lowat(1).unwrap();
+            (unix, tcp)
+        });
+        rt::shutdown(LONG).unwrap();
+        drop((unix.0, tcp.0));
+        // `start` fails if the runtime is already running.
+        rt::Builder::new().workers(1).start().unwrap();
+        task::block_on(async {
+            #[cfg(target_os = "linux")]
+            assert_eq!(super::read_to_end(&tcp.1).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+            let mut buf = [0; 4096];
+            while unix.1.read(&mut buf).await.unwrap() > 0 {}
         });
     });
 }
@@ -67,24 +63,22 @@ fn drop_of_a_full_stream_after_a_shutdown_starts_no_runtime() {
 fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
     let name = "full_ends::full_socket_that_only_reads_sends_the_rest_after_a_shutdown";
     child(name, || {
-        bounded(|| {
-            let (ours, peer, total) = task::block_on(async {
-                let (ours, peer) = UnixStream::pair().unwrap();
-                let (total, _) = fill_unix(&ours).await;
-                (ours, peer, total)
+        let (ours, peer, total) = task::block_on(async {
+            let (ours, peer) = UnixStream::pair().unwrap();
+            let (total, _) = fill_unix(&ours).await;
+            (ours, peer, total)
+        });
+        rt::shutdown(LONG).unwrap();
+        // The test does not use the descriptor of `ours`, because exposing it would send the bytes.
+        task::block_on(async move {
+            let answer = task::spawn(async move {
+                let mut buf = [0; 4];
+                ours.read(&mut buf).await
             });
-            rt::shutdown(LONG).unwrap();
-            // The test does not use the descriptor of `ours`, because exposing it would send the bytes.
-            task::block_on(async move {
-                let answer = task::spawn(async move {
-                    let mut buf = [0; 4];
-                    ours.read(&mut buf).await
-                });
-                let mut buf = vec![0; total];
-                netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
-                peer.write_all(b"done").await.unwrap();
-                assert_eq!(answer.await.unwrap(), 4);
-            });
+            let mut buf = vec![0; total];
+            netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+            peer.write_all(b"done").await.unwrap();
+            assert_eq!(answer.await.unwrap(), 4);
         });
     });
 }
@@ -100,36 +94,34 @@ fn rest_is_sent_if_its_task_is_dropped_after_a_restart() {
     }
     let name = "full_ends::rest_is_sent_if_its_task_is_dropped_after_a_restart";
     child(name, || {
-        bounded(|| {
-            let gate = Arc::new(Mutex::new(()));
-            let closed = gate.lock().unwrap();
-            let (ours, peer, total) = task::block_on(async {
-                // More tasks than a shutdown has threads for their destructors.
-                for _ in 0..200 {
-                    let blocked = Blocked(gate.clone());
-                    drop(task::spawn(async move {
-                        let _blocked = blocked;
-                        pending::<()>().await;
-                    }));
-                }
-                task::yield_now().await;
-                let (ours, peer) = UnixStream::pair().unwrap();
-                let (total, _) = fill_unix(&ours).await;
-                (ours, peer, total)
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock().unwrap();
+        let (ours, peer, total) = task::block_on(async {
+            // More tasks than a shutdown has threads for their destructors.
+            for _ in 0..200 {
+                let blocked = Blocked(gate.clone());
+                drop(task::spawn(async move {
+                    let _blocked = blocked;
+                    pending::<()>().await;
+                }));
+            }
+            task::yield_now().await;
+            let (ours, peer) = UnixStream::pair().unwrap();
+            let (total, _) = fill_unix(&ours).await;
+            (ours, peer, total)
+        });
+        rt::shutdown(Duration::from_secs(1)).unwrap_err();
+        task::block_on(async move {
+            let answer = task::spawn(async move {
+                let mut buf = [0; 4];
+                ours.read(&mut buf).await
             });
-            rt::shutdown(Duration::from_secs(1)).unwrap_err();
-            task::block_on(async move {
-                let answer = task::spawn(async move {
-                    let mut buf = [0; 4];
-                    ours.read(&mut buf).await
-                });
-                becomes("the read waits", || rt::metrics().waiters > 0).await;
-                drop(closed);
-                let mut buf = vec![0; total];
-                netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
-                peer.write_all(b"done").await.unwrap();
-                assert_eq!(answer.await.unwrap(), 4);
-            });
+            becomes("the read waits", || rt::metrics().waiters > 0).await;
+            drop(closed);
+            let mut buf = vec![0; total];
+            netpoll::io::ReadExt::read_exact(&mut &peer, &mut buf).await.unwrap();
+            peer.write_all(b"done").await.unwrap();
+            assert_eq!(answer.await.unwrap(), 4);
         });
     });
 }
@@ -140,26 +132,24 @@ fn rest_is_sent_if_its_task_is_dropped_after_a_restart() {
 fn child_process_does_not_end_the_stream_before_the_rest_is_sent() {
     let name = "full_ends::child_process_does_not_end_the_stream_before_the_rest_is_sent";
     child(name, || {
-        bounded(|| {
-            let (ours, peer, total) = task::block_on(async {
-                let (ours, peer) = UnixStream::pair().unwrap();
-                let (total, _) = fill_unix(&ours).await;
-                ours.close_write().unwrap();
-                (ours, peer, total)
-            });
-            // SAFETY: the child only makes calls of this crate that use no thread, and ends.
-            match unsafe { libc::fork() } {
-                0 => {
-                    let _ = ours.set_auto_cork(false);
-                    // SAFETY: _exit(2) ends the child without running destructors.
-                    unsafe { libc::_exit(0) }
-                }
-                pid => assert_ends(pid),
-            }
-            let mut all = Vec::new();
-            task::block_on(netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all)).unwrap();
-            assert_eq!(all.len(), total);
-            drop(ours);
+        let (ours, peer, total) = task::block_on(async {
+            let (ours, peer) = UnixStream::pair().unwrap();
+            let (total, _) = fill_unix(&ours).await;
+            ours.close_write().unwrap();
+            (ours, peer, total)
         });
+        // SAFETY: the child only makes calls of this crate that use no thread, and ends.
+        match unsafe { libc::fork() } {
+            0 => {
+                let _ = ours.set_auto_cork(false);
+                // SAFETY: _exit(2) ends the child without running destructors.
+                unsafe { libc::_exit(0) }
+            }
+            pid => assert_ends(pid),
+        }
+        let mut all = Vec::new();
+        task::block_on(netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all)).unwrap();
+        assert_eq!(all.len(), total);
+        drop(ours);
     });
 }

@@ -97,21 +97,22 @@ fn all_ways_to_write_are_gathered_in_order() {
 
 #[test]
 fn write_vectored_all_is_gathered() {
-    run(async {
-        let (ours, peer) = pair().await;
+    run(some_round_is_undisturbed(async || {
+        let Counted { ours, peer, number } = Counted::new().await;
         let turn = task::spawn(async move {
             ours.write_all(b"1").await.unwrap();
             let mut pieces = [IoSlice::new(b"23"), IoSlice::new(b"4")];
             ours.write_vectored_all(&mut pieces).await.unwrap();
             ours.write_all(b"5").await.unwrap();
-            task::sleep(Duration::from_millis(1)).await;
-            ours
+            let is_gathered = (sends(number), info(number).gathered()) == (0, 5);
+            task::yield_now().await;
+            is_gathered && (sends(number), info(number).gathered()) == (1, 0)
         });
         let mut buf = [0; 5];
         read_exact(&peer, &mut buf).await.unwrap();
         assert_eq!(&buf, b"12345");
-        turn.await;
-    });
+        turn.await
+    }));
 }
 
 /// Each case waits for the echo of the byte that it has gathered.
@@ -323,7 +324,7 @@ fn panic_of_the_root_future_loses_nothing() {
 }
 
 #[test]
-fn tasks_gather_on_clones_of_one_stream() {
+fn gathered_messages_of_tasks_with_clones_do_not_interleave() {
     run(async {
         let (ours, peer) = pair().await;
         let writers: Vec<_> = (0..4u8)
@@ -507,8 +508,8 @@ fn time_does_not_end_a_turn_that_only_gathers() {
 }
 
 #[test]
-fn fan_out_of_one_turn_reaches_every_member() {
-    run(async {
+fn fan_out_of_one_turn_reaches_every_member_with_fewer_sends_than_messages() {
+    run(some_round_is_undisturbed(async || {
         let mut members = Vec::new();
         while members.len() < 100 {
             members.push(Counted::new().await);
@@ -527,10 +528,9 @@ fn fan_out_of_one_turn_reaches_every_member() {
             ReadExt::read_exact(&mut &member.peer, &mut buf).await.unwrap();
             assert!(buf.chunks(10).zip(0..).all(|(chunk, message)| chunk == [message; 10]));
         }
-        let all = members.iter().map(|member| sends(member.number)).sum::<u32>();
-        assert!(all <= 500, "{all} sends of 500 messages");
         turn.cancel().await;
-    });
+        members.iter().map(|member| sends(member.number)).sum::<u32>() < 500
+    }));
 }
 
 /// A write that waits for room first sends the bytes that other streams have gathered.
