@@ -1,5 +1,5 @@
-//! Listeners: which accept gets a connection, which waiters a close wakes, and the kind and text of
-//! errors. (Faults of accept4 are in `src/net/seam_tests.rs`, exhausted descriptors in
+//! Listeners: which accept gets a connection, which waiters a close wakes, `incoming`, the kind and text
+//! of errors, and the default options of streams. (Faults of accept4 are in `src/net/seam_tests.rs`, exhausted descriptors in
 //! `limits.rs`.)
 
 mod common;

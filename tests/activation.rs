@@ -188,8 +188,8 @@ fn missing_descriptors_and_malformed_variables_are_errors() {
 }
 
 #[test]
-fn command_that_cannot_pass_reports_it() {
-    common::child("command_that_cannot_pass_reports_it", || {
+fn refused_arguments_and_failed_exec_are_reported() {
+    common::child("refused_arguments_and_failed_exec_are_reported", || {
         let file = File::open("/dev/null").unwrap();
         let mut command = Command::new("/nonexistent/successor");
         for name in ["a:b", "line\n", &"n".repeat(256)] {

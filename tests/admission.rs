@@ -68,7 +68,7 @@ fn permit_belongs_to_connection_not_handle() {
     });
 }
 
-/// With SO_LINGER, another thread calls close(2) and returns the permit.
+/// With a linger time above zero, another thread calls close(2) and returns the permit.
 #[test]
 fn lingering_close_returns_its_permit() {
     run(async {

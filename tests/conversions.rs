@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::by_hand::Wakes;
 use common::{becomes, child, echo, fd_count, listener, pair, ping, run};
 use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::task;
@@ -91,31 +92,37 @@ fn stream_with_clones_cannot_be_converted() {
     });
 }
 
+/// The kernel's registration ends with the open file description, not with the number.
 #[test]
 fn duplicate_outliving_stream_causes_no_events() {
     child("duplicate_outliving_stream_causes_no_events", || {
         run(async {
+            let (one, echoes) = pair().await;
+            let echo = task::spawn(async move { echo(&echoes).await });
             for round in 0..100 {
-                let (client, server) = pair().await;
-                let mut read_buf = [0; 1];
-                let mut read = server.read(&mut read_buf);
-                assert!(common::poll_once(&mut read).await.is_pending());
-                drop(read);
-                // The kernel's registration ends with the open file description, not with the number.
-                let duplicate = server.as_fd().try_clone_to_owned().unwrap();
-                drop(server);
-                // The new sockets reuse the number, and perhaps the slot.
-                let (other, peer) = pair().await;
-                let mut buf = [0; 1];
-                let mut waits = peer.read(&mut buf);
-                assert!(common::poll_once(&mut waits).await.is_pending());
-                client.write_all(b"edge").await.unwrap();
-                task::yield_now().await;
-                assert!(common::poll_once(&mut waits).await.is_pending(), "round {round}: an event of another socket");
-                other.write_all(b"x").await.unwrap();
-                assert_eq!(waits.await.unwrap(), 1);
-                drop(duplicate);
+                common::assert_no_stale_events("the duplicate", async || {
+                    let (client, server) = pair().await;
+                    assert!(common::poll_once(&mut server.read(&mut [0; 1])).await.is_pending());
+                    let duplicate = server.as_fd().try_clone_to_owned().unwrap();
+                    drop(server);
+                    // The new sockets may reuse the slot.
+                    let (other, peer) = pair().await;
+                    let (wakes, waker) = Wakes::new();
+                    let mut buf = [0; 1];
+                    let mut waits = peer.read(&mut buf);
+                    assert!(common::poll_with(&mut waits, &waker).is_pending());
+                    client.write_all(b"edge").await.unwrap();
+                    // The poller reports the answer after the write.
+                    ping(&one, b"ping").await.unwrap();
+                    assert_eq!(wakes.count(), 0, "round {round}: an event of another socket");
+                    other.write_all(b"x").await.unwrap();
+                    assert_eq!(waits.await.unwrap(), 1);
+                    drop(duplicate);
+                })
+                .await;
             }
+            drop(one);
+            echo.await.unwrap();
         });
     });
 }
