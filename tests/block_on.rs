@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Watchdog, child, child_with, echo, eventually, listener, pair, park_on, ping, run};
+use common::{Watchdog, child, child_for_each, echo, eventually, listener, pair, park_on, ping, run};
 use netpoll::rt::BlockedPolicy;
 use netpoll::{rt, task};
 
@@ -75,18 +75,16 @@ fn more_nested_calls_than_spare_workers_complete() {
 
 #[test]
 fn tasks_of_nested_calls_get_a_thread() {
-    for threads in ["1", "2"] {
-        child_with("tasks_of_nested_calls_get_a_thread", &[("NETPOLL_THREADS", threads)], || {
-            task::block_on(async {
-                let depth = task::spawn(async {
-                    task::block_on(async {
-                        task::spawn(async { task::block_on(async { task::spawn(async { 3 }).await }) }).await
-                    })
-                });
-                assert_eq!(depth.await, 3);
+    child_for_each("tasks_of_nested_calls_get_a_thread", "NETPOLL_THREADS", &["1", "2"], || {
+        task::block_on(async {
+            let depth = task::spawn(async {
+                task::block_on(async {
+                    task::spawn(async { task::block_on(async { task::spawn(async { 3 }).await }) }).await
+                })
             });
+            assert_eq!(depth.await, 3);
         });
-    }
+    });
 }
 
 #[test]
@@ -397,21 +395,19 @@ fn two_hundred_nested_calls_end_with_four_workers() {
 /// A task blocks its thread after a nested call that a foreign thread ended while sysmon slept.
 #[test]
 fn task_may_block_after_nested_block_on() {
-    for workers in [1, 2] {
-        child_with("task_may_block_after_nested_block_on", &[("NETPOLL_THREADS", &workers.to_string())], || {
-            let (wake, woken) = futures::channel::oneshot::channel::<()>();
-            let done = task::spawn(async move {
-                task::block_on(woken).unwrap();
-                let (sender, receiver) = mpsc::channel();
-                drop(task::spawn(async move { sender.send(()).unwrap() }));
-                receiver.recv_timeout(common::BOUND / 2).is_ok()
-            });
-            // The pause is long enough for sysmon to go to sleep.
-            thread::sleep(300 * MS);
-            wake.send(()).unwrap();
-            assert!(park_on(done));
+    child_for_each("task_may_block_after_nested_block_on", "NETPOLL_THREADS", &["1", "2"], || {
+        let (wake, woken) = futures::channel::oneshot::channel::<()>();
+        let done = task::spawn(async move {
+            task::block_on(woken).unwrap();
+            let (sender, receiver) = mpsc::channel();
+            drop(task::spawn(async move { sender.send(()).unwrap() }));
+            receiver.recv_timeout(common::BOUND / 2).is_ok()
         });
-    }
+        // The pause is long enough for sysmon to go to sleep.
+        thread::sleep(300 * MS);
+        wake.send(()).unwrap();
+        assert!(park_on(done));
+    });
 }
 
 /// A nested call in the turn of a root future polls the network itself, without a worker.

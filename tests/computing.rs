@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use black_hole::BlackHole;
-use common::{child, child_with, eventually, pair, park_on, ping, poll_once};
+use common::{child, child_for_each, eventually, pair, park_on, ping, poll_once};
 use netpoll::net::{self, ListenConfig, TcpListener, TcpStream, UdpSocket, is_timeout};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
 use netpoll::prelude::*;
@@ -121,32 +121,26 @@ fn waits_end_while_tasks_compute() {
 /// Waits of tasks end although other tasks compute on every worker, whether the waits began before the computations or after.
 #[test]
 fn waits_of_tasks_end_while_other_tasks_compute() {
-    for workers in [1, 2] {
-        child_with(
-            "waits_of_tasks_end_while_other_tasks_compute",
-            &[("NETPOLL_THREADS", &workers.to_string())],
-            || {
-                let sleeps = (0..20).map(|at| task::spawn(task::sleep((50 + at) * MS)));
-                let sleeps: Vec<_> = sleeps.collect();
-                let (client, server) = park_on(pair());
-                let server = task::spawn(async move {
-                    server.set_read_timeout(Some(common::BOUND)).unwrap();
-                    common::echo(&server).await
-                });
-                park_on(ping(&client, b"before")).unwrap();
-                let workers = std::env::var("NETPOLL_THREADS").unwrap().parse().unwrap();
-                let computing = Computing::begin(workers);
-                park_on(ping(&client, b"meanwhile")).unwrap();
-                sleeps.into_iter().for_each(park_on);
-                park_on(task::spawn(waits_end()));
-                park_on(task::spawn(async { task::block_on(waits_end()) }));
-                park_on(task::spawn_blocking(|| task::block_on(waits_end())));
-                drop(computing);
-                drop(client);
-                park_on(server).unwrap();
-            },
-        );
-    }
+    child_for_each("waits_of_tasks_end_while_other_tasks_compute", "NETPOLL_THREADS", &["1", "2"], || {
+        let sleeps = (0..20).map(|at| task::spawn(task::sleep((50 + at) * MS)));
+        let sleeps: Vec<_> = sleeps.collect();
+        let (client, server) = park_on(pair());
+        let server = task::spawn(async move {
+            server.set_read_timeout(Some(common::BOUND)).unwrap();
+            common::echo(&server).await
+        });
+        park_on(ping(&client, b"before")).unwrap();
+        let workers = std::env::var("NETPOLL_THREADS").unwrap().parse().unwrap();
+        let computing = Computing::begin(workers);
+        park_on(ping(&client, b"meanwhile")).unwrap();
+        sleeps.into_iter().for_each(park_on);
+        park_on(task::spawn(waits_end()));
+        park_on(task::spawn(async { task::block_on(waits_end()) }));
+        park_on(task::spawn_blocking(|| task::block_on(waits_end())));
+        drop(computing);
+        drop(client);
+        park_on(server).unwrap();
+    });
 }
 
 /// While a task occupies its worker, the other worker takes the tasks queued behind it, under any policy for blocked tasks.
@@ -274,32 +268,30 @@ impl Wake for Meets {
 /// others, and neither a close nor a deadline found their waiters.
 #[test]
 fn wakers_of_one_batch_run_while_one_blocks() {
-    for polled_by in ["worker", "block_on"] {
-        const NAME: &str = "wakers_of_one_batch_run_while_one_blocks";
-        child_with(NAME, &[("POLLED_BY", polled_by)], || {
-            rt::Builder::new().workers(1).start().unwrap();
-            let (release, released) = futures::channel::oneshot::channel::<()>();
-            let root = (std::env::var("POLLED_BY").unwrap() == "block_on")
-                .then(|| thread::spawn(move || task::block_on(released).unwrap_err()));
-            for count in [2, 3, 8] {
-                let waker = Arc::new(Meets(Barrier::new(count)));
-                let pairs: Vec<_> = (0..count).map(|_| park_on(pair())).collect();
-                let mut reads: Vec<_> = pairs.iter().map(|(one, _)| (one, [0; 1])).collect();
-                let mut reads: Vec<_> = reads.iter_mut().map(|(one, buf)| Box::pin(one.read(buf))).collect();
-                for read in &mut reads {
-                    let waker = Waker::from(waker.clone());
-                    assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-                }
-                let deadline = Instant::now() + 500 * MS;
-                pairs.iter().for_each(|(one, _)| one.set_read_deadline(deadline).unwrap());
-                eventually("all wakers are called", || Arc::strong_count(&waker) == 1);
-                reads.into_iter().for_each(|read| times_out(park_on(read)));
+    const NAME: &str = "wakers_of_one_batch_run_while_one_blocks";
+    child_for_each(NAME, "POLLED_BY", &["worker", "block_on"], || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (release, released) = futures::channel::oneshot::channel::<()>();
+        let root = (std::env::var("POLLED_BY").unwrap() == "block_on")
+            .then(|| thread::spawn(move || task::block_on(released).unwrap_err()));
+        for count in [2, 3, 8] {
+            let waker = Arc::new(Meets(Barrier::new(count)));
+            let pairs: Vec<_> = (0..count).map(|_| park_on(pair())).collect();
+            let mut reads: Vec<_> = pairs.iter().map(|(one, _)| (one, [0; 1])).collect();
+            let mut reads: Vec<_> = reads.iter_mut().map(|(one, buf)| Box::pin(one.read(buf))).collect();
+            for read in &mut reads {
+                let waker = Waker::from(waker.clone());
+                assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
             }
-            drop(release);
-            root.into_iter().for_each(|root| assert!(root.join().is_ok()));
-            rt::shutdown(common::BOUND).unwrap();
-        });
-    }
+            let deadline = Instant::now() + 500 * MS;
+            pairs.iter().for_each(|(one, _)| one.set_read_deadline(deadline).unwrap());
+            eventually("all wakers are called", || Arc::strong_count(&waker) == 1);
+            reads.into_iter().for_each(|read| times_out(park_on(read)));
+        }
+        drop(release);
+        root.into_iter().for_each(|root| assert!(root.join().is_ok()));
+        rt::shutdown(common::BOUND).unwrap();
+    });
 }
 
 /// Regression: a shutdown did not find waiters whose wakers were in a batch.
@@ -369,32 +361,30 @@ fn tasks_run_while_a_report_blocks() {
 fn tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end() {
     const NAME: &str = "tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end";
     const PAIRS: usize = 32;
-    for workers in ["1", "2"] {
-        child_with(NAME, &[("NETPOLL_THREADS", workers)], || {
-            let workers = std::env::var("NETPOLL_THREADS").unwrap().parse().unwrap();
-            let ends = Arc::new(AtomicBool::new(false));
-            let blocked = (0..workers).map(|_| {
-                let ends = ends.clone();
-                task::spawn(async move {
-                    let (finished, finishes) = mpsc::channel();
-                    for _ in 0..PAIRS {
-                        let (ends, finished) = (ends.clone(), finished.clone());
-                        drop(task::spawn(async move {
-                            while !ends.load(Ordering::Relaxed) {
-                                task::yield_now().await;
-                            }
-                        }));
-                        drop(task::spawn(async move { finished.send(()).unwrap() }));
-                    }
-                    for _ in 0..PAIRS {
-                        finishes.recv_timeout(common::BOUND).expect("all tasks run");
-                    }
-                })
-            });
-            blocked.collect::<Vec<_>>().into_iter().for_each(park_on);
-            ends.store(true, Ordering::Relaxed);
+    child_for_each(NAME, "NETPOLL_THREADS", &["1", "2"], || {
+        let workers = std::env::var("NETPOLL_THREADS").unwrap().parse().unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let blocked = (0..workers).map(|_| {
+            let ends = ends.clone();
+            task::spawn(async move {
+                let (finished, finishes) = mpsc::channel();
+                for _ in 0..PAIRS {
+                    let (ends, finished) = (ends.clone(), finished.clone());
+                    drop(task::spawn(async move {
+                        while !ends.load(Ordering::Relaxed) {
+                            task::yield_now().await;
+                        }
+                    }));
+                    drop(task::spawn(async move { finished.send(()).unwrap() }));
+                }
+                for _ in 0..PAIRS {
+                    finishes.recv_timeout(common::BOUND).expect("all tasks run");
+                }
+            })
         });
-    }
+        blocked.collect::<Vec<_>>().into_iter().for_each(park_on);
+        ends.store(true, Ordering::Relaxed);
+    });
 }
 
 /// Timers fire in a task that computes before and between its operations for longer than the timers' duration.
@@ -436,15 +426,13 @@ fn timers_fire_after_a_long_computation() {
             assert_eq!(one.read(&mut [0; 1]).await.unwrap(), 1);
         }
     }
-    for workers in ["1", "2"] {
-        child_with("timers_fire_after_a_long_computation", &[("NETPOLL_THREADS", workers)], || {
-            task::block_on(computes());
-            park_on(computes());
-            park_on(task::spawn(computes()));
-            let tasks: Vec<_> = (0..4).map(|_| task::spawn(computes())).collect();
-            tasks.into_iter().for_each(park_on);
-        });
-    }
+    child_for_each("timers_fire_after_a_long_computation", "NETPOLL_THREADS", &["1", "2"], || {
+        task::block_on(computes());
+        park_on(computes());
+        park_on(task::spawn(computes()));
+        let tasks: Vec<_> = (0..4).map(|_| task::spawn(computes())).collect();
+        tasks.into_iter().for_each(park_on);
+    });
 }
 
 /// An accept may wait for a permit, and a dial for room in a listener's queue, instead of an edge. Deadlines and timeouts end these waits too.
@@ -498,13 +486,11 @@ fn timeouts_end_waits_for_permits_and_queues() {
         full.accept().unwrap();
         later.await.unwrap();
     }
-    for workers in ["1", "4"] {
-        child_with("timeouts_end_waits_for_permits_and_queues", &[("NETPOLL_THREADS", workers)], || {
-            task::block_on(all());
-            park_on(all());
-            park_on(task::spawn(all()));
-        });
-    }
+    child_for_each("timeouts_end_waits_for_permits_and_queues", "NETPOLL_THREADS", &["1", "4"], || {
+        task::block_on(all());
+        park_on(all());
+        park_on(task::spawn(all()));
+    });
 }
 
 fn unix_addr(name: &str) -> std::os::unix::net::SocketAddr {

@@ -33,8 +33,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use kernel::{in_flight, own_address};
 pub use processes::{
-    NoForks, ON_EPOLL, ON_ONE_EPOLL, child, child_on_epoll, child_on_host, child_with, is_child, is_on_epoll, no_forks,
-    output, spawn,
+    NoForks, ON_EPOLL, ON_ONE_EPOLL, child, child_for_each, child_on_epoll, child_on_host, child_with, is_child,
+    is_on_epoll, no_forks, output, spawn,
 };
 
 /// The time after which a wait counts as a hang. It is generous, because tests run in parallel and

@@ -99,6 +99,16 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
+/// Calls [`child_with`] once for each value of an environment variable. A child process runs `body` once.
+#[track_caller]
+pub fn child_for_each(name: &str, variable: &str, values: &[&str], body: impl Fn()) {
+    for value in values {
+        if child_with(name, &[(variable, value)], &body).is_none() {
+            return;
+        }
+    }
+}
+
 /// Works like [`child`], in new mount and network namespaces with a loopback interface. `files`, as
 /// (path, contents), replace the host's files. Skips the test if the namespaces cannot be set up, for
 /// example because the process lacks the privilege or ip(8) is missing.
