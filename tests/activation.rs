@@ -355,7 +355,7 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
         }
         _ => {}
     }
-    // The output ends when the last process that holds its other end has ended.
+    // The successor inherits the pipe of the output, so the output ends when the successor has ended.
     let _watchdog = Watchdog::new();
     let text = succeeds(successor(name).env("ROLE", "parent"));
     assert!(text.contains("taken by the orphan"), "{text}");

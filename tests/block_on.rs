@@ -1,5 +1,5 @@
-//! `block_on`: the root future, whose progress depends on no task, nested calls, the thread that polls,
-//! and wakers that call `block_on`.
+//! `block_on`: root futures, which proceed even if tasks compute or block; nested calls; the thread that
+//! polls; and wakers that call `block_on`.
 
 mod common;
 

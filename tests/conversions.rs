@@ -66,7 +66,7 @@ fn converted_stream_can_be_adopted_again() {
 }
 
 #[test]
-fn stream_with_clones_cannot_be_converted() {
+fn fallible_conversion_rejects_clones_and_infallible_one_duplicates() {
     run(async {
         let (client, server) = pair().await;
         let clone = client.clone();
@@ -246,7 +246,7 @@ fn wrong_descriptor_kinds_return_errors() {
         let stream = TcpStream::from(OwnedFd::from(socket));
         let error = stream.read(&mut [0; 1]).await.unwrap_err();
         assert!(error.raw_os_error() == Some(libc::ENOTCONN) && !is_closed(&error), "{error}");
-        // A Unix socket pair can be used like a stream.
+        // An end of a Unix socket pair works as a `TcpStream`.
         let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
         let (left, right) = (TcpStream::from(OwnedFd::from(left)), TcpStream::from(OwnedFd::from(right)));
         let echoed = task::spawn(async move { echo(&right).await });
