@@ -120,11 +120,15 @@ fn flatten_awaits_both() {
 }
 
 #[test]
-fn race_prefers_left_and_drops_loser() {
-    let log = Log::default();
-    assert_eq!(block_on(log.after(1, 'l', "left").race(log.after(1, 'r', "right"))), 'l');
-    assert_eq!(block_on(log.after(2, 'l', "left").race(log.after(1, 'r', "right"))), 'r');
-    assert_eq!(log.0.borrow().len(), 4);
+fn race_prefers_left_and_drops_both_with_the_combinator() {
+    for (left_waits, winner) in [(1, 'l'), (2, 'r')] {
+        let log = Log::default();
+        let mut race = log.after(left_waits, 'l', "left").race(log.after(1, 'r', "right"));
+        assert_eq!(block_on(&mut race), winner);
+        assert!(log.0.borrow().is_empty());
+        drop(race);
+        assert_eq!(log.0.borrow().len(), 2);
+    }
 }
 
 #[test]
