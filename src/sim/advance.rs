@@ -13,11 +13,11 @@ use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 
-/// The virtual time, in nanoseconds, after which a simulation without timers whose events wake no task counts as
-/// standing still. It is longer than TCP's timeouts with the default settings; the longest is the 2.2 hours after
-/// which keep-alive fails. The limit matters only for packets that travel for longer than this, and for keep-alive and
-/// probes of a closed window that go on for longer, because of their settings or because the link loses many packets.
-/// Any other standstill is detected immediately.
+/// The virtual time, in nanoseconds, after which a simulation counts as standing still if no timer of a task is pending
+/// and no event has woken a task. It is longer than TCP's timeouts with the default settings; the longest is the 2.2
+/// hours after which keep-alive fails. The limit matters only for packets that travel for longer than this, and for
+/// keep-alive and probes of a closed window that go on for longer, because of their settings or because the link loses
+/// many packets. Any other standstill is detected immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 impl World {
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    /// Converts a time of the crate's clock to a time of the simulated kernel's clock.
+    /// Converts a time of the crate's clock to a time of the simulated kernel's clock. A time that has passed becomes now.
     fn kernel_time(&self, time: u64) -> u64 {
         let now = clock::now();
         let elapsed = self.machine.kernel.borrow().now;

@@ -36,7 +36,7 @@ pub struct Sim {
 pub struct Counters {
     /// The number of packets sent.
     pub packets_sent: u64,
-    /// The number of packets that arrived, including duplicates.
+    /// The number of packets that arrived, including duplicates and ICMP messages about addresses that no host has.
     pub packets_arrived: u64,
     /// The number of packets that were lost.
     pub packets_lost: u64,
@@ -163,9 +163,9 @@ impl Sim {
         Duration::from_nanos(self.kernel(|kernel| kernel.now))
     }
 
-    /// Returns a digest of all events: packets with their times and data, calls in the log with their results,
-    /// notes, and polls of tasks. Two runs of a test with the same seed have the same digest if both are
-    /// [replayable](Sim::is_replayable).
+    /// Returns a digest of all events: packets with their times and data, calls that the log records with their
+    /// results, notes, and polls of tasks. Two runs of a test with the same seed have the same digest, unless something
+    /// outside the simulation affects one of them, such as another thread or the contents of a file.
     #[track_caller]
     pub fn digest(&self) -> u64 {
         self.kernel(|kernel| kernel.log.digest())
@@ -177,8 +177,8 @@ impl Sim {
         self.kernel(|kernel| counters(kernel))
     }
 
-    /// Starts to keep a log of packets, calls and notes, which slows the simulation down. In a test with the attribute
-    /// `#[netpoll::test(sim)]` and `NETPOLL_SEED` set, the log is kept from the start.
+    /// Starts to keep a log of packets, calls and notes, which slows the simulation down. If `NETPOLL_SEED` is set, tests
+    /// with the attribute `#[netpoll::test(sim)]` keep a log from the start.
     #[track_caller]
     pub fn keep_log(&self) {
         self.kernel(|kernel| kernel.log.keep());
@@ -234,7 +234,7 @@ impl Sim {
         self.kernel(|kernel| picture::svg(kernel))
     }
 
-    /// Starts to keep all packets for [`capture`](Sim::capture).
+    /// Starts to keep all packets that hosts send, for [`capture`](Sim::capture).
     #[track_caller]
     pub fn keep_packets(&self) {
         self.kernel(|kernel| {
@@ -242,8 +242,8 @@ impl Sim {
         });
     }
 
-    /// Returns the packets since [`keep_packets`](Sim::keep_packets) as a pcap file, for Wireshark
-    /// or tshark.
+    /// Returns the packets sent since [`keep_packets`](Sim::keep_packets), including those that were lost, as a pcap file
+    /// for Wireshark or tshark.
     #[track_caller]
     pub fn capture(&self) -> Vec<u8> {
         self.kernel(|kernel| report::pcap(kernel))
@@ -258,26 +258,27 @@ impl Sim {
         });
     }
 
-    /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no
-    /// other event is pending, the simulation waits for the threads, for at most the time of
+    /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no task can run and no
+    /// packet or timer can wake one, the simulation waits for the threads, for at most the time of
     /// [`Builder::stuck_after`](super::Builder::stuck_after).
     #[track_caller]
     pub fn allow_threads(&self) {
         self.world(|world| world.machine.allows_threads.set(true));
     }
 
-    /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call, opening a file
-    /// fails with `PermissionDenied`, except for files in `/proc/self` and `/sys/fs/cgroup`, and while the thread
+    /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call, open(2) and openat(2)
+    /// fail with `PermissionDenied`, except for files in `/proc/self` and `/sys/fs/cgroup`, and while the thread
     /// panics.
     #[track_caller]
     pub fn allow_files(&self) {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
-    /// Returns the requests that the simulation has refused: those for real threads, files and sockets, those on sockets
-    /// of another simulation, and those for features of sockets that are not simulated, such as urgent data and unknown
-    /// options. Requests that Linux may refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. A feature is listed
-    /// only once. Each listed request was also printed to standard error when it was refused.
+    /// Returns descriptions of the requests that the simulation has refused: to start a thread, to open a file or a socket
+    /// of a kind that is not simulated, to use a socket of another simulation, to connect a blocking socket, and to use
+    /// features of sockets that are not simulated, such as urgent data and unknown options. Requests that Linux may
+    /// refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. A feature is listed only once. Each description was
+    /// also printed to standard error.
     ///
     /// # Examples
     /// ```
@@ -320,7 +321,7 @@ pub(super) fn counters(kernel: &Kernel) -> Counters {
 /// [`Sim::faults`].
 ///
 /// # Panics
-/// All methods panic outside the simulation, and if the rate is not between 0 and 1.
+/// All methods panic outside the simulation, and if `rate` is not between 0 and 1.
 ///
 /// # Examples
 /// ```

@@ -1,8 +1,8 @@
 //! Detects simulations in which a task can always run, so that the clock never advances.
 //!
-//! The run loop itself checks this after its turns, because a test with a virtual clock alone and a `block_on` with
-//! `NETPOLL_SIM=everywhere` have no other thread that could. A single turn that does not end is reported by the watchdog
-//! of [`runner`](super::runner) in the other simulations, and not at all in these.
+//! The run loop itself checks this after its turns, because a test in which only the clock is virtual and a `block_on`
+//! with `NETPOLL_SIM=everywhere` have no other thread that could. In other simulations, the watchdog of
+//! [`runner`](super::runner) also reports a single turn that does not end.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const CHECK_EVERY: u32 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     turns: Cell<u32>,
-    /// The real time of the first reading of the clock.
+    /// The real time of the first reading of the clock after the last pause.
     since: Cell<Option<Instant>>,
 }
 
@@ -29,7 +29,7 @@ impl Busy {
         self.since.set(None);
     }
 
-    /// Counts a turn. Returns the real time since the first turns after the last pause, if the clock was read now.
+    /// Counts a turn. If this turn reads the clock, returns the real time since the first reading after the last pause.
     fn turn(&self) -> Option<Duration> {
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);

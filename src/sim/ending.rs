@@ -1,4 +1,4 @@
-//! The ends of the tasks of a host, and of a simulation.
+//! The end of the tasks of a host, and of a simulation.
 
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -54,8 +54,8 @@ impl World {
         }
     }
 
-    /// Ends all tasks, in at most 16 rounds, because tasks may be spawned while others end. Then closes the inbox,
-    /// clears the timers and returns the slots.
+    /// Ends the simulation: ends all tasks, closes the inbox, clears the timers and returns the slots. Ending the tasks
+    /// may take several rounds, at most 16, because destructors may spawn tasks.
     pub(super) fn end(&self) {
         #[cfg(feature = "signal")]
         drop(self.signals.take());

@@ -29,8 +29,8 @@ use crate::task::JoinHandle;
 impl Sim {
     /// Returns the host `name`. The first call adds it.
     ///
-    /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all
-    /// hosts. As in DNS, the case of letters and a dot at the end of the name do not matter. The test itself runs on the host `test`.
+    /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all hosts. As in DNS, the case
+    /// of letters and a dot at the end of the name do not matter. The test itself runs on the host `test`.
     ///
     /// # Panics
     /// Panics if the name is empty, `*`, `localhost` or an IP address.
@@ -41,7 +41,7 @@ impl Sim {
         let is_name = is_name && !name.eq_ignore_ascii_case("localhost");
         assert!(
             is_name,
-            "`{name}` is not a valid host name: use a name that is not empty, `*`, `localhost` or an IP address"
+            "`{name}` is not a valid host name: a name must not be empty, `*`, `localhost` or an IP address"
         );
         self.world(|world| {
             let id = world.kernel(|kernel| kernel.host_named(name)).unwrap_or_else(|| {
@@ -63,6 +63,10 @@ impl Sim {
 }
 
 /// A host of a simulation; returned by [`Sim::host`].
+///
+/// # Panics
+/// Outside the simulation of the host, all methods panic, except [`run`](Host::run), whose future panics when it is
+/// polled.
 ///
 /// # Examples
 /// ```
@@ -117,11 +121,11 @@ impl Host {
         assert!(is_free, "another host has one of the addresses {addrs:?}");
     }
 
-    /// Starts a program on the host: runs the future that `start` returns as a task.
+    /// Starts a program on the host: calls `start`, and runs the future that it returns as a task.
     /// [`restart`](Host::restart) calls `start` again.
     ///
-    /// A panic or an error of the program ends the simulation. A panic of a task that the program spawns does not, unless
-    /// the program awaits the task.
+    /// If the program panics or returns an error, the simulation fails. If a task that the program has spawned panics,
+    /// the simulation goes on, unless the program awaits the task.
     #[track_caller]
     pub fn spawn<F, Fut>(&self, start: F)
     where
@@ -195,16 +199,15 @@ impl Host {
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host: drops its tasks and thereby closes their sockets, as the operating system
-    /// does when a process ends.
+    /// Kills the programs of the host: drops its tasks. This closes their sockets, as the operating system does when a
+    /// process ends.
     #[track_caller]
     pub fn kill(&self) {
         self.sim.note(&format!("kill {}", self.name()));
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host, turns its power on, and starts again the programs that were passed to
-    /// [`spawn`](Host::spawn).
+    /// Kills the programs of the host, turns its power on, and starts the programs of [`spawn`](Host::spawn) again.
     #[track_caller]
     pub fn restart(&self) {
         self.sim.world(|world| world.end_tasks(self.id));
@@ -214,8 +217,8 @@ impl Host {
     }
 
     /// Sends a signal to the programs of the host. Each [`Signal`](crate::signal::Signal) of this kind that was created on
-    /// the host receives it. Returns whether there is one. If not, nothing happens, even if the signal would end a
-    /// process on Linux.
+    /// the host receives it. Returns whether there is such a `Signal`. If there is none, nothing happens, even if the
+    /// signal would end a process on Linux.
     ///
     /// # Examples
     /// ```
@@ -288,7 +291,7 @@ impl Host {
     }
 }
 
-/// The registration of a listener for signals on a host. The drop removes it.
+/// The registration of a listener for signals on a host. Dropping it unregisters the listener.
 #[cfg(feature = "signal")]
 #[derive(Debug)]
 pub(crate) struct Listening {
@@ -313,7 +316,7 @@ pub(crate) fn listen(kind: SignalKind, sender: UnixStream) -> Option<Listening> 
 #[cfg(feature = "signal")]
 impl Drop for Listening {
     fn drop(&mut self) {
-        // On another thread, the sender stays until the next signal or the end of the simulation.
+        // If this is another thread, the sender stays until the next signal of its kind or the end of the simulation.
         let sender = world::with(|world| {
             let world = world.filter(|world| world.id() == self.world)?;
             world.signals.borrow_mut().remove(&self.number)

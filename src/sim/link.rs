@@ -24,7 +24,7 @@ impl Sim {
         Link { sim: *self, from: self.find(from), to: self.find(to), is_one_way: true }
     }
 
-    /// Changes existing links. `None` stands for all hosts, including those added later.
+    /// Changes links. `None` stands for all hosts, including those added later.
     #[track_caller]
     pub(super) fn change_links(self, from: Option<HostId>, to: Option<HostId>, is_one_way: bool, change: Change) {
         let mut rules = vec![Rule { from, to, change: change.clone() }];
@@ -108,8 +108,8 @@ impl Link {
         self.change(Change::Duplicate(rate("duplication", probability)))
     }
 
-    /// Sets the probability that a packet is delayed by up to `by`, so that later packets may overtake it. The default
-    /// is 0.
+    /// Sets the probability that a packet is delayed by up to `by` beyond its latency, so that later packets may overtake
+    /// it. The default probability is 0.
     #[track_caller]
     pub fn reorder(self, probability: f64, by: Duration) -> Link {
         self.change(Change::Reorder(rate("reordering", probability), nanos(by)))
@@ -119,7 +119,7 @@ impl Link {
     /// default, the bandwidth is unlimited.
     ///
     /// # Panics
-    /// Panics if the bandwidth is 0; use [`Sim::partition`] instead.
+    /// Panics if the bandwidth is 0. To send nothing, use [`Sim::partition`].
     #[track_caller]
     pub fn bandwidth(self, bits_per_second: u64) -> Link {
         assert!(bits_per_second > 0, "a bandwidth of 0 sends nothing: use Sim::partition");

@@ -70,7 +70,7 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 }
 
 impl Latency {
-    /// Returns an exponential distribution with the minimum `min` and the given mean: most packets
+    /// Returns an exponential distribution with the minimum `min` and the mean `mean`: most packets
     /// are fast, and a few are very late.
     ///
     /// # Panics
@@ -136,7 +136,7 @@ impl Change {
     }
 }
 
-/// A change to existing links and to the links of hosts added later.
+/// A change to the links from one host to another. `None` stands for all hosts, including those added later.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) from: Option<HostId>,

@@ -12,17 +12,16 @@
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
 //! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find the faults that are needed |
 //! | `NETPOLL_SIM=everywhere` | `block_on` runs its future in a simulation of one host, with the seed `NETPOLL_SEED`, or 0 |
-//! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets to FILE as SVG when a run that keeps a log fails |
 //! | `NETPOLL_SIM=diagram` | print a diagram of the packets in the log when a run fails |
+//! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets in the log to FILE as SVG when a run fails |
 //!
 //! [`test()`] applies `NETPOLL_SEED`, `NETPOLL_SEEDS`, `NETPOLL_SIM=twice` and `NETPOLL_SIM=minimize`; [`Builder::run`]
-//! does not. A run of [`test()`] with `NETPOLL_SEED` keeps a log from its start, and any other run from
+//! does not. A run of [`test()`] with `NETPOLL_SEED` keeps a log from its start. Any other run keeps a log from a call of
 //! [`Sim::keep_log`] on.
 
 use std::any::Any;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -31,13 +30,14 @@ use super::api::{self, Counters, Sim};
 use super::machine::current::TIME_MAX;
 use super::machine::is_here;
 use super::outcome::Outcome;
+use super::shared::lock;
 use super::world::{Order, World};
 use super::{picture, report};
 
 /// The default of [`Builder::stuck_after`].
 const STUCK: Duration = Duration::from_secs(60);
 
-/// The stack size of a run's thread. It equals the default stack size of a main thread on Linux.
+/// The stack size of a run's thread in bytes. It equals the default stack limit of a main thread on Linux.
 const STACK: usize = 8 << 20;
 
 /// The number of log lines that a failing run prints, unless `NETPOLL_LOG_LINES` is set.
@@ -51,7 +51,7 @@ pub struct Run<T> {
     pub output: T,
     /// The digest of the run; see [`Sim::digest`].
     pub digest: u64,
-    /// The virtual time that has passed.
+    /// The virtual time that the run has taken.
     pub elapsed: Duration,
     /// The counters of the run; see [`Sim::counters`].
     pub counters: Counters,
@@ -95,7 +95,7 @@ pub struct Builder {
     plan: Plan,
 }
 
-/// The selection of the drawn faults that take place in a run.
+/// The faults that take place in a run, of those that are drawn.
 #[derive(Clone, Debug, Default)]
 struct Plan {
     /// The number of the first fault that does not take place. Later faults do not take place either. `None`
@@ -112,8 +112,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Creates settings: seed 0, random order, a limit of 30 days of virtual time, and one minute of real time for a task
-    /// that does not yield.
+    /// Creates settings: seed 0, random order, a [limit](Builder::limit) of 30 days, and one minute for
+    /// [`stuck_after`](Builder::stuck_after).
     pub fn new() -> Builder {
         Builder {
             seed: 0,
@@ -145,9 +145,9 @@ impl Builder {
     }
 
     /// Sets the real time after which the simulation fails because a task has not yielded, or because a task could always
-    /// run, so that the virtual clock has not advanced. A task that has not yielded is detected up to twice as late, because
-    /// the check for it takes place once in each such period. A simulation with
-    /// [threads](Sim::allow_threads) also waits this long for them when no other event is pending. The default is
+    /// run, so that the virtual clock has not advanced. The check for a task that has not yielded takes place once in each
+    /// such period, so it may fail the simulation up to one period later. A simulation with
+    /// [threads](Sim::allow_threads) also waits this long for them when nothing else can make a task run. The default is
     /// one minute.
     pub fn stuck_after(mut self, bound: Duration) -> Builder {
         self.stuck_after = bound;
@@ -218,7 +218,7 @@ impl Builder {
                 Ok(outcome) => break outcome,
                 Err(RecvTimeoutError::Timeout) => {
                     let now = shared.turns.load(Ordering::Relaxed);
-                    let running = || shared.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let running = || lock(&shared.running).clone();
                     assert!(
                         std::mem::replace(&mut turns, now) != now,
                         "the simulation with seed {seed} is stuck: `{}` has run for {:?} without yielding: let it \
@@ -281,7 +281,7 @@ fn print(notes: &Notes) {
         eprintln!("last {} lines of the log:", lines.len().min(most));
         lines[lines.len().saturating_sub(most)..].iter().for_each(|line| eprintln!("{line}"));
     }
-    if std::env::var_os("NETPOLL_SIM").is_some_and(|mode| mode == "diagram") {
+    if mode("diagram") {
         eprintln!("{}", notes.diagram);
     }
     if let (Some(file), Some(picture)) = (std::env::var_os("NETPOLL_DIAGRAM"), &notes.picture) {
@@ -309,6 +309,7 @@ pub(super) fn number(variable: &str) -> Option<u64> {
     }
 }
 
+/// Returns whether `NETPOLL_SIM` has the value `name`.
 pub(super) fn mode(name: &str) -> bool {
     std::env::var("NETPOLL_SIM").is_ok_and(|mode| mode == name)
 }
@@ -348,7 +349,7 @@ where
 ///
 /// # Panics
 /// Panics if the test fails with a seed, after printing how to repeat the run. With `NETPOLL_SIM=twice`, also panics if
-/// the digests of the two runs of a seed differ.
+/// the digests of the two runs of a seed differ. Panics if an environment variable has an invalid value.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where

@@ -12,10 +12,12 @@ use crate::rt::sched::task_data::TaskData;
 /// The shared part of a simulation; see the [module documentation](self).
 #[derive(Debug, Default)]
 pub(super) struct Shared {
+    /// The tasks that other threads have woken and the simulation has not queued yet.
     pub(super) inbox: Mutex<Vec<Runnable<TaskData>>>,
     /// Whether another thread has woken a task or closed a descriptor of the simulation since the last
     /// `take_poke`. Changed under the lock of `inbox`.
     is_poked: AtomicBool,
+    /// Whether the simulation has ended. Tasks that are woken later are discarded.
     pub(super) is_over: AtomicBool,
     /// The names of the other threads that woke a task or closed a descriptor.
     foreign: Mutex<Vec<String>>,
@@ -42,7 +44,8 @@ impl Shared {
         self.note_foreign();
     }
 
-    /// Returns whether another thread has woken a task or closed a descriptor since the last call.
+    /// Returns whether another thread has woken a task or closed a descriptor since the last call, or has woken a task that
+    /// is still in the inbox.
     pub(super) fn take_poke(&self) -> bool {
         let inbox = lock(&self.inbox);
         self.is_poked.swap(false, Ordering::SeqCst) || !inbox.is_empty()

@@ -21,7 +21,7 @@ fn place(kernel: &Kernel, tag: u32) -> Option<i32> {
     tag_is_of(tag, of.generation).then_some(place)
 }
 
-/// Describes the wait of a task.
+/// Describes what a task waits for.
 fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTreeMap<u64, Option<String>>) -> String {
     let on = |verb: &str, tag| match place(kernel, tag) {
         Some(place) => format!("waits {verb} socket {place}"),

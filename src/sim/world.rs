@@ -108,7 +108,7 @@ pub(super) struct Member {
     pub(super) waker: Waker,
 }
 
-/// A future that can be polled.
+/// A future that was woken and waits for its turn.
 pub(super) enum Ready {
     Task(Runnable<TaskData>),
     /// The future of the test.
@@ -119,7 +119,7 @@ pub(super) enum Ready {
 pub(super) struct Schedule {
     pub(super) ready: Vec<Ready>,
     pub(super) members: BTreeMap<u64, Member>,
-    /// Per host, the number of times that its tasks were ended.
+    /// For each host, the number of times that its tasks were ended.
     pub(super) lives: Vec<u16>,
     /// The number of draws in the order [`Order::Fifo`] while both control tasks and ordinary tasks were runnable.
     control_draws: u64,
@@ -164,7 +164,8 @@ pub(crate) struct World {
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
     /// The virtual time after which the simulation fails, in nanoseconds.
     pub(super) limit: Cell<u64>,
-    /// The real time for which the simulation waits for other threads and for the real kernel, in milliseconds.
+    /// The real time, in milliseconds, for which the simulation waits for other threads and for the real kernel, and for
+    /// which a task may always be able to run.
     pub(super) patience_ms: Cell<u64>,
     /// The number of the test's own future.
     pub(super) root: Cell<u64>,
@@ -284,8 +285,8 @@ impl World {
         world
     }
 
-    /// Runs the future of `make` to completion with this world as the thread's current world. Panics if the future
-    /// panics or the simulation fails.
+    /// Runs the future that `make` returns to completion, with this world as the thread's current world. Panics if the
+    /// future panics or the simulation fails.
     pub(super) fn run<F, Fut>(&self, make: F) -> Fut::Output
     where
         F: FnOnce() -> Fut,
@@ -406,8 +407,8 @@ impl World {
         }
     }
 
-    /// Takes the next task to be polled, or returns `None` if no task is runnable. Most draws choose a control task if
-    /// one is runnable. With [`Order::Random`], the choice among the control tasks is random as well.
+    /// Takes the next task, or the test's future, to poll. Returns `None` if neither is runnable. Most draws choose a
+    /// control task if one is runnable. With [`Order::Random`], the choice among the control tasks is random as well.
     fn draw(&self) -> Option<Ready> {
         let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
         let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);
