@@ -1,7 +1,7 @@
 //! The C interface of the simulated kernel: conversion of addresses, buffers and results.
 //!
-//! [`messages`](super::messages) has the calls with message headers, [`names`](super::names) the resolver, and
-//! [`host`](super::host) the clock, random numbers, threads and files.
+//! The calls with message headers are in [`messages`](super::messages), the resolver is in [`names`](super::names), and
+//! the clock, random numbers, threads and files are in [`host`](super::host).
 //!
 //! Pointers are those that a program passes to the C library's function of the same name. They are
 //! used only during the call.
@@ -22,7 +22,8 @@ use super::lane;
 /// The result of a call: its value, or an errno.
 pub(super) type Result<T> = std::result::Result<T, i32>;
 
-/// Calls the kernel of this thread's simulation. Fails with EBADF outside simulations.
+/// Calls the kernel of this thread's simulation. Fails with EBADF outside simulations. If the call used a descriptor of
+/// another simulation, records a refusal.
 pub(super) fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
     current::with(|machine| {
         let machine = machine?;
@@ -388,7 +389,8 @@ pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
     entries(list, count).iter().any(|entry| is_simulated(entry.fd))
 }
 
-/// Adds the bits for normal data, which Linux reports together with those for any data.
+/// Adds the bits that Linux reports together with POLLIN and POLLOUT: POLLRDNORM, POLLWRNORM and, except for TCP,
+/// POLLWRBAND.
 fn normal(fd: c_int, bits: c_int) -> c_int {
     let is_tcp = kernel(|kernel| Ok(kernel.is_tcp(fd))) == Ok(true);
     let input = if bits & libc::EPOLLIN != 0 { libc::EPOLLRDNORM } else { 0 };
@@ -430,7 +432,8 @@ fn raw_buffers<'a>(bufs: *const iovec, count: usize) -> Result<&'a [iovec]> {
     }
 }
 
-/// Returns the buffers of a call. Fails with EMSGSIZE, the error of sendmsg(2) and recvmsg(2), if there are too many.
+/// Returns the buffers of a call. Fails with EMSGSIZE, the error of sendmsg(2) and recvmsg(2), if there are more than
+/// [`BUFFERS_MAX`].
 pub(super) fn buffers<'a>(bufs: *const iovec, count: usize) -> Result<Vec<&'a mut [u8]>> {
     let one = |buf: &iovec| {
         let start = if buf.iov_len == 0 { ptr::dangling_mut() } else { buf.iov_base.cast::<u8>() };
@@ -440,7 +443,8 @@ pub(super) fn buffers<'a>(bufs: *const iovec, count: usize) -> Result<Vec<&'a mu
     Ok(raw_buffers(bufs, count)?.iter().map(one).collect())
 }
 
-/// Returns the number of buffers of readv(2) or writev(2).
+/// Returns the number of buffers of readv(2) or writev(2). Fails with EINVAL if it is negative or greater than
+/// [`BUFFERS_MAX`].
 fn count_of(count: c_int) -> Result<usize> {
     usize::try_from(count).ok().filter(|&count| count <= BUFFERS_MAX).ok_or(libc::EINVAL)
 }

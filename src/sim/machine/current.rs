@@ -1,5 +1,5 @@
-//! `Machine`: the part of a thread's simulation below the scheduler. It has the kernel, the clock, and the host whose
-//! code is running.
+//! `Machine`: the part of a thread's simulation below the scheduler: the kernel, the clock, and the host whose code is
+//! running.
 //!
 //! The functions that replace those of the C library find the machine of their thread by a thread-local pointer. The
 //! time has its own thread-local.
@@ -31,16 +31,16 @@ pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 /// overflow before it.
 pub(crate) const TIME_MAX: u64 = u64::MAX / 4;
 
-/// The length of a turn, in nanoseconds, after which sysmon would consider the task stuck.
+/// The time, in nanoseconds, after which sysmon would ask a task that blocks its thread to yield.
 const LONG_NANOS: u64 = 20_000_000;
 
 thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
-    /// Whether the thread is in a simulation in which more than the clock is virtual.
+    /// The result of [`simulates`].
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
     /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in [`in_real_time`].
     static NOW: Cell<u64> = const { Cell::new(0) };
-    /// The time at which the crate's clock starts.
+    /// The start of the crate's clock in the simulations of this thread.
     static BASE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
@@ -118,8 +118,8 @@ pub(crate) fn instant() -> Option<Instant> {
     clock_base()?.checked_add(since)
 }
 
-/// Returns whether the clock with this number is virtual in simulations. Clocks that measure CPU time are not; those of
-/// clock_getcpuclockid(3) and pthread_getcpuclockid(3) have negative numbers.
+/// Returns whether the clock with this number is virtual in simulations. Clocks that measure CPU time are real; those
+/// of clock_getcpuclockid(3) and pthread_getcpuclockid(3) have negative numbers.
 #[inline]
 pub(super) fn is_virtual(clock: i32) -> bool {
     clock >= 0 && !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
@@ -249,7 +249,7 @@ impl Machine {
         NOW.with(|cell| cell.set(MONOTONIC_START + now));
     }
 
-    /// Advances the clock by `nanos` although tasks could run, because a task has blocked its thread for this time.
+    /// Advances the clock by `nanos`, even if tasks can run, because a task blocks its thread for this time.
     pub(crate) fn block_for(&self, nanos: u64) {
         let now = self.kernel.borrow().now;
         self.set_clock(now.saturating_add(nanos));

@@ -27,8 +27,8 @@ fn nanos(time: *const timespec) -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }
 
-/// Implements nanosleep(2) by advancing the clock. A thread that sleeps blocks its simulation, so nothing else runs
-/// in the meantime.
+/// Implements nanosleep(2) by advancing the clock. A thread that sleeps blocks its simulation, so no task runs and no
+/// packet arrives in the meantime.
 pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
     let nanos = nanos(time);
     current::with(|machine| machine.map(|machine| machine.block_for(nanos)));

@@ -1,5 +1,6 @@
-//! C library functions that this crate defines in the program. They answer calls on simulated descriptors, and other
-//! calls that a simulation answers or refuses on its own thread. All other calls go to the C library's own functions.
+//! C library functions that this crate defines in the program. They answer calls on simulated descriptors, and on the
+//! thread of a simulation they also answer or refuse calls for sockets, names, files, threads, the clock and random
+//! numbers. All other calls go to the C library's own functions.
 //!
 //! A definition in the program takes precedence over a definition in a shared library. So this crate, `socket2` and std
 //! call these functions without changes to their source. Outside simulations, each call costs an additional comparison
@@ -14,8 +15,8 @@
 //!
 //! # Signal safety
 //! Outside simulations, the functions only compare a number or read a thread-local, and jump. The first call of each
-//! function looks up the C library's function with dlsym(3), which is not async-signal-safe. Neither is a call on a
-//! simulated descriptor, which may take a lock.
+//! function looks up the C library's function with dlsym(3), which is not async-signal-safe. A call on a simulated
+//! descriptor is not async-signal-safe either: it may take a lock.
 
 #![allow(unsafe_code)]
 
@@ -226,10 +227,10 @@ interpose! {
     /// nanosleep(2)
     fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int,
         if now() != 0 => host::block_for(time);
-    /// clock_nanosleep(2), which returns the error.
+    /// clock_nanosleep(2). It returns the number of an error instead of setting errno.
     fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec, left: *mut timespec) -> c_int,
         if now() != 0 => host::clock_nanosleep(clock, flags, time);
-    /// pthread_create(3), which returns the error.
+    /// pthread_create(3). It returns the number of an error instead of setting errno.
     fn pthread_create(
         thread: *mut libc::pthread_t, attributes: *const libc::pthread_attr_t, start: *mut c_void,
         argument: *mut c_void

@@ -6,12 +6,12 @@
 //! another simulation is unknown in this one, and cannot read from, write to or close a socket of this one.
 //!
 //! The lane depends on the seed and on the name of the thread, which is usually the name of the test. So a repeated run
-//! has the same numbers, unless another simulation has taken the lane.
+//! has the same numbers, unless another simulation has taken the lane in one of the runs.
 //!
 //! # Closing elsewhere
-//! A socket may be dropped on a thread that is not in its simulation. While the simulation runs,
-//! the number of the descriptor is recorded in the lane, and the simulation closes the descriptor at its next step.
-//! After the end of the simulation, only the number is freed.
+//! A socket may be dropped on a thread that is not in its simulation. While the simulation runs, the lane records the
+//! number of the descriptor, and the simulation closes the descriptor at its next step. After the end of the
+//! simulation, the lane only frees the number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -95,7 +95,7 @@ impl Lane {
         }
     }
 
-    /// Releases the lane, or keeps it taken for the descriptors that are still open.
+    /// Releases the lane at the end of its simulation, or keeps it taken while descriptors of `open` are open.
     pub(crate) fn end(&self, mut open: BTreeSet<i32>) {
         let mut taken = taken();
         if let Some(Taken::Running(closed, ..)) = taken.remove(&self.number) {

@@ -50,7 +50,7 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     sent(fd, &bufs, to.as_ref(), flags, wishes)
 }
 
-/// Returns the length of a header with its padding.
+/// Returns the length of the header of a control message, with its padding.
 fn space_before() -> usize {
     // SAFETY: only arithmetic.
     unsafe { libc::CMSG_LEN(0) as usize }
@@ -65,9 +65,9 @@ fn value<T: Copy>(data: &[u8]) -> Result<T> {
     Ok(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
 }
 
-/// Reads a field of the IP header from the data of a control message: an int, or in the case of IP_TOS, also a byte.
-/// Returns `None` for -1 in a message of IPv6, which stands for the socket's value. Fails with EINVAL for other data, and
-/// for a value that does not fit into a byte.
+/// Reads a field of the IP header from the data of a control message: an int, or a byte for IP_TOS. Returns `None` for
+/// -1 in a message of IPv6, which stands for the socket's value. Fails with EINVAL for data of another length, and for a
+/// value that does not fit into a byte.
 fn field(header: &cmsghdr, data: &[u8]) -> Result<Option<u8>> {
     let value = match data {
         [byte] if (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_IP, libc::IP_TOS) => c_int::from(*byte),
@@ -160,7 +160,8 @@ fn push<T: Copy>(control: &mut Vec<u8>, level: c_int, kind: c_int, value: T) {
     unsafe { control[start + space_before()..].as_mut_ptr().cast::<T>().write_unaligned(value) };
 }
 
-/// Returns the control messages with the fields that the receiver of a datagram has requested.
+/// Returns the control messages with the fields of a datagram that the options of the receiving socket `fd` request.
+/// `to` is the destination address.
 fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
     let mut control = Vec::new();
     let asks = |level, name| kernel(|kernel| kernel.stored_option(fd, level, name)).is_ok_and(|value| value != 0);

@@ -24,8 +24,8 @@ fn loopback() -> Vec<IpAddr> {
     vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
 }
 
-/// Implements getaddrinfo(3) for hosts of the simulation, `localhost`, IP literals and a null host, with a numeric
-/// service or none. Returns 0 or an error code.
+/// Implements getaddrinfo(3) for the names of hosts, `localhost`, IP addresses and a null host, with a numeric service or
+/// none. Returns 0 or an error code (`EAI_…`).
 pub(super) fn getaddrinfo(
     host: *const c_char,
     service: *const c_char,

@@ -14,8 +14,8 @@ use super::current::{Machine, with};
 #[derive(Debug)]
 struct Owner {
     world: u32,
-    /// Whether the slot was freed on a thread that is not in the simulation. The slot is then not used before the end of
-    /// the simulation.
+    /// Whether the slot was freed on a thread that is not in the simulation. If so, the slot stays unused until the end
+    /// of the simulation.
     is_freed_elsewhere: bool,
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn reuse_slot() -> Option<u32> {
     with(|machine| machine?.slots.borrow_mut().free.pop())
 }
 
-/// Records that a slot was allocated: it belongs to this thread's simulation, if there is one.
+/// Records that a slot was allocated on this thread. If the thread is in a simulation, the slot belongs to it.
 pub(crate) fn note_slot(index: u32) {
     with(|machine| {
         let Some(machine) = machine else { return };

@@ -64,7 +64,7 @@ impl Kernel {
         }
         let protocol = Protocol::of(socket.kind);
         let port = match addr.port() {
-            0 => self.free_port(id, host, protocol, ip),
+            0 => self.free_port(host, protocol),
             port => self.check_port(id, host, protocol, ip, port).map(|()| port),
         };
         let (_, socket) = self.get_mut(fd)?;
@@ -89,7 +89,7 @@ impl Kernel {
         self.link_port(id, host, protocol, local.port());
     }
 
-    /// Returns EADDRINUSE if `id` may not be bound to the address and port.
+    /// Fails with EADDRINUSE if `id` may not be bound to the address and port.
     fn check_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, ip: IpAddr, port: u16) -> Result<()> {
         // For the comparison, the socket is treated as if it were already bound.
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
@@ -115,8 +115,8 @@ impl Kernel {
         })
     }
 
-    /// Returns a port that no socket of the host uses for this protocol.
-    pub(super) fn free_port(&mut self, _id: SocketId, host: HostId, protocol: Protocol, _ip: IpAddr) -> Result<u16> {
+    /// Returns a port that no socket of the host uses for this protocol. Fails with EADDRINUSE if there is none.
+    pub(super) fn free_port(&mut self, host: HostId, protocol: Protocol) -> Result<u16> {
         for _ in FIRST_PORT..=LAST_PORT {
             let next = &mut self.hosts[host as usize].next_port;
             let port = *next;
@@ -154,7 +154,7 @@ impl Kernel {
         }
     }
 
-    /// Returns the source address of packets from `socket` to `remote`.
+    /// Returns the source address of packets from `socket` to `remote`, or the error of a send for which there is none.
     pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
             let is_same_family = local.is_ipv4() == remote.is_ipv4();
@@ -242,7 +242,7 @@ impl Kernel {
         let port = match self.port(id) {
             Some(port) => port,
             None => {
-                let port = self.free_port(id, host, Protocol::Tcp, ip)?;
+                let port = self.free_port(host, Protocol::Tcp)?;
                 self.set_local(id, SocketAddr::new(ip, port));
                 port
             }
@@ -284,7 +284,7 @@ impl Kernel {
             self.raise_later(id);
             return Err(libc::EAGAIN);
         }
-        let accepted = self.describe(next)?;
+        let accepted = self.assign_descriptor(next)?;
         if let (_, Socket { role: Role::Listener(listener), .. }) = self.get_mut(fd)? {
             listener.queue.pop_front();
         }
@@ -310,7 +310,7 @@ impl Kernel {
     fn try_shutdown(&mut self, fd: i32, read: bool, write: bool) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         match &mut socket.role {
-            // As on Linux, the call shuts down the next connection of the socket although it fails.
+            // As on Linux, the call fails, but the next connection of the socket begins shut down.
             Role::Fresh => {
                 socket.shut.add(read, write);
                 self.raise(id);

@@ -1,11 +1,16 @@
 //! connect(2). The call does not wait: on a TCP socket, it usually fails with EINPROGRESS.
 //!
 //! # States of a TCP socket
-//! *unconnected* (`Role::Fresh`) → *connecting* → *connected* or *disconnecting* (`Role::Tcp` and [`Stage`]), as in the
-//! kernel's `struct socket`. A socket is *connecting* until a further connect(2) reports that the handshake has succeeded
-//! or failed, or until shutdown(2). Then it is *connected* if shutdown(2) succeeds, and *disconnecting* if the call fails
-//! because the connection has ended. *Connected* and *disconnecting* sockets stay so until connect(2) to AF_UNSPEC, even if
-//! the connection ends.
+//! *unconnected* (`Role::Fresh`) → *connecting* → *connected* or *disconnecting* (`Role::Tcp` and [`Stage`]), as in
+//! Linux's `struct socket`. These calls change the state of a *connecting* socket:
+//!
+//! * A further connect(2) after the end of the handshake. If the call succeeds, the socket becomes *connected*. If it
+//!   reports that the handshake has failed or the connection has ended, the socket becomes *unconnected*.
+//! * shutdown(2). While the SYN is not answered, the socket becomes *unconnected*. Later, it becomes *connected* if the
+//!   call succeeds, and *disconnecting* if the call fails because the connection has ended.
+//!
+//! A socket that accept(2) returns is *connected*. *Connected* and *disconnecting* sockets stay so until connect(2) to
+//! AF_UNSPEC, even if the connection ends. That call makes any TCP socket *unconnected*.
 
 use std::net::SocketAddr;
 
@@ -49,7 +54,7 @@ impl Kernel {
         let kind = socket.kind;
         let port = match self.port(id) {
             Some(port) => port,
-            None if kind == Kind::Datagram => self.free_port(id, host, Protocol::Udp, ip).map_err(|_| libc::EAGAIN)?,
+            None if kind == Kind::Datagram => self.free_port(host, Protocol::Udp).map_err(|_| libc::EAGAIN)?,
             None => self.port_to(id, SocketAddr::new(ip, 0), remote)?,
         };
         let local = SocketAddr::new(ip, port);
@@ -89,8 +94,8 @@ impl Kernel {
                 socket.stage = Stage::Connected;
                 Ok(())
             }
-            // This call reports the failure, and the next one may connect. If the socket has a port, bind(2) has set it since
-            // the end of the connection.
+            // This call reports the failure, and the next one may connect. If the socket has a port, the program has chosen
+            // it, or bind(2) has set it since the end of the connection.
             State::Closed | State::TimeWait => {
                 let error = socket.take_error().unwrap_or(libc::ECONNABORTED);
                 self.forget_peer(id);
@@ -100,8 +105,8 @@ impl Kernel {
         }
     }
 
-    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket, resets the connection of a TCP socket, or ends a
-    /// listener. Fails with EINVAL for other Unix sockets.
+    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket, resets the connection of a TCP socket, or ends a TCP
+    /// listener. Fails with EINVAL for Unix sockets of other kinds.
     fn disconnect(&mut self, id: SocketId) -> Result<()> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         match &mut socket.role {
@@ -136,7 +141,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Ends the connection or the listening of a TCP socket. No direction of the socket is shut down any more.
+    /// Makes a TCP socket unconnected. No direction of the socket is shut down any more.
     pub(super) fn refresh(&mut self, id: SocketId) {
         if let Some(socket) = self.socket_mut(id) {
             (socket.role, socket.shut) = (Role::Fresh, Shut::default());
@@ -147,7 +152,7 @@ impl Kernel {
     /// same port if the kernel has chosen it. Ports without any socket are preferred.
     fn port_to(&mut self, id: SocketId, local: SocketAddr, remote: SocketAddr) -> Result<u16> {
         let Some(host) = self.socket(id).map(|socket| socket.host) else { return Err(libc::EBADF) };
-        if let Ok(port) = self.free_port(id, host, Protocol::Tcp, local.ip()) {
+        if let Ok(port) = self.free_port(host, Protocol::Tcp) {
             return Ok(port);
         }
         let shared = self.ports.range((host, Protocol::Tcp, FIRST_PORT)..=(host, Protocol::Tcp, LAST_PORT));

@@ -11,7 +11,7 @@ use super::tcp::State;
 /// The largest payload of a UDP datagram over IPv4.
 const DATAGRAM_MAX: usize = 65_507;
 
-/// The largest payload of a UDP datagram over IPv6, whose length does not include the IP header.
+/// The largest payload of a UDP datagram over IPv6. The length field of IPv6 does not include the IP header.
 const DATAGRAM_MAX_V6: usize = 65_527;
 
 /// The result of a receive call.
@@ -218,8 +218,8 @@ impl Kernel {
         Ok(written.unwrap_or_default())
     }
 
-    /// Handles a send of `length` bytes of urgent data, which is not simulated. Returns whether the kind of socket has none, so
-    /// that the call fails with EOPNOTSUPP on Linux as well.
+    /// Handles a send of `length` bytes of urgent data, which is not simulated. Returns whether the socket is of a kind
+    /// without urgent data, for which the call fails with EOPNOTSUPP on Linux as well.
     pub(crate) fn refuse_urgent_send(&mut self, fd: i32, length: usize) -> Result<bool> {
         let (id, socket) = self.get(fd)?;
         if let Role::Udp(_) = socket.role {
@@ -229,7 +229,7 @@ impl Kernel {
         Ok(socket.kind != Kind::Stream)
     }
 
-    /// Returns the error of a receive of urgent data, which never arrives. UDP sockets ignore the request.
+    /// Fails with the error of a receive of urgent data, which never arrives. UDP sockets ignore the request.
     pub(crate) fn check_urgent_receive(&self, fd: i32) -> Result<()> {
         let (_, socket) = self.get(fd)?;
         match (&socket.role, socket.kind) {
@@ -247,7 +247,7 @@ impl Kernel {
         }
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let (host, own) = (socket.host, socket.local.map_or(socket.wildcard(), |local| local.ip()));
-        let port = self.free_port(id, host, Protocol::Udp, own).map_err(|_| libc::EAGAIN)?;
+        let port = self.free_port(host, Protocol::Udp).map_err(|_| libc::EAGAIN)?;
         self.set_local(id, SocketAddr::new(own, port));
         Ok(port)
     }

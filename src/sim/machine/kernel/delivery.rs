@@ -1,6 +1,6 @@
 //! The path of a packet over a link to its socket, and the answers that it causes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::link::{Dropped, Link, LinkConfig, Sent};
 use super::log::Fate;
@@ -10,10 +10,6 @@ use super::socket::{self, Datagram, HostId, Role, Socket, SocketId};
 use super::tcp::{Connection, NEVER, State};
 
 impl Kernel {
-    pub(super) fn is_loopback(ip: IpAddr) -> bool {
-        ip.is_loopback()
-    }
-
     /// Sends a packet from `host`, unless the host is down.
     pub(super) fn output(&mut self, host: HostId, packet: Packet) {
         if !self.hosts[host as usize].is_up {
@@ -182,7 +178,7 @@ impl Kernel {
         self.after(id, false);
     }
 
-    /// Returns the maximum segment size between two addresses.
+    /// Returns the maximum segment size between two addresses, which the smaller MTU of both directions determines.
     pub(super) fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
         let header = if local.is_ipv4() { 40 } else { 60 };
         let Some(to) = self.host_at(host, remote) else { return 1460 };
@@ -207,8 +203,8 @@ impl Kernel {
         result
     }
 
-    /// Handles the effects of any action on a connection: sends its segments, sets its timer, and
-    /// processes the end of the handshake and of the connection. With `changed`, causes an edge as well.
+    /// Handles the effects of any action on a connection: sends its segments, sets its timer, and processes the end of
+    /// the handshake and of the connection. With `changed`, also raises an edge.
     pub(super) fn after(&mut self, id: SocketId, changed: bool) {
         let Some(socket) = self.socket(id) else { return };
         let (host, parent) = (socket.host, socket.parent);

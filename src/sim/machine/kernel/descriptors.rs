@@ -39,8 +39,8 @@ impl Kernel {
         Ok(self.get(fd)?.1.host)
     }
 
-    /// Assigns the lowest free descriptor to `id`.
-    pub(super) fn describe(&mut self, id: SocketId) -> Result<i32> {
+    /// Assigns the lowest free descriptor to `id`. Fails with EMFILE if none is free, or if a fault is injected.
+    pub(super) fn assign_descriptor(&mut self, id: SocketId) -> Result<i32> {
         if self.faults.strikes(self.faults.no_descriptors, self.now, "EMFILE") {
             return Err(libc::EMFILE);
         }
@@ -77,7 +77,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Returns the index of a descriptor of this simulation in `descriptors`.
+    /// Returns the index in `descriptors` of a descriptor of this simulation.
     fn index(&self, fd: i32) -> u32 {
         (fd - self.first_descriptor) as u32
     }
@@ -94,7 +94,7 @@ impl Kernel {
         open.filter_map(|(fd, id)| Some((fd, self.socket((*id)?)?)))
     }
 
-    /// Makes a call and logs its result.
+    /// Makes a call and logs its result, unless the descriptor is not open.
     pub(super) fn logged(
         &mut self,
         name: &'static str,
@@ -121,7 +121,7 @@ impl Kernel {
             socket.role = Role::Dead;
         }
         let id = self.insert(socket);
-        let fd = self.describe(id);
+        let fd = self.assign_descriptor(id);
         if fd.is_err() {
             self.remove(id);
         }
@@ -145,7 +145,7 @@ impl Kernel {
         let end = self.descriptors.len() as u32;
         let unused = if self.free_descriptors.is_empty() { end..least.max(end) } else { 0..0 };
         self.descriptors.resize(self.descriptors.len() + unused.len(), None);
-        let result = self.describe(id);
+        let result = self.assign_descriptor(id);
         self.free_descriptors.extend(below.into_iter().chain(unused.map(Reverse)));
         result
     }
@@ -208,7 +208,7 @@ impl Kernel {
         }
     }
 
-    /// Ends the connections of a listener that is closed or shut down, except those that were accepted. TCP connections
+    /// Ends the connections that a listener has not accepted, because it is closed or no longer listens. TCP connections
     /// are reset.
     pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
         let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {

@@ -1,5 +1,5 @@
-//! `Faults`: faults of system calls and edges, chosen by rate and seed. It numbers and counts these faults and those of
-//! links, and decides which of them take place.
+//! `Faults`: faults of system calls and edges, drawn by rate and seed. It also numbers and counts these faults and those
+//! of links, and decides which of them take place.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -67,7 +67,7 @@ impl Faults {
         }
     }
 
-    /// Returns whether a fault of this rate takes place now.
+    /// Draws a fault of this rate. Returns whether it takes place now.
     pub(crate) fn strikes(&mut self, rate: f64, at: u64, what: &str) -> bool {
         rate > 0.0 && self.random.chance(rate) && self.happens(at, &what)
     }

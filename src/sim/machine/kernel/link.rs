@@ -236,12 +236,8 @@ mod tests {
 
     #[test]
     fn exponential_latency_has_its_minimum_and_mean() {
-        let (mut link, mut random) = link(|config| config.latency = Latency::Exponential { min: MS, mean: 3 * MS });
-        config_mean(&mut link, &mut random);
-    }
-
-    fn config_mean(link: &mut Link, random: &mut Random) {
-        let draws: Vec<_> = (0..10_000).map(|_| link.config.latency.draw(random)).collect();
+        let (link, mut random) = link(|config| config.latency = Latency::Exponential { min: MS, mean: 3 * MS });
+        let draws: Vec<_> = (0..10_000).map(|_| link.config.latency.draw(&mut random)).collect();
         let mean = draws.iter().sum::<u64>() / draws.len() as u64;
         assert!(draws.iter().all(|&draw| draw >= MS));
         assert!((28 * MS / 10..32 * MS / 10).contains(&mean), "{mean}");

@@ -17,7 +17,7 @@ use super::tcp::NEVER;
 use super::unix;
 
 /// The number from which descriptors count as simulated. Real descriptors are below `fs.nr_open`, which is 2²⁰ by
-/// default and which systemd raises to slightly less than 2³⁰.
+/// default. systemd raises it to slightly less than 2³⁰.
 pub(crate) const FD_BASE: i32 = 1 << 30;
 
 /// The maximum number of descriptors that a simulation may have open.
@@ -203,7 +203,7 @@ impl Kernel {
 
     /// Returns the destination host of a packet from `host` to `addr`, if there is one.
     pub(super) fn host_at(&self, host: HostId, addr: SocketAddr) -> Option<HostId> {
-        if Kernel::is_loopback(addr.ip()) { Some(host) } else { self.by_addr.get(&addr.ip()).copied() }
+        if addr.ip().is_loopback() { Some(host) } else { self.by_addr.get(&addr.ip()).copied() }
     }
 
     /// Returns the link from one host to another, and creates it if needed.
@@ -396,7 +396,7 @@ impl Kernel {
     }
 
     /// Removes the peer of a socket that is not in the table of connections, as [`dissociate`](Kernel::dissociate) does.
-    /// The socket keeps its port.
+    /// The socket keeps the port that it holds.
     pub(super) fn forget_peer(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         let bound = socket.bound.unwrap_or(SocketAddr::new(socket.wildcard(), 0));
@@ -436,6 +436,7 @@ impl Kernel {
         self.ports.entry((host, protocol, port)).or_default().insert(id);
     }
 
+    /// Returns a new socket, which is in no table and has no descriptor.
     pub(super) fn fresh(&self, host: HostId, family: socket::Family, kind: socket::Kind) -> Socket {
         let role = match (family, kind) {
             (socket::Family::Unix, _) => Role::Unix(socket::UnixEnd::default()),

@@ -1,7 +1,7 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of the
 //! stream, reuse of a port after a crash, and a late SYN. Also tests of a long run, of datagrams that cannot be
-//! delivered, of ports that are all taken, of Unix sockets whose queue is full, of faults of every edge, and of the
-//! addresses of hosts.
+//! delivered, of ports that are all taken, of Unix sockets whose queue is full, of a larger send buffer, of faults of
+//! every edge, and of the addresses of hosts.
 
 use super::calls::{FIRST_PORT, LAST_PORT};
 use super::socket::{Family, Kind};

@@ -40,7 +40,7 @@ pub(crate) struct Listener {
     pub(crate) queue: VecDeque<SocketId>,
 }
 
-/// The directions in which a socket without a connection was shut down.
+/// The directions in which a socket was shut down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shut {
     pub(crate) read: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Datagrams {
     pub(crate) shut: Shut,
 }
 
-/// A message that a Unix socket has received.
+/// A message that waits in a Unix socket to be received.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) sender: SocketId,
@@ -103,7 +103,7 @@ pub(crate) struct UnixEnd {
     /// Whether the peer has closed its socket, which was connected to this socket. A datagram socket forgets this when a
     /// send has reported it.
     pub(crate) is_hung_up: bool,
-    /// The received messages. All bytes of a stream form one message.
+    /// The messages that wait to be received. All bytes of a stream form one message.
     pub(crate) queue: VecDeque<Message>,
     /// The number of bytes in `queue`.
     pub(crate) bytes: usize,
@@ -135,7 +135,8 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) enum Role {
     /// A TCP socket that is neither a listener nor has a connection: a new socket, a listener or a socket in SYN-SENT
-    /// after shutdown(2), or a socket whose connection has ended, after a connect(2) has reported this.
+    /// after shutdown(2), a socket after connect(2) to AF_UNSPEC, or a socket whose connection has failed, after a
+    /// connect(2) has reported this.
     Fresh,
     Listener(Listener),
     Tcp(Box<Connection>),
@@ -170,9 +171,9 @@ pub(crate) struct Socket {
     pub(crate) error: Option<i32>,
     pub(crate) is_nonblocking: bool,
     pub(crate) role: Role,
-    /// For a Unix listener, which accepts no new connections once reading is shut down. For a TCP socket without a
-    /// connection, on which shutdown(2) has failed, and for a TCP listener that it has become: its next connection, or those
-    /// that it accepts, begin shut down.
+    /// The directions in which shutdown(2) was called on a Unix listener or on a TCP socket without a connection. A Unix
+    /// listener takes no new connections once reading is shut down. On the TCP socket, the call fails, but the socket's next
+    /// connection begins shut down, or, if the socket becomes a listener, those that it accepts.
     pub(crate) shut: Shut,
     /// The listener that created the socket, until the handshake is complete or the listener is closed.
     pub(crate) parent: Option<SocketId>,

@@ -79,7 +79,8 @@ impl Kernel {
         }
     }
 
-    /// Returns whether a socket has options of this level. A call with another level fails on Linux as well.
+    /// Returns whether a socket of this kind may have options of this level. With another level, the call fails on Linux
+    /// as well.
     pub(crate) fn has_level(&self, fd: i32, level: i32) -> Result<bool> {
         let (_, socket) = self.get(fd)?;
         Ok(match level {

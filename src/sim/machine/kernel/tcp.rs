@@ -11,9 +11,9 @@
 //! SynSent ──────→ Established ──→ TimeWait ──→ Closed
 //! SynReceived ──↗      └──────────────────────↗
 //! ```
-//! An acceptable reset, an error and [`abort`](Connection::abort) change any state to *Closed*.
-//! *Established* covers RFC 9293's states from ESTABLISHED to LAST-ACK, which `fin`, `fin_acked`, `fin_received` and
-//! `closes_first` distinguish.
+//! An acceptable reset, an error and [`abort`](Connection::abort) change any state to *Closed*. *Established* stands for
+//! all states of RFC 9293 between SYN-RECEIVED and TIME-WAIT or CLOSED. The fields `fin`, `fin_acked`, `fin_received` and
+//! `closes_first` tell them apart.
 //!
 //! # Sequence numbers
 //! Sequence numbers have 64 bits. In each direction they begin with 0, the number of the SYN. The send buffer begins at
@@ -89,8 +89,10 @@ pub(crate) struct Connection {
     pub(super) window: u64,
     /// The sequence and acknowledgement numbers of the segment that set `window`.
     pub(super) window_from: (u64, u64),
+    /// Whether a FIN follows the data of `send`.
     pub(crate) fin: bool,
     fin_acked: bool,
+    /// Whether this end shut down writing before it received the peer's FIN.
     closes_first: bool,
 
     congestion_window: u64,
@@ -98,23 +100,29 @@ pub(crate) struct Connection {
     duplicate_acks: u32,
     /// The sequence number at which fast recovery ends, or `None` outside fast recovery.
     recover: Option<u64>,
+    /// The smoothed round-trip time and its variation.
     round_trip: Option<(u64, u64)>,
     pub(super) rto: u64,
     /// The sequence number whose acknowledgement is timed, and the time at which it was sent.
     timed: Option<(u64, u64)>,
+    /// The number of successive retransmissions, or probes of the peer's window, that the peer has not answered. For a
+    /// closed socket, `probe_answered` describes an exception.
     retries: u32,
+    /// The time from which the user timeout counts: that of the last acknowledgement of new data, or of the first write
+    /// after it.
     unacked_since: u64,
 
     receive: VecDeque<u8>,
     pub(super) rcv_nxt: u64,
+    /// Data that arrived before data that precedes it, by sequence number.
     early: BTreeMap<u64, Box<[u8]>>,
+    /// The sequence number of the peer's FIN, if the FIN has arrived, even if data before it is missing.
     fin_at: Option<u64>,
     pub(crate) fin_received: bool,
-    /// Whether the program has shut down reading: while no data is buffered, reads return the end of
-    /// the stream.
+    /// Whether the program has shut down reading. If so, reads return the end of the stream while no data is buffered.
     pub(crate) read_shut: bool,
-    /// Whether the program has shut down writing: writes fail. Unless shutdown(2) did this before the connection began, a FIN
-    /// follows the buffered data.
+    /// Whether the program has shut down writing. If so, writes fail, and a FIN follows the buffered data. If shutdown(2)
+    /// was called before connect(2), no FIN is sent.
     pub(crate) write_shut: bool,
     /// The end of the window that was last announced to the peer.
     right: u64,
@@ -123,7 +131,9 @@ pub(crate) struct Connection {
     pub(super) retransmit_at: u64,
     pub(super) keep_at: u64,
     pub(super) ends_at: u64,
+    /// The time at which the last segment arrived.
     heard_at: u64,
+    /// The number of keep-alive probes since then.
     probes: u32,
 }
 

@@ -1,11 +1,11 @@
 //! Events that change nothing that a program can see: the traffic of idle connections.
 //!
 //! Keep-alive probes repeat forever while the peer answers, and so do probes of a closed window, unless the socket is
-//! closed or has a user timeout. When no task can run and no timer of a program is pending, these events alone do not
-//! make a task run, so the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
+//! closed or has a user timeout. These events alone make no task run. So if no other event and no timer of a program is
+//! pending when no task can run, the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
 //!
-//! * it is a timer that is no longer set, a timer of a connection that only sends probes that repeat forever, or a timer
-//!   of a connection in TIME-WAIT whose socket is closed, or
+//! * it is a timer that is no longer set, a timer of a connection that only sends probes that repeat forever, or the
+//!   timer of a connection in TIME-WAIT, or
 //! * it is a segment that changes nothing at its receiver: a probe, or a repeated acknowledgement.
 //!
 //! A peer answers if its host is up, it has the connection, and the links pass packets in both directions in time. On
@@ -30,7 +30,7 @@ fn length(is_v4: bool) -> u64 {
     if is_v4 { 40 } else { 60 }
 }
 
-/// Returns the maximum time that a packet of `length` bytes takes on an idle link, in nanoseconds.
+/// Returns the maximum time that a packet of `length` bytes is assumed to take on an idle link, in nanoseconds.
 fn delay_max(config: &LinkConfig, length: u64) -> u64 {
     let latency = match config.latency {
         Latency::Uniform(ref range) => *range.end(),
