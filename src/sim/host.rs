@@ -110,8 +110,9 @@ impl Host {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
     }
 
-    /// Replaces the addresses of the host. Packets that are sent to its former addresses from now on do not arrive, so
-    /// established connections that use these addresses time out.
+    /// Replaces the addresses of the host. From now on, packets that are sent to its former addresses do not reach it, so
+    /// established connections that use these addresses time out. Connecting to an address that no host has fails with
+    /// `HostUnreachable`.
     ///
     /// # Panics
     /// Panics if another host has one of the addresses.
@@ -190,9 +191,10 @@ impl Host {
         HostRun { host: *self, future }
     }
 
-    /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets fail. Peers
-    /// receive only the packets that are already on the way, and time out. After a [`restart`](Host::restart), packets
-    /// of their old connections are answered with resets.
+    /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets fail with
+    /// `NetworkDown`, as do sockets that are created before a [`restart`](Host::restart). Peers receive only the packets
+    /// that are already on the way, and time out. After a restart, the host answers packets of their old connections with
+    /// resets.
     #[track_caller]
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));
@@ -264,13 +266,13 @@ impl Host {
         })
     }
 
-    /// Returns whether the host has power.
+    /// Returns whether the host has power: false after a [`crash`](Host::crash) until a [`restart`](Host::restart).
     #[track_caller]
     pub fn is_up(&self) -> bool {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
     }
 
-    /// Returns the number of tasks on the host.
+    /// Returns the number of tasks on the host, including its programs. Futures of [`run`](Host::run) do not count.
     #[track_caller]
     pub fn tasks(&self) -> usize {
         self.sim.world(|world| world.tasks_of(self.id))

@@ -1,5 +1,5 @@
-//! `Settings`: the socket options that a TCP connection uses. `receive_buffer` also limits the received data of UDP and
-//! Unix sockets.
+//! `Settings`: the socket options that a TCP connection uses. `receive_buffer` also limits the received data of UDP
+//! sockets, and `send_buffer` the data that a Unix socket has sent and that was not received yet.
 
 const SECOND: u64 = 1_000_000_000;
 

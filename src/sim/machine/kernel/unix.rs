@@ -146,7 +146,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Returns the socket with a name, for a socket of this kind.
+    /// Returns the socket with a name. Fails with EPROTOTYPE if the socket is not of this kind.
     fn unix_target(&self, host: HostId, kind: Kind, name: &[u8]) -> Result<SocketId> {
         let missing = if name.first() == Some(&0) { libc::ECONNREFUSED } else { libc::ENOENT };
         let target = self.unix_names.get(&(host, key(name, kind))).copied().ok_or(missing)?;
