@@ -287,13 +287,12 @@ fn nothing_leaks_at_descriptor_limit() {
             let before = common::fd_count();
             for _ in 0..20 {
                 let mut streams = Vec::new();
-                // Connects until a dial finds no free descriptor. The accept below then finds none
-                // either.
+                // Connects until a dial finds no free descriptor. The accept below then finds none either.
                 loop {
-                    match netpoll::net::TcpStream::connect(addr).await {
+                    match TcpStream::connect(addr).await {
                         Ok(client) => streams.push(client),
                         Err(error) => {
-                            assert_eq!(netpoll::net::raw_os_error(&error), Some(libc::EMFILE), "{error}");
+                            assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
                             break;
                         }
                     }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use common::by_hand::Wakes;
 use common::*;
 use netpoll::net::{TcpStream, UdpSocket, is_closed, is_timeout};
 use netpoll::task;
@@ -28,14 +29,11 @@ fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
 fn raw_reads_and_writes_transfer_data() {
     run(async {
         let (one, other) = pair().await;
-        let reader = task::spawn(async move {
-            let mut buf = [0; 16];
-            let count = other.read_with(|fd| recv(fd, &mut buf)).await.unwrap();
-            (buf, count)
-        });
-        task::sleep(Duration::from_millis(5)).await;
+        let mut buf = [0; 16];
+        let mut read = other.read_with(|fd| recv(fd, &mut buf));
+        assert!(poll_once(&mut read).await.is_pending());
         assert_eq!(one.write_with(|fd| send(fd, b"raw")).await.unwrap(), 3);
-        let (buf, count) = reader.await;
+        let count = read.await.unwrap();
         assert_eq!(&buf[..count], b"raw");
     });
 }
@@ -244,14 +242,15 @@ fn dropped_raw_read_passes_wakeup_on() {
     run(async {
         let (one, other) = pair().await;
         for polls in 0..3 {
+            let (wakes, waker) = Wakes::new();
             let mut dropped = one.read_with(|fd| recv(fd, &mut [0; 1]));
             for _ in 0..polls {
-                assert!(poll_once(&mut dropped).await.is_pending());
+                assert!(poll_with(&mut dropped, &waker).is_pending());
             }
             let mut beside = one.read_with(|fd| recv(fd, &mut [0; 1]));
-            assert!(poll_once(&mut beside).await.is_pending());
+            assert!(poll_with(&mut beside, &waker).is_pending());
             other.write_all(b"x").await.unwrap();
-            task::sleep(Duration::from_millis(2)).await;
+            becomes("the first of the waiting reads is woken", || wakes.count() > 0).await;
             drop(dropped);
             assert_eq!(beside.await.unwrap(), 1);
         }

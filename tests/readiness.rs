@@ -78,16 +78,19 @@ fn readable_waits_without_data_and_reports_eof_and_errors() {
 fn all_readable_waiters_are_woken() {
     run(async {
         let (client, server) = fresh_pair().await;
-        let handles: Vec<_> = (0..8)
-            .map(|_| {
-                let client = client.clone();
-                task::spawn(async move { client.readable().await })
-            })
-            .collect();
-        task::sleep(Duration::from_millis(5)).await;
+        let mut waits: Vec<_> = (0..8).map(|_| (client.readable(), Wakes::new())).collect();
+        for (wait, (_, waker)) in &mut waits {
+            assert!(poll_with(wait, waker).is_pending());
+        }
         server.write_all(b"data").await.unwrap();
-        for handle in handles {
-            handle.await.unwrap();
+        // A waiter that was woken wakes the next one when it is polled.
+        while !waits.is_empty() {
+            becomes("a further waiter is woken", || waits.iter().any(|(_, (wakes, _))| wakes.count() > 0)).await;
+            waits.retain_mut(|(wait, (wakes, _))| {
+                let is_woken = wakes.count() > 0;
+                assert!(!is_woken || matches!(poll_now(wait), Poll::Ready(Ok(()))));
+                !is_woken
+            });
         }
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 4);
     });
@@ -246,6 +249,7 @@ fn peer_closed_waits_while_reader_and_writer_run() {
             client.write_all(&[0; 10]).await.unwrap();
         }
         read_exact(&server, &mut [0; 1000]).await.unwrap();
+        assert!(watchers.iter().all(|watcher| !watcher.is_finished()));
         drop(server);
         for watcher in watchers {
             watcher.await.unwrap();

@@ -202,13 +202,16 @@ fn refused_thread_is_started_later() {
                 fresh(2);
                 refuse(count);
                 use_it();
-                permit();
+                eventually("a thread is started after the refusals", || {
+                    refused() == count && rt::metrics().worker_threads + rt::metrics().blocking_threads > 0
+                });
                 rt::shutdown(LONG).unwrap();
             }
         }
     });
 }
 
+/// The runtime has not been started, so the first use starts it.
 #[test]
 fn refused_first_thread_is_started_later() {
     child("refused_first_thread_is_started_later", || {

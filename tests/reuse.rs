@@ -13,7 +13,7 @@
 mod common;
 mod faults;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,27 +21,21 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{child, poll_now, poll_once};
+use common::{child, number, poll_now, poll_once};
 use netpoll::net::{is_closed, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
-static REOPENED: AtomicU64 = AtomicU64::new(0);
-
-/// Returns the descriptor's number without exposing the descriptor. The close would explicitly
-/// remove an exposed descriptor from epoll.
-fn number(stream: &UnixStream) -> u32 {
-    let text = format!("{stream:?}");
-    let digits = text.rsplit("fd: ").next().unwrap().trim_end_matches(|c: char| !c.is_ascii_digit());
-    digits.parse().expect("a number")
-}
+/// How often a descriptor had a number that an earlier one had. Only every 64th round is examined.
+static REUSED: AtomicU64 = AtomicU64::new(0);
 
 async fn reuse(rounds: u64) {
-    let mut seen: HashMap<u32, u64> = HashMap::new();
+    let mut seen = HashSet::new();
     for round in 0..rounds {
         let (one, other) = UnixStream::pair().unwrap();
-        if round % 64 == 0 && seen.insert(number(&one), round).is_some() {
-            REOPENED.fetch_add(1, Ordering::SeqCst);
+        // `number` does not expose the descriptor. The close would explicitly remove an exposed descriptor from epoll.
+        if round % 64 == 0 && !seen.insert(number(&one)) {
+            REUSED.fetch_add(1, Ordering::SeqCst);
         }
         let byte = [round as u8];
         let mut buf = [0; 4];
@@ -105,7 +99,7 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
         assert_eq!(metrics.waiters, 0);
         assert!(events > reuses / 100 || !common::is_on_epoll(), "{events} events: too few to prove anything");
         assert!(harmless >= events, "{events} stale events were sent, {harmless} recognised");
-        assert!(REOPENED.load(Ordering::SeqCst) > rounds / 256, "numbers are reused");
+        assert!(REUSED.load(Ordering::SeqCst) > rounds / 256, "numbers are reused");
     };
     // Long runs have no time limit; `child` would set a limit.
     if std::env::var_os("NETPOLL_REUSES").is_some() { body() } else { child(NAME, body) }
@@ -138,7 +132,7 @@ fn close_while_timeout_is_armed() {
     drop(closer);
     assert!(
         Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending(),
-        "the poll has closed the socket"
+        "the poll that closes the socket still waits"
     );
     let closed = matches!(poll_now(&mut read), Poll::Ready(Err(error)) if is_closed(&error));
     assert!(closed);
@@ -152,16 +146,19 @@ fn timeout_armed_during_close_leaves_next_socket_its_timers() {
             (0..4).for_each(|_| close_while_timeout_is_armed());
             // Other tests may take a slot, but not all of them.
             let pairs: Vec<_> = (0..4).map(|_| UnixStream::pair().unwrap()).collect();
+            let begin = Instant::now();
             let reads = pairs.iter().flat_map(|(one, other)| {
                 one.set_read_timeout(Some(later)).unwrap();
                 other.set_read_deadline(Some(Instant::now() + later)).unwrap();
                 [one.clone(), other.clone()]
             });
-            let reads: Vec<_> =
-                reads.map(|stream| task::spawn(async move { stream.read(&mut [0; 8]).await.unwrap_err() })).collect();
+            let reads: Vec<_> = reads
+                .map(|stream| task::spawn(async move { (stream.read(&mut [0; 8]).await, begin.elapsed()) }))
+                .collect();
             for read in reads {
-                let error = read.await;
-                assert!(is_timeout(&error), "{error}");
+                let (result, after) = read.await;
+                let error = result.unwrap_err();
+                assert!(is_timeout(&error) && after >= later, "{error} after {after:?}");
             }
         });
     }

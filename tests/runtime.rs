@@ -133,7 +133,7 @@ fn no_waiter_remains_after_io() {
                 pair.await;
             }
         });
-        eventually("no waiter and no open descriptor", || {
+        eventually("no waiter, open descriptor or task is left", || {
             let metrics = rt::metrics();
             (metrics.waiters, metrics.descriptors, metrics.tasks_alive) == (0, 0, 0)
         });

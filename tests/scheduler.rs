@@ -172,14 +172,17 @@ fn report_only_policy_adds_no_worker() {
 #[test]
 fn off_policy_ignores_blocked_tasks() {
     child("off_policy_ignores_blocked_tasks", || {
-        let builder = rt::Builder::new()
-            .blocked_tasks(BlockedPolicy::Off)
-            .on_blocked_task(|task| eprintln!("unwanted report of {task:?}"));
+        let is_reported = Arc::new(AtomicBool::new(false));
+        let builder = rt::Builder::new().blocked_tasks(BlockedPolicy::Off).on_blocked_task({
+            let is_reported = is_reported.clone();
+            move |_| is_reported.store(true, Ordering::SeqCst)
+        });
         let (release, blocked) = with_blocked_worker(builder, true);
         let other = task::spawn(async {});
         thread::sleep(Duration::from_millis(80));
         assert!(!other.is_finished());
         assert_eq!((rt::metrics().worker_threads, rt::metrics().blocked_tasks), (1, 0));
+        assert!(!is_reported.load(Ordering::SeqCst));
         drop(release);
         park_on(blocked);
         park_on(other);
@@ -683,7 +686,7 @@ fn cancel_drops_task_locals_with_the_future() {
             Poll::<()>::Pending
         }));
         let mut waker = None;
-        becomes("the call has begun", || {
+        becomes("the task has begun", || {
             waker = receive.try_recv().ok();
             waker.is_some()
         })

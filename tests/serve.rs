@@ -173,7 +173,8 @@ fn whole_queue_of_a_listener_at_its_limit_is_served_at_stop() {
     whole_queue_is_served(ListenConfig::new().max_connections(1), 200);
 }
 
-/// Starts a server of which one limit permits one connection, and stops it while there are 100 more in the queue.
+/// Starts a server that serves one connection at a time, by its own limit or by that of the listener. Stops it while 100
+/// more connections are in the queue.
 fn whole_queue_is_served(config: ListenConfig, limit: usize) {
     run(async {
         let listener = config.listen("127.0.0.1:0").await.unwrap();
@@ -237,13 +238,14 @@ fn handler_that_ignores_close_is_cancelled() {
         }
     }
     run(async {
-        let gone = Arc::new(AtomicUsize::new(0));
+        let (begun, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let handler = {
-            let gone = gone.clone();
+            let (begun, gone) = (begun.clone(), gone.clone());
             move |stream: TcpStream| {
-                let guard = Gone(gone.clone());
+                let (begun, guard) = (begun.clone(), Gone(gone.clone()));
                 async move {
                     let _both = (stream, guard);
+                    begun.fetch_add(1, Ordering::SeqCst);
                     pending::<()>().await
                 }
             }
@@ -258,7 +260,9 @@ fn handler_that_ignores_close_is_cancelled() {
         // The task is also dropped if the future of the server is dropped.
         let (addr, _stop, serving) = server(handler, BOUND).await;
         let client = TcpStream::connect(addr).await.unwrap();
+        becomes("the handler runs", || begun.load(Ordering::SeqCst) == 2).await;
         assert_eq!(serving.cancel().await.map(|report| report.is_ok()), None);
+        becomes("the task is dropped", || gone.load(Ordering::SeqCst) == 2).await;
         assert!(!matches!(client.read(&mut [0; 1]).await, Ok(1..)), "the client's connection is closed");
     });
 }

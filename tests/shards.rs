@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{child_with, echo, eventually, is_on_epoll, listener, pair, park_on, ping};
-use netpoll::net::TcpStream;
+use netpoll::net::{TcpStream, is_timeout};
 use netpoll::rt::{self, Builder};
 use netpoll::task;
 
@@ -201,11 +201,10 @@ fn foreign_timers_interrupt_sleeps_in_any_shard() {
         let clients = echo_clients(16);
         let far = task::spawn(task::sleep(Duration::from_secs(3600)));
         for client in &clients {
-            let begun = Instant::now();
             futures::executor::block_on(task::sleep(Duration::from_millis(2)));
             client.set_read_deadline(Instant::now() + Duration::from_millis(2)).unwrap();
-            futures::executor::block_on(client.read(&mut [0; 1])).unwrap_err();
-            assert!(begun.elapsed() < common::BOUND);
+            let error = futures::executor::block_on(client.read(&mut [0; 1])).unwrap_err();
+            assert!(is_timeout(&error), "{error}");
         }
         park_on(far.cancel());
     });

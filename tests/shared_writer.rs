@@ -2,16 +2,15 @@
 //! the write, which cannot use the space while the `write_all` holds the lock. So the write passes the
 //! edge on to the `write_all`, and both complete.
 
+mod common;
+
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
-use std::time::Duration;
 
-use netpoll::io;
-use netpoll::net::{TcpListener, TcpStream};
-use netpoll::task;
+use common::{becomes, fill, pair, run};
+use netpoll::{io, task};
 
 /// Runs `operation`, and sets `polled` after its first poll.
 async fn noted<F: Future>(operation: F, polled: Arc<AtomicBool>) -> F::Output {
@@ -24,38 +23,23 @@ async fn noted<F: Future>(operation: F, polled: Arc<AtomicBool>) -> F::Output {
     .await
 }
 
-async fn until_set(flag: &AtomicBool) {
-    while !flag.load(Ordering::SeqCst) {
-        task::sleep(Duration::from_millis(1)).await;
-    }
-}
-
 #[test]
 fn edge_is_passed_to_lock_owner() {
-    task::block_on(io::timeout(Duration::from_secs(180), async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let ours = TcpStream::connect(listener.local_addr()?).await?;
-        let (peer, _) = listener.accept().await?;
-        let block = [7; 64 * 1024];
-        let mut sent = 0;
-        loop {
-            let mut write = pin!(ours.write(&block));
-            match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-                Poll::Ready(count) => sent += count?,
-                Poll::Pending => break,
-            }
-        }
+    run(async {
+        let (ours, peer) = pair().await;
+        let sent = fill(&ours).await;
         let (first, second) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let write = task::spawn({
             let (ours, polled) = (ours.clone(), first.clone());
             async move { noted(ours.write(&[7; 1000]), polled).await }
         });
-        until_set(&first).await;
+        becomes("the write is polled", || first.load(Ordering::SeqCst)).await;
         let write_all = task::spawn({
             let (ours, polled) = (ours.clone(), second.clone());
             async move { noted(ours.write_all(&[7; 1000]), polled).await }
         });
-        until_set(&second).await;
+        becomes("the write_all is polled", || second.load(Ordering::SeqCst)).await;
+        assert!(!write.is_finished() && !write_all.is_finished());
         drop(ours);
         let (mut buf, mut received) = (vec![0; 64 * 1024], 0);
         let reader = task::spawn(async move {
@@ -66,10 +50,8 @@ fn edge_is_passed_to_lock_owner() {
                 }
             }
         });
-        let written = write.await?;
-        write_all.await?;
-        assert_eq!(reader.await?, sent + written + 1000);
-        Ok(())
-    }))
-    .unwrap();
+        let written = write.await.unwrap();
+        write_all.await.unwrap();
+        assert_eq!(reader.await.unwrap(), sent + written + 1000);
+    });
 }

@@ -360,7 +360,7 @@ fn second_shutdown_uses_its_own_timeout() {
         waits_and_then(move || assert!(held.recv().is_err()));
         let first = thread::spawn(|| rt::shutdown(LONG));
         // A refused socket shows that the shutdown has begun.
-        eventually("the shutdown begins", || task::block_on(async { park_poll(pair().await).is_err() }));
+        eventually("the shutdown begins", || task::block_on(async { begin_read(pair().await).is_err() }));
         let start = Instant::now();
         let still = rt::shutdown(Duration::from_millis(50)).unwrap_err();
         assert!(
@@ -379,9 +379,9 @@ fn second_shutdown_uses_its_own_timeout() {
     });
 }
 
-/// Polls a read of a connection. Returns the error if the runtime refuses to wait for the socket.
-fn park_poll((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStream)) -> std::io::Result<()> {
-    match poll_now(&mut Pin::new(&mut client.read(&mut [0; 1]))) {
+/// Polls a read of a connection once. Returns the error if the runtime refuses to wait for the socket.
+fn begin_read((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStream)) -> std::io::Result<()> {
+    match poll_now(&mut client.read(&mut [0; 1])) {
         Poll::Ready(Err(error)) => Err(error),
         _ => Ok(()),
     }

@@ -202,7 +202,7 @@ impl Player {
         let (Some(addr), Ok(socket)) = (self.addr, self.open()) else { return };
         // EINPROGRESS counts as success, because the handshake may end within the call or after it.
         let result = match socket.connect(&addr.into()) {
-            Err(error) if error.raw_os_error() == Some(115) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
             result => result,
         };
         self.note(&format!("{place} connect"), shown(result));

@@ -56,8 +56,7 @@ async fn timers_fire_in_order_at_their_times() {
 }
 
 /// Transfers 6.4 MB while a timer is always armed. Returns the number of bytes read.
-async fn transfer(writer: impl AsyncWrite + Unpin + Send + 'static, mut reader: impl AsyncRead + Unpin) -> usize {
-    let mut writer = writer;
+async fn transfer(mut writer: impl AsyncWrite + Unpin + Send + 'static, mut reader: impl AsyncRead + Unpin) -> usize {
     let writes = task::spawn(async move {
         for _ in 0..64 {
             writer.write_all(&[7; 100_000]).await.unwrap();

@@ -22,7 +22,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Starts the runtime. Returns the number of threads of the process.
+/// Starts the runtime. Returns the number of threads that the process had before.
 fn start() -> usize {
     let threads = thread_count();
     rt::Builder::new().single_threaded(true).start().unwrap();
@@ -119,8 +119,8 @@ fn another_thread_in_block_on_takes_over() {
                     count.fetch_add(1, Ordering::SeqCst);
                 }
             });
-            let (leave, left) = (Arc::new(AtomicBool::new(false)), ticks.clone());
-            let leaves = leave.clone();
+            let [leave, left] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+            let (leaves, has_left, counted) = (leave.clone(), left.clone(), ticks.clone());
             let first = thread::spawn(move || {
                 task::block_on(async move {
                     while !leaves.load(Ordering::SeqCst) {
@@ -130,8 +130,11 @@ fn another_thread_in_block_on_takes_over() {
             });
             let second = thread::spawn(move || {
                 task::block_on(async move {
-                    let before = left.load(Ordering::SeqCst);
-                    while left.load(Ordering::SeqCst) < before + 20 {
+                    while !has_left.load(Ordering::SeqCst) {
+                        task::sleep(MS).await;
+                    }
+                    let before = counted.load(Ordering::SeqCst);
+                    while counted.load(Ordering::SeqCst) < before + 20 {
                         task::sleep(MS).await;
                     }
                 });
@@ -139,6 +142,7 @@ fn another_thread_in_block_on_takes_over() {
             eventually("tasks run", || ticks.load(Ordering::SeqCst) > 0);
             leave.store(true, Ordering::SeqCst);
             first.join().unwrap();
+            left.store(true, Ordering::SeqCst);
             second.join().unwrap();
             task::block_on(task.cancel());
         }

@@ -1,5 +1,5 @@
 //! Tests `netpoll::stream` through the public API, as async-std programs use it. Tests that use the
-//! clock have generous bounds.
+//! clock assert that nothing is early, but not how late it is.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
