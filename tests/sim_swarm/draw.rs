@@ -25,7 +25,7 @@ impl Draw {
         self.next() % bound.max(1)
     }
 
-    /// Returns a number from `low` to `high`, inclusive. All magnitudes are about equally likely.
+    /// Returns a number from `low` to `high`, inclusive. All orders of magnitude are about equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let bits = |value: u64| u64::from(64 - value.leading_zeros());
         let width = bits(low) + self.below(bits(high) - bits(low) + 1);

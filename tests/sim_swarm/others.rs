@@ -110,6 +110,7 @@ async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_conne
     let loses = scene.program.network.is_lossy()
         || scene.program.trouble != Trouble::None
         || scene.program.rates.no_buffers > 0.0
+        // Datagrams that wait for their receiver may fill its buffer.
         || 2 * count as usize * (size + 512) > 100_000;
     scene.check(loses || came.len() as u64 == count, || format!("{} of {count} datagrams arrived", came.len()));
     Ok(())

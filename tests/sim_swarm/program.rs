@@ -71,7 +71,7 @@ pub struct Cut {
     pub after_us: u64,
 }
 
-/// A session. It uses only its own sockets, and ends by itself.
+/// A session. It uses only its own sockets and those on which the server serves all sessions, and ends by itself.
 #[derive(Clone, Debug)]
 pub enum Session {
     /// Bytes in both directions of one connection.

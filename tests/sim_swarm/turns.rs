@@ -37,13 +37,13 @@ async fn complete(what: Instantly, filled: &UnixStream) {
 
 /// Runs a loop until another loop, in the same task or in another, has completed `count` operations.
 pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, count: u64, is_one_task: bool) {
-    let (Ok((first, _first)), Ok((second, _second))) =
+    let (Ok((first, first_peer)), Ok((second, second_peer))) =
         (retried!(async { UnixStream::pair() }), retried!(async { UnixStream::pair() }))
     else {
         return scene.fail("a pair of Unix sockets".to_owned());
     };
-    for end in [&_first, &_second] {
-        if let Err(error) = end.write_all(b"x").await {
+    for peer in [&first_peer, &second_peer] {
+        if let Err(error) = peer.write_all(b"x").await {
             scene.fail(format!("a byte for a loop: {error}"));
         }
     }
