@@ -39,7 +39,7 @@ fn raw_reads_and_writes_transfer_data() {
 }
 
 #[test]
-fn every_poll_of_a_raw_call_makes_it_once() {
+fn each_poll_of_a_raw_read_makes_one_call() {
     run(async {
         let (one, other) = pair().await;
         let mut calls = 0;

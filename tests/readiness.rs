@@ -14,7 +14,7 @@ use common::by_hand::{Wakes, assert_closed, assert_timeout, drive, fresh_pair, i
 use common::{becomes, fill, poll_now, poll_with, read_exact, run};
 use netpoll::net::{TcpStream, is_timeout};
 use netpoll::os::unix::net::UnixStream;
-use netpoll::{future, task};
+use netpoll::{future, rt, task};
 
 #[test]
 fn readable_reports_data_without_consuming_it() {
@@ -114,7 +114,12 @@ fn reader_among_readable_waiters_reads() {
             let client = client.clone();
             task::spawn(async move { client.readable().await })
         }));
-        task::sleep(Duration::from_millis(5)).await;
+        let ids: Vec<_> = watchers.iter().map(|watcher| watcher.task().id()).chain([reader.task().id()]).collect();
+        becomes("all tasks wait", || {
+            let tasks = rt::inspect().tasks;
+            tasks.iter().filter(|task| ids.contains(&task.id()) && task.polls() > 0).count() == ids.len()
+        })
+        .await;
         server.write_all(b"data").await.unwrap();
         assert_eq!(reader.await.unwrap(), 4);
         // Waiters that were not woken before the data was read are woken by the next data.

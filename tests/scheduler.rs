@@ -264,7 +264,7 @@ fn network_is_polled_at_any_number_of_tasks() {
                 }));
                 tasks += 1;
             }
-            let wakes_in_time = (0..1000).any(|_| {
+            let worker_polls = (0..1000).any(|_| {
                 let mut buf = [0; 1];
                 let mut read = server.read(&mut buf);
                 assert!(common::poll_with(&mut read, &waker).is_pending());
@@ -273,7 +273,7 @@ fn network_is_polled_at_any_number_of_tasks() {
                 assert_eq!(park_on(read).unwrap(), 1);
                 by == worker
             });
-            assert!(wakes_in_time, "the worker does not poll while {count} tasks are runnable");
+            assert!(worker_polls, "the worker does not poll while {count} tasks are runnable");
         }
         rt::shutdown(common::BOUND).unwrap();
     });
@@ -578,7 +578,7 @@ fn yield_now_runs_queued_tasks_first() {
     });
 }
 
-// ---- handles ----
+// ---- handles and task-local values ----
 
 #[test]
 fn cancel_drops_the_future_before_it_returns() {

@@ -343,7 +343,8 @@ fn duplicate_of_adopted_stream_sends_no_freed_memory() {
         let clone = to.clone();
         abandon_many(&clone, 100).await;
         drop(clone);
-        let send = to.send_zerocopy(vec![OURS; 1 << 20]);
+        let mut send = to.send_zerocopy(vec![OURS; 1 << 20]);
+        let _ = poll_once(&mut send).await;
         to.force_close().await.unwrap();
         drop(send);
         drop(to);

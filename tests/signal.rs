@@ -5,9 +5,8 @@
 mod common;
 
 use std::process::Command;
-use std::time::Duration;
 
-use common::{child, park_on, poll_now, run};
+use common::{child, eventually, park_on, poll_now, run};
 use netpoll::signal::{Signal, SignalKind, ctrl_c, termination};
 use netpoll::{rt, task};
 
@@ -68,7 +67,7 @@ fn signal_listener_outlives_runtime() {
                 signal.recv().await.unwrap();
                 signal
             });
-            task::block_on(task::sleep(Duration::from_millis(5)));
+            eventually("the task waits", || rt::metrics().waiters == 1);
             raise(SignalKind::USER_DEFINED1);
             signal = park_on(waiting);
             rt::shutdown(common::BOUND).unwrap();

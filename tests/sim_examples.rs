@@ -1,6 +1,6 @@
-//! Runs, in simulations, the examples of README.md that need only sockets and time. The tests include the examples' own source files. Most
-//! tests draw networks that may lose, delay, duplicate and reorder packets. `ci/sim.sh` runs each test with a thousand seeds, twice, and
-//! compares the digests.
+//! Runs, in simulations, the examples of README.md that need only sockets and time. The tests include the examples' own source files, and
+//! have a copy of the first program of README.md. Most tests draw networks that may lose, delay, duplicate and reorder packets. `ci/sim.sh`
+//! runs each test with a thousand seeds, twice, and compares the digests.
 //!
 //! Other examples need more than a simulation offers: `quickstart` sets a limit of the process, `health` and `black_box` start the runtime
 //! with their own settings, `graceful` stops at a signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files. The
@@ -93,7 +93,7 @@ async fn echo_returns_all_bytes(sim: Sim) {
     check_echo(sim).await;
 }
 
-/// The first program of README.md.
+/// A copy of the first program of README.md, with another address.
 #[netpoll::test(sim, seeds = 20)]
 async fn first_program_of_the_readme_echoes(sim: Sim) {
     random_links(sim);

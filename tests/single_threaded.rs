@@ -208,7 +208,7 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             });
             assert_eq!(rt::metrics().worker_threads, 0);
             let peer = thread::spawn(move || {
-                thread::sleep(20 * MS);
+                eventually("the read waits", || rt::metrics().waiters > 0);
                 task::block_on(other.write_all(b"x")).unwrap();
                 other
             });

@@ -103,7 +103,7 @@ async fn play(sim: Sim, program: Program) -> (Vec<String>, u64, String) {
         let scene = scene.clone();
         server.spawn(move || {
             let scene = scene.clone();
-            async move { if service == 0 { streams::serve(scene).await } else { others::echo_datagrams(scene).await } }
+            async move { if service == 0 { streams::serve(scene).await } else { others::echo_datagrams().await } }
         });
     }
     // The server starts before the first client.

@@ -22,7 +22,7 @@ fn us(count: u64) -> Duration {
 }
 
 /// Echoes datagrams on the server.
-pub async fn echo_datagrams(_scene: Arc<Scene>) -> io::Result<()> {
+pub async fn echo_datagrams() -> io::Result<()> {
     let socket = retried!(UdpSocket::bind("0.0.0.0:53"))?;
     let mut buf = vec![0; 8192];
     loop {
