@@ -16,6 +16,7 @@ use netpoll::task::TaskSet;
 use netpoll::{rt, task, time};
 
 const LONG: Duration = Duration::from_secs(120);
+/// A number of refusals that no test uses up.
 const ALL: usize = usize::MAX / 2;
 
 /// The number of calls that are still to succeed before calls fail.
@@ -289,7 +290,8 @@ fn block_on_runs_everything_when_threads_are_refused() {
 #[test]
 fn start_that_fails_leaves_no_inspect_socket() {
     child("start_that_fails_leaves_no_inspect_socket", || {
-        let path = std::env::temp_dir().join(format!("netpoll-refused-{}", std::process::id()));
+        let folder = common::Folder::new();
+        let path = folder.join("socket");
         // The thread of the server is created, that of sysmon is not.
         PERMITTED.store(1, Ordering::SeqCst);
         refuse(ALL);
@@ -299,7 +301,6 @@ fn start_that_fails_leaves_no_inspect_socket() {
         permit();
         rt::Builder::new().inspect_socket(&path).start().unwrap();
         assert!(path.exists());
-        std::fs::remove_file(&path).unwrap();
     });
 }
 

@@ -109,7 +109,8 @@ fn connections_are_served_until_close() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         check(listener, async || TcpStream::connect(addr).await.unwrap()).await;
-        let path = std::env::temp_dir().join(format!("netpoll-serve-{}", std::process::id()));
+        let folder = common::Folder::new();
+        let path = folder.join("socket");
         let listener = UnixListener::bind(&path).await.unwrap();
         check(listener, async || UnixStream::connect(&path).await.unwrap()).await;
         assert!(!path.exists());

@@ -239,6 +239,7 @@ fn registration_without_free_descriptors_uses_an_open_shard() {
         Builder::new().workers(1).poller_shards(8).start().unwrap();
         let pairs: Vec<_> = (0..8).map(|_| park_on(pair())).collect();
         let open = registered().len();
+        assert!((1..8).contains(&open), "{open} of 8 shards are open");
         let full = common::exhaust_descriptors();
         for (one, other) in &pairs {
             let reads = [one, other].map(|stream| async move { stream.read(&mut [0; 1]).await });
