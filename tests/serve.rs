@@ -256,7 +256,7 @@ fn handler_that_ignores_close_is_cancelled() {
         drop(stop);
         let report = serving.await.unwrap();
         assert!(report.stragglers.len() == 1 && !report.stragglers[0].ended, "{report}");
-        // The server waits for the cancelled task, but not for long.
+        // The server waits only for a short time for the cancelled task to end, so the task may end later.
         becomes("the task is dropped", || gone.load(Ordering::SeqCst) == 1).await;
         // The task is also dropped if the future of the server is dropped.
         let (addr, _stop, serving) = server(handler, BOUND).await;

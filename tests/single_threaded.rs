@@ -329,7 +329,7 @@ fn waiting_thread_does_not_spin_during_a_long_turn() {
         let (begun, begins) = mpsc::channel();
         let busy = thread::spawn(move || {
             task::block_on(task::spawn(async move {
-                // The turns before make the thread count as one in long turns, so that the other thread polls.
+                // After long turns, this thread makes the other thread in `block_on` poll.
                 for _ in 0..20 {
                     thread::sleep(5 * MS);
                     task::yield_now().await;
