@@ -20,6 +20,7 @@ use crate::conn::{Conn, fill};
 use crate::oracle::{Span, Token, watch, watch_for};
 use crate::program::{DeadlineHow, Party, Stream, WaitOp};
 use crate::timers::not_early;
+use crate::waits::Stops;
 use crate::words::{Many, Ms};
 
 /// Opens `count` connections, one after another, and reads from both ends of each until the reads time out.
@@ -242,13 +243,6 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
             closer.1.store(true, SeqCst);
         }
     }));
-    /// Stops the thread when this value is dropped.
-    struct Stops(Arc<AtomicBool>);
-    impl Drop for Stops {
-        fn drop(&mut self) {
-            self.0.store(true, SeqCst);
-        }
-    }
     let _stops = Stops(end);
     for round in 0..rounds.0 {
         let _watch =

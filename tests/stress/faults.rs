@@ -1,13 +1,14 @@
 //! Counts threads, refuses to create them, and stops them at arbitrary instructions.
 //!
 //! The test binary defines `pthread_create` and the functions that join and detach threads. The linker prefers these definitions for the
-//! calls of std and the crate. They count the calls and call the C library's functions. `pthread_create` also refuses calls if requested.
+//! calls of std and the crate. They call the C library's functions and count the calls that succeed. `pthread_create` also refuses calls if
+//! requested.
 //! The stress test's own threads, created by [`own_thread`], are neither refused nor stopped.
 //!
 //! # Stops
 //! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms. So a thread
-//! stops between two arbitrary instructions while other threads continue and see its intermediate state. A race window of a few
-//! nanoseconds, which a scheduler hits once in a million rounds, is hit far more often.
+//! stops between two arbitrary instructions while other threads continue and see its intermediate state. So it is far
+//! more likely that a thread stops within a race window of a few nanoseconds.
 
 use std::collections::HashSet;
 use std::ffi::CStr;

@@ -26,20 +26,19 @@ enum Kind {
     Long,
 }
 
-/// Returns the program of `seed`. If `long` is true, the program may take more than half a minute.
-pub fn program(seed: u64, long: bool) -> Program {
+/// Returns the program of `seed`. A program of the kind [`Kind::Long`] may take more than half a minute.
+pub fn program(seed: u64) -> Program {
     let random = &mut Random::new(seed);
-    let long_weight = if long { 6 } else { 0 };
     let kind = random.weighted(&[
         (40, Kind::Mixed),
         (25, Kind::Narrow),
         (20, Kind::Stormy),
         (10, Kind::Refused),
         (15, Kind::Shared),
-        (long_weight, Kind::Long),
+        (6, Kind::Long),
     ]);
     let config = config(random, kind);
-    let events = events(random, kind);
+    let mut events = events(random, kind);
     let count = match kind {
         Kind::Narrow | Kind::Long => 1 + random.below(4),
         _ => 1 + random.below(9),
@@ -58,7 +57,6 @@ pub fn program(seed: u64, long: bool) -> Program {
         }
         actors.push(Actor { host, actions });
     }
-    let mut events = events;
     // Computed without `random`, so that this event does not change the rest of a seed's program.
     if seed.is_multiple_of(8) && kind != Kind::Long {
         events.push(Event::Inspect { after: Ms(seed / 8 % 50), looks: Many(20 + seed / 8 % 100) });
@@ -172,7 +170,7 @@ fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
 }
 
 /// Returns whether an action is sure to end on this host with these settings.
-pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
+fn fits(action: &Action, host: Host, config: &Config) -> bool {
     let blocks_tasks = match action {
         Action::Nested { .. } | Action::Crowd { .. } | Action::Guard { .. } | Action::Bridge { .. } => true,
         Action::Recv { .. } => true,

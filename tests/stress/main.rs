@@ -71,7 +71,7 @@ fn calls_on_threads_of_roots_end_within_the_bound() {
     use program::{Action, RootMode};
     let runs_tasks = |program: &Program| program.config.root == RootMode::Yes;
     let is_bounded = |action: &Action| !matches!(action, Action::Recv { ms, .. } if ms.0 >= oracle::LATE_MS);
-    let programs: Vec<_> = (0..5_000).map(|seed| generate::program(seed, true)).collect();
+    let programs: Vec<_> = (0..5_000).map(generate::program).collect();
     let is_short = |actor: &program::Actor| actor.actions.iter().all(is_bounded);
     let all_are_bounded = |program: &Program| program.actors.iter().all(is_short);
     assert!(programs.iter().filter(|program| runs_tasks(program)).all(all_are_bounded));
@@ -81,10 +81,10 @@ fn calls_on_threads_of_roots_end_within_the_bound() {
 #[test]
 fn programs_parse_as_they_are_printed() {
     for seed in 0..300 {
-        let program = generate::program(seed, true);
+        let program = generate::program(seed);
         let text = program.to_string();
         assert_eq!(text.parse::<Program>().as_ref(), Ok(&program), "{text}");
-        assert_eq!(program, generate::program(seed, true));
+        assert_eq!(program, generate::program(seed), "the seed alone determines the program");
     }
     assert!("actor task\n    Sleep ms=x how=plain".parse::<Program>().is_err());
     assert!("actor task\n    Dance".parse::<Program>().is_err());

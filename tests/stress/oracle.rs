@@ -84,12 +84,16 @@ struct Oracle {
     /// The time counted so far, in microseconds. If the program has slow reports, `calm` omits the beats during which threads may be blocked.
     beats: AtomicU64,
     calm: AtomicU64,
+    /// The number of [`Blocking`] values.
     blockers: AtomicU64,
+    /// The number of [`Quiet`] values.
     quiet: AtomicU64,
     /// The number of actors whose threads [`keep`] occupies.
     kept: AtomicU64,
+    /// The number of storms that have begun, and of those that are over.
     begun: AtomicU64,
     over: AtomicU64,
+    /// The number of the next [`Watch`].
     next: AtomicU64,
     leaves_tasks: AtomicBool,
     watched: Mutex<HashMap<u64, Watched>>,
@@ -489,7 +493,7 @@ fn end(code: i32, what: &str) -> ! {
     }
     let _ = writeln!(text, "shutdowns {} begun, {} ended", oracle.begun.load(SeqCst), oracle.over.load(SeqCst));
     let _ = writeln!(text, "not dropped {:?}; threads {}", tokens_left(), faults::threads());
-    text += &stacks();
+    text += &descriptors_and_threads();
     let _ = io::stderr().write_all(text.as_bytes());
     // Uses a separate thread, because `metrics` takes locks, and a thread that hangs may hold one.
     let metrics = faults::own_thread("metrics", || {
@@ -504,7 +508,7 @@ fn end(code: i32, what: &str) -> ! {
 }
 
 /// Describes the open descriptors, and the kernel's view of each thread.
-fn stacks() -> String {
+fn descriptors_and_threads() -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
         let target = std::fs::read_link(entry.path()).unwrap_or_default();

@@ -20,12 +20,12 @@ fn holds(times: usize, text: &str) {
     }
 }
 
-/// Runs a program with each of the given settings in place of `SETTINGS`. The runs are parallel, because programs mostly wait.
+/// Runs a program once with each of the given settings in place of `SETTINGS`. The runs are parallel, because programs mostly wait.
 #[track_caller]
-fn holds_with(settings: &[&str], times: usize, text: &str) {
+fn holds_with(settings: &[&str], text: &str) {
     std::thread::scope(|scope| {
         for settings in settings {
-            scope.spawn(|| holds(times, &text.replace("SETTINGS", settings)));
+            scope.spawn(|| holds(1, &text.replace("SETTINGS", settings)));
         }
     });
 }
@@ -35,7 +35,6 @@ fn holds_with(settings: &[&str], times: usize, text: &str) {
 fn roots_run_while_tasks_are_blocked() {
     holds_with(
         &["workers=1", "workers=2", "workers=4"],
-        1,
         "config SETTINGS
          actor root
              Recv tasks=2 sender=own ms=40
@@ -56,7 +55,6 @@ fn roots_run_while_tasks_are_blocked() {
 fn operations_complete_after_computations() {
     holds_with(
         &["workers=1", "workers=2"],
-        1,
         "config SETTINGS
          actor foreign
              Compute ms=18 op=read
@@ -77,7 +75,6 @@ fn due_timers_let_other_tasks_run() {
     for how in ["zero", "past", "interval", "nanosecond", "timeout", "literal"] {
         holds_with(
             &[how],
-            1,
             "config workers=1
              actor foreign
                  Due rounds=100 how=SETTINGS end=finish
@@ -91,7 +88,6 @@ fn due_timers_let_other_tasks_run() {
 fn yielding_tasks_do_not_starve_network() {
     holds_with(
         &["100", "260", "300"],
-        1,
         "config workers=1 spares=0
          actor foreign
              Yield tasks=SETTINGS echoes=4",
@@ -103,7 +99,6 @@ fn yielding_tasks_do_not_starve_network() {
 fn task_is_monitored_after_nested_block_on() {
     holds_with(
         &["workers=1", "workers=2", "workers=4"],
-        1,
         "config SETTINGS
          actor foreign
              Nested depth=1 ms=400 woken=foreign
@@ -119,7 +114,6 @@ fn task_is_monitored_after_nested_block_on() {
 fn poller_role_is_free_while_task_blocks() {
     holds_with(
         &["root=default", "root=no"],
-        1,
         "config workers=2 preempt=heavy SETTINGS
          actor root
              Echo stream=unix peer=task bytes=1 rounds=200
@@ -138,7 +132,6 @@ fn poller_role_is_free_while_task_blocks() {
 fn many_nested_block_on_calls_complete() {
     holds_with(
         &["workers=1", "workers=4"],
-        1,
         "config SETTINGS
          actor foreign
              Crowd tasks=200 of=sleep ms=30
@@ -165,7 +158,6 @@ fn deadline_fires_in_reused_slot() {
     for stream in ["unix", "tcp", "pipe"] {
         holds_with(
             &[stream],
-            1,
             "config workers=2
              actor root
                  Closer stream=SETTINGS ms=10
@@ -182,7 +174,6 @@ fn deadline_fires_in_reused_slot() {
 fn deadlines_fire_in_repeatedly_reused_slots() {
     holds_with(
         &["unix", "tcp"],
-        1,
         "config workers=2 preempt=heavy
          actor root
              Reuse stream=SETTINGS rounds=1000 ms=19
@@ -197,7 +188,6 @@ fn tasks_of_sleeping_spawner_run_after_restart() {
     for host in ["root", "main", "local", "foreign", "nested", "pool"] {
         holds_with(
             &[host],
-            1,
             "config workers=2
              event Shutdown after=60 timeout=0 by=thread restart=use residue=none
              actor SETTINGS
@@ -244,7 +234,6 @@ fn shutdown_returns_despite_destructors() {
     for act in ["sleep", "spawnjoin", "socket", "spawn", "cancel", "panic"] {
         holds_with(
             &[act],
-            1,
             "config workers=2
              event Shutdown after=100 timeout=500 by=destructor restart=use residue=none
              actor foreign
@@ -256,7 +245,6 @@ fn shutdown_returns_despite_destructors() {
     for residue in ["sleep", "spawn", "shutdown"] {
         holds_with(
             &[residue],
-            1,
             "config workers=2
              event Shutdown after=50 timeout=500 by=thread restart=use residue=SETTINGS
              actor foreign
@@ -283,7 +271,6 @@ fn shutdown_drops_long_task_chain() {
 fn shutdown_waits_for_running_turns() {
     holds_with(
         &["root=yes", "root=no", "root=default"],
-        1,
         "config workers=1 SETTINGS
          event Shutdown after=150 timeout=5000 by=thread restart=use residue=none
          actor root
@@ -300,7 +287,6 @@ fn runtime_continues_after_refused_thread() {
     for threads in [1, 3] {
         holds_with(
             &[&threads.to_string()],
-            1,
             "config workers=2 preempt=off
              event Refuse after=0 threads=SETTINGS
              actor foreign
@@ -312,7 +298,6 @@ fn runtime_continues_after_refused_thread() {
         );
         holds_with(
             &[&threads.to_string()],
-            1,
             "config workers=2 preempt=off refuse=SETTINGS
              actor foreign
                  Recv tasks=2 sender=task ms=40
@@ -352,7 +337,6 @@ fn task_local_destructors_terminate() {
     for kind in ["plain", "usesother", "usesown", "spawns", "panics"] {
         holds_with(
             &[kind],
-            1,
             "config workers=2
              actor task
                  Locals tasks=3 kind=SETTINGS
@@ -368,7 +352,6 @@ fn polls_with_new_wakers_keep_few_wakers() {
     for op in ["read", "readable", "write", "lockedread", "lockedwrite", "recvfrom", "join", "sleep"] {
         holds_with(
             &[op],
-            1,
             "config workers=2
              actor foreign
                  Wakers polls=60000 op=SETTINGS
@@ -385,7 +368,6 @@ fn one_poll_sees_that_peer_has_gone() {
     let actors = ["root", "task", "foreign", "nested"].map(|host| format!("         actor {host}\n{actions}")).concat();
     holds_with(
         &["workers=1", "workers=2", "workers=4 preempt=heavy", "workers=2 root=yes"],
-        1,
         &format!("config SETTINGS\n{actors}"),
     );
 }
@@ -396,7 +378,6 @@ fn snapshots_pair_tasks_with_their_sockets() {
     for settings in ["workers=1", "workers=2 preempt=heavy"] {
         holds_with(
             &[settings],
-            1,
             "config SETTINGS
              event Inspect after=0 looks=60
              event Inspect after=5 looks=60

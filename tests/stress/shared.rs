@@ -73,7 +73,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
     let Some(shared) = connection(span, slot).await else { return };
     let conn = &shared.ends[TURN.fetch_add(1, SeqCst) as usize % 2];
     let is_write = matches!(op, SharedOp::Write | SharedOp::PollWrite);
-    let act = perform(span, conn.clone(), op, length);
+    let act = perform(conn.clone(), op, length);
     let result = match bound {
         Bound::Drop => future::timeout(length, act).await.ok(),
         Bound::Race => {
@@ -123,7 +123,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
     }
 }
 
-async fn perform(span: Span, conn: Conn, op: SharedOp, length: Duration) -> io::Result<()> {
+async fn perform(conn: Conn, op: SharedOp, length: Duration) -> io::Result<()> {
     let mut buf = [0; 600];
     match op {
         SharedOp::Read => conn.read(&mut buf).await.map(drop),
@@ -149,7 +149,6 @@ async fn perform(span: Span, conn: Conn, op: SharedOp, length: Duration) -> io::
                 let _ = future::timeout(length, copy.read(&mut [0; 100])).await;
             });
             reader.await;
-            let _ = span;
             Ok(())
         }
     }

@@ -32,7 +32,7 @@ const CHILD_MAX: Duration = Duration::from_secs(600);
 const TRIES: u64 = 12;
 /// The number of these runs that must fail.
 const FAILS: u64 = 2;
-/// The number of parallel runs.
+/// The number of parallel runs of a smaller program.
 const PARALLEL_RUNS: usize = 4;
 
 /// The outcome of a run.
@@ -209,7 +209,7 @@ fn is_wanted(program: &Program) -> bool {
 /// Returns the program of `seed`, without the actions and events whose text has a word that the environment excludes. A word that occurs in
 /// `Refuse` also removes the refusals of the configuration.
 fn program_of(seed: u64) -> Program {
-    let mut program = generate::program(seed, true);
+    let mut program = generate::program(seed);
     let Ok(words) = std::env::var("NETPOLL_STRESS_WITHOUT") else { return program };
     let excluded = |text: String| words.split(',').any(|word| !word.is_empty() && text.contains(word));
     if excluded("Refuse".to_owned()) {

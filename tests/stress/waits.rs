@@ -387,6 +387,15 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
     Some(polls)
 }
 
+/// Sets a flag when it is dropped, so that the tasks or threads that check the flag end, whether the action succeeds or fails.
+pub struct Stops(pub Arc<AtomicBool>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 /// The maximum number of turns that a task of a yielding crowd gets, on average, during one of the two hops of the median echo.
 const ROUNDS_MAX: u64 = 5;
 
@@ -407,13 +416,6 @@ pub async fn yielding(span: Span, tasks: Many, echoes: Few) {
             })
         })
         .collect();
-    /// Ends the crowd when this value is dropped, whether the echoes succeed or fail.
-    struct Stops(Arc<AtomicBool>);
-    impl Drop for Stops {
-        fn drop(&mut self) {
-            self.0.store(true, SeqCst);
-        }
-    }
     let stops = Stops(stop);
     let counter = turns.clone();
     let echo = task::spawn(async move {

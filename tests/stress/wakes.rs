@@ -18,6 +18,7 @@ use crate::conn::Conn;
 use crate::faults::actor_thread;
 use crate::oracle::{Blocking, Span, Token, watch};
 use crate::program::{Party, Stream, WakeAct};
+use crate::waits::Stops;
 use crate::words::{Bytes, Few, Many};
 
 /// Starts threads that increment a counter and wake a future, which completes when the counter has its final value.
@@ -91,13 +92,6 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
 /// Runs tasks that transfer bytes without a pause, and checks that another task gets its turns and a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
-    /// Ends the transfers when this value is dropped, whether the action succeeds or fails.
-    struct Stops(Arc<AtomicBool>);
-    impl Drop for Stops {
-        fn drop(&mut self) {
-            self.0.store(true, SeqCst);
-        }
-    }
     let stop = Arc::new(AtomicBool::new(false));
     let stops_at_end = Stops(stop.clone());
     let mut pumps = Vec::new();
