@@ -2,7 +2,7 @@
 //!
 //! This module reads text and knows no types. It follows `use` items, paths that begin with `crate`, `super` or `self`, and paths that
 //! begin with a child module or an imported name, through re-exports to the file that defines the name. It ignores method calls, which need
-//! no import, items after `#[cfg(test)]`, and files whose names end in `tests`.
+//! no import, the item after each `#[cfg(test)]`, and files whose names end in `tests`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -213,19 +213,19 @@ fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
 /// Splits a text into names, numbers, `::` and other single characters. Leaves out white space, line comments, character literals and
 /// lifetimes. A string becomes the token `"`.
 fn tokens(text: &str) -> Vec<String> {
-    let bytes: Vec<char> = text.chars().collect();
+    let chars: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
     let mut at = 0;
-    while at < bytes.len() {
-        let (c, next) = (bytes[at], bytes.get(at + 1).copied());
+    while at < chars.len() {
+        let (c, next) = (chars[at], chars.get(at + 1).copied());
         if c == '/' && next == Some('/') {
-            while at < bytes.len() && bytes[at] != '\n' {
+            while at < chars.len() && chars[at] != '\n' {
                 at += 1;
             }
         } else if c == '"' {
             at += 1;
-            while at < bytes.len() && bytes[at] != '"' {
-                at += 1 + usize::from(bytes[at] == '\\');
+            while at < chars.len() && chars[at] != '"' {
+                at += 1 + usize::from(chars[at] == '\\');
             }
             at += 1;
             tokens.push("\"".to_owned());
@@ -233,24 +233,24 @@ fn tokens(text: &str) -> Vec<String> {
             // Skips a character literal or a lifetime. A lifetime has no closing quote.
             if next == Some('\\') {
                 at += 3;
-                while bytes.get(at).is_some_and(|&c| c != '\'') {
+                while chars.get(at).is_some_and(|&c| c != '\'') {
                     at += 1;
                 }
                 at += 1;
-            } else if bytes.get(at + 2) == Some(&'\'') {
+            } else if chars.get(at + 2) == Some(&'\'') {
                 at += 3;
             } else {
                 at += 2;
-                while bytes.get(at).is_some_and(|c| c.is_alphanumeric() || *c == '_') {
+                while chars.get(at).is_some_and(|c| c.is_alphanumeric() || *c == '_') {
                     at += 1;
                 }
             }
         } else if c.is_alphanumeric() || c == '_' {
             let begin = at;
-            while bytes.get(at).is_some_and(|c| c.is_alphanumeric() || *c == '_') {
+            while chars.get(at).is_some_and(|c| c.is_alphanumeric() || *c == '_') {
                 at += 1;
             }
-            tokens.push(bytes[begin..at].iter().collect());
+            tokens.push(chars[begin..at].iter().collect());
         } else if c == ':' && next == Some(':') {
             tokens.push("::".to_owned());
             at += 2;
