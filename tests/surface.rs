@@ -47,7 +47,7 @@ fn wrapped() -> (AsyncFd<StdStream>, AsyncFd<StdStream>) {
 }
 
 #[test]
-fn owned_handles_read_and_write() {
+fn handles_and_references_read_and_write() {
     run(async {
         let (one, other) = pair().await;
         two_slices(&one, &other).await;
@@ -149,11 +149,21 @@ fn debug_output_names_the_type() {
 
 #[test]
 fn batches_report_their_length() {
-    let (mut came, mut goes) = (RecvBatch::new(4, 100), SendBatch::default());
-    assert_eq!((came.capacity(), came.len(), came.is_empty()), (4, 0, true));
-    came.clear();
-    goes.clear();
-    assert!(goes.is_empty() && came.is_empty());
+    run(async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (mut came, mut goes) = (RecvBatch::new(4, 100), SendBatch::default());
+        assert_eq!((came.capacity(), came.len(), came.is_empty()), (4, 0, true));
+        goes.push(b"one", socket.local_addr().unwrap());
+        assert_eq!((goes.len(), goes.is_empty()), (1, false));
+        assert_eq!(socket.send_many(&mut goes).await.unwrap(), 1);
+        assert_eq!((goes.len(), goes.is_empty()), (0, true));
+        assert_eq!(socket.recv_many(&mut came).await.unwrap(), 1);
+        assert_eq!((came.capacity(), came.len(), came.is_empty()), (4, 1, false));
+        goes.push(b"two", socket.local_addr().unwrap());
+        came.clear();
+        goes.clear();
+        assert_eq!((came.len(), goes.len()), (0, 0));
+    });
 }
 
 /// `main` uses `Debug` to print the error that it returns.

@@ -30,7 +30,7 @@ impl Drop for Living {
     }
 }
 
-/// Adds `count` tasks that never end. Returns the number of their futures that have not been dropped.
+/// Adds `count` tasks that never end. Returns a counter of their futures that have not been dropped.
 fn with_pending(set: &mut TaskSet<()>, count: usize) -> Arc<AtomicUsize> {
     let living = Arc::new(AtomicUsize::new(0));
     for _ in 0..count {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{becomes, child, echo, listener, pair, ping, poll_once, read_exact, run};
+use common::by_hand::Wakes;
+use common::{becomes, child, echo, listener, pair, ping, poll_once, poll_with, read_exact, run};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
@@ -17,28 +18,12 @@ use netpoll::{rt, task};
 fn ten_thousand_messages_are_echoed() {
     run(async {
         let (client, server) = pair().await;
-        let echo = task::spawn(async move {
-            let mut buf = [0; 512];
-            loop {
-                let n = server.read(&mut buf).await.unwrap();
-                if n == 0 {
-                    return;
-                }
-                server.write_all(&buf[..n]).await.unwrap();
-            }
-        });
-        let mut buf = [0; 512];
+        let echoed = task::spawn(async move { echo(&server).await });
         for round in 0..10_000_u32 {
-            let message = [round as u8; 64];
-            client.write_all(&message).await.unwrap();
-            let mut got = 0;
-            while got < 64 {
-                got += client.read(&mut buf[got..64]).await.unwrap();
-            }
-            assert_eq!(buf[..64], message);
+            ping(&client, &[round as u8; 64]).await.unwrap();
         }
         client.close_write().unwrap();
-        echo.await;
+        echoed.await.unwrap();
     });
 }
 
@@ -53,12 +38,7 @@ fn two_hundred_connections_echo_concurrently() {
         let server = task::spawn(async move {
             for _ in 0..200 {
                 let (stream, _) = listener.accept().await.unwrap();
-                drop(task::spawn(async move {
-                    let mut buf = [0; 512];
-                    while let Ok(n @ 1..) = stream.read(&mut buf).await {
-                        stream.write_all(&buf[..n]).await.unwrap();
-                    }
-                }));
+                drop(task::spawn(async move { echo(&stream).await }));
             }
         });
         let clients: Vec<_> = (0..200)
@@ -66,14 +46,7 @@ fn two_hundred_connections_echo_concurrently() {
                 task::spawn(async move {
                     let stream = TcpStream::connect(addr).await.unwrap();
                     for round in 0..50_u32 {
-                        let message = [(id + round) as u8; 100];
-                        stream.write_all(&message).await.unwrap();
-                        let mut buf = [0; 100];
-                        let mut got = 0;
-                        while got < 100 {
-                            got += stream.read(&mut buf[got..]).await.unwrap();
-                        }
-                        assert_eq!(buf, message);
+                        ping(&stream, &[(id + round) as u8; 100]).await.unwrap();
                     }
                 })
             })
@@ -105,13 +78,13 @@ fn read_deadline_and_timeout_end_reads() {
 fn close_wakes_a_waiting_read() {
     run(async {
         let (client, _server) = pair().await;
-        let reader = task::spawn({
-            let client = client.clone();
-            async move { client.read(&mut [0; 1]).await }
-        });
-        task::sleep(Duration::from_millis(5)).await;
+        let (wakes, waker) = Wakes::new();
+        let mut buf = [0; 1];
+        let mut read = client.read(&mut buf);
+        assert!(poll_with(&mut read, &waker).is_pending());
         client.force_close().await.unwrap();
-        assert!(is_closed(&reader.await.unwrap_err()));
+        becomes("the read is woken", || wakes.count() > 0).await;
+        assert!(is_closed(&read.await.unwrap_err()));
     });
 }
 
@@ -319,8 +292,8 @@ fn stale_events_reach_no_new_socket() {
                     for round in 0..200_u32 {
                         let (client, accepted) =
                             futures::future::join(TcpStream::connect(addr), listener.accept()).await;
-                        // Another task may have accepted this client's connection. The test
-                        // requires only that each end answers.
+                        // Another task may have accepted this client's connection, so `client` and
+                        // `server` may be ends of two connections.
                         let (client, server) = (client.unwrap(), accepted.unwrap().0);
                         let waiting = task::spawn({
                             let server = server.clone();

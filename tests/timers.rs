@@ -115,7 +115,7 @@ fn near_timer_fires_among_many_far_ones() {
     });
 }
 
-/// Go: TestMultiWakeup. Tasks wake each other at the moments at which timers fire.
+/// Go: TestMultiWakeup. Tasks end, and wake the tasks that await them, while timers of other tasks fire.
 #[test]
 fn coinciding_timers_and_wakeups_lose_no_task() {
     run(async {
@@ -254,7 +254,7 @@ fn timers_work_under_other_executors_and_move_threads() {
     assert!(Instant::now() >= deadline);
     // The sleep is armed on one thread, awaited on another, and dropped on a third.
     let mut sleep = Sleep::new(Duration::from_millis(20));
-    let start = Instant::now();
+    let deadline = sleep.deadline().unwrap();
     let _ = poll_now(&mut sleep);
     let mut sleep = std::thread::spawn(move || {
         futures_lite::future::block_on(&mut sleep);
@@ -262,7 +262,7 @@ fn timers_work_under_other_executors_and_move_threads() {
     })
     .join()
     .unwrap();
-    assert!(start.elapsed() >= Duration::from_millis(19));
+    assert!(Instant::now() >= deadline);
     sleep.reset(in_ms(3_600_000));
     task::block_on(async {
         assert!(poll_now(&mut sleep).is_pending());
@@ -273,13 +273,15 @@ fn timers_work_under_other_executors_and_move_threads() {
 #[test]
 fn last_waker_of_sleep_is_woken() {
     run(async {
-        let mut sleep = Sleep::new(Duration::from_millis(5));
-        let wakers: Vec<_> = (0..3).map(|_| Wakes::new()).collect();
-        for (_, waker) in &wakers {
-            if poll_with(&mut sleep, waker).is_ready() {
-                return;
+        let mut length = Duration::from_millis(5);
+        // On a busy machine the sleep may end before the last poll. Then a longer sleep follows.
+        let (mut sleep, wakers) = loop {
+            let (mut sleep, wakers) = (Sleep::new(length), [(); 3].map(|()| Wakes::new()));
+            if wakers.iter().all(|(_, waker)| poll_with(&mut sleep, waker).is_pending()) {
+                break (sleep, wakers);
             }
-        }
+            length *= 2;
+        };
         becomes("the last waker is woken", || wakers[2].0.count() > 0).await;
         assert_eq!((wakers[0].0.count(), wakers[1].0.count()), (0, 0));
         assert!(poll_with(&mut sleep, Waker::noop()).is_ready());

@@ -75,7 +75,7 @@ fn seen(parts: &[&str]) -> String {
         if let Some(line) = lines.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
             return line.clone();
         }
-        assert!(begin.elapsed() < Duration::from_secs(30), "no line with {parts:?} in {lines:#?}");
+        assert!(begin.elapsed() < common::BOUND, "no line with {parts:?} in {lines:#?}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

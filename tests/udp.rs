@@ -5,12 +5,14 @@ mod common;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{becomes, has_ipv6, own_address, park_on, poll_now, poll_once, run};
+use common::by_hand::Wakes;
+use common::{becomes, has_ipv6, own_address, park_on, poll_once, poll_with, run};
 use netpoll::net::{
     Ancillary, OpError, RecvBatch, SendBatch, SocketAddr, ToSocketAddrs, ToSocketAddrsFuture, UdpSocket, is_closed,
     is_timeout, raw_os_error,
@@ -33,6 +35,15 @@ async fn connected_pair() -> (UdpSocket, UdpSocket) {
     one.connect(b).await.unwrap();
     other.connect(a).await.unwrap();
     (one, other)
+}
+
+/// Polls `future`, asserts that it waits, adds it to `waiting`, and awaits it.
+async fn counted<T: std::fmt::Debug>(future: impl Future<Output = T>, waiting: &AtomicUsize) -> T {
+    let mut future = pin!(future);
+    let polled = poll_once(&mut future).await;
+    assert!(polled.is_pending(), "{polled:?} without a wait");
+    waiting.fetch_add(1, Ordering::SeqCst);
+    future.await
 }
 
 fn op_text(error: &io::Error) -> String {
@@ -194,7 +205,8 @@ fn batch_iterates_in_order() {
     });
 }
 
-/// Go: TestUDPIPVersionReadMsg, TestIPv6WriteMsgUDPAddrPortTargetAddrIPVersion, TestIPv4WriteMsg….
+/// Go: TestUDPIPVersionReadMsg, TestIPv4WriteMsgUDPAddrPortTargetAddrIPVersion,
+/// TestIPv6WriteMsgUDPAddrPortTargetAddrIPVersion.
 #[test]
 fn send_to_checks_address_family() {
     run(async {
@@ -434,7 +446,7 @@ fn receives_time_out() {
         let (one, other, a, b) = sockets().await;
         let mut buf = [0; 8];
         let mut batch = RecvBatch::new(2, 8);
-        let is_read_timeout = |error: io::Error| {
+        let assert_read_timeout = |error: io::Error| {
             assert!(is_timeout(&error), "{error}");
             assert_eq!(op_text(&error), format!("read udp {b}: i/o timeout"));
         };
@@ -442,26 +454,26 @@ fn receives_time_out() {
         other.readable().await.unwrap();
         for deadline in [Instant::now() - Duration::from_secs(1), Instant::now()] {
             other.set_read_deadline(deadline).unwrap();
-            is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
-            is_read_timeout(other.recv(&mut buf).await.unwrap_err());
-            is_read_timeout(other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap_err());
-            is_read_timeout(other.recv_many(&mut batch).await.unwrap_err());
-            is_read_timeout(other.readable().await.unwrap_err());
-            is_read_timeout(other.try_read_io(|_| Ok(())).unwrap_err());
+            assert_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
+            assert_read_timeout(other.recv(&mut buf).await.unwrap_err());
+            assert_read_timeout(other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap_err());
+            assert_read_timeout(other.recv_many(&mut batch).await.unwrap_err());
+            assert_read_timeout(other.readable().await.unwrap_err());
+            assert_read_timeout(other.try_read_io(|_| Ok(())).unwrap_err());
         }
         other.set_read_deadline(None).unwrap();
         assert_eq!(other.recv_from(&mut buf).await.unwrap(), (5, a), "nothing was lost");
         for millis in [1, 5, 20, 50] {
             let start = Instant::now();
             other.set_read_deadline(start + Duration::from_millis(millis)).unwrap();
-            is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
+            assert_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
             assert!(start.elapsed() >= Duration::from_millis(millis));
         }
         other.set_deadline(None).unwrap();
         other.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         assert_eq!(other.read_timeout().unwrap(), Some(Duration::from_millis(5)));
         for _ in 0..3 {
-            is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
+            assert_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
         }
         assert_eq!(other.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
         // A changed deadline applies to operations that already wait.
@@ -469,7 +481,7 @@ fn receives_time_out() {
         let mut waiting = other.recv_from(&mut buf);
         assert!(poll_once(&mut waiting).await.is_pending());
         other.set_deadline(Instant::now()).unwrap();
-        is_read_timeout(waiting.await.unwrap_err());
+        assert_read_timeout(waiting.await.unwrap_err());
     });
 }
 
@@ -511,33 +523,36 @@ fn close_wakes_all_and_later_calls_fail() {
     run(async {
         let (one, other) = (Arc::new(UdpSocket::bind(own_address()).await.unwrap()), socket().await);
         let (a, b) = (one.local_addr().unwrap(), other.local_addr().unwrap());
-        let waiting: Vec<_> = (0..5)
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let waiters: Vec<_> = (0..5)
             .map(|n| {
-                let one = one.clone();
+                let (one, waiting) = (one.clone(), waiting.clone());
                 task::spawn(async move {
-                    match n {
-                        0 => one.recv_from(&mut []).await.map(drop),
-                        1 => one.recv(&mut [0; 8]).await.map(drop),
-                        2 => one.recv_many(&mut RecvBatch::new(2, 2)).await.map(drop),
-                        3 => one.peek_from(&mut [0; 8]).await.map(drop),
-                        _ => one.readable().await,
-                    }
+                    let (mut buf, mut batch) = ([0; 8], RecvBatch::new(2, 2));
+                    let wait: Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>> = match n {
+                        0 => Box::pin(async { one.recv_from(&mut []).await.map(drop) }),
+                        1 => Box::pin(async { one.recv(&mut buf).await.map(drop) }),
+                        2 => Box::pin(async { one.recv_many(&mut batch).await.map(drop) }),
+                        3 => Box::pin(async { one.peek_from(&mut buf).await.map(drop) }),
+                        _ => Box::pin(one.readable()),
+                    };
+                    counted(wait, &waiting).await
                 })
             })
             .collect();
         let mut buf = [0; 1];
-        let mut unpolled = one.recv(&mut buf);
-        assert!(poll_once(&mut unpolled).await.is_pending());
-        task::sleep(Duration::from_millis(1)).await;
+        let mut by_hand = one.recv(&mut buf);
+        assert!(poll_once(&mut by_hand).await.is_pending());
+        becomes("all tasks wait", || waiting.load(Ordering::SeqCst) == 5).await;
         one.close().await.unwrap();
-        for waiter in waiting {
+        for waiter in waiters {
             assert!(is_closed(&waiter.await.unwrap_err()));
         }
         one.close().await.unwrap();
         let text = format!("read udp {a}: use of closed network connection");
         assert_eq!(op_text(&one.recv_from(&mut [0; 1]).await.unwrap_err()), text);
         assert_eq!(op_text(&one.recv(&mut []).await.unwrap_err()), text);
-        assert_eq!(op_text(&unpolled.await.unwrap_err()), text);
+        assert_eq!(op_text(&by_hand.await.unwrap_err()), text);
         let mut batch = SendBatch::new();
         for error in [
             one.send_to(b"x", b).await.unwrap_err(),
@@ -561,15 +576,13 @@ fn close_wakes_all_and_later_calls_fail() {
 #[test]
 fn raw_fd_is_available_during_a_receive() {
     run(async {
-        let one = Arc::new(socket().await);
-        let reader = task::spawn({
-            let one = one.clone();
-            async move { one.recv(&mut [0; 8]).await }
-        });
-        task::yield_now().await;
+        let one = socket().await;
+        let mut buf = [0; 8];
+        let mut recv = one.recv(&mut buf);
+        assert!(poll_once(&mut recv).await.is_pending());
         assert!(one.as_raw_fd() >= 0 && one.as_fd().as_raw_fd() == one.as_raw_fd());
         one.send_to(b"self", one.local_addr().unwrap()).await.unwrap();
-        assert_eq!(reader.await.unwrap(), 4);
+        assert_eq!(recv.await.unwrap(), 4);
     });
 }
 
@@ -582,22 +595,14 @@ fn merged_datagram_edges_wake_all_receivers() {
         let addr = socket.local_addr().unwrap();
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..50 {
-            let listed = Arc::new(AtomicUsize::new(0));
+            let waiting = Arc::new(AtomicUsize::new(0));
             let receivers: Vec<_> = (0..RECEIVERS)
                 .map(|_| {
-                    let (socket, listed) = (socket.clone(), listed.clone());
-                    task::spawn(async move {
-                        let mut buf = [0; 8];
-                        let mut recv = socket.recv_from(&mut buf);
-                        if let Poll::Ready(early) = poll_once(&mut recv).await {
-                            panic!("{early:?} before anything was sent");
-                        }
-                        listed.fetch_add(1, Ordering::SeqCst);
-                        recv.await.unwrap();
-                    })
+                    let (socket, waiting) = (socket.clone(), waiting.clone());
+                    task::spawn(async move { counted(socket.recv_from(&mut [0; 8]), &waiting).await.unwrap() })
                 })
                 .collect();
-            becomes("all receivers wait", || listed.load(Ordering::SeqCst) == RECEIVERS).await;
+            becomes("all receivers wait", || waiting.load(Ordering::SeqCst) == RECEIVERS).await;
             for _ in 0..RECEIVERS {
                 sender.send_to(b"x", addr).unwrap();
             }
@@ -615,12 +620,13 @@ fn dropped_receive_passes_wakeup_on() {
         let (one, other, _, b) = sockets().await;
         for _ in 0..100 {
             let (mut first, mut second) = ([0; 8], [0; 8]);
-            let mut dropped = Box::new(other.recv(&mut first));
-            assert!(poll_now(&mut dropped).is_pending());
+            let (wakes, waker) = Wakes::new();
+            let mut dropped = other.recv(&mut first);
+            assert!(poll_with(&mut dropped, &waker).is_pending());
             let mut kept = other.recv(&mut second);
             assert!(poll_once(&mut kept).await.is_pending());
             one.send_to(b"x", b).await.unwrap();
-            task::yield_now().await;
+            becomes("the first receiver is woken", || wakes.count() > 0).await;
             drop(dropped);
             assert_eq!(kept.await.unwrap(), 1);
         }
@@ -679,17 +685,17 @@ fn receives_and_sends_run_in_parallel() {
 fn any_number_of_tasks_may_wait_for_readiness() {
     run(async {
         let (one, other, _, b) = sockets().await;
-        let other = Arc::new(other);
-        let waiting: Vec<_> = (0..10)
+        let (other, waiting) = (Arc::new(other), Arc::new(AtomicUsize::new(0)));
+        let waiters: Vec<_> = (0..10)
             .map(|_| {
-                let other = other.clone();
-                task::spawn(async move { other.readable().await })
+                let (other, waiting) = (other.clone(), waiting.clone());
+                task::spawn(async move { counted(other.readable(), &waiting).await })
             })
             .collect();
-        task::sleep(Duration::from_millis(1)).await;
+        becomes("all tasks wait", || waiting.load(Ordering::SeqCst) == 10).await;
         one.writable().await.unwrap();
         one.send_to(b"x", b).await.unwrap();
-        for waiter in waiting {
+        for waiter in waiters {
             waiter.await.unwrap();
         }
         let mut buf = [0; 8];

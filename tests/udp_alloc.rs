@@ -69,8 +69,8 @@ async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
 /// Go: TestAllocs.
 #[test]
 fn datagrams_do_not_allocate() {
-    // On a busy machine a task may seem stuck, and the start of a thread for it would allocate
-    // memory.
+    // On a busy machine a task may count as blocked, and the start of a thread for the other tasks
+    // would allocate memory.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     run(async {
         let one = UdpSocket::bind("127.0.0.1:0").await.unwrap();

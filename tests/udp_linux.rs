@@ -38,6 +38,7 @@ fn receive_waits_on_socket_that_was_shut_down() {
             );
             assert!(poll_once(&mut receive).await.is_pending());
             let sender = task::spawn(async move {
+                // The event of the shutdown usually wakes the receive before the datagram arrives.
                 task::sleep(Duration::from_millis(20)).await;
                 other.send(b"late").await
             });

@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{Folder, becomes, child, exhaust_descriptors, park_on, poll_once, run, set_nofile};
+use common::by_hand::Wakes;
+use common::{Folder, becomes, child, exhaust_descriptors, park_on, poll_once, poll_with, run, set_nofile, warm_up};
 use netpoll::io::{self, ReadExt, WriteExt};
 use netpoll::net::{is_closed, is_timeout, raw_os_error};
 use netpoll::os::unix::net::{
@@ -169,9 +170,9 @@ fn packets_of_many_senders_stay_intact() {
 
 #[test]
 fn unix_sockets_work_under_another_executor() {
-    let path = Folder::new();
+    let folder = Folder::new();
     park_on(async {
-        let listener = UnixListener::bind(path.join("s")).await.unwrap();
+        let listener = UnixListener::bind(folder.join("s")).await.unwrap();
         let (client, server) = connected(&listener).await;
         let mut buf = [0; 1];
         let mut read = server.read(&mut buf);
@@ -267,19 +268,16 @@ fn peer_close_wakes_unix_waiters() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         assert!(!one.is_peer_closed());
-        let waiting = task::spawn({
-            let one = one.clone();
-            async move { one.peer_closed().await }
-        });
-        let reading = task::spawn({
-            let one = one.clone();
-            async move { one.read(&mut [0; 1]).await }
-        });
-        let mut readable = one.readable();
-        assert!(poll_once(&mut readable).await.is_pending());
+        let wakers = [(); 3].map(|()| Wakes::new());
+        let mut buf = [0; 1];
+        let (mut closed, mut read, mut readable) = (one.peer_closed(), one.read(&mut buf), one.readable());
+        assert!(poll_with(&mut closed, &wakers[0].1).is_pending());
+        assert!(poll_with(&mut read, &wakers[1].1).is_pending());
+        assert!(poll_with(&mut readable, &wakers[2].1).is_pending());
         other.force_close().await.unwrap();
-        waiting.await.unwrap();
-        assert_eq!(reading.await.unwrap(), 0);
+        becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
+        closed.await.unwrap();
+        assert_eq!(read.await.unwrap(), 0);
         readable.await.unwrap();
         assert!(one.is_peer_closed());
     });
@@ -291,21 +289,19 @@ fn close_ends_all_unix_waiters() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
-        let listener = std::sync::Arc::new(UnixListener::bind(&path).await.unwrap());
+        let listener = UnixListener::bind(&path).await.unwrap();
         let (client, server) = connected(&listener).await;
-        let accepting = task::spawn({
-            let listener = listener.clone();
-            async move { listener.accept().await }
-        });
-        let readers: Vec<_> = (0..3)
-            .map(|_| {
-                let server = server.clone();
-                task::spawn(async move { server.read(&mut [0; 1]).await })
-            })
-            .collect();
-        task::sleep(Duration::from_millis(5)).await;
+        let wakers = [(); 4].map(|()| Wakes::new());
+        let mut accepting = listener.accept();
+        assert!(poll_with(&mut accepting, &wakers[3].1).is_pending());
+        let mut bufs = [[0; 1]; 3];
+        let mut readers: Vec<_> = bufs.iter_mut().map(|buf| server.read(buf)).collect();
+        for (reader, (_, waker)) in readers.iter_mut().zip(&wakers) {
+            assert!(poll_with(reader, waker).is_pending());
+        }
         server.force_close().await.unwrap();
         listener.close().await.unwrap();
+        becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
         let at = path.display();
         for reader in readers {
             let error = reader.await.unwrap_err();
@@ -420,8 +416,7 @@ fn unix_incoming_waits_without_descriptors() {
         let path = folder.join("s");
         task::block_on(async {
             let listener = UnixListener::bind(&path).await.unwrap();
-            // With the first connection, the poller opens its descriptors.
-            let (_client, _server) = connected(&listener).await;
+            warm_up().await;
             let client = std_net::UnixStream::connect(&path).unwrap();
             set_nofile(64);
             let held = exhaust_descriptors();
@@ -486,18 +481,19 @@ fn dropped_unix_futures_lose_nothing() {
         let listener = UnixListener::bind("").await.unwrap();
         let addr = listener.local_addr().unwrap();
         for _ in 0..20 {
+            let (wakes, waker) = Wakes::new();
             let (mut first, mut second) = (listener.accept(), listener.accept());
-            assert!(poll_once(&mut first).await.is_pending() && poll_once(&mut second).await.is_pending());
+            assert!(poll_with(&mut first, &waker).is_pending() && poll_once(&mut second).await.is_pending());
             let client = UnixStream::connect_addr(&addr).await.unwrap();
-            // The first operation, which usually has the wake-up by now, is dropped.
-            task::yield_now().await;
+            // The first operation, which has the wake-up, is dropped.
+            becomes("the first accept is woken", || wakes.count() >= 1).await;
             drop(first);
             let (server, _) = second.await.unwrap();
             let (mut one, mut two) = ([0; 1], [0; 1]);
             let (mut first, mut second) = (server.read(&mut one), server.read(&mut two));
-            assert!(poll_once(&mut first).await.is_pending() && poll_once(&mut second).await.is_pending());
+            assert!(poll_with(&mut first, &waker).is_pending() && poll_once(&mut second).await.is_pending());
             client.write_all(b"x").await.unwrap();
-            task::yield_now().await;
+            becomes("the first read is woken", || wakes.count() >= 2).await;
             drop(first);
             assert_eq!(second.await.unwrap(), 1);
         }
@@ -572,13 +568,13 @@ fn unix_types_are_send_sync_and_unpin() {
 }
 
 #[test]
-fn take_error_returns_none_without_an_error() {
+fn connected_stream_is_writable_and_has_no_error() {
     run(async {
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(one.take_error().unwrap().is_none());
         let mut write = one.writable();
         assert!(matches!(poll_once(&mut write).await, Poll::Ready(Ok(()))));
-        becomes("the peer is connected", || !one.is_peer_closed()).await;
+        assert!(!one.is_peer_closed());
     });
 }
 

@@ -7,10 +7,12 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net as std_net;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{Folder, no_forks, park_on, poll_once, run};
+use common::by_hand::Wakes;
+use common::{Folder, becomes, no_forks, park_on, poll_once, poll_with, run};
 use netpoll::net::{is_closed, is_timeout, raw_os_error};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener};
 use netpoll::{io, task};
@@ -273,17 +275,14 @@ fn deadline_and_close_end_waiting_send() {
     run(async {
         let receiver = UnixDatagram::bind("").await.unwrap();
         let to = receiver.local_addr().unwrap();
-        let sender = Arc::new(UnixDatagram::unbound().unwrap());
+        let sender = UnixDatagram::unbound().unwrap();
         fill(&sender, &receiver).await;
         sender.set_write_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         let error = sender.send_to_addr(b"x", &to).await.unwrap_err();
         assert_eq!(error.to_string(), "write unixgram @: i/o timeout");
         sender.set_write_deadline(None).unwrap();
-        let waiting = task::spawn({
-            let (sender, to) = (sender.clone(), to.clone());
-            async move { sender.send_to_addr(b"x", &to).await }
-        });
-        task::sleep(Duration::from_millis(5)).await;
+        let mut waiting = sender.send_to_addr(b"x", &to);
+        assert!(poll_once(&mut waiting).await.is_pending());
         sender.close().await.unwrap();
         assert!(is_closed(&waiting.await.unwrap_err()));
         assert!(is_closed(&sender.send_to_addr(b"x", &to).await.unwrap_err()));
@@ -380,13 +379,20 @@ fn burst_wakes_every_receiver() {
         let (one, other) = UnixDatagram::pair().unwrap();
         let other = Arc::new(other);
         for _ in 0..20 {
+            let waiting = Arc::new(AtomicUsize::new(0));
             let receivers: Vec<_> = (0..5)
                 .map(|_| {
-                    let other = other.clone();
-                    task::spawn(async move { other.recv(&mut [0; 8]).await })
+                    let (other, waiting) = (other.clone(), waiting.clone());
+                    task::spawn(async move {
+                        let mut buf = [0; 8];
+                        let mut recv = other.recv(&mut buf);
+                        assert!(poll_once(&mut recv).await.is_pending());
+                        waiting.fetch_add(1, Ordering::SeqCst);
+                        recv.await
+                    })
                 })
                 .collect();
-            task::yield_now().await;
+            becomes("all receivers wait", || waiting.load(Ordering::SeqCst) == 5).await;
             for _ in 0..5 {
                 one.send(b"burst").await.unwrap();
             }
@@ -403,7 +409,6 @@ fn burst_wakes_every_receiver() {
 fn deadline_close_and_shutdown_end_receives() {
     run(async {
         let (one, other) = UnixDatagram::pair().unwrap();
-        let other = Arc::new(other);
         other.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
         let mut buf = [0; 8];
         assert!(is_timeout(&other.recv(&mut buf).await.unwrap_err()));
@@ -416,12 +421,11 @@ fn deadline_close_and_shutdown_end_receives() {
         other.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         assert!(is_timeout(&other.recv(&mut buf).await.unwrap_err()));
         other.set_read_timeout(None).unwrap();
-        let waiting = task::spawn({
-            let other = other.clone();
-            async move { other.recv(&mut [0; 8]).await }
-        });
-        task::sleep(Duration::from_millis(5)).await;
+        let (wakes, waker) = Wakes::new();
+        let mut waiting = other.recv(&mut buf);
+        assert!(poll_with(&mut waiting, &waker).is_pending());
         other.close().await.unwrap();
+        becomes("the receive is woken", || wakes.count() > 0).await;
         let error = waiting.await.unwrap_err();
         assert!(is_closed(&error));
         assert_eq!(error.to_string(), "read unixgram @->@: use of closed network connection");

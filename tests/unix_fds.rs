@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net as std_net;
 use std::time::{Duration, Instant};
 
-use common::{Folder, child, exhaust_descriptors, fd_count, poll_once, run, set_nofile};
+use common::{BOUND, Folder, child, exhaust_descriptors, fd_count, poll_once, run, set_nofile, warm_up};
 use netpoll::io::ReadExt;
 use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::os::unix::net::{TruncatedFds, UnixDatagram, UnixSeqpacket, UnixStream};
@@ -36,22 +36,15 @@ fn is_open_somewhere(read: &File) -> bool {
     !hangs_up(read, Duration::ZERO)
 }
 
-/// Returns whether all copies of the other end are closed within 30 seconds. A process that a parallel
+/// Returns whether all copies of the other end are closed within [`BOUND`]. A process that a parallel
 /// test starts has copies until it calls execve(2).
 fn is_closed_everywhere(read: &File) -> bool {
-    hangs_up(read, Duration::from_secs(30))
+    hangs_up(read, BOUND)
 }
 
 fn is_cloexec(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: F_GETFD takes no argument.
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
-}
-
-/// Opens the poller's own descriptors.
-async fn open_poller(stream: &UnixStream) {
-    stream.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
-    assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
-    stream.set_read_deadline(None).unwrap();
 }
 
 /// Go: TestUnixConnReadMsgUnixSCMRightsCloseOnExec, for all three kinds of sockets.
@@ -278,7 +271,7 @@ fn descriptors_beyond_capacity_are_closed() {
             let stream = UnixStream::pair().unwrap();
             let packet = UnixSeqpacket::pair().unwrap();
             let datagram = UnixDatagram::pair().unwrap();
-            open_poller(&stream.1).await;
+            warm_up().await;
             set_nofile(64);
             for way in 0..3 {
                 let (read, write) = pipe();
@@ -335,7 +328,7 @@ fn messages_leak_no_descriptors() {
                 }
             };
             round(3).await;
-            open_poller(&other).await;
+            warm_up().await;
             let before = fd_count();
             round(1000).await;
             assert_eq!(fd_count(), before);
@@ -348,17 +341,11 @@ fn descriptor_messages_wait_and_time_out() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let null = File::open("/dev/null").unwrap();
-        let receiving = task::spawn({
-            let other = other.clone();
-            async move {
-                let mut fds = Vec::new();
-                let count = other.recv_with_fds(&mut [0; 8], &mut fds).await?;
-                Ok::<_, std::io::Error>((count, fds.len()))
-            }
-        });
-        task::sleep(Duration::from_millis(2)).await;
+        let (mut buf, mut fds) = ([0; 8], Vec::new());
+        let mut receiving = other.recv_with_fds(&mut buf, &mut fds);
+        assert!(poll_once(&mut receiving).await.is_pending());
         one.send_with_fds(b"late", &[null.as_fd()]).await.unwrap();
-        assert_eq!(receiving.await.unwrap(), (4, 1));
+        assert_eq!((receiving.await.unwrap(), fds.len()), (4, 1));
         other.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
         let late = other.recv_with_fds(&mut [0; 8], &mut Vec::new()).await;
         assert!(is_timeout(&late.unwrap_err()));

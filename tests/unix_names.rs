@@ -390,12 +390,8 @@ fn dial_waits_on_full_backlog() {
         assert!(is_timeout(&UnixStream::connect_deadline(&path, start).await.unwrap_err()));
         // Without a timeout the dial waits until there is room. A dial that is dropped leaves nothing
         // behind.
-        let waiting = task::spawn({
-            let path = path.clone();
-            async move { UnixStream::connect(path).await }
-        });
-        let mut given_up = Box::pin(UnixStream::connect(&path));
-        assert!(poll_once(&mut given_up).await.is_pending());
+        let (mut waiting, mut given_up) = (Box::pin(UnixStream::connect(&path)), Box::pin(UnixStream::connect(&path)));
+        assert!(poll_once(&mut waiting).await.is_pending() && poll_once(&mut given_up).await.is_pending());
         drop(given_up);
         let queued = held.len();
         for _ in 0..queued {

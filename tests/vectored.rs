@@ -118,6 +118,7 @@ fn write_vectored_all_skips_empty_buffers() {
         let mut all = Vec::new();
         (&mut &server).read_to_end(&mut all).await.unwrap();
         assert_eq!(all, expected);
+        // After `close_write`, a write of empty buffers fails too.
         client.write_vectored_all(&mut vec![IoSlice::new(b""); 3000]).await.unwrap_err();
     });
 }

@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::ErrorKind;
-use std::process::Command;
 use std::time::Duration;
 
 use common::run;
@@ -29,17 +28,17 @@ fn errors_of_the_system_name_operation_and_addresses() {
         server.force_close().await.unwrap();
         let error = client.read(&mut [0; 8]).await.unwrap_err();
         assert_eq!(error.to_string(), format!("read tcp {local}->{address}: read: connection reset by peer"));
-        assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::ConnectionReset, Some(104)));
+        assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::ConnectionReset, Some(libc::ECONNRESET)));
         assert_eq!((op(&error).op(), error.raw_os_error()), ("read", None));
         let error = client.write_all(b"lost").await.unwrap_err();
         assert!(
             error.to_string().starts_with("write tcp ") && error.to_string().ends_with("write: broken pipe"),
             "{error}"
         );
-        assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::BrokenPipe, Some(32)));
+        assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::BrokenPipe, Some(libc::EPIPE)));
         // Errors of the traits' methods are wrapped as well.
         let error = netpoll::io::WriteExt::write(&mut &client, b"lost").await.unwrap_err();
-        assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("write", Some(32)));
+        assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("write", Some(libc::EPIPE)));
         // An error that this crate creates is wrapped only once.
         client.force_close().await.unwrap();
         let error = client.read(&mut [0; 8]).await.unwrap_err();
@@ -78,35 +77,23 @@ fn errors_of_a_fast_open_connection_name_the_peer() {
 /// error.
 #[test]
 fn wrapped_lack_of_descriptors_makes_incoming_wait() {
-    const CHILD: &str = "NETPOLL_TEST_WRAP_CHILD";
-    if std::env::var_os(CHILD).is_some() {
-        return child();
-    }
-    common::bounded(|| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "wrapped_lack_of_descriptors_makes_incoming_wait"]).env(CHILD, "1");
-        let ended = common::output(&mut command).unwrap();
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-        assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"), "the test has another name");
+    common::child("wrapped_lack_of_descriptors_makes_incoming_wait", || {
+        rt::Builder::new().wrap_io_errors(true).start().unwrap();
+        common::set_nofile(256);
+        run(accept_without_descriptors());
     });
 }
 
-fn child() {
-    rt::Builder::new().wrap_io_errors(true).start().unwrap();
-    run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // The descriptors of the client and of the runtime are opened before all others are used up.
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut held = Vec::new();
-        while let Ok(file) = std::fs::File::open("/dev/null") {
-            held.push(file);
-        }
-        let error = listener.accept().await.unwrap_err();
-        assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("accept", Some(24)));
-        let mut incoming = listener.incoming();
-        let next = netpoll::future::timeout(Duration::from_millis(50), incoming.next()).await;
-        assert!(next.is_err(), "`incoming` waits for descriptors: {next:?}");
-        drop(held);
-        assert!(incoming.next().await.unwrap().is_ok());
-    });
+async fn accept_without_descriptors() {
+    common::warm_up().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let held = common::exhaust_descriptors();
+    let error = listener.accept().await.unwrap_err();
+    assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("accept", Some(libc::EMFILE)));
+    let mut incoming = listener.incoming();
+    let next = netpoll::future::timeout(Duration::from_millis(50), incoming.next()).await;
+    assert!(next.is_err(), "`incoming` waits for descriptors: {next:?}");
+    drop(held);
+    assert!(incoming.next().await.unwrap().is_ok());
 }

@@ -17,6 +17,7 @@ use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use common::by_hand::Wakes;
 use common::*;
 use netpoll::io::{AssertAsync, ReadExt, copy};
 use netpoll::net::{TcpStream, is_closed, is_timeout};
@@ -119,21 +120,23 @@ fn splice_copies_stream_exactly() {
 #[test]
 fn unix_streams_are_spliced() {
     const TOTAL: u64 = 4 << 20;
-    run(async {
-        let before = rt::metrics().kernel_copies;
-        let ((source, sent), (sink, received)) = (source(TOTAL).await, target(0).await);
-        let (near, far) = netpoll::os::unix::net::UnixStream::pair().unwrap();
-        let inward = task::spawn(async move {
-            let copied = copy(&mut &source, &mut &near).await;
-            near.shutdown(Shutdown::Write).unwrap();
-            copied
-        });
-        assert_eq!(copy(&mut &far, &mut &sink).await.unwrap(), TOTAL);
-        assert_eq!(inward.await.unwrap(), TOTAL);
-        sink.close_write().unwrap();
-        sent.join().unwrap();
-        assert_eq!(received.join().unwrap(), TOTAL);
-        assert!(rt::metrics().kernel_copies - before >= 2 * (TOTAL >> 20));
+    child("unix_streams_are_spliced", || {
+        run(async {
+            let before = rt::metrics().kernel_copies;
+            let ((source, sent), (sink, received)) = (source(TOTAL).await, target(0).await);
+            let (near, far) = netpoll::os::unix::net::UnixStream::pair().unwrap();
+            let inward = task::spawn(async move {
+                let copied = copy(&mut &source, &mut &near).await;
+                near.shutdown(Shutdown::Write).unwrap();
+                copied
+            });
+            assert_eq!(copy(&mut &far, &mut &sink).await.unwrap(), TOTAL);
+            assert_eq!(inward.await.unwrap(), TOTAL);
+            sink.close_write().unwrap();
+            sent.join().unwrap();
+            assert_eq!(received.join().unwrap(), TOTAL);
+            assert!(rt::metrics().kernel_copies - before >= 2 * (TOTAL >> 20));
+        })
     });
 }
 
@@ -337,9 +340,7 @@ fn read_deadline_interrupts_copy_without_loss() {
         drop(client);
         copy(&mut inbound, &mut outbound).await.unwrap();
         drop(outbound);
-        let mut all = Vec::new();
-        (&server).read_to_end(&mut all).await.unwrap();
-        assert_eq!(all, (0..20).flat_map(|round| [round; 3]).collect::<Vec<u8>>());
+        assert_eq!(bytes_until_end(&server).await, (0..20).flat_map(|round| [round; 3]).collect::<Vec<u8>>());
     });
 }
 
@@ -349,9 +350,11 @@ fn close_of_either_socket_ends_copy() {
         for source_first in [true, false] {
             let ((_client, mut inbound), (mut outbound, _server)) = (pair().await, pair().await);
             let closes = if source_first { inbound.clone() } else { outbound.clone() };
-            let copying = task::spawn(async move { copy(&mut inbound, &mut outbound).await });
-            becomes("the copy waits", || rt::metrics().waiters > 0).await;
+            let (wakes, waker) = Wakes::new();
+            let mut copying = pin!(copy(&mut inbound, &mut outbound));
+            assert!(poll_with(&mut copying, &waker).is_pending());
             closes.force_close().await.unwrap();
+            becomes("the copy is woken", || wakes.count() > 0).await;
             let error = copying.await.unwrap_err();
             assert!(is_closed(&error), "{error}");
         }
@@ -448,30 +451,20 @@ fn special_files_are_sent() {
                 };
                 assert_eq!(sent, expected.len() as u64, "{path}");
                 drop(to);
-                let mut got = Vec::new();
-                (&from).read_to_end(&mut got).await.unwrap();
-                assert_eq!(got, expected, "{path}");
+                assert_eq!(bytes_until_end(&from).await, expected, "{path}");
             }
         }
         let ((mut to, from), mut zeros) =
             (pair().await, AssertAsync::new(File::open("/dev/zero").unwrap()).take(100_000));
-        let (sent, got) =
-            futures::join!(async move { copy(&mut zeros, &mut to).await }, async { (&from).bytes_until_end().await });
+        let (sent, got) = futures::join!(async move { copy(&mut zeros, &mut to).await }, bytes_until_end(&from));
         assert_eq!((sent.unwrap(), got), (100_000, vec![0; 100_000]));
     });
 }
 
-trait BytesUntilEnd {
-    async fn bytes_until_end(self) -> Vec<u8>;
-}
-
-impl BytesUntilEnd for &TcpStream {
-    async fn bytes_until_end(self) -> Vec<u8> {
-        let mut all = Vec::new();
-        let mut reader = self;
-        reader.read_to_end(&mut all).await.unwrap();
-        all
-    }
+async fn bytes_until_end(mut stream: &TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    all
 }
 
 /// Go: TestSendfilePipe and TestCopyPipeIntoTCP.
