@@ -1,4 +1,4 @@
-//! UDP sockets: addresses, buffers, deadlines, close, and wake-ups of receivers.
+//! UDP sockets: addresses, buffers, batches, errors, deadlines, close, wake-ups of receivers, conversions.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Unix streams, seqpacket sockets and their listeners: bytes and messages, deadlines, end of
-//! stream, peers, conversions.
+//! Unix streams, seqpacket sockets and their listeners: bytes and messages, end of stream,
+//! deadlines, peers, accepting, conversions.
 #![cfg(target_os = "linux")] // abstract names, and packet sockets
 
 mod common;

@@ -1,5 +1,6 @@
 //! An event wakes one waiting future, and then the next one if data or connections are left. It also
-//! wakes every task that waits in a `poll_*` function. Most tests count the calls of wakers.
+//! wakes every task that waits in a `poll_*` function. Polls with new wakers keep a bounded number of
+//! wakers. Most tests count the calls of wakers.
 //!
 //! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost.
 
