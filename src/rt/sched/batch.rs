@@ -1,7 +1,7 @@
 //! [`Batch`]: several wakers that a thread calls, and that another thread can take over.
 //!
-//! A poll takes the wakers of all its events and due timers out of the wait slots and lists. From then on,
-//! only the polling thread has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code
+//! A polling thread takes the wakers of all events and due timers out of the wait slots and lists. From then on,
+//! only this thread has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code
 //! and may block, so another thread must be able to call the remaining wakers. The same applies to other threads
 //! that wake several waiters ([`wake_watched`](super::monitor::wake_watched)). A polling thread with a processor
 //! calls the own wakers of tasks ([`own_waker`](super::own_waker)), which then run no user code, before the batch.

@@ -14,12 +14,12 @@
 //! * If all awake workers are stuck or in long turns, sysmon or one of them nudges this thread, which then polls.
 //!
 //! While this thread is in a long turn of its root future and no other thread polls, sysmon polls, and wakes
-//! a worker that polls from then on.
+//! another thread, which polls from then on.
 //!
 //! # Inside a task or another `block_on`
-//! The same applies, but the thread first gives its processor away, if it has one. Another thread then runs the queued
-//! tasks, and the rest of the task's turn continues without a processor. So any number of nested calls make
-//! progress, as long as the system permits that many threads.
+//! The same applies, but before the thread polls or waits, it gives its processor away, if it has one. Another thread
+//! then runs the queued tasks, and the rest of the task's turn continues without a processor. So any number of nested
+//! calls make progress, as long as the system permits that many threads.
 //!
 //! # `Builder::block_on_runs_tasks`
 //! With this option, the thread takes a free processor, if there is one, and acts as a worker that gives
@@ -30,8 +30,8 @@
 //! # `Builder::single_threaded`
 //! The start of sysmon is deferred ([`Sysmon::defer`](super::sysmon::Sysmon::defer)), and with it the start of workers:
 //! [`Runtime::wake_one`] starts none, but wakes the threads in `block_on`, one of which takes the processor. A nested
-//! call that waits ends the deferral, because its thread cannot run the queued tasks. So do the uses of the runtime
-//! outside `block_on` that would otherwise stand in for a missing sysmon (see `shortage.rs`).
+//! call that waits ends the deferral, because its thread cannot run the queued tasks. A future that waits, or registers
+//! its socket, outside `block_on` also ends it (see `shortage.rs`).
 //!
 //! # Cancellation
 //! If the root future panics, `Drop` releases everything that the thread holds.
@@ -135,7 +135,7 @@ struct Thread {
     /// Whether the call is inside the turn of another root future, so that the thread is already
     /// counted.
     was_root: bool,
-    /// Whether the thread is counted as blocked inside a task.
+    /// Whether the thread is counted in `Runtime::nested`.
     is_blocked: bool,
     runs_tasks: bool,
     /// The processor that the thread has taken to run tasks.
@@ -219,13 +219,13 @@ impl Thread {
         if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
     }
 
-    /// Returns whether this thread must run tasks, because the runtime has no threads. A nested call does not
-    /// run tasks, because its thread must first finish its own task.
+    /// Returns whether this thread must run tasks, because the runtime has no threads. First tries to start a worker for
+    /// them. A nested call does not run tasks, because its thread must first finish its own task.
     fn stands_in(&self) -> bool {
         !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
     }
 
-    /// Returns whether tasks are queued while sysmon is missing. This thread may then have to run them.
+    /// Returns whether the shared queues have tasks while sysmon is missing. This thread may then have to run them.
     fn is_needed(&self) -> bool {
         self.runtime.sysmon.is_missing() && self.runtime.injected() > 0
     }

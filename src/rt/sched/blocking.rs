@@ -12,7 +12,7 @@
 //!
 //! # Invariants
 //! * P1 — a pool has at most `blocking_threads` threads per epoch. Further calls are queued.
-//! * P2 — a thread of the pool will run each queued call, unless the call is cancelled, a shutdown drops it, or the
+//! * P2 — a thread of the pool runs each queued call, unless the call is cancelled, a shutdown drops it, or the
 //!   system refuses to create threads (see `shortage.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

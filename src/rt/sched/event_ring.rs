@@ -33,8 +33,8 @@ pub(crate) enum Mark {
     Timers,
     /// The thread gives its processor back, because there is no work.
     Rest,
-    /// The thread gives its processor up, because a task, a waker or a destructor on it waits in `block_on`, because it
-    /// is not a worker and stops running tasks, or because the epoch is over.
+    /// The thread gives its processor up, because a task, a root future, a waker or a destructor on it waits in a nested
+    /// `block_on`, because it is not a worker and stops running tasks, or because the epoch is over.
     Leave,
     /// The thread gets a processor.
     Begin,

@@ -23,7 +23,8 @@ pub struct TaskId(u64);
 /// The last number that was reserved for a task.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// The number of task ids that a processor reserves at a time.
+/// The number of task ids that a processor reserves at a time. If another thread has reserved ids since the last
+/// reservation, the processor reserves one.
 const RESERVED: u64 = 16;
 
 /// The numbers that a processor has reserved for new tasks. Only its owner accesses them. They are used only while no
@@ -151,8 +152,7 @@ impl Task {
         self.place
     }
 
-    /// Returns the task's lane, which [`Builder::lane`](crate::task::Builder::lane) has set or the task has
-    /// inherited.
+    /// Returns the task's lane; see [`Lane`].
     ///
     /// # Examples
     /// ```

@@ -6,8 +6,8 @@
 //! some worker ends its turn, and for the control tasks that were woken before it.
 //!
 //! # The lane belongs to the task
-//! A socket has no lane; only the task that its events wake has one. A task that a control task spawns is
-//! also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another lane. So
+//! A socket has no lane; only the task that its events wake has one. A task that a control task spawns on the
+//! workers is also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another lane. So
 //! connections that a control task accepts are served in the control lane. The lane is one bit of the word
 //! that holds the task's epoch, so the comparison of epochs before each turn also detects control tasks.
 //! While no control task is alive, the only additional cost for other tasks is the check whether the lane is empty.
@@ -55,7 +55,8 @@ use super::shared_queue::SharedQueue;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
 /// The scheduling lane of a task, set by [`task::Builder::lane`](crate::task::Builder::lane) or inherited from the
-/// task that spawned it.
+/// task that spawned it. Local tasks, blocking calls and the futures of `block_on` always have the lane
+/// [`Normal`](Lane::Normal).
 ///
 /// # Examples
 /// A health check that answers while other tasks saturate the workers:

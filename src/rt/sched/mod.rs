@@ -12,8 +12,7 @@
 //! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state. `cpus`: whether a CPU is
 //!   free. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
 //!   system refuses to create threads.
-//! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and the events between them, for the
-//!   black box.
+//! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and its last other events, for the black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `place`, [`waits`] and
 //!   [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the
 //!   wakers of futures that await tasks. `hooks`: the functions of the simulator.

@@ -8,15 +8,15 @@
 //!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported. Other
 //!   threads, even busy ones, may take any task queued behind it. A thread that is still calling wakers of the
 //!   same batch also counts as stuck, but no task is asked to yield, counted or reported.
-//! * If some awake threads are stuck and tasks are queued behind them, sysmon wakes a resting worker. If all awake
-//!   threads are stuck, sysmon wakes a sleeping worker, or resting workers, or, if the policy is
-//!   [`BlockedPolicy::AddWorkers`], adds threads with spare processors, so that tasks, timers and the network make
-//!   progress.
+//! * If some awake threads are stuck and tasks are queued, sysmon wakes a resting worker or starts one. If all awake
+//!   threads are stuck, sysmon wakes a sleeping worker, or wakes or starts up to four workers. These get spare processors
+//!   only if the policy is [`BlockedPolicy::AddWorkers`]. So tasks, timers and the network make progress.
 //! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
 //! * If no thread has polled a shard of the poller since the previous check, and none sleeps in it, sysmon
 //!   interrupts a thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no
-//!   such thread, or if the shard was already unpolled at the previous check, sysmon polls the shard, and wakes a
-//!   thread that is parked in `block_on`, or a resting worker, to poll from then on.
+//!   such thread, or if the shard was already unpolled at the previous check, sysmon polls the shard. Unless an awake
+//!   worker will poll soon, sysmon also wakes a thread that is parked in `block_on` or, if no thread is awake, a resting
+//!   worker, to poll from then on.
 //! * If a thread has called no waker of its batch since the previous check, sysmon passes the remaining wakers to
 //!   other threads (`wake_queue.rs`).
 //! * Sysmon takes a sample of the CPU usage (`cpus.rs`), and tries again to start threads that the system has refused
@@ -29,13 +29,13 @@
 //! # States
 //! *ticking* (makes a check every [`TICK`]) → after five checks without activity, *asleep* without a time limit →
 //! woken by the next thread that becomes active (`notice_activity`), *ticking*. Each epoch has its own thread. The
-//! thread of an earlier epoch ends, but may still be in user code. If the system refuses to create the thread, it is
-//! *missing*; see `shortage.rs`.
+//! thread of an earlier epoch ends, but may still be in user code. If the system refuses to create the thread, or its
+//! start is *deferred*, it is *missing*; see `shortage.rs`.
 //!
 //! User code may block, so it runs on other threads: see [`wake_queue`](super::wake_queue) and
 //! [`reports`](super::reports). If the system refuses to create these threads, sysmon runs the wakers, reports
-//! and tasks itself. If one of them calls `block_on`, another thread immediately takes over as sysmon, and this
-//! one ends when the user code returns.
+//! and tasks itself. If one of them waits in `block_on`, another thread takes over as sysmon, as soon as the system
+//! permits it, and this one ends when the user code returns.
 //!
 //! # Invariants
 //! * 10 — sysmon sleeps when the process is idle. Waking it costs one system call per idle period of
@@ -145,7 +145,7 @@ impl Runtime {
         }
     }
 
-    /// Starts the sysmon thread of `epoch`, unless it exists or the epoch is over.
+    /// Starts the sysmon thread of `epoch`, unless it exists or the epoch is over. Ends a deferral, even on error.
     ///
     /// # Errors
     /// Returns the error of creating the thread.
@@ -468,9 +468,9 @@ impl Monitor {
     }
 
     /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled. Skips
-    /// those in which a thread sleeps. For the other shards, interrupts a thread that sleeps in other shards, so
-    /// that it also sleeps in these. Polls them itself if no thread sleeps, or if one of them was already unpolled at
-    /// the previous check.
+    /// those in which a thread sleeps. For the rest, interrupts a thread that sleeps in another shard, whose next sleep
+    /// is then in these too. Polls them itself if no thread sleeps, or if one of them was already unpolled at the
+    /// previous check.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
         let roles = &self.runtime.driver.roles;
         let free: Shards = unpolled.into_iter().filter(|&shard| roles.role(shard).asleep().is_none()).collect();
@@ -500,12 +500,14 @@ impl Monitor {
         let mut wakers = std::mem::take(&mut self.polling.wakers);
         self.wake_elsewhere(epoch, &mut wakers);
         self.polling.wakers = wakers;
+        // The next check does not count these polls.
         let _own = self.unpolled(shards);
         self.activity += shards.len() as u64;
     }
 }
 
-/// Wakes several wakers. If one of them blocks this thread, sysmon makes another thread take over the others.
+/// Wakes several wakers. If one of them blocks this thread, sysmon, unless it is missing, makes another thread take over
+/// the others.
 pub(crate) fn wake_watched(wakers: &mut Wakers) {
     let runtime = runtime();
     #[cfg(feature = "sim")]

@@ -6,7 +6,7 @@
 //! All three decisions depend on the mean length of a turn, which is measured between two readings of the clock.
 //! The clock is read every 16 turns, or after fewer turns that together take about 1 ms, and after a turn
 //! that used much of its budget. There may be fewer turns than that between two sleeps. So after a sleep
-//! that wakes several tasks, after every eighth sleep and, while turns are long or there are control tasks,
+//! that delivers at least four wake-ups, after every eighth sleep and, while turns are long or there are control tasks,
 //! after every sleep, the clock is read immediately and again after the first turn.
 //!
 //! Two readings that are one turn apart are also a sample of [`poll_times`](Processor::poll_times).
@@ -21,7 +21,7 @@
 //! from its last poll:
 //! * 100 µs have passed, and there were at least 33 more turns than wake-ups that the last poll delivered;
 //! * 100 µs have passed, and turns are long ([`LONG_NANOS`]);
-//! * 15 µs have passed, and a task has used up its turn;
+//! * 15 µs have passed, and a task is in the aside slot of the [`queue`](super::queue);
 //! * 50 µs have passed, and there are control tasks;
 //! * 1 ms has passed.
 //!
@@ -29,8 +29,8 @@
 //! add a system call to each request. A connection that always has data uses up its turns, which end after 20 µs
 //! (`processor::TURN_NANOS`; a turn that gathers writes may take longer, see `net/fd/cork`). An event that
 //! arrives during such a turn waits for the rest of this turn only: a poll follows, and the tasks that it wakes
-//! run before the task of that connection (the aside slot of the [`queue`](super::queue)). While there are
-//! control tasks, the clock is read every 4 turns, or after fewer turns that together take about 100 µs.
+//! run before the task of that connection, which is in the aside slot. While there are control tasks, the clock is
+//! read every 4 turns, or after fewer turns that together take about 100 µs.
 //!
 //! # Waking a second worker
 //! For short tasks, a second thread costs more than it gains. So a worker that rests or sleeps is woken
@@ -255,8 +255,8 @@ impl Pacing {
     }
 
     /// Returns whether a busy thread that has just read the clock must poll. `now` is the time and `turn`
-    /// the mean length of a turn. `has_aside` says whether a task that has used up its turn is in the
-    /// aside slot, and `has_control` whether there are control tasks.
+    /// the mean length of a turn. `has_aside` says whether a task is in the aside slot, and `has_control`
+    /// whether there are control tasks.
     pub(crate) fn is_poll_due(&self, now: u64, turn: u64, has_aside: bool, has_control: bool) -> bool {
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;

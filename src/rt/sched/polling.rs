@@ -127,8 +127,8 @@ impl Polling {
         })
     }
 
-    /// Calls the collected wakers. If one of them blocks, another thread takes over the remaining wakers.
-    /// Returns the number of collected wakers.
+    /// Calls the collected wakers. If one of them blocks, sysmon, unless it is missing, makes another thread take over the
+    /// remaining wakers. Returns the number of collected wakers.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
         let (own, has_deferred) = self.wake_own(runtime);

@@ -37,8 +37,8 @@ pub(crate) const CHECK_EVERY: u32 = 4;
 /// the turn waits until it ends.
 pub(crate) const TURN_NANOS: u64 = 20_000;
 
-/// The budget for the rest of a poll in which [`BUDGET`] was used up. A turn that ends with this much or
-/// less counts as possibly long.
+/// The budget for the rest of a poll in which [`BUDGET`] or the time was used up. A turn that ends with this much
+/// or less counts as possibly long.
 pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
 
 /// The right to run tasks; see the [module documentation](self).
@@ -64,7 +64,7 @@ pub(crate) struct Processor {
     pub(crate) epoch: AtomicU32,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
-    /// Only the owner accesses the pool.
+    /// Free records and ids for new tasks. Only the owner accesses the pool.
     pub(crate) pool: Pool,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,

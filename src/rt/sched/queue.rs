@@ -2,13 +2,14 @@
 //!
 //! It has three parts, listed here from the front to the back. Only the owner pushes items; any thread may
 //! take them.
-//! * The *next* slot, for a task that the running task has woken and whose data is likely in the cache.
+//! * The *next* slot, for a task that the running task has spawned or woken and whose data is likely in the cache.
 //! * A [`Ring`], which grows.
-//! * The *aside* slot, for a task that has used up its turn.
+//! * The *aside* slot, for a task that was woken in its own turn and used much of the turn's budget, usually because it
+//!   has used up the turn.
 //!
 //! # The aside slot
-//! A task that has used up its turn stays in this slot until the worker reads the clock before its next turn. The
-//! tasks that due timers and, if a poll is due, the poll then wake are queued in front of it. After that,
+//! Such a task stays in this slot until the thread reads the clock before its next turn. The tasks that due timers and,
+//! if a poll is due, the poll then wake are queued in front of it. After that, or before a turn of the root future,
 //! [`settle`](RunQueue::settle) appends it. So if a poll is due, the task of a connection that always has data does
 //! not run before a task whose event arrived during its turn. Tasks that are appended later do not overtake it.
 //!

@@ -1,9 +1,9 @@
 //! [`Record`]: the state of one live task, which any thread can read at any time.
 //!
-//! A record is a slot of a slab, or a leaked allocation if the slab is full. Records stay readable until the
-//! process ends, so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and
-//! without accessing a task. The threads that spawn, wake, poll and free a task write its record. After the
-//! spawn, only sysmon writes `cpu`.
+//! A record is a slot of a slab, or a leaked allocation if the slab is full. A free record of the slab is in its free
+//! list or in the [`Pool`] of a processor. Records stay readable until the process ends, so
+//! [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and without accessing a task.
+//! The threads that spawn, wake, poll and free a task write its record. After the spawn, only sysmon writes `cpu`.
 //!
 //! # States
 //! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*. A task
@@ -40,8 +40,8 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`] or
-    /// [`ENDED`].
+    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`] or [`ENDED`]. In a
+    /// [`Pool`], the last value in use.
     waits: AtomicU32,
     polls: AtomicU32,
     /// The rough time at which the last poll began or, before the first poll, the task was spawned.
@@ -64,8 +64,8 @@ const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
 const SLOT_BITS: u32 = u32::BITS - place::BITS;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
-/// The slot number of a record outside the slab. Such records are used when there are more live tasks
-/// than slots in the slab. Snapshots do not include them.
+/// The slot number of a record outside the slab. Such records are used when the slab is full. Snapshots do not include
+/// them.
 const UNLISTED: u32 = SLOT_MASK;
 
 /// The kind of future that a record describes.
@@ -215,7 +215,7 @@ impl Pool {
         Pool { records: Stash::new(), ids: Reserved::new() }
     }
 
-    /// Makes this thread, which must own the pool's processor, the user of the pool.
+    /// Sets the pool of the processor that this thread owns, or `None` if it owns none.
     pub(crate) fn set_of_thread(pool: Option<&'static Pool>) {
         POOL.set(pool);
     }
@@ -416,9 +416,9 @@ impl Record {
         self.begin_poll(ticks::ticks());
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
-        // If the task has ended in the poll, or ends now, the record may belong to another task or be free. In
-        // the slab, the word of a free record is a link, which is never RUNNING. At worst, the mark of the other task
-        // is cleared.
+        // If the task has ended in the poll, or ends now, the record may belong to another task or be free. A link of
+        // the free list is never RUNNING, and the word of a record in a `Pool` is not used. At worst, the mark of the
+        // other task is cleared.
         if self.id() == id {
             let _ = self.waits.compare_exchange(RUNNING, 0, Ordering::Relaxed, Ordering::Relaxed);
         }

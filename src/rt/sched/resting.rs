@@ -18,8 +18,7 @@
 //!   └─────── withdraw_wish ────────┴───────────────────────┘
 //! ```
 //! A thread in `block_on` may ask before it parks, if the workers poll only for such threads, and withdraws its wish
-//! whenever it wakes up. A worker that is about to
-//! sleep in epoll grants the wish.
+//! whenever it wakes up. A worker that is about to sleep in epoll grants the wish.
 //!
 //! The worker that grants the wish releases the role and rests. From then on, the thread that asked is
 //! responsible for the role: it takes the role, or makes sure that another thread does (model
@@ -49,8 +48,8 @@ pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 impl Runtime {
     /// Wakes or starts a worker and gives it a processor, which may be a spare one if `spare` is true.
     /// Returns false if no processor is free, if the system refuses to create a thread, or in a child of fork(2), which
-    /// may have inherited a locked idle list. While the start of threads is deferred, makes the threads in `block_on`
-    /// check whether they should run tasks, and returns false.
+    /// may have inherited a locked idle list. While the start of threads is deferred, returns false; if a processor is
+    /// free, first makes the threads in `block_on` check whether they should run tasks.
     pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
         if fork::is_child() {
             return false;
@@ -164,9 +163,8 @@ impl Runtime {
     }
 
     /// Gives the processor back, unless the runtime is running and there is something to do: a shared queue has a task,
-    /// or this thread may poll.
-    /// Returns whether it did. The processor's queue must be empty. `sleeper` is that of the calling worker, or `None`
-    /// for any other thread.
+    /// or this thread may poll. Returns whether it was given back. The processor's queue must be empty. `sleeper` is that
+    /// of the calling worker, or `None` for any other thread.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
         let roles = &self.driver.roles;
@@ -283,7 +281,7 @@ impl Runtime {
                 let surplus = idle.threads > idle.workers;
                 let over = until.is_some_and(|until| Instant::now() >= until);
                 if self.epoch() != epoch || (surplus && over) {
-                    idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
+                    idle.forget(sleeper);
                     idle.threads -= 1;
                     drop(idle);
                     if self.epoch() == epoch {

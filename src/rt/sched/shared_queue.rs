@@ -55,10 +55,10 @@ impl SharedQueue {
         self.len.load(Ordering::SeqCst)
     }
 
-    /// Locks the items, calls `push` with them, and publishes their new number.
-    pub(crate) fn change<T>(&self, push: impl FnOnce(&mut VecDeque<SendItem>) -> T) -> T {
+    /// Locks the items, calls `change` with them, and publishes their new number.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut VecDeque<SendItem>) -> T) -> T {
         let mut items = self.items.lock();
-        let result = push(&mut items);
+        let result = change(&mut items);
         let len = items.len();
         if len == 0 && items.capacity() > ROOM_MAX {
             *items = VecDeque::new();

@@ -18,17 +18,17 @@
 //! tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls; in a nested
 //! `block_on`, it only polls. Under another executor, a thread that spawns a task, or polls a future that waits,
 //! *stands in*: it does a slice of the work, and the future is polled again ([`Runtime::stand_in`]). An operation on a
-//! socket that is not registered fails with an error if it would have to wait there.
-//! Blocking calls are queued as tasks.
+//! socket that is not registered fails with an error if it would have to wait there. Blocking calls are queued as tasks.
 //!
 //! # Deferred threads
 //! With [`Builder::single_threaded`](crate::rt::Builder::single_threaded), a start of the runtime defers the start of
 //! sysmon, and so of workers, although the system would permit it. A thread in `block_on` runs the tasks and polls, as
-//! above. No thread stands in for it. Instead, the following start sysmon, which ends the deferral until the next
-//! shutdown: a nested `block_on` that waits, and a future that waits outside `block_on`, or registers its socket there.
-//! A blocking call that polls with another executor is outside too, because the thread in `block_on` may leave. Blocking
-//! calls get their threads without ending the deferral. If the system refuses to start sysmon, the runtime is without any
-//! thread, as above.
+//! above. A thread under another executor does not stand in: a task that it spawns waits for a thread in `block_on`.
+//!
+//! Two uses end the deferral, for the rest of the epoch, and start sysmon: a nested `block_on` that waits, and a future
+//! that waits, or registers its socket, outside `block_on`. A blocking call that polls with another executor is outside
+//! too, because the thread in `block_on` may leave. Blocking calls get their threads without ending the deferral. If the
+//! system then refuses to start sysmon, the runtime is without any thread, as above.
 
 use std::io;
 use std::task::{Context, Waker};

@@ -15,7 +15,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 /// The state of sysmon; see [`monitor`](super::monitor).
 #[derive(Debug)]
 pub(crate) struct Sysmon {
-    /// Whether the thread makes checks. If not, it sleeps or does not exist.
+    /// Whether the thread makes checks, or its start is deferred. If not, it sleeps or does not exist.
     pub(super) ticks: AtomicBool,
     /// The thread of the current epoch. The thread of an earlier epoch may still be in user code.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
@@ -125,6 +125,7 @@ impl Sysmon {
         self.is_missing.load(Ordering::Relaxed)
     }
 
+    /// Records that the runtime runs without sysmon.
     pub(crate) fn set_missing(&self) {
         self.is_missing.store(true, Ordering::Relaxed);
         self.are_cpus_busy.store(false, Ordering::Relaxed);
@@ -154,7 +155,7 @@ impl Sysmon {
         }
     }
 
-    /// Returns whether the thread makes checks or is about to make one.
+    /// Returns whether the thread makes checks or is about to make one, or its start is deferred.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
         // ORDERING: SeqCst: the caller changes `awake`, `watched`, the number of root turns or the flag of a shortage

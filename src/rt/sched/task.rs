@@ -403,9 +403,9 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
     });
 }
 
-/// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves this to the shutdown, because this
-/// may be a call of a waker. After the shutdown, no task has a waker that schedules it, unless the thread of the waker
-/// was delayed. In a child of fork(2), the tasks are those of the parent: they are leaked, because they live on in the
+/// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves the drop to the shutdown, because the
+/// caller may be a waker. After the shutdown, no task has a waker that schedules it, unless the thread of the waker was
+/// delayed. In a child of fork(2), the tasks are those of the parent: they are leaked, because they live on in the
 /// parent, and their destructors must not run in the child.
 pub(super) fn discard_later(runnable: Runnable<TaskData>) {
     if fork::is_child() {

@@ -27,7 +27,7 @@ pub(crate) enum Waits {
     WriteLock(u32),
     /// A hang-up by the peer of the socket with this tag.
     HangUp(u32),
-    /// A point in time on the [`clock`](crate::rt::time::clock).
+    /// A point in time on the [`clock`].
     Time(u64),
     /// The end of the task with this id, of which only the lowest 28 bits are kept.
     Task(u64),

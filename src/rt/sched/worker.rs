@@ -6,9 +6,9 @@
 //! turn before, so at least every 17th turn); tasks of other processors, if their queues are worth stealing from or
 //! their owners are stuck. Timers run when the clock is read and before a sleep.
 //!
-//! A thread without work takes the roles of polling its shard and free others, and *sleeps* in epoll; it keeps its
-//! processor. If it gets no role, it gives its processor back, and a worker *rests*: it waits on the idle list, without
-//! a role, until it is woken (see [`resting`](super::resting)).
+//! A thread without work takes the free roles of its home shard and of some others (`roles.rs`), and *sleeps* in
+//! epoll; it keeps its processor. If it gets no role, it gives its processor back, and a worker *rests*: it waits on the
+//! idle list, without a role, until it is woken (see [`resting`](super::resting)).
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second worker.
 //!
@@ -219,7 +219,7 @@ impl Core {
     /// Runs one turn of a control task, and returns whether the thread still owns the processor. Returns
     /// `None` without running a turn if ordinary tasks must run first, or if the lane is empty. Queues the control task
     /// behind the ordinary tasks if they are few. `is_due` says whether this turn would otherwise check the shared queue
-    /// first.
+    /// first; if so, and a control task runs, a task of the shared queue moves to the processor's queue.
     #[cold]
     #[inline(never)]
     fn control_turn(
