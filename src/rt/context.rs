@@ -11,9 +11,8 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::sched::event_ring::Mark;
 use super::sched::own_waker;
-use super::sched::processor::CHECK_EVERY;
-use super::sched::processor::Processor;
 pub(crate) use super::sched::processor::{BUDGET, REFILL};
+use super::sched::processor::{CHECK_EVERY, Processor};
 use super::sched::record::{Pool, Record};
 use super::sched::task_data::TaskData;
 use super::sched::turn_ring::CallPlace;
@@ -215,7 +214,7 @@ pub(crate) fn end_task(number: u64) {
 }
 
 /// Returns whether this thread is in a turn whose end flushes gathered writes; see
-/// [`unsent`](super::unsent). Outside simulations, returns false in the part of a turn that follows a nested
+/// [`unsent`]. Outside simulations, returns false in the part of a turn that follows a nested
 /// turn.
 pub(crate) fn gathers_writes() -> bool {
     own_waker::data().is_some() || CONTEXT.with(|context| unsent::is_simulating() && !context.task.get().is_null())
@@ -234,8 +233,8 @@ pub(crate) fn note(waits: Waits, cx: &TaskContext<'_>) {
 /// The function that [`watch_waits_outside`] has set.
 static WAITS_OUTSIDE: OnceLock<fn(&Waker)> = OnceLock::new();
 
-/// Makes [`note`] and [`note_edge`] call `f` if this thread is not in the turn of a task. The first call of this
-/// function decides.
+/// Makes [`note`] and [`note_edge`] call `f` on a thread that is not in the turn of a task. Later calls, which pass the
+/// same function, have no effect.
 pub(crate) fn watch_waits_outside(f: fn(&Waker)) {
     WAITS_OUTSIDE.get_or_init(|| f);
 }
@@ -294,8 +293,9 @@ pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, boo
     (processor_in(epoch), is_in_task)
 }
 
-/// Returns the time in ticks at which the turn that this thread, which owns `processor`, is in began. Returns `None`
-/// outside turns, or if the time is not known.
+/// Returns the time, in ticks, at which the current turn of this thread began. The thread must own `processor`. Returns
+/// `None` if no task is current, or if the time is not known. While a task is dropped outside turns, the time is that of
+/// an old turn.
 #[inline]
 pub(crate) fn turn_began(processor: &Processor) -> Option<u64> {
     let is_in_task = CONTEXT.with(|context| !context.task.get().is_null());

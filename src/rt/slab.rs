@@ -2,18 +2,18 @@
 //!
 //! The states of descriptors (`PollDesc`) and the records of tasks (`Record`) are in slabs. Slots are
 //! allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
-//! [`inspect`](crate::rt::inspect()) can read any slot at any time. Freed slots go to a free list and are
-//! reused, or, if the owner of a [`Stash`] frees them, to the stash. The owner of a slot marks each use with a
+//! [`inspect`](crate::rt::inspect()) can read any slot at any time. A freed slot goes to the free
+//! list or, if the owner of a [`Stash`] frees it, to the stash, and is reused. The owner of a slot marks each use with a
 //! generation or an id. Finding a slot by its index takes two loads.
 //!
 //! # Invariants
 //! * C1 — the address of a slot never changes, and the slot stays readable until the process ends.
 //! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of the head of
 //!   the free list, which contains a count of pops, against ABA (model `free_list_hands_out_once`). A push may
-//!   add several slots (model `slots_freed_together_are_handed_out_once`). The link of a slot in use may have any
-//!   value: if a pop reads it, another pop has taken the slot in the meantime, so the compare-and-swap of the first
+//!   add several slots (model `slots_freed_together_are_handed_out_once`). The link of a slot outside the list may
+//!   have any value: if a pop reads it, another pop has taken the slot in the meantime, so the compare-and-swap of the first
 //!   pop fails.
-//! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use, `alloc` returns `None`.
+//! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use or in a stash, `alloc` returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
 //! Go takes a global lock twice per connection, and pads a 296-byte descriptor to 512 bytes to get tag
@@ -123,8 +123,8 @@ impl<T: Slot> Slab<T> {
         Some(&block.slots[slot])
     }
 
-    /// Allocates a slot, in a new block if no slot is free. Returns `None` if all [`SLOTS_MAX`] slots are in
-    /// use.
+    /// Allocates a slot, in a new block if the free list is empty. Returns `None` if there are already [`SLOTS_MAX`]
+    /// slots.
     pub(crate) fn alloc(&self) -> Option<&T> {
         loop {
             let head = self.free.load(Ordering::Acquire);
@@ -149,8 +149,7 @@ impl<T: Slot> Slab<T> {
         self.free_all([slot]);
     }
 
-    /// Frees slots, of which there must be at least one, as [`free`](Slab::free) does. The slot that is first in `slots`
-    /// is allocated last.
+    /// Frees `slots` in one step, as [`free`](Slab::free) does. The first of them is allocated last.
     pub(crate) fn free_all<'a>(&self, slots: impl IntoIterator<Item = &'a T>) {
         let mut slots = slots.into_iter();
         let Some(last) = slots.next() else { return };
@@ -176,6 +175,8 @@ impl<T: Slot> Slab<T> {
         }
     }
 
+    /// Adds a block, unless the free list has got slots in the meantime. Returns `None` if there are already
+    /// [`SLOTS_MAX`] slots.
     #[cold]
     #[allow(unsafe_code)]
     fn grow(&self) -> Option<()> {
@@ -222,8 +223,9 @@ impl<T: Slot> Slab<T> {
 /// The maximum number of slots in a [`Stash`].
 const STASH: usize = 32;
 
-/// Free slots of a static slab that are not in its free list. Their only owner allocates and frees slots without a
-/// compare-and-swap, and uses the same slots again while they are in its cache.
+/// Free slots of a static slab that are not in its free list. The owner of the stash usually allocates and frees slots
+/// without a compare-and-swap, and uses the same slots again while they are in the CPU's cache. An empty stash allocates
+/// from the free list, and a full one moves half of its slots there.
 #[derive(Debug)]
 pub(crate) struct Stash<T: Slot> {
     // ORDERING: Relaxed: only the owner accesses the fields. The hand-over of the stash orders the accesses of two owners.
@@ -287,6 +289,7 @@ mod tests {
         assert!(cache.get(SLOTS_MAX as u32).is_none() && cache.get(5000).is_none());
         assert_eq!(cache.iter().count(), 112);
     }
+
     #[test]
     fn stash_hands_out_each_slot_once_and_keeps_few() {
         let cache: &'static PollCache = Box::leak(Box::new(PollCache::new()));
