@@ -82,7 +82,7 @@ fn tasks_timers_and_sockets_need_one_thread() {
     });
 }
 
-/// A thread that is not in `block_on` wakes a task, by a waker and by a blocking call, while the only thread sleeps.
+/// Another thread wakes a task, by a waker and by a blocking call, while the thread in `block_on` sleeps.
 #[test]
 fn other_threads_wake_the_tasks() {
     child("other_threads_wake_the_tasks", || {
@@ -230,7 +230,7 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             assert_eq!(park_on(set.join_next()), Some(7));
         },
         || {
-            // A task that no thread has polled is dropped by a thread of the runtime.
+            // A thread of the runtime drops a task that no thread has polled.
             let _ = park_on(task::spawn(task::sleep(MS)).cancel());
             let mut set = TaskSet::new();
             set.spawn(task::sleep(MS));
@@ -242,8 +242,8 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             park_on(set.cancel_all());
         },
         || {
-            // The close waits for a task, which sends the bytes that are left. It owns the descriptor, because no number is
-            // free for a duplicate.
+            // The close waits for a task, which sends the bytes that are left. The task owns the descriptor, because no
+            // number is free for a duplicate.
             let (one, other) = task::block_on(async {
                 let (one, other) = narrow_pair().await;
                 one.set_auto_cork(true).unwrap();
