@@ -1,6 +1,7 @@
 //! Tests ordinary sockets on the network of a simulation (feature `sim`).
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -300,6 +301,27 @@ fn socket_features_that_are_not_simulated_are_named() {
         for (refusal, part) in refusals.iter().zip(["option 35 at level 0", "255.255.255.255", "SCM_RIGHTS"]) {
             assert!(refusal.contains(part) && refusal.contains("not simulated"), "{refusal}");
         }
+    });
+}
+
+/// No event occurs while the only thread of the simulation waits in poll(2). The wait takes its timeout of virtual time.
+#[test]
+fn wait_in_poll_advances_the_clock_or_is_refused() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| silent("0.0.0.0:7"));
+        sim.partition("*", "server");
+        let addr = std::net::SocketAddr::new(sim.host("server").addrs()[0], 7);
+        let (begin, limit) = (std::time::Instant::now(), Duration::from_secs(3));
+        let error = std::net::TcpStream::connect_timeout(&addr, limit).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() >= limit);
+        let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: there is one entry, which is valid during the call.
+        assert_eq!(unsafe { libc::poll(&raw mut entry, 1, -1) }, -1);
+        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EDEADLK));
+        let refusals = sim.refusals();
+        assert!(refusals.len() == 1 && refusals[0].contains("waits in poll(2)"), "{refusals:?}");
     });
 }
 

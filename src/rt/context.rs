@@ -293,15 +293,6 @@ pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, boo
     (processor_in(epoch), is_in_task)
 }
 
-/// Returns the time, in ticks, at which the current turn of this thread began. The thread must own `processor`. Returns
-/// `None` if no task is current, or if the time is not known. While a task is dropped outside turns, the time is that of
-/// an old turn.
-#[inline]
-pub(crate) fn turn_began(processor: &Processor) -> Option<u64> {
-    let is_in_task = CONTEXT.with(|context| !context.task.get().is_null());
-    Some(processor.turns.began()).filter(|&began| began != 0 && is_in_task)
-}
-
 /// Makes `task` the current task while `f` runs. Restores the previous task, even if `f` panics.
 pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_turn(task, None, f)

@@ -347,7 +347,7 @@ impl Runtime {
     /// counter where 10 ms make no difference.
     #[inline]
     pub(crate) fn time_of_spawn(&self) -> u32 {
-        let began = counting_processor().and_then(context::turn_began);
+        let began = counting_processor().and_then(Processor::turn_began);
         match began.zip(self.sysmon.checked()) {
             Some((began, checked)) => ticks::rough(began.max(checked)),
             None => ticks::rough_now(),

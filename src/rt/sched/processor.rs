@@ -83,6 +83,15 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
+    /// Returns the time, in ticks, at which the turn in progress began, or `None` if no turn is in progress or the time is
+    /// not recorded. Only the owner may call this.
+    #[inline]
+    pub(crate) fn turn_began(&self) -> Option<u64> {
+        let began = self.turns.began();
+        // Between turns, this is the time stamp of an old turn.
+        (began != 0 && !self.running.load(Ordering::Relaxed).is_null()).then_some(began)
+    }
+
     /// Returns whether the turn in progress has taken more than [`TURN_NANOS`]. Only the owner may call
     /// this. Returns false if the duration of the turn is not known.
     pub(crate) fn is_turn_over(&self) -> bool {
@@ -94,11 +103,7 @@ impl Processor {
     /// not recorded (in a simulation, or with `--cfg netpoll_no_black_box`). Only the owner may call this.
     pub(crate) fn has_lasted(&self, turns: u64) -> Option<bool> {
         static LIMIT: OnceLock<u64> = OnceLock::new();
-        let began = self.turns.began();
-        // Between turns, this is the time stamp of an old turn.
-        if began == 0 || self.running.load(Ordering::Relaxed).is_null() {
-            return None;
-        }
+        let began = self.turn_began()?;
         let limit = LIMIT.get().copied().or_else(|| {
             let ticks = ticks::in_nanos(TURN_NANOS)?;
             Some(*LIMIT.get_or_init(|| ticks))

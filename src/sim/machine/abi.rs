@@ -226,7 +226,7 @@ pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
     if result == Err(libc::EDEADLK) {
         let text = "a task of a simulation connects a blocking socket, which would block its only thread: \
                     connect with netpoll::net";
-        current::with(|machine| machine.map(|machine| machine.refuse_once(text.to_owned())));
+        return refuse(text, libc::EDEADLK);
     }
     ok(result)
 }
@@ -399,8 +399,10 @@ fn normal(fd: c_int, bits: c_int) -> c_int {
     bits | input | output | band
 }
 
-/// Implements poll(2) without waiting, because events occur only after this thread has returned to the run loop.
-pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
+/// Implements poll(2). Events occur only after this thread has returned to the run loop. So if no descriptor is ready,
+/// the call advances the clock by the timeout, in milliseconds, as nanosleep(2) does, and fails with EDEADLK if it has
+/// none.
+pub(super) fn poll(list: *mut pollfd, count: c_ulong, timeout: c_int) -> Result<c_int> {
     let mut ready = 0;
     for entry in entries(list, count) {
         if !is_simulated(entry.fd) {
@@ -415,7 +417,20 @@ pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
         entry.revents = bits.map_or(libc::POLLNVAL, |bits| (normal(entry.fd, bits as i32) & asked) as i16);
         ready += c_int::from(entry.revents != 0);
     }
+    if ready == 0 && timeout != 0 {
+        let Ok(millis) = u64::try_from(timeout) else {
+            let text = "a task of a simulation waits in poll(2), which would block its only thread: use netpoll::net";
+            return refuse(text, libc::EDEADLK);
+        };
+        current::with(|machine| machine.map(|machine| machine.block_for(millis * 1_000_000)));
+    }
     Ok(ready)
+}
+
+/// Reports once that a task makes a call that would block its simulation, and fails with `errno`.
+fn refuse<T>(text: &str, errno: c_int) -> Result<T> {
+    current::with(|machine| machine.map(|machine| machine.refuse_once(text.to_owned())));
+    Err(errno)
 }
 
 // ---- data ----

@@ -162,7 +162,7 @@ interpose! {
         if is_simulated(fd) => abi::ioctl(fd, request, argument);
     /// poll(2)
     fn poll(entries: *mut pollfd, count: c_ulong, timeout: c_int) -> c_int,
-        if simulates() && abi::has_simulated(entries, count) => abi::poll(entries, count);
+        if simulates() && abi::has_simulated(entries, count) => abi::poll(entries, count, timeout);
     /// read(2)
     fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t,
         if is_simulated(fd) => abi::read(fd, buf, count);
