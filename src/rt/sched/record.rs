@@ -219,17 +219,6 @@ impl Pool {
     pub(crate) fn set_of_thread(pool: Option<&'static Pool>) {
         POOL.set(pool);
     }
-
-    /// Returns the pool of the processor that this thread owns. The tasks of a simulation do not use it, because the
-    /// processor of a simulation does not outlive it.
-    #[inline]
-    fn of_thread() -> Option<&'static Pool> {
-        #[cfg(feature = "sim")]
-        if crate::sim::is_here() {
-            return None;
-        }
-        POOL.get()
-    }
 }
 
 impl Record {
@@ -242,7 +231,7 @@ impl Record {
         place: &'static Location<'static>,
         now: u32,
     ) -> &'static Record {
-        let (record, id) = match Pool::of_thread() {
+        let (record, id) = match POOL.get() {
             Some(pool) => (pool.records.alloc(&RECORDS), pool.ids.take()),
             None => (RECORDS.alloc(), identity::reserve(1)),
         };
@@ -293,7 +282,7 @@ impl Record {
         if self.place.load(Ordering::Relaxed) & SLOT_MASK == UNLISTED {
             return UNLISTED_FREE.lock().push(self);
         }
-        match Pool::of_thread() {
+        match POOL.get() {
             Some(pool) => pool.records.free(&RECORDS, self),
             None => RECORDS.free(self),
         }
