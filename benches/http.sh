@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compares HTTP/1 servers: hyper on netpoll, tokio and smol, `netpoll_hyper::Server`, and Go's net/http if its toolchain is installed. Prints
-# Markdown: the server's CPU time per request, in alternating rounds with a new server in each, as ratios within a round and medians over the
-# rounds; on 64 connections, its system calls per request (perf or strace) and its user instructions per request (valgrind; not for Go). Each
+# Markdown tables. They show each server's CPU time per request: the median over the rounds, and the medians of its ratios to tokio and smol
+# within a round. Each round runs every server anew. For 64 connections, they also show the system calls per request (perf or strace) and the
+# user instructions per request (valgrind; not for Go). Each
 # server has one worker. Server and client run on the last CPU under SCHED_BATCH, in lock-step, so that both see whole batches. All
 # connections are open and have been used before the measurement begins.
 #
@@ -34,7 +35,8 @@ mkfifo "$figures/ask" "$figures/answers"
 server='' client=''
 trap 'kill "$client" "$server" 2>/dev/null || true; rm -r "$figures"' EXIT
 
-# start NAME CONNECTIONS BYTES [COMMAND …]: starts a server, under a command, and its client with all connections open and in use.
+# start NAME CONNECTIONS BYTES [COMMAND …]: starts a server, run by COMMAND if there is one, and its client. Returns
+# when each connection has answered one request.
 start() {
     local command=("$built/http" "$1" "$3" "$timer")
     [[ $1 != go ]] || command=("$built/echo-go" -http "$3")
@@ -51,8 +53,8 @@ start() {
     read -r -t 60 <&6
 }
 
-# ask AMOUNT [COMMAND …]: makes the client send requests while the command runs a shell that waits for the client. Prints the number of
-# requests that were answered.
+# ask AMOUNT [COMMAND …]: makes the client send requests, and waits until they are answered. COMMAND, if there is one, runs the shell that
+# does this. Prints the number of requests that were answered.
 # shellcheck disable=SC2016 # expanded by the inner shell
 ask() {
     "${@:2}" bash -c 'echo "$0" >&7 && read -r -t 60 answered <&6 && echo "$answered"' "$1"

@@ -19,7 +19,7 @@ use std::os::fd::AsRawFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// The default time limit for a missing echo.
+/// The default of [`Plan::patience`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The maximum number of connections that [`Generator::new`] opens before it reads their first echoes. It is less than the backlog of any
 /// server.
@@ -142,7 +142,7 @@ pub struct Plan {
     pub churn: Option<Churn>,
     /// Whether the generator runs in lock-step. With `churn`, it always does.
     pub lock_step: bool,
-    /// The time limit for a missing echo.
+    /// The time limit for one blocking read or write. A free-running load with a number of messages ends after six times this.
     pub patience: Duration,
 }
 
@@ -168,9 +168,9 @@ struct Connection {
 }
 
 impl Connection {
-    /// Creates the next message, which differs in every full 8-byte word from the message before and from those of other connections,
-    /// except that the first message of a free run repeats that of [`Generator::new`], and each round of short connections repeats the
-    /// messages of the round before.
+    /// Creates the next message. It differs in every full 8-byte word from the message before and from the messages of the other
+    /// connections. There are two exceptions: the first message of a free run repeats that of [`Generator::new`], and each round of short
+    /// connections repeats the messages of the round before.
     fn next_message(&mut self, index: usize) {
         self.sequence += 1;
         let word = ((index as u64) << 40 | self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();

@@ -59,9 +59,8 @@ pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 /// deadline, the error is returned before any bytes are read.
 ///
 /// # Cancel safety
-/// Not cancel safe: if the copy fails or is dropped while it waits for the writer, bytes that were
-/// read but not written are lost. These are up to 32 KiB in the buffer, or up to 256 KiB in a splice
-/// pipe (1 MiB on old kernels).
+/// Not cancel safe: if the copy fails or is dropped, bytes that were read but not yet written are lost. These are up to
+/// 32 KiB in the buffer, or up to 256 KiB in a splice pipe (1 MiB on old kernels).
 ///
 /// ```
 /// use netpoll::io;

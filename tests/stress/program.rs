@@ -108,7 +108,7 @@ actions! {
         20 Detach { tasks: Many },
         40 Cancel { tasks: Few, state: CancelState },
         20 Pool { calls: Few, ms: Ms },
-        /// Calls of `block_on` within a task, which then blocks until a task that it has spawned sends a message.
+        /// Nested calls of `block_on` within a task. The task then blocks until a task that it has spawned sends a message.
         30 Nested { depth: Few, ms: Ms, woken: WokenBy },
         /// Tasks that each call `block_on`.
         10 Crowd { tasks: Many, of: CrowdOf, ms: Ms },
@@ -142,7 +142,8 @@ actions! {
         /// Operations that wait when their end of the connection is closed. Then the slot is used again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
-        /// A read with a timeout, whose end is closed as the read begins. Then such a read with the slot's next owner.
+        /// Reads with a timeout, one per round. A thread closes the reading end at about the time when the read begins. The
+        /// socket of the next round usually gets the same slot.
         40 Reuse { stream: Stream, rounds: Many, ms: Ms },
         /// A read with a waker whose destructor closes the reading end. The slot's next owner has a timeout.
         15 Closer { stream: Stream, ms: Ms },
@@ -150,7 +151,7 @@ actions! {
         20 Datagrams { kind: Datagram, count: Few, by: Party },
         /// Polls, each with a new waker.
         30 Wakers { polls: Polls, op: PollOp },
-        /// A single poll that must see the end of a stream that the kernel has received.
+        /// A single poll, made after the kernel has received the end of a stream. The poll must see the end.
         10 Liveness { stream: Stream },
         /// Tasks that transfer bytes without a pause, while another task runs.
         20 Greedy { stream: Stream, tasks: Few, bytes: Bytes },
@@ -170,8 +171,8 @@ actions! {
     /// An event that happens while the actors run.
     Event {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
-        /// The next calls of pthread_create(3) fail, as many as `threads` says. Calls for the stress test's own threads and for
-        /// actors neither fail nor count.
+        /// The next `threads` calls of pthread_create(3) fail. Calls that create threads of the stress test or of actors do not
+        /// fail and do not count.
         10 Refuse { after: Ms, threads: Few },
         /// Takes snapshots in a loop, while its own tasks and sockets are created and dropped.
         10 Inspect { after: Ms, looks: Many },
@@ -186,7 +187,7 @@ pub struct Config {
     /// The number of threads for blocking calls.
     pub blocking: u64,
     pub root: RootMode,
-    /// The maximum duration of a report of a blocked task. With 0, the program sets no function for reports.
+    /// How long the function for reports of blocked tasks runs, at most. With 0, no function is set.
     pub report: Ms,
     pub preempt: Preempt,
     /// The bound on lateness. 0 stands for the default.

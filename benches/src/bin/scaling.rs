@@ -119,7 +119,7 @@ impl Shared {
         black_box(self.awake.0.load(Ordering::SeqCst));
     }
 
-    /// Checks whether the shared queue is empty, like `Runtime::injected`, which also checks that of the control lane.
+    /// Checks whether the shared queue is empty. `Runtime::injected` does so too, and also checks the queue of the control lane.
     fn look(&self) {
         black_box(self.injected.0.load(Ordering::SeqCst));
     }
@@ -202,7 +202,7 @@ fn touches() -> std::io::Result<String> {
         ("shared queue: push, pop", "a wake-up from outside", 200_000, |shared, _| shared.inject()),
         ("poll cache: alloc, free", "a connection", 200_000, |shared, _| shared.slot()),
         ("timer set of 1,000,000: push, pop", "a timer armed", 100_000, |shared, step| shared.timer(step)),
-        ("192 timer sets: store one, least of all", "a sleep", 20_000, |shared, step| shared.sets(step)),
+        ("192 timer sets: store one, find the earliest", "a sleep", 20_000, |shared, step| shared.sets(step)),
         ("idle list: push, pop", "a rest, a wake", 200_000, |shared, _| shared.rest()),
         ("descriptor count: up, down", "a connection", 400_000, |shared, _| shared.count()),
     ];

@@ -8,8 +8,8 @@ use std::io;
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns an error if the kernel has no io_uring, or if binding or accepting fails on the calling thread. If it fails
-/// on another thread, the server continues without that thread.
+/// Returns an error if io_uring is not available, or if binding or accepting fails on the calling thread. If one of these fails on another
+/// thread, the server continues without that thread.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let first = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = first.local_addr()?;
@@ -41,7 +41,8 @@ fn run<F: Future<Output = io::Result<()>>>(main: impl FnOnce() -> F) -> io::Resu
 }
 
 async fn accept(listener: TcpListener, options: &'static Options) -> io::Result<()> {
-    for _ in 0..options.hogs {
+    // Each thread runs its part of the hogs.
+    for _ in 0..options.hogs.div_ceil(options.workers) {
         let hog = options.hog;
         monoio::spawn(async move {
             loop {
@@ -77,7 +78,7 @@ async fn yield_now() {
 }
 
 async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
-    // The buffer is lent to the kernel, which fills its capacity. Its length is the number of bytes read.
+    // The buffer is lent to the kernel, which writes at most its capacity. monoio then sets its length to the number of bytes read.
     let mut buffer = Vec::with_capacity(options.buffer);
     loop {
         let result;
@@ -93,7 +94,6 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
             return Ok(());
         }
         options.work.burn();
-        buffer.truncate(count);
         let written;
         (written, buffer) = stream.write_all(buffer).await;
         written?;
@@ -107,13 +107,12 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
 async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable(false).await?;
-        let (result, mut buffer) = stream.read(Vec::with_capacity(options.buffer)).await;
+        let (result, buffer) = stream.read(Vec::with_capacity(options.buffer)).await;
         let count = result?;
         if count == 0 {
             return Ok(());
         }
         options.work.burn();
-        buffer.truncate(count);
         stream.write_all(buffer).await.0?;
     }
 }

@@ -96,8 +96,8 @@ impl Drop for Dial<'_> {
     }
 }
 
-/// Starts a task that waits until the connection of `fd` is established or has failed, shuts an
-/// established connection down if `how` is `Some`, and closes `fd`.
+/// Starts a task that waits until the connection of `fd` is established or has failed. If it is established and `how` is
+/// `Some`, the task shuts it down. Then the task closes `fd`.
 fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
     let fd = Fd::new(fd, false)?;
     // SO_LINGER may be set on the socket.
@@ -159,7 +159,7 @@ impl Fd {
         error.raw_os_error() == Some(libc::EINPROGRESS) && self.used_fast_open().is_some()
     }
 
-    /// Sends the gathered bytes, unless only the receiving side is shut down, and calls shutdown(2). If the
+    /// Sends the gathered bytes, unless `how` is `Read`. Then calls shutdown(2). If the
     /// connection is in progress, a task calls shutdown(2) when the connection is established. If the socket
     /// does not accept all gathered bytes, the sending side is shut down after the last byte.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
@@ -189,9 +189,9 @@ impl Fd {
         Ok(())
     }
 
-    /// Returns a duplicate, which keeps the close from aborting the connection, if the connection is in progress and
-    /// its SYN carried data. Returns `None` in a child of fork(2), whose parent has the socket open, with a linger time
-    /// of 0, which requests the abort, and if no descriptor is available.
+    /// Returns a duplicate if the connection is in progress and its SYN carried data. The duplicate keeps the close from
+    /// aborting the connection. Returns `None` in a child of fork(2), because the parent has the socket open. Also returns
+    /// `None` if the linger time is 0, which requests the abort, or if no descriptor is available.
     pub(super) fn unfinished(&self) -> Option<OwnedFd> {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();

@@ -95,7 +95,7 @@ impl Buffer {
     }
 
     /// Discards the bytes. Keeps the memory for the next socket that gathers writes on this thread, unless the thread
-    /// already has [`SPARES`] empty buffers or exits.
+    /// already has [`SPARES`] empty buffers or is exiting.
     pub(super) fn clear(&mut self) {
         self.sent = 0;
         let mut bytes = take(&mut self.bytes);
@@ -117,8 +117,8 @@ impl Buffer {
     }
 }
 
-/// Copies `from`, whose length is between `N` and `2 * N`, to `to`, which has the same length, as two pieces of `N` bytes that
-/// may overlap.
+/// Copies `from` to `to`, as two pieces of `N` bytes that may overlap. Both slices have the same length, which is between
+/// `N` and `2 * N`.
 #[inline]
 fn copy_ends<const N: usize>(from: &[u8], to: &mut [MaybeUninit<u8>]) {
     if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {

@@ -8,7 +8,7 @@
 //! `ReadMsgUDP` returns raw bytes; x/net decodes them, with a separate package per family.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
 use libc::c_int;
@@ -123,7 +123,7 @@ impl Ancillary {
         Ancillary { local: Some(local), ..self }
     }
 
-    /// Sets the interface to send through, by its index (IP_PKTINFO, IPV6_PKTINFO).
+    /// Sets the interface to send through, by its index (IP_PKTINFO, IPV6_PKTINFO). FreeBSD ignores it for IPv4.
     #[must_use]
     pub const fn with_interface(self, index: u32) -> Ancillary {
         Ancillary { interface: Some(index), ..self }
@@ -158,8 +158,9 @@ impl Ancillary {
         Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
     }
 
-    /// Returns the local address from which a reply should be sent. Returns `None` for a datagram
-    /// to an IPv6 multicast group, and if the socket does not report local addresses.
+    /// Returns the local address from which a reply should be sent. Returns `None` for a datagram to an IPv6 multicast
+    /// group, and if the socket does not report local addresses. On macOS and FreeBSD, also returns `None` for a datagram
+    /// to an IPv4 multicast group or to 255.255.255.255.
     pub const fn local(&self) -> Option<IpAddr> {
         self.local
     }
@@ -220,7 +221,8 @@ impl Ancillary {
             (libc::IPPROTO_IP, os::PACKET_INFO_V4) => {
                 let Some(info) = message.value::<os::PacketInfoV4>() else { return };
                 let (local, destination, interface) = os::read_packet_info_v4(info);
-                (self.local, self.destination) = (Some(local.into()), Some(destination.into()));
+                self.destination = Some(destination.into());
+                self.local = (!local.is_multicast() && !local.is_broadcast()).then_some(local.into());
                 self.interface = interface;
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
@@ -242,7 +244,7 @@ impl Ancillary {
         }
     }
 
-    /// Encodes the data for a datagram to `to`. If `to` is `None`, the family of the peer is not known.
+    /// Encodes the data for a datagram that is sent to `to`. If `to` is `None`, the family of the peer is not known.
     /// Except for a local address, messages of both families are then written, and the kernel skips
     /// those of the other family.
     pub(crate) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
@@ -259,9 +261,10 @@ impl Ancillary {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "interface index must be less than 2^31"));
         }
         if info_v4 {
-            let local = if let Some(IpAddr::V4(local)) = local { local } else { Ipv4Addr::UNSPECIFIED };
-            let info = os::packet_info_v4(local, index);
-            control.push(libc::IPPROTO_IP, os::PACKET_INFO_V4, info)?;
+            let local = if let Some(IpAddr::V4(local)) = local { Some(local) } else { None };
+            if let Some(info) = os::packet_info_v4(local, index) {
+                control.push(libc::IPPROTO_IP, os::PACKET_INFO_V4, info)?;
+            }
         }
         if info_v6 {
             let local = if let Some(IpAddr::V6(local)) = local { local } else { Ipv6Addr::UNSPECIFIED };

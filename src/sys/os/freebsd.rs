@@ -22,10 +22,10 @@ pub(crate) const PACKET_INFO_V4: c_int = libc::IP_RECVDSTADDR;
 /// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_addr;
 
-/// Returns the data that selects the source address of a datagram. FreeBSD does not use the interface
+/// Returns the data that selects the source address of a datagram, if there is one. FreeBSD cannot select the interface
 /// for IPv4.
-pub(crate) fn packet_info_v4(local: Ipv4Addr, _interface: u32) -> PacketInfoV4 {
-    libc::in_addr { s_addr: u32::from(local).to_be() }
+pub(crate) fn packet_info_v4(local: Option<Ipv4Addr>, _interface: u32) -> Option<PacketInfoV4> {
+    local.map(|local| libc::in_addr { s_addr: u32::from(local).to_be() })
 }
 
 /// Returns the local address, the destination and the interface of a received datagram. FreeBSD reports

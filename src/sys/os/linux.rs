@@ -59,14 +59,14 @@ pub(crate) const TIMESTAMP_UNIT: u32 = 1;
 /// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
-/// Returns the data that selects the source address and the interface of a datagram.
-pub(crate) fn packet_info_v4(local: Ipv4Addr, interface: u32) -> PacketInfoV4 {
+/// Returns the data that selects the source address, if there is one, and the interface of a datagram.
+pub(crate) fn packet_info_v4(local: Option<Ipv4Addr>, interface: u32) -> Option<PacketInfoV4> {
     let address = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
-    libc::in_pktinfo {
+    Some(libc::in_pktinfo {
         ipi_ifindex: interface as c_int,
-        ipi_spec_dst: address(local),
+        ipi_spec_dst: address(local.unwrap_or(Ipv4Addr::UNSPECIFIED)),
         ipi_addr: address(Ipv4Addr::UNSPECIFIED),
-    }
+    })
 }
 
 /// Returns the local address, the destination and the interface of a received datagram.

@@ -30,16 +30,21 @@ pub(crate) const PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 /// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
-/// Returns the data that selects the source address and the interface of a datagram.
-pub(crate) fn packet_info_v4(local: Ipv4Addr, interface: u32) -> PacketInfoV4 {
+/// Returns the data that selects the source address, if there is one, and the interface of a datagram.
+pub(crate) fn packet_info_v4(local: Option<Ipv4Addr>, interface: u32) -> Option<PacketInfoV4> {
     let address = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
-    libc::in_pktinfo { ipi_ifindex: interface, ipi_spec_dst: address(local), ipi_addr: address(Ipv4Addr::UNSPECIFIED) }
+    Some(libc::in_pktinfo {
+        ipi_ifindex: interface,
+        ipi_spec_dst: address(local.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+        ipi_addr: address(Ipv4Addr::UNSPECIFIED),
+    })
 }
 
-/// Returns the local address, the destination and the interface of a received datagram.
+/// Returns the local address, the destination and the interface of a received datagram. macOS does not set
+/// `ipi_spec_dst`, so the first two are equal.
 pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Option<u32>) {
-    let address = |address: libc::in_addr| Ipv4Addr::from(u32::from_be(address.s_addr));
-    (address(info.ipi_spec_dst), address(info.ipi_addr), Some(info.ipi_ifindex))
+    let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+    (address, address, Some(info.ipi_ifindex))
 }
 
 /// Calls poll(2): waits for events for up to `timeout` nanoseconds, rounded up to milliseconds, or

@@ -163,7 +163,7 @@ impl Kernel {
     }
 
     /// Returns whether poll(2) reports that a Unix socket is writable: at least three quarters of the buffer are free,
-    /// as on Linux. This is also true if a write would fail without waiting for room.
+    /// as on Linux. Unlike on Linux, this is also true if a write would fail because the peer reads no more.
     pub(super) fn unix_has_room(&self, id: SocketId) -> bool {
         let Some(socket) = self.socket(id) else { return true };
         let Role::Unix(end) = &socket.role else { return false };
@@ -224,7 +224,7 @@ impl Kernel {
         }
     }
 
-    /// Discards the messages that a datagram socket has received.
+    /// Discards the messages in the queue of a datagram socket.
     fn discard_messages(&mut self, id: SocketId) {
         let Some(end) = self.end_mut(id) else { return };
         end.bytes = 0;
@@ -234,13 +234,14 @@ impl Kernel {
         self.wake_unix_writers(id, None);
     }
 
-    /// Raises an edge for each socket that has found its buffer or the queue of `id` full, after data was taken from the
-    /// queue.
+    /// Raises an edge for each socket that has found its buffer or the queue of `id` full and is writable now. Called after
+    /// data was taken from the queue.
     fn wake_unix_writers(&mut self, id: SocketId, peer: Option<SocketId>) {
         let Some(socket) = self.socket(id) else { return };
         let mut waiting: Vec<SocketId> = peer.into_iter().collect();
         if socket.kind == Kind::Datagram {
-            // Any socket of the host may have found the queue full. Sockets that wait for another queue get an edge too.
+            // Any socket of the host may have found the queue full. A socket that waits for another queue gets an edge too,
+            // if poll(2) reports it as writable.
             let host = socket.host;
             let all = self.places.iter().zip(0..).filter_map(|(place, index)| {
                 let is_unix = place.socket.as_ref().is_some_and(|s| s.host == host && matches!(s.role, Role::Unix(_)));
@@ -271,9 +272,9 @@ impl Kernel {
         }
     }
 
-    /// Ends the association of a datagram socket with its peer, if it has one. As on Linux, this discards the received
-    /// messages, and a peer that is connected to this socket gets an error if there were any. If the peer was closed, the
-    /// association ends when a send fails for the first time.
+    /// Ends the association of a datagram socket with its peer, if it has one. As on Linux, this discards the
+    /// messages in the socket's queue. If there were any, a peer that is connected to this socket gets an error. If the peer
+    /// was closed, the association ends when a send fails for the first time.
     pub(super) fn disconnect_unix(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         let Role::Unix(end) = &mut socket.role else { return };
@@ -296,7 +297,7 @@ impl Kernel {
     pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         let (host, kind, name) = (socket.host, socket.kind, socket.name.clone());
-        // A write to a stream fails with EPIPE and leaves the error for the next read.
+        // If a stream has an error, a write fails with EPIPE and leaves the error for the next read.
         if kind != Kind::Stream
             && let Some(error) = socket.error.take()
         {
@@ -390,8 +391,8 @@ impl Kernel {
         }
     }
 
-    /// Closes a Unix socket. As on Linux, the peer of a connection gets an error if there was unread data, and with
-    /// `resets`, which stands for a connection that was never accepted.
+    /// Closes a Unix socket. As on Linux, the peer of a connection gets ECONNRESET if this socket had unread data, or if
+    /// `resets` is true, which means that the listener has not accepted the connection.
     pub(super) fn close_unix(&mut self, id: SocketId, resets: bool) {
         let Some(socket) = self.socket(id) else { return };
         let kind = socket.kind;
@@ -431,8 +432,8 @@ pub(super) fn key(name: &[u8], kind: Kind) -> Vec<u8> {
     key
 }
 
-/// Returns the room that a message takes in the sender's buffer. An empty message takes room as well, so that their number
-/// is limited.
+/// Returns the room that a message takes in the sender's buffer. An empty message takes room as well, so the number
+/// of empty messages is limited.
 fn cost(length: usize) -> usize {
     length.max(1)
 }
