@@ -35,6 +35,7 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
+use netpoll::future::timeout;
 use netpoll::net::is_closed;
 use netpoll::task;
 use netpoll::time::Sleep;
@@ -303,12 +304,7 @@ impl Server {
         }
         group.0.advance(CUT);
         // A connection whose handler blocks its thread ends only when the handler returns.
-        let mut most = Sleep::new(CUT_OFF);
-        poll_fn(|cx| match group.0.poll_fewer(1, cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => Pin::new(&mut most).poll(cx),
-        })
-        .await;
+        let _ = timeout(CUT_OFF, poll_fn(|cx| group.0.poll_fewer(1, cx))).await;
         result.and(Err(io::Error::new(io::ErrorKind::TimedOut, "connections were cut off after the grace period")))
     }
 

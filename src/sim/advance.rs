@@ -8,6 +8,7 @@ use super::machine::real::{self, Real};
 use super::metrics;
 use super::shared::lock;
 use super::world::World;
+use crate::rt::poll::driver;
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
@@ -26,11 +27,7 @@ impl World {
         metrics::add(&self.totals.takes, 1);
         metrics::add(&self.totals.events, edges.len() as u64);
         for &(data, bits) in edges {
-            let event = edge::event(data, bits);
-            let Some(desc) = runtime().cache.get(event.index) else { continue };
-            let [read, write] = desc.sides_of(event.generation);
-            let is_stale = event.readable && !read.set_ready(event.read_reasons, wakers)
-                || event.writable && !write.set_ready(event.write_reasons, wakers);
+            let is_stale = !driver::deliver(&runtime().cache, &edge::event(data, bits), wakers);
             metrics::add(&self.totals.stale_events, u64::from(is_stale));
         }
     }

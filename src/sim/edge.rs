@@ -1,39 +1,24 @@
-//! `Event`: the contents of one edge of a descriptor of a simulation, in the terms of `rt/poll`.
+//! [`event`]: the contents of one edge of a descriptor of a simulation, in the terms of `rt/poll`.
 
-use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY};
-
-/// The contents of one edge, in the terms of `rt/poll`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) index: u32,
-    pub(super) generation: u32,
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-    pub(super) read_reasons: u64,
-    pub(super) write_reasons: u64,
-}
+use crate::rt::poll::backend::{Event, State, Token};
 
 /// Decodes an edge from the poller's data and EPOLL bits.
 pub(super) fn event(data: u64, bits: u32) -> Event {
-    let has = |flags: i32| bits & flags as u32 != 0;
-    let end = has(libc::EPOLLHUP | libc::EPOLLERR);
-    let when = |condition: bool, reason: u64| if condition { reason } else { 0 };
-    let error = when(has(libc::EPOLLERR), ERROR);
-    Event {
-        index: data as u32,
-        generation: (data >> 32) as u32,
-        readable: end || has(libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI),
-        writable: end || has(libc::EPOLLOUT),
-        read_reasons: error
-            | when(has(libc::EPOLLHUP | libc::EPOLLRDHUP), HANG_UP)
-            | when(has(libc::EPOLLPRI), PRIORITY),
-        write_reasons: error | when(has(libc::EPOLLHUP), HANG_UP),
-    }
+    let has = |flag: i32| bits & flag as u32 != 0;
+    let state = State {
+        input: has(libc::EPOLLIN),
+        output: has(libc::EPOLLOUT),
+        priority: has(libc::EPOLLPRI),
+        half_closed: has(libc::EPOLLRDHUP),
+        hung_up: has(libc::EPOLLHUP),
+        failed: has(libc::EPOLLERR),
+    };
+    Event::new(Token::unpack(data), state)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::rt::poll::side::{ERROR, HANG_UP};
 
     #[test]
     fn edges_match_their_bits() {

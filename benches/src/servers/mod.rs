@@ -117,6 +117,15 @@ impl Hog {
     }
 }
 
+/// Which threads of a server run its tasks. Only runtimes that have two kinds use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// Workers, as many as the options say.
+    Workers,
+    /// The thread of `block_on`.
+    Single,
+}
+
 /// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -211,13 +220,13 @@ pub fn serve(runtime: &str, options: &'static Options) -> io::Result<()> {
     match runtime {
         "bare" => bare::serve(options),
         #[cfg(feature = "netpoll")]
-        "netpoll" => netpoll::serve(options, netpoll::Flavour::Workers),
+        "netpoll" => netpoll::serve(options, Flavour::Workers),
         #[cfg(feature = "netpoll")]
-        "netpoll-single" => netpoll::serve(options, netpoll::Flavour::Single),
+        "netpoll-single" => netpoll::serve(options, Flavour::Single),
         #[cfg(feature = "peers")]
-        "tokio" => tokio::serve(options, tokio::Flavour::Multi),
+        "tokio" => tokio::serve(options, Flavour::Workers),
         #[cfg(feature = "peers")]
-        "tokio-current" => tokio::serve(options, tokio::Flavour::Current),
+        "tokio-current" => tokio::serve(options, Flavour::Single),
         #[cfg(feature = "peers")]
         "smol" => smol::serve(options),
         #[cfg(feature = "peers")]

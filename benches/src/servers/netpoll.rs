@@ -1,19 +1,10 @@
 //! The echo server on netpoll, this repository's crate.
 
-use super::{Mode, Options, READ_DEADLINE};
+use super::{Flavour, Mode, Options, READ_DEADLINE};
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::{rt, task};
 use std::io;
 use std::time::Instant;
-
-/// Which threads run the tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flavour {
-    /// Workers, as many as the options say.
-    Workers,
-    /// The thread of `block_on`.
-    Single,
-}
 
 /// Serves until the process ends.
 ///

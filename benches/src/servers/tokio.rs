@@ -1,20 +1,11 @@
 //! The echo server on tokio, with its multi-threaded or its current-thread runtime.
 
-use super::{Mode, Options, READ_DEADLINE};
+use super::{Flavour, Mode, Options, READ_DEADLINE};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
-
-/// One of tokio's two runtimes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flavour {
-    /// Worker threads that steal from one another.
-    Multi,
-    /// All tasks run on the thread of `block_on`.
-    Current,
-}
 
 /// Serves until the process ends.
 ///
@@ -22,8 +13,8 @@ pub enum Flavour {
 /// Returns an error if building the runtime, binding or accepting fails.
 pub fn serve(options: &'static Options, flavour: Flavour) -> io::Result<()> {
     let mut builder = match flavour {
-        Flavour::Multi => Builder::new_multi_thread(),
-        Flavour::Current => Builder::new_current_thread(),
+        Flavour::Workers => Builder::new_multi_thread(),
+        Flavour::Single => Builder::new_current_thread(),
     };
     builder.worker_threads(options.workers).enable_all().build()?.block_on(listen(options))
 }

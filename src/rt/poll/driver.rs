@@ -409,16 +409,21 @@ impl Sink for Recording<'_> {
     #[inline(always)]
     fn take(&mut self, event: Event) {
         self.count += 1;
-        let Some(desc) = self.cache.get(event.index) else { return };
-        let [read, write] = desc.sides_of(event.generation);
-        if event.readable && !read.set_ready(event.read_reasons, self.wakers)
-            || event.writable && !write.set_ready(event.write_reasons, self.wakers)
-        {
-            // Both directions have the same generation, except while the descriptor is being retired, so an event is
-            // stale for both or for neither.
+        if !deliver(self.cache, &event, self.wakers) {
             self.note_stale();
         }
     }
+}
+
+/// Sets the directions of an event ready. Returns false if the event is stale.
+#[inline(always)]
+pub(crate) fn deliver(cache: &PollCache, event: &Event, wakers: &mut Wakers) -> bool {
+    let Some(desc) = cache.get(event.index) else { return true };
+    let [read, write] = desc.sides_of(event.generation);
+    // Both directions have the same generation, except while the descriptor is being retired, so an event is
+    // stale for both or for neither.
+    (!event.readable || read.set_ready(event.read_reasons, wakers))
+        && (!event.writable || write.set_ready(event.write_reasons, wakers))
 }
 
 impl Recording<'_> {

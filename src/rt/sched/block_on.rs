@@ -222,12 +222,7 @@ impl Thread {
     /// Returns whether this thread must run tasks, because the runtime has no threads. First tries to start a worker for
     /// them. A nested call does not run tasks, because its thread must first finish its own task.
     fn stands_in(&self) -> bool {
-        !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
-    }
-
-    /// Returns whether the shared queues have tasks while sysmon is missing. This thread may then have to run them.
-    fn is_needed(&self) -> bool {
-        self.runtime.sysmon.is_missing() && self.runtime.injected() > 0
+        !self.is_nested && self.runtime.lacks_threads_for_tasks() && !self.runtime.wake_one(true)
     }
 
     /// Acts as a worker until the root future is woken or the thread loses its processor, for example because there
@@ -284,7 +279,7 @@ impl Thread {
         let falls_asleep = || {
             runtime.root_ends();
             !root.enter_poll(shards.first())
-                || (!is_nested && runtime.sysmon.is_missing() && runtime.injected() > 0 && runtime.has_free_processor())
+                || (!is_nested && runtime.lacks_threads_for_tasks() && runtime.has_free_processor())
         };
         let rises = || {
             root.leave_poll();

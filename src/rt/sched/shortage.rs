@@ -74,6 +74,12 @@ impl Runtime {
         self.notice_activity();
     }
 
+    /// Returns whether the shared queues have tasks while sysmon is missing. A thread in `block_on` may then have to run
+    /// them.
+    pub(super) fn lacks_threads_for_tasks(&self) -> bool {
+        self.sysmon.is_missing() && self.injected() > 0
+    }
+
     /// Makes all threads in `block_on` that sleep or are parked check whether they should run tasks.
     pub(super) fn wake_roots(&'static self) {
         self.driver.wake();

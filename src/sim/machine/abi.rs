@@ -15,6 +15,7 @@ use libc::{c_int, c_ulong, c_void, iovec, pollfd, sockaddr, socklen_t};
 
 use super::backend::is_simulated;
 use super::current;
+use super::host;
 use super::kernel::socket::{Family, Kind};
 use super::kernel::{Address, Kernel, Received, Wishes};
 use super::lane;
@@ -137,7 +138,11 @@ fn refused(what: String, errno: i32) -> i32 {
 /// Records, once per simulation, that a task uses a socket in a way that is not simulated. Returns the
 /// errno.
 pub(super) fn unsupported(what: &str, errno: i32) -> i32 {
-    let text = format!("a task of a simulation {what}, which is not simulated");
+    refused_once(format!("a task of a simulation {what}, which is not simulated"), errno)
+}
+
+/// Records a refusal with this text, once per simulation, and returns its errno.
+fn refused_once(text: String, errno: i32) -> i32 {
     current::with(|machine| machine.map(|machine| machine.refuse_once(text)));
     errno
 }
@@ -226,7 +231,7 @@ pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
     if result == Err(libc::EDEADLK) {
         let text = "a task of a simulation connects a blocking socket, which would block its only thread: \
                     connect with netpoll::net";
-        return refuse(text, libc::EDEADLK);
+        return Err(refused_once(text.to_owned(), libc::EDEADLK));
     }
     ok(result)
 }
@@ -420,17 +425,11 @@ pub(super) fn poll(list: *mut pollfd, count: c_ulong, timeout: c_int) -> Result<
     if ready == 0 && timeout != 0 {
         let Ok(millis) = u64::try_from(timeout) else {
             let text = "a task of a simulation waits in poll(2), which would block its only thread: use netpoll::net";
-            return refuse(text, libc::EDEADLK);
+            return Err(refused_once(text.to_owned(), libc::EDEADLK));
         };
-        current::with(|machine| machine.map(|machine| machine.block_for(millis * 1_000_000)));
+        host::advance(millis * 1_000_000);
     }
     Ok(ready)
-}
-
-/// Reports once that a task makes a call that would block its simulation, and fails with `errno`.
-fn refuse<T>(text: &str, errno: c_int) -> Result<T> {
-    current::with(|machine| machine.map(|machine| machine.refuse_once(text.to_owned())));
-    Err(errno)
 }
 
 // ---- data ----

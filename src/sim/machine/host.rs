@@ -30,9 +30,13 @@ fn nanos(time: *const timespec) -> u64 {
 /// Implements nanosleep(2) by advancing the clock. A thread that sleeps blocks its simulation, so no task runs and no
 /// packet arrives in the meantime.
 pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
-    let nanos = nanos(time);
-    current::with(|machine| machine.map(|machine| machine.block_for(nanos)));
+    advance(nanos(time));
     Ok(0)
+}
+
+/// Advances the clock for a call that blocks the thread for `nanos` nanoseconds.
+pub(super) fn advance(nanos: u64) {
+    current::with(|machine| machine.map(|machine| machine.block_for(nanos)));
 }
 
 pub(super) fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec) -> Result<c_int> {
@@ -46,8 +50,7 @@ fn try_clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec) ->
     }
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     clock_gettime(clock, &raw mut now)?;
-    let left = nanos(time).saturating_sub(nanos(&raw const now));
-    current::with(|machine| machine.map(|machine| machine.block_for(left)));
+    advance(nanos(time).saturating_sub(nanos(&raw const now)));
     Ok(())
 }
 
