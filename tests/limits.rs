@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Watchdog, becomes, by_hand::Wakes, child, cpu_time, exhaust_descriptors, fill, listener, pair, park_on, poll_once,
-    poll_with, run, set_nofile,
+    Watchdog, becomes, by_hand::Wakes, child, cpu_time, eventually, exhaust_descriptors, fill, listener, pair, park_on,
+    poll_once, poll_with, run, set_nofile,
 };
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::prelude::*;
@@ -244,11 +244,19 @@ fn missing_poller_descriptors_are_reported() {
     });
 }
 
+/// Returns whether all other threads of this process sleep.
+fn other_threads_sleep() -> bool {
+    let sleeps = |stat: &str| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'));
+    common::of_other_threads("stat").all(|stat| sleeps(&stat))
+}
+
 /// If no thread can be started, tasks and blocking calls still end; when threads can be started again, they run the tasks and calls.
 #[test]
 fn tasks_and_calls_end_without_memory_for_threads() {
     child("tasks_and_calls_end_without_memory_for_threads", || {
         rt::Builder::new().workers(2).start().unwrap();
+        // std ends the process if a thread that begins cannot allocate its signal stack.
+        eventually("all other threads have begun, and sleep", other_threads_sleep);
         // Leaves less memory than the stack of a thread takes.
         let maximum = getrlimit(Resource::As).maximum;
         let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -296,25 +296,24 @@ pub fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
+/// Returns the contents of a file of proc(5), such as `stat`, of all threads of this process except the calling one.
+pub fn of_other_threads(file: &str) -> impl Iterator<Item = String> {
+    let own = std::fs::read_link("/proc/thread-self").unwrap();
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    // A thread may have ended since the directory was read.
+    threads
+        .filter(move |thread| thread.file_name() != own.file_name())
+        .filter_map(move |thread| std::fs::read_to_string(thread.join(file)).ok())
+}
+
 /// Returns the number of context switches, voluntary and not, of all threads of this process except
 /// the calling one.
 pub fn context_switches() -> u64 {
-    let own = std::fs::read_link("/proc/thread-self").unwrap();
-    let mut sum = 0;
-    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
-        let thread = thread.unwrap();
-        if Some(&*thread.file_name()) == own.file_name() {
-            continue;
-        }
-        // A thread may have ended since the directory was read.
-        let Ok(status) = std::fs::read_to_string(thread.path().join("status")) else { continue };
-        sum += status
-            .lines()
-            .filter(|line| line.contains("ctxt_switches"))
-            .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
-            .sum::<u64>();
-    }
-    sum
+    let switches = |status: String| {
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+        lines.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    of_other_threads("status").map(switches).sum()
 }
 
 /// Returns the CPU time of this process.
