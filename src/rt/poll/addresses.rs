@@ -1,5 +1,5 @@
-//! Records the addresses of TCP sockets, so that [`inspect`](crate::rt::inspect()) needs no system
-//! calls for them.
+//! Records the addresses of TCP sockets without multipath, so that [`inspect`](crate::rt::inspect()) needs few
+//! system calls for them.
 //!
 //! accept4(2) returns the peer's address. A dial usually knows both addresses. A connection of a listener that is
 //! bound to one address has that local address. When a connection is opened, its addresses are written to

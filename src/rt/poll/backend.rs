@@ -101,7 +101,8 @@ pub(crate) struct State {
     pub(crate) input: bool,
     pub(crate) output: bool,
     pub(crate) priority: bool,
-    /// Whether the peer will send no more data.
+    /// Whether no more data will arrive, because the peer has shut down sending or this side has shut down
+    /// receiving.
     pub(crate) half_closed: bool,
     /// Whether both directions are closed.
     pub(crate) hung_up: bool,

@@ -36,7 +36,8 @@ impl PollHandle {
         labels::set_host(self.desc.index, self.generation, host, is_open);
     }
 
-    /// Returns the slot and the generation of a TCP socket, or `None` for another descriptor.
+    /// Returns the slot and the generation of a TCP socket without multipath, or `None` for another descriptor. The
+    /// methods below that store addresses have no effect on other descriptors.
     fn tcp_id(&self) -> Option<addresses::Id> {
         (self.uncounted != 0).then_some((self.desc.index, self.generation))
     }

@@ -18,8 +18,8 @@
 //!
 //! # Invariants
 //! * D1 — while a thread sleeps in a shard, the announced end of its sleep is not later than any timer of
-//!   the shard. Arming an earlier timer and shutting down interrupt the sleep. So does injecting a task, if no
-//!   other worker will run it.
+//!   the shard. Arming an earlier timer and shutting down interrupt the sleep. Injecting a task interrupts it
+//!   too, if no other worker will run the task.
 //! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
 //!   user code runs.
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.
@@ -179,8 +179,9 @@ impl Driver {
     /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so a caller
     /// that owns no processor must make sure afterwards that a thread polls.
     ///
-    /// If `is_first`, the caller's epoch must not have ended, and `still` says whether it has not. The driver calls
-    /// `still` before it changes an instance: that of a later epoch may have a registration of the same handle.
+    /// If `is_first` is true, the descriptor is registered only while the caller's epoch lasts, and `still` returns
+    /// whether it does. It is called before an instance is changed, because the instance may be of a later epoch and
+    /// may have a registration of the same handle.
     ///
     /// # Errors
     /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of

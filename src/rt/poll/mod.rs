@@ -10,8 +10,8 @@
 //!   and declares.
 //! * `closings` — counts closed descriptors, and wakes the operations that wait for a free descriptor.
 //! * `describing` — stores data about descriptors for snapshots: `labels` has host names and limits,
-//!   `addresses` has the addresses of TCP sockets, and `usage` the byte counts of other descriptors. The last
-//!   two share the memory of `slot_words`.
+//!   `addresses` has the addresses of TCP sockets without multipath, and `usage` the byte counts of other
+//!   descriptors. The last two share the memory of `slot_words`.
 
 pub(crate) mod addresses;
 pub(crate) mod back_ends;

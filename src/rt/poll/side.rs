@@ -101,8 +101,8 @@ pub(crate) struct Side<'a> {
 pub(crate) struct PollHandle {
     pub(super) desc: &'static PollDesc,
     pub(super) generation: u32,
-    /// The number of bytes above which an operation must call `charge`. It is 0 unless the kernel counts the
-    /// bytes of the socket (TCP).
+    /// The number of bytes above which an operation must call `charge`. It is 0 unless the descriptor is
+    /// known to be a TCP socket without multipath, whose bytes the kernel counts.
     pub(crate) uncounted: u32,
 }
 
