@@ -115,9 +115,9 @@ pub enum WorkerEventKind {
     },
     /// The worker rests, because it has no work and other threads poll the sockets.
     Rests,
-    /// The thread gives up the worker's queue, because its task waits in
-    /// [`block_on`](crate::task::block_on), because the thread is not a worker and stops running tasks, or because
-    /// the runtime was shut down.
+    /// The thread gives up the worker's queue, because a task, a waker or a destructor on it waits in
+    /// [`block_on`](crate::task::block_on), or the future of a `block_on` in a nested one, because the thread is not a
+    /// worker and stops running tasks, or because the runtime was shut down.
     Leaves,
     /// A thread takes over the worker's queue.
     Begins,
@@ -139,8 +139,8 @@ pub enum WorkerEventKind {
 /// Reads the last events of all workers, which are about 2,000 turns and 2,000 other events per worker.
 ///
 /// Events are always recorded, at a cost of about 28 instructions per request. They are read without stopping a
-/// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), and threads in
-/// [`block_on`](crate::task::block_on) that run no tasks, record no events.
+/// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), threads in
+/// [`block_on`](crate::task::block_on) that run no tasks, and simulations record no events.
 ///
 /// # Examples
 /// ```

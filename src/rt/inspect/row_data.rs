@@ -226,7 +226,8 @@ pub struct TcpDetails {
     pub last_received: Duration,
     /// For a listener: the number of connections that wait to be accepted.
     pub accept_queue: u32,
-    /// For a listener: the maximum number of connections that wait to be accepted.
+    /// For a listener: its backlog, which `net.core.somaxconn` limits. Linux lets one connection more wait to be
+    /// accepted.
     pub accept_queue_max: u32,
 }
 
@@ -237,7 +238,7 @@ pub struct TcpDetails {
 pub struct WorkerInfo {
     /// The number of the processor.
     pub id: usize,
-    /// Whether a thread owns the processor. A processor without a thread has no work.
+    /// Whether a thread owns the processor. The queue of a processor without a thread is empty.
     pub owned: bool,
     /// The task that is being polled.
     pub running: Option<TaskId>,
