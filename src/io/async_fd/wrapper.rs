@@ -114,6 +114,8 @@ impl<T: AsFd> AsyncFd<T> {
     /// * Returns `AlreadyExists` for a descriptor that is already registered.
     /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENFILE, ENOSPC, ENOMEM or
     ///   ELOOP from the poller.
+    /// * Returns `QuotaExceeded` if the poller uses poll(2), and the number of descriptors has reached the limit
+    ///   (RLIMIT_NOFILE).
     /// * Returns `Other` while the runtime is being shut down, if the system refuses to create a thread that
     ///   the runtime needs, and in a child of fork(2) that did not call exec(2).
     ///
