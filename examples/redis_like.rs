@@ -21,7 +21,7 @@ use netpoll::{io, rt, signal, task};
 
 /// The maximum length of a command, in bytes, so that no client can exhaust the memory.
 const COMMAND_BYTES_MAX: usize = 1 << 20;
-/// The maximum number of words of a command.
+/// The maximum number of words of a command that is sent as an array.
 const WORDS_MAX: usize = 1024;
 
 type Store = Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>;

@@ -127,7 +127,7 @@ impl Config {
         if let Some(domains) = local_domain {
             search = Some(domains.split_ascii_whitespace().filter_map(domain).collect());
         }
-        // The default search list is the host's own domain.
+        // The default search list is the host's own domain. It is known on Linux only; see `read`.
         config.search = search.unwrap_or_else(|| {
             let own = host_name.split_once('.').map(|(_, own)| own);
             own.and_then(domain).into_iter().collect()

@@ -223,7 +223,7 @@ impl Resolver {
     /// the environment variables `LOCALDOMAIN` and `RES_OPTIONS`.
     ///
     /// If there is no resolv.conf(5), or no server in it, the server at 127.0.0.1 is used. If there is no
-    /// search list, the domain of the host name is used. Invalid lines, options and domains are skipped.
+    /// search list, the domain of the host name is used (on Linux). Invalid lines, options and domains are skipped.
     ///
     /// # Errors
     /// Returns the OS error if reading resolv.conf(5) fails. As in glibc, a file that does not
