@@ -182,10 +182,10 @@ pub enum SocketState {
     Open,
     /// One direction of a TCP connection is closed. This state is shown only with
     /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the kernel has reported that the
-    /// peer has closed its sending side, and `Open` if this process has closed its own.
+    /// peer has closed its sending side, and `Open` if this process has closed its sending side.
     HalfClosed,
-    /// The kernel has reported that the peer has closed the connection or its sending side, or that the connection
-    /// has failed.
+    /// The kernel has reported that the peer has closed the connection or its sending side, that this process has shut
+    /// down receiving, or that the connection has failed.
     HungUp,
     /// This process has closed the socket, but an operation on it has not ended yet.
     Closing,
