@@ -2,8 +2,8 @@
 //! that clients share the load. RFC 5321, section 5.1, for MX records; RFC 2782 for SRV records, in
 //! which the probability that a server is first is proportional to its weight.
 //!
-//! The random numbers have a seed from the keys of a `HashMap`, so that those of a simulation depend on
-//! its seed only.
+//! The random numbers are seeded with the keys of a `HashMap`'s hasher. In a simulation, these keys, and thus the
+//! random numbers, depend only on the seed of the simulation.
 //!
 //! Go (net/dnsclient.go: `byPref`, `byPriorityWeight`) also takes servers one after the other by
 //! weight. Here, each server draws a time that is distributed exponentially with its weight as the

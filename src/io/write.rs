@@ -158,7 +158,7 @@ pub trait WriteExt: Write {
         Lite::flush(self)
     }
 
-    /// Flushes and closes the writer. A stream socket is shut down for writing, by which TCP sends FIN.
+    /// Flushes and closes the writer. A stream socket is shut down for writing; TCP then sends FIN.
     /// async-std's trait does not have this method.
     ///
     /// # Errors
