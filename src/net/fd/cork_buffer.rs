@@ -1,7 +1,7 @@
 //! [`Buffer`]: the bytes of gathered writes, in memory that the sockets of a thread use one after the other.
 //!
-//! A socket without gathered bytes has no memory. It takes memory from the thread that gathers the first of its bytes,
-//! and gives the memory to the thread that sends the last of them. The capacity of new memory is [`FIRST`]. When a write
+//! A socket without gathered bytes has no memory. It takes memory from the thread that gathers the first of its bytes.
+//! The thread that sends the last of them keeps or frees the memory. The capacity of new memory is [`FIRST`]. When a write
 //! needs more, the capacity is doubled, or becomes what the write needs if that is more. It is at most [`GATHERED_MAX`].
 //!
 //! # Short writes

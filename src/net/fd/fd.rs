@@ -19,9 +19,9 @@
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
 //! * F2 — close(2) does not block a worker. With SO_LINGER set to a time other than zero, close(2) waits, so it
-//!   runs on a separate thread pool. Without the pool, the option is cleared first. The option is read from the
-//!   socket if it may have been set: through this handle, by the owner of a duplicate, or on the listener, from
-//!   which a connection inherits it.
+//!   runs on a separate thread pool (on a worker only while the system refuses to create threads). Without the pool,
+//!   the option is cleared first. The option is read from the socket if it may have been set: through this handle, by
+//!   the owner of a duplicate, or on the listener, from which a connection inherits it.
 //! * F3 — memory that the kernel still reads after the calls have returned ([`Loans`]) is recalled
 //!   after the last call and before close(2). A forked child recalls nothing.
 //!
@@ -104,7 +104,7 @@ const HANDED_OUT: u8 = 1 << 6;
 #[derive(Debug, Default)]
 pub(super) struct Rare {
     guard: Mutex<Option<Box<dyn Guard>>>,
-    /// The completion of the close, created by the first explicit close.
+    /// The completion of the close, created by the first explicit close or set by [`Fd::keep_number`].
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
@@ -191,7 +191,7 @@ impl Fd {
     /// the close, the result still has this number.
     pub(crate) fn hand_out(&self) -> BorrowedFd<'_> {
         self.expose();
-        // With a reference, this is before `destroy`, which then sees the flag; or the close has begun.
+        // If a reference is granted, `destroy` runs later and sees the flag. Otherwise the close has begun.
         if self.mutex.incref().is_err() {
             return if self.has(HANDED_OUT) { self.borrow() } else { placeholder::closed() };
         }

@@ -1,7 +1,7 @@
 //! The lock of a descriptor: the read lock, the write lock, the number of system calls that use it,
 //! and whether it is closed, in one word.
 //!
-//! `Fd` checks this word before every system call, except a send of gathered writes. A *reference*
+//! Every operation checks this word before it uses the descriptor, except to send gathered writes. A *reference*
 //! means that a system call (or a raw closure) is using the descriptor number. It is held during that
 //! call only, never across a suspension. The *read lock* and the *write lock* serialise operations of
 //! one direction. An operation that writes all of a buffer or a file, such as `write_all`, keeps its lock

@@ -3,8 +3,8 @@
 //! # Which writes are gathered
 //! A write that has not waited and finds the write lock free appends to the gathered bytes, if the
 //! thread is in a turn that flushes at its end, the socket is not *blocked*
-//! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference. All writes of a turn
-//! except the first one usually take no lock at all ([`Fd::append_more`]).
+//! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference. Of the writes of a turn
+//! to one socket, usually only the first takes any lock ([`Fd::append_more`]).
 //! Every other write makes a call like a write without the option, except that the gathered bytes are sent first, if
 //! possible in the same sendmsg(2). This applies to a large or empty write, a write whose bytes do not fit, a write
 //! outside of a turn or in a turn that may gather no more, a write that has waited, finds the write lock taken or
@@ -12,8 +12,8 @@
 //! or the sending side was shut down.
 //!
 //! # When gathered bytes are sent
-//! * At the end of the turn, and before an operation of this crate returns `Pending`: see
-//!   [`unsent`](crate::rt::unsent).
+//! * When the thread flushes its list ([`unsent`](crate::rt::unsent)): at the end of the turn, and usually before an
+//!   operation of this crate returns `Pending`. Sysmon, if it runs, flushes the list in a long turn.
 //! * By a write that is not gathered: [`Fd::send_after_gathered`].
 //! * Before every other call that writes, such as sendfile(2): [`Fd::send_gathered`].
 //! * Before `writable` checks whether there is room: [`Fd::send_before_check`].
@@ -23,7 +23,7 @@
 //!   follows the last byte.
 //! * By a conversion, which blocks until all of them are sent, but for at most [`RELEASE_MAX`], because the next
 //!   write may be made by the new owner of the descriptor.
-//! * When the write deadline of a socket with the option changes: the thread flushes all sockets of its list.
+//! * Before the write deadline of a socket with the option is set: the thread flushes all sockets of its list.
 //!
 //! # Cost without the option
 //! The word of the write direction has a bit CORKED, which is tested together with CLOSING. In addition, a write
