@@ -9,11 +9,11 @@
 //! # Gathered writes
 //! Converting a stream first sends the writes that `set_auto_cork` has gathered. If the send buffer
 //! is full, the conversion blocks its thread until there is room, for at most five seconds. After
-//! that, `TryFrom` fails and drops the stream, and the drop sends the bytes before FIN. An infallible
-//! conversion resets the connection, because otherwise the bytes that the new owner writes would
-//! follow a gap in the stream. (A Unix stream cannot be reset, so it is shut down.) A conversion that
-//! returns a duplicate neither resets nor shuts down the connection, because the connection stays open
-//! for the other clones, and the bytes are still sent.
+//! that, `TryFrom` fails and drops the stream, and this close sends the bytes as any other does
+//! ([`gather`](crate::net::fd::gather)). An infallible conversion resets the connection, because
+//! otherwise the bytes that the new owner writes would follow a gap in the stream. (A Unix stream
+//! cannot be reset, so it is shut down.) A conversion that returns a duplicate neither resets nor shuts
+//! down the connection, because it stays open for the other clones, and the bytes are still sent.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -97,7 +97,7 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
             release(fd)
         }
         Err(shared) => {
-            // If the socket were not exposed, its close would not remove it from epoll, and the
+            // If the socket were not exposed, its close would not remove it from the poller, and the
             // duplicate would keep the registration alive.
             shared.expose();
             // If this fails, a task sends the remaining bytes while the other clones keep the socket open.
@@ -184,8 +184,9 @@ impl TryFrom<TcpStream> for std::net::TcpStream {
     ///
     /// # Errors
     /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
-    /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. On
-    /// error the stream is dropped, and the gathered writes are still sent.
+    /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. An
+    /// error drops the stream. The gathered writes are then sent as after any close; see
+    /// [`set_auto_cork`](TcpStream::set_auto_cork).
     fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
         release_shared(stream.fd).map(From::from)
     }
@@ -222,7 +223,7 @@ macro_rules! descriptor {
             /// After the first call the socket assumes that the descriptor has other users, which
             /// costs a few system calls. A read that empties a TCP socket is followed by another read
             /// before the next wait. Calls that cannot take MSG_DONTWAIT, such as accepts, are preceded
-            /// by fcntl(2). A close reads SO_LINGER and removes the descriptor from epoll explicitly.
+            /// by fcntl(2). A close reads SO_LINGER and removes the descriptor from the poller explicitly.
             ///
             /// On a stream, the writes that `set_auto_cork` has gathered are sent first, as far as the
             /// socket accepts them without waiting. Await `flush` before you write to the descriptor.

@@ -1,9 +1,9 @@
 //! TCP sockets.
 //!
-//! * [`listener`], [`incoming`]: accepting connections, one by one or as a stream.
+//! * [`listener`]: accepting connections one by one; [`incoming`]: as a stream, also for Unix sockets.
 //! * [`listen`]: opening listeners with a `ListenConfig`.
 //! * [`dial`]: connecting to one address.
-//! * [`stream`]: the connection; [`traits`]: futures-io's traits for it.
+//! * [`stream`]: the connection; [`traits`]: futures-io's traits for it and for Unix streams.
 //! * [`options`]: the less common socket options; `linux`: options that only Linux has.
 //! * [`convert`]: conversions from and to std's types and descriptors.
 //! * [`write_vectored_all`]: writing several buffers completely.

@@ -94,8 +94,8 @@ impl TcpStream {
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
     /// text is `dial tcp ADDR: CALL: …`, where the call is usually `connect`. Its kind is, for example,
-    /// `ConnectionRefused`, `NetworkUnreachable` or `TimedOut` (from the kernel, after about two minutes). If there is
-    /// no address, returns an `OpError` with the text `dial tcp: REASON`, such as
+    /// `ConnectionRefused`, `NetworkUnreachable` or `TimedOut` (from the kernel, on Linux after about two minutes). If
+    /// there is no address, returns an `OpError` with the text `dial tcp: REASON`, such as
     /// `dial tcp: lookup HOST: no such host`, which contains a
     /// [`LookupError`](crate::net::LookupError), an [`AddrError`] or the error of your own
     /// [`ToSocketAddrs`].
@@ -560,7 +560,7 @@ impl TcpStream {
     /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
     /// background. Zero discards it and resets the connection. With any other time, rounded up to
     /// seconds, the close waits up to that long for the data to be sent. The wait runs on a thread
-    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) is called before the wait ends,
+    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) is called before the wait begins,
     /// or the stream is dropped while the runtime is not running, the kernel sends the data in the
     /// background.
     ///
