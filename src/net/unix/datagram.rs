@@ -194,9 +194,9 @@ impl UnixDatagram {
         Send::new(&self.fd, buf)
     }
 
-    /// Sends a datagram to the socket at `path`, waiting for room in that socket's queue. The
-    /// kernel reports room only to connected senders, so this method retries at intervals that grow
-    /// to 20 ms. A connected socket can also send to other sockets.
+    /// Sends a datagram to the socket at `path`, waiting for room in that socket's queue. Linux
+    /// reports room only to connected senders, so this method retries at intervals that grow to
+    /// 20 ms. A connected socket can also send to other sockets.
     ///
     /// # Errors
     /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if no socket is bound to the

@@ -4,8 +4,8 @@
 //! # Full queues of receivers
 //! On Linux, a datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
 //! when there is room. A sender that names the receiver gets an event when one of its own datagrams
-//! is consumed, and an event for its failed attempt, but no event when the receiver consumes
-//! datagrams of other senders. Waiting for events would therefore hang or spin. A [`Destination`]
+//! is consumed, and after each attempt that fails, but no event when the receiver consumes datagrams
+//! of other senders. Waiting for events would therefore hang or spin. A [`Destination`]
 //! determines whether the send buffer or the receiver's queue is full. If the send buffer is full, the
 //! send waits for events. If the receiver's queue is full, the send retries on a timer: after 0.1 ms,
 //! then after twice as long each time, up to 20 ms. (Go waits for events.)

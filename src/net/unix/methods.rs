@@ -57,8 +57,8 @@ macro_rules! socket_methods {
             /// is shut down complete: reads with 0, writes with `BrokenPipe`.
             ///
             /// # Errors
-            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
-            /// close.
+            /// Returns the OS error; on a stream, the error of a write that `set_auto_cork` has
+            /// gathered; a [closed](crate::net::is_closed) error after an explicit close.
             pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
                 self.fd.shutdown(how)
             }
