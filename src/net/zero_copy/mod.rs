@@ -48,9 +48,9 @@ impl NetFd {
         }
     }
 
-    /// Waits until the peer accepts no more data: both sides are closed (`Ok`), or the connection
-    /// has failed (`Err`). Also returns an error if this socket is closed or its write deadline has
-    /// passed.
+    /// Waits until no more data can be sent, which an edge reports as HANG_UP of the write direction (see
+    /// [`backend`](crate::rt::poll::backend)). Returns the error if the connection has failed. Also returns
+    /// an error if this socket is closed or its write deadline has passed.
     pub(crate) fn poll_gone(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Err(failure) = ready!(self.fd.poll_hang_up(Direction::Write, operation, cx)) {
             return Poll::Ready(Err(self.error("write", failure)));

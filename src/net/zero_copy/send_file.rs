@@ -6,8 +6,8 @@
 //! # Blocking
 //! Pages that are not in memory are read from disk during the call, on the thread that polls the
 //! future, because a file has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk is slow,
-//! the monitor of blocked threads (`rt/sched/monitor`) starts another thread for the other tasks.
-//! Go does the same.
+//! the monitor of blocked threads (`rt/sched/monitor`) lets another worker run the other tasks, and may add a
+//! worker. A single-threaded runtime has no monitor. Go also blocks the thread and uses another one.
 //!
 //! # Cancellation
 //! Dropping the future stops sending. [`SendFile::sent`] returns the number of bytes sent so far.
