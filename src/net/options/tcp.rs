@@ -102,14 +102,15 @@ macro_rules! tcp_option_methods {
         /// Options of the streams.
         impl $type {
             /// Sets whether streams send small writes immediately (TCP_NODELAY). The default is
-            /// true.
+            /// true, or false on a `Dialer` with [`defaults(false)`](crate::net::Dialer::defaults).
             pub fn nodelay(mut self, nodelay: bool) -> $type {
                 self.$($field).+.nodelay = Some(nodelay);
                 self
             }
 
             /// Sets keep-alive, which probes a silent peer. `None` turns it off. The default is
-            /// [`KeepAlive::new`](crate::net::KeepAlive::new).
+            /// [`KeepAlive::new`](crate::net::KeepAlive::new), or off on a `Dialer` with
+            /// [`defaults(false)`](crate::net::Dialer::defaults).
             pub fn keepalive(mut self, keepalive: impl Into<Option<$crate::net::KeepAlive>>) -> $type {
                 self.$($field).+.keepalive = Some(keepalive.into());
                 self

@@ -6,8 +6,8 @@
 //! families (RFC 6724, gai.conf(5)). Usually it is the only query. If it is not answered within the
 //! *resolution delay* of RFC 8305, 50 ms, each family is also queried separately. A server that
 //! answers for one family but not, or only slowly, for the other (RFC 4074) then causes no further
-//! delay, whereas the query for both waits for its timeouts. Each address is returned once. A caller that
-//! needs all addresses gets only the query for both.
+//! delay, whereas the query for both waits for its timeouts. An address that several answers contain is
+//! returned once. For a caller that needs all addresses, only the query for both is made.
 //!
 //! A client of RFC 8305 queries the two families in parallel. If the IPv4 answer arrives first, the
 //! client waits 50 ms for the IPv6 answer. Here the delay comes before the separate queries instead, so
