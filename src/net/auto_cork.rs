@@ -84,10 +84,11 @@ macro_rules! auto_cork_methods {
             /// they do without this option.
             ///
             /// If a task computes for a long time between two writes, the first write is delayed by
-            /// up to about 20 ms; [`flush`](Self::flush) sends it immediately. Closing and shutting
-            /// down send the gathered bytes first, and so does every other operation that writes to
-            /// the socket or hands out its descriptor. A conversion to another type also waits, for
-            /// at most five seconds, until the send buffer has room for the bytes.
+            /// up to about 20 ms or, in a [single-threaded](crate::rt::Builder::single_threaded)
+            /// runtime, until the turn ends; [`flush`](Self::flush) sends it immediately. Closing and
+            /// shutting down send the gathered bytes first, and so does every other operation that
+            /// writes to the socket or hands out its descriptor. A conversion to another type also
+            /// waits, for at most five seconds, until the send buffer has room for the bytes.
             ///
             /// A close does not wait. If the send buffer has no room for the gathered bytes, the
             /// buffer is enlarged, or a task sends them later. If the system does not permit a

@@ -108,8 +108,8 @@ pub struct Dialer {
 
 /// Dialling.
 impl Dialer {
-    /// Creates a dialer with the defaults: no timeout except the kernel's (about two minutes per
-    /// address), Go's socket options, and a stagger of 250 ms.
+    /// Creates a dialer with the defaults: no timeout except the kernel's (on Linux, about two
+    /// minutes per address), Go's socket options, and a stagger of 250 ms.
     pub const fn new() -> Dialer {
         Dialer { timeout: None, deadline: None, stagger: Some(STAGGER), oracle: Oracle::Host, recipe: Recipe::new() }
     }
@@ -241,8 +241,8 @@ impl Dialer {
         self
     }
 
-    /// Sets how long an attempt may go unanswered before the next address is tried in parallel.
-    /// With `None`, addresses are tried one at a time.
+    /// Sets how long an attempt may go unanswered before the next address is tried in parallel. The
+    /// default is 250 ms. With `None`, addresses are tried one at a time.
     ///
     /// If the deadline would leave some addresses untried, the stagger is reduced, to no less than
     /// 10 ms.

@@ -3,13 +3,14 @@
 //! Errors of binding and dialling, including those of the look-up, and errors that this crate creates
 //! (closed, deadline, shutdown, too many operations) contain an [`OpError`], which names the operation
 //! and the addresses and prints like Go's `net.OpError`. Kernel errors of other operations, such as
-//! accept, read and write, are by default returned unchanged, so `io::Error::raw_os_error` works on them.
+//! accept, read and write, are returned unchanged, unless `Builder::wrap_io_errors` is set. So
+//! `io::Error::raw_os_error` works on them. It returns `None` for a wrapped error; [`raw_os_error`]
+//! looks through the wrapper.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
 //! The texts are Go's, except `runtime shut down`, which Go does not need, and that of too many operations,
-//! which are a panic in Go. Go also wraps kernel errors of reads and writes. Here they are not wrapped by
-//! default, because Rust programs match on `ErrorKind` and `raw_os_error`. `io::Error::raw_os_error` returns `None` for a wrapped error; [`raw_os_error`] looks
-//! through the wrapper.
+//! which are a panic in Go. Go always wraps kernel errors of reads and writes. Here they are not wrapped by
+//! default, because Rust programs match on `ErrorKind` and `raw_os_error`.
 
 use std::error::Error;
 use std::fmt;
@@ -123,8 +124,8 @@ enum Cause {
 /// | the port is taken | `listen tcp 127.0.0.1:80: bind: address already in use` | of the errno |
 /// | the socket was closed by this process | `read tcp 127.0.0.1:2->127.0.0.1:1: use of closed network connection` | [`NotConnected`](ErrorKind::NotConnected) |
 /// | a deadline passed | `read tcp 127.0.0.1:2->127.0.0.1:1: i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
-/// | the runtime was shut down while an operation waited | `accept tcp 127.0.0.1:1: runtime shut down` | [`Other`](ErrorKind::Other) |
-/// | 2³² concurrent operations on one socket, or 2²⁰ waiting | `write tcp …: too many concurrent operations on a single file or socket` | [`ResourceBusy`](ErrorKind::ResourceBusy) |
+/// | the runtime was shut down while an operation waited, or was being shut down when it had to wait | `accept tcp 127.0.0.1:1: runtime shut down` | [`Other`](ErrorKind::Other) |
+/// | 2³² concurrent operations on one socket, or 2²⁰ waiting in one direction | `write tcp …: too many concurrent operations on a single file or socket` | [`ResourceBusy`](ErrorKind::ResourceBusy) |
 ///
 /// # Examples
 /// ```
@@ -296,8 +297,8 @@ impl OpError {
         matches!(self.cause, Cause::Deadline | Cause::DeadlineIn(_))
     }
 
-    /// Returns whether the runtime was shut down while the operation waited. The socket itself is
-    /// unchanged.
+    /// Returns whether the runtime was shut down while the operation waited, or was being shut down
+    /// when the operation had to wait. The socket itself is unchanged.
     pub fn is_shut_down(&self) -> bool {
         matches!(self.cause, Cause::ShutDown)
     }

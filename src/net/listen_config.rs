@@ -302,7 +302,7 @@ impl ListenConfig {
 }
 
 /// Calls `open` with each of `addrs` until a call succeeds. If none succeeds, returns the error of the
-/// last call, or of the look-up.
+/// last call. If there is no address, returns the error of the look-up, or `missing address`.
 pub(super) async fn open_first<A: ToSocketAddrs, T>(
     addrs: A,
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,

@@ -192,7 +192,7 @@ impl NetFd {
         }
     }
 
-    /// Performs a read or write of zero bytes, which makes no system call and fails if the socket is closed.
+    /// Completes a read into an empty buffer, or a send of no datagrams, without a system call. Fails if the socket is closed.
     #[cold]
     pub(crate) fn poll_empty(
         &self,
@@ -441,7 +441,7 @@ impl NetFd {
         let is_known = self.fd.poll.is_hung_up();
         let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
         if polled.is_pending() && !is_known && self.is_peer_closed() {
-            // The event is still in epoll, or a thread has just taken it out.
+            // The kernel still has the event, or a thread has just fetched it.
             ready!(self.fd.poll_turn(Direction::Read, cx));
             self.fd.cancel(Direction::Read, operation);
             return Poll::Ready(Ok(()));

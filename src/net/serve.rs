@@ -2,8 +2,8 @@
 //!
 //! # States
 //! ```text
-//! serving  → draining   the stop future completes, the listener is closed, or an accept fails with an
-//!                       error that would persist (or would fail, while the server is at its limit)
+//! serving  → draining   the stop future completes, the listener is closed, or an accept fails (at the
+//!                       server's limit: would fail) with an error that would persist
 //! draining → done       no connection is left
 //! draining → forcing    the drain time is over
 //! forcing  → done       the tasks have ended or were cancelled
@@ -138,7 +138,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     ///
     /// The server first accepts the connections in the listener's queue, up to 4,096, even beyond its own limit and
     /// that of the listener, because their clients may have sent requests. Then it closes the listener. Connections
-    /// that cannot be accepted for lack of descriptors or memory are reset.
+    /// that cannot be accepted for lack of descriptors or memory are reset, unless the listener has
+    /// [reserved descriptors](super::ListenConfig::reserve_descriptors) with which it refuses them.
     #[doc(alias = "with_graceful_shutdown")]
     pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
         let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
@@ -155,8 +156,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     }
 
     /// Sets how long connections may take to end after the server has begun to stop. The default is
-    /// 10 seconds. The server returns at most 50 ms after this time, unless a handler or a hook blocks its
-    /// thread.
+    /// 10 seconds. The server returns at most 50 ms after this time, unless the thread that polls it is
+    /// blocked, for example by a hook.
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
         self
