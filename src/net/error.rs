@@ -234,8 +234,8 @@ impl Failure {
 
 impl OpError {
     /// Returns the operation: `dial`, `listen`, `accept`, `read`, `write` or `close`; `set` and
-    /// `get` for options and kernel statistics; `local-addr` and `peer-addr`; `file` for releasing
-    /// the descriptor; `raw-control`, `raw-read` and `raw-write`; `register` for
+    /// `get` for options, deadlines and kernel statistics; `local-addr` and `peer-addr`; `file` for
+    /// releasing the descriptor; `raw-control`, `raw-read` and `raw-write`; `register` for
     /// [`AsyncFd::new`](crate::io::AsyncFd::new).
     pub fn op(&self) -> &str {
         self.op
