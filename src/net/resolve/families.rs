@@ -47,7 +47,7 @@ pub(crate) struct Families<A, L> {
     delay: Option<Sleep>,
     given: Vec<SocketAddr>,
     error: Option<LookupError>,
-    /// The number of single-family queries that found no address.
+    /// The number of single-family queries whose answer was that there is no address.
     without: usize,
     /// Whether a single-family query has failed temporarily, so that the query for both may find further addresses.
     is_unsure: bool,

@@ -106,8 +106,8 @@ impl TryFrom<UnixStream> for std_net::UnixStream {
     ///
     /// # Errors
     /// Returns `ResourceBusy` while other clones exist, a [closed](crate::net::is_closed) error if
-    /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. An
-    /// error drops the stream. The gathered writes are then sent as after any close; see
+    /// the stream was closed, and `WouldBlock` if the gathered writes could not be sent in time. On
+    /// error the stream is dropped, and the gathered writes are sent as after any drop; see
     /// [`set_auto_cork`](UnixStream::set_auto_cork).
     fn try_from(stream: UnixStream) -> io::Result<std_net::UnixStream> {
         release_shared(stream.fd).map(From::from)

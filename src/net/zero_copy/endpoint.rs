@@ -2,7 +2,7 @@
 //!
 //! Known types are [`TcpStream`], [`UnixStream`], references to them, files in [`AssertAsync`], and a
 //! [`Take`] reader around any of these. To add a stream type, implement [`Endpoint`] and [`Plain`]
-//! for it here and add it to [`streams`].
+//! for it here and add it to the macro `streams`.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
