@@ -73,6 +73,9 @@ const BATCH_MAX: usize = 64;
 /// runtime that was shut down. After other errors the server continues. If the listener is closed, the
 /// server stops without an error. If closing the listener fails, the server returns that error.
 ///
+/// # Cancel safety
+/// Dropping the future drops the listener and cancels the tasks of all connections.
+///
 /// # Examples
 /// ```
 /// use netpoll::{io, net::{self, TcpListener, TcpStream}, prelude::*, task};

@@ -140,6 +140,7 @@ macro_rules! listener {
 
             /// Returns a stream of accepted connections. The stream waits while no descriptor or
             /// memory is available. After [`close`](Self::close) it yields one error and then `None`.
+            /// Dropping the future of `next()`, or the stream, loses no connection.
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming::new(&self.fd, $accepted::adopt)
             }
