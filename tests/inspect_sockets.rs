@@ -230,6 +230,11 @@ fn limits_of_a_listener_are_shown_and_among_its_metrics() {
         drop((stream, other, clients));
         let without = TcpListener::bind("127.0.0.1:0").await.unwrap();
         assert_eq!(by_fd(&without).limits(), None);
+        let shared = ListenConfig::new().max_connections(3).listen_many("127.0.0.1:0", 2).await.unwrap();
+        let [limited, freed] = <[TcpListener; 2]>::try_from(shared).unwrap();
+        let freed = ListenConfig::new().limit(freed).unwrap();
+        assert_eq!(by_fd(&limited).limits().unwrap().max_connections, Some(3));
+        assert_eq!(by_fd(&freed).limits(), None);
     });
 }
 

@@ -450,6 +450,22 @@ fn deadline_of_the_listener_ends_the_server_with_timed_out() {
     });
 }
 
+/// Regression: the error of a server at its connection limit named the operation `read`.
+#[test]
+fn deadline_of_the_listener_ends_a_server_at_its_limit_with_the_error_of_accept() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, deadlines) = (listener.local_addr().unwrap(), Arc::new(listener));
+        let server = net::serve(deadlines.clone(), echo).max_connections(1).drain(BOUND);
+        let server = task::spawn(server.when_stopping(|stream| drop(stream.close_read())).into_future());
+        let client = TcpStream::connect(addr).await.unwrap();
+        ping(&client).await.unwrap();
+        deadlines.set_deadline(Instant::now()).unwrap();
+        assert_eq!(server.await.unwrap_err().to_string(), format!("accept tcp {addr}: i/o timeout"));
+        drop(client);
+    });
+}
+
 /// Regression: the server panicked if connections were open.
 #[test]
 fn shutdown_of_the_runtime_ends_the_server_with_its_error() {

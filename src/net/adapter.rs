@@ -16,7 +16,7 @@ use crate::net::futures::{PeerClosed, operation_future};
 use crate::net::net_fd::NetFd;
 use crate::net::tcp::{TcpListener, TcpStream};
 use crate::net::unix::{UnixListener, UnixStream};
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Failure};
 use crate::sys::socket;
 
 /// Implements `poll_read_uninit` for stream types.
@@ -139,9 +139,9 @@ macro_rules! listener_view {
             }
 
             async fn until_closed(&self) -> io::Result<()> {
-                PeerClosed::new(&self.fd).await?;
+                PeerClosed::new(&self.fd, "accept").await?;
                 // A listener has no peer, so a hang-up means that the listener was shut down.
-                Err(io::Error::from_raw_os_error(libc::EINVAL))
+                Err(self.fd.error("accept", Failure::Io(io::Error::from_raw_os_error(libc::EINVAL))))
             }
         }
     )*};

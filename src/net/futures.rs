@@ -153,8 +153,11 @@ operation_future! {
     /// Waits until the peer has closed its side; returned by
     /// [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed) and the `peer_closed` methods
     /// of Unix streams and seqpacket sockets.
-    PeerClosed<'a> {}, Read -> io::Result<()>,
-    |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
+    PeerClosed<'a> { op: &'static str }, Read -> io::Result<()>,
+    |this, cx| {
+        let polled = this.fd.poll_peer_closed(&mut this.operation, cx);
+        polled.map_err(|failure| this.fd.error(this.op, failure))
+    }
 }
 
 operation_future! {

@@ -174,6 +174,11 @@ impl Admission {
         listener.fd.poll.set_limits(weak);
     }
 
+    /// Makes snapshots show no limits for `listener`.
+    pub(crate) fn hide(listener: &NetFd) {
+        listener.fd.poll.set_limits(Weak::<Admission>::new());
+    }
+
     /// Accepts a connection from `listener`, whose descriptor is `fd`. Refuses connections while there are too
     /// few descriptors.
     ///

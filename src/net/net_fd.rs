@@ -436,17 +436,17 @@ impl NetFd {
     }
 
     /// Waits until the peer has closed its side or the connection has failed.
-    pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_peer_closed(&self, wait: &mut Operation, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         // If the hang-up is already known, Pending means that the budget is used up.
         let is_known = self.fd.poll.is_hung_up();
-        let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
+        let polled = self.fd.poll_hang_up(Direction::Read, wait, cx);
         if polled.is_pending() && !is_known && self.is_peer_closed() {
             // The kernel still has the event, or a thread has just fetched it.
             ready!(self.fd.poll_turn(Direction::Read, cx));
-            self.fd.cancel(Direction::Read, operation);
+            self.fd.cancel(Direction::Read, wait);
             return Poll::Ready(Ok(()));
         }
-        polled.map_err(|failure| self.error("read", failure))
+        polled
     }
 
     /// Returns whether the peer has closed its side, or the connection has failed. Asks the kernel

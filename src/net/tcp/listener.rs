@@ -97,8 +97,10 @@ impl TcpListener {
 
     /// Returns the listener with its limits replaced.
     pub(crate) fn admitting(self, admission: Option<Arc<Admission>>) -> TcpListener {
-        if let Some(admission) = &admission {
-            admission.show(&self.fd);
+        match &admission {
+            Some(admission) => admission.show(&self.fd),
+            None if self.admission.is_some() => Admission::hide(&self.fd),
+            None => {}
         }
         TcpListener { admission, ..self }
     }

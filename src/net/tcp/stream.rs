@@ -281,7 +281,7 @@ impl TcpStream {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub fn peer_closed(&self) -> PeerClosed<'_> {
-        PeerClosed::new(&self.fd)
+        PeerClosed::new(&self.fd, "read")
     }
 
     /// Returns whether the peer has closed its side of the connection, or the connection has

@@ -217,7 +217,7 @@ impl UnixStream {
     /// # Cancel safety
     /// Cancel safe.
     pub fn peer_closed(&self) -> PeerClosed<'_> {
-        PeerClosed::new(&self.fd)
+        PeerClosed::new(&self.fd, "read")
     }
 
     /// Returns whether the peer has closed its side of the connection. Also returns true after
