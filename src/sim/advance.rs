@@ -42,7 +42,8 @@ impl World {
         );
     }
 
-    /// Advances the clock and processes events and timers until one of them wakes a task. Called when no task can run.
+    /// Advances the clock and processes events and timers until one of them, or another thread, wakes a task. Called when
+    /// no task can run.
     pub(super) fn advance(&self) {
         self.busy.pause();
         metrics::add(&self.totals.pauses, 1);

@@ -184,8 +184,8 @@ impl Sim {
         self.kernel(|kernel| kernel.log.keep());
     }
 
-    /// Returns the lines logged since [`keep_log`](Sim::keep_log), at most the last 50,000. Each line has the virtual
-    /// time in seconds, the host, and a packet, a call or a note.
+    /// Returns the lines of the log, at most the last 50,000. There are none unless a log is [kept](Sim::keep_log). Each
+    /// line has the virtual time in seconds, the host, and a packet, a call or a note.
     #[track_caller]
     pub fn log(&self) -> String {
         self.kernel(|kernel| report::log(kernel))
@@ -275,10 +275,11 @@ impl Sim {
     }
 
     /// Returns descriptions of the requests that the simulation has refused: to start a thread, to open a file or a socket
-    /// of a kind that is not simulated, to use a socket of another simulation, to connect a blocking socket, and to use
-    /// features of sockets that are not simulated, such as urgent data and unknown options. Requests that Linux may
-    /// refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. A feature is listed only once. Each description was
-    /// also printed to standard error.
+    /// of a kind that is not simulated, to use a socket of another simulation, to connect a blocking socket, to wait in
+    /// poll(2) without a time limit, and to use features of sockets that are not simulated, such as urgent data and
+    /// unknown options. Requests that Linux may refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. Refusals of
+    /// threads, files and new sockets are listed each time, others only once. Each description was also printed to
+    /// standard error.
     ///
     /// # Examples
     /// ```

@@ -19,7 +19,7 @@ use super::world::World;
 /// time, the test fails.
 ///
 /// # Panics
-/// Panics inside another simulation or runtime, and if no epoll instance can be created. Panics if no task can run, no
+/// Panics inside a simulation or a runtime, and if no epoll instance can be created. Panics if no task can run, no
 /// event wakes one for a minute of real time, and the clock cannot advance, because there is no timer or because bytes
 /// are in flight. Panics if a task could always run for a minute of real time. A task that does not return from a poll is
 /// not reported.

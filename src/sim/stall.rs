@@ -35,7 +35,7 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
     let text = match waits {
         Waits::Nothing => "waits for something other than a socket, timer or task (a lock or channel)".to_owned(),
         Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => "is about to run".to_owned(),
-        // Only the ends of in-memory pipes have no tag, unless there are a million sockets.
+        // Unless the process has more than 2²⁰ sockets and pipe ends, only the ends of in-memory pipes have no tag.
         Waits::ReadLock(NO_TAG) => "waits to read from an in-memory pipe".to_owned(),
         Waits::WriteLock(NO_TAG) => "waits to write to an in-memory pipe".to_owned(),
         Waits::Readable(tag) if is_listener(tag) => on("to accept from", tag),

@@ -125,7 +125,7 @@ pub(super) struct Schedule {
     control_draws: u64,
 }
 
-/// Returns whether the tasks that were spawned with this tag have not been ended with their host.
+/// Returns false if the host of the tasks with this tag has ended them.
 pub(super) fn is_current(lives: &[u16], tag: Tag) -> bool {
     lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
 }
@@ -377,7 +377,7 @@ impl World {
         self.machine.tag.set(Tag { world: self.id, host, life });
     }
 
-    /// Returns whether the tasks that were spawned with this tag have not been ended with their host.
+    /// Returns false if the host of the tasks with this tag has ended them.
     fn is_alive(&self, tag: Tag) -> bool {
         is_current(&self.schedule.borrow().lives, tag)
     }

@@ -27,8 +27,8 @@ const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 /// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
 pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
-/// The last time that the clock of a simulation shows, in nanoseconds since its start: 146 years. Sums of times do not
-/// overflow before it.
+/// The last time that the clock of a simulation shows, in nanoseconds since its start: 146 years. The sum of four such
+/// times does not overflow.
 pub(crate) const TIME_MAX: u64 = u64::MAX / 4;
 
 /// The time, in nanoseconds, after which sysmon would ask a task that blocks its thread to yield.
@@ -53,13 +53,13 @@ pub(crate) struct Machine {
     entropy: RefCell<Random>,
     /// The host whose code is running.
     pub(crate) host: Cell<HostId>,
-    /// The tag of the tasks that are spawned on this host.
+    /// The tag for tasks that this code spawns.
     pub(crate) tag: Cell<Tag>,
     /// Whether tasks may start threads.
     pub(crate) allows_threads: Cell<bool>,
     /// Whether tasks may open files.
     pub(crate) allows_files: Cell<bool>,
-    /// The calls of the program that the simulation has refused.
+    /// Descriptions of the requests that the simulation has refused.
     pub(crate) refusals: RefCell<Vec<String>>,
     pub(crate) slots: RefCell<Slots>,
     /// Called when a task has blocked its thread for at least [`LONG_NANOS`].
@@ -199,7 +199,6 @@ impl Machine {
     pub(crate) fn with_real_sockets(notify: impl Fn() + Send + Sync + 'static) -> io::Result<Machine> {
         let mut machine = Machine::new(0, notify);
         machine.real = Some(Real::new()?);
-        machine.allows_threads.set(true);
         Ok(machine)
     }
 

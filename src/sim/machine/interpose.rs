@@ -1,6 +1,6 @@
-//! C library functions that this crate defines in the program. They answer calls on simulated descriptors, and on the
-//! thread of a simulation they also answer or refuse calls for sockets, names, files, threads, the clock and random
-//! numbers. All other calls go to the C library's own functions.
+//! C library functions that this crate defines in the program. They answer calls on simulated descriptors. On the thread
+//! of a simulation they also answer or refuse calls for sockets, names, files, threads, the clock and random numbers or,
+//! if only the clock is virtual, answer those for the clock. All other calls go to the C library's own functions.
 //!
 //! A definition in the program takes precedence over a definition in a shared library. So this crate, `socket2` and std
 //! call these functions without changes to their source. Outside simulations, each call costs an additional comparison

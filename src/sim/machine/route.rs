@@ -1,8 +1,8 @@
 //! recv(2) and send(2), which this crate calls on its hot path.
 //!
-//! Unlike the functions for other calls, they are not defined in the program. The caller, `sys::socket`, itself compares
-//! the number of the descriptor, which costs two instructions for a real socket. It calls these functions only for a
-//! simulated descriptor.
+//! This crate does not define `recv` and `send` in the program, unlike the functions for other calls. Instead, the caller,
+//! `sys::socket`, compares the number of the descriptor, which costs two instructions for a real socket. It calls the
+//! functions of this file only for a simulated descriptor.
 
 use std::slice;
 

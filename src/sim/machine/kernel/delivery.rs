@@ -94,8 +94,8 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN of a connection that was already established, or of an earlier connection, is late, even if it is a
-        // retransmission. Linux answers such a SYN, but because initial sequence numbers are random there, the peer
+        // A SYN is late if its connection was established before, or is older than one that was. This includes
+        // retransmissions. Linux answers such a SYN, but because initial sequence numbers are random there, the peer
         // resets the resulting connection before a program can accept it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {

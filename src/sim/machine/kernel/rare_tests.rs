@@ -1,7 +1,7 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset after the end of the
-//! stream, reuse of a port after a crash, and a late SYN. Also tests of a long run, of datagrams that cannot be
-//! delivered, of ports that are all taken, of Unix sockets whose queue is full, of a larger send buffer, of faults of
-//! every edge, and of the addresses of hosts.
+//! stream, reuse of a port after a crash, and a late SYN. Also tests of thousands of successive connections, of datagrams
+//! that cannot be delivered, of ports that are all taken, of Unix sockets whose buffer or queue is full, of a larger send
+//! buffer, of faults of every edge, and of the addresses of hosts.
 
 use super::calls::{FIRST_PORT, LAST_PORT};
 use super::socket::{Family, Kind};
@@ -103,7 +103,7 @@ fn late_retransmitted_syn_opens_no_connection() {
     assert!(has_come, "the SYN has arrived late");
 }
 
-/// The table of accepted connections is cleared from time to time.
+/// When the table of accepted connections is large, entries that are not needed are removed.
 #[test]
 fn connections_that_are_over_are_forgotten() {
     let mut kernel = world(1);

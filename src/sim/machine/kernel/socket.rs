@@ -134,8 +134,8 @@ pub(crate) enum Stage {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// A TCP socket that is neither a listener nor has a connection: a new socket, a listener or a socket in SYN-SENT
-    /// after shutdown(2), a socket after connect(2) to AF_UNSPEC, or a socket whose connection has failed, after a
+    /// A TCP socket that is not a listener and has no connection: a new socket, a listener or a socket in SYN-SENT after
+    /// shutdown(2), a socket after connect(2) to AF_UNSPEC, or a socket whose connection has failed or ended, after a
     /// connect(2) has reported this.
     Fresh,
     Listener(Listener),

@@ -109,7 +109,7 @@ pub(crate) struct Connection {
     /// closed socket, `probe_answered` describes an exception.
     retries: u32,
     /// The time from which the user timeout counts: that of the last acknowledgement of new data, or of the first write
-    /// after it.
+    /// since all data was acknowledged.
     unacked_since: u64,
 
     receive: VecDeque<u8>,

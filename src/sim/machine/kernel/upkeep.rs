@@ -12,7 +12,7 @@
 //! links that lose packets, a series of probes may fail by chance. Such a failure is treated as impossible if it is
 //! expected less than once in a million days.
 //!
-//! All other events are not upkeep, because each of them takes place only once or may change something.
+//! No other event is upkeep: each takes place only once or may change something.
 
 use super::link::{Latency, LinkConfig};
 use super::network::{Event, Kernel, Scheduled};
