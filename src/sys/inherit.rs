@@ -81,8 +81,8 @@ impl Process {
     }
 
     /// Returns whether the process `self` started this process with the environment variable `mark`.
-    /// Returns false in a child of a process that was started in this way, which inherits the variable,
-    /// unless both `self` and that process have ended.
+    /// Returns false if a child of `self` has started this process and passed the variable on, unless both
+    /// `self` and that child have ended.
     pub(crate) fn started_this_one(self, mark: (&str, &str)) -> bool {
         let parent = std::os::unix::process::parent_id();
         if self.number == std::process::id() {

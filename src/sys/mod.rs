@@ -14,9 +14,9 @@
 //! `io::Result`. Calls go through libc's functions, directly or through `socket2` and std, so that
 //! sanitizers and preloaded libraries see them. There are two exceptions: recv and send bypass these
 //! functions if the functions are glibc's own ([`calls`]), and libc has no function for
-//! membarrier(2). A function that does not say that it blocks neither retries nor waits for a socket,
-//! because `net::fd::operation`, which knows the deadlines, handles EINTR and EAGAIN. The calls of epoll(7)
-//! are in the poller (`rt/poll/epoll.rs`).
+//! membarrier(2). A function retries a call, or waits for a socket, only if its documentation says that it
+//! blocks. Otherwise `net::fd::operation`, which knows the deadlines, handles EINTR and EAGAIN. The calls of
+//! epoll(7) are in the poller (`rt/poll/epoll.rs`).
 
 pub(crate) mod batch;
 mod calls;

@@ -119,8 +119,8 @@ fn failure(code: c_int) -> NameFailure {
     }
 }
 
-/// Returns `failure`, or EMFILE or ENFILE if no descriptor is available. In that case the C library could
-/// not read hosts(5) or query a server, and its error may be misleading, such as "no such name".
+/// Returns `failure`, or EMFILE or ENFILE if no descriptor is available. In that case the C library probably
+/// could not read hosts(5) or query a server, and its error is misleading, such as "no such name".
 #[cold]
 fn explained(failure: NameFailure) -> NameFailure {
     fd::exhausted().map_or(failure, NameFailure::Errno)

@@ -11,7 +11,7 @@ use super::os;
 /// The write end of the pipe, or -1.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// Returns whether the pipe belongs to the parent of this process.
+/// A function that returns whether this process is a forked child, which shares the pipe with its parent.
 static IS_CHILD: OnceLock<fn() -> bool> = OnceLock::new();
 
 /// Installs a handler for SIGUSR1 that writes a byte to `pipe`, which stays open for the lifetime of the
@@ -33,7 +33,7 @@ pub(crate) fn write_on_sigusr1(pipe: OwnedFd, is_child: fn() -> bool) -> io::Res
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "SIGUSR1 already has a handler or is ignored"));
     }
     // If the pipe is full, the handler's write fails, which is harmless, because the bytes already in
-    // the pipe will trigger a snapshot.
+    // the pipe cause a snapshot.
     super::socket::set_nonblocking(std::os::fd::AsFd::as_fd(&pipe), true)?;
     IS_CHILD.get_or_init(|| is_child);
     PIPE.store(pipe.as_raw_fd(), Ordering::Release);

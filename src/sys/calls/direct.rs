@@ -3,8 +3,8 @@
 //! In glibc `recv` and `send` are cancellation points of pthread_cancel(3). In a multi-threaded process
 //! a cancellation point costs at least two calls and, before glibc 2.41, two atomic read-modify-writes
 //! per system call. Cancelling a thread is undefined behaviour in Rust, so cancellation points are not
-//! needed. Therefore [`kernel`](super::kernel) makes the calls. If the simulator defines `syscall`, the
-//! calls go to the definition in the C library instead.
+//! needed. Therefore [`kernel`](super::kernel) makes the calls. In a build in which the simulator defines
+//! `syscall`, the C library's own `syscall` makes them instead.
 //!
 //! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names or
 //! `syscall`, and those functions must get the calls. Before the first call, [`choose`] checks whether the

@@ -49,8 +49,8 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
 }
 
 /// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit (net.core.wmem_max on
-/// Linux) allows it. Otherwise, on Linux, the size becomes the limit. A size that already exceeds the limit, because of
-/// the kernel's own adaptation, stays the same. Other systems return an error.
+/// Linux) allows it. Otherwise, Linux sets the limit, and other systems return an error. On Linux, a size that already
+/// exceeds the limit, because of the kernel's own adaptation, stays the same.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let size = send_buffer_size(fd)?;
     // Other systems refuse a size beyond the limit, and so do not reduce the buffer.
