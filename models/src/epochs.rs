@@ -176,8 +176,8 @@ pub fn an_epoch_begins_against_scheduling() {
                 }
                 shared.scheduled.fetch_add(1, Ordering::SeqCst);
             }
-            // The turn ends and the thread gives up its processor. The tasks in its queue belong to the old epoch and
-            // are dropped.
+            // The turn ends and the thread gives up its processor. The model drops all tasks in the queue; `give_up`
+            // drops those of the old epoch.
             shared.queue.lock().clear();
         }
     });

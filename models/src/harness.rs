@@ -48,8 +48,8 @@ pub fn check_within(preemptions: usize, model: fn()) {
 }
 
 /// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `injected`
-/// is enabled. The test runs in a child process, because loom aborts the process on a deadlock. With shuttle, if the
-/// message is [`RACE`], any panic is sufficient, and the test must not find a bug in the list `WEAK` of `schedules.rs`.
+/// is enabled. The test runs in a child process, because loom aborts the process on a deadlock. With shuttle, any panic
+/// is sufficient if the message is [`RACE`], and a bug in the list `WEAK` of `schedules.rs` must not be found.
 pub fn finds(injected: &str, test: &str, message: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command

@@ -91,7 +91,8 @@ impl Socket {
         }
     }
 
-    /// Mirrors `Fd::poll_call` without the lock. Returns `None` if the operation must wait.
+    /// Mirrors `Fd::poll_call` without the lock, and without the call that an operation makes when READY is not set.
+    /// Returns `None` if the operation must wait.
     fn attempt(&self, most: usize) -> Option<Result<usize, Stop>> {
         let side = self.side();
         let ticket = match side.begin() {
