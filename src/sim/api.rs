@@ -249,7 +249,7 @@ impl Sim {
         self.kernel(|kernel| report::pcap(kernel))
     }
 
-    /// Adds a line to the digest and, if it is kept, to the log.
+    /// Adds a note to the digest and, if a log is kept, to the log.
     #[track_caller]
     pub fn note(&self, text: &str) {
         self.world(|world| {

@@ -6,12 +6,13 @@ use std::io;
 use std::net::IpAddr;
 #[cfg(feature = "signal")]
 use std::os::{fd::AsFd, unix::net::UnixStream};
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_lite::FutureExt as _;
 use pin_project_lite::pin_project;
 
 use super::api::Sim;
@@ -138,7 +139,7 @@ impl Host {
         let program = Arc::new(move || {
             let (future, name) = (start(), name.clone());
             Box::pin(async move {
-                let failure = match (CatchUnwind { future }).await {
+                let failure = match AssertUnwindSafe(future).catch_unwind().await {
                     Ok(output) => output.failure().map(|text| -> Box<dyn std::any::Any + Send> {
                         let text = format!("the program of host `{name}` failed: {text}");
                         // This is not a panic, so no panic hook prints the text.
@@ -345,24 +346,5 @@ impl<F: Future> Future for HostRun<F> {
         let this = self.project();
         let host = this.host;
         host.sim.world(|world| world.on_host(host.id, || this.future.poll(cx)))
-    }
-}
-
-pin_project! {
-    /// A future that returns the panic of its inner future as a value.
-    struct CatchUnwind<F> {
-        #[pin]
-        future: F,
-    }
-}
-
-impl<F: Future> Future for CatchUnwind<F> {
-    type Output = std::thread::Result<F::Output>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.project().future.poll(cx))) {
-            Ok(polled) => polled.map(Ok),
-            Err(payload) => Poll::Ready(Err(payload)),
-        }
     }
 }

@@ -134,9 +134,9 @@ pub(crate) enum Stage {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// A TCP socket that is not a listener and has no connection: a new socket, a listener or a socket in SYN-SENT after
-    /// shutdown(2), a socket after connect(2) to AF_UNSPEC, or a socket whose connection has failed or ended, after a
-    /// connect(2) has reported this.
+    /// A TCP socket that is not a listener and has no connection: a new socket, a former listener whose reading was shut
+    /// down, a socket in SYN-SENT after shutdown(2), a socket after connect(2) to AF_UNSPEC, or a socket whose connection
+    /// has failed or ended, after a connect(2) has reported this.
     Fresh,
     Listener(Listener),
     Tcp(Box<Connection>),
@@ -199,6 +199,10 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 impl Socket {
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.kind == Kind::Stream && self.family != Family::Unix
+    }
+
     /// Returns an address as the program sees it. An IPv6 socket sees an IPv4 address as a mapped address.
     pub(crate) fn shown(&self, addr: SocketAddr) -> SocketAddr {
         match (self.family, addr.ip()) {

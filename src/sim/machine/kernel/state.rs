@@ -21,7 +21,7 @@ impl Kernel {
     pub(crate) fn set_option(&mut self, fd: i32, level: i32, name: i32, bytes: &[u8]) -> Result<()> {
         let is_bound = self.port(self.id(fd)?).is_some();
         let (id, socket) = self.get_mut(fd)?;
-        let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
+        let is_tcp = socket.is_tcp();
         let result = match socket.family {
             Family::Unix if level != libc::SOL_SOCKET => Err(libc::EOPNOTSUPP),
             Family::V4 if level == libc::IPPROTO_IPV6 => Err(libc::ENOPROTOOPT),
@@ -46,7 +46,7 @@ impl Kernel {
     /// getsockopt(2).
     pub(crate) fn option(&mut self, fd: i32, level: i32, name: i32) -> Result<Vec<u8>> {
         let (id, socket) = self.get(fd)?;
-        let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
+        let is_tcp = socket.is_tcp();
         let word = |value: i32| Ok(value.to_ne_bytes().to_vec());
         if level != libc::SOL_SOCKET && socket.family == Family::Unix {
             return Err(libc::EOPNOTSUPP);
@@ -85,7 +85,7 @@ impl Kernel {
     pub(crate) fn has_level(&self, fd: i32, level: i32) -> Result<bool> {
         let (_, socket) = self.get(fd)?;
         Ok(match level {
-            libc::IPPROTO_TCP => socket.kind == Kind::Stream && socket.family != Family::Unix,
+            libc::IPPROTO_TCP => socket.is_tcp(),
             libc::IPPROTO_IPV6 => socket.family == Family::V6,
             _ => true,
         })
@@ -93,7 +93,7 @@ impl Kernel {
 
     /// Returns whether the descriptor is that of a TCP socket.
     pub(crate) fn is_tcp(&self, fd: i32) -> bool {
-        self.get(fd).is_ok_and(|(_, socket)| socket.kind == Kind::Stream && socket.family != Family::Unix)
+        self.get(fd).is_ok_and(|(_, socket)| socket.is_tcp())
     }
 
     /// Returns the value of a stored option.
