@@ -92,9 +92,9 @@ impl Sim {
         self.change_links(from, to, is_one_way, change);
     }
 
-    /// Separates two hosts until [`heal`](Sim::heal) is called: packets between them are lost, those that are sent and
-    /// those that would arrive in this time. Connections stay open until they time out. `*` stands for all hosts,
-    /// including those added later.
+    /// Separates two hosts until [`heal`](Sim::heal) is called. Packets between them that are sent in this time, or would
+    /// arrive in it, are lost. Connections stay open until they time out. `*` stands for all hosts, including those
+    /// added later.
     ///
     /// # Panics
     /// Panics if a host does not exist, as do all methods that take the names of two hosts.

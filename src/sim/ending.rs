@@ -68,7 +68,7 @@ impl World {
             }
             inbox.into_iter().for_each(discard);
         }
-        // Tasks that destructors go on spawning are leaked, because there is no end to them.
+        // Destructors may go on spawning tasks without end, so the remaining tasks are leaked.
         std::mem::take(&mut self.schedule.borrow_mut().ready).into_iter().for_each(std::mem::forget);
         self.shared.is_over.store(true, Ordering::SeqCst);
         let late = std::mem::take(&mut *lock(&self.shared.inbox));

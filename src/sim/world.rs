@@ -164,8 +164,8 @@ pub(crate) struct World {
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
     /// The virtual time after which the simulation fails, in nanoseconds.
     pub(super) limit: Cell<u64>,
-    /// The real time, in milliseconds, for which the simulation waits for other threads and for the real kernel, and for
-    /// which a task may always be able to run.
+    /// The maximum real time, in milliseconds, of a wait for other threads or for the real kernel, and of a period in
+    /// which a task can always run.
     pub(super) patience_ms: Cell<u64>,
     /// The number of the test's own future.
     pub(super) root: Cell<u64>,

@@ -69,8 +69,8 @@ impl Kernel {
         };
         let (_, socket) = self.get_mut(fd)?;
         if port.is_err() {
-            // As on Linux, a bind(2) for which there is no port removes the IP address, and the port that the socket shows
-            // stays.
+            // As on Linux, a bind(2) that fails for lack of a port removes the IP address that the socket shows, but not the
+            // port.
             let wildcard = socket.wildcard();
             [&mut socket.local, &mut socket.bound].into_iter().flatten().for_each(|addr| addr.set_ip(wildcard));
         }

@@ -311,8 +311,8 @@ impl Connection {
         (self.retransmit_at, self.keep_at, self.ends_at) = (NEVER, NEVER, NEVER);
     }
 
-    /// Separates a connection in TIME-WAIT from its socket, for which the connection is over. Returns the connection of the
-    /// socket, which has the data that was received.
+    /// Separates a connection in TIME-WAIT from its socket. Returns a closed connection for the socket, with the data that
+    /// was received and not read.
     pub(crate) fn leave_socket(&mut self) -> Connection {
         let mut of_socket = Connection::new(State::Closed, self.settings.clone(), self.began);
         of_socket.receive = std::mem::take(&mut self.receive);
