@@ -1,4 +1,4 @@
-//! Models of the mutex that its owner may enter without a read-modify-write.
+//! Models of `BiasedMutex`, the mutex that its owner may enter without a read-modify-write.
 
 use std::sync::Arc;
 

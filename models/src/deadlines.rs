@@ -71,7 +71,7 @@ impl Timed {
         self.entries.lock().iter().any(counts)
     }
 
-    /// Returns whether an entry counts for the current descriptor of the slot: always, without an injected bug.
+    /// Returns whether an entry counts for the current descriptor of the slot. Without an injected bug, every entry does.
     fn is_of_now(&self, generation: u32) -> bool {
         !injected_bug!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
     }
@@ -128,7 +128,7 @@ impl Wake for Woken {
     }
 }
 
-/// An operation arms its own timeout while the timer fires for the timeout of another operation. The operation that arms
+/// An operation arms its own timeout while the timer fires for the timeout of another operation. The first operation
 /// must be woken in time.
 ///
 /// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
@@ -163,8 +163,8 @@ pub fn timeout_against_fire() {
     assert!(woken.0.load(Ordering::Relaxed), "the operation was not woken at the end of its timeout");
 }
 
-/// The poller is about to sleep until the first timer while another thread arms an earlier one. The poller must wake up
-/// in time.
+/// A polling thread is about to sleep until the first timer while another thread arms an earlier one. The polling thread
+/// must wake up in time.
 ///
 /// Mirrors `Polling::sleep` (`Roles::sleep`, `Runtime::next_timer`), `Runtime::timer_moved` and
 /// `Driver::wake_if_later`.

@@ -18,7 +18,7 @@ struct Socket {
     /// The data that the lock of each direction protects. The checker reports two owners, and an owner that does not
     /// see the previous owner's writes.
     sides: [UnsafeCell<u64>; 2],
-    /// The data that a reference protects. Calls access it shared, and the destruction exclusively.
+    /// The data that a reference protects. Calls read it, and the destruction writes it.
     descriptor: UnsafeCell<bool>,
     destroyed: AtomicUsize,
 }
@@ -156,7 +156,7 @@ pub fn a_dropped_waiter_passes_on() {
     waiting.join().unwrap();
 }
 
-/// A lock future is polled again, with another waker, while the lock is released. It must get the lock.
+/// A lock future is polled again, with another waker, while the lock is released. The future must get the lock.
 pub fn a_waiter_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     socket.lock(Direction::Read);

@@ -119,7 +119,7 @@ macro_rules! injected_bugs {
     };
 }
 
-/// The state of a waker for which a thread waits in [`block_on`].
+/// The state of a waker. A thread in [`block_on`] waits until the waker is called.
 ///
 /// The thread does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on a lock, which
 /// loom then reports as an internal error.

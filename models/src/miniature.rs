@@ -3,7 +3,7 @@
 //! `Role`, `Roles`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over files that
 //! make system calls or use such files (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`,
 //! `rt/sched/injector.rs`, `rt/sched/idle.rs`, `rt/sched/resting.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
-//! `rt/sched/block_on.rs`), which cannot be compiled here. So this code is a miniature of theirs: each function accesses
+//! `rt/sched/block_on.rs`), which cannot be compiled here. So this file is a miniature of that code: each function accesses
 //! the same words in the same order as the function of the same name or the function that its comment names, except as
 //! noted. A change to the protocol in one of those files must be made here too.
 

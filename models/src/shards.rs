@@ -11,8 +11,8 @@ use crate::rt::poll::role::By;
 use crate::rt::poll::roles::Shards;
 use crate::sync::{Ordering, injected_bug};
 
-/// Runs a worker until it takes a task or an event, or a timer is due, and gives up its processor. Unless it took a task,
-/// it injects one, which ends another worker.
+/// Runs a worker until it takes a task or an event, or until a timer is due. Then the worker gives up its processor.
+/// Unless it took a task, it first injects one, which ends another worker.
 fn until_an_event(runtime: &Runtime, home: usize) {
     while !runtime.take_injected() {
         if runtime.idle(home) {
@@ -164,7 +164,7 @@ pub fn root_polls_both_shards() {
     waiting.join().unwrap();
 }
 
-/// The last worker grants both shards to the thread in `block_on`. One of the two must take the event of shard 1.
+/// The last worker grants both shards to the thread in `block_on`. One of the two threads must take the event of shard 1.
 ///
 /// Mirrors `Thread::wait`.
 pub fn granted_role_is_that_of_both_shards() {

@@ -59,7 +59,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     worker.join().unwrap();
 }
 
-/// Runs the worker until it has the role. It must get the role, because no other thread keeps it.
+/// Runs the worker until it has the role. No other thread keeps the role, so the worker must get it.
 fn ends_up_polling(runtime: &Runtime) {
     while !runtime.roles.role(0).try_take() {
         if runtime.give_back(0) {
