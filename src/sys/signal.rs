@@ -15,7 +15,7 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 static IS_CHILD: OnceLock<fn() -> bool> = OnceLock::new();
 
 /// Installs a handler for SIGUSR1 that writes a byte to `pipe`, which stays open for the lifetime of the
-/// process. The handler first calls `is_child`, which must be async-signal-safe. If this returns true, the handler does
+/// process. The handler first calls `is_child`, which must be async-signal-safe. If it returns true, the handler does
 /// nothing, because a child of fork(2) shares the pipe with its parent.
 ///
 /// # Errors
