@@ -21,16 +21,23 @@ pub(super) fn clock_gettime(clock: clockid_t, time: *mut timespec) -> Result<c_i
     Ok(0)
 }
 
-fn nanos(time: *const timespec) -> u64 {
+/// Returns a time in nanoseconds.
+///
+/// # Errors
+/// Returns EINVAL for a negative time and for a part of a second that is not in its range, as nanosleep(2) does.
+fn nanos(time: *const timespec) -> Result<u64> {
     // SAFETY: the caller passes a time.
     let time = unsafe { time.read() };
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+    match (u64::try_from(time.tv_sec), time.tv_nsec) {
+        (Ok(seconds), part @ 0..1_000_000_000) => Ok(seconds.saturating_mul(1_000_000_000).saturating_add(part as u64)),
+        _ => Err(libc::EINVAL),
+    }
 }
 
 /// Implements nanosleep(2) by advancing the clock. A thread that sleeps blocks its simulation, so no task runs and no
 /// packet arrives in the meantime.
 pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
-    advance(nanos(time));
+    advance(nanos(time)?);
     Ok(0)
 }
 
@@ -50,7 +57,7 @@ fn try_clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec) ->
     }
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     clock_gettime(clock, &raw mut now)?;
-    advance(nanos(time).saturating_sub(nanos(&raw const now)));
+    advance(nanos(time)?.saturating_sub(nanos(&raw const now)?));
     Ok(())
 }
 
