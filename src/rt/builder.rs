@@ -53,8 +53,8 @@ impl Builder {
     ///
     /// Environment variables replace some of the defaults. [`start`](Builder::start) reads each of the
     /// following variables only if the corresponding method was not called:
-    /// * [`workers`](Builder::workers): `NETPOLL_THREADS`, or else async-std's
-    ///   `ASYNC_STD_THREAD_COUNT`;
+    /// * [`workers`](Builder::workers), unless the runtime is [single-threaded](Builder::single_threaded):
+    ///   `NETPOLL_THREADS`, or else async-std's `ASYNC_STD_THREAD_COUNT`;
     /// * [`thread_name`](Builder::thread_name): `NETPOLL_THREAD_NAME`, or else async-std's
     ///   `ASYNC_STD_THREAD_NAME`;
     /// * [`poller_shards`](Builder::poller_shards): `NETPOLL_POLLER_SHARDS`.
@@ -64,8 +64,8 @@ impl Builder {
 
     /// Sets the maximum number of threads that run tasks at the same time, not counting
     /// [spare workers](Builder::spare_workers). It must be at least 1; together with the number of spare
-    /// workers, it must be at most 512. A thread is started when there is work for it. A thread that runs the
-    /// future of [`block_on`](crate::task::block_on) is not counted.
+    /// workers, it must be at most 512. A thread is started when there is work for it. A thread in
+    /// [`block_on`](crate::task::block_on) counts only if it [runs tasks](Builder::block_on_runs_tasks).
     #[doc(alias = "worker_threads")]
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Some(workers);
@@ -116,8 +116,8 @@ impl Builder {
         self
     }
 
-    /// Sets the name of the runtime's threads. The names of threads that are not workers have a suffix. Linux
-    /// shows the first 15 bytes of a name.
+    /// Sets the name of the runtime's threads. The names of threads that are not workers have a suffix. Threads that
+    /// serve snapshots or write files have fixed names. Linux shows the first 15 bytes of a name.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = Some(name.into());
         self
@@ -164,15 +164,16 @@ impl Builder {
     ///   `block_on`, and is not reported. So it must not block until one of these has made progress, for example in
     ///   another executor or in [`JoinHandle::join`](std::thread::JoinHandle::join): it would wait forever.
     ///   [`blocked_tasks`](Builder::blocked_tasks) and [`on_blocked_task`](Builder::on_blocked_task) have no effect, and
-    ///   no [black box](Builder::black_box_file) is written. Writes that the turn has gathered are sent at its end.
+    ///   a blocked task causes no write of the [black box](Builder::black_box_file). Writes that the turn has gathered
+    ///   are sent at its end.
     /// * Blocking calls, such as [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups, have threads as
     ///   usual, which end after 10 s without a call.
     /// * The number of [`workers`](Builder::workers) is 1, and
     ///   [`block_on_runs_tasks`](Builder::block_on_runs_tasks) is `true`.
     ///
     /// Two uses need another thread: a `block_on` that waits inside a task, a blocking call or another `block_on`, and a
-    /// future of this crate that waits under another executor, on a thread that is not in `block_on` or in a blocking
-    /// call. The first such use starts the threads of an ordinary runtime, which stay until a shutdown.
+    /// future of this crate that waits under another executor, unless its thread is in `block_on`. The first such use
+    /// starts the threads of an ordinary runtime, which stay until a shutdown.
     ///
     /// # Examples
     /// ```
@@ -196,8 +197,8 @@ impl Builder {
     ///
     /// With `true`, a read from a reset connection fails with `read tcp 127.0.0.1:2->127.0.0.1:1:
     /// read: connection reset by peer`, which is an [`OpError`](crate::net::OpError) with the `ErrorKind` of
-    /// the OS error. Because the kernel forgets the addresses when a TCP connection is reset, they are queried
-    /// when the connection is dialled or accepted. This costs two system calls per TCP connection.
+    /// the OS error. Because the kernel forgets the peer's address when a TCP connection is reset, the addresses are
+    /// queried when the connection is dialled or accepted. This costs two system calls per TCP connection.
     /// [`net::raw_os_error`](crate::net::raw_os_error()) returns the errno of such an error;
     /// `io::Error::raw_os_error` returns `None`. With either setting, errors of binding, dialling and
     /// resolving are `OpError`s, and so are the errors of operations that end because the socket was closed, a
@@ -232,10 +233,10 @@ impl Builder {
     /// Sets the share of each worker's time or turns, in percent, in which tasks of the lane
     /// [`Control`](crate::rt::Lane::Control) run before others. The default is 5; the maximum is 100.
     ///
-    /// An unused share accumulates for 50 ms, so at 5 % a burst of control tasks may take 2.5 ms. After such a
-    /// burst, at 5 %, control tasks get one of 20 turns; if fewer than 20 other tasks are queued, control tasks
-    /// are queued behind them. With 0, control tasks are always queued behind other tasks. With 100, they
-    /// always run first, and other tasks run only while no control task is runnable.
+    /// An unused share accumulates for 50 ms, so at 5 % a burst of control tasks may take 2.5 ms. After such a burst, at
+    /// 5 %, control tasks get 5 % of the time or one of 20 turns, whichever is more. If fewer than 20 other tasks are
+    /// queued, control tasks beyond the share are queued behind them. With 0, control tasks are always queued behind
+    /// other tasks. With 100, they always run first, and other tasks run only while no control task is runnable.
     ///
     /// # Examples
     /// ```
@@ -269,9 +270,9 @@ impl Builder {
     /// [`dump_on_panic`](crate::rt::dump_on_panic) and
     /// [`dump_on_sigusr1`](crate::rt::dump_on_sigusr1). An existing file is replaced.
     ///
-    /// If this method is not called, the environment variable `NETPOLL_BLACK_BOX` names the file. With
-    /// [`BlockedPolicy::Off`], no file is written when a task blocks its worker. A failure to write the
-    /// file is reported on standard error.
+    /// If this method is not called, the environment variable `NETPOLL_BLACK_BOX` names the file. The path stays set
+    /// until the next [`start`](Builder::start). With [`BlockedPolicy::Off`], no file is written when a task blocks its
+    /// worker. A failure to write the file is reported on standard error.
     ///
     /// # Examples
     /// ```

@@ -30,11 +30,11 @@ pub enum BlockedPolicy {
     /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers).
     #[default]
     AddWorkers,
-    /// Counts and reports blocked tasks, but adds no workers. Another worker takes the tasks queued behind a
-    /// blocked task.
+    /// Counts and reports blocked tasks, but adds no workers. The tasks queued behind a blocked task run on other
+    /// workers, or wait while all workers are blocked.
     ReportOnly,
-    /// Neither counts nor reports blocked tasks, and adds no workers. As with
-    /// [`ReportOnly`](BlockedPolicy::ReportOnly), another worker takes the tasks queued behind a blocked task.
+    /// Neither counts nor reports blocked tasks, and adds no workers. The tasks queued behind a blocked task run as
+    /// with [`ReportOnly`](BlockedPolicy::ReportOnly).
     Off,
 }
 

@@ -84,8 +84,8 @@ pub(crate) fn record_calls_at(place: CallPlace<'static>) {
     CONTEXT.with(|context| context.calls.set(place));
 }
 
-/// Returns whether this thread belongs to the runtime, is inside `block_on` or a simulation, or stands in for
-/// the runtime's threads.
+/// Returns whether this thread belongs to the runtime, is inside `block_on` or a simulation, stands in for
+/// the runtime's threads, or runs the wakers and destructors of a shutdown.
 pub(crate) fn is_inside() -> bool {
     CONTEXT.with(|context| context.depth.get() > 0)
 }
@@ -167,7 +167,7 @@ fn with_discards(count: u32, f: impl FnOnce(u32)) {
     f(count);
 }
 
-/// Calls `f` with the task that this thread is running, or `None`.
+/// Calls `f` with the task or the blocking call that this thread is running, or `None`.
 pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     with_turn(|task| match task {
         Some(task) => f(Some(task)),
@@ -220,8 +220,8 @@ pub(crate) fn gathers_writes() -> bool {
     own_waker::data().is_some() || CONTEXT.with(|context| unsent::is_simulating() && !context.task.get().is_null())
 }
 
-/// Flushes gathered writes, and records in the current task, if there is one, what an operation that
-/// returns `Pending` waits for. The caller must hold no lock.
+/// Flushes gathered writes, and records what an operation that returns `Pending` waits for, in the current task or
+/// blocking call, if there is one. The caller must hold no lock.
 pub(crate) fn note(waits: Waits, cx: &TaskContext<'_>) {
     unsent::flush();
     with_turn(|task| match task {
@@ -263,8 +263,9 @@ pub(crate) fn note_edge(note: u32, cx: &TaskContext<'_>) {
     });
 }
 
-/// Records in `record` which task, or else that a thread, wakes the record's task. A thread that runs no task
-/// but may be calling the wakers of events and timers records nothing, so the record keeps the wait of the task.
+/// Records in `record` the cause of a wake-up of its task: the task of this thread or, if this thread runs none, a thread.
+/// A thread that runs no task but may be calling the wakers of events and timers records nothing, so the record keeps the
+/// wait of the task.
 pub(crate) fn note_waker(record: &Record) {
     match with_task(|task| task.map(TaskData::number)) {
         Some(number) => record.note_waker(Waits::WokenByTask(number)),

@@ -110,7 +110,8 @@ metrics! {
     /// Total number of times that a task of the lane `Control` was queued behind others, because the
     /// lane had used up its share.
     Counter control_queued: u64,
-    /// Total number of polls of tasks on workers.
+    /// Total number of polls of tasks on workers. A thread in `block_on` that runs tasks counts as a worker, and its
+    /// future as a task.
     Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
     Counter steals: u64,
@@ -136,7 +137,7 @@ metrics! {
     /// Current number of timer entries, including entries of cancelled or moved timers.
     Gauge timer_entries: usize,
     /// Total number of times that a task was found to block its thread. Blocked tasks are not counted with
-    /// `BlockedPolicy::Off`.
+    /// `BlockedPolicy::Off`, nor while a single-threaded runtime runs without further threads.
     Counter blocked_tasks: u64,
     /// Current number of waiting calls of `block_on` inside a task, a blocking call or another `block_on`.
     /// A call is counted from its first wait until it returns.

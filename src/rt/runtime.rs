@@ -12,10 +12,11 @@
 //! waits.
 //!
 //! # Invariants
-//! * 10 — nothing runs periodically while the process is idle: without traffic, workers sleep until the next
-//!   timer is due, or without a time limit if there is no timer, and sysmon sleeps until a thread becomes active.
-//! * R1 — `awake` counts the threads that own a processor and are not asleep in epoll. If it is 0, either threads
-//!   sleep in all open shards of the poller, or the next work wakes a resting worker or starts one.
+//! * 10 — nothing runs periodically while the process is idle: without traffic, the threads that poll sleep until the
+//!   next timer is due, or without a time limit if there is no timer, and sysmon sleeps until a thread becomes active.
+//! * R1 — `awake` counts the threads that own a processor, or to which one is assigned, and that are not asleep in
+//!   epoll. If it is 0, either threads sleep in all open shards of the poller, or the next work wakes a resting worker,
+//!   starts one or, while the start of threads is deferred (`sched/shortage.rs`), wakes the threads in `block_on`.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -77,8 +78,8 @@ pub(crate) struct Runtime {
     pub(crate) lookups: Pool,
     pub(crate) closes: Pool,
     pub(crate) threads: Threads,
-    /// Tasks whose drop was deferred, because drops are nested too deeply on the stack or destructors must not run
-    /// there.
+    /// Tasks whose drop was deferred, because drops were nested too deeply on the stack, or because the caller must run
+    /// no destructors.
     pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
@@ -249,7 +250,7 @@ impl Runtime {
         }
     }
 
-    /// Returns whether no thread is awake, and no thread has the role of some open shard (R1).
+    /// Returns whether no thread is awake and the role of some open shard is free (R1).
     #[inline]
     pub(crate) fn leaves_a_shard(&self) -> bool {
         self.awake.count() == 0 && !self.driver.roles.are_taken()
@@ -295,7 +296,7 @@ impl Runtime {
         self.roots.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Returns whether a thread is in the turn of a root future.
+    /// Returns whether `roots` counts any thread.
     pub(crate) fn has_root_turns(&self) -> bool {
         self.roots.load(Ordering::SeqCst) > 0
     }
@@ -326,8 +327,8 @@ impl Runtime {
     }
 
     /// Returns whether this thread will soon poll or make sure that another thread does, because it owns a
-    /// processor or is in the turn of a root future. If the turn is long, sysmon makes sure that another thread
-    /// polls.
+    /// processor or is in the turn of a root future. If the turn is long, sysmon, unless it is missing, makes sure that
+    /// another thread polls.
     pub(crate) fn polls_here(&self) -> bool {
         context::is_root() || context::processor_in(self.epoch()).is_some()
     }
@@ -342,9 +343,9 @@ impl Runtime {
         }
     }
 
-    /// Returns the rough time for a task that this thread spawns. In a turn, this is the beginning of the turn or, if that
-    /// is later, the time of sysmon's last check. Sysmon makes a check every 10 ms, so this replaces a reading of the
-    /// counter where 10 ms make no difference.
+    /// Returns the rough time for a task that this thread spawns. In a turn, if sysmon makes checks, this is the beginning
+    /// of the turn or, if that is later, the time of the last check. Sysmon makes a check every 10 ms, so this replaces a
+    /// reading of the counter where 10 ms make no difference.
     #[inline]
     pub(crate) fn time_of_spawn(&self) -> u32 {
         let began = counting_processor().and_then(Processor::turn_began);

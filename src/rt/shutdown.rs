@@ -2,7 +2,7 @@
 //!
 //! # Order
 //! 1. The epoch advances. From now on, a task that is woken is queued for step 3, and registrations are refused.
-//! 2. All sleeping and resting threads are woken and see the new epoch. Workers end; threads in `block_on`
+//! 2. All sleeping and resting threads are woken and see the new epoch. Workers and sysmon end; threads in `block_on`
 //!    continue without a processor.
 //! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again, due
 //!    timers fire, and every waiting task is woken by its [`Keeper`](super::sched::keeper::Keeper). Tasks of the
@@ -51,8 +51,8 @@ use crate::trace;
 /// Returns when all this is done or when `timeout` has elapsed. While destructors or wakers run, a timeout shorter than
 /// 200 ms counts as 200 ms. Wakers and thread-local destructors that block may delay the return by up to 400 ms.
 ///
-/// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime, with new
-/// settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
+/// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime with the default
+/// settings, unless [`Builder::start`](crate::rt::Builder::start) was called before. Tasks are dropped at their
 /// current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue. Awaiting the
 /// handle of a dropped task panics, unless the awaiting task is dropped too; [`cancel`](crate::task::JoinHandle::cancel)
 /// on the handle returns `None`.

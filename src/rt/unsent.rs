@@ -14,8 +14,8 @@
 //! * Before a nested `block_on` of this crate.
 //! * Before the write deadline of a socket that gathers writes is set, because the bytes were written under the old
 //!   deadline.
-//! * By sysmon, if two consecutive checks, 10 ms apart, find the list in the same period of *some*, because
-//!   the turn is long or waits for something outside this crate. The sockets stay in the list.
+//! * By sysmon, unless it is missing, if two consecutive checks, 10 ms apart, find the list in the same period of
+//!   *some*, because the turn is long or waits for something outside this crate. The sockets stay in the list.
 //!
 //! # Invariants
 //! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor the drop of

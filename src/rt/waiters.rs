@@ -326,8 +326,9 @@ impl Wakers {
 
     /// Wakes all wakers, and returns their number. A waker is user code: if one panics, the panic is caught and the
     /// remaining wakers are still woken. If there are several wakers and the runtime runs, except in a simulation, the
-    /// own wakers of tasks are woken last, and if a waker blocks, another thread wakes the remaining wakers. Otherwise,
-    /// the own wakers are woken first. The others are woken in the order in which they were taken. Keeps the allocation.
+    /// own wakers of tasks are woken last, and if a waker blocks, another thread wakes the remaining wakers, unless sysmon
+    /// is missing. Otherwise, the own wakers are woken first. The others are woken in the order in which they were taken.
+    /// Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
         match WATCHED.get() {
