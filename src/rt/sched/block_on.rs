@@ -13,8 +13,8 @@
 //!   asks for the role. The worker then releases the role and rests.
 //! * If all awake workers are stuck or in long turns, sysmon or one of them nudges this thread, which then polls.
 //!
-//! While this thread is in a long turn of its root future and no other thread polls, sysmon polls, and wakes
-//! another thread, which polls from then on.
+//! While this thread is in a long turn of its root future and no other thread polls, sysmon, unless it is missing, polls,
+//! and wakes another thread, which polls from then on.
 //!
 //! # Inside a task or another `block_on`
 //! The same applies, but before the thread polls or waits, it gives its processor away, if it has one. Another thread

@@ -3,8 +3,8 @@
 //!
 //! Look-ups have separate threads, so that a program whose other calls occupy all of their threads can
 //! still resolve names: the deadline of a dial must not depend on those calls. Go also limits look-ups
-//! separately from other blocked threads. Closes of sockets for which SO_LINGER is set have separate
-//! threads too, because the peer waits for the FIN.
+//! separately from other blocked threads. Closes that may wait, for SO_LINGER or for the buffers of
+//! `send_zerocopy`, have separate threads too, because the peer waits for the FIN.
 //!
 //! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an ordinary task
 //! with a single poll, which makes the call. So it can be awaited, its panics are handled as those of other

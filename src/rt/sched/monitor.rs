@@ -3,14 +3,15 @@
 //! Sysmon makes a check every [`TICK`] while the runtime is active:
 //! * If tasks are in the shared queues, sysmon makes sure that a worker is awake.
 //! * If no thread has polled since the previous check, and a processor has run only a few turns while tasks were
-//!   queued, sysmon wakes another worker, which rests or sleeps in epoll.
+//!   queued, sysmon wakes or starts another worker.
 //! * A task that is in the same poll as at the previous check is *stuck*. Unless the policy is
 //!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported. Other
 //!   threads, even busy ones, may take any task queued behind it. A thread that is still calling wakers of the
 //!   same batch also counts as stuck, but no task is asked to yield, counted or reported.
 //! * If some awake threads are stuck and tasks are queued, sysmon wakes a resting worker or starts one. If all awake
-//!   threads are stuck, sysmon wakes a sleeping worker, or wakes or starts up to four workers. These get spare processors
-//!   only if the policy is [`BlockedPolicy::AddWorkers`]. So tasks, timers and the network make progress.
+//!   threads are stuck and tasks are queued, sysmon wakes a sleeping worker or, if none sleeps, wakes or starts up to four
+//!   workers. With the policy [`BlockedPolicy::AddWorkers`], these may get spare processors, and one of them is woken or
+//!   started even if no task is queued, unless a thread sleeps. So tasks, timers and the network make progress.
 //! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
 //! * If no thread has polled a shard of the poller since the previous check, and none sleeps in it, sysmon
 //!   interrupts a thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no

@@ -244,7 +244,7 @@ where
     if data.epoch() == runtime().epoch() || data.is_simulated() {
         runnable.schedule();
     } else {
-        // A shutdown is in progress. The task has no waker yet.
+        // A shutdown has advanced the epoch. The task has no waker yet.
         discard(runnable);
     }
     runtime().stand_in_once();
