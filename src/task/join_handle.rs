@@ -102,12 +102,13 @@ impl<T> JoinHandle<T> {
     }
 
     /// Cancels the task and waits until its future is dropped. Returns the result if the task had
-    /// already completed.
+    /// already completed, and otherwise `None`.
     ///
     /// A task that is being polled is cancelled when that poll returns.
     ///
     /// # Panics
-    /// Resumes the panic of the task, if it had already panicked.
+    /// Resumes the panic of the task, if it had already panicked. In a child of fork(2) that did not call exec(2), panics
+    /// if the task had not ended, because the task runs in the parent.
     ///
     /// # Cancel safety
     /// Dropping the future before its first poll detaches the task. Dropping the future later does not undo the
@@ -150,7 +151,7 @@ impl<T> Future for JoinHandle<T> {
         // The identity is created while the record still describes the task.
         self.task();
         self.task = None;
-        // A task of an earlier epoch is dropped at the beginning of its next turn.
+        // A task of an earlier epoch is dropped when it is next scheduled.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

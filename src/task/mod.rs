@@ -43,7 +43,9 @@ pub struct LocalSet {} // absent: use task::spawn_local
 ///
 /// The task runs whether or not the handle is awaited, and continues if the handle is dropped. It then
 /// lives until it ends or until [`rt::shutdown`](crate::rt::shutdown()) drops it, even if nothing can wake
-/// it. A panic ends the task and is resumed where the handle is awaited.
+/// it. A panic ends the task and is resumed where the handle is awaited. A
+/// [single-threaded](crate::rt::Builder::single_threaded) runtime, until it starts further threads, runs the task only
+/// while a thread is in [`block_on`].
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).

@@ -9,6 +9,9 @@ use crate::rt::sched::waits::Waits;
 
 /// Yields once, so that other tasks that are ready can run before the calling task continues.
 ///
+/// # Cancel safety
+/// Dropping the future has no effect.
+///
 /// # Examples
 /// ```
 /// netpoll::task::block_on(async {
