@@ -2,19 +2,13 @@
 
 use std::panic::Location;
 
-/// Returns the location relative to which [`pack`] packs other locations. Locations are constants in the program
-/// image, so their distances are small.
-#[track_caller]
-fn origin() -> &'static Location<'static> {
-    Location::caller()
-}
+/// A value at the address relative to which [`pack`] packs locations. Locations are constants in the program image, so
+/// their distances from it are small. It is not a constant, of which each codegen unit may have a copy.
+static ANCHOR: usize = 0;
 
-fn anchor() -> &'static Location<'static> {
-    origin()
-}
-
-/// The distance between two locations is a multiple of this.
+/// The distance of a location from [`ANCHOR`] is a multiple of this.
 const ALIGN: isize = align_of::<Location<'static>>() as isize;
+const _: () = assert!(align_of::<Location<'static>>() <= align_of::<usize>());
 /// The number of bits of a packed location.
 pub(super) const BITS: u32 = 27;
 const UNUSED_BITS: u32 = u32::BITS - BITS;
@@ -22,9 +16,8 @@ const UNUSED_BITS: u32 = u32::BITS - BITS;
 /// Packs a location into [`BITS`] bits. Returns 0 if it is too far away, which may happen if it is in
 /// another shared library.
 pub(super) fn pack(place: &'static Location<'static>) -> u32 {
-    let distance =
-        std::ptr::from_ref(place).expose_provenance().wrapping_sub(std::ptr::from_ref(anchor()).addr()) as isize;
-    // No task is spawned at the anchor itself, so the distance is never 0.
+    let distance = std::ptr::from_ref(place).expose_provenance().wrapping_sub((&raw const ANCHOR).addr()) as isize;
+    // No location is at the address of the anchor, so the distance is never 0.
     let units = distance / ALIGN;
     let is_near = units.unsigned_abs() < 1 << (BITS - 1) && distance % ALIGN == 0;
     if is_near { units as u32 & (u32::MAX >> UNUSED_BITS) } else { 0 }
@@ -37,7 +30,7 @@ pub(super) fn unpack(packed: u32) -> Option<&'static Location<'static>> {
     }
     // Shifting to the left and back extends the sign.
     let units = ((packed << UNUSED_BITS) as i32 >> UNUSED_BITS) as isize;
-    let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(units * ALIGN);
+    let address = (&raw const ANCHOR).addr().wrapping_add_signed(units * ALIGN);
     // SAFETY: `pack` was given a reference with this address and exposed its provenance. The reference is valid
     // for the life of the program.
     Some(unsafe { &*std::ptr::with_exposed_provenance(address) })

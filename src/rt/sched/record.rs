@@ -506,6 +506,16 @@ mod tests {
         assert!(UNLISTED_FREE.lock().iter().any(|&record| std::ptr::eq(record, unlisted)));
     }
 
+    /// With optimisation, each codegen unit has its own copies of small functions and of their constants.
+    #[test]
+    fn place_is_the_same_in_all_codegen_units() {
+        let place = Location::caller();
+        let record = Record::open(Kind::Task, Lane::Normal, 0, place, 0);
+        let places = [record.place(), record.read().unwrap().place(), record.task(None).spawned_at()];
+        record.close();
+        assert!(places.map(Option::unwrap).into_iter().all(|read| std::ptr::eq(read, place)));
+    }
+
     #[test]
     fn samples_of_a_task_add_up() {
         let record = Record::vacant(0);
