@@ -14,8 +14,8 @@
 //! # Invariants
 //! * 10 — nothing runs periodically while the process is idle: without traffic, the threads that poll sleep until the
 //!   next timer is due, or without a time limit if there is no timer, and sysmon sleeps until a thread becomes active.
-//! * R1 — `awake` counts the threads that own a processor, or to which one is assigned, and that are not asleep in
-//!   epoll. If it is 0, either threads sleep in all open shards of the poller, or the next work wakes a resting worker,
+//! * R1 — `awake` counts the threads that own a processor, or to which one is assigned, and that do not sleep in the
+//!   poller. If it is 0, either threads sleep in all open shards of the poller, or the next work wakes a resting worker,
 //!   starts one or, while the start of threads is deferred (`sched/shortage.rs`), wakes the threads in `block_on`.
 
 use std::collections::VecDeque;
@@ -256,7 +256,7 @@ impl Runtime {
         self.awake.count() == 0 && !self.driver.roles.are_taken()
     }
 
-    /// Interrupts a worker that sleeps in epoll, preferably in this thread's home shard. Returns whether a
+    /// Interrupts a worker that sleeps in the poller, preferably in this thread's home shard. Returns whether a
     /// worker was sleeping.
     pub(crate) fn wake_worker(&'static self) -> bool {
         self.driver.wake_worker(self.home_shard())

@@ -9,7 +9,7 @@
 //!    ended epoch that were woken or queued are dropped. This repeats until nothing is left, because a destructor may
 //!    wake other tasks, and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
-//!    epoll instances are closed.
+//!    instances of the back end are closed.
 //! 5. The state changes to STOPPED. All waiters and sleeps are woken once more, because a future on another
 //!    executor may have begun to wait in the meantime. Tasks whose drop was deferred are dropped.
 //!

@@ -44,7 +44,7 @@ impl Ended {
             ended.1.take()
         };
         if let Some(waker) = waker {
-            // The destructor of the task's future may have panicked.
+            // Catches a panic of the waker, which would abort the process if the future's destructor has panicked.
             wake(waker);
         }
     }

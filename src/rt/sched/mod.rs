@@ -16,6 +16,8 @@
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `place`, [`waits`] and
 //!   [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the
 //!   wakers of futures that await tasks. `hooks`: the functions of the simulator.
+//!
+//! In the comments of these files, a sleep *in epoll* is a sleep in the poller, with any of its back ends.
 
 pub(crate) mod awake;
 mod batch;
