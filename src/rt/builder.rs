@@ -161,7 +161,7 @@ impl Builder {
     ///   last one leaves, the tasks wait, including the one that sends
     ///   [gathered writes](crate::net::TcpStream::set_auto_cork) to a peer that does not read.
     /// * A task or root future that blocks its thread delays all tasks, timers and events, also those of other threads in
-    ///   `block_on`, and is not reported. So it must not block until one of these has made progress, for example in
+    ///   `block_on`, and is not reported. So it must not block its thread to wait for one of these, for example in
     ///   another executor or in [`JoinHandle::join`](std::thread::JoinHandle::join): it would wait forever.
     ///   [`blocked_tasks`](Builder::blocked_tasks) and [`on_blocked_task`](Builder::on_blocked_task) have no effect, and
     ///   a blocked task causes no write of the [black box](Builder::black_box_file). Writes that the turn has gathered

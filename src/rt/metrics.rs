@@ -21,8 +21,8 @@ macro_rules! metrics {
         /// [`shutdown`](crate::rt::shutdown). The values are read one after the other, so they may be
         /// inconsistent with each other.
         ///
-        /// In a simulation (feature `sim`), they are those of the simulation; docs/SIMULATION.md, "Metrics", tells what is
-        /// counted there.
+        /// In a simulation (feature `sim`), they are those of the simulation; docs/SIMULATION.md, "Metrics", describes what
+        /// is counted there.
         ///
         /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list them with their descriptions.
         /// [`openmetrics`](Metrics::openmetrics) formats them for Prometheus and other collectors.

@@ -52,7 +52,7 @@ use crate::trace;
 /// 200 ms counts as 200 ms. Wakers and thread-local destructors that block may delay the return by up to 400 ms.
 ///
 /// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime with the default
-/// settings, unless [`Builder::start`](crate::rt::Builder::start) was called before. Tasks are dropped at their
+/// settings, unless [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
 /// current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue. Awaiting the
 /// handle of a dropped task panics, unless the awaiting task is dropped too; [`cancel`](crate::task::JoinHandle::cancel)
 /// on the handle returns `None`.

@@ -2,8 +2,8 @@
 //!
 //! A task in the lane [`Control`](Lane::Control), for example one that answers health checks or sheds
 //! load, runs soon even while ordinary tasks saturate the workers. When it is woken, it is queued in the
-//! control lane, a queue of the runtime that each worker checks before each turn. So it waits only until
-//! some worker ends its turn, and for the control tasks that were woken before it.
+//! control lane, a queue of the runtime that each worker checks before each turn. So, within the lane's
+//! share, it waits only until some worker ends its turn, and for the control tasks that were woken before it.
 //!
 //! # The lane belongs to the task
 //! A socket has no lane; only the task that its events wake has one. A task that a control task spawns on the

@@ -296,9 +296,9 @@ pub(crate) fn is_worth_stealing(runtime: &Runtime, victim: &Processor, turn: u64
     worth(runtime, victim.queue.len(), turn) >= STEAL_NANOS
 }
 
-/// Stores the mean length of the turns of a processor that had only a few turns in `period` although it was never
-/// without work, and wakes a second worker, if other tasks are queued. The owner may not have measured this length
-/// yet. Called by sysmon.
+/// If the processor had only a few turns in `period` and other tasks are queued, stores the mean length of these turns,
+/// which the owner may not have measured yet, and wakes a second worker. Called by sysmon for a processor that was never
+/// without work in `period`.
 pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor, turns: u64, period: Duration) {
     if (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
         processor.turn_nanos.store(period.as_nanos() as u64 / turns, Ordering::Relaxed);
