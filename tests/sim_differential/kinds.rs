@@ -2,20 +2,20 @@
 
 use super::*;
 
-fn unix(ty: Type) -> Socket {
+pub(super) fn unix(ty: Type) -> Socket {
     open(Domain::UNIX, ty)
 }
 
 /// Returns an abstract name that no other process uses.
-fn name(text: &str) -> SockAddr {
+pub(super) fn name(text: &str) -> SockAddr {
     SockAddr::unix(format!("\0netpoll-kinds-{}-{text}", std::process::id())).unwrap()
 }
 
-fn send_many(socket: &Socket, count: usize) -> String {
+pub(super) fn send_many(socket: &Socket, count: usize) -> String {
     shown(socket.send_vectored(&[io::IoSlice::new(&vec![1; count])]))
 }
 
-fn recv_many(socket: &Socket, count: usize) -> String {
+pub(super) fn recv_many(socket: &Socket, count: usize) -> String {
     shown(receive(socket, &mut vec![MaybeUninit::uninit(); count], 0))
 }
 
@@ -25,7 +25,7 @@ fn recv_from(socket: &Socket) -> String {
     shown(result.map(|(count, from)| (count, from.len())))
 }
 
-fn kinds() -> [Type; 3] {
+pub(super) fn kinds() -> [Type; 3] {
     [Type::STREAM, Type::DGRAM, Type::SEQPACKET]
 }
 
@@ -340,6 +340,25 @@ fn unix_messages_in_several_queues_fill_the_buffer_of_their_sender() {
         let empty = (0..500_000).take_while(|_| shown(one.send_vectored(&[])) == "0").count();
         trace.note("empty messages", format!("{} {}", empty < 500_000, ready(one.as_raw_fd())));
         drop(other);
+    });
+}
+
+#[test]
+fn unix_socket_keeps_its_name_when_the_kernel_is_to_choose_one() {
+    same(async |trace| {
+        let none = SockAddr::unix("").unwrap();
+        for (number, ty) in kinds().into_iter().enumerate() {
+            let own = name(&format!("kept-{number}"));
+            let named = unix(ty);
+            named.bind(&own).unwrap();
+            for to in [&none, &own, &name("another")] {
+                trace.note("named", shown(named.bind(to)));
+            }
+            trace.note("name", (named.local_addr().unwrap() == own).to_string());
+            let chosen = unix(ty);
+            trace.note("choose", format!("{} {}", shown(chosen.bind(&none)), shown(chosen.bind(&none))));
+            trace.note("choose", shown(chosen.bind(&name("another"))));
+        }
     });
 }
 

@@ -1,8 +1,10 @@
 //! Fixed sequences of system calls for cases that random sequences do not reach. The real kernel and a simulation must give equal results.
-//! The module `kinds` has sequences for the differences between the kinds of sockets, `states` for those between states of a socket, and `ends`
-//! for those after the end of a connection, after calls that fail, and on further descriptors of a socket. `sequences` has random sequences.
+//! The module `kinds` has sequences for the differences between the kinds of sockets, `states` for those between states of a socket, `ends`
+//! for those after the end of a connection, after calls that fail, and on further descriptors of a socket, and `full` for Unix sockets without
+//! room. `sequences` has random sequences.
 
 mod ends;
+mod full;
 mod kinds;
 mod sequences;
 mod states;

@@ -327,7 +327,8 @@ impl UnixStream {
     // ---- closing ----
 
     /// Shuts down the reading side. Data already received can still be read, then reads return 0.
-    /// The peer's writes fail with `BrokenPipe`.
+    /// The peer's writes fail with `BrokenPipe`. On Linux, a write that already waits for room fails only
+    /// when this side reads or closes.
     ///
     /// # Errors
     /// Returns the same errors as [`shutdown`](UnixStream::shutdown).

@@ -251,9 +251,9 @@ impl Socket {
         self.error.is_some() || matches!(&self.role, Role::Tcp(connection) if connection.error.is_some())
     }
 
-    /// Returns the readiness that poll(2) and epoll(7) report, as EPOLL bits. `peer_has_room` is the result of
+    /// Returns the readiness that poll(2) and epoll(7) report, as EPOLL bits. `unix_has_room` is the result of
     /// `Kernel::unix_has_room`, and is used only for a Unix socket.
-    pub(crate) fn readiness(&self, peer_has_room: bool) -> u32 {
+    pub(crate) fn readiness(&self, unix_has_room: bool) -> u32 {
         const IN: i32 = libc::EPOLLIN;
         const OUT: i32 = libc::EPOLLOUT;
         const END: i32 = libc::EPOLLHUP | libc::EPOLLRDHUP | IN;
@@ -287,7 +287,7 @@ impl Socket {
                     | when(ends, libc::EPOLLRDHUP)
                     | when(both, libc::EPOLLHUP)
                     | when(is_stream && end.peer.is_none() && !end.is_hung_up, libc::EPOLLHUP)
-                    | when(end.is_hung_up || peer_has_room, OUT)
+                    | when(unix_has_room, OUT)
             }
         };
         // As on Linux, the poll of a TCP listener reports no error.

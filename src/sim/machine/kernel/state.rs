@@ -145,8 +145,7 @@ impl Kernel {
 
     pub(super) fn readiness(&self, id: SocketId) -> Option<u32> {
         let socket = self.socket(id)?;
-        let peer_has_room = self.unix_has_room(id);
-        Some(socket.readiness(peer_has_room))
+        Some(socket.readiness(self.unix_has_room(id)))
     }
 
     /// Registers a descriptor with a poller, in place of an earlier registration. Each edge contains `data`. If the

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::calls::{Address, Result};
 use super::data::{Received, scatter};
 use super::network::Kernel;
-use super::socket::{Family, HostId, Kind, Message, Role, Socket, SocketId, UnixEnd};
+use super::socket::{Family, HostId, Kind, Message, Role, SocketId, UnixEnd};
 
 /// The number of messages above which the queue of a datagram socket accepts no more (net.unix.max_dgram_qlen). As on
 /// Linux, the queue may have one message more than this.
@@ -56,7 +56,8 @@ impl Kernel {
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let host = socket.host;
         if !socket.name.is_empty() {
-            return Err(libc::EINVAL);
+            // As on Linux, a socket that has a name keeps it if the kernel is to choose one.
+            return if name.is_empty() { Ok(()) } else { Err(libc::EINVAL) };
         }
         let kind = socket.kind;
         let name = if name.is_empty() { format!("\0{:05x}", id.index).into_bytes() } else { name };
@@ -162,16 +163,13 @@ impl Kernel {
         self.end(to).is_none_or(|end| !end.is_hung_up && end.peer.is_none_or(|peer| peer == id))
     }
 
-    /// Returns whether poll(2) reports that a Unix socket is writable: at least three quarters of the buffer are free,
-    /// as on Linux. Unlike on Linux, this is also true if a write would fail because the peer reads no more.
+    /// Returns whether poll(2) reports that a Unix socket is writable. As on Linux, at least three quarters of its buffer
+    /// must be free, and the queue of its peer must not be full. A peer that reads no more makes no difference.
     pub(super) fn unix_has_room(&self, id: SocketId) -> bool {
         let Some(socket) = self.socket(id) else { return true };
         let Role::Unix(end) = &socket.role else { return false };
-        let has_room = end.unread * 4 <= socket.options.tcp.send_buffer as usize;
-        match end.peer.map(|peer| (peer, self.end(peer))) {
-            Some((peer, Some(other))) => other.read_shut || (has_room && room(id, socket, end, peer, other) > 0),
-            _ => has_room,
-        }
+        let is_full = |peer| self.end(peer).is_some_and(|other| is_queue_full(id, socket.kind, peer, other));
+        end.unread * 4 <= socket.options.tcp.send_buffer as usize && !end.peer.is_some_and(is_full)
     }
 
     pub(super) fn receive_unix(&mut self, id: SocketId, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
@@ -224,7 +222,7 @@ impl Kernel {
         }
     }
 
-    /// Discards the messages in the queue of a datagram socket.
+    /// Discards the messages in the queue of a socket, and wakes the senders if it is a datagram socket.
     fn discard_messages(&mut self, id: SocketId) {
         let Some(end) = self.end_mut(id) else { return };
         end.bytes = 0;
@@ -320,6 +318,12 @@ impl Kernel {
         if is_shut {
             return Err(libc::EPIPE);
         }
+        let free = most.saturating_sub(end.unread);
+        // As on Linux, a full buffer is reported before an error of the destination.
+        if kind != Kind::Stream && free == 0 {
+            end.wants_room = true;
+            return Err(libc::EAGAIN);
+        }
         let peer = match to {
             Some(Address::Unix(name)) if !name.is_empty() => self.unix_target(host, kind, name)?,
             Some(_) => return Err(libc::EINVAL),
@@ -333,7 +337,7 @@ impl Kernel {
                 None => return Err(libc::ENOTCONN),
             },
         };
-        let (Some(socket), Some(target)) = (self.socket(id), self.socket(peer)) else {
+        let Some(target) = self.socket(peer) else {
             // The peer was connected to another socket, or to none, when it was closed.
             self.disconnect_unix(id);
             return Err(libc::ECONNREFUSED);
@@ -345,16 +349,15 @@ impl Kernel {
         if other.read_shut {
             return Err(libc::EPIPE);
         }
-        let Role::Unix(end) = &socket.role else { return Err(libc::EINVAL) };
-        let room = room(id, socket, end, peer, other);
-        if (kind == Kind::Stream && length > 0 && room == 0) || (kind != Kind::Stream && room < length.max(1)) {
+        let is_full = if kind == Kind::Stream { free == 0 && length > 0 } else { is_queue_full(id, kind, peer, other) };
+        if is_full {
             if let Some(end) = self.end_mut(id) {
                 end.wants_room = true;
             }
             return Err(libc::EAGAIN);
         }
-        let most = if kind == Kind::Stream { length.min(room) } else { length };
-        let most = if kind == Kind::Stream { self.faults.shortened(most, self.now) } else { most };
+        // As on Linux, a message may be longer than the free part of the buffer.
+        let most = if kind == Kind::Stream { self.faults.shortened(length.min(free), self.now) } else { length };
         let data: VecDeque<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(most).collect();
         if most < length
             && let Some(end) = self.end_mut(id)
@@ -400,9 +403,7 @@ impl Kernel {
             Role::Unix(end) => (end.peer, !end.queue.is_empty()),
             _ => (None, false),
         };
-        if kind == Kind::Datagram {
-            self.discard_messages(id);
-        }
+        self.discard_messages(id);
         self.remove(id);
         if kind == Kind::Datagram {
             self.wake_unix_writers_to(id);
@@ -438,12 +439,8 @@ fn cost(length: usize) -> usize {
     length.max(1)
 }
 
-/// Returns the number of bytes that `peer` accepts from the end `end` of `id`: the part of the sender's buffer that is
-/// free, as on Linux. Returns 0 for a datagram socket with too many messages, unless it is connected to the sender.
-fn room(id: SocketId, socket: &Socket, end: &UnixEnd, peer: SocketId, other: &UnixEnd) -> usize {
-    let is_limited = socket.kind == Kind::Datagram && peer != id && other.peer != Some(id);
-    if is_limited && other.queue.len() > MESSAGES_MAX {
-        return 0;
-    }
-    (socket.options.tcp.send_buffer as usize).saturating_sub(end.unread)
+/// Returns whether the queue of a datagram socket has too many messages for the sender `id`. If the socket is connected to
+/// the sender, only the sender's buffer limits the queue, as on Linux.
+fn is_queue_full(id: SocketId, kind: Kind, peer: SocketId, other: &UnixEnd) -> bool {
+    kind == Kind::Datagram && peer != id && other.peer != Some(id) && other.queue.len() > MESSAGES_MAX
 }
