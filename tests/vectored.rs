@@ -199,3 +199,20 @@ fn datagram_of_many_buffers_is_whole() {
         assert_eq!(to.recv(&mut [0; 16]).await.unwrap(), 11);
     });
 }
+
+/// Regression test: where addresses have 32 bits, the sum of the lengths overflowed.
+#[test]
+fn buffers_that_overlap_may_exceed_the_address_space_of_32_bits() {
+    run(async {
+        let (client, _server) = pair().await;
+        let (corked, _peer) = pair().await;
+        corked.set_auto_cork(true).unwrap();
+        let (one, _other) = UnixStream::pair().unwrap();
+        // 4 GiB within the kernel's bound of 1,024 buffers.
+        let chunk = vec![7; 4 << 20];
+        let bufs = vec![IoSlice::new(&chunk); 1024];
+        assert!(client.write_vectored(&bufs).await.unwrap() > 0);
+        assert!(one.write_vectored(&bufs).await.unwrap() > 0);
+        assert!(corked.write_vectored(&bufs).await.unwrap() > 0);
+    });
+}

@@ -25,6 +25,7 @@ use futures_io::{AsyncSeek as Seek, AsyncWrite as Write};
 use pin_project_lite::pin_project;
 
 use super::{IoSlice, SeekFrom};
+use crate::sys::socket::total;
 
 /// The capacity of [`BufWriter::new`].
 const CAPACITY: usize = 8 << 10;
@@ -154,7 +155,7 @@ impl<W: Write> Write for BufWriter<W> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let len = bufs.iter().fold(0usize, |sum, buf| sum.saturating_add(buf.len()));
+        let len = total(bufs);
         let fits = ready!(self.as_mut().poll_room(cx, len))?;
         let this = self.project();
         if !fits {

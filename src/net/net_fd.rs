@@ -323,7 +323,7 @@ impl NetFd {
     ) -> Poll<io::Result<usize>> {
         let first = socket::leading_empty(bufs);
         let bufs = &mut bufs[first..];
-        let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
+        let most = socket::total(&bufs[..bufs.len().min(socket::IOVECS_MAX)]);
         if most == 0 {
             return self.poll_empty(Direction::Read, "read", cx);
         }
@@ -381,9 +381,9 @@ impl NetFd {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bufs = &bufs[socket::leading_empty(bufs)..];
-        let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
-        let (direction, scope) = (Direction::Write, LockScope::PerCall);
         let batch = &bufs[..bufs.len().min(socket::IOVECS_MAX)];
+        let most = socket::total(batch);
+        let (direction, scope) = (Direction::Write, LockScope::PerCall);
         let append = || self.fd.append(batch, most);
         let polled = self.fd.poll_call_gathering(direction, scope, caller, cx, append, |fd, gathered| {
             let count = match gathered {

@@ -20,7 +20,7 @@ use socket2::SockAddr;
 
 use super::control::{Control, ControlWriter, Word};
 use super::os;
-use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len};
+use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len, total};
 
 /// A received message.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ fn recvmsg_scattered<'a>(
     control: &'a mut [Word],
     flags: c_int,
 ) -> io::Result<Received<'a>> {
-    let room = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
+    let room = total(bufs);
     let mut bytes = vec![0; room.min(DATAGRAM_MAX)];
     let received = recvmsg(fd, &mut [IoSliceMut::new(&mut bytes)], control, flags)?;
     let mut rest = &bytes[..received.bytes.min(bytes.len())];

@@ -51,6 +51,18 @@ pub(crate) fn leading_empty<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
     bufs.iter().take_while(|buf| buf.is_empty()).count()
 }
 
+/// Returns the sum of the lengths of `bufs`, or `usize::MAX` if it is larger. If the buffers overlap, their sum may exceed
+/// the address space.
+#[inline]
+pub(crate) fn total<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
+    sum(bufs.iter().map(|buf| buf.len()))
+}
+
+#[inline]
+fn sum(lengths: impl Iterator<Item = usize>) -> usize {
+    lengths.fold(0, usize::saturating_add)
+}
+
 #[inline]
 pub(super) fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -321,6 +333,13 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn sum_of_lengths_does_not_overflow() {
+        assert_eq!(total(&[IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"c")]), 3);
+        assert_eq!(sum([usize::MAX - 1, 1].into_iter()), usize::MAX);
+        assert_eq!(sum([7, usize::MAX - 1, usize::MAX].into_iter()), usize::MAX);
     }
 
     fn flags(fd: BorrowedFd<'_>, command: c_int) -> c_int {
