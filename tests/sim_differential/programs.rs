@@ -503,6 +503,27 @@ fn names_without_meaning_are_errors() {
 }
 
 #[test]
+fn numeric_names_have_the_errors_of_the_c_library() {
+    same(async |trace| {
+        for flags in [0, libc::AI_NUMERICHOST, libc::AI_NUMERICSERV, libc::AI_NUMERICHOST | libc::AI_NUMERICSERV] {
+            for family in [libc::AF_UNSPEC, libc::AF_INET, libc::AF_INET6, 77] {
+                for host in [None, Some(c""), Some(c"127.0.0.1"), Some(c"::1"), Some(c"nobody.invalid")] {
+                    for service in [None, Some(c"80"), Some(c""), Some(c"no-such-service")] {
+                        // The real resolver may need the network.
+                        if host != Some(c"nobody.invalid") || flags & libc::AI_NUMERICHOST != 0 {
+                            let code = resolve(host, service, family, flags);
+                            trace.note(&format!("{host:?} {service:?} {family} {flags:#x}"), code.to_string());
+                        }
+                    }
+                }
+            }
+        }
+        let code = resolve(Some(c"localhost"), None, libc::AF_INET, libc::AI_NUMERICHOST);
+        trace.note("localhost", code.to_string());
+    });
+}
+
+#[test]
 fn clocks_of_threads_measure_cpu_time() {
     same(async |trace| {
         let (mut of_thread, mut of_process) = (0, 0);

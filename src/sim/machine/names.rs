@@ -12,6 +12,9 @@ use libc::{addrinfo, c_char, c_int, socklen_t};
 use super::abi::{encode, kernel};
 use super::kernel::{Address, Kernel};
 
+/// The error of an IP address of another family than the requested one (netdb.h). The crate `libc` does not define it.
+const EAI_ADDRFAMILY: c_int = -9;
+
 fn text<'a>(text: *const c_char) -> Option<Cow<'a, str>> {
     if text.is_null() {
         return None;
@@ -38,30 +41,32 @@ pub(super) fn getaddrinfo(
     if host.is_null() && service.is_null() {
         return libc::EAI_NONAME;
     }
+    let has = |flag: c_int| hints.is_some_and(|hints| hints.ai_flags & flag != 0);
     if !matches!(family, libc::AF_UNSPEC | libc::AF_INET | libc::AF_INET6) {
         return libc::EAI_FAMILY;
     }
-    let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
-    let port = match text(service).map(|service| service.parse::<u16>()) {
+    let service = text(service).filter(|service| !service.is_empty());
+    let port = match service.map(|service| service.parse::<u16>()) {
         None => 0,
         Some(Ok(port)) => port,
+        Some(Err(_)) if has(libc::AI_NUMERICSERV) => return libc::EAI_NONAME,
         // The names of services are in a file of the real machine (services(5)), which is not read.
         Some(Err(_)) => return libc::EAI_SERVICE,
     };
+    let literal = text(host).and_then(|name| name.parse::<IpAddr>().ok());
     let ips = match text(host).as_deref() {
-        None if passive => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        None if has(libc::AI_PASSIVE) => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
         None => loopback(),
+        Some(_) if literal.is_some() => literal.into_iter().collect(),
+        Some(_) if has(libc::AI_NUMERICHOST) => return libc::EAI_NONAME,
         Some(name) if name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost") => loopback(),
-        Some(name) => match name.parse() {
-            Ok(ip) => vec![ip],
-            Err(_) => {
-                let find = |kernel: &mut Kernel| {
-                    let host = kernel.host_named(name).ok_or(libc::ENOENT)?;
-                    Ok(kernel.hosts[usize::from(host)].addrs.clone())
-                };
-                kernel(find).unwrap_or_default()
-            }
-        },
+        Some(name) => {
+            let find = |kernel: &mut Kernel| {
+                let host = kernel.host_named(name).ok_or(libc::ENOENT)?;
+                Ok(kernel.hosts[usize::from(host)].addrs.clone())
+            };
+            kernel(find).unwrap_or_default()
+        }
     };
     let of_family = |ip: &IpAddr| match family {
         libc::AF_INET => ip.is_ipv4(),
@@ -74,9 +79,9 @@ pub(super) fn getaddrinfo(
         first = node;
     }
     if first.is_null() {
-        return libc::EAI_NONAME;
+        return if literal.is_some() { EAI_ADDRFAMILY } else { libc::EAI_NONAME };
     }
-    if hints.is_some_and(|hints| hints.ai_flags & libc::AI_CANONNAME != 0) && !host.is_null() {
+    if has(libc::AI_CANONNAME) && !host.is_null() {
         // SAFETY: the caller passes a string. freeaddrinfo(3) frees the copy with the list.
         let name = unsafe { libc::strdup(host) };
         // SAFETY: the node was just created.
