@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::edge;
 use super::machine::kernel::log::seconds;
 use super::machine::real::{self, Real};
 use super::metrics;
 use super::shared::lock;
 use super::world::World;
+use crate::rt::poll::back_ends::epoll_event;
 use crate::rt::poll::driver;
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
@@ -27,7 +27,7 @@ impl World {
         metrics::add(&self.totals.takes, 1);
         metrics::add(&self.totals.events, edges.len() as u64);
         for &(data, bits) in edges {
-            let is_stale = !driver::deliver(&runtime().cache, &edge::event(data, bits), wakers);
+            let is_stale = !driver::deliver(&runtime().cache, &epoll_event(data, bits), wakers);
             metrics::add(&self.totals.stale_events, u64::from(is_stale));
         }
     }

@@ -48,7 +48,6 @@
 mod advance;
 mod api;
 mod busy;
-mod edge;
 mod ending;
 mod host;
 mod in_place;

@@ -148,6 +148,9 @@ back_ends! {
     "poll.rs" => poll::Poll;
 }
 
+#[cfg(feature = "sim")]
+pub(crate) use epoll::event as epoll_event;
+
 fn add(instance: &impl BackEnd, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     if instance.owns(fd.as_raw_fd()) {

@@ -47,28 +47,31 @@ impl backend::Batch for Batch {
 
     #[inline]
     fn events(&self) -> impl Iterator<Item = Event> + '_ {
-        self.raw.iter().filter(|raw| raw.u64 != BREAK).map(|raw| {
-            let (bits, data) = (raw.events as i32, raw.u64);
-            let has = |bit| bits & bit != 0;
-            if !has(libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) {
-                return Event::plain(Token::unpack(data), has(libc::EPOLLIN), has(libc::EPOLLOUT));
-            }
-            let state = State {
-                input: has(libc::EPOLLIN),
-                output: has(libc::EPOLLOUT),
-                priority: has(libc::EPOLLPRI),
-                half_closed: has(libc::EPOLLRDHUP),
-                hung_up: has(libc::EPOLLHUP),
-                failed: has(libc::EPOLLERR),
-            };
-            Event::new(Token::unpack(data), state)
-        })
+        self.raw.iter().filter(|raw| raw.u64 != BREAK).map(|raw| event(raw.u64, raw.events))
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
+}
+
+/// Decodes an event from its data and its EPOLL bits.
+#[inline]
+pub(crate) fn event(data: u64, bits: u32) -> Event {
+    let has = |flags: libc::c_int| bits & flags as u32 != 0;
+    if !has(libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) {
+        return Event::plain(Token::unpack(data), has(libc::EPOLLIN), has(libc::EPOLLOUT));
+    }
+    let state = State {
+        input: has(libc::EPOLLIN),
+        output: has(libc::EPOLLOUT),
+        priority: has(libc::EPOLLPRI),
+        half_closed: has(libc::EPOLLRDHUP),
+        hung_up: has(libc::EPOLLHUP),
+        failed: has(libc::EPOLLERR),
+    };
+    Event::new(Token::unpack(data), state)
 }
 
 /// An epoll instance, with the eventfd that interrupts its wait.
