@@ -122,6 +122,73 @@ fn pause_of_accepts_and_abandoned_dial_are_reported() {
     });
 }
 
+/// Threads that the system refuses. With the feature `sim`, the crate itself defines pthread_create(3).
+#[cfg(all(target_os = "linux", not(feature = "sim")))]
+mod refused {
+    use std::ffi::{c_int, c_void};
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    use super::*;
+
+    /// Whether the system refuses new threads.
+    static REFUSES: AtomicBool = AtomicBool::new(false);
+    /// The number of threads that it has refused.
+    static REFUSED: AtomicUsize = AtomicUsize::new(0);
+
+    type Main = extern "C" fn(*mut c_void) -> *mut c_void;
+    type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Main, *mut c_void) -> c_int;
+
+    /// Replaces the C library's function. Fails if [`REFUSES`] is true, and otherwise calls the original.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn pthread_create(
+        thread: *mut libc::pthread_t,
+        attributes: *const libc::pthread_attr_t,
+        main: Main,
+        argument: *mut c_void,
+    ) -> c_int {
+        if REFUSES.load(Ordering::SeqCst) {
+            REFUSED.fetch_add(1, Ordering::SeqCst);
+            return libc::EAGAIN;
+        }
+        // SAFETY: the name is a C string, and the handle is always valid.
+        let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
+        // SAFETY: the C library has a function of that name, with this signature.
+        let real: Create = unsafe { std::mem::transmute(real) };
+        // SAFETY: the caller's promise.
+        unsafe { real(thread, attributes, main, argument) }
+    }
+
+    /// Returns whether this process has a thread whose name ends with `name`.
+    fn has_thread(name: &str) -> bool {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = threads.flat_map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+        names.into_iter().any(|thread| thread.trim_end().ends_with(name))
+    }
+
+    /// Regression test: the report waited for the next one. Runs in a separate process, because all threads are refused.
+    #[test]
+    fn spare_worker_is_reported_although_threads_are_refused() {
+        common::child("refused::spare_worker_is_reported_although_threads_are_refused", || {
+            tracing::subscriber::set_global_default(Collector(AtomicU64::new(0))).unwrap();
+            rt::Builder::new().workers(1).start().unwrap();
+            let (release, blocked) = mpsc::channel::<()>();
+            let blocker = task::spawn(async move { blocked.recv() });
+            common::park_on(task::spawn(async {}));
+            seen(&["netpoll::worker INFO ", "message=spare worker started"]);
+            common::eventually("the thread for reports ends", || !has_thread("-reports"));
+            REFUSES.store(true, Ordering::SeqCst);
+            // A nested `block_on` gives the spare processor away.
+            common::park_on(task::spawn(async { task::block_on(task::sleep(Duration::from_millis(1))) }));
+            common::eventually("a thread is refused", || REFUSED.load(Ordering::SeqCst) > 0);
+            seen(&["netpoll::worker INFO ", "message=spare worker ended"]);
+            REFUSES.store(false, Ordering::SeqCst);
+            release.send(()).unwrap();
+            common::park_on(blocker).unwrap();
+            rt::shutdown(Duration::from_secs(60)).unwrap();
+        });
+    }
+}
+
 /// This is a single test because the subscriber and the shutdown affect the whole process.
 #[test]
 fn documented_events_and_spans_are_emitted() {

@@ -339,7 +339,10 @@ impl Monitor {
         runtime.ensure_pool_thread(&runtime.pool, lasts);
         runtime.ensure_pool_thread(&runtime.lookups, lasts);
         runtime.ensure_pool_thread(&runtime.closes, lasts);
-        if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
+        if !runtime.ensure_reporter(epoch, lasts) {
+            self.run_user_code(epoch, |_| runtime.make_reports(epoch));
+        }
+        if lasts && !self.is_replaced && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
             // A task may block this thread, so a thread in `block_on` polls in the meantime.
             runtime.sysmon.stuck.store(1, Ordering::Relaxed);
             runtime.nudge_root();

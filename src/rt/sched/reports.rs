@@ -3,8 +3,8 @@
 //! A report calls a user's function, a `tracing` subscriber or both, which may block. So a separate thread makes the
 //! reports, one at a time and in order, while sysmon and the workers continue. The thread is started for the first report
 //! and ends when the queue is empty. If the system refuses to create the thread for a report about a blocked task, sysmon
-//! makes the queued reports itself. If the system refuses it for a report about a spare worker, the report waits for the
-//! next one.
+//! makes the queued reports itself. If the system refuses it for a report about a spare worker, sysmon tries again at its
+//! checks, and makes the queued reports itself if the refusal lasts (`shortage.rs`).
 //!
 //! A thread that is still in a report when the runtime has been shut down ends after this report. The next
 //! epoch has its own thread.
@@ -59,10 +59,16 @@ impl Reports {
         !std::mem::replace(&mut state.has_thread, true)
     }
 
-    /// Records that the thread of `epoch` could not be started.
+    /// Records that the thread of `epoch` could not be started. The queued reports stay.
     pub(super) fn forget_thread(&self, epoch: u32) {
         let mut state = self.0.lock();
         state.has_thread &= state.epoch != epoch;
+    }
+
+    /// Returns whether reports of `epoch` are queued and their thread could not be started.
+    pub(super) fn lacks_thread(&self, epoch: u32) -> bool {
+        let state = self.0.lock();
+        state.epoch == epoch && !state.has_thread && !state.queue.is_empty()
     }
 
     /// Takes the next report of `epoch`. If there is none, the calling thread must end.
@@ -92,5 +98,20 @@ mod tests {
         let rest: Vec<_> = std::iter::from_fn(|| reports.pop(2)).collect();
         assert!(matches!(rest[..], [Report::SpareStarted(2), Report::SpareEnded(4)]), "{rest:?}");
         assert!(reports.push(2, [Report::SpareStarted(5)]), "the thread has ended");
+    }
+
+    #[test]
+    fn queued_report_without_a_thread_is_found() {
+        let reports = Reports::new();
+        assert!(!reports.lacks_thread(0), "the queue is empty");
+        assert!(reports.push(1, [Report::SpareStarted(1)]));
+        assert!(!reports.lacks_thread(1), "the thread is about to start");
+        reports.forget_thread(2);
+        assert!(!reports.lacks_thread(1));
+        reports.forget_thread(1);
+        assert!(reports.lacks_thread(1) && !reports.lacks_thread(2));
+        assert!(reports.push(1, []), "a thread must be started");
+        assert!(reports.pop(1).is_some() && reports.pop(1).is_none());
+        assert!(!reports.lacks_thread(1));
     }
 }

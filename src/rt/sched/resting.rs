@@ -207,8 +207,7 @@ impl Runtime {
     /// `tracing`.
     pub(super) fn report_spare(&'static self, epoch: u32, report: Report) {
         if cfg!(feature = "tracing") && !self.queue_reports(epoch, [report]) {
-            // The report stays queued. The next report starts the thread, which then makes both.
-            self.sysmon.reports.forget_thread(epoch);
+            self.defer_reports(epoch);
         }
     }
 

@@ -1,15 +1,15 @@
 //! Progress while the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
 //!
-//! A refusal is recorded, unless sysmon immediately does the work of the refused thread, or the work is a report about
-//! a spare worker, which waits for the next report. All other work that waits for a thread then makes progress without
-//! further external events (`reapers.rs` describes the threads of a shutdown):
+//! A refusal is recorded, unless sysmon immediately does the work of the refused thread. All work that waits for a
+//! thread then makes progress without further external events (`reapers.rs` describes the threads of a shutdown):
 //!
 //! | refused thread | meanwhile | retry |
 //! |---|---|---|
 //! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`] without any worker, it runs the tasks and polls itself |
 //! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`], it queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
-//! | a thread for wakers or reports | – | sysmon does the work itself; see `wake_queue.rs` and `reports.rs` |
+//! | a thread for wakers, or for reports about blocked tasks | – | sysmon does the work itself; see `wake_queue.rs` and `reports.rs` |
+//! | a thread for reports about spare workers | reports wait | sysmon tries again every 10 ms; after [`LASTS`], it makes the reports itself |
 //! | the replacement of a sysmon that waits in `block_on` | the waiting thread polls | the waiting thread tries again every 10 ms |
 //! | sysmon | the start waits | the start tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by first use continues without any thread |
 //!
@@ -72,6 +72,24 @@ impl Runtime {
         // If sysmon is missing, a thread in `block_on` runs the tasks.
         self.wake_roots();
         self.notice_activity();
+    }
+
+    /// Leaves the queued reports to sysmon, because the system has refused to create their thread.
+    pub(super) fn defer_reports(&'static self, epoch: u32) {
+        self.sysmon.reports.forget_thread(epoch);
+        self.refused();
+    }
+
+    /// Tries again to start the thread for queued reports, if the system has refused to create it. Returns false if it
+    /// refuses again and the refusal lasts. The caller must then make the reports.
+    pub(super) fn ensure_reporter(&'static self, epoch: u32, lasts: bool) -> bool {
+        if !self.sysmon.reports.lacks_thread(epoch) || self.queue_reports(epoch, []) {
+            return true;
+        }
+        if !lasts {
+            self.defer_reports(epoch);
+        }
+        !lasts
     }
 
     /// Returns whether the shared queues have tasks while sysmon is missing. A thread in `block_on` may then have to run
