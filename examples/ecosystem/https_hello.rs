@@ -61,6 +61,6 @@ async fn serve(addr: &str, file: &str) -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let mut server = Server::new();
     server.max_connections(10_000).header_read_timeout(Duration::from_secs(10));
-    server.on_error(|error| eprintln!("{error}"));
+    server.on_error(|error| eprintln!("{error:?}"));
     server.serve_with(listener, connect, stop).await
 }

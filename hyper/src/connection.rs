@@ -231,7 +231,8 @@ async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
 }
 
 /// Drives an HTTP/2 connection until it ends. It is not an error if the connection ends because of a time
-/// limit, or because the server stops.
+/// limit, or because the server stops. A peer may close the connection as soon as it receives GOAWAY, and the
+/// frames that follow GOAWAY then fail or reset the connection. This is not an error either.
 async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
@@ -251,7 +252,8 @@ async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
         }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
+                let is_over = watch.is_ending() && !activity.is_busy();
+                return Poll::Ready(ended.or_else(|error| if is_over && is_io(&error) { Ok(()) } else { Err(error) }));
             }
             match watch.poll(cx, activity) {
                 Poll::Ready(Verdict::ShutDown) => shut_down(connection.as_mut()),
@@ -261,6 +263,11 @@ async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
         }
     })
     .await
+}
+
+/// Returns whether the stream of a connection has failed, and not the protocol on it.
+fn is_io(error: &hyper::Error) -> bool {
+    error.source().is_some_and(|source| source.is::<io::Error>())
 }
 
 /// Watches an HTTP/2 connection for requests and, during its shutdown, for progress.
@@ -306,6 +313,11 @@ impl Watch {
         begins
     }
 
+    /// Returns whether the graceful shutdown has begun.
+    fn is_ending(&self) -> bool {
+        !matches!(self.ending, Ending::No)
+    }
+
     /// Returns what to do with the connection, which was polled before.
     fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Verdict> {
         if matches!(self.ending, Ending::Begun) {
@@ -332,7 +344,7 @@ impl Watch {
                     Ending::Begun | Ending::Since(_) => {}
                 }
             }
-            if !matches!(self.ending, Ending::No) {
+            if self.is_ending() {
                 self.ending = Ending::Since(progress);
             }
             self.sleep.reset(next);

@@ -189,6 +189,9 @@ impl Server {
     /// or closed by force while the service handles a request, if an HTTP/2 connection is closed because it
     /// has no request, or if a connection is closed or cut off because the server stops. The hook runs in the
     /// connection's task.
+    ///
+    /// The text of a `hyper::Error`, such as `connection error`, does not contain the cause. Print the error with
+    /// `{:?}`, or print its `source` too.
     pub fn on_error(
         &mut self,
         hook: impl Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync + 'static,

@@ -430,6 +430,44 @@ fn http2_request_is_answered_as_the_server_stops() {
     });
 }
 
+/// Reads a frame and returns its type.
+async fn frame(client: &TcpStream) -> u8 {
+    let mut head = [0; 9];
+    read_exact(client, &mut head).await.unwrap();
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    read_exact(client, &mut payload).await.unwrap();
+    head[3]
+}
+
+/// The error of the connection is reported only if a request is in progress.
+#[test]
+fn reset_after_goaway_of_a_stopping_server_is_not_an_error() {
+    // This HEADERS frame on stream 1 contains the request GET http://h/wait.
+    let request = b"\0\0\x0c\x01\x05\0\0\0\x01\x82\x86\x41\x01h\x44\x05/wait";
+    run(async {
+        for (request, errors) in [(&b""[..], 0), (request, 1)] {
+            let seen = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&seen);
+            let mut server = Server::new();
+            server.grace(HOUR).on_error(move |_| {
+                counted.fetch_add(1, Ordering::SeqCst);
+            });
+            let server = start(&mut server).await;
+            let client = server.connect().await;
+            client.write_all(&[PREFACE, SETTINGS, request].concat()).await.unwrap();
+            assert_eq!(frame(&client).await, 4, "SETTINGS");
+            becomes("the request has arrived", || server.seen.waiting.load(Ordering::SeqCst) == errors).await;
+            server.listener.close().await.unwrap();
+            // GOAWAY.
+            while frame(&client).await != 7 {}
+            client.set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+            server.stop().await.unwrap();
+            assert_eq!(seen.load(Ordering::SeqCst), errors);
+        }
+    });
+}
+
 /// `Io` stands for a TLS stream, whose remaining bytes are read through the TLS library.
 #[test]
 fn request_over_a_futures_io_stream_is_answered_as_the_server_stops() {
