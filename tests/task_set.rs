@@ -5,6 +5,7 @@ mod common;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
@@ -295,5 +296,87 @@ fn panicking_waker_and_destructor_of_a_member_do_not_end_the_process() {
         drop(set);
         eventually("the member is dropped", || rt::metrics().tasks_alive == 0);
         assert_eq!(rt::metrics().contained_panics, 1);
+    });
+}
+
+#[test]
+fn set_joins_blocking_calls_and_local_tasks_with_other_tasks() {
+    run(async {
+        let shared = Rc::new(3);
+        let mut set = TaskSet::new();
+        let line = line!() + 1;
+        let calls = [set.spawn_blocking(|| 1), set.spawn_local(async move { *shared })];
+        // The local task has not run yet. The call may have ended.
+        let snapshot = rt::inspect();
+        let tasks = snapshot.tasks.iter().filter(|task| calls.contains(&task.id()));
+        let places: Vec<_> = tasks.map(|task| task.spawned_at().unwrap()).collect();
+        assert!(!places.is_empty());
+        assert!(places.iter().all(|place| place.file() == file!() && place.line() == line), "{places:?}");
+        set.spawn(async { 2 });
+        let mut all = set.join_all().await;
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn panics_of_blocking_calls_and_local_tasks_are_returned() {
+    run(async {
+        let mut set = TaskSet::<()>::new();
+        let ids = [set.spawn_blocking(|| panic!("call")), set.spawn_local(async { panic!("local") })];
+        for _ in ids {
+            let (id, result) = set.join_next_with_id().await.unwrap();
+            let text = if id == ids[0] { "call" } else { "local" };
+            assert_eq!(result.unwrap_err().downcast_ref(), Some(&text));
+        }
+        assert!(set.join_next().await.is_none());
+    });
+}
+
+#[test]
+fn set_cancels_local_tasks_and_waits_for_blocking_calls() {
+    run(async {
+        let (mut set, living) = (TaskSet::new(), Arc::new(AtomicUsize::new(0)));
+        let guard = Living::new(&living);
+        let (release, released) = mpsc::channel();
+        let (begin, begun) = mpsc::channel();
+        set.spawn_blocking(move || {
+            begin.send(()).unwrap();
+            released.recv().unwrap();
+            drop(guard);
+        });
+        let guard = Living::new(&living);
+        set.spawn_local(async move {
+            let _guard = guard;
+            pending::<()>().await
+        });
+        task::spawn_blocking(move || begun.recv()).await.unwrap();
+        {
+            let mut cancel = pin!(set.cancel_all());
+            // The first poll requests the cancellation of both.
+            assert!(cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            release.send(()).unwrap();
+            cancel.await;
+        }
+        assert_eq!(living.load(Ordering::SeqCst), 0);
+
+        // Dropping the set cancels as well.
+        let guard = Living::new(&living);
+        let mut set = TaskSet::new();
+        set.spawn_local(async move {
+            let _guard = guard;
+            pending::<()>().await
+        });
+        drop(set);
+        common::becomes("the local task is dropped", || living.load(Ordering::SeqCst) == 0).await;
+    });
+}
+
+#[test]
+fn spawn_local_of_a_set_inside_a_spawned_task_panics() {
+    run(async {
+        let panicked = task::spawn(async { catch_unwind(|| _ = TaskSet::new().spawn_local(async {})) }).await;
+        let text = panicked.unwrap_err().downcast::<String>().unwrap();
+        assert!(text.contains("spawn it in the future of block_on"), "{text}");
     });
 }

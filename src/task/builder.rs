@@ -124,12 +124,22 @@ impl Builder {
         F: Future<Output = T> + 'static,
         T: 'static,
     {
+        self.local_at(Location::caller(), future)
+    }
+
+    /// Spawns `future` as [`local`](Builder::local) does. `place` appears in snapshots.
+    pub(super) fn local_at<F, T>(self, place: &'static Location<'static>, future: F) -> io::Result<JoinHandle<T>>
+    where
+        F: Future<Output = T> + 'static,
+        T: 'static,
+    {
         fork::check()?;
         if !local_tasks::is_possible() {
-            let text = "no block_on can run a local task here: spawn it inside block_on, before the thread exits";
+            let text = "a task of spawn or spawn_blocking, or a thread that is exiting, cannot run one: \
+                        spawn it in the future of block_on, or in another local task";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
-        Ok(JoinHandle::new(local_tasks::spawn(self.name, future)))
+        Ok(JoinHandle::new(local_tasks::spawn(self.name, place, future)))
     }
 
     /// Runs `future` to completion on the calling thread; see [`block_on`](super::block_on).

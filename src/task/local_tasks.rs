@@ -141,14 +141,13 @@ pub(super) fn is_possible() -> bool {
     context::with_task(|task| task.is_none_or(TaskData::stays)) && THREAD.try_with(|_| ()).is_ok()
 }
 
-/// Spawns a local task. [`is_possible`] must be true.
-#[track_caller]
-pub(super) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
+/// Spawns a local task. [`is_possible`] must be true. `place` appears in snapshots.
+pub(super) fn spawn<F>(name: Option<Name>, place: &'static Location<'static>, future: F) -> RawTask<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let data = TaskData::new(Kind::Local, name, Lane::Normal, 0, Location::caller(), runtime().time_of_spawn());
+    let data = TaskData::new(Kind::Local, name, Lane::Normal, 0, place, runtime().time_of_spawn());
     let record = data.record();
     THREAD.with(|thread| {
         let queue = thread.queue.clone();

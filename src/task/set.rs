@@ -200,6 +200,71 @@ impl<T: Send + 'static> TaskSet<T> {
         let place = Location::caller();
         self.insert(|announce| builder.spawn_at(place, Member { future, announce }))
     }
+
+    /// Runs the blocking function `f`, as [`task::spawn_blocking`](super::spawn_blocking) does, and adds the call to
+    /// the set. Returns the id of the call. A call that has started cannot be cancelled, and
+    /// [`cancel_all`](TaskSet::cancel_all) waits until it returns.
+    ///
+    /// # Panics
+    /// Panics in a child of fork(2) that did not call exec(2).
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task::{self, TaskSet};
+    ///
+    /// let mut set = TaskSet::new();
+    /// set.spawn_blocking(|| (1..=100).sum::<u32>());
+    /// assert_eq!(task::block_on(set.join_next()), Some(5050));
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking<F>(&mut self, f: F) -> TaskId
+    where
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let place = Location::caller();
+        let spawn = |announce| {
+            let call = move || {
+                let _announce: Announce = announce;
+                f()
+            };
+            Ok(JoinHandle::new(sched::task::spawn_blocking(None, place, call)))
+        };
+        self.insert(spawn).expect("`spawn` does not return errors")
+    }
+}
+
+/// Spawning local tasks.
+impl<T: 'static> TaskSet<T> {
+    /// Spawns `future`, which need not be `Send`, on the calling thread, as [`task::spawn_local`](super::spawn_local)
+    /// does, and adds the task to the set. Returns the id of the task.
+    ///
+    /// # Panics
+    /// Panics in the same cases as [`task::spawn_local`](super::spawn_local).
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task::{self, TaskSet};
+    /// use std::rc::Rc;
+    ///
+    /// task::block_on(async {
+    ///     let shared = Rc::new(5);
+    ///     let mut set = TaskSet::new();
+    ///     let own = shared.clone();
+    ///     set.spawn_local(async move { *own });
+    ///     assert_eq!(set.join_next().await, Some(5));
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn spawn_local<F>(&mut self, future: F) -> TaskId
+    where
+        F: Future<Output = T> + 'static,
+    {
+        let place = Location::caller();
+        match self.insert(|announce| Builder::new().local_at(place, Member { future, announce })) {
+            Ok(id) => id,
+            Err(error) => panic!("cannot spawn a local task: {error}"),
+        }
+    }
 }
 
 /// Waiting for tasks, and cancelling them.
