@@ -35,6 +35,10 @@ use crate::rt::runtime::runtime;
 use crate::sim;
 use crate::sys;
 
+// A module of tokio's `signal`.
+#[cfg(false)]
+pub mod unix {} // absent: use signal::Signal and signal::SignalKind
+
 /// A kind of signal, identified by its number.
 ///
 /// # Examples

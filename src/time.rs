@@ -28,7 +28,13 @@ pub use crate::rt::time::sleep::Sleep;
 
 // Functions of tokio's `time` that are in other modules.
 #[cfg(false)]
+pub mod error {} // absent: the error of future::timeout is future::TimeoutError
+#[cfg(false)]
 pub fn interval() {} // absent: use stream::interval
+#[cfg(false)]
+pub fn interval_at() {} // absent: use stream::interval, after time::Sleep::until
+#[cfg(false)]
+pub enum MissedTickBehavior {} // absent: missed ticks of stream::interval count as one
 #[cfg(false)]
 pub fn sleep() {} // absent: use task::sleep
 #[cfg(false)]

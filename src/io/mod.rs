@@ -86,6 +86,16 @@ pub trait AsyncWrite {} // absent: use io::Write
 #[cfg(false)]
 pub trait AsyncWriteExt {} // absent: use netpoll::prelude::*, or io::WriteExt
 #[cfg(false)]
+pub struct BufStream {} // absent: use io::BufReader and io::BufWriter on (&stream, &stream)
+#[cfg(false)]
+pub fn duplex() {} // absent: use net::pipe
+#[cfg(false)]
+pub struct ReadHalf {} // absent: use &stream, or a clone: every operation takes &self
+#[cfg(false)]
+pub struct WriteHalf {} // absent: use &stream, or a clone: every operation takes &self
+#[cfg(false)]
+pub mod unix {} // absent: use io::AsyncFd
+#[cfg(false)]
 pub fn split() {} // absent: use (&stream, &stream), or clones: every operation takes &self
 
 pub use async_fd::{

@@ -103,6 +103,26 @@ pub trait WriteExt: Write {
     /// [`write_all`](WriteExt::write_all). As in async-std, the writer is flushed at the end, so that
     /// a prompt appears. For many small pieces, format into a `String` and use `write_all`.
     ///
+    /// The future is `Send` if the writer is, but the formatting arguments, which the macros create, are not, and they
+    /// live until the end of the statement. So `write!(…).await` makes the surrounding future unfit for
+    /// [`task::spawn`](crate::task::spawn), as with async-std. There, create the future in a statement of its own:
+    ///
+    /// ```
+    /// use netpoll::{io::{self, WriteExt}, task};
+    ///
+    /// # fn main() -> io::Result<()> {
+    /// let name = "index.html".to_owned();
+    /// let task = task::spawn(async move {
+    ///     let mut out = Vec::new();
+    ///     let written = write!(out, "GET /{name}");
+    ///     written.await?;
+    ///     assert_eq!(out, b"GET /index.html");
+    ///     io::Result::Ok(())
+    /// });
+    /// # task::block_on(task)
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Returns the errors of `write_all` and `flush`. If formatting an argument fails, returns an
     /// error of kind `Other` with the text "formatter error", and writes nothing.

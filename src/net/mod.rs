@@ -37,9 +37,9 @@ mod resolve;
 #[cfg(test)]
 mod seam_tests;
 mod serve;
-mod tcp;
+mod tcp; // private: use net::TcpStream; its clones and references serve as halves
 mod udp;
-pub(crate) mod unix;
+pub(crate) mod unix; // private: use os::unix::net
 pub(crate) mod zero_copy;
 
 // rustdoc lists inherent impls in module order, so these methods come last.

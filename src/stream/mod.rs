@@ -61,13 +61,15 @@ pub use futures_lite::stream::{
     repeat, repeat_with,
 };
 
-// Traits of async-std that this crate does not have.
+// Items of async-std and tokio-stream that this crate does not have.
 #[cfg(false)]
 pub trait DoubleEndedStream {} // absent: collect into a Vec and reverse it
 #[cfg(false)]
 pub trait ExactSizeStream {} // absent: use size_hint of Stream
 #[cfg(false)]
 pub trait FusedStream {} // absent: use fuse of StreamExt, or the crate futures
+#[cfg(false)]
+pub fn iter() {} // absent: use stream::from_iter
 #[cfg(false)]
 pub trait Product {} // absent: implement std::iter::Product
 #[cfg(false)]

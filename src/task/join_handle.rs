@@ -20,7 +20,21 @@ use crate::rt::sched::waits::Waits;
 /// A handle to a task. It is a future that returns the task's result.
 ///
 /// Dropping the handle detaches the task, which continues to run. If the task panics, awaiting the
-/// handle resumes the panic.
+/// handle resumes the panic. To get the panic as a value, as tokio's `JoinError` has it, await the handle in
+/// `catch_unwind` of the crate futures, or spawn the task into a [`TaskSet`](super::TaskSet) and call
+/// [`join_next_with_id`](super::TaskSet::join_next_with_id):
+///
+/// ```
+/// use futures::FutureExt;
+/// use netpoll::task;
+/// use std::panic::AssertUnwindSafe;
+///
+/// task::block_on(async {
+///     let handle = task::spawn(async { panic!("the job failed") });
+///     let result: Result<(), _> = AssertUnwindSafe(handle).catch_unwind().await;
+///     assert_eq!(result.unwrap_err().downcast_ref(), Some(&"the job failed"));
+/// });
+/// ```
 ///
 /// # Panics
 /// Awaiting the handle panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task but not

@@ -31,9 +31,15 @@ pub use yield_now::yield_now;
 
 // Items of tokio's `task` that this crate does not have.
 #[cfg(false)]
+pub struct AbortHandle {} // absent: use JoinHandle::cancel, or futures::future::abortable before spawn
+#[cfg(false)]
 pub fn block_in_place() {} // absent: call the function; the runtime adds a worker while a task blocks its thread
 #[cfg(false)]
-pub struct JoinError {} // absent: awaiting a handle returns the result or resumes the panic
+pub fn id() {} // absent: use task::current().id()
+#[cfg(false)]
+pub struct Id {} // absent: use task::TaskId
+#[cfg(false)]
+pub struct JoinError {} // absent: awaiting a handle returns the result or resumes the panic; see JoinHandle
 #[cfg(false)]
 pub struct JoinSet {} // absent: use task::TaskSet
 #[cfg(false)]

@@ -85,7 +85,9 @@ impl UdpSocket {
     }
 
     /// Sets whether receive offload is on (UDP_GRO). When it is on, datagrams of equal size from
-    /// one sender that arrive together are received as one datagram of up to 65,535 bytes.
+    /// one sender that arrive together are received as one datagram of up to 65,535 bytes. Receive into buffers of this
+    /// size: if the buffer is smaller, the datagrams that do not fit are lost, the last one may be cut, and
+    /// [`is_truncated`](super::Datagram::is_truncated) is true.
     /// [`Ancillary::segment_size`](super::Ancillary::segment_size) returns their size, and
     /// [`Datagram::segments`](super::Datagram::segments) splits them.
     ///
