@@ -214,7 +214,7 @@ fn metrics_count_events() {
         eventually("another timer fires", || {
             // On a busy machine the sleep may end at its first poll, without a timer.
             park_on(task::sleep(std::time::Duration::from_millis(1)));
-            rt::metrics().timers_fired == fired + 1
+            rt::metrics().timers_fired > fired
         });
     });
 }

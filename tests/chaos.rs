@@ -9,7 +9,7 @@
 mod common;
 mod faults;
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -172,7 +172,9 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
                 if now != last.0 {
                     last = (now, std::time::Instant::now());
                 } else if last.1.elapsed() > common::BOUND {
-                    eprintln!("NETPOLL_SEED={seed}: hang at echo {now}: {:#?}", netpoll::rt::metrics());
+                    // `eprintln!` is not used, because the harness captures its output, and the abort would lose it.
+                    let metrics = netpoll::rt::metrics();
+                    let _ = writeln!(io::stderr(), "NETPOLL_SEED={seed}: hang at echo {now}: {metrics:#?}");
                     std::process::abort();
                 }
             }

@@ -197,6 +197,10 @@ mod hooked {
 /// An event arrives after a reader has registered and before it waits. Another reader consumes the event. The next event wakes the first reader.
 #[test]
 fn reader_that_was_delayed_before_its_wait_gets_the_next_edge() {
+    child("reader_that_was_delayed_before_its_wait_gets_the_next_edge", delayed_reader);
+}
+
+fn delayed_reader() {
     let (server, client) = run(async {
         let (client, server) = pair().await;
         (Arc::new(server), Arc::new(client))
@@ -236,7 +240,7 @@ fn flush_ends_if_a_write_sends_the_gathered_bytes_before_the_flush_waits() {
             assert!(matches!(poll_now(&mut sender.write(&[9])), Poll::Ready(Ok(1))));
         };
         let hooked = Arc::new(Hooked { hook: Mutex::new(Some(Box::new(hook))), woken: AtomicUsize::new(0) });
-        // This thread is not in a turn that flushes the stream.
+        // The new thread is in no turn, so no end of a turn flushes the stream.
         let flusher = thread::spawn(move || {
             let waker = hooked::waker(hooked.clone());
             let mut flush = pin!(ours.flush());

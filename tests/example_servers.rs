@@ -221,11 +221,19 @@ fn udp_echo_returns_every_datagram() {
 #[test]
 fn echo_deadline_drops_idle_client() {
     let echo = Example::start("echo_deadline", &["127.0.0.1:0", "1"]);
-    let mut stream = connect(echo.addr());
-    stream.write_all(b"hi\n").expect("room");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    assert_eq!(answer, "hi\ntoo slow, bye\n");
+    let addr = echo.addr();
+    let start = Instant::now();
+    loop {
+        let mut stream = connect(addr);
+        stream.write_all(b"hi\n").expect("room");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        if answer == "hi\ntoo slow, bye\n" {
+            return;
+        }
+        // On a busy machine, this client may be too slow from the beginning.
+        assert!(answer == "too slow, bye\n" && start.elapsed() < PATIENCE, "{answer}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use netpoll::rt::{
     self, Inspect, Snapshot, SocketAddress, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor, WokenBy,
 };
 use netpoll::task::{self, JoinHandle};
+use netpoll::time::Sleep;
 
 /// The bound of each wait, less than that of `run`, so that a failure shows the snapshot.
 const BOUND: Duration = Duration::from_secs(common::BOUND.as_secs() / 4);
@@ -190,12 +191,30 @@ impl Flag {
     }
 }
 
+/// Waits until a timer wakes the calling task. (On a busy machine, a sleep may end at its first poll, without a wake-up.)
+async fn be_woken_by_a_timer() {
+    let mut sleep = Sleep::new(Duration::from_millis(1));
+    let mut waits = false;
+    std::future::poll_fn(|cx| {
+        if waits {
+            return Poll::Ready(());
+        }
+        while Pin::new(&mut sleep).poll(cx).is_ready() {
+            sleep = Sleep::new(Duration::from_millis(1));
+        }
+        waits = true;
+        Poll::Pending
+    })
+    .await;
+}
+
 #[test]
 fn task_is_shown_with_the_cause_of_its_last_wakeup() {
     use std::os::fd::AsRawFd;
     run(async {
         let spawner = task::current().id();
-        let (by_task, by_thread) = (Arc::new(Flag::default()), Arc::new(Flag::default()));
+        let (by_task, by_thread, ending) =
+            (Arc::new(Flag::default()), Arc::new(Flag::default()), Arc::new(Flag::default()));
         let waits = |flag: &Arc<Flag>| {
             let flag = flag.clone();
             async move { flag.wait().await }
@@ -208,12 +227,12 @@ fn task_is_shown_with_the_cause_of_its_last_wakeup() {
         };
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (fd, address) = (udp.as_raw_fd(), udp.local_addr().unwrap());
-        let ended = named("i4 ended", task::sleep(Duration::from_millis(1)));
+        let ended = named("i4 ended", waits(&ending));
         let ended_id = ended.task().id();
         let tasks = [
             then_waits("i4 spawned", Box::pin(async {})),
             then_waits("i4 yielded", Box::pin(task::yield_now())),
-            then_waits("i4 slept", Box::pin(task::sleep(Duration::from_millis(1)))),
+            then_waits("i4 slept", Box::pin(be_woken_by_a_timer())),
             then_waits("i4 joined", Box::pin(ended)),
             then_waits("i4 by task", Box::pin(waits(&by_task))),
             then_waits("i4 by thread", Box::pin(waits(&by_thread))),
@@ -222,8 +241,14 @@ fn task_is_shown_with_the_cause_of_its_last_wakeup() {
                 std::future::pending::<()>().await;
             }),
         ];
-        until(|snapshot| by_task.has_waiter() && by_thread.has_waiter() && waits_on(snapshot, "i4 received").is_some())
-            .await;
+        until(|snapshot| {
+            let joins =
+                by_name(snapshot, "i4 joined").and_then(|task| task.waits_for()) == Some(WaitsFor::Task(ended_id));
+            let flags = [&by_task, &by_thread, &ending];
+            joins && flags.iter().all(|flag| flag.has_waiter()) && waits_on(snapshot, "i4 received").is_some()
+        })
+        .await;
+        ending.set();
         let waker = named("i4 waker", async move { by_task.set() });
         let waker_id = waker.task().id();
         waker.await;
