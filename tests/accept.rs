@@ -1,6 +1,6 @@
 //! Listeners: which accept gets a connection, which waiters a close wakes, `incoming`, the kind and text
-//! of errors, and the default options of streams. (Faults of accept4 are in `src/net/seam_tests.rs`, exhausted descriptors in
-//! `limits.rs`.)
+//! of errors, and the default options of streams. (Faults of accept4 are in `src/net/seam_tests.rs` and `errno.rs`, exhausted descriptors in
+//! `limits.rs` and `admission.rs`.)
 
 mod common;
 

@@ -429,7 +429,7 @@ fn loop_that_never_waits_lets_other_futures_run_under_another_executor() {
 /// the operations that it awaits.
 #[test]
 fn task_that_polls_with_a_noop_waker_still_yields() {
-    const ROUNDS: usize = 500;
+    const ROUNDS: usize = 200;
     child("task_that_polls_with_a_noop_waker_still_yields", || {
         rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
         let turns = Arc::new(AtomicUsize::new(0));
@@ -601,8 +601,8 @@ fn large_writes_use_up_a_turn() {
                 .await;
                 most = most.max(writes);
             }
-            // A turn has 31 units. A write takes one, and another for each 16 KiB.
-            assert!((1..=31 / 4).contains(&most), "vectored: {vectored}, {most} writes of {SIZE} bytes in one turn");
+            // A turn has 31 units. A write takes one, and another for each 16 KiB. Six of these writes take 30 units, and a seventh takes the last.
+            assert!((1..=7).contains(&most), "vectored: {vectored}, {most} writes of {SIZE} bytes in one turn");
         }
         drop(ours);
         drain.join().unwrap().unwrap();

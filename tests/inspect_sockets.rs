@@ -21,7 +21,8 @@ fn by_fd(fd: &impl AsRawFd) -> SocketInfo {
     sockets.into_iter().find(|socket| socket.fd() == fd).expect("the socket is open")
 }
 
-/// Returns the numbers of reads and writes of a socket (of segments for TCP), and the numbers of bytes received and sent.
+/// Returns the numbers of reads and writes of a socket (of segments for TCP), and the numbers of bytes received and sent. Asserts that the last
+/// use is not earlier than the opening, within the precision of these times.
 fn counts(fd: &impl AsRawFd) -> ([u32; 2], [Option<u64>; 2]) {
     let socket = by_fd(fd);
     assert!(socket.last_use().is_some_and(|last| last <= socket.age() + Duration::from_millis(10)), "{socket:?}");

@@ -336,6 +336,7 @@ async fn reuse(seed: u64, until: Instant) -> u64 {
     rounds
 }
 
+/// Runs for a second, or for the number of seconds in `NETPOLL_KINDS_SECONDS`, with each number of workers.
 #[test]
 fn timeouts_fire_in_slots_that_are_used_again() {
     let seconds = std::env::var("NETPOLL_KINDS_SECONDS").map_or(1, |text| text.parse().unwrap());
