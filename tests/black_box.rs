@@ -42,7 +42,8 @@ fn turns_calls_and_sleeps_are_recorded() {
             _ => false,
         });
         let served = served.count();
-        assert!((40..=50).contains(&served), "{served} turns with a read and a write:\n{black_box}");
+        // On a busy machine, some turns end between the read and the write.
+        assert!((10..=50).contains(&served), "{served} turns with a read and a write:\n{black_box}");
         for expected in ["sleeps", "rises with", "begins"] {
             assert!(black_box.to_string().contains(expected), "no event `{expected}`:\n{black_box}");
         }

@@ -76,21 +76,21 @@ async fn calls(listener: &TcpListener, way: Way) -> usize {
     CALLS.load(Ordering::Relaxed) - before
 }
 
-/// Answers the requests as hyper does: reads until a read must wait, and then writes, in one turn.
+/// Answers the requests as hyper does: reads until a read must wait, and then writes, usually in the same turn.
 async fn serve(stream: &TcpStream, before: &mut usize) {
-    let (mut answered, mut buf) = (0, [MaybeUninit::uninit(); 64]);
+    let (mut answered, mut is_asked, mut buf) = (0, false, [MaybeUninit::uninit(); 64]);
     poll_fn(|cx| {
-        let mut is_asked = false;
         while let Poll::Ready(count) = stream.poll_read_uninit(cx, &mut buf) {
             assert_eq!(count.unwrap(), 4);
             is_asked = true;
         }
-        if is_asked {
-            assert!(matches!(Pin::new(&mut &*stream).poll_write(cx, b"pong"), Poll::Ready(Ok(4))));
-            answered += 1;
-        }
-        if answered == FIRST {
-            *before = CALLS.load(Ordering::Relaxed);
+        // On a busy machine, the turn may have to end before the write.
+        if is_asked && let Poll::Ready(count) = Pin::new(&mut &*stream).poll_write(cx, b"pong") {
+            assert_eq!(count.unwrap(), 4);
+            (answered, is_asked) = (answered + 1, false);
+            if answered == FIRST {
+                *before = CALLS.load(Ordering::Relaxed);
+            }
         }
         if answered == FIRST + COUNTED { Poll::Ready(()) } else { Poll::Pending }
     })
