@@ -233,6 +233,8 @@ fn flush_ends_if_a_write_sends_the_gathered_bytes_before_the_flush_waits() {
     run(async {
         let (ours, peer) = UnixStream::pair().unwrap();
         while poll_once(&mut ours.write(&[7; 7000])).await.is_ready() {}
+        // The next turn has its whole budget.
+        task::yield_now().await;
         ours.set_auto_cork(true).unwrap();
         assert!(matches!(poll_once(&mut ours.write(&[8; 100])).await, Poll::Ready(Ok(100))), "gathered in this turn");
         let (sender, reader) = (ours.clone(), peer.clone());
