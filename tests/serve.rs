@@ -398,6 +398,48 @@ fn handler_panic_ends_one_connection() {
     });
 }
 
+/// Regression: a panic in a hook or in the future of `until` cancelled the tasks of all connections.
+#[test]
+fn panics_in_hooks_and_in_the_stop_lose_no_connection() {
+    /// A listener whose first accept fails.
+    struct Failing(TcpListener);
+    impl Listener for Failing {
+        type Conn = TcpStream;
+        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<TcpStream>>;
+        fn incoming(&self) -> Self::Incoming<'_> {
+            let failed = futures::stream::iter([Err(io::ErrorKind::Other.into())]);
+            Box::pin(futures::StreamExt::chain(failed, self.0.incoming()))
+        }
+        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+            TcpListener::close(&self.0)
+        }
+    }
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = net::serve(Failing(listener), echo)
+            .on_error(|_| panic!("on purpose"))
+            .until(async { stopped.await.expect("on purpose") })
+            .when_stopping(|stream| {
+                stream.close_read().unwrap();
+                panic!("on purpose");
+            })
+            .drain(BOUND);
+        let server = task::spawn(server.into_future());
+        let (first, second) = (TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap());
+        ping(&first).await.unwrap();
+        ping(&second).await.unwrap();
+        drop(stop);
+        // Both handlers end, because the hook is called for both connections.
+        for client in [first, second] {
+            assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+        let report = server.await.unwrap();
+        assert_eq!((report.accepted, report.panicked, report.stragglers.len()), (2, 0, 0), "{report}");
+    });
+}
+
 /// During a hot restart, two processes share the socket of the listener, so the other process may shut it down.
 #[test]
 fn listener_that_can_accept_no_more_ends_the_server_with_its_error() {

@@ -10,7 +10,9 @@
 //! When `stop` completes, connections in the listener's queue are served as well, because their clients
 //! may have sent requests. The server accepts at most 4,096 of them, up to its own connection limit.
 //! The grace period begins before they are accepted, because a listener with its own limit accepts them
-//! only when other connections have ended.
+//! only when other connections have ended. If the server has no connection, and for [`CUT_OFF`] none of the
+//! queue can be accepted, for lack of descriptors or because upgraded connections are at the listener's limit,
+//! it stops accepting.
 //!
 //! # Compared with Go (net/http.Server)
 //! Closing the listener and [`Server::grace`] correspond to `Shutdown` with the timeout of a context.
@@ -23,6 +25,8 @@ use std::error::Error;
 use std::fmt;
 use std::future::{Future, pending, poll_fn, ready};
 use std::io;
+use std::mem::forget;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -55,7 +59,8 @@ const QUEUED: usize = 4096;
 /// The longest time limit that is passed to hyper, which adds the limit to the current time and panics on overflow.
 const HEAD_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// The maximum time that the server waits for the end of connections that it has cut off.
+/// The maximum time that the server waits for the end of connections that it has cut off. Also the maximum time that a
+/// stopping server without connections waits until one of the queue can be accepted.
 const CUT_OFF: Duration = Duration::from_millis(200);
 
 /// Serves the connections of `listener` with `service` until the listener is closed, then lets
@@ -266,8 +271,10 @@ impl Server {
     /// requests in progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain
     /// after the [grace period](Server::grace) are cut off.
     ///
+    /// Queued connections that cannot be accepted for lack of descriptors are reset when no other connection is left.
+    ///
     /// A panic of `connect` or of the service ends its connection. With HTTP/2, a panic of the service's
-    /// future ends only its stream.
+    /// future ends only its stream. A panic of `stop` stops the server, as if `stop` had completed.
     ///
     /// # Errors
     /// Returns the listener's error if accepting failed before the server stopped. Otherwise, returns
@@ -327,7 +334,7 @@ impl Server {
         F: Future<Output = ()> + Send + 'static,
     {
         let mut connections = pin!(listener.accepted());
-        let mut stop = pin!(stop);
+        let mut stop = pin!(contained(stop));
         let mut closed: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>> = None;
         let mut is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
         let result = loop {
@@ -366,6 +373,7 @@ impl Server {
             return Ok(());
         }
         for _ in 0..QUEUED {
+            let mut alone: Option<Sleep> = None;
             let next = poll_fn(|cx| {
                 if group.poll_fewer(self.max_connections, cx).is_pending() {
                     return Poll::Ready(None);
@@ -373,7 +381,13 @@ impl Server {
                 match connections.as_mut().poll_next(cx) {
                     Poll::Pending if !listener.is_queued() => Poll::Ready(None),
                     // The listener may wait for a permit or a descriptor until a connection ends.
-                    Poll::Pending => Pin::new(&mut *grace).poll(cx).map(|()| None),
+                    Poll::Pending => {
+                        let is_alone = group.poll_fewer(1, cx).is_ready();
+                        if is_alone && Pin::new(alone.get_or_insert_with(|| Sleep::new(CUT_OFF))).poll(cx).is_ready() {
+                            return Poll::Ready(None);
+                        }
+                        Pin::new(&mut *grace).poll(cx).map(|()| None)
+                    }
                     next => next,
                 }
             });
@@ -398,6 +412,20 @@ impl fmt::Debug for Server {
         debug.field("max_connections", &self.max_connections).field("grace", &self.grace);
         debug.field("header_read_timeout", &self.settings.head).finish_non_exhaustive()
     }
+}
+
+/// Waits until `stop` completes or panics. A panic is caught, because it would cut off all connections.
+async fn contained(stop: impl Future) {
+    let mut stop = pin!(stop);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| stop.as_mut().poll(cx).map(drop))) {
+        Ok(polled) => polled,
+        Err(payload) => {
+            // The destructor of the payload is user code too.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(payload))).map_err(forget);
+            Poll::Ready(())
+        }
+    })
+    .await;
 }
 
 /// A guard that cuts off all connections when the server's future is dropped.

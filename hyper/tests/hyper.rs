@@ -485,6 +485,31 @@ fn panic_of_connect_ends_only_its_connection() {
     });
 }
 
+/// Regression test: a panic of `stop` cut off all connections.
+#[test]
+fn panic_of_stop_lets_requests_finish() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let seen = Arc::new(Seen::default());
+        let service = service_fn({
+            let seen = Arc::clone(&seen);
+            move |request| answer(Arc::clone(&seen), request)
+        });
+        let client = TcpStream::connect(addr).await.unwrap();
+        send(&client, "/wait").await;
+        let stop = async {
+            becomes("the handler waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
+            seen.let_go.store(1, Ordering::SeqCst);
+            panic!("on purpose");
+        };
+        Server::new().grace(common::BOUND).serve_until(listener, service, stop).await.unwrap();
+        let mut text = String::new();
+        netpoll::io::ReadExt::read_to_string(&mut &client, &mut text).await.unwrap();
+        assert!(text.ends_with("waited"), "{text}");
+    });
+}
+
 /// A clone of the stream can end hyper's wait for the rest of a request's body.
 #[test]
 fn deadlines_and_close_apply_through_hyper() {

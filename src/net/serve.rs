@@ -15,10 +15,13 @@
 //! *Forcing*: the remaining connections are closed by force. Their tasks have [`FORCED`] to end and
 //! are then cancelled.
 //!
+//! # Panics
+//! A panic of the handler, a hook or the stop future is caught, because it would drop the server's future, and so
+//! cancel all connections.
+//!
 //! # Cancellation
 //! Dropping the future cancels the tasks of all connections.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture, Pending, pending, poll_fn};
@@ -57,8 +60,10 @@ const BATCH_MAX: usize = 64;
 /// Await the returned value. Its methods set limits and control when and how the server stops.
 /// Without [`until`](Serve::until), the server runs until the listener is closed or an accept fails
 /// with an error that would persist. To close the listener, or to use it while the server runs, pass an
-/// `Arc` of it. A panic in a handler ends only its connection. A connection is closed when its last
-/// handle is dropped.
+/// `Arc` of it. A connection is closed when its last handle is dropped.
+///
+/// A panic in a handler ends only its connection. A panic in a hook ends only this call of the hook. A panic of the
+/// future passed to [`until`](Serve::until) stops the server, as if the future had completed.
 ///
 /// The returned value is not a future itself: for [`task::spawn`](crate::task::spawn), call its method `into_future`.
 ///
@@ -137,7 +142,7 @@ pub struct Serve<L: Listener, H, S = Pending<()>> {
 }
 
 impl<L: Listener, H, S> Serve<L, H, S> {
-    /// Stops the server gracefully when `stop` completes. The output of `stop` is ignored.
+    /// Stops the server gracefully when `stop` completes or panics. The output of `stop` is ignored.
     ///
     /// The server first accepts the connections in the listener's queue, up to 4,096, even beyond its own limit and
     /// that of the listener, because their clients may have sent requests. Then it closes the listener. Connections
@@ -173,6 +178,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     /// arrived is lost: the handler reads these requests, then end of stream, as if the client had
     /// closed its sending side. A read deadline in the past also ends a handler that is waiting for a
     /// request, but a request that has arrived and has not been read yet is lost.
+    ///
+    /// If the hook panics, the server continues with the next connection.
     pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
         self.when_stopping = Some(Arc::new(hook));
         self
@@ -180,7 +187,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
 
     /// Sets a function that is called with each error of accepting a connection, whether or not the
     /// error stops the server. The function is not called when the listener is closed, or when no
-    /// descriptor or memory is available. While none is available, the server waits.
+    /// descriptor or memory is available. While none is available, the server waits. If the function panics, the
+    /// server continues.
     pub fn on_error(mut self, hook: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(hook));
         self
@@ -301,20 +309,17 @@ impl<C: Conn + Clone> Serving<C> {
         F::Output: Send,
     {
         self.report.accepted += 1;
-        let open = Open { peer: conn.peer(), conn: conn.handles(), since: clock::instant() };
-        // The handler is user code and may panic before it returns a future.
-        let future = match catch_unwind(AssertUnwindSafe(|| handler(conn))) {
-            Ok(future) => future,
-            Err(payload) => return self.panicked(payload),
+        let begun = contained(|| {
+            let open = Open { peer: conn.peer(), conn: conn.handles(), since: clock::instant() };
+            (open, handler(conn))
+        });
+        let Some((open, future)) = begun else {
+            self.report.panicked += 1;
+            return;
         };
         let served = trace::in_connection(open.peer.as_ref().map(|addr| addr as _), Contained { future });
         let id = self.tasks.spawn(served);
         self.open.insert(id, open);
-    }
-
-    fn panicked(&mut self, payload: Box<dyn Any + Send>) {
-        drop_payload(payload);
-        self.report.panicked += 1;
     }
 
     /// Removes the connections that have ended. Returns `Ready` when no connection is left.
@@ -326,7 +331,7 @@ impl<C: Conn + Clone> Serving<C> {
                 // A task without a result was dropped by a shutdown of the runtime, which also ends
                 // the accept loop.
                 Poll::Ready(Some((id, panicked))) => {
-                    self.open.remove(&id);
+                    contained(|| drop(self.open.remove(&id)));
                     self.report.panicked += u64::from(panicked == Some(true));
                 }
             }
@@ -346,8 +351,8 @@ impl<C: Conn + Clone> Serving<C> {
     /// report.
     async fn end(mut self) -> Report {
         let left: Vec<_> = self.open.iter().map(|(&id, open)| (id, open.peer.clone(), open.since)).collect();
-        for conn in self.open.values().filter_map(|open| (open.conn)()) {
-            drop(conn.force_close());
+        for open in self.open.values() {
+            contained(|| (open.conn)().map(|conn| drop(conn.force_close())));
         }
         self.all_ended(&mut Sleep::new(FORCED)).await;
         let stragglers = left.into_iter().map(|(task, peer, since)| {
@@ -404,14 +409,16 @@ impl<F: Future> Future for Contained<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let future = self.project().future;
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx).map(drop))) {
-            Ok(polled) => polled.map(|()| false),
-            Err(payload) => {
-                drop_payload(payload);
-                Poll::Ready(true)
-            }
+        match contained(|| future.poll(cx).map(drop)) {
+            Some(polled) => polled.map(|()| false),
+            None => Poll::Ready(true),
         }
     }
+}
+
+/// Calls user code. Returns `None` if it panics.
+fn contained<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(drop_payload).ok()
 }
 
 impl<L, H, F, S> Serve<L, H, S>
@@ -470,7 +477,7 @@ where
                         return Poll::Pending;
                     }
                     if let Some(hook) = &on_error {
-                        hook(&error);
+                        contained(|| hook(&error));
                     }
                     if !is_last(&error) {
                         return Poll::Ready(true);
@@ -482,7 +489,7 @@ where
             }
         };
         poll_fn(|cx| {
-            if stop.as_mut().poll(cx).is_ready() {
+            if contained(|| stop.as_mut().poll(cx).is_ready()).unwrap_or(true) {
                 return Poll::Ready(());
             }
             for _ in 0..BATCH_MAX {
@@ -520,8 +527,10 @@ where
         .await;
         drop((incoming, watch));
         let closed = listener.close();
-        if let Some(hook) = when_stopping {
-            serving.open.values().filter_map(|open| (open.conn)()).for_each(|conn| hook(&conn));
+        if let Some(hook) = &when_stopping {
+            for open in serving.open.values() {
+                contained(|| (open.conn)().map(|conn| hook(&conn)));
+            }
         }
         serving.all_ended(&mut drain).await;
         let report = serving.end().await;
