@@ -6,18 +6,20 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::by_hand::{Wakes, woken_by};
 use common::{
-    becomes, child, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, poll_with, run, set_nofile,
+    BOUND, becomes, child, eventually, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, poll_with, run,
+    set_nofile,
 };
 use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::prelude::*;
-use netpoll::rt::Inspect;
+use netpoll::rt::{self, Inspect};
 use netpoll::task;
 
 async fn limited(most: usize) -> TcpListener {
@@ -142,6 +144,28 @@ fn shutdown_by_another_owner_ends_accept_waiting_for_permit() {
             let error = incoming.next().await.unwrap().unwrap_err();
             assert_eq!(raw_os_error(&error), Some(libc::EINVAL), "{error}");
         }
+    });
+}
+
+/// Regression: the accept waited on. After a restart of the runtime, it did not notice the end of the listener.
+#[test]
+fn shutdown_of_the_runtime_ends_accept_waiting_for_permit() {
+    child("shutdown_of_the_runtime_ends_accept_waiting_for_permit", || {
+        let (begun, begins) = mpsc::channel();
+        let server = thread::spawn(move || {
+            task::block_on(async {
+                let listener = limited(1).await;
+                let _clients = clients(&listener, 2).await;
+                let (_stream, _) = listener.accept().await.unwrap();
+                begun.send(()).unwrap();
+                listener.accept().await.map(drop)
+            })
+        });
+        begins.recv().unwrap();
+        eventually("the accept waits", || rt::metrics().waiters == 1);
+        rt::shutdown(BOUND).unwrap();
+        let error = server.join().unwrap().unwrap_err();
+        assert!(error.to_string().contains("runtime"), "{error}");
     });
 }
 

@@ -5,7 +5,8 @@
 //! the permit if there is no connection. The permit of a connection is stored in its `Fd` and
 //! returned after close(2), or when the descriptor is released. An accept that finds no permit
 //! *parks*: it leaves the list of operations that wait for an edge and joins the limit's list. It
-//! stays registered for the listener's deadline and close, and for a shutdown of the socket by another owner.
+//! stays registered for the listener's deadline and close, for a shutdown of the runtime, and for a shutdown of the
+//! socket by another owner.
 //!
 //! # Cancellation
 //! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next parked
@@ -76,9 +77,6 @@ impl Accepting {
                     // wakes only accepts that can use it. When a permit is free, moves back.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
-                    if parks {
-                        listener.fd.watch_hang_up(Direction::Read);
-                    }
                 }
                 if parks {
                     let error = ready!(self.poll_end(listener, cx));
@@ -144,23 +142,21 @@ impl Accepting {
         }
     }
 
-    /// Waits for the end of the listener, while no accept is attempted: its deadline, its close, or a shutdown of the
-    /// socket by another owner. The caller must have called [`watch_hang_up`](super::fd::fd::Fd::watch_hang_up), and must
-    /// [cancel](Accepting::cancel) the wait before the next accept.
+    /// Waits for the end of the listener, while no accept is attempted: its deadline, its close, a shutdown of the
+    /// runtime, or a shutdown of the socket by another owner. If the descriptor cannot be registered, waits only for
+    /// the deadline and the close. The caller must [cancel](Accepting::cancel) the wait before the next accept.
     #[cold]
     pub(crate) fn poll_end(&mut self, listener: &NetFd, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let polled = listener.fd.poll_interrupt(Direction::Read, Waiter::Future(&mut self.operation), cx);
-        // Checked while the operation is listed, so that an edge that reports a hang-up is seen here or wakes it.
-        let failure = match polled {
-            Poll::Ready(Err(failure)) => failure,
-            _ if listener.fd.poll.is_hung_up() => shut_down(listener),
-            _ => {
-                listener.fd.poll.side(Direction::Read).arm_for_waiters();
-                return Poll::Pending;
+        let fd = &listener.fd;
+        let polled = match fd.poll_until(Direction::Read, &mut self.operation, cx, |side| side.is_hung_up()) {
+            Poll::Ready(Err(Failure::Io(_))) => {
+                fd.poll_interrupt(Direction::Read, Waiter::Future(&mut self.operation), cx)
             }
+            polled => polled,
         };
+        let ended = ready!(polled);
         listener.fd.cancel(Direction::Read, &mut self.operation);
-        Poll::Ready(listener.error("accept", failure))
+        Poll::Ready(listener.error("accept", ended.err().unwrap_or_else(|| shut_down(listener))))
     }
 
     /// Ends an accept without a connection, or cancels a dropped accept.

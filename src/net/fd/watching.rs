@@ -70,20 +70,6 @@ impl Fd {
         self.poll.side(direction).end_interrupt(operation.wait_key());
     }
 
-    /// Registers the descriptor, so that a hang-up also wakes operations that wait only for expiry and close. Ignores
-    /// the error if the descriptor cannot be registered. The caller must hold no reference.
-    #[cold]
-    pub(crate) fn watch_hang_up(&self, direction: Direction) {
-        if self.mutex.incref().is_err() {
-            return;
-        }
-        let registered = self.register();
-        self.give_back(direction, LockScope::None, &mut Waiter::Poll, false);
-        if matches!(registered, Err(Failure::Io(_))) {
-            self.poll.registration_failed();
-        }
-    }
-
     /// Ends the operation because the descriptor cannot be registered. The caller must hold no
     /// reference.
     #[cold]

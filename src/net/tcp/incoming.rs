@@ -5,8 +5,8 @@
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
 //!   closed, the stream yields one error and is *ended*.
 //! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is closed. At the end
-//!   of the listener (its deadline, its close, or a shutdown of the socket by another owner), the stream yields the
-//!   error immediately.
+//!   of the listener (its deadline, its close, or a shutdown of the runtime or, by another owner, of the socket), the
+//!   stream yields the error immediately.
 //! * *ended*: yields `None`.
 //!
 //! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop. Pauses
@@ -26,7 +26,7 @@ use crate::net::accept::Accepting;
 use crate::net::error::raw_os_error;
 use crate::net::is_closed;
 use crate::net::net_fd::NetFd;
-use crate::rt::poll::poller::{self, Direction};
+use crate::rt::poll::poller;
 use crate::rt::time::sleep::Sleep;
 use crate::trace;
 
@@ -63,6 +63,7 @@ impl Accepts {
                 return Poll::Ready(None);
             }
             if let Some(pause) = &mut self.pause {
+                // Without a free descriptor, accept4(2) does not report that the listener was shut down.
                 if let Poll::Ready(error) = self.accepting.poll_end(fd, cx) {
                     self.pause = None;
                     return Poll::Ready(Some(Err(self.failed(error))));
@@ -87,8 +88,6 @@ impl Accepts {
                     self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                     trace::accept_backs_off(self.last, &error);
                     self.pause = Some(Pause { sleep: Sleep::new(self.last), closings });
-                    // Without a free descriptor, accept4(2) does not report that the listener was shut down.
-                    fd.fd.watch_hang_up(Direction::Read);
                     continue;
                 }
                 Poll::Ready(Err(error)) => Poll::Ready(Some(Err(self.failed(error)))),
