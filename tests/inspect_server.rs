@@ -297,6 +297,33 @@ fn client_that_stops_reading_delays_others_for_a_bounded_time() {
     });
 }
 
+/// Regression: the drop waited until the client had the answer, or was disconnected.
+#[test]
+fn drop_does_not_wait_for_a_client_that_is_served() {
+    bounded(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = InspectServer::bind(&path).unwrap();
+        // The text of these tasks does not fit into the socket's buffers.
+        let tasks: Vec<_> = (0..10_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"text\n").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        drop(server);
+        assert!(!path.exists(), "the file is removed");
+        // The server disconnects a client that does not read for some time. So the drop has not waited if the answer is
+        // complete.
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).unwrap();
+        assert!(rest.len() > 1 << 19, "the answer was cut after {} bytes", rest.len());
+        task::block_on(async {
+            for task in tasks {
+                task.cancel().await;
+            }
+        });
+    });
+}
+
 /// The mode of the socket file keeps other users out. If the mode is changed, the server checks their
 /// credentials and refuses them.
 #[test]

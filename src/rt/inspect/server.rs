@@ -64,10 +64,9 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 /// Serves snapshots on a Unix socket, for `netpoll-top` and other tools of the same user.
 ///
 /// The server has its own thread and answers even while all workers are blocked. Dropping the server stops it and
-/// removes the socket file. If a client is being served, the drop waits for the end of the answer: up to 12 seconds,
-/// plus the time to compose the answer. If the environment variable `NETPOLL_INSPECT` is set to a path,
-/// the runtime starts a server there, which runs until the process ends. Its socket file remains, and the next server
-/// at this path replaces it.
+/// removes the socket file. The drop does not wait for a client: a client that is being served gets its answer, and the
+/// thread ends afterwards. If the environment variable `NETPOLL_INSPECT` is set to a path, the runtime starts a server
+/// there, which runs until the process ends. Its socket file remains, and the next server at this path replaces it.
 ///
 /// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the stream, for
 /// example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids;
@@ -103,6 +102,8 @@ struct Shared {
     listener: UnixListener,
     /// Set before the listener is shut down.
     ends: AtomicBool,
+    /// Whether the thread serves a client.
+    serves: AtomicBool,
 }
 
 impl InspectServer {
@@ -123,7 +124,8 @@ impl InspectServer {
         let path = path.to_owned();
         // A child of fork(2) must not stop the server of its parent.
         fork::watch(|| runtime().disown());
-        let shared = Arc::new(Shared { listener: listen(&path)?, ends: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { listener: listen(&path)?, ends: AtomicBool::new(false), serves: AtomicBool::new(false) });
         let file = identity(&path);
         let serving = shared.clone();
         match std::thread::Builder::new().name("netpoll-inspect".to_owned()).spawn(move || serving.run()) {
@@ -149,11 +151,14 @@ impl Drop for InspectServer {
             std::mem::forget(thread);
             return;
         }
+        // ORDERING: SeqCst: this thread stores `ends` before it loads `serves`. The other thread stores `serves` before it
+        // loads `ends`, so it serves no further client if `serves` is false here.
         self.shared.ends.store(true, Ordering::SeqCst);
-        // Ends accept(2) in the thread. If the thread is serving a client, the join below waits for up
-        // to `PATIENCE` plus `ANSWER_PATIENCE`, and for the time that the thread takes to compose the answer.
+        // Ends accept(2) in the thread.
         let _ = socket::shutdown(self.shared.listener.as_fd(), std::net::Shutdown::Both);
-        if let Some(thread) = thread {
+        if let Some(thread) = thread
+            && !self.shared.serves.load(Ordering::SeqCst)
+        {
             let _ = thread.join();
         }
         if self.file.is_some() && identity(&self.path) == self.file {
@@ -166,7 +171,8 @@ impl Shared {
     /// Serves clients until the server is dropped.
     fn run(&self) {
         for client in self.listener.incoming() {
-            // ORDERING: SeqCst, like the store in `drop`, which precedes the shutdown(2) that ends accept(2).
+            self.serves.store(client.is_ok(), Ordering::SeqCst);
+            // ORDERING: SeqCst; see `drop`, which stores `ends` before the shutdown(2) that ends accept(2).
             if self.ends.load(Ordering::SeqCst) {
                 return;
             }
@@ -174,6 +180,7 @@ impl Shared {
                 Ok(client) => _ = serve(&client),
                 Err(_) => std::thread::sleep(PAUSE),
             }
+            self.serves.store(false, Ordering::SeqCst);
         }
     }
 }
