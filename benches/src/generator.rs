@@ -9,6 +9,7 @@
 //! In both modes a run ends after a given number of messages or seconds. In lock-step, a read or write that blocks for
 //! [`Plan::patience`] is an error. A free-running load has a time limit: the given time or, if a number of messages is given, six times
 //! [`Plan::patience`]. It then sends no more messages, waits two seconds for the missing echoes, and counts those that are still missing.
+//! The next run of the generator waits for these late echoes before it sends the first messages on their connections, and does not count them.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -165,6 +166,8 @@ struct Connection {
     received: usize,
     since: Instant,
     in_flight: bool,
+    /// Whether the message in flight is that of an earlier run.
+    is_late: bool,
 }
 
 impl Connection {
@@ -181,6 +184,7 @@ impl Connection {
         self.received = 0;
         self.since = Instant::now();
         self.in_flight = true;
+        self.is_late = false;
     }
 }
 
@@ -238,6 +242,7 @@ impl Generator {
             received: 0,
             since: Instant::now(),
             in_flight: false,
+            is_late: false,
         })
     }
 
@@ -320,7 +325,12 @@ impl Generator {
             // The registration is for this run only: it ends with the epoll instance.
             epoll.add(connection.stream.as_raw_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, index as u64)?;
             connection.sequence = 0;
-            connection.next_message(index);
+            if connection.in_flight {
+                connection.since = Instant::now();
+                connection.is_late = true;
+            } else {
+                connection.next_message(index);
+            }
             push(connection, index)?;
             remaining += 1;
         }
@@ -342,7 +352,9 @@ impl Generator {
                 if !pull(connection, index, &mut self.scratch)? {
                     continue;
                 }
-                self.histogram.record(connection.since.elapsed().as_nanos() as u64);
+                if !connection.is_late {
+                    self.histogram.record(connection.since.elapsed().as_nanos() as u64);
+                }
                 if over || connection.sequence >= wanted {
                     connection.in_flight = false;
                     remaining -= 1;
@@ -402,6 +414,7 @@ mod tests {
     use super::{Amount, Churn, Generator, Outcome, PATIENCE, Plan};
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::sync::mpsc;
     use std::time::Duration;
 
     /// Serves every connection on a separate thread, and closes it after one echo if `once` is true. Alters a byte of each echo if `alter` is
@@ -466,6 +479,37 @@ mod tests {
         let plan =
             Plan { port: echo(false, true), connections: 1, size: 8, churn: None, lock_step: true, patience: PATIENCE };
         assert_eq!(Generator::new(plan).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    }
+
+    /// Regression: the next run reported the late echo as a wrong one.
+    #[test]
+    fn late_echo_of_an_earlier_run_is_not_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (release, released) = mpsc::channel();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = [0; 8];
+            for number in 0.. {
+                if stream.read_exact(&mut buffer).is_err() {
+                    return number;
+                }
+                if number == 1 {
+                    released.recv().unwrap();
+                }
+                stream.write_all(&buffer).unwrap();
+            }
+            0
+        });
+        let plan = Plan { port, connections: 1, size: 8, churn: None, lock_step: false, patience: PATIENCE };
+        let mut generator = Generator::new(plan).unwrap();
+        let outcome = generator.run(Amount::Time(Duration::ZERO)).unwrap();
+        assert_eq!((outcome.requests, outcome.stuck), (0, 1));
+        release.send(()).unwrap();
+        let outcome = generator.run(Amount::Requests(20)).unwrap();
+        assert_eq!((outcome.requests, outcome.stuck), (20, 0));
+        drop(generator);
+        assert_eq!(server.join().unwrap(), 22);
     }
 
     #[test]
