@@ -31,187 +31,175 @@ async fn with_clients(count: usize) -> (TcpListener, Vec<TcpStream>) {
     (listener, clients)
 }
 
+/// Runs `test` in a child process that may have 64 descriptors. `name` is the calling test's name.
+#[track_caller]
+fn with_few_descriptors(name: &str, test: impl Future<Output = ()>) {
+    child(name, || {
+        set_nofile(64);
+        run(test);
+    });
+}
+
 #[test]
 fn accept_returns_emfile_and_keeps_the_connection() {
-    child("accept_returns_emfile_and_keeps_the_connection", || {
-        set_nofile(64);
-        run(async {
-            let (listener, clients) = with_clients(1).await;
-            common::warm_up().await;
-            let held = exhaust_descriptors();
-            for _ in 0..5 {
-                let error = listener.accept().await.unwrap_err();
-                assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
-            }
-            drop(held);
-            // Connections that have stayed in the queue cause no edge.
-            let (_, peer) = listener.accept().await.unwrap();
-            assert_eq!(peer, clients[0].local_addr().unwrap());
-        });
+    with_few_descriptors("accept_returns_emfile_and_keeps_the_connection", async {
+        let (listener, clients) = with_clients(1).await;
+        common::warm_up().await;
+        let held = exhaust_descriptors();
+        for _ in 0..5 {
+            let error = listener.accept().await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+        }
+        drop(held);
+        // Connections that have stayed in the queue cause no edge.
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, clients[0].local_addr().unwrap());
     });
 }
 
 #[test]
 fn accept_that_waited_returns_emfile() {
-    child("accept_that_waited_returns_emfile", || {
-        set_nofile(64);
-        run(async {
-            let listener = listener().await;
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            let mut accept = listener.accept();
-            assert!(poll_once(&mut accept).await.is_pending());
-            let held = exhaust_descriptors();
-            socket.connect(&listener.local_addr().unwrap().into()).unwrap();
-            assert_eq!(accept.await.unwrap_err().raw_os_error(), Some(libc::EMFILE));
-            drop(held);
-            let (_, peer) = listener.accept().await.unwrap();
-            assert_eq!(Some(peer), socket.local_addr().unwrap().as_socket());
-        });
+    with_few_descriptors("accept_that_waited_returns_emfile", async {
+        let listener = listener().await;
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).await.is_pending());
+        let held = exhaust_descriptors();
+        socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+        assert_eq!(accept.await.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        drop(held);
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(Some(peer), socket.local_addr().unwrap().as_socket());
     });
 }
 
 #[test]
 fn incoming_waits_for_descriptors_without_spinning() {
-    child("incoming_waits_for_descriptors_without_spinning", || {
-        set_nofile(64);
-        run(async {
-            let (listener, clients) = with_clients(3).await;
-            common::warm_up().await;
-            let mut held = exhaust_descriptors();
-            let mut incoming = listener.incoming();
-            let polled = poll_once(&mut incoming.next()).await;
-            assert!(polled.is_pending(), "the accept waits instead of failing");
-            let before = cpu_time();
-            let polled = netpoll::future::timeout(Duration::from_millis(500), incoming.next()).await;
-            assert!(polled.is_err());
-            let used = cpu_time() - before;
-            assert!(used < Duration::from_millis(100), "{used:?} of CPU time in half a second");
-            // After other code has freed a descriptor, a timer finds it.
-            held.pop();
-            let first = incoming.next().await.unwrap().unwrap();
-            assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
-            let mut kept = Vec::new();
-            // Again, no descriptor is free. Closing a socket of this crate ends a pause immediately, every time.
-            for n in 1..3 {
-                // Waits until the pauses are long.
-                let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
-                assert!(waited.is_err());
-                let (wakes, waker) = Wakes::new();
-                let mut next = incoming.next();
-                assert!(poll_with(&mut next, &waker).is_pending());
-                let closing = if n == 1 { clients[0].clone() } else { first.clone() };
-                closing.force_close().await.unwrap();
-                assert!(wakes.count() > 0, "woken by the close, not by the end of the pause");
-                let stream = next.await.unwrap().unwrap();
-                assert_eq!(stream.peer_addr().unwrap(), clients[n].local_addr().unwrap());
-                kept.push(stream);
-            }
-        });
+    with_few_descriptors("incoming_waits_for_descriptors_without_spinning", async {
+        let (listener, clients) = with_clients(3).await;
+        common::warm_up().await;
+        let mut held = exhaust_descriptors();
+        let mut incoming = listener.incoming();
+        let polled = poll_once(&mut incoming.next()).await;
+        assert!(polled.is_pending(), "the accept waits instead of failing");
+        let before = cpu_time();
+        let polled = netpoll::future::timeout(Duration::from_millis(500), incoming.next()).await;
+        assert!(polled.is_err());
+        let used = cpu_time() - before;
+        assert!(used < Duration::from_millis(100), "{used:?} of CPU time in half a second");
+        // After other code has freed a descriptor, a timer finds it.
+        held.pop();
+        let first = incoming.next().await.unwrap().unwrap();
+        assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
+        let mut kept = Vec::new();
+        // Again, no descriptor is free. Closing a socket of this crate ends a pause immediately, every time.
+        for n in 1..3 {
+            // Waits until the pauses are long.
+            let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
+            assert!(waited.is_err());
+            let (wakes, waker) = Wakes::new();
+            let mut next = incoming.next();
+            assert!(poll_with(&mut next, &waker).is_pending());
+            let closing = if n == 1 { clients[0].clone() } else { first.clone() };
+            closing.force_close().await.unwrap();
+            assert!(wakes.count() > 0, "woken by the close, not by the end of the pause");
+            let stream = next.await.unwrap().unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), clients[n].local_addr().unwrap());
+            kept.push(stream);
+        }
     });
 }
 
 #[test]
 fn close_ends_incoming_during_backoff() {
-    child("close_ends_incoming_during_backoff", || {
-        set_nofile(64);
-        run(async {
-            let (listener, _clients) = with_clients(1).await;
-            let listener = Arc::new(listener);
-            common::warm_up().await;
-            let _held = exhaust_descriptors();
-            let server = task::spawn({
-                let listener = listener.clone();
-                async move {
-                    let mut incoming = listener.incoming();
-                    let mut results = Vec::new();
-                    while let Some(stream) = incoming.next().await {
-                        results.push(stream.map(drop));
-                    }
-                    results
+    with_few_descriptors("close_ends_incoming_during_backoff", async {
+        let (listener, _clients) = with_clients(1).await;
+        let listener = Arc::new(listener);
+        common::warm_up().await;
+        let _held = exhaust_descriptors();
+        let server = task::spawn({
+            let listener = listener.clone();
+            async move {
+                let mut incoming = listener.incoming();
+                let mut results = Vec::new();
+                while let Some(stream) = incoming.next().await {
+                    results.push(stream.map(drop));
                 }
-            });
-            let id = server.task().id();
-            becomes("the server waits", || {
-                rt::inspect().task(id).is_some_and(|task| task.polls() > 0 && task.state() == TaskState::Waiting)
-            })
-            .await;
-            listener.close().await.unwrap();
-            let results = server.await;
-            assert_eq!(results.len(), 1);
-            assert!(is_closed(results[0].as_ref().unwrap_err()));
+                results
+            }
         });
+        let id = server.task().id();
+        becomes("the server waits", || {
+            rt::inspect().task(id).is_some_and(|task| task.polls() > 0 && task.state() == TaskState::Waiting)
+        })
+        .await;
+        listener.close().await.unwrap();
+        let results = server.await;
+        assert_eq!(results.len(), 1);
+        assert!(is_closed(results[0].as_ref().unwrap_err()));
     });
 }
 
 /// Regression: the stream noticed a deadline only at the end of its pause, which lasts up to a second.
 #[test]
 fn deadline_ends_incoming_during_backoff() {
-    child("deadline_ends_incoming_during_backoff", || {
-        set_nofile(64);
-        run(async {
-            let (listener, clients) = with_clients(1).await;
-            common::warm_up().await;
-            let held = exhaust_descriptors();
-            let mut incoming = listener.incoming();
-            // Waits until the pauses are long.
-            assert!(netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await.is_err());
-            let (wakes, waker) = Wakes::new();
-            let mut next = incoming.next();
-            assert!(poll_with(&mut next, &waker).is_pending());
-            listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
-            assert!(wakes.count() > 0, "woken by the deadline, not by the end of the pause");
-            assert!(is_timeout(&next.await.unwrap().unwrap_err()));
-            // Without the deadline, the stream goes on.
-            listener.set_deadline(None).unwrap();
-            assert!(poll_once(&mut incoming.next()).await.is_pending());
-            drop(held);
-            let stream = incoming.next().await.unwrap().unwrap();
-            assert_eq!(stream.peer_addr().unwrap(), clients[0].local_addr().unwrap());
-        });
+    with_few_descriptors("deadline_ends_incoming_during_backoff", async {
+        let (listener, clients) = with_clients(1).await;
+        common::warm_up().await;
+        let held = exhaust_descriptors();
+        let mut incoming = listener.incoming();
+        // Waits until the pauses are long.
+        assert!(netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await.is_err());
+        let (wakes, waker) = Wakes::new();
+        let mut next = incoming.next();
+        assert!(poll_with(&mut next, &waker).is_pending());
+        listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
+        assert!(wakes.count() > 0, "woken by the deadline, not by the end of the pause");
+        assert!(is_timeout(&next.await.unwrap().unwrap_err()));
+        // Without the deadline, the stream goes on.
+        listener.set_deadline(None).unwrap();
+        assert!(poll_once(&mut incoming.next()).await.is_pending());
+        drop(held);
+        let stream = incoming.next().await.unwrap().unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), clients[0].local_addr().unwrap());
     });
 }
 
 /// accept4(2) fails with EMFILE before it looks at the socket, so the stream would wait for a descriptor forever.
 #[test]
 fn shutdown_of_the_listener_ends_incoming_during_backoff() {
-    child("shutdown_of_the_listener_ends_incoming_during_backoff", || {
-        set_nofile(64);
-        run(async {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let other = socket.try_clone().unwrap();
-            let listener = TcpListener::from(socket);
-            common::warm_up().await;
-            let _held = exhaust_descriptors();
-            let mut incoming = listener.incoming();
-            assert!(poll_once(&mut incoming.next()).await.is_pending());
-            socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Read).unwrap();
-            let error = incoming.next().await.unwrap().unwrap_err();
-            assert_eq!(raw_os_error(&error), Some(libc::EINVAL), "{error}");
-        });
+    with_few_descriptors("shutdown_of_the_listener_ends_incoming_during_backoff", async {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = socket.try_clone().unwrap();
+        let listener = TcpListener::from(socket);
+        common::warm_up().await;
+        let _held = exhaust_descriptors();
+        let mut incoming = listener.incoming();
+        assert!(poll_once(&mut incoming.next()).await.is_pending());
+        socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Read).unwrap();
+        let error = incoming.next().await.unwrap().unwrap_err();
+        assert_eq!(raw_os_error(&error), Some(libc::EINVAL), "{error}");
     });
 }
 
 #[test]
 fn operations_without_descriptors_report_emfile() {
-    child("operations_without_descriptors_report_emfile", || {
-        set_nofile(64);
-        run(async {
-            let (listener, clients) = with_clients(1).await;
-            let addr = listener.local_addr().unwrap();
-            let (server, _) = listener.accept().await.unwrap();
-            common::warm_up().await;
-            let held = exhaust_descriptors();
-            let error = TcpStream::connect(addr).await.unwrap_err();
-            assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
-            assert!(error.to_string().starts_with(&format!("dial tcp {addr}: ")), "{error}");
-            let error = TcpListener::bind("127.0.0.1:0").await.unwrap_err();
-            assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
-            // Open sockets work.
-            clients[0].write_all(b"x").await.unwrap();
-            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
-            drop(held);
-            TcpStream::connect(addr).await.unwrap();
-        });
+    with_few_descriptors("operations_without_descriptors_report_emfile", async {
+        let (listener, clients) = with_clients(1).await;
+        let addr = listener.local_addr().unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        common::warm_up().await;
+        let held = exhaust_descriptors();
+        let error = TcpStream::connect(addr).await.unwrap_err();
+        assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
+        assert!(error.to_string().starts_with(&format!("dial tcp {addr}: ")), "{error}");
+        let error = TcpListener::bind("127.0.0.1:0").await.unwrap_err();
+        assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
+        // Open sockets work.
+        clients[0].write_all(b"x").await.unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+        drop(held);
+        TcpStream::connect(addr).await.unwrap();
     });
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::by_hand::narrow_pair;
 use common::{
-    BOUND, child, child_with, echo, eventually, listener, pair, park_on, ping, ping_pong, poll_now, set_nofile,
+    BOUND, child, child_for_each, echo, eventually, listener, pair, park_on, ping, ping_pong, poll_now, set_nofile,
     thread_count,
 };
 use futures::channel::oneshot;
@@ -293,18 +293,14 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             assert_eq!(receive.recv_timeout(BOUND), Ok(1));
         },
     ];
-    for (number, used) in USES.iter().enumerate() {
-        let value = number.to_string();
-        child_with("futures_outside_block_on_start_the_threads_that_they_need", &[("USE", &value)], || {
-            // The loop also runs in the child.
-            if std::env::var("USE").unwrap() != value {
-                return;
-            }
-            let threads = start();
-            used();
-            assert!(thread_count() > threads);
-        });
-    }
+    let numbers: Vec<_> = (0..USES.len()).map(|number| number.to_string()).collect();
+    let numbers: Vec<_> = numbers.iter().map(String::as_str).collect();
+    child_for_each("futures_outside_block_on_start_the_threads_that_they_need", "USE", &numbers, || {
+        let number: usize = std::env::var("USE").unwrap().parse().unwrap();
+        let threads = start();
+        USES[number]();
+        assert!(thread_count() > threads);
+    });
 }
 
 #[test]
