@@ -7,8 +7,8 @@
 //! # When a list is flushed
 //! * At the end of each turn of a task, of a local task, of the future of a `block_on`, or of the main future of a
 //!   simulation.
-//! * Before an operation returns `Pending` because it waits for a descriptor, a timer or a `JoinHandle`, or yields. A
-//!   task may contain another executor, such as the `block_on` of another crate, which would otherwise wait in the
+//! * Before an operation returns `Pending` because it waits for a descriptor, a timer, a task, a close or a look-up, or
+//!   yields. A task may contain another executor, such as the `block_on` of another crate, which would otherwise wait in the
 //!   middle of the turn for the answer to bytes that have not been sent. A wait in which a short count replaces the call
 //!   (`net::fd::short_wait`) need not flush, because it uses the task's own waker and not that of another executor.
 //! * Before a nested `block_on` of this crate.

@@ -28,6 +28,7 @@ use super::{Builder, JoinHandle, TaskId};
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::rt::sched;
+use crate::rt::unsent;
 use crate::rt::waiters::wake;
 use crate::sync::Mutex;
 
@@ -335,6 +336,7 @@ impl<T> TaskSet<T> {
             }
             let Poll::Ready(number) = self.ended.poll_first(cx) else {
                 fork::refuse();
+                unsent::flush();
                 runtime().stand_in(cx);
                 return Poll::Pending;
             };

@@ -1,17 +1,18 @@
 //! The gathered bytes are sent at the end of a turn, or earlier, for example before a wait, with a large write, when
 //! much is gathered, by sysmon, or by a change of the option or the write deadline.
 
+use std::future::pending;
 use std::io::IoSlice;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::io::{ReadExt, WriteExt};
-use netpoll::net::TcpStream;
+use netpoll::net::{self, TcpStream};
 use netpoll::os::unix::net::UnixStream;
-use netpoll::task;
+use netpoll::task::{self, TaskSet};
 
-use super::common::{self, bounded, read_exact, run};
+use super::common::{self, bounded, poll_now, read_exact, run};
 use super::{Counted, info, pair, pattern, sends, some_round_is_undisturbed};
 
 /// Serves requests of one byte. Reads up to `depth` requests at once, and answers each with one
@@ -144,6 +145,34 @@ fn every_wait_sends_gathered_bytes_first() {
             });
             turn.await;
             echo.cancel().await;
+        }
+    });
+}
+
+/// A turn may contain another executor, which waits for one of these.
+#[test]
+fn wait_for_a_set_a_look_up_or_a_close_sends_gathered_bytes_first() {
+    run(async {
+        for kind in 0..3 {
+            some_round_is_undisturbed(async || {
+                let Counted { ours, peer: _peer, number } = Counted::new().await;
+                let (closing, _other) = pair().await;
+                closing.set_linger(Some(Duration::from_secs(1))).unwrap();
+                let turn = task::spawn(async move {
+                    ours.write_all(b"x").await.unwrap();
+                    let is_gathered = info(number).gathered() == 1;
+                    let mut set = TaskSet::new();
+                    set.spawn(pending::<()>());
+                    let polled = match kind {
+                        0 => poll_now(&mut Box::pin(set.join_next())).is_pending(),
+                        1 => poll_now(&mut Box::pin(net::resolve("localhost:80"))).is_pending(),
+                        _ => poll_now(&mut closing.force_close()).is_pending(),
+                    };
+                    is_gathered && polled && info(number).gathered() == 0
+                });
+                turn.await
+            })
+            .await;
         }
     });
 }

@@ -32,6 +32,7 @@ use std::task::{Context, Poll};
 use super::lookup_error::LookupError;
 use super::query::{Answer, Query};
 use crate::rt::fork;
+use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{Arc, Mutex};
 use crate::task::spawn_lookup;
@@ -117,6 +118,8 @@ impl Future for Lookup {
                 return Poll::Ready(reply.clone());
             }
             if this.key.is_some_and(|key| state.waiters.holds(key, cx.waker())) {
+                drop(state);
+                unsent::flush();
                 return Poll::Pending;
             }
         }
@@ -132,6 +135,7 @@ impl Future for Lookup {
         drop(state);
         this.key = Some(key);
         _replaced = replaced;
+        unsent::flush();
         Poll::Pending
     }
 }
