@@ -349,6 +349,15 @@ fn deferred_threads_are_refused() {
                     rt::shutdown(LONG).unwrap();
                 }
             }
+            // Regression: the first wait of a socket failed, although the next attempt to start a thread would have
+            // succeeded.
+            for use_it in SOCKETS.into_iter().filter(|_| count != ALL) {
+                defer();
+                refuse(count);
+                use_it();
+                permit();
+                rt::shutdown(LONG).unwrap();
+            }
             // The socket is registered in `block_on` and waits outside.
             defer();
             let (one, other) = task::block_on(pair());

@@ -32,6 +32,7 @@ use std::task::{Context, Poll};
 use super::lookup_error::LookupError;
 use super::query::{Answer, Query};
 use crate::rt::fork;
+use crate::rt::runtime::runtime;
 use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{Arc, Mutex};
@@ -119,8 +120,7 @@ impl Future for Lookup {
             }
             if this.key.is_some_and(|key| state.waiters.holds(key, cx.waker())) {
                 drop(state);
-                unsent::flush();
-                return Poll::Pending;
+                return look_up_is_pending(cx);
             }
         }
         let waker = cx.waker().clone();
@@ -135,9 +135,16 @@ impl Future for Lookup {
         drop(state);
         this.key = Some(key);
         _replaced = replaced;
-        unsent::flush();
-        Poll::Pending
+        look_up_is_pending(cx)
     }
+}
+
+/// Returns `Pending`. The caller must hold no lock.
+fn look_up_is_pending(cx: &Context<'_>) -> Poll<Reply> {
+    unsent::flush();
+    // Without threads, the look-up is a task, which the calling thread may have to run.
+    runtime().stand_in(cx);
+    Poll::Pending
 }
 
 impl Drop for Lookup {

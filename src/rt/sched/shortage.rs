@@ -11,7 +11,7 @@
 //! | a thread for wakers, or for reports about blocked tasks | – | sysmon does the work itself; see `wake_queue.rs` and `reports.rs` |
 //! | a thread for reports about spare workers | reports wait | sysmon tries again every 10 ms; after [`LASTS`], it makes the reports itself |
 //! | the replacement of a sysmon that waits in `block_on` | the waiting thread polls | the waiting thread tries again every 10 ms |
-//! | sysmon | the start waits | the start tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by first use continues without any thread |
+//! | sysmon | the start, or the use that ends a deferral, waits | it tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by first use continues without any thread |
 //!
 //! # Without any thread
 //! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the runtime
@@ -104,7 +104,7 @@ impl Runtime {
         self.nudge_roots();
     }
 
-    /// Starts sysmon for a runtime that is about to start. Tries again for a quarter of a second.
+    /// Starts sysmon, for a runtime that is about to start or whose deferral ends. Tries again for a quarter of a second.
     ///
     /// # Errors
     /// Returns the error of creating the thread.
@@ -118,7 +118,8 @@ impl Runtime {
         self.start_sysmon(epoch)
     }
 
-    /// Starts sysmon if it is missing. This ends a deferral.
+    /// Starts sysmon if it is missing. This ends a deferral, and then tries again for a quarter of a second, unless the
+    /// calling thread runs tasks or is in `block_on`.
     ///
     /// # Errors
     /// Returns `Other` if the thread cannot be created.
@@ -126,7 +127,12 @@ impl Runtime {
         if !self.sysmon.is_missing() {
             return Ok(());
         }
-        let started = self.start_sysmon(self.epoch());
+        let is_outside = !context::is_inside() || context::is_call();
+        let started = if self.sysmon.is_deferred() && is_outside {
+            self.start_sysmon_patiently(self.epoch())
+        } else {
+            self.start_sysmon(self.epoch())
+        };
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
