@@ -374,6 +374,14 @@ fn deferred_threads_are_refused() {
             assert!(is_timeout(&park_on(one.read(&mut [0; 1])).unwrap_err()));
             permit();
             rt::shutdown(LONG).unwrap();
+            // Regression: the call became a task, which blocked the only thread that runs timers.
+            if count != ALL {
+                defer();
+                refuse(count);
+                task::block_on(task::spawn_blocking(|| park_on(task::sleep(5 * MS))));
+                permit();
+                rt::shutdown(LONG).unwrap();
+            }
             // A nested call retries.
             if count != ALL {
                 defer();

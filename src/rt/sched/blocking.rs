@@ -68,6 +68,10 @@ impl Runtime {
             state.leave_free(self.epoch() == epoch);
             state.forget_thread(self.epoch() == epoch);
         }
+        if self.sysmon.is_deferred() {
+            // Sysmon tries again to start the thread. As a task, the call could wait forever for the thread that runs it.
+            let _ = self.start_sysmon_patiently(epoch);
+        }
         if self.sysmon.is_missing() {
             self.ensure_pool_thread(pool, true);
         }

@@ -27,8 +27,9 @@
 //!
 //! Two uses end the deferral, for the rest of the epoch, and start sysmon: a nested `block_on` that waits, and a future
 //! that waits, or registers its socket, outside `block_on`. A blocking call that polls with another executor is outside
-//! too, because the thread in `block_on` may leave. Blocking calls get their threads without ending the deferral. If the
-//! system then refuses to start sysmon, the runtime is without any thread, as above.
+//! too, because the thread in `block_on` may leave. Blocking calls get their threads without ending the deferral, unless
+//! the system refuses such a thread. If the system then refuses to start sysmon, the runtime is without any thread, as
+//! above.
 
 use std::io;
 use std::task::{Context, Waker};
