@@ -271,7 +271,7 @@ impl Thread {
         let polls = runtime.is_running() && (was_granted || runtime.needs_poller());
         let shards = if polls { runtime.driver.roles.take_free() } else { Shards::NONE };
         if shards.is_empty() {
-            self.has_asked = runtime.is_lonely() && runtime.ask_for_role(root);
+            self.has_asked = runtime.is_lonely() && !runtime.sysmon.is_deferred() && runtime.ask_for_role(root);
             return runtime.park_root(root);
         }
         let is_nested = self.is_nested;
