@@ -71,7 +71,7 @@ async fn connection() -> (TcpStream, std::net::TcpStream) {
     (stream, listener.accept().unwrap().0)
 }
 
-/// Waits for a short answer and reads it, so that the stream is registered and idle.
+/// Reads a short answer. The read usually waits for it, which registers the stream. Afterwards the stream is idle.
 async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'static) {
     let thread = std::thread::spawn(move || peer.write_all(b"answer").unwrap());
     let mut buf = [0; 64];
@@ -681,7 +681,7 @@ fn call_that_would_block_despite_readable_bytes_waits_for_more() {
             let count = peek(fd.get_ref(), &mut buf)?;
             if count < 8 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
         };
-        let (mut tries, mut is_done) = (0, false);
+        let (mut tries, mut is_done, mut second_half) = (0, false, Some(other));
         while !is_done {
             let mut readable = one.readable();
             let guard = poll_fn(|cx| {
@@ -691,8 +691,7 @@ fn call_that_would_block_despite_readable_bytes_waits_for_more() {
             let mut guard = guard.await.unwrap();
             is_done = guard.try_io(whole).is_ok();
             drop(guard);
-            if tries == 1 {
-                let mut other = other.try_clone().unwrap();
+            if let Some(mut other) = second_half.take() {
                 drop(task::spawn(async move {
                     task::sleep(std::time::Duration::from_millis(50)).await;
                     other.write_all(b"half").unwrap();

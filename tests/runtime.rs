@@ -143,28 +143,26 @@ fn no_waiter_remains_after_io() {
 /// Go: TestTimerFairness. A timer fires while other tasks are always runnable.
 #[test]
 fn timer_fires_while_tasks_are_always_runnable() {
-    for threads in ["1", "2"] {
-        common::child_with("timer_fires_while_tasks_are_always_runnable", &[("NETPOLL_THREADS", threads)], || {
-            run(async {
-                let spinners: Vec<_> = (0..4)
-                    .map(|_| {
-                        task::spawn(async {
-                            loop {
-                                task::yield_now().await;
-                            }
-                        })
+    common::child_for_each("timer_fires_while_tasks_are_always_runnable", "NETPOLL_THREADS", &["1", "2"], || {
+        run(async {
+            let spinners: Vec<_> = (0..4)
+                .map(|_| {
+                    task::spawn(async {
+                        loop {
+                            task::yield_now().await;
+                        }
                     })
-                    .collect();
-                // A starved timer would never fire.
-                for _ in 0..10 {
-                    task::spawn(task::sleep(Duration::from_millis(20))).await;
-                }
-                for spinner in spinners {
-                    assert!(spinner.cancel().await.is_none());
-                }
-            });
+                })
+                .collect();
+            // A starved timer would never fire.
+            for _ in 0..10 {
+                task::spawn(task::sleep(Duration::from_millis(20))).await;
+            }
+            for spinner in spinners {
+                assert!(spinner.cancel().await.is_none());
+            }
         });
-    }
+    });
 }
 
 /// Go: TestTimerModifiedEarlier.

@@ -833,11 +833,13 @@ fn panicking_destructor_does_not_end_worker() {
                 task::yield_now().await;
             }));
             drop(task::spawn(async { PanicOnDrop }));
-            let pending_one = task::spawn(async {
+            let (begun, begins) = mpsc::channel();
+            let pending_one = task::spawn(async move {
                 let _bomb = PanicOnDrop;
+                begun.send(()).unwrap();
                 pending::<()>().await
             });
-            park_on(task::spawn(task::yield_now()));
+            begins.recv_timeout(common::BOUND).unwrap();
             assert_eq!(park_on(pending_one.cancel()), None);
             let both = task::spawn(async {
                 let _bomb = PanicOnDrop;
@@ -867,11 +869,17 @@ fn panicking_task_local_drop_is_contained() {
         let light = || BOMB.with(|_| ());
         park_on(task::spawn(async move { light() }));
         park_on(task::spawn_blocking(light));
-        let cancelled = task::spawn(async move {
-            light();
-            pending::<()>().await
-        });
-        park_on(task::spawn(task::yield_now()));
+        let (begun, begins) = mpsc::channel();
+        let lit = || {
+            let begun = begun.clone();
+            task::spawn(async move {
+                light();
+                begun.send(()).unwrap();
+                pending::<()>().await
+            })
+        };
+        let cancelled = lit();
+        begins.recv_timeout(common::BOUND).unwrap();
         assert_eq!(park_on(cancelled.cancel()), None);
         let panics = task::spawn(async move {
             light();
@@ -879,11 +887,8 @@ fn panicking_task_local_drop_is_contained() {
         });
         assert!(park_on(catch(panics)).is_err());
         assert_eq!(rt::metrics().contained_panics, 4);
-        let left = task::spawn(async move {
-            light();
-            pending::<()>().await
-        });
-        park_on(task::spawn(task::yield_now()));
+        let left = lit();
+        begins.recv_timeout(common::BOUND).unwrap();
         let _ = rt::shutdown(common::BOUND);
         drop(left);
         assert_eq!(rt::metrics().contained_panics, 5);
@@ -903,7 +908,7 @@ fn panicking_destructor_of_a_panic_payload_is_contained() {
         ended(task::spawn_blocking(panics));
         let mut set = task::TaskSet::new();
         set.spawn(async move { panics() });
-        park_on(task::spawn(task::yield_now()));
+        eventually("the member has ended", || rt::metrics().tasks_alive == 0);
         drop(set);
         task::block_on(async {
             drop(task::spawn_local(async move { panics() }));

@@ -390,6 +390,7 @@ fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
 /// the connection. The child of this test never calls exec.
 #[test]
 fn child_before_exec_does_not_expose_freed_memory() {
+    let _alone = alone();
     child("child_before_exec_does_not_expose_freed_memory", || {
         run(async {
             for explicit in [false, true] {
@@ -484,6 +485,7 @@ fn converted_socket_leaks_pending_buffer() {
 
 #[test]
 fn deadline_and_dead_peer_end_zerocopy_send() {
+    let _alone = alone();
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;

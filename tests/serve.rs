@@ -147,6 +147,7 @@ fn active_and_queued_requests_are_answered() {
             client.write_all(b"?").await.unwrap();
         }
         eventually("the first request is read", || begun.load(Ordering::SeqCst) == 1);
+        let _no_forks = common::no_forks();
         drop(stop);
         eventually("the second is taken from the queue", || begun.load(Ordering::SeqCst) == 2);
         release.send(()).unwrap();

@@ -344,7 +344,7 @@ fn wake_up_after_shutdown_timeout_has_no_effect() {
         let waker = Waker::from(late.clone());
         let mut sleep = Box::pin(task::sleep(Duration::from_secs(3600)));
         assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        let still = rt::shutdown(Duration::ZERO).unwrap_err();
+        let still = rt::shutdown(AMPLE).unwrap_err();
         assert_eq!((still.threads.len(), still.tasks, rt::metrics().tasks_alive), (1, 0, 0), "{still:?}");
         drop(release);
         eventually("the waker of the task is taken", || late.1.lock().unwrap().is_none());
@@ -418,7 +418,7 @@ fn start_in_a_task_does_not_wait_for_a_shutdown_that_begins() {
                 }));
             }
             begins.recv_timeout(common::BOUND).unwrap();
-            rt::shutdown(AMPLE).unwrap();
+            rt::shutdown(LONG).unwrap();
         }
     });
 }

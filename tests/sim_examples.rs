@@ -2,9 +2,9 @@
 //! have a copy of the first program of README.md. Most tests draw networks that may lose, delay, duplicate and reorder packets. `ci/sim.sh`
 //! runs each test with a thousand seeds, twice, and compares the digests.
 //!
-//! Other examples need more than a simulation offers: `quickstart` sets a limit of the process, `health` and `black_box` start the runtime
-//! with their own settings, `graceful` stops at a signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files. The
-//! `sim_*` examples are simulations themselves. The examples of other packages (`ecosystem`, `hyper`) are not run here.
+//! Other examples also need something else: `quickstart` sets a limit of the process, `health` and `black_box` start the runtime with their
+//! own settings, `graceful` waits for a signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files. The `sim_*`
+//! examples are simulations themselves. The examples of other packages (`ecosystem`, `hyper`) are not run here.
 
 #[allow(dead_code)]
 #[path = "../examples/chat.rs"]

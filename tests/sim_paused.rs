@@ -125,9 +125,10 @@ async fn datagrams_arrive_before_the_deadline() -> io::Result<()> {
 
 #[netpoll::test(paused)]
 async fn refused_dial_fails_and_unanswered_dial_times_out() -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let addr = listener.local_addr()?;
-    listener.close().await?;
+    // A socket that is bound and does not listen refuses connections, and keeps its port.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    bound.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    let addr = bound.local_addr()?.as_socket().expect("an IP address");
     assert_eq!(TcpStream::connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     // A listener with a full backlog does not answer.
     let full = netpoll::net::ListenConfig::new().backlog(1).listen("127.0.0.1:0").await?;

@@ -1,14 +1,16 @@
 //! The events and spans of the feature `tracing`, as docs/INSPECTION.md lists them.
 
+#[path = "common/black_hole.rs"]
+mod black_hole;
 mod common;
 
 use std::fmt::{Debug, Write as _};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use black_hole::BlackHole;
 use common::run;
 use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::prelude::*;
@@ -80,20 +82,6 @@ fn seen(parts: &[&str]) -> String {
     }
 }
 
-/// Returns a listener whose queue is full, the connections in its queue, and its address. A dial to this
-/// address waits.
-fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    socket.listen(0).unwrap();
-    let addr = socket.local_addr().unwrap().as_socket().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)) {
-        queued.push(stream);
-    }
-    (socket, queued, addr)
-}
-
 /// Runs in a separate process, because the test takes all descriptors.
 #[test]
 fn pause_of_accepts_and_abandoned_dial_are_reported() {
@@ -101,7 +89,8 @@ fn pause_of_accepts_and_abandoned_dial_are_reported() {
         tracing::subscriber::set_global_default(Collector(AtomicU64::new(0))).unwrap();
         common::set_nofile(128);
         run(async {
-            let (_socket, _queued, addr) = black_hole();
+            let silent = BlackHole::new();
+            let addr = silent.addr;
             assert!(common::poll_once(&mut Box::pin(TcpStream::connect(addr))).await.is_pending());
             let line = seen(&[
                 "netpoll::dial DEBUG ",
@@ -238,9 +227,11 @@ fn documented_events_and_spans_are_emitted() {
             "reason=close",
             "tcp_state=CLOSE_WAIT",
         ]);
+        let no_forks = common::no_forks();
         listener.close().await.unwrap();
         seen(&["netpoll::close DEBUG ", &format!("local={address}"), "reason=close", "tcp_state=LISTEN"]);
         assert!(TcpStream::connect(address).await.is_err());
+        drop(no_forks);
         seen(&["netpoll::dial DEBUG ", &format!("addr={address}"), "outcome=failed", "connection refused"]);
 
         let task = task::Builder::new().name("named task".into()).spawn(async {}).unwrap();

@@ -1,6 +1,9 @@
 //! Random programs against an oracle: the peer receives exactly the bytes that writes have
 //! accepted, in order and without interleaving, whatever other operations run in between. If a close
 //! aborts the connection, the peer receives a prefix of these bytes.
+//!
+//! `NETPOLL_CORK_RUNS` sets the number of programs per test (by default 12), and `NETPOLL_SEED` the first seed of
+//! `peer_receives_exactly_the_accepted_bytes` (by default 1).
 
 use std::io;
 use std::task::Poll;
@@ -125,7 +128,7 @@ async fn write(ours: TcpStream, mut random: Random) -> io::Result<usize> {
     Ok(at)
 }
 
-/// Returns the number of programs per test: `NETPOLL_CORK_RUNS`, by default 12.
+/// Returns the number of programs per test.
 fn runs() -> u64 {
     std::env::var("NETPOLL_CORK_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(12)
 }

@@ -19,14 +19,15 @@ use netpoll::sim::{Sim, ms};
 use netpoll::task;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Draw, compare, difference, in_kernel, receive, shown};
+use super::{Draw, compare, difference, in_kernel, lasting_difference, receive, shown};
 
 const V4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
-/// The results of a program. `is_real` tells whether it runs in the real kernel.
+/// The results of a program.
 struct Trace {
-    is_real: bool,
+    /// In the real kernel, the time after which the network is likely to be quiet; `None` in a simulation.
+    pause: Option<Duration>,
     lines: Vec<String>,
 }
 
@@ -37,28 +38,27 @@ impl Trace {
 
     /// Waits until the network is quiet.
     async fn settle(&self) {
-        match self.is_real {
-            true => std::thread::sleep(Duration::from_millis(2)),
-            false => task::sleep(ms(20)).await,
+        match self.pause {
+            Some(pause) => std::thread::sleep(pause),
+            None => task::sleep(ms(20)).await,
         }
     }
 }
 
-/// Runs a program in the real kernel and in a simulation, and compares the results. Real results that differ may be those of a busy machine, so
-/// only three differences in a row are an error.
+/// Runs a program in the real kernel and in a simulation, and compares the results. See [`PATIENCE`](super::PATIENCE).
 fn same(program: impl AsyncFn(&mut Trace) + Copy + Send + 'static) {
-    let differs = || {
-        let mut real = Trace { is_real: true, lines: Vec::new() };
+    let differs = |patience| {
+        let mut real = Trace { pause: Some(patience * Duration::from_millis(2)), lines: Vec::new() };
         in_kernel(program(&mut real));
         let simulated = Sim::run(1, async move |sim| {
-            let mut trace = Trace { is_real: false, lines: Vec::new() };
+            let mut trace = Trace { pause: None, lines: Vec::new() };
             program(&mut trace).await;
             trace.lines.extend(sim.refusals());
             trace.lines
         });
         difference(&real.lines, &simulated)
     };
-    if let Some(difference) = (0..3).map_while(|_| differs()).nth(2) {
+    if let Some(difference) = lasting_difference(differs) {
         panic!("{difference}");
     }
 }

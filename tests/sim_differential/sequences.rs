@@ -94,8 +94,8 @@ async fn play(seed: u64, settle: impl AsyncFn()) -> Vec<String> {
     calls.trace
 }
 
-fn differs(seed: u64) -> Option<String> {
-    let real = in_kernel(play(seed, async || std::thread::sleep(Duration::from_micros(300))));
+fn differs(seed: u64, patience: u32) -> Option<String> {
+    let real = in_kernel(play(seed, async || std::thread::sleep(patience * Duration::from_micros(300))));
     let simulated = Sim::run(seed, async move |_| play(seed, async || task::sleep(ms(20)).await).await);
     difference(&real, &simulated).map(|text| format!("seed {seed}, {text}"))
 }
