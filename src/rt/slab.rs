@@ -19,6 +19,7 @@
 //! Go takes a global lock twice per connection, and pads a 296-byte descriptor to 512 bytes to get tag
 //! bits in its pointers.
 
+use std::mem::{self, MaybeUninit};
 use std::ptr;
 
 use crate::sync::{
@@ -82,6 +83,31 @@ pub(crate) unsafe fn shared<T: Slot>(slot: &T, place: u32) -> &'static T::Shared
 
 const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index plus one must fit into a link");
 
+/// The maximum size of the memory that is allocated for blocks in one step, in bytes.
+const RESERVE_BYTES: usize = 1 << 20;
+
+/// Memory for further blocks. Blocks are allocated together, because they are never freed: between the blocks of a heap,
+/// the memory of tasks could not be joined when it is freed, and would be used again in another order.
+type Reserve<T> = &'static mut [MaybeUninit<Block<T>>];
+
+/// Creates a block of slots, whose indices begin at `first`, in `reserve`. If that is empty, it is filled with memory for
+/// as many blocks as exist.
+fn new_block<T: Slot>(first: u32, reserve: &mut Reserve<T>) -> &'static Block<T> {
+    if reserve.is_empty() {
+        let most = if MODEL { 1 } else { (RESERVE_BYTES / size_of::<Block<T>>()).max(1) };
+        *reserve = Box::leak(Box::new_uninit_slice((first as usize / BLOCK_SLOTS).clamp(1, most)));
+    }
+    let (place, rest) = mem::take(reserve).split_first_mut().expect("it was filled");
+    *reserve = rest;
+    let block: &'static Block<T> = place.write(Block {
+        shared: T::Shared::from(First(first)),
+        slots: std::array::from_fn(|slot| T::vacant(first + slot as u32)),
+    });
+    // `shared` computes this address.
+    ptr::from_ref(block).expose_provenance();
+    block
+}
+
 /// A set of slots; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Slab<T: Slot> {
@@ -91,7 +117,7 @@ pub(crate) struct Slab<T: Slot> {
     free: AtomicU64,
     /// The number of slots that exist.
     slots: AtomicU32,
-    growing: Mutex<()>,
+    growing: Mutex<Reserve<T>>,
 }
 
 impl<T: Slot> Slab<T> {
@@ -101,7 +127,7 @@ impl<T: Slot> Slab<T> {
                 pages: array_of![AtomicPtr::new(ptr::null_mut()); PAGES],
                 free: AtomicU64::new(0),
                 slots: AtomicU32::new(0),
-                growing: Mutex::new(()),
+                growing: Mutex::new(&mut []),
             }
         }
     }
@@ -180,7 +206,7 @@ impl<T: Slot> Slab<T> {
     #[cold]
     #[allow(unsafe_code)]
     fn grow(&self) -> Option<()> {
-        let _growing = self.growing.lock();
+        let mut reserve = self.growing.lock();
         if self.free.load(Ordering::Acquire) as u32 != 0 {
             return Some(());
         }
@@ -197,19 +223,12 @@ impl<T: Slot> Slab<T> {
             // ORDERING: Release pairs with `get`.
             page_slot.store(page, Ordering::Release);
         }
-        let block_of_slots = Box::into_raw(Box::new(Block {
-            shared: T::Shared::from(First(first as u32)),
-            slots: std::array::from_fn(|slot| T::vacant((first + slot) as u32)),
-        }));
-        // `shared` computes this address.
-        block_of_slots.expose_provenance();
+        let block_of_slots = new_block(first as u32, &mut reserve);
         // SAFETY: the pointer is not null, and the page is leaked, so it stays valid (C1).
         let page = unsafe { &*page };
         // ORDERING: Release pairs with `get`.
-        page[block % PAGE_BLOCKS].store(block_of_slots, Ordering::Release);
+        page[block % PAGE_BLOCKS].store(ptr::from_ref(block_of_slots).cast_mut(), Ordering::Release);
         self.slots.store((first + BLOCK_SLOTS) as u32, Ordering::Release);
-        // SAFETY: as for the page.
-        let block_of_slots = unsafe { &*block_of_slots };
         block_of_slots.slots.iter().rev().for_each(|slot| self.free(slot));
         Some(())
     }
