@@ -118,6 +118,10 @@ pub(crate) struct Slab<T: Slot> {
     /// The number of slots that exist.
     slots: AtomicU32,
     growing: Mutex<Reserve<T>>,
+    /// Free slots outside the free list, which full stashes have moved here. Unlike the free list, which links slots that
+    /// are not in the CPU's cache, the vector shows several of them at once. Used by [`alloc`](Slab::alloc) if the free
+    /// list is empty.
+    stacked: Mutex<Vec<&'static T>>,
 }
 
 impl<T: Slot> Slab<T> {
@@ -128,6 +132,7 @@ impl<T: Slot> Slab<T> {
                 free: AtomicU64::new(0),
                 slots: AtomicU32::new(0),
                 growing: Mutex::new(&mut []),
+                stacked: Mutex::new(Vec::new()),
             }
         }
     }
@@ -155,6 +160,9 @@ impl<T: Slot> Slab<T> {
         loop {
             let head = self.free.load(Ordering::Acquire);
             let Some(index) = (head as u32).checked_sub(1) else {
+                if let Some(slot) = self.pop_stacked() {
+                    return Some(slot);
+                }
                 self.grow()?;
                 continue;
             };
@@ -168,6 +176,11 @@ impl<T: Slot> Slab<T> {
                 return Some(slot);
             }
         }
+    }
+
+    #[cold]
+    fn pop_stacked(&self) -> Option<&'static T> {
+        self.stacked.lock().pop()
     }
 
     /// Frees a slot that `alloc` has returned. The owner must have marked its use as ended.
@@ -229,7 +242,7 @@ impl<T: Slot> Slab<T> {
         // ORDERING: Release pairs with `get`.
         page[block % PAGE_BLOCKS].store(ptr::from_ref(block_of_slots).cast_mut(), Ordering::Release);
         self.slots.store((first + BLOCK_SLOTS) as u32, Ordering::Release);
-        block_of_slots.slots.iter().rev().for_each(|slot| self.free(slot));
+        self.free_all(block_of_slots.slots.iter().rev());
         Some(())
     }
 
@@ -243,8 +256,8 @@ impl<T: Slot> Slab<T> {
 const STASH: usize = 32;
 
 /// Free slots of a static slab that are not in its free list. The owner of the stash usually allocates and frees slots
-/// without a compare-and-swap, and uses the same slots again while they are in the CPU's cache. An empty stash allocates
-/// from the free list, and a full one moves half of its slots there.
+/// without a compare-and-swap, and uses the same slots again while they are in the CPU's cache. A full stash moves half of
+/// its slots to the slab's vector of free slots, and an empty one takes as many from there.
 #[derive(Debug)]
 pub(crate) struct Stash<T: Slot> {
     // ORDERING: Relaxed: only the owner accesses the fields. The hand-over of the stash orders the accesses of two owners.
@@ -268,9 +281,26 @@ impl<T: Slot> Stash<T> {
     /// Allocates a slot, as [`Slab::alloc`] does. Only the owner may call this, always with the same slab.
     #[inline]
     pub(crate) fn alloc(&self, slab: &'static Slab<T>) -> Option<&'static T> {
-        let Some(left) = self.len.load(Ordering::Relaxed).checked_sub(1) else { return slab.alloc() };
+        let left = match self.len.load(Ordering::Relaxed).checked_sub(1) {
+            Some(left) => left,
+            None => self.refill(slab)?,
+        };
         self.len.store(left, Ordering::Relaxed);
         Some(self.at(left))
+    }
+
+    /// Takes free slots of `slab`. Returns their number minus one, or `None` if there are none.
+    #[cold]
+    fn refill(&self, slab: &'static Slab<T>) -> Option<usize> {
+        let mut stacked = slab.stacked.lock();
+        let left = stacked.len().saturating_sub(STASH / 2);
+        let places = self.slots.iter().zip(stacked.drain(left..));
+        let count = places.map(|(place, slot)| place.store(ptr::from_ref(slot).cast_mut(), Ordering::Relaxed)).count();
+        drop(stacked);
+        if count == 0 {
+            self.slots[0].store(ptr::from_ref(slab.alloc()?).cast_mut(), Ordering::Relaxed);
+        }
+        Some(count.saturating_sub(1))
     }
 
     /// Frees a slot, as [`Slab::free`] does. Only the owner may call this, always with the same slab.
@@ -279,7 +309,7 @@ impl<T: Slot> Stash<T> {
         let mut len = self.len.load(Ordering::Relaxed);
         if len >= STASH {
             len = STASH / 2;
-            slab.free_all((len..STASH).map(|at| self.at(at)));
+            slab.stacked.lock().extend((len..STASH).map(|at| self.at(at)));
         }
         self.slots[len].store(ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
         self.len.store(len + 1, Ordering::Relaxed);
@@ -323,9 +353,9 @@ mod tests {
         }
         let kept = stash.len.load(Ordering::Relaxed);
         assert!(kept <= STASH);
-        // The other slots are in the list.
-        let is_listed = || cache.free.load(Ordering::Relaxed) as u32 != 0;
-        let listed = std::iter::from_fn(|| if is_listed() { cache.alloc() } else { None }).count();
-        assert_eq!(listed + kept, cache.iter().count());
+        // The other slots are in the vector or in the list.
+        let is_free = || !cache.stacked.lock().is_empty() || cache.free.load(Ordering::Relaxed) as u32 != 0;
+        let free = std::iter::from_fn(|| if is_free() { cache.alloc() } else { None }).count();
+        assert_eq!(free + kept, cache.iter().count());
     }
 }
