@@ -180,7 +180,7 @@ pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
 fn with_turn<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
     // SAFETY: null, or set by a `run_turn` that is still on this thread's stack. A task is alive until
-    // its future is dropped, which calls `end_task`.
+    // its future is dropped, which calls `end_task` or `clear_task`.
     #[allow(unsafe_code)]
     f(unsafe { task.as_ref() })
 }
@@ -206,11 +206,17 @@ pub(crate) fn is_call() -> bool {
 /// already freed.
 pub(crate) fn end_task(number: u64) {
     if with_task(|task| task.is_some_and(|task| task.number() == number)) {
-        CONTEXT.with(|context| {
-            let current = if context.task.get().is_null() { &context.call } else { &context.task };
-            current.set(ptr::null());
-        });
+        clear_task();
     }
+}
+
+/// Clears the current task, as [`end_task`] does.
+#[inline]
+pub(crate) fn clear_task() {
+    CONTEXT.with(|context| {
+        let current = if context.task.get().is_null() { &context.call } else { &context.task };
+        current.set(ptr::null());
+    });
 }
 
 /// Returns whether this thread is in a turn whose end flushes gathered writes; see

@@ -4,8 +4,9 @@
 //! takes two words, and an access to its value loads both.
 //!
 //! # States
-//! *empty* (null) → *created*. Only [`take`](LazyBox::take), which has exclusive access, makes it *empty*
-//! again. If two threads create the value at the same time, one value is stored and the other is dropped.
+//! *empty* (null) → *created*. Only [`take`](LazyBox::take), which has exclusive access, and
+//! [`take_unborrowed`](LazyBox::take_unborrowed) make it *empty* again. If two threads create the value at the same
+//! time, one value is stored and the other is dropped.
 //!
 //! # Memory ordering
 //! The Release of the thread that stores the value pairs with the Acquire of every access: a thread
@@ -37,8 +38,8 @@ impl<T> LazyBox<T> {
     #[allow(unsafe_code)]
     pub(crate) fn get(&self) -> Option<&T> {
         // ORDERING: Acquire pairs with the Release in `offer`.
-        // SAFETY: the pointer is null, or was created by `Box::into_raw`. Only `take` gives the value away, and
-        // it cannot be called while `self` is borrowed.
+        // SAFETY: the pointer is null, or was created by `Box::into_raw`. Only `take`, which cannot be called while
+        // `self` is borrowed, and `take_unborrowed`, whose caller guarantees that the value is not, give it away.
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
 
@@ -56,7 +57,7 @@ impl<T> LazyBox<T> {
     /// Stores `value`, unless another thread has stored one. Returns the stored value.
     #[cold]
     #[allow(unsafe_code)]
-    fn offer(&self, value: Box<T>) -> &T {
+    pub(crate) fn offer(&self, value: Box<T>) -> &T {
         let made = Box::into_raw(value);
         // ORDERING: Release publishes the value. Acquire makes the value of another thread visible.
         match self.value.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
@@ -82,6 +83,20 @@ impl<T> LazyBox<T> {
     pub(crate) fn take(&mut self) -> Option<Box<T>> {
         let value = std::mem::replace(self.value.get_mut(), ptr::null_mut());
         // SAFETY: if it is not null, it was created by `Box::into_raw`, and it is no longer stored here.
+        (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
+    }
+}
+
+impl<T> LazyBox<T> {
+    /// Takes the value, if there is one, without exclusive access.
+    ///
+    /// # Safety
+    /// No reference to the value may be used any more, and no other thread may call this at the same time.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn take_unborrowed(&self) -> Option<Box<T>> {
+        // ORDERING: Acquire, as in `get`.
+        let value = self.value.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: if it is not null, it was created by `Box::into_raw`, and the caller guarantees that it is not used.
         (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
     }
 }

@@ -17,7 +17,6 @@ pub(crate) mod fork;
 mod histogram;
 mod inspect;
 pub(crate) mod lazy_box;
-pub(crate) mod lazy_from;
 mod metrics;
 pub(crate) mod parker;
 pub(crate) mod poll;

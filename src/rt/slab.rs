@@ -108,6 +108,11 @@ fn new_block<T: Slot>(first: u32, reserve: &mut Reserve<T>) -> &'static Block<T>
     block
 }
 
+/// Returns new slots that belong to no slab. They have data of a block, as the slots of a slab do.
+pub(crate) fn block_outside<T: Slot>() -> &'static [T; BLOCK_SLOTS] {
+    &new_block(0, &mut Reserve::default()).slots
+}
+
 /// A set of slots; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Slab<T: Slot> {

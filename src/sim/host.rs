@@ -163,7 +163,7 @@ impl Host {
         self.sim.world(|world| {
             world.on_host(self.id, || {
                 let future = (start.program)();
-                sched::task::spawn(Some(Arc::new(name.into())), None, start.place, future).detach();
+                sched::task::spawn(Some(Arc::new(name.into())), None, start.place, future).task.detach();
             });
         });
     }

@@ -9,11 +9,9 @@ use async_task::FallibleTask;
 
 use super::{Task, TaskId};
 use crate::rt::context;
-use crate::rt::lazy_from::{LazyFrom, State};
 use crate::rt::runtime::runtime;
 use crate::rt::sched::contained::poll_contained;
-use crate::rt::sched::record::Record;
-use crate::rt::sched::task::{Output, RawTask};
+use crate::rt::sched::task::{Output, Spawned};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
 
@@ -58,38 +56,27 @@ pub struct JoinHandle<T> {
     /// `Some` until the task is cancelled, the handle is dropped, or a poll finds that a shutdown has dropped
     /// the task and will drop the caller as well.
     task: Option<FallibleTask<Output<T>, TaskData>>,
-    /// The task's record, until [`task`](JoinHandle::task) is called. The record describes the task as long as `task` is
-    /// `Some`. If the task has a name, the identity is created with the handle.
-    identity: LazyFrom<Record, Task>,
+    identity: Task,
 }
 
 // A program may have a handle for each task.
-const _: () = assert!(size_of::<JoinHandle<()>>() == 2 * size_of::<usize>());
+const _: () = assert!(size_of::<JoinHandle<()>>() <= 3 * size_of::<u64>());
 
 impl<T> JoinHandle<T> {
     #[inline]
-    pub(crate) fn new(task: RawTask<T>) -> JoinHandle<T> {
-        #[cold]
-        fn named(data: &TaskData) -> LazyFrom<Record, Task> {
-            LazyFrom::created(data.task())
-        }
-
-        let data = task.metadata();
-        let identity = if data.name().is_none() { LazyFrom::new(data.record()) } else { named(data) };
-        JoinHandle { task: Some(task.fallible()), identity }
+    pub(crate) fn new(spawned: Spawned<T>) -> JoinHandle<T> {
+        JoinHandle { task: Some(spawned.task.fallible()), identity: spawned.identity }
     }
 
     /// Returns the task: its id, its name, its lane and the place where it was spawned.
     pub fn task(&self) -> &Task {
-        self.identity.get(|record| record.task(None))
+        &self.identity
     }
 
-    /// Returns the task's id, without creating its identity.
+    /// Returns the task's id.
+    #[inline]
     pub(super) fn id(&self) -> TaskId {
-        match self.identity.state() {
-            State::Seed(record) => TaskId::from_number(record.id()),
-            State::Created(task) => task.id(),
-        }
+        self.identity.id()
     }
 
     /// Returns whether the task has ended.
@@ -162,8 +149,6 @@ impl<T> Future for JoinHandle<T> {
         let epoch = runtime().epoch();
         let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
         assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
-        // The identity is created while the record still describes the task.
-        self.task();
         self.task = None;
         // A task of an earlier epoch is dropped when it is next scheduled.
         cx.waker().wake_by_ref();

@@ -35,7 +35,7 @@ use crate::rt::runtime::runtime;
 use crate::rt::sched::identity::Name;
 use crate::rt::sched::lanes::Lane;
 use crate::rt::sched::record::{Kind, Record};
-use crate::rt::sched::task::{Output, RawTask, contain, discard, end_locals};
+use crate::rt::sched::task::{Output, Spawned, contain, discard, end_locals};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::unsent;
 use crate::sync::Mutex;
@@ -142,13 +142,13 @@ pub(super) fn is_possible() -> bool {
 }
 
 /// Spawns a local task. [`is_possible`] must be true. `place` appears in snapshots.
-pub(super) fn spawn<F>(name: Option<Name>, place: &'static Location<'static>, future: F) -> RawTask<F::Output>
+pub(super) fn spawn<F>(name: Option<Name>, place: &'static Location<'static>, future: F) -> Spawned<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,
 {
     let data = TaskData::new(Kind::Local, name, Lane::Normal, 0, place, runtime().time_of_spawn());
-    let record = data.record();
+    let (record, identity) = (data.record(), data.task());
     THREAD.with(|thread| {
         let queue = thread.queue.clone();
         let (runnable, task) = async_task::Builder::new().metadata(data).spawn_local(
@@ -161,7 +161,7 @@ where
         thread.living.borrow_mut().insert(record.id(), runnable.waker());
         USED.set(true);
         runnable.schedule();
-        task
+        Spawned { task, identity }
     })
 }
 

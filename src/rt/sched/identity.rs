@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -94,23 +95,36 @@ impl fmt::Display for TaskId {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Task {
-    /// The id, with the bit [`CONTROL`] for a control task, so that the handle is small.
-    word: u64,
-    name: Option<Name>,
-    place: Option<&'static Location<'static>>,
+pub struct Task(Repr);
+
+/// The content of a [`Task`]. A program may have a handle to each task, and few tasks have names.
+#[derive(Clone)]
+enum Repr {
+    Unnamed { word: Word, place: Option<&'static Location<'static>> },
+    Named(Arc<Named>),
 }
 
-/// The bit in the word of a [`Task`] that marks a control task. Even at a billion tasks per second, ids need
-/// this bit only after almost three hundred years.
-const CONTROL: u64 = 1 << 63;
+// The niche of `word` distinguishes the variants.
+const _: () = assert!(size_of::<Task>() <= 2 * size_of::<u64>());
+
+struct Named {
+    word: Word,
+    place: Option<&'static Location<'static>>,
+    name: Name,
+}
+
+/// The id of a task, shifted to the left by two bits, with the bit [`CONTROL`] for a control task and a bit that is always
+/// set. Even at a billion tasks per second, ids need the two highest bits only after more than a hundred years.
+type Word = NonZeroU64;
+
+const CONTROL: u64 = 2;
 
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("id", &self.id())
-            .field("name", &self.name)
-            .field("place", &self.place)
+            .field("name", &self.name())
+            .field("place", &self.spawned_at())
             .field("lane", &self.lane())
             .finish()
     }
@@ -120,22 +134,44 @@ impl fmt::Debug for Task {
 pub(crate) type Name = Arc<Box<str>>;
 
 impl Task {
+    #[inline]
     pub(crate) fn new(id: TaskId, name: Option<Name>, place: Option<&'static Location<'static>>, lane: Lane) -> Task {
-        Task { word: id.0 | if lane == Lane::Control { CONTROL } else { 0 }, name, place }
+        #[cold]
+        fn named(word: Word, place: Option<&'static Location<'static>>, name: Name) -> Task {
+            Task(Repr::Named(Arc::new(Named { word, place, name })))
+        }
+
+        let word = NonZeroU64::MIN | id.0 << 2 | if lane == Lane::Control { CONTROL } else { 0 };
+        match name {
+            None => Task(Repr::Unnamed { word, place }),
+            Some(name) => named(word, place, name),
+        }
+    }
+
+    #[inline]
+    fn word(&self) -> u64 {
+        match &self.0 {
+            Repr::Unnamed { word, .. } => word.get(),
+            Repr::Named(named) => named.word.get(),
+        }
     }
 
     /// Returns the task's id.
+    #[inline]
     pub fn id(&self) -> TaskId {
-        TaskId(self.word & !CONTROL)
+        TaskId(self.word() >> 2)
     }
 
     /// Returns the name given by [`Builder::name`](crate::task::Builder::name), if there is one.
     pub fn name(&self) -> Option<&str> {
-        self.name.as_ref().map(|name| &***name)
+        match &self.0 {
+            Repr::Unnamed { .. } => None,
+            Repr::Named(named) => Some(&named.name),
+        }
     }
 
     /// Returns the file and line of the call that spawned the task, for messages such as those of a panic
-    /// hook. Returns `None` if the call is in a library that is loaded far from this crate in memory.
+    /// hook. May return `None` if the call is in a library that is loaded far from this crate in memory.
     ///
     /// # Examples
     /// ```
@@ -149,7 +185,10 @@ impl Task {
     /// }));
     /// ```
     pub fn spawned_at(&self) -> Option<&'static Location<'static>> {
-        self.place
+        match &self.0 {
+            Repr::Unnamed { place, .. } => *place,
+            Repr::Named(named) => named.place,
+        }
     }
 
     /// Returns the task's lane; see [`Lane`].
@@ -161,7 +200,7 @@ impl Task {
     /// assert_eq!(task::block_on(async { task::current().lane() }), Lane::Normal);
     /// ```
     pub fn lane(&self) -> Lane {
-        if self.word & CONTROL == 0 { Lane::Normal } else { Lane::Control }
+        if self.word() & CONTROL == 0 { Lane::Normal } else { Lane::Control }
     }
 }
 

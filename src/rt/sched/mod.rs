@@ -42,6 +42,7 @@ pub(crate) mod polling;
 pub(crate) mod pool;
 pub(crate) mod processor;
 pub(crate) mod queue;
+mod rare;
 pub(crate) mod record;
 mod reports;
 mod resting;

@@ -74,12 +74,30 @@ thread_local! {
     };
 }
 
-/// The spare reference of a task that is queued: the virtual table of its waker, or null if there is none.
+/// The spare reference of a task that is queued: the virtual table of its waker, or null if there is none. [`ENDED`] if
+/// the task has ended and has freed its record.
 pub(crate) struct Spare(AtomicPtr<RawWakerVTable>);
+
+/// The word of a task that has freed its record. It is not the address of a virtual table.
+const ENDED: *mut RawWakerVTable = ptr::without_provenance_mut(1);
 
 impl Spare {
     pub(crate) fn new() -> Spare {
         Spare(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Records that the task has ended and frees its record. The caller must be in the last turn of the task, or drop it.
+    #[inline]
+    pub(super) fn end(&self) {
+        // ORDERING: Relaxed: the caller owns the `Runnable`, and the end of the last reference to the task orders
+        // `has_ended` after this.
+        self.0.store(ENDED, Ordering::Relaxed);
+    }
+
+    /// Returns whether [`end`](Spare::end) was called.
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        ptr::eq(self.0.load(Ordering::Relaxed), ENDED)
     }
 
     /// Takes the reference.

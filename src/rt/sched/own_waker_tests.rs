@@ -69,7 +69,7 @@ impl Worker {
 
     /// Drops the task of `record`, which waits, as a shutdown does.
     fn discard(&self, record: &Record) {
-        record.keeper().expect("a record of the slab").wake();
+        record.keeper().wake();
         discard(take_item(self.0.queue.pop().expect("the woken task")));
     }
 

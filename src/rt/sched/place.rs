@@ -1,4 +1,4 @@
-//! The location of a call that spawns a task, packed into 27 bits of the task's [`Record`](super::record::Record).
+//! The location of a call that spawns a task, packed into 26 bits of the task's [`Record`](super::record::Record).
 
 use std::panic::Location;
 
@@ -10,7 +10,7 @@ static ANCHOR: usize = 0;
 const ALIGN: isize = align_of::<Location<'static>>() as isize;
 const _: () = assert!(align_of::<Location<'static>>() <= align_of::<usize>());
 /// The number of bits of a packed location.
-pub(super) const BITS: u32 = 27;
+pub(super) const BITS: u32 = 26;
 const UNUSED_BITS: u32 = u32::BITS - BITS;
 
 /// Packs a location into [`BITS`] bits. Returns 0 if it is too far away, which may happen if it is in

@@ -1,14 +1,15 @@
 //! [`Record`]: the state of one live task, which any thread can read at any time.
 //!
-//! A record is a slot of a slab, or a leaked allocation if the slab is full. A free record of the slab is in its free
-//! list or in the [`Pool`] of a processor. Records stay readable until the process ends, so
+//! A record is a slot of a slab or, if the slab is full, of a block outside the slab. A free record of the slab is in its
+//! free list or in the [`Pool`] of a processor. Records stay readable until the process ends, so
 //! [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and without accessing a task.
 //! The threads that spawn, wake, poll and free a task write its record. After the spawn, only sysmon writes `cpu`.
 //!
 //! # States
 //! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*. A task
-//! ends when its future is dropped. Its record is freed when its handle and wakers are dropped too. Ids are
-//! never reused, so a reader that finds the same id before and after it reads the other fields has read the
+//! ends when its future is dropped. The record of a task on the workers, or of a blocking call, is then freed at once,
+//! unless the task has a [`Rare`]. Any other record is *ended* until the handle and the wakers of the task are dropped
+//! too. Ids are never reused, so a reader that finds the same id before and after it reads the other fields has read the
 //! fields of one task. Snapshots omit ended tasks.
 //!
 //! # Memory ordering
@@ -17,17 +18,18 @@
 //! id with Acquire, reads the fields, issues an acquire fence, and loads the id again.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::panic::Location;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::cpu_time::CpuTime;
-use super::identity::{self, Name, Reserved, Task, TaskId};
+use super::identity::{self, Reserved};
 use super::keeper::Keeper;
 use super::lanes::{CONTROL, Lane};
 use super::place;
+use super::rare::Rare;
 use super::waits::{self, ENDED, RUNNING, Waits};
+use crate::rt::lazy_box::LazyBox;
 use crate::rt::slab::{self, BLOCK_SLOTS, First, Slab, Slot, Stash, place_in_block};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
@@ -50,8 +52,8 @@ pub(crate) struct Record {
     cpu: AtomicU32,
     /// The rough time at which the task was spawned. The lowest two bits are the [`Kind`].
     born: AtomicU32,
-    /// The location of the call that spawned the task, as an offset; see [`place`]. The lowest
-    /// [`SLOT_BITS`] bits are the slot's number within its block, or [`UNLISTED`], and never change.
+    /// The location of the call that spawned the task, as an offset; see [`place`]. The lowest [`SLOT_BITS`] bits are the
+    /// slot's number within its block, [`UNLISTED`] and [`HAS_RARE`].
     place: AtomicU32,
 }
 
@@ -63,10 +65,15 @@ const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
 const SLOT_BITS: u32 = u32::BITS - place::BITS;
-const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
-/// The slot number of a record outside the slab. Such records are used when the slab is full. Snapshots do not include
-/// them.
-const UNLISTED: u32 = SLOT_MASK;
+/// The bits of `place` that never change.
+const SLOT_MASK: u32 = HAS_RARE - 1;
+/// Set in `place` if the task has a [`Rare`]. Set before the task is queued for the first time or by the thread that
+/// polls the task, and read by threads that the queue orders after it.
+const HAS_RARE: u32 = 1 << (SLOT_BITS - 1);
+/// Set in `place` if the record is outside the slab. Such records are used when the slab is full. Snapshots do not
+/// include them.
+const UNLISTED: u32 = HAS_RARE >> 1;
+const _: () = assert!(BLOCK_SLOTS <= UNLISTED as usize);
 
 /// The kind of future that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,27 +91,27 @@ pub(crate) enum Kind {
 /// The records of tasks, except those outside the slab.
 static RECORDS: Slab<Record> = Slab::new();
 
-/// The free records outside the slab.
-static UNLISTED_FREE: Mutex<Vec<&Record>> = Mutex::new(Vec::new());
+/// The records outside the slab.
+static OUTSIDE: Mutex<Outside> = Mutex::new(Outside { blocks: Vec::new(), free: Vec::new() });
+
+struct Outside {
+    blocks: Vec<&'static [Record; BLOCK_SLOTS]>,
+    free: Vec<&'static Record>,
+}
 
 /// Returns all records of the slab, including free records.
 pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
 }
 
-/// The kept wakers of tasks whose records are outside the slab, by task id.
-static UNLISTED_KEPT: Mutex<BTreeMap<u64, Waker>> = Mutex::new(BTreeMap::new());
-
-/// Wakes each task that has a [kept](Record::keep) waker and belongs to another epoch than `epoch`. If the record of a
-/// task is outside the slab, wakes the task whatever its epoch is. The caller must
+/// Wakes each task that has a [kept](Record::keep) waker and belongs to another epoch than `epoch`. The caller must
 /// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
 pub(crate) fn wake_others(epoch: u32) {
     // ORDERING: SeqCst: the epoch was advanced before; see `Keeper`.
     fence(Ordering::SeqCst);
     let is_other = |record: &&Record| record.id() != 0 && record.epoch_word() & !CONTROL != epoch;
-    all().filter(is_other).filter_map(Record::keeper).for_each(Keeper::wake);
-    let unlisted: Vec<_> = UNLISTED_KEPT.lock().values().cloned().collect();
-    unlisted.into_iter().for_each(Waker::wake);
+    let outside = OUTSIDE.lock().blocks.clone();
+    all().chain(outside.into_iter().flatten()).filter(is_other).for_each(|record| record.keeper().wake());
 }
 
 /// The fields of one task, read consistently. They are packed as in the record, because a snapshot has
@@ -160,11 +167,16 @@ pub(crate) struct Shared {
     /// The index of the first record.
     first: u32,
     keepers: [Keeper; BLOCK_SLOTS],
+    rares: [LazyBox<Rare>; BLOCK_SLOTS],
 }
 
 impl From<First> for Shared {
     fn from(First(first): First) -> Shared {
-        Shared { first, keepers: std::array::from_fn(|_| Keeper::new()) }
+        Shared {
+            first,
+            keepers: std::array::from_fn(|_| Keeper::new()),
+            rares: std::array::from_fn(|_| LazyBox::new()),
+        }
     }
 }
 
@@ -185,12 +197,9 @@ impl Slot for Record {
         }
     }
 
-    #[allow(unsafe_code)]
     fn index(&self) -> u32 {
-        let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
-        // SAFETY: this is called only for records of the slab, in which `vacant` has stored the place.
-        let shared = unsafe { slab::shared(self, place) };
-        shared.first + place
+        let (shared, place) = self.shared();
+        shared.first + place as u32
     }
 
     fn link(&self) -> &AtomicU32 {
@@ -255,12 +264,16 @@ impl Record {
     /// Returns a record outside the slab, which also stays readable until the process ends.
     #[cold]
     fn unlisted() -> &'static Record {
-        let free = UNLISTED_FREE.lock().pop();
-        free.unwrap_or_else(|| {
-            let record = Record::vacant(0);
-            record.place.store(UNLISTED, Ordering::Relaxed);
-            Box::leak(Box::new(record))
-        })
+        let mut outside = OUTSIDE.lock();
+        if outside.free.is_empty() {
+            let block: &[Record; BLOCK_SLOTS] = slab::block_outside();
+            for record in block {
+                record.place.fetch_or(UNLISTED, Ordering::Relaxed);
+            }
+            outside.blocks.push(block);
+            outside.free.extend(block);
+        }
+        outside.free.pop().expect("a block has slots")
     }
 
     /// Records that the task's future was dropped.
@@ -279,8 +292,8 @@ impl Record {
         // ORDERING: Release pairs with the Acquire fence of a reader: a reader that sees a link of the
         // free list in the record also sees that the id has changed.
         fence(Ordering::Release);
-        if self.place.load(Ordering::Relaxed) & SLOT_MASK == UNLISTED {
-            return UNLISTED_FREE.lock().push(self);
+        if self.place.load(Ordering::Relaxed) & UNLISTED != 0 {
+            return OUTSIDE.lock().free.push(self);
         }
         match POOL.get() {
             Some(pool) => pool.records.free(&RECORDS, self),
@@ -291,35 +304,69 @@ impl Record {
     /// Keeps `waker`, a waker of the task of this record, until [`release`](Record::release) is called; see
     /// [`Keeper`].
     pub(super) fn keep(&self, waker: Waker) {
-        match self.keeper() {
-            Some(keeper) => keeper.keep(waker),
-            None => _ = UNLISTED_KEPT.lock().insert(self.id(), waker),
-        }
+        self.keeper().keep(waker);
     }
 
     /// Drops the waker that [`keep`](Record::keep) has stored.
     pub(super) fn release(&self) {
-        match self.keeper() {
-            Some(keeper) => keeper.release(),
-            None => {
-                let waker = UNLISTED_KEPT.lock().remove(&self.id());
-                drop(waker);
-            }
-        }
+        self.keeper().release();
     }
 
-    /// Returns the keeper, which is beside the records of the block, because it is accessed less often. Returns
-    /// `None` for a record outside the slab.
+    /// Returns the data of the record's block, and the number of the record within the block.
     #[allow(unsafe_code)]
-    pub(super) fn keeper(&self) -> Option<&'static Keeper> {
-        let place = self.place.load(Ordering::Relaxed) & SLOT_MASK;
-        if place == UNLISTED {
+    fn shared(&self) -> (&'static Shared, usize) {
+        let place = self.place.load(Ordering::Relaxed) & (UNLISTED - 1);
+        // SAFETY: the record belongs to a block, and `vacant` has stored its place.
+        let shared = unsafe { slab::shared(self, place) };
+        (shared, place as usize)
+    }
+
+    /// Returns the keeper, which is beside the records of the block, because it is accessed less often.
+    pub(super) fn keeper(&self) -> &'static Keeper {
+        let (shared, place) = self.shared();
+        &shared.keepers[place]
+    }
+
+    /// Returns whether the task has a [`Rare`].
+    #[inline]
+    pub(super) fn has_rare(&self) -> bool {
+        self.place.load(Ordering::Relaxed) & HAS_RARE != 0
+    }
+
+    /// Returns the [`Rare`] of the task, if it has one.
+    #[inline]
+    pub(super) fn rare(&self) -> Option<&Rare> {
+        if self.has_rare() { self.rare_slot().get() } else { None }
+    }
+
+    /// Returns the [`Rare`] of the task, which becomes `rare` if it has none. Must be called before the task is queued for
+    /// the first time, or by the thread that polls the task.
+    #[cold]
+    pub(super) fn rare_or(&self, rare: Rare) -> &Rare {
+        if let Some(rare) = self.rare() {
+            return rare;
+        }
+        self.place.store(self.place.load(Ordering::Relaxed) | HAS_RARE, Ordering::Relaxed);
+        self.rare_slot().offer(Box::new(rare))
+    }
+
+    /// Takes the [`Rare`] of a task that is freed.
+    ///
+    /// # Safety
+    /// No reference to it may be used any more, and no other thread may call this at the same time.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn take_rare(&self) -> Option<Box<Rare>> {
+        if !self.has_rare() {
             return None;
         }
-        // SAFETY: only records outside the slab have `UNLISTED`. So the record belongs to the slab, and `vacant` has
-        // stored its place.
-        let shared = unsafe { slab::shared(self, place) };
-        Some(&shared.keepers[place as usize])
+        // SAFETY: the caller guarantees both conditions.
+        unsafe { self.rare_slot().take_unborrowed() }
+    }
+
+    #[cold]
+    fn rare_slot(&self) -> &'static LazyBox<Rare> {
+        let (shared, place) = self.shared();
+        &shared.rares[place]
     }
 
     #[inline]
@@ -331,11 +378,6 @@ impl Record {
     #[inline]
     pub(crate) fn epoch_word(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
-    }
-
-    /// Returns a handle to the task, which has the name `name`. The record must be in use.
-    pub(crate) fn task(&self, name: Option<Name>) -> Task {
-        Task::new(TaskId::from_number(self.id()), name, self.place(), self.lane())
     }
 
     #[inline]
@@ -460,100 +502,5 @@ fn kind_of(born: u32) -> Kind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use std::task::Wake;
-
-    struct NoWake;
-
-    impl Wake for NoWake {
-        fn wake(self: Arc<NoWake>) {}
-    }
-
-    /// Uses more records than a block has, so that numbers within blocks repeat.
-    #[test]
-    fn records_are_freed_to_the_slab_under_their_own_numbers() {
-        let open =
-            || (0..100).map(|_| Record::open(Kind::Task, Lane::Normal, 0, Location::caller(), 0)).collect::<Vec<_>>();
-        for _ in 0..10 {
-            let records = open();
-            let mut numbers: Vec<_> = records.iter().map(|record| record.index()).collect();
-            assert!(
-                numbers
-                    .iter()
-                    .zip(&records)
-                    .all(|(&number, &record)| { RECORDS.get(number).is_some_and(|found| std::ptr::eq(found, record)) })
-            );
-            numbers.sort_unstable();
-            numbers.dedup();
-            assert_eq!(numbers.len(), 100);
-            records.into_iter().for_each(Record::close);
-        }
-    }
-
-    #[test]
-    fn record_outside_the_slab_keeps_a_waker_and_is_freed() {
-        let unlisted = Record::unlisted();
-        unlisted.id.store(u64::MAX, Ordering::Relaxed);
-        let waker = Waker::from(Arc::new(NoWake));
-        let is_kept = || UNLISTED_KEPT.lock().values().any(|kept| kept.will_wake(&waker));
-        unlisted.keep(waker.clone());
-        assert!(is_kept());
-        unlisted.release();
-        assert!(!is_kept());
-        unlisted.close();
-        assert!(UNLISTED_FREE.lock().iter().any(|&record| std::ptr::eq(record, unlisted)));
-    }
-
-    /// With optimisation, each codegen unit has its own copies of small functions and of their constants.
-    #[test]
-    fn place_is_the_same_in_all_codegen_units() {
-        let place = Location::caller();
-        let record = Record::open(Kind::Task, Lane::Normal, 0, place, 0);
-        let places = [record.place(), record.read().unwrap().place(), record.task(None).spawned_at()];
-        record.close();
-        assert!(places.map(Option::unwrap).into_iter().all(|read| std::ptr::eq(read, place)));
-    }
-
-    #[test]
-    fn samples_of_a_task_add_up() {
-        let record = Record::vacant(0);
-        for _ in 0..1000 {
-            record.add_cpu(10_000_000);
-        }
-        record.poll_lasts(Duration::from_millis(80));
-        record.poll_lasts(Duration::from_millis(20));
-        record.id.store(7, Ordering::Relaxed);
-        let reading = record.read().unwrap();
-        let cpu = reading.cpu.total();
-        // Other tests of this process also change the shared remainder.
-        assert!(cpu.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{cpu:?}");
-        assert_eq!(reading.cpu.longest_poll(), Duration::from_millis(80));
-    }
-
-    /// A task whose handle still has the result, or the panic, is not alive. A snapshot would show it as waiting.
-    #[test]
-    fn ended_tasks_are_not_read() {
-        fn panics() {
-            std::panic::resume_unwind(Box::new("on purpose"));
-        }
-        let handles = [
-            crate::task::spawn(async {}),
-            crate::task::spawn(async { panics() }),
-            crate::task::spawn_blocking(|| {}),
-            crate::task::spawn_blocking(panics),
-        ];
-        for handle in &handles {
-            let id = handle.task().id().number();
-            let record = all().find(|record| record.id() == id).unwrap();
-            let start = std::time::Instant::now();
-            while record.live_id() != 0 {
-                assert!(start.elapsed() < Duration::from_secs(60));
-                std::thread::yield_now();
-            }
-            assert!(record.read().is_none());
-            assert_eq!(record.id(), id, "the handle keeps the record");
-        }
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker};
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
 
-use super::identity::Name;
+use super::identity::{Name, Task};
 use super::lanes::Lane;
 use super::own_waker::{self, Spare};
 use super::queue::Item;
@@ -95,33 +95,49 @@ fn keep(waker: &Waker) -> Option<&'static Record> {
     })
 }
 
-/// Ends the current task, whose future was just dropped: drops its local values and counts its end.
+/// Ends the current task, whose future was just dropped: drops its local values, frees its record if the task has no
+/// [`Rare`](super::rare::Rare), clears the current task, and counts the end.
 fn end_current() {
-    let task = context::with_task(|task| task.map(|task| (task.number(), task.lane(), task.is_simulated())));
+    let task = context::with_task(|task| {
+        let task = task?;
+        let ended = (task.number(), task.lane(), task.is_simulated());
+        if !task.end() {
+            end_with_locals(task);
+        }
+        Some(ended)
+    });
     debug_assert!(task.is_some(), "a future was dropped outside its task");
-    if let Some((number, lane, is_simulated)) = task {
-        end_locals(number);
+    if let Some((_number, lane, is_simulated)) = task {
+        context::clear_task();
         if lane == Lane::Control && !is_simulated {
             runtime().control.task_ended();
         }
         #[cfg(feature = "sim")]
-        super::hooks::task_ended(number);
+        super::hooks::task_ended(_number);
+        if is_simulated {
+            return;
+        }
     }
-    if !task.is_some_and(|(_, _, is_simulated)| is_simulated) {
-        runtime().task_ended();
-    }
+    runtime().task_ended();
 }
 
-/// Drops the local values of the task `number`, whose future was just dropped, records its end, and clears the current
-/// task. The task is the current one whenever its future is dropped. The values must not live as long as the task's
+/// Drops the local values of a task whose future was just dropped, and records its end.
+#[cold]
+fn end_with_locals(task: &TaskData) {
+    while let Some(value) = task.take_local() {
+        contain(|| drop(value));
+    }
+    task.record().end();
+}
+
+/// Drops the local values of the local task `number`, whose future was just dropped, records its end, and clears the
+/// current task. The task is the current one whenever its future is dropped. The values must not live as long as the task's
 /// handle and wakers, because they would then be dropped where a panic aborts the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
-        let Some(task) = task.filter(|task| task.number() == number) else { return };
-        while let Some(value) = task.take_local() {
-            contain(|| drop(value));
+        if let Some(task) = task.filter(|task| task.number() == number) {
+            end_with_locals(task);
         }
-        task.record().end();
     });
     context::end_task(number);
 }
@@ -196,13 +212,21 @@ fn current_lane() -> Lane {
     context::with_task(|task| task.map_or(Lane::Normal, TaskData::lane))
 }
 
+/// A spawned task and its identity. The identity was created before the task was queued, because the task's record may
+/// be freed when the task ends.
+pub(crate) struct Spawned<T> {
+    pub(crate) task: RawTask<T>,
+    pub(crate) identity: Task,
+}
+
 /// Spawns a task on the workers. If `lane` is `None`, the task inherits the lane of the current task.
+#[inline]
 pub(crate) fn spawn<F>(
     name: Option<Name>,
     lane: Option<Lane>,
     place: &'static Location<'static>,
     future: F,
-) -> RawTask<F::Output>
+) -> Spawned<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -211,7 +235,8 @@ where
     let lane = lane.unwrap_or_else(current_lane);
     let data = TaskData::new(Kind::Task, name, lane, runtime().ensure_running(), place, runtime().time_of_spawn());
     let future = trace::in_task(data.number(), data.name(), place, future);
-    spawn_with(data, future)
+    let identity = data.task_at(Some(place));
+    Spawned { task: spawn_with(data, future), identity }
 }
 
 /// Spawns a task of this crate on the workers. Unlike [`spawn`], does not call a `tracing` subscriber, so it
@@ -239,9 +264,11 @@ where
     }
     let (runnable, task) = async_task::Builder::new()
         .metadata(data)
-        .spawn(move |_| Tracked { future: Some(future), kept: None }, WithInfo(schedule));
+        .spawn(move |_| Tracked { future: Some(future), kept: None }, WithInfo(schedule_woken));
     let data = runnable.metadata();
-    if data.epoch() == runtime().epoch() || data.is_simulated() {
+    if data.epoch_word() == runtime().epoch() {
+        schedule(runnable, false);
+    } else if data.epoch() == runtime().epoch() || data.is_simulated() {
         runnable.schedule();
     } else {
         // A shutdown has advanced the epoch. The task has no waker yet.
@@ -252,7 +279,7 @@ where
 }
 
 /// Spawns a call of `f` on the blocking pool.
-pub(crate) fn spawn_blocking<F, T>(name: Option<Name>, place: &'static Location<'static>, f: F) -> RawTask<T>
+pub(crate) fn spawn_blocking<F, T>(name: Option<Name>, place: &'static Location<'static>, f: F) -> Spawned<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -262,7 +289,7 @@ where
 
 /// Spawns a call of `f` on the pool for name look-ups.
 #[track_caller]
-pub(crate) fn spawn_lookup<F, T>(f: F) -> RawTask<T>
+pub(crate) fn spawn_lookup<F, T>(f: F) -> Spawned<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -274,10 +301,10 @@ where
 #[track_caller]
 pub(crate) fn spawn_close(close: impl FnOnce() + Send + 'static) {
     let push = |runnable| runtime().pool_push(&runtime().closes, runnable);
-    spawn_call(None, Location::caller(), close, push).detach();
+    spawn_call(None, Location::caller(), close, push).task.detach();
 }
 
-fn spawn_call<F, T, S>(name: Option<Name>, place: &'static Location<'static>, f: F, push: S) -> RawTask<T>
+fn spawn_call<F, T, S>(name: Option<Name>, place: &'static Location<'static>, f: F, push: S) -> Spawned<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -287,6 +314,7 @@ where
     let (epoch, now) = (runtime().ensure_running(), runtime().time_of_spawn());
     let data = TaskData::new(Kind::Call, name, Lane::Normal, epoch, place, now);
     let future = trace::in_task(data.number(), data.name(), place, async move { f() });
+    let identity = data.task_at(Some(place));
     if !data.is_simulated() {
         runtime().task_begins();
     }
@@ -301,19 +329,26 @@ where
         async_task::Builder::new().metadata(data).spawn(move |_| Tracked { future: Some(future), kept: None }, push);
     runnable.schedule();
     runtime().stand_in_once();
-    task
+    Spawned { task, identity }
 }
 
 // `own_waker::wake` relies on this.
-const _: () = assert!(size_of_val(&schedule) == 0);
+const _: () = assert!(size_of_val(&schedule_woken) == 0);
 
+/// The schedule function of a task on the workers.
+fn schedule_woken(runnable: Runnable<TaskData>, info: ScheduleInfo) {
+    schedule(runnable, info.woken_while_running);
+}
+
+/// Queues a task that was spawned or woken. `while_running` says whether it was woken in its own turn.
 #[allow(unsafe_code)]
-fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
+#[inline]
+fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
     let runtime = runtime();
     let epoch = runtime.epoch();
     // The word also differs if the task is a control task.
     if runnable.metadata().epoch_word() != epoch {
-        return schedule_other(runnable, info.woken_while_running);
+        return schedule_other(runnable, while_running);
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
@@ -328,7 +363,7 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
         }
         // The task that runs on this thread has spawned or woken another task, which runs next, while its data is in
         // the cache. A task that was woken in its own turn goes to the end of the queue.
-        (Some(processor), true) if !info.woken_while_running => {
+        (Some(processor), true) if !while_running => {
             context::note_waker(record);
             processor.queue.push_next(runnable.into_raw());
         }
@@ -344,7 +379,7 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
             }
         }
         (None, _) => {
-            if info.woken_while_running {
+            if while_running {
                 record.note_waker(Waits::Turn);
             } else {
                 context::note_waker(record);

@@ -6,16 +6,11 @@
 use std::any::Any;
 use std::panic::Location;
 
-use super::identity::{self, Name, Task};
+use super::identity::{self, Name, Task, TaskId};
 use super::lanes::{CONTROL, Lane};
 use super::own_waker::Spare;
+use super::rare::Rare;
 use super::record::{Kind, Record};
-use crate::rt::lazy_box::LazyBox;
-use crate::sync::Mutex;
-
-/// The key of a task-local value, which is the address of its `LocalKey`, and the value. The entry remains
-/// when the value is dropped, so that its destructor cannot create a new value for the same key.
-type Local = (usize, Option<Box<dyn Any + Send>>);
 
 /// The state of a task-local value.
 pub(crate) enum LocalState {
@@ -35,35 +30,12 @@ const SIMULATED: u32 = CONTROL - 1;
 /// The scheduler's data about a task.
 #[derive(Debug)]
 pub(crate) struct TaskData {
-    /// The task's id and epoch, and the data that other threads may read.
+    /// The task's id and epoch, and the data that other threads may read. The record belongs to the task until the task
+    /// [ends](TaskData::end) or, if the task has a [`Rare`], until it is freed.
     record: &'static Record,
-    rare: LazyBox<Rare>,
     spare: Spare,
     #[cfg(feature = "sim")]
     tag: crate::sim::Tag,
-}
-
-/// Data that only a few tasks have.
-#[derive(Debug, Default)]
-struct Rare {
-    name: Option<Name>,
-    /// The task-local values. The lock exists only to make the type `Sync`, because only the thread that
-    /// polls or drops the task accesses them. No user code runs under the lock.
-    locals: Mutex<Vec<Local>>,
-}
-
-impl Rare {
-    /// Returns the data of a task with a name, and adds the name to the table of names.
-    #[cold]
-    fn named(number: u64, name: Name) -> LazyBox<Rare> {
-        identity::remember(number, name.clone());
-        LazyBox::from(Rare { name: Some(name), ..Rare::default() })
-    }
-
-    #[cold]
-    fn take_local(&self) -> Option<Box<dyn Any + Send>> {
-        self.locals.lock().iter_mut().rev().find_map(|local| local.1.take())
-    }
 }
 
 impl TaskData {
@@ -81,13 +53,11 @@ impl TaskData {
         #[cfg(feature = "sim")]
         let (tag, epoch) = (crate::sim::tag(), if crate::sim::is_here() { SIMULATED } else { epoch });
         let record = Record::open(kind, lane, epoch, place, now);
-        let rare = match name {
-            None => LazyBox::new(),
-            Some(name) => Rare::named(record.id(), name),
-        };
+        if let Some(name) = name {
+            set_name(record, name);
+        }
         TaskData {
             record,
-            rare,
             spare: Spare::new(),
             #[cfg(feature = "sim")]
             tag,
@@ -120,12 +90,25 @@ impl TaskData {
     }
 
     pub(crate) fn task(&self) -> Task {
-        let name = self.rare.get().and_then(|rare| rare.name.clone());
-        self.record.task(name)
+        self.task_at(self.record.place())
     }
 
+    /// Returns a handle to the task, which was spawned at `place`.
+    #[inline]
+    pub(super) fn task_at(&self, place: Option<&'static Location<'static>>) -> Task {
+        let name = self.rare().and_then(|rare| rare.name.clone());
+        Task::new(TaskId::from_number(self.number()), name, place, self.lane())
+    }
+
+    #[inline]
     pub(crate) fn name(&self) -> Option<&str> {
-        self.rare.get()?.name.as_ref().map(|name| &***name)
+        self.rare()?.name.as_ref().map(|name| &***name)
+    }
+
+    /// Returns the data that only a few tasks have, if the task has any. It must not have ended without such data.
+    #[inline]
+    fn rare(&self) -> Option<&Rare> {
+        self.record.rare()
     }
 
     #[inline]
@@ -163,7 +146,7 @@ impl TaskData {
 
     /// Returns the state of the local value of `key`.
     pub(crate) fn local(&self, key: usize) -> LocalState {
-        let Some(rare) = self.rare.get() else { return LocalState::Absent };
+        let Some(rare) = self.rare() else { return LocalState::Absent };
         match rare.locals.lock().iter().find(|local| local.0 == key) {
             None => LocalState::Absent,
             Some((_, Some(value))) => LocalState::Value(&raw const **value),
@@ -173,13 +156,26 @@ impl TaskData {
 
     /// Stores a local value. The caller must have checked that it is [`LocalState::Absent`].
     pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
-        self.rare.get_or_default().locals.lock().push((key, Some(value)));
+        self.record.rare_or(Rare::default()).locals.lock().push((key, Some(value)));
+    }
+
+    /// Records that the task's future was dropped, and returns true. Returns false if the task has rare data: the caller
+    /// must then drop the local values and call [`Record::end`].
+    #[inline]
+    pub(super) fn end(&self) -> bool {
+        if self.record.has_rare() {
+            return false;
+        }
+        // Nothing but the task's data needs the record now. It is in the cache, and will not be when the task is freed.
+        self.spare.end();
+        self.record.close();
+        true
     }
 
     /// Takes the local value that was created last.
     #[inline]
     pub(super) fn take_local(&self) -> Option<Box<dyn Any + Send>> {
-        self.rare.get()?.take_local()
+        self.rare()?.take_local()
     }
 
     /// Drops all local values, in reverse order of creation. A destructor may create values for other
@@ -197,12 +193,32 @@ impl TaskData {
 impl Drop for TaskData {
     #[inline]
     fn drop(&mut self) {
-        if self.rare.get().is_some_and(|rare| rare.name.is_some()) {
-            identity::forget(self.number());
+        if !self.spare.has_ended() {
+            free(self.record);
         }
-        self.record.close();
     }
 }
 
+/// Gives the name `name` to the task of a new record, and adds it to the table of names.
+#[cold]
+fn set_name(record: &'static Record, name: Name) {
+    identity::remember(record.id(), name.clone());
+    record.rare_or(Rare { name: Some(name), ..Rare::default() });
+}
+
+/// Frees the record of a task that is freed, and its rare data.
+#[cold]
+fn free(record: &'static Record) {
+    // SAFETY: the task is freed, so nothing borrows its data.
+    #[allow(unsafe_code)]
+    let rare = unsafe { record.take_rare() };
+    if rare.as_ref().is_some_and(|rare| rare.name.is_some()) {
+        identity::forget(record.id());
+    }
+    record.close();
+    // The destructors of local values are user code.
+    drop(rare);
+}
+
 // Every task contains a `TaskData`, so its size matters.
-const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 32 } else { 24 });
+const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 24 } else { 16 });
