@@ -500,6 +500,104 @@ fn names_beside_files_occur_in_them() {
     assert!(complaints.is_empty() && count > 10, "{count} names\n{}", complaints.join("\n"));
 }
 
+/// Returns the tests beside names of test binaries in a document, as pairs of the binary and the test. A document writes such tests as
+/// "`binary`: `test`, `other_test`" or "`test` in `package`". The binary may be a path that ends in `.rs`. The begin of a name may be left out:
+/// `…_ending`.
+fn tests_beside_binaries(text: &str) -> Vec<(&str, &str)> {
+    // Names of other functions and of variables have fewer words.
+    let is_test = |quoted: &str| {
+        let name = quoted.trim_start_matches('…');
+        name.matches('_').count() >= 2 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let is_binary = |quoted: &str| {
+        let stem = quoted.strip_suffix(".rs").unwrap_or(quoted);
+        !stem.is_empty() && stem.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-/".contains(c))
+    };
+    // The pieces with odd indices are quoted.
+    let pieces: Vec<_> = text.split('`').collect();
+    let mut found = Vec::new();
+    for at in (1..pieces.len().saturating_sub(2)).step_by(2) {
+        let mut next = at + 2;
+        if pieces[at + 1] == " in " && is_test(pieces[at]) && is_binary(pieces[next]) {
+            found.push((pieces[next], pieces[at]));
+        } else if pieces[at + 1] == ": " && is_binary(pieces[at]) {
+            while next < pieces.len() && is_test(pieces[next]) {
+                found.push((pieces[at], pieces[next]));
+                if ![", ", " and ", ", and "].contains(pieces.get(next + 1).unwrap_or(&"")) {
+                    break;
+                }
+                next += 2;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn tests_beside_binaries_are_recognised() {
+    let text = "`one`: `first_of_one`, `…_of_two`; `a/tests/b.rs`: `is_in_b`, the `not_in_b` and unit test `other_unit_test`; \
+        `last_one_here` in `pkg`, `rt::run`: `set_of_run`, `three`: `short_one`";
+    let expected =
+        [("one", "first_of_one"), ("one", "…_of_two"), ("a/tests/b.rs", "is_in_b"), ("pkg", "last_one_here")];
+    assert_eq!(tests_beside_binaries(text), expected);
+}
+
+/// Returns whether a test binary has a test of this name. `lib` stands for the unit tests, and the name of a package for all of its tests. The parts
+/// of a binary are its file and the folder of its name.
+fn has_test(files: &[(PathBuf, String)], binary: &str, test: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = match binary {
+        "lib" => root.join("src"),
+        "hyper" | "quinn" | "resolver" => root.join(binary),
+        path if path.ends_with(".rs") => root.join(path.trim_end_matches(".rs")),
+        name => root.join("tests").join(name),
+    };
+    let file = folder.with_extension("rs");
+    let begin = match test.strip_prefix('…') {
+        Some(ending) => format!("{ending}("),
+        None => format!("fn {}(", test.rsplit("::").next().unwrap()),
+    };
+    files.iter().any(|(path, text)| (*path == file || path.starts_with(&folder)) && text.contains(&begin))
+}
+
+/// A test that a document mentions beside a test binary is in this binary.
+#[test]
+fn tests_named_beside_binaries_are_in_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join("benches").exists() {
+        return println!("skipped: the package does not have every file");
+    }
+    let files = all();
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for name in repository().into_iter().filter(|file| file.ends_with(".md")) {
+        for line in document(&name).lines() {
+            for (binary, test) in tests_beside_binaries(line) {
+                count += 1;
+                let is_there = has_test(&files, binary, test);
+                complaints.extend((!is_there).then(|| format!("{name}: {binary} has no test {test}")));
+            }
+        }
+    }
+    assert!(complaints.is_empty() && count > 100, "{count} tests\n{}", complaints.join("\n"));
+}
+
+/// A patch that reintroduces a defect names the test that fails, and the test's binary.
+#[test]
+fn tests_named_in_patches_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/reintroduced");
+    if !root.exists() {
+        return println!("skipped: the package does not have every file");
+    }
+    let files = all();
+    for patch in names("ci/reintroduced", ".patch") {
+        let text = fs::read_to_string(root.join(format!("{patch}.patch"))).unwrap();
+        let named = text.lines().find_map(|line| line.strip_prefix("Test: ")).and_then(|named| named.split_once(' '));
+        let (binary, test) = named.unwrap_or_else(|| panic!("{patch} names no test"));
+        assert!(has_test(&files, binary, test), "{patch}: {binary} has no test {test}");
+    }
+}
+
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
