@@ -201,7 +201,7 @@ impl Drop for Dropped {
 async fn perform(action: &Action, span: Span) {
     let action = action.clone();
     match action {
-        Action::Sleep { ms, how } => timers::sleep(span, ms, how).await,
+        Action::Sleep { ms, how } => timers::sleep(ms, how).await,
         Action::Due { rounds, how, end } => timers::due(span, rounds, how, end).await,
         Action::Interval { ms, ticks } => timers::interval(ms, ticks).await,
         Action::Timeout { ms, of } => timers::timeout(span, ms, of).await,

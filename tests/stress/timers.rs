@@ -33,7 +33,7 @@ async fn begin(sleep: &mut Sleep) -> Poll<()> {
     poll_fn(|cx| Poll::Ready(Pin::new(&mut *sleep).poll(cx))).await
 }
 
-pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
+pub async fn sleep(ms: Ms, how: SleepHow) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a sleep of {length:?}, {how:?}"));
     let _quiet = Quiet::begin();
@@ -75,7 +75,6 @@ pub async fn sleep(span: Span, ms: Ms, how: SleepHow) {
             moved.await;
         }
     }
-    let _ = span;
     not_early(start, length, "a sleep");
 }
 
