@@ -142,22 +142,36 @@ async fn sundries(random: &mut Random, counts: &Counts) {
 }
 
 /// At intervals, lowers the limit on descriptors to the number of open ones for 20 ms, so that
-/// almost none is free.
-fn pressure(stop: &AtomicBool, most: u64) {
+/// almost none is free. If no operation has failed by then, keeps the limit until one fails, or until
+/// `end`.
+fn pressure(stop: &AtomicBool, end: Instant, counts: &Counts, most: u64) {
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(150));
+        let failed = get(&counts.no_descriptor);
         set_nofile(fd_count() as u64);
         thread::sleep(Duration::from_millis(20));
+        while get(&counts.no_descriptor) == failed && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
         set_nofile(most);
     }
 }
 
-/// Runs one round of the load for `length`, and waits until its actors have ended.
+/// Connects to the server, and checks that it answers.
+async fn check_service(address: SocketAddr, counts: &Counts) {
+    let stream = TcpStream::connect(address).await.expect("a connection with free descriptors");
+    bump(&counts.opened);
+    ping(&stream, b"with free descriptors").await.expect("an echo with free descriptors");
+    drop(stream);
+    bump(&counts.closed);
+}
+
+/// Runs one round of the load for `length`, and waits until its actors have ended. Then checks that the server still accepts connections.
 fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>) {
     let end = Instant::now() + length;
     let stop = Arc::new(AtomicBool::new(false));
-    let pressed = stop.clone();
-    let press = thread::spawn(move || pressure(&pressed, 16_384));
+    let (pressed, refused) = (stop.clone(), counts.clone());
+    let press = thread::spawn(move || pressure(&pressed, end, &refused, 16_384));
     let actors: Vec<_> = (0..48)
         .map(|n| {
             let counts = counts.clone();
@@ -180,6 +194,7 @@ fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>)
     });
     stop.store(true, Ordering::Relaxed);
     press.join().unwrap();
+    park_on(check_service(address, counts));
 }
 
 /// Figures measured at rest.
@@ -312,7 +327,8 @@ fn soak_grows_nothing() {
         assert_eq!(steady.iter().map(|rest| rest.descriptors as usize).max(), Some(steady[0].descriptors as usize));
         assert!(heap * run / 3600.0 < 64e3, "the heap grows: {rests:?}");
         assert!(pages * run / 3600.0 < 4096.0, "the process grows: {rests:?}");
-        let faults = [&counts.resets, &counts.evicted, &counts.timeouts, &counts.abandoned, &counts.panics];
+        let Counts { resets, evicted, timeouts, abandoned, panics, no_descriptor, .. } = &*counts;
+        let faults = [resets, evicted, timeouts, abandoned, panics, no_descriptor];
         assert!(faults.iter().all(|count| get(count) > 0), "{counts:?}");
     });
 }
