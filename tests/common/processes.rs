@@ -21,12 +21,14 @@ static FORKS: RwLock<()> = RwLock::new(());
 /// copies of this process's close-on-exec descriptors. The holder must not call [`spawn`], which would
 /// wait for the holder's own lock.
 #[derive(Debug)]
-pub struct NoForks(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'static, ()>);
+pub struct NoForks {
+    _held: RwLockReadGuard<'static, ()>,
+}
 
 /// Waits until the process that [`spawn`] is starting, if any, has closed its copies of descriptors.
 /// [`spawn`] starts no other process while the returned value lives.
 pub fn no_forks() -> NoForks {
-    NoForks(FORKS.read().unwrap_or_else(PoisonError::into_inner))
+    NoForks { _held: FORKS.read().unwrap_or_else(PoisonError::into_inner) }
 }
 
 /// Starts `command` when no [`NoForks`] lives. Returns when the new process has closed its copies
