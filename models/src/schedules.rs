@@ -16,7 +16,7 @@ pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 /// Injected bugs that need weak memory: two threads do not see each other's last writes, or a thread sees the writes of
 /// another thread in a different order, or sees a cell without earlier writes to it. loom finds these bugs; shuttle
 /// does not.
-pub(crate) const WEAK: [&str; 18] = [
+pub(crate) const WEAK: [&str; 19] = [
     "batch_is_not_published",
     "biased_mutex_owner_without_a_fence",
     "biased_mutex_revokes_without_a_barrier",
@@ -27,6 +27,7 @@ pub(crate) const WEAK: [&str; 18] = [
     "fd_mutex_last_does_not_acquire",
     "fd_mutex_lock_is_relaxed",
     "fd_mutex_unlock_is_relaxed",
+    "free_list_not_published",
     "keeper_is_not_published",
     "parker_overwrites_token",
     "ring_buffer_is_relaxed",
