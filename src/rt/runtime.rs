@@ -235,7 +235,8 @@ impl Runtime {
         let needs_worker = || self.awake.count() <= self.sysmon.stuck();
         // A worker that slept at the first check may have risen since. It increments `awake` before it rises.
         if needs_worker() && !self.wake_worker() && needs_worker() {
-            self.wake_one(self.awake.count() == 0 || self.config().blocked_tasks == BlockedPolicy::AddWorkers);
+            let adds = self.config().blocked_tasks == BlockedPolicy::AddWorkers;
+            self.wake_one(|| adds || self.awake.count() == 0);
         }
     }
 
@@ -246,7 +247,7 @@ impl Runtime {
         // If a thread sleeps in some of the shards, it is interrupted, and its next sleep is in all of them. It may also
         // have risen since the first check, so there is a second check.
         if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() && self.leaves_a_shard() {
-            self.wake_one(true);
+            self.wake_one(|| self.awake.count() == 0);
         }
     }
 

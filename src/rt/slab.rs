@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn stash_hands_out_each_slot_once_and_keeps_few() {
-        let cache: &'static PollCache = Box::leak(Box::new(PollCache::new()));
+        static CACHE: PollCache = PollCache::new();
+        let cache = &CACHE;
         let stash = Stash::new();
         for count in [1, 15, 16, 17, 100, 1000, 31, 32, 33] {
             let slots: Vec<_> = (0..count).map(|_| stash.alloc(cache).expect("far below the limit")).collect();

@@ -222,7 +222,7 @@ impl Thread {
     /// Returns whether this thread must run tasks, because the runtime has no threads. First tries to start a worker for
     /// them. A nested call does not run tasks, because its thread must first finish its own task.
     fn stands_in(&self) -> bool {
-        !self.is_nested && self.runtime.lacks_threads_for_tasks() && !self.runtime.wake_one(true)
+        !self.is_nested && self.runtime.lacks_threads_for_tasks() && !self.runtime.wake_one(|| true)
     }
 
     /// Acts as a worker until the root future is woken or the thread loses its processor, for example because there

@@ -315,13 +315,13 @@ impl Monitor {
         if runtime.awake.count() > stuck {
             // Another thread is awake and takes the queued tasks in addition to its own.
             if work > 0 {
-                runtime.wake_one(false);
+                runtime.wake_one(|| false);
             }
         } else if (work > 0 && !runtime.wake_worker() && runtime.awake.count() <= stuck) || (adds && !is_asleep) {
             // A worker that slept at the first check of `awake` has not risen since.
             // A resting worker takes the queued tasks, whatever the policy is.
             for _ in 0..work.clamp(1, ADD_MAX) {
-                runtime.wake_one(adds);
+                runtime.wake_one(|| adds);
             }
         }
     }

@@ -46,11 +46,14 @@ use crate::sync::{Arc, Ordering};
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
 impl Runtime {
-    /// Wakes or starts a worker and gives it a processor, which may be a spare one if `spare` is true.
+    /// Wakes or starts a worker and gives it a processor. If no ordinary one is free, calls `may_be_spare`, and gives it
+    /// a spare one if the result is true. This closure is called under the lock under which processors are handed out,
+    /// so it sees all threads that have got a processor before.
+    ///
     /// Returns false if no processor is free, if the system refuses to create a thread, or in a child of fork(2), which
     /// may have inherited a locked idle list. While the start of threads is deferred, returns false; if a processor is
     /// free, first makes the threads in `block_on` check whether they should run tasks.
-    pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
+    pub(crate) fn wake_one(&'static self, may_be_spare: impl FnOnce() -> bool) -> bool {
         if fork::is_child() {
             return false;
         }
@@ -65,7 +68,7 @@ impl Runtime {
         }
         let id = match idle.free.pop() {
             Some(id) => id,
-            None if spare => match idle.spare.pop() {
+            None if may_be_spare() => match idle.spare.pop() {
                 Some(id) => id,
                 None => return false,
             },
@@ -103,7 +106,7 @@ impl Runtime {
     /// no processor or no thread for it and the work consists of long turns (`is_long`), a worker that sleeps in
     /// epoll. With short turns, the next event wakes the sleeping worker soon enough.
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
-        if !self.wake_one(false) && is_long {
+        if !self.wake_one(|| false) && is_long {
             self.wake_worker();
         }
     }
