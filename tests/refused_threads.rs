@@ -44,7 +44,8 @@ extern "C" fn held_main(argument: *mut c_void) -> *mut c_void {
     main(argument)
 }
 
-/// Replaces the C library's function. Fails if a refusal is due, and otherwise calls the original.
+/// Replaces the C library's function. Fails if a refusal is due, and otherwise calls the original, or the interceptor of a sanitizer. A sanitizer
+/// aborts the process if a thread is joined that its interceptor has not created.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pthread_create(
     thread: *mut libc::pthread_t,
@@ -60,8 +61,12 @@ unsafe extern "C" fn pthread_create(
         return libc::EAGAIN;
     }
     // SAFETY: the name is a C string, and the handle is always valid.
-    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
-    // SAFETY: the C library has a function of that name, with this signature.
+    let mut real = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__interceptor_pthread_create".as_ptr()) };
+    if real.is_null() {
+        // SAFETY: as above.
+        real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
+    }
+    // SAFETY: the C library has a function of the second name, and the functions have this signature.
     let real: Create = unsafe { std::mem::transmute(real) };
     if !HELD.load(Ordering::SeqCst) {
         // SAFETY: the caller's promise.
