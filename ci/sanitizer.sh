@@ -54,7 +54,7 @@ export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 die_after_for
 export RUSTFLAGS="$flags ${RUSTFLAGS:-}"
 # Resolving the symbols of a backtrace takes seconds, longer than tests of panics wait.
 export RUST_BACKTRACE=0
-# Gives the tests longer time limits (tests/common).
+# Gives the tests longer time limits, and the tests of memory use no limits (tests/common).
 export NETPOLL_SLOW=1
 if (($# == 0)); then
     # tests/examples.rs runs the examples.

@@ -730,6 +730,8 @@ fn dial_of_literal_makes_few_system_calls() {
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env("NETPOLL_TEST_CHILD", name)
+        // LeakSanitizer does not work in a process that is traced.
+        .env("ASAN_OPTIONS", "detect_leaks=0")
         .envs(common::ON_ONE_EPOLL);
     let output = common::output(&mut command);
     let text = std::fs::read_to_string(&trace).unwrap_or_default();

@@ -109,7 +109,7 @@ fn answer_for_a_million_tasks_is_limited() {
         assert_eq!((rest.len(), more), (9, 0));
         // A snapshot of all tasks and its JSON would take over 300 MB.
         let grown = resident_bytes().saturating_sub(before) >> 20;
-        assert!(grown < 200, "{grown} MiB");
+        assert!(grown < 200 || common::IS_SANITIZED, "{grown} MiB");
         // Dropping the handles would detach the tasks one by one.
         std::mem::forget(handles);
     });

@@ -30,8 +30,9 @@ fn stacks() -> usize {
         let (from, to) = line.split_once(' ')?.0.split_once('-')?;
         Some(usize::from_str_radix(to, 16).ok()? - usize::from_str_radix(from, 16).ok()?)
     };
-    // Two adjacent stacks may be one mapping.
-    maps.lines().filter_map(length).filter(|&length| length >= STACK).map(|length| length / STACK).sum()
+    // Two adjacent stacks may be one mapping. A sanitizer also reserves ranges, which are not readable, and splits them.
+    let readable = maps.lines().filter(|line| line.contains(" rw"));
+    readable.filter_map(length).filter(|&length| length >= STACK).map(|length| length / STACK).sum()
 }
 
 /// Regression: ended threads were never joined and kept their stacks.
