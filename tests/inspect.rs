@@ -338,7 +338,8 @@ fn task_that_blocks_its_thread_is_shown_running() {
         let task = named("i4 blocks", async move { blocked.recv() });
         let id = task.task().id();
         let snapshot = until(|snapshot| {
-            by_name(snapshot, "i4 blocks").is_some_and(|task| task.state() == TaskState::Running)
+            // A snapshot at the beginning of the poll may not have counted it.
+            by_name(snapshot, "i4 blocks").is_some_and(|task| task.state() == TaskState::Running && task.polls() > 0)
                 && snapshot.workers.iter().any(|worker| worker.running == Some(id) && worker.stuck)
         })
         .await;
