@@ -548,15 +548,14 @@ fn sleeps_of_invalid_length_fail() {
     same(async |trace| {
         for (tv_sec, tv_nsec) in [(0, 1), (0, 1_000_000_000), (0, -1), (-1, 0), (i64::MIN, i64::MAX)] {
             let time = libc::timespec { tv_sec: tv_sec as _, tv_nsec: tv_nsec as _ };
-            // SAFETY: the time is valid for the calls.
-            let results = unsafe {
-                let plain = libc::nanosleep(&raw const time, std::ptr::null_mut());
-                let errno = if plain < 0 { std::io::Error::last_os_error().raw_os_error() } else { None };
-                let by_clock = [0, libc::TIMER_ABSTIME].map(|flags| {
-                    libc::clock_nanosleep(libc::CLOCK_MONOTONIC, flags, &raw const time, std::ptr::null_mut())
-                });
-                (plain, errno, by_clock)
-            };
+            // SAFETY: the time is valid for the call.
+            let plain = unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+            let errno = (plain < 0).then(|| std::io::Error::last_os_error().raw_os_error());
+            let by_clock = [0, libc::TIMER_ABSTIME].map(|flags| {
+                // SAFETY: the time is valid for the call.
+                unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, flags, &raw const time, std::ptr::null_mut()) }
+            });
+            let results = (plain, errno, by_clock);
             trace.note("sleep", format!("{tv_sec} {tv_nsec}: {results:?}"));
         }
     });
