@@ -77,7 +77,7 @@ own_tests() {
 }
 
 # sqlx_tests ORIGINAL COPY: creates a package that has sqlx's tests of PostgreSQL and depends on sqlx. The tests cannot run in sqlx's own
-# package, whose dev-dependency sqlx-test is not published. Leaves out rustsec, which sends 4 GiB.
+# package, whose dev-dependency sqlx-test is not published. Leaves out derives, macros, test-attr and types, and rustsec, which sends 4 GiB.
 sqlx_tests() {
     local original=$1 copy=$2 test
     mkdir -p "$copy/src" "$copy/sqlx-test/src"

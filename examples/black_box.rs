@@ -89,7 +89,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Draws the turns of each worker, with one row per worker. A turn that extends beyond the picture is cut off.
+/// Draws the turns of each worker, with one row per worker. A turn that ends after the picture is cut off. A turn that
+/// began before the picture is not drawn.
 fn picture(shown: &BlackBox, begin: Duration, end: Duration) -> String {
     const WIDTH: f64 = 960.0;
     const LEFT: f64 = 80.0;

@@ -40,7 +40,7 @@ fn main() -> io::Result<()> {
         println!("lane {lane:?}: p50 {:.1?}, p99 {:.1?}", percentile(50), percentile(99));
     }
     let metrics = rt::metrics();
-    println!("{} turns of control tasks before others", metrics.control_turns);
+    println!("{} turns in which a control task ran before others", metrics.control_turns);
     Ok(())
 }
 

@@ -98,7 +98,8 @@ fn control_task_waits_for_no_queue() {
 /// Beyond its share, the lane takes turns with ordinary tasks, so no ordinary task starves.
 #[test]
 fn endless_control_tasks_do_not_starve_others() {
-    // The burst of 2.5 ms with the credit that accrues during it, and one turn of each control task that queues with ordinary tasks.
+    // The maximum number of consecutive control turns: the burst of 2.5 ms, with the credit that accrues during it, and one turn of each
+    // of the 8 control tasks, which are queued behind the ordinary task when the credit is used up.
     const ROW_MAX: usize = 28 + 8;
     child("endless_control_tasks_do_not_starve_others", || {
         start(5);
@@ -130,7 +131,8 @@ fn endless_control_tasks_do_not_starve_others() {
     });
 }
 
-/// A control task that has used up the lane's share waits for its turn among the others, and for no longer.
+/// A control task that has used up the lane's share waits for at most one turn of each other task, and for at most as many turns as the
+/// lane gets one of (20 at a share of 5 %).
 #[test]
 fn control_task_without_credit_has_its_turns_among_others() {
     child("control_task_without_credit_has_its_turns_among_others", || {

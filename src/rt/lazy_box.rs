@@ -1,4 +1,4 @@
-//! [`LazyBox`]: an optional value that is created on demand and takes one word.
+//! [`LazyBox`]: an optional value on the heap that is created on demand. A `LazyBox` takes one word.
 //!
 //! It is used for fields that are seldom needed, such as the name of a task. `std::sync::OnceLock<Box<T>>`
 //! takes two words, and an access to its value loads both.
@@ -38,8 +38,9 @@ impl<T> LazyBox<T> {
     #[allow(unsafe_code)]
     pub(crate) fn get(&self) -> Option<&T> {
         // ORDERING: Acquire pairs with the Release in `offer`.
-        // SAFETY: the pointer is null, or was created by `Box::into_raw`. Only `take`, which cannot be called while
-        // `self` is borrowed, and `take_unborrowed`, whose caller guarantees that the value is not, give it away.
+        // SAFETY: the pointer is null, or was created by `Box::into_raw`. The value is removed only by `take`,
+        // which cannot be called while `self` is borrowed, and by `take_unborrowed`, whose caller guarantees that no
+        // reference is used.
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
 

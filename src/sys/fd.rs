@@ -25,8 +25,8 @@ pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Calls `call`, an operation on `fd`, until its result is neither `Interrupted` nor `WouldBlock`. So the
-/// operation blocks even if `O_NONBLOCK` is set. After `WouldBlock`, waits in poll(2) until `fd` is readable,
-/// or with `write` writable.
+/// operation blocks even if `O_NONBLOCK` is set. After `WouldBlock`, waits in poll(2) until `fd` is readable
+/// or, if `write` is true, until it is writable.
 pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut waited = false;
     loop {

@@ -6,9 +6,9 @@
 //! The stress test's own threads, created by [`own_thread`], are neither refused nor stopped.
 //!
 //! # Stops
-//! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms. So a thread
-//! stops between two arbitrary instructions while other threads continue and see its intermediate state. So it is far
-//! more likely that a thread stops within a race window of a few nanoseconds.
+//! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms, so the
+//! thread stops at an arbitrary instruction while other threads continue and see its intermediate state. A stop within a race window of a
+//! few nanoseconds is thereby far more likely than by preemption alone.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -55,7 +55,9 @@ pub fn threads() -> usize {
 
 /// Returns the number of threads that were created and neither joined nor detached, whether they run or have ended.
 pub fn unreaped() -> u64 {
-    CREATED.load(SeqCst) - REAPED.load(SeqCst)
+    // Read first, so that a thread that is created and reaped between the two reads counts as unreaped.
+    let reaped = REAPED.load(SeqCst);
+    CREATED.load(SeqCst) - reaped
 }
 
 /// Starts one of the stress test's own threads, which is neither refused nor stopped.

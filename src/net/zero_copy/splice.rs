@@ -18,8 +18,9 @@
 //!
 //! # Evidence of an empty source
 //! A count smaller than requested may mean that the pipe is full. A full pipe has at least one byte in
-//! each of its buffers, so a count that is also smaller than the number of buffers means that the
-//! source is empty.
+//! each of its buffers, so on plain TCP a count that is also smaller than the number of buffers means
+//! that the source is empty. [`Fd`](crate::net::fd::fd::Fd) ignores this evidence for other sockets and
+//! after urgent data, a hang-up or an error.
 //!
 //! # Urgent data
 //! splice(2) does not read past the urgent byte of a TCP socket. At that byte it returns EAGAIN, or 0
