@@ -35,10 +35,13 @@ pub(crate) fn idle() -> (PollDesc, u32) {
     (desc, generation)
 }
 
+/// Wakes the wakers that `collect` has taken on this thread, and returns their number.
 pub(crate) fn woken(collect: impl FnOnce(&mut Wakers)) -> usize {
     let mut wakers = Wakers::new();
     collect(&mut wakers);
-    wakers.wake_all()
+    let woken = wakers.len();
+    wakers.wake_in_place();
+    woken
 }
 
 pub(crate) fn wait(side: Side<'_>, interest: Interest) -> (Option<Key>, Wait) {
