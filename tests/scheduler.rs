@@ -210,6 +210,37 @@ fn network_is_polled_while_all_workers_are_blocked() {
     });
 }
 
+/// An output that is not taken is dropped in the turn of its task, after the task has ended. Its destructor spawns a task,
+/// which gets the record of the task that has ended, and then blocks the worker.
+#[test]
+fn task_spawned_by_destructor_of_output_is_not_reported_as_blocked() {
+    struct Spawns(mpsc::Sender<task::JoinHandle<()>>, mpsc::Receiver<()>);
+    impl Drop for Spawns {
+        fn drop(&mut self) {
+            self.0.send(task::spawn(async {})).unwrap();
+            let _ = self.1.recv();
+        }
+    }
+    child("task_spawned_by_destructor_of_output_is_not_reported_as_blocked", || {
+        let builder = rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(BlockedPolicy::ReportOnly);
+        builder.start().unwrap();
+        let (begun, begins) = mpsc::channel();
+        let (release, wait) = mpsc::channel();
+        // The handle is dropped before the task runs on the only worker.
+        park_on(task::spawn(async move { drop(task::spawn(async move { Spawns(begun, wait) })) }));
+        let spawned = begins.recv().unwrap();
+        eventually("the worker is stuck", || rt::inspect().workers[0].stuck);
+        let snapshot = rt::inspect();
+        assert_eq!(snapshot.workers[0].running, None);
+        let states: Vec<_> = snapshot.tasks.iter().map(|task| (task.id(), task.state())).collect();
+        assert_eq!(states, [(spawned.task().id(), rt::TaskState::Waiting)]);
+        let still = rt::shutdown(Duration::ZERO).unwrap_err();
+        assert!(!still.threads.is_empty() && still.running.is_empty(), "{still}");
+        assert_eq!(rt::metrics().blocked_tasks, 0);
+        drop(release);
+    });
+}
+
 // ---- fairness ----
 
 /// A few long tasks justify a second thread, although they are fewer than the turns between two

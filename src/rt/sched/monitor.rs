@@ -372,13 +372,13 @@ impl Monitor {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.turns.ended(), processor.running_id());
             let (events, is_waking) = processor.events.is_waking();
-            // The record of a task that has ended may be free, so its id may be 0 or that of another task.
+            // If the task has ended, the id may be 0 or, if the record was read before that, that of another task.
             let in_turn = processor.running().is_some();
             let turns = polls.saturating_sub(seen.polls);
             if let Some(record) = processor.running() {
                 record.add_cpu(gap.as_nanos() as u64);
             }
-            if no_thread_polled && running != 0 {
+            if no_thread_polled && in_turn {
                 correct_and_wake(self.runtime, processor, turns, TICK);
             }
             let moved = !processor.owned.load(Ordering::Relaxed)
@@ -397,7 +397,7 @@ impl Monitor {
             backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
             if running == 0 || !is_same {
-                // The thread is in a waker, or the record has another task, so there is no task to report.
+                // The thread is in a waker, or the task has ended, so there is no task to report.
                 continue;
             }
             let blocked_for = seen.since.map_or(TICK, |since| now - since);

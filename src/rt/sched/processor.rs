@@ -13,6 +13,7 @@ use super::record::{Pool, Record};
 use super::turn_ring::TurnRing;
 use crate::rt::counter::Counter;
 use crate::rt::histogram::{Recorder, Unit};
+use crate::rt::slab::Slot;
 use crate::rt::time::ticks;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -53,8 +54,10 @@ pub(crate) struct Processor {
     /// The mean length of a turn, weighted towards recent turns. Written by the owner, read by threads
     /// that steal, and corrected by sysmon.
     pub(crate) turn_nanos: AtomicU64,
-    /// The record of the task that is being polled, or null.
+    /// The record of the task that is being polled, or null. `nobody` if the task has freed its record in this turn.
     pub(crate) running: AtomicPtr<Record>,
+    /// A record that belongs to no task.
+    nobody: Record,
     /// Whether sysmon has found the owner in the same poll, or in the wakers of the same batch, at two consecutive
     /// checks. If so, other threads may take every queued task, including the tasks in the two slots.
     pub(crate) stuck: AtomicBool,
@@ -119,6 +122,7 @@ impl Processor {
             budget: AtomicU32::new(BUDGET),
             turn_nanos: AtomicU64::new(1000),
             running: AtomicPtr::new(ptr::null_mut()),
+            nobody: Record::vacant(0),
             stuck: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             epoch: AtomicU32::new(0),
@@ -144,12 +148,23 @@ impl Processor {
         }
     }
 
-    /// Returns the record of the task that is being polled, or `None`. The task may already have ended.
+    /// Records that the task of `record`, which is about to be freed, has ended. If the task is the one that is being
+    /// polled, the rest of the turn, which may drop its output, belongs to no task. Only the owner may call this.
+    #[inline]
+    pub(crate) fn task_ends(&self, record: &Record) {
+        if ptr::eq(self.running.load(Ordering::Relaxed), record) {
+            // ORDERING: Relaxed: `nobody` is as old as the processor.
+            self.running.store(ptr::from_ref(&self.nobody).cast_mut(), Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the record of the task that is being polled, or `None`. The task may already have ended. If it has freed
+    /// its record, the record has the id 0.
     #[allow(unsafe_code)]
-    pub(crate) fn running(&self) -> Option<&'static Record> {
+    pub(crate) fn running(&self) -> Option<&Record> {
         // ORDERING: Acquire pairs with the Release at the beginning of the turn.
         let running = self.running.load(Ordering::Acquire);
-        // SAFETY: null, or set from a reference to a record, which is never unmapped.
+        // SAFETY: null, or set from a reference to a record that is never unmapped, or to that of this processor.
         unsafe { running.as_ref() }
     }
 

@@ -101,7 +101,7 @@ fn end_current() {
     let task = context::with_task(|task| {
         let task = task?;
         let ended = (task.number(), task.lane(), task.is_simulated());
-        if !task.end() {
+        if !task.end(record_is_freed) {
             end_with_locals(task);
         }
         Some(ended)
@@ -119,6 +119,14 @@ fn end_current() {
         }
     }
     runtime().task_ended();
+}
+
+/// Makes the rest of the turn of this thread belong to no task, if it is a turn of the task of `record`.
+#[inline]
+fn record_is_freed(record: &Record) {
+    if let Some(processor) = context::processor() {
+        processor.task_ends(record);
+    }
 }
 
 /// Drops the local values of a task whose future was just dropped, and records its end.

@@ -159,15 +159,16 @@ impl TaskData {
         self.record.rare_or(Rare::default()).locals.lock().push((key, Some(value)));
     }
 
-    /// Records that the task's future was dropped, and returns true. Returns false if the task has rare data: the caller
-    /// must then drop the local values and call [`Record::end`].
+    /// Records that the task's future was dropped, calls `is_freed` with the record, frees it, and returns true. Returns
+    /// false if the task has rare data: the caller must then drop the local values and call [`Record::end`].
     #[inline]
-    pub(super) fn end(&self) -> bool {
+    pub(super) fn end(&self, is_freed: impl FnOnce(&Record)) -> bool {
         if self.record.has_rare() {
             return false;
         }
         // Nothing but the task's data needs the record now. It is in the cache, and will not be when the task is freed.
         self.spare.end();
+        is_freed(self.record);
         self.record.close();
         true
     }
