@@ -26,6 +26,11 @@ impl<T> Mutex<T> {
         self.0.lock().expect("a model's locks are not poisoned")
     }
 
+    #[track_caller]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok()
+    }
+
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().expect("a model's locks are not poisoned")
     }

@@ -2,9 +2,9 @@
 //!
 //! The states of descriptors (`PollDesc`) and the records of tasks (`Record`) are in slabs. Slots are
 //! allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
-//! [`inspect`](crate::rt::inspect()) can read any slot at any time. A freed slot goes to the free
-//! list or, if the owner of a [`Stash`] frees it, to the stash, and is reused. The owner of a slot marks each use with a
-//! generation or an id. Finding a slot by its index takes two loads.
+//! [`inspect`](crate::rt::inspect()) can read any slot at any time. A freed slot goes to the free list or, if the owner of
+//! a [`Stash`] frees it, to the stash, and is reused. The surplus of a stash is in a vector. The owner of a slot marks each
+//! use with a generation or an id. Finding a slot by its index takes two loads.
 //!
 //! # Invariants
 //! * C1 — the address of a slot never changes, and the slot stays readable until the process ends.
@@ -86,12 +86,12 @@ const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index plus one must fit
 /// The maximum size of the memory that is allocated for blocks in one step, in bytes.
 const RESERVE_BYTES: usize = 1 << 20;
 
-/// Memory for further blocks. Blocks are allocated together, because they are never freed: between the blocks of a heap,
-/// the memory of tasks could not be joined when it is freed, and would be used again in another order.
+/// Memory for further blocks. Blocks are allocated together, because they are never freed: malloc cannot join the memory
+/// of ended tasks across a block that lies between them, and then hands it out in another order.
 type Reserve<T> = &'static mut [MaybeUninit<Block<T>>];
 
 /// Creates a block of slots, whose indices begin at `first`, in `reserve`. If that is empty, it is filled with memory for
-/// as many blocks as exist.
+/// as many blocks as exist, but not for more than [`RESERVE_BYTES`].
 fn new_block<T: Slot>(first: u32, reserve: &mut Reserve<T>) -> &'static Block<T> {
     if reserve.is_empty() {
         let most = if MODEL { 1 } else { (RESERVE_BYTES / size_of::<Block<T>>()).max(1) };
@@ -159,7 +159,7 @@ impl<T: Slot> Slab<T> {
         Some(&block.slots[slot])
     }
 
-    /// Allocates a slot, in a new block if the free list is empty. Returns `None` if there are already [`SLOTS_MAX`]
+    /// Allocates a slot, in a new block if the free list and the vector are empty. Returns `None` if there are already [`SLOTS_MAX`]
     /// slots.
     pub(crate) fn alloc(&self) -> Option<&T> {
         loop {
@@ -262,7 +262,7 @@ const STASH: usize = 32;
 
 /// Free slots of a static slab that are not in its free list. The owner of the stash usually allocates and frees slots
 /// without a compare-and-swap, and uses the same slots again while they are in the CPU's cache. A full stash moves half of
-/// its slots to the slab's vector of free slots, and an empty one takes as many from there.
+/// its slots to the slab's vector of free slots, and an empty one takes as many from there, or one from the free list.
 #[derive(Debug)]
 pub(crate) struct Stash<T: Slot> {
     // ORDERING: Relaxed: only the owner accesses the fields. The hand-over of the stash orders the accesses of two owners.
@@ -313,11 +313,26 @@ impl<T: Slot> Stash<T> {
     pub(crate) fn free(&self, slab: &'static Slab<T>, slot: &'static T) {
         let mut len = self.len.load(Ordering::Relaxed);
         if len >= STASH {
-            len = STASH / 2;
-            slab.stacked.lock().extend((len..STASH).map(|at| self.at(at)));
+            len = self.spill(slab);
         }
         self.slots[len].store(ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
         self.len.store(len + 1, Ordering::Relaxed);
+    }
+
+    /// Moves half of the slots of a full stash to the slab's vector, and returns the number of the others. The slots go to
+    /// the free list instead, which needs neither memory nor a lock, if the vector cannot grow or is locked. In a child of
+    /// fork(2), a thread that exists only in the parent may have locked it.
+    #[cold]
+    fn spill(&self, slab: &'static Slab<T>) -> usize {
+        let slots = (STASH / 2..STASH).map(|at| self.at(at));
+        if let Some(mut stacked) = slab.stacked.try_lock()
+            && stacked.try_reserve(STASH / 2).is_ok()
+        {
+            stacked.extend(slots);
+        } else {
+            slab.free_all(slots);
+        }
+        STASH / 2
     }
 }
 
@@ -342,6 +357,23 @@ mod tests {
         assert_eq!(again.open(), generation + 1);
         assert!(cache.get(SLOTS_MAX as u32).is_none() && cache.get(5000).is_none());
         assert_eq!(cache.iter().count(), 112);
+    }
+
+    /// In a child of fork(2), no thread may unlock the vector.
+    #[test]
+    fn full_stash_uses_the_free_list_while_the_vector_is_locked() {
+        let cache: &'static PollCache = Box::leak(Box::new(PollCache::new()));
+        let stash = Stash::new();
+        let slots: Vec<_> = (0..100).map(|_| cache.alloc().expect("far below the limit")).collect();
+        let count = cache.iter().count();
+        let stacked = cache.stacked.lock();
+        slots.into_iter().for_each(|slot| stash.free(cache, slot));
+        assert!(stacked.is_empty());
+        drop(stacked);
+        let mut numbers: Vec<_> = (0..count).map(|_| stash.alloc(cache).expect("a free slot").index).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..count as u32).collect::<Vec<_>>());
+        assert_eq!(cache.iter().count(), count);
     }
 
     #[test]

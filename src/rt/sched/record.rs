@@ -1,8 +1,8 @@
 //! [`Record`]: the state of one live task, which any thread can read at any time.
 //!
 //! A record is a slot of a slab or, if the slab is full, of a block outside the slab. A free record of the slab is in its
-//! free list or in the [`Pool`] of a processor. Records stay readable until the process ends, so
-//! [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and without accessing a task.
+//! free list, in its vector of free slots or in the [`Pool`] of a processor. Records stay readable until the process ends,
+//! so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and without accessing a task.
 //! The threads that spawn, wake, poll and free a task write its record. After the spawn, only sysmon writes `cpu`.
 //!
 //! # States
@@ -42,8 +42,8 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`] or [`ENDED`]. In a
-    /// [`Pool`], the last value in use.
+    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`] or [`ENDED`]. In any
+    /// other free record, the last value in use.
     waits: AtomicU32,
     polls: AtomicU32,
     /// The rough time at which the last poll began or, before the first poll, the task was spawned.
@@ -448,7 +448,7 @@ impl Record {
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
         // If the task has ended in the poll, or ends now, the record may belong to another task or be free. A link of
-        // the free list is never RUNNING, and the word of a record in a `Pool` is not used. At worst, the mark of the
+        // the free list is never RUNNING, and the word of any other free record is not used. At worst, the mark of the
         // other task is cleared.
         if self.id() == id {
             let _ = self.waits.compare_exchange(RUNNING, 0, Ordering::Relaxed, Ordering::Relaxed);
