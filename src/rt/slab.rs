@@ -90,12 +90,20 @@ const RESERVE_BYTES: usize = 1 << 20;
 /// of ended tasks across a block that lies between them, and then hands it out in another order.
 type Reserve<T> = &'static mut [MaybeUninit<Block<T>>];
 
+/// Allocates memory for `count` blocks or, if there is not enough memory for that, for one.
+fn reserve<T: Slot>(count: usize) -> Reserve<T> {
+    let mut blocks = Vec::new();
+    let count = if blocks.try_reserve_exact(count).is_ok() { count } else { 1 };
+    blocks.resize_with(count, MaybeUninit::uninit);
+    blocks.leak()
+}
+
 /// Creates a block of slots, whose indices begin at `first`, in `reserve`. If that is empty, it is filled with memory for
 /// as many blocks as exist, but not for more than [`RESERVE_BYTES`].
 fn new_block<T: Slot>(first: u32, reserve: &mut Reserve<T>) -> &'static Block<T> {
     if reserve.is_empty() {
         let most = if MODEL { 1 } else { (RESERVE_BYTES / size_of::<Block<T>>()).max(1) };
-        *reserve = Box::leak(Box::new_uninit_slice((first as usize / BLOCK_SLOTS).clamp(1, most)));
+        *reserve = self::reserve((first as usize / BLOCK_SLOTS).clamp(1, most));
     }
     let (place, rest) = mem::take(reserve).split_first_mut().expect("it was filled");
     *reserve = rest;
@@ -159,8 +167,8 @@ impl<T: Slot> Slab<T> {
         Some(&block.slots[slot])
     }
 
-    /// Allocates a slot, in a new block if the free list and the vector are empty. Returns `None` if there are already [`SLOTS_MAX`]
-    /// slots.
+    /// Allocates a slot, in a new block if the free list and the vector are empty. Returns `None` if there are already
+    /// [`SLOTS_MAX`] slots.
     pub(crate) fn alloc(&self) -> Option<&T> {
         loop {
             let head = self.free.load(Ordering::Acquire);
