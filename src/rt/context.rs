@@ -488,8 +488,9 @@ const REFUSED: u8 = u8::MAX;
 /// time of the turn is used up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to
 /// one direction of the descriptor and is initially 0.
 ///
-/// After a refusal in a turn, the next operation in the same direction is not refused. So each of
-/// several operations in a task makes progress, even if the other operations use up every turn.
+/// After a refusal in a turn, the next operation in the same direction for which this function is called is not
+/// refused. So each of several operations in a task makes progress, even if the other operations use up every turn.
+/// An operation that takes its unit with [`take_budget`] leaves the state as it is.
 ///
 /// An operation that is polled with a waker without data is never refused, because such a waker wakes no
 /// task, and the operation might not be polled again. The refusal then applies to the next operation of the
