@@ -157,13 +157,9 @@ fn setting_of_a_builder_replaces_the_malformed_environment() {
     });
 }
 
-/// Returns the names of the process's threads, as the kernel reports them.
+/// Returns the names of the process's other threads, as the kernel reports them.
 fn thread_names() -> Vec<String> {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap();
-    threads
-        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok())
-        .map(|name| name.trim_end().to_owned())
-        .collect()
+    common::of_other_threads("comm").map(|name| name.trim_end().to_owned()).collect()
 }
 
 #[test]

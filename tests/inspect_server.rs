@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{Folder, bounded, child, eventually, fd_count, no_forks};
 use netpoll::net::raw_os_error;
 use netpoll::rt::{self, InspectServer};
-use netpoll::task;
+use netpoll::task::{self, TaskSet};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn ask(path: &Path, line: &str) -> String {
@@ -274,14 +274,20 @@ fn silent_client_delays_others_for_a_bounded_time() {
     });
 }
 
+/// Spawns tasks whose text does not fit into the socket's buffers.
+fn long_answer() -> TaskSet<()> {
+    let mut tasks = TaskSet::new();
+    (0..10_000).for_each(|_| _ = tasks.spawn(std::future::pending()));
+    tasks
+}
+
 #[test]
 fn client_that_stops_reading_delays_others_for_a_bounded_time() {
     bounded(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
         let server = InspectServer::bind(&path).unwrap();
-        // The text of these tasks does not fit into the socket's buffers.
-        let tasks: Vec<_> = (0..10_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
+        let mut tasks = long_answer();
         let mut lazy = UnixStream::connect(&path).unwrap();
         lazy.write_all(b"text\n").unwrap();
         assert!(ask(&path, "text\n").len() > 1 << 19);
@@ -289,11 +295,7 @@ fn client_that_stops_reading_delays_others_for_a_bounded_time() {
         lazy.read_to_end(&mut rest).unwrap();
         assert!(!rest.is_empty() && rest.len() < 1 << 19, "the connection was dropped after {} bytes", rest.len());
         drop(server);
-        task::block_on(async {
-            for task in tasks {
-                task.cancel().await;
-            }
-        });
+        task::block_on(tasks.cancel_all());
     });
 }
 
@@ -304,8 +306,7 @@ fn drop_does_not_wait_for_a_client_that_is_served() {
         let folder = Folder::new();
         let path = folder.join("socket");
         let server = InspectServer::bind(&path).unwrap();
-        // The text of these tasks does not fit into the socket's buffers.
-        let tasks: Vec<_> = (0..10_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
+        let mut tasks = long_answer();
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(b"text\n").unwrap();
         client.read_exact(&mut [0]).unwrap();
@@ -316,11 +317,7 @@ fn drop_does_not_wait_for_a_client_that_is_served() {
         let mut rest = String::new();
         client.read_to_string(&mut rest).unwrap();
         assert!(rest.len() > 1 << 19, "the answer was cut after {} bytes", rest.len());
-        task::block_on(async {
-            for task in tasks {
-                task.cancel().await;
-            }
-        });
+        task::block_on(tasks.cancel_all());
     });
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{child, cpu_time, echo, eventually, listener, pair, park_on, ping};
+use common::{child, cpu_time, echo, eventually, listener, original, pair, park_on, ping};
 use netpoll::net::{TcpStream, is_timeout, pipe};
 use netpoll::task::TaskSet;
 use netpoll::{rt, task, time};
@@ -60,12 +60,7 @@ unsafe extern "C" fn pthread_create(
         REFUSED.fetch_add(1, Ordering::SeqCst);
         return libc::EAGAIN;
     }
-    // SAFETY: the name is a C string, and the handle is always valid.
-    let mut real = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__interceptor_pthread_create".as_ptr()) };
-    if real.is_null() {
-        // SAFETY: as above.
-        real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
-    }
+    let real = original(c"pthread_create", c"__interceptor_pthread_create");
     // SAFETY: the C library has a function of the second name, and the functions have this signature.
     let real: Create = unsafe { std::mem::transmute(real) };
     if !HELD.load(Ordering::SeqCst) {

@@ -901,13 +901,7 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
 /// begins.
 #[test]
 fn report_of_previous_runtime_takes_no_task_of_the_next() {
-    let reporters = || {
-        let names = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| {
-            // A thread may have ended since the directory was read.
-            std::fs::read_to_string(entry.unwrap().path().join("comm")).unwrap_or_default()
-        });
-        names.filter(|name| name.trim() == "netpoll-reports").count()
-    };
+    let reporters = || common::of_other_threads("comm").filter(|name| name.trim() == "netpoll-reports").count();
     child("report_of_previous_runtime_takes_no_task_of_the_next", || {
         let (entered, enters) = mpsc::channel();
         let start = || {

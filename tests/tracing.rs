@@ -139,9 +139,8 @@ mod refused {
             REFUSED.fetch_add(1, Ordering::SeqCst);
             return libc::EAGAIN;
         }
-        // SAFETY: the name is a C string, and the handle is always valid.
-        let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
-        // SAFETY: the C library has a function of that name, with this signature.
+        let real = common::original(c"pthread_create", c"__interceptor_pthread_create");
+        // SAFETY: the functions of these names have this signature.
         let real: Create = unsafe { std::mem::transmute(real) };
         // SAFETY: the caller's promise.
         unsafe { real(thread, attributes, main, argument) }
@@ -149,9 +148,7 @@ mod refused {
 
     /// Returns whether this process has a thread whose name ends with `name`.
     fn has_thread(name: &str) -> bool {
-        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-        let names = threads.flat_map(|thread| std::fs::read_to_string(thread.path().join("comm")));
-        names.into_iter().any(|thread| thread.trim_end().ends_with(name))
+        common::of_other_threads("comm").any(|thread| thread.trim_end().ends_with(name))
     }
 
     /// Regression test: the report waited for the next one. Runs in a separate process, because all threads are refused.

@@ -11,6 +11,7 @@
 
 pub mod by_hand;
 mod kernel;
+mod original;
 mod processes;
 
 use std::fmt::Debug;
@@ -32,6 +33,7 @@ use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use kernel::{in_flight, own_address};
+pub use original::original;
 pub use processes::{
     NoForks, ON_EPOLL, ON_ONE_EPOLL, child, child_for_each, child_on_epoll, child_on_host, child_with, is_child,
     is_on_epoll, no_forks, output, spawn,

@@ -30,6 +30,8 @@ use libc::{
     ssize_t, timespec,
 };
 
+use crate::common::original;
+
 /// [`Chaos`] affects only descriptors below this number.
 const NUMBERS: usize = 1 << 12;
 
@@ -306,15 +308,9 @@ fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> 
     if known != 0 {
         return known;
     }
-    // SAFETY: the name is a C string, and the handle is always valid.
-    let mut found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, interceptor.as_ptr()) };
-    if found.is_null() {
-        // SAFETY: as above.
-        found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    }
-    assert!(!found.is_null(), "the C library has no {name:?}");
-    slot.store(found as usize, SeqCst);
-    found as usize
+    let found = original(name, interceptor) as usize;
+    slot.store(found, SeqCst);
+    found
 }
 
 macro_rules! c_name {

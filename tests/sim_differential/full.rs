@@ -10,6 +10,9 @@ use netpoll::io::AsyncFd;
 use super::kinds::{kinds, name, recv_many, send_many, unix};
 use super::*;
 
+/// What the peer of a full socket shuts down.
+const SHUTS: [Option<Shutdown>; 4] = [None, Some(Shutdown::Read), Some(Shutdown::Write), Some(Shutdown::Both)];
+
 /// Returns a pair whose first end has a buffer of 200,000 bytes.
 fn pair(ty: Type) -> (Socket, Socket) {
     let (one, other) = Socket::pair(Domain::UNIX, ty, None).unwrap();
@@ -35,7 +38,7 @@ fn fill(socket: &Socket) -> String {
 fn full_unix_socket_is_writable_when_a_quarter_is_used() {
     same(async |trace| {
         for ty in kinds() {
-            for shuts in [None, Some(Shutdown::Read), Some(Shutdown::Write), Some(Shutdown::Both)] {
+            for shuts in SHUTS {
                 let (one, other) = pair(ty);
                 trace.note("full", fill(&one));
                 if let Some(how) = shuts {
@@ -136,7 +139,7 @@ async fn wait_to_write(trace: &mut Trace, one: Socket, other: &Socket, then: imp
 fn write_that_waits_goes_on_when_a_full_unix_socket_is_writable() {
     same(async |trace| {
         for ty in kinds() {
-            for how in [None, Some(Shutdown::Read), Some(Shutdown::Write), Some(Shutdown::Both)] {
+            for how in SHUTS {
                 let (one, other) = pair(ty);
                 trace.note("full", format!("{how:?} {}", fill(&one)));
                 wait_to_write(trace, one, &other, |other| how.map_or(Ok(()), |how| other.shutdown(how)).unwrap()).await;

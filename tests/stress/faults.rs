@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, pthread_attr_t, pthread_t};
 
+use crate::original::original;
 use crate::program::Preempt;
 use crate::words::Random;
 
@@ -113,15 +114,9 @@ fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> 
     if known != 0 {
         return known;
     }
-    // SAFETY: a C string, and a handle that is always valid.
-    let mut found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, interceptor.as_ptr()) };
-    if found.is_null() {
-        // SAFETY: as above.
-        found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    }
-    assert!(!found.is_null(), "the C library has no {name:?}");
-    slot.store(found as usize, SeqCst);
-    found as usize
+    let found = original(name, interceptor) as usize;
+    slot.store(found, SeqCst);
+    found
 }
 
 type Main = extern "C" fn(*mut c_void) -> *mut c_void;

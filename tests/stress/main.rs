@@ -31,6 +31,8 @@ mod faults;
 mod generate;
 mod inspection;
 mod oracle;
+#[path = "../common/original.rs"]
+mod original;
 mod program;
 mod scenarios;
 mod shared;

@@ -1,0 +1,18 @@
+//! Looks up the function that a function of the test program replaces.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::ffi::{CStr, c_void};
+
+/// Returns the address of a sanitizer's function `interceptor`, if there is one, and otherwise that of the C library's
+/// function `name`. Calls through it then reach the sanitizer too. Allocates no memory.
+pub fn original(name: &CStr, interceptor: &CStr) -> *mut c_void {
+    // SAFETY: the name is a C string, and the handle is always valid.
+    let mut found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, interceptor.as_ptr()) };
+    if found.is_null() {
+        // SAFETY: as above.
+        found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    }
+    assert!(!found.is_null(), "the C library has no {name:?}");
+    found
+}
