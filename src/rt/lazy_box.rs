@@ -86,9 +86,7 @@ impl<T> LazyBox<T> {
         // SAFETY: if it is not null, it was created by `Box::into_raw`, and it is no longer stored here.
         (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
     }
-}
 
-impl<T> LazyBox<T> {
     /// Takes the value, if there is one, without exclusive access.
     ///
     /// # Safety

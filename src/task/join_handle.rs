@@ -125,7 +125,7 @@ impl<T> JoinHandle<T> {
 fn poll_cancelled<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     let polled = poll_contained(cx, poll);
     if polled.is_pending() {
-        runtime().stand_in(cx);
+        runtime().wait_begins(cx);
     }
     polled
 }

@@ -28,7 +28,6 @@ use super::{Builder, JoinHandle, TaskId};
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::rt::sched;
-use crate::rt::unsent;
 use crate::rt::waiters::wake;
 use crate::sync::Mutex;
 
@@ -336,8 +335,7 @@ impl<T> TaskSet<T> {
             }
             let Poll::Ready(number) = self.ended.poll_first(cx) else {
                 fork::refuse();
-                unsent::flush();
-                runtime().stand_in(cx);
+                runtime().wait_begins(cx);
                 return Poll::Pending;
             };
             self.ended.pop_first();

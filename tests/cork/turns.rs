@@ -151,9 +151,9 @@ fn every_wait_sends_gathered_bytes_first() {
 
 /// A turn may contain another executor, which waits for one of these.
 #[test]
-fn wait_for_a_set_a_look_up_or_a_close_sends_gathered_bytes_first() {
+fn wait_for_a_set_a_look_up_a_close_or_a_cancel_sends_gathered_bytes_first() {
     run(async {
-        for kind in 0..3 {
+        for kind in 0..4 {
             some_round_is_undisturbed(async || {
                 let Counted { ours, peer: _peer, number } = Counted::new().await;
                 let (closing, _other) = pair().await;
@@ -166,7 +166,8 @@ fn wait_for_a_set_a_look_up_or_a_close_sends_gathered_bytes_first() {
                     let polled = match kind {
                         0 => poll_now(&mut Box::pin(set.join_next())).is_pending(),
                         1 => poll_now(&mut Box::pin(net::resolve("localhost:80"))).is_pending(),
-                        _ => poll_now(&mut closing.force_close()).is_pending(),
+                        2 => poll_now(&mut closing.force_close()).is_pending(),
+                        _ => poll_now(&mut Box::pin(task::spawn(pending::<()>()).cancel())).is_pending(),
                     };
                     is_gathered && polled && info(number).gathered() == 0
                 });

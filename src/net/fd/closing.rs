@@ -32,7 +32,6 @@ use std::time::Duration;
 use crate::rt::fork;
 use crate::rt::poll::poller;
 use crate::rt::runtime::runtime;
-use crate::rt::unsent;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::sys::{option, socket, zerocopy};
@@ -117,9 +116,8 @@ impl Gone {
         if done {
             return Poll::Ready(());
         }
-        unsent::flush();
         // A task may have to send the last gathered bytes.
-        runtime().stand_in(cx);
+        runtime().wait_begins(cx);
         Poll::Pending
     }
 }

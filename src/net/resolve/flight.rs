@@ -33,7 +33,6 @@ use super::lookup_error::LookupError;
 use super::query::{Answer, Query};
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
-use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{Arc, Mutex};
 use crate::task::spawn_lookup;
@@ -141,9 +140,8 @@ impl Future for Lookup {
 
 /// Returns `Pending`. The caller must hold no lock.
 fn look_up_is_pending(cx: &Context<'_>) -> Poll<Reply> {
-    unsent::flush();
     // Without threads, the look-up is a task, which the calling thread may have to run.
-    runtime().stand_in(cx);
+    runtime().wait_begins(cx);
     Poll::Pending
 }
 

@@ -44,6 +44,7 @@ use crate::rt::fork;
 use crate::rt::poll::roles::Shards;
 use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
+use crate::rt::unsent;
 use crate::sync::Ordering;
 
 /// The time after which a refusal counts as permanent.
@@ -143,6 +144,13 @@ impl Runtime {
     #[inline]
     pub(crate) fn stand_in(&'static self, cx: &Context<'_>) {
         self.stand_in_for(cx.waker());
+    }
+
+    /// Flushes gathered writes and then [stands in](Runtime::stand_in). Called when a future is pending that does not
+    /// [note](context::note) its wait.
+    pub(crate) fn wait_begins(&'static self, cx: &Context<'_>) {
+        unsent::flush();
+        self.stand_in(cx);
     }
 
     /// Works like [`stand_in`](Runtime::stand_in), with the waker of the task.
