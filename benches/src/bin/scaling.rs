@@ -331,7 +331,7 @@ impl Costs {
 }
 
 /// The maximum number of events per poll: `EVENTS_MAX`.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 /// The number of connections per core: enough to keep the core busy.
 const CONNECTIONS: usize = 64;
 /// The simulated time in nanoseconds.

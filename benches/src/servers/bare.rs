@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// The maximum number of events per epoll_wait(2).
-const EVENTS_MAX: usize = 256;
+const EVENTS_MAX: usize = 1024;
 /// The time between two checks of the deadlines.
 const SWEEP_MS: i32 = 1_000;
 

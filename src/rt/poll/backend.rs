@@ -58,7 +58,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use super::side::{ERROR, HANG_UP, PRIORITY};
 
 /// The maximum number of events in one batch.
-pub(crate) const EVENTS_MAX: usize = 256;
+pub(crate) const EVENTS_MAX: usize = 1024;
 
 /// The environment variable that selects a back end by name.
 pub(crate) const VARIABLE: &str = "NETPOLL_BACKEND";
