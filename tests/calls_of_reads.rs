@@ -1,5 +1,6 @@
 //! A task that answers requests makes one recv(2) per request: after a short read, the next read waits without a call that would find no data.
-//! So does an adapter that polls a further read before it writes the answer, as hyper does.
+//! So does an adapter that polls a further read before it writes the answer, as hyper does. On a new connection, this depends on the earlier
+//! connections of the listener.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -97,6 +98,35 @@ async fn serve(stream: &TcpStream, before: &mut usize) {
     .await;
 }
 
+/// Answers one request on each of several connections, which the clients close. Returns the number of calls for the last [`COUNTED`]
+/// connections.
+async fn calls_of_connections() -> usize {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut before = 0;
+    for served in 0..FIRST + COUNTED {
+        if served == FIRST {
+            before = CALLS.load(Ordering::Relaxed);
+        }
+        let mut client = File::from(OwnedFd::from(std::net::TcpStream::connect(addr).unwrap()));
+        // The server finds the request at its first read.
+        client.write_all(b"ping").unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let server = task::spawn(async move {
+            let mut buf = [0; 64];
+            while stream.read(&mut buf).await.unwrap() != 0 {
+                stream.write_all(b"pong").await.unwrap();
+            }
+        });
+        client.read_exact(&mut [0; 4]).unwrap();
+        // During this pause, the server begins to read the next request.
+        std::thread::sleep(Duration::from_micros(200));
+        drop(client);
+        server.await;
+    }
+    CALLS.load(Ordering::Relaxed) - before
+}
+
 #[test]
 fn reader_of_requests_makes_one_call_per_request() {
     // A back end that must be armed before each wait needs the call.
@@ -104,6 +134,9 @@ fn reader_of_requests_makes_one_call_per_request() {
         return;
     }
     rt::Builder::new().workers(1).start().unwrap();
+    // One call reads the request, and one the end of the stream.
+    let counted = task::block_on(calls_of_connections());
+    assert!((2 * COUNTED..2 * COUNTED + COUNTED / 2).contains(&counted), "{counted} calls for {COUNTED} connections");
     for way in [Way::Future, Way::Trait, Way::Adapter] {
         let calls =
             task::block_on(task::spawn(

@@ -89,8 +89,9 @@ impl NetFd {
             () if *self.network == "tcp" => NetFd::tcp_or_multipath,
             () => return NetFd::new(socket, self.network),
         };
-        let stream = make(socket)?;
+        let mut stream = make(socket)?;
         if stream.fd.is_plain_tcp() {
+            stream.fd.inherit_waits(&self.fd);
             // Most connections never fill the send buffer.
             stream.fd.poll.side(Direction::Write).skip_edges();
             match peer.as_socket() {

@@ -332,6 +332,7 @@ impl Wakers {
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
         match WATCHED.get() {
+            _ if woken == 0 => {}
             Some(call) if woken > 1 => call(self),
             _ => self.wake_in_place(),
         }

@@ -79,6 +79,8 @@ pub(crate) struct Fd {
     flags: AtomicU8,
     /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires, up to `WAITS_MIN`.
     pub(super) waits: [AtomicU8; 2],
+    /// The place of the listener's evidence for `short_wait`, or 0.
+    pub(super) origin: u8,
     pub(crate) timeouts: Timeouts,
     pub(crate) mutex: FdMutex,
     pub(super) rare: LazyBox<Rare>,
@@ -159,6 +161,7 @@ impl Fd {
             number,
             flags: AtomicU8::new(flags),
             waits: [AtomicU8::new(0), AtomicU8::new(0)],
+            origin: 0,
             timeouts: Timeouts::default(),
             mutex: FdMutex::new(),
             rare: LazyBox::new(),

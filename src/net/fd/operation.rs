@@ -47,7 +47,6 @@ use crate::rt::context;
 use crate::rt::poll::poller::{Direction, Failure, Hold, Stop, Ticket, WaitKey};
 use crate::rt::unsent;
 use crate::rt::waiters::{Key, Waiter};
-use crate::sync::Ordering;
 use crate::sys::socket;
 
 /// The state that a named future keeps between polls. Empty until the future has to wait or keeps a lock.
@@ -130,10 +129,6 @@ pub(crate) enum LockScope {
     /// Not at all, for calls that the kernel or another lock serialises, or that transfer nothing.
     None,
 }
-
-/// The number of consecutive operations that must have waited to the end before a short count may
-/// replace a call; see [`short_wait`](super::short_wait).
-pub(super) const WAITS_MIN: u8 = 4;
 
 /// Whether a call must send gathered bytes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -464,20 +459,6 @@ impl Fd {
         remaining: Remaining,
     ) {
         self.end(direction, scope, caller, ticket, remaining);
-    }
-
-    /// Counts an operation that has waited, or whose call completed in an idle direction. `to_the_end` says whether an
-    /// edge ended a wait before the call.
-    #[inline]
-    fn count_wait(&self, direction: Direction, to_the_end: bool) {
-        // ORDERING: Relaxed: the count only decides whether one system call is saved, so it may
-        // lose an update.
-        let waits = &self.waits[direction as usize];
-        match waits.load(Ordering::Relaxed) {
-            _ if !to_the_end => waits.store(0, Ordering::Relaxed),
-            count if count < WAITS_MIN => waits.store(count + 1, Ordering::Relaxed),
-            _ => {}
-        }
     }
 
     /// Removes the operation, which has made its call, from the slot or the list. (Without waiters,

@@ -10,11 +10,14 @@
 //! * no edge has been recorded since,
 //! * the operation waits with the task's own waker, and
 //! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
-//!   dropped, an edge woke each of them, and no call completed in the idle direction.
+//!   dropped, an edge woke each of them, and no call completed in the idle direction. For the reads of an accepted
+//!   connection that have not waited so often, the last reads of the listener's connections count too (see
+//!   [`Fd::inherit_waits`]).
 //!
 //! The first and the last condition do not apply to an operation that writes all of a buffer. It keeps its lock and makes
 //! its next call in the same poll. In all cases, the operation must be able to wait without taking the lock first
-//! ([`Fd::waits_freely`]), and the descriptor must be registered with a back end that need not be armed.
+//! ([`Fd::waits_freely`]), and the back end must be one that need not be armed. A descriptor that is not registered is
+//! registered first: if data has arrived since the short count, an edge follows the registration.
 //!
 //! # Evidence
 //! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of the call.
@@ -29,14 +32,30 @@
 //! # Cancellation
 //! A wait that begins here is ended like any other wait of its operation.
 
+use std::sync::atomic::AtomicU8;
 use std::task::{Context, Poll};
 
 use super::fd::Fd;
-use super::operation::{Caller, LockScope, Operation, WAITS_MIN};
+use super::operation::{Caller, LockScope, Operation};
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 use crate::rt::short_count;
 use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
+
+/// The number of consecutive operations that must have waited to the end before a short count may replace a call.
+const WAITS_MIN: u8 = 4;
+
+/// The number of listeners whose evidence is kept apart.
+const LISTENERS: usize = 255;
+
+/// The number of consecutive reads of the connections of each listener that waited to the end, up to [`WAITS_MIN`]. The
+/// first entry is not used. Listeners with the same [`origin`] share an entry.
+static WAITS_OF_LISTENERS: [AtomicU8; LISTENERS + 1] = [const { AtomicU8::new(0) }; LISTENERS + 1];
+
+/// Returns the entry in [`WAITS_OF_LISTENERS`] of the listener whose descriptor has the slot `index`.
+fn origin(index: u32) -> u8 {
+    (index as usize % LISTENERS + 1) as u8
+}
 
 /// The result of [`Fd::permit_short_wait`].
 pub(crate) struct Permission {
@@ -82,10 +101,51 @@ impl Fd {
         }
     }
 
+    /// Forgets the evidence of an earlier listener with the same [`origin`].
+    pub(crate) fn begin_listener(&self) {
+        WAITS_OF_LISTENERS[usize::from(origin(self.poll.index()))].store(0, Ordering::Relaxed);
+    }
+
+    /// Makes the evidence of the connections of `listener` that of this new connection. From here on, the reads of this
+    /// connection add to it. A server that answers one request per connection thus saves a call per connection.
+    pub(crate) fn inherit_waits(&mut self, listener: &Fd) {
+        // The evidence may be that of an earlier run, and a simulation must be able to repeat a run exactly.
+        #[cfg(feature = "sim")]
+        if crate::sim::is_here() {
+            return;
+        }
+        self.origin = origin(listener.poll.index());
+        let waits = WAITS_OF_LISTENERS[usize::from(self.origin)].load(Ordering::Relaxed);
+        self.waits[Direction::Read as usize].store(waits, Ordering::Relaxed);
+    }
+
+    /// Counts an operation that has waited, or whose call completed in an idle direction. `to_the_end` says whether an
+    /// edge ended a wait before the call.
+    #[inline]
+    pub(super) fn count_wait(&self, direction: Direction, to_the_end: bool) {
+        if !to_the_end || !self.waits_often(direction) {
+            self.change_waits(direction, to_the_end);
+        }
+    }
+
+    #[inline(never)]
+    fn change_waits(&self, direction: Direction, to_the_end: bool) {
+        // ORDERING: Relaxed: the count only decides whether one system call is saved, so it may
+        // lose an update.
+        let waits = &self.waits[direction as usize];
+        let count = if to_the_end { waits.load(Ordering::Relaxed) + 1 } else { 0 };
+        waits.store(count, Ordering::Relaxed);
+        let of_listener = &WAITS_OF_LISTENERS[usize::from(self.origin)];
+        // Compared first, because all connections of the listener share the cache line.
+        if direction == Direction::Read && self.origin != 0 && of_listener.load(Ordering::Relaxed) != count {
+            of_listener.store(count, Ordering::Relaxed);
+        }
+    }
+
     /// Returns whether the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end.
     #[inline]
     fn waits_often(&self, direction: Direction) -> bool {
-        // ORDERING: Relaxed, as in `count_wait`.
+        // ORDERING: Relaxed, as in `change_waits`.
         self.waits[direction as usize].load(Ordering::Relaxed) >= WAITS_MIN
     }
 
@@ -114,11 +174,19 @@ impl Fd {
             && short_count::take(side.place(), ticket, cx.waker())
             && (self.waits_often(direction) || scope == LockScope::WholeOperation)
             && self.waits_freely(direction, scope, caller)
-            && let Some(epoch) = self.poll.registered()
+            && let Some(epoch) = self.poll.registered().or_else(|| self.register_to_wait())
         {
             return self.poll_edge(direction, epoch, caller, cx);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Registers the descriptor for a wait without a call. Returns `None` if it is registered, if the registration
+    /// fails, or if the back end must be armed. The operation then makes its call.
+    #[cold]
+    fn register_to_wait(&self) -> Option<u32> {
+        self.poll.registered().is_none().then(|| self.with(|_| Ok(self.register_now())))?.ok()?.ok()?;
+        self.poll.registered()
     }
 
     /// Returns whether the turn's last call with a short count was in this direction.
@@ -145,16 +213,18 @@ impl Fd {
             && ticket.is_only_ready()
             && self.waits_often(direction)
             && !self.mutex.is_locked(direction)
-            && let Some((wait, is_listed)) = self.poll.wait_anew_after(direction, ticket, cx)
         {
-            short_count::forget(side.place());
-            let wait = operation.begin_wait(wait);
-            // The timeout of a new operation begins now.
-            return is_listed
-                && self
-                    .timeouts
-                    .nanos(direction)
-                    .is_none_or(|timeout| side.arm_timeout(Waiter::Future(wait), timeout).is_pending());
+            if let Some((wait, is_listed)) = self.poll.wait_anew_after(direction, ticket, cx) {
+                short_count::forget(side.place());
+                let wait = operation.begin_wait(wait);
+                // The timeout of a new operation begins now.
+                return is_listed
+                    && self
+                        .timeouts
+                        .nanos(direction)
+                        .is_none_or(|timeout| side.arm_timeout(Waiter::Future(wait), timeout).is_pending());
+            }
+            return self.register_to_wait().is_some() && self.waits_at_once(operation, cx);
         }
         false
     }
