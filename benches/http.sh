@@ -2,9 +2,8 @@
 # Compares HTTP/1 servers: hyper on netpoll, tokio and smol, `netpoll_hyper::Server`, and Go's net/http if its toolchain is installed. Prints
 # Markdown tables. They show each server's CPU time per request: the median over the rounds, and the medians of its ratios to tokio and smol
 # within a round. Each round runs every server anew. For 64 connections, they also show the system calls per request (perf or strace) and the
-# user instructions per request (valgrind; not for Go). Each
-# server has one worker. Server and client run on the last CPU under SCHED_BATCH, in lock-step, so that both see whole batches. All
-# connections are open and have been used before the measurement begins.
+# user instructions per request (valgrind; not for Go). Each server has one worker. Server and client run on the last CPU under SCHED_BATCH, in
+# lock-step, so that both see whole batches. All connections are open and have been used before the measurement begins.
 #
 #   ./http.sh               bodies of 13 B and 64 KiB, 64 and 1,000 keep-alive connections: five minutes when built
 #   QUICK=1 ./http.sh       the same with fewer rounds: two and a half minutes

@@ -9,7 +9,7 @@
 //! had no CPU (schedstat), because the machine's other threads cause these waits.
 //!
 //! `--tasks N` adds N tasks that are always pending. The program then also prints the time and memory that snapshots of these tasks take,
-//! with their JSON: with the limit of the server's answers, and without a limit.
+//! with their JSON: at most 100,000 tasks, as in an answer of the inspection server, and all tasks.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -373,7 +373,7 @@ fn simulate(cores: &[usize], costs: Costs) -> String {
     text
 }
 
-/// One poller: the time at which it becomes free, and its connections by the time at which they become ready.
+/// One poller: the time at which it becomes free, the time for which it was held, and the times at which its connections become ready.
 #[derive(Debug, Default)]
 struct Poller {
     free_at: u64,

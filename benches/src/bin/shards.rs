@@ -52,7 +52,7 @@ fn read(path: &str) -> io::Result<usize> {
     File::open(path)?.read_to_end(&mut bytes)
 }
 
-/// Runs the reading process. It reads the files named in the last line of its input repeatedly, until the input ends.
+/// Runs the reading process. It reads the files named in the latest line of its input repeatedly, until the input ends.
 fn reader() -> io::Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

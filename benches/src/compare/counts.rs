@@ -67,9 +67,9 @@ pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool
 }
 
 fn count_with_perf(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
-    // perf is enabled and disabled through its control pipe, so it counts exactly the calls during the work. A shell holds the pipes.
-    // Descriptor 8 carries the commands to perf (this program's writes to the shell's input), and descriptor 9 carries perf's
-    // acknowledgements (the shell's output).
+    // perf is enabled and disabled through its control pipe, so it counts exactly the calls during the work. The shell
+    // duplicates its input to descriptor 8, from which perf reads commands, and its output to descriptor 9, to which perf writes
+    // acknowledgements.
     let mut command = Command::new("sh");
     command.args([
         "-c",
