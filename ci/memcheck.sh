@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs tests that shut down the runtime under valgrind's memcheck. Fails on an access out of bounds or to freed or unwritten memory, and if
-# memory is lost after `rt::shutdown`. Needs valgrind.
+# Runs tests that shut down the runtime under valgrind's memcheck. Fails if an access is outside the blocks of the heap or to a freed block,
+# if a branch, an address or a system call depends on unwritten memory, or if memory is lost after `rt::shutdown`. Needs valgrind.
 #   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
 # The poll cache's blocks stay reachable by design (invariant C1 of src/rt/slab.rs). 48 bytes of std are "possibly lost": the main thread's
 # handle, to which a thread-local points.

@@ -9,7 +9,7 @@ readonly mib=${1:-1024}
 cargo build --release --no-default-features --features netpoll --bin proxy --target-dir target
 trace=$(mktemp -d)
 trap 'rm -r "$trace"' EXIT
-# The parent is the sender and the receiver. A child process makes each copy. Each process has its own trace file.
+# The parent is the sender and the receiver. A child process makes each copy, on its first thread. Each thread has its own trace file.
 strace -ff -o "$trace/calls" -e trace=execve,splice,sendfile,read,write,recvfrom,sendto,sendmsg,readv \
     target/release/proxy --mib "$mib" --rounds 1
 
