@@ -408,8 +408,8 @@ fn dropped_pipe_write_withdraws_unread_data() {
     });
 }
 
-/// Reads and writes are dropped after up to three polls, before and after their wake-up. Other
-/// waiters continue.
+/// Reads and writes are dropped before their first poll and after one or more polls, before and after their wake-up.
+/// Other waiters continue.
 #[test]
 fn dropped_pipe_future_strands_no_waiter() {
     run(async {

@@ -22,7 +22,7 @@ use netpoll::{rt, task};
 
 const NOFILE: u64 = 32;
 const CLIENTS: usize = 200;
-/// Descriptors that other code in the server's process holds.
+/// The number of descriptors that other code in the server's process holds.
 const HELD: usize = 8;
 const NAME: &str = "server_with_32_descriptors_serves_200_clients";
 

@@ -255,8 +255,8 @@ fn earlier_timer_interrupts_poller_sleep() {
 
 /// A `block_on` without tasks starts no worker. A descriptor that it leaves open, or a task, starts one.
 #[test]
-fn block_on_without_tasks_starts_no_thread() {
-    child("block_on_without_tasks_starts_no_thread", || {
+fn block_on_without_tasks_starts_no_worker() {
+    child("block_on_without_tasks_starts_no_worker", || {
         let threads = || rt::metrics().worker_threads;
         assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
         let listener = task::block_on(common::listener());

@@ -299,7 +299,7 @@ fn invalid_environment_is_an_error_of_start() {
     });
 }
 
-/// By default, there is one shard per 8 workers, and at least one.
+/// By default, there is one shard per 8 workers, rounded down, and at least one.
 #[test]
 fn default_number_of_shards_follows_the_workers() {
     for (workers, shards) in [("1", "1"), ("15", "1"), ("16", "2"), ("64", "8")] {

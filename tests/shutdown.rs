@@ -418,8 +418,8 @@ fn waiting_deadline_fires_after_shutdown() {
     });
 }
 
-/// These operations wait for another operation of their socket, or for a permit, and have no registration, with which the
-/// runtime would start again.
+/// These operations wait for another operation of their socket, or for a permit. They do not register the socket; a
+/// registration would start the runtime again.
 #[test]
 fn deadline_of_an_operation_that_waits_for_another_one_fires_after_shutdown() {
     child("deadline_of_an_operation_that_waits_for_another_one_fires_after_shutdown", || {

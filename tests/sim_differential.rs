@@ -1,6 +1,6 @@
 //! Compares the simulated kernel with the real one. Random sequences of system calls, drawn from seeds, are made in the real kernel and in a
 //! simulation. All results must be equal: counts, bytes, errors, readiness, options. The tests avoid the differences that
-//! docs/SIMULATION.md lists. The module `programs` has fixed sequences.
+//! docs/SIMULATION.md lists. The module `programs` has fixed sequences, and random ones of calls on TCP sockets in any state.
 //!
 //! `NETPOLL_DIFFERENTIAL=n` sets the number of sequences of each kind, instead of 20.
 

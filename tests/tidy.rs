@@ -375,7 +375,7 @@ fn every_invariant_has_a_test() {
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
 }
 
-/// The tests that three files of `ci` name exist. A script that runs or skips a test by a name that does not exist does not fail.
+/// Each test exists that one of three files of `ci` names. A script that runs or skips a test by a name that does not exist does not fail.
 #[test]
 fn tests_named_in_scripts_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci");
@@ -501,8 +501,8 @@ fn names_beside_files_occur_in_them() {
 }
 
 /// Returns the tests beside names of test binaries in a document, as pairs of the binary and the test. A document writes such tests as
-/// "`binary`: `test`, `other_test`" or "`test` in `package`". The binary may be a path that ends in `.rs`. The begin of a name may be left out:
-/// `…_ending`.
+/// "`binary`: `test`, `other_test`" or "`test` in `package`". The binary may be a path that ends in `.rs`. The beginning of a test's name may be
+/// left out: `…_ending`.
 fn tests_beside_binaries(text: &str) -> Vec<(&str, &str)> {
     // Names of other functions and of variables have fewer words.
     let is_test = |quoted: &str| {
@@ -542,8 +542,8 @@ fn tests_beside_binaries_are_recognised() {
     assert_eq!(tests_beside_binaries(text), expected);
 }
 
-/// Returns whether a test binary has a test of this name. `lib` stands for the unit tests, and the name of a package for all of its tests. The parts
-/// of a binary are its file and the folder of its name.
+/// Returns whether a test binary has a test of this name. `lib` stands for the unit tests, and the name of a package for all of its tests. The
+/// files of any other binary are `NAME.rs` and those in the folder `NAME`.
 fn has_test(files: &[(PathBuf, String)], binary: &str, test: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = match binary {
@@ -616,7 +616,7 @@ fn names(folder: &str, ending: &str) -> Vec<String> {
 }
 
 /// README and the crate page list all features except `default`, README lists all examples, and CONTRIBUTING lists all shell scripts of `ci`
-/// that are run by themselves.
+/// except one that another script sources.
 #[test]
 fn documents_list_features_examples_and_scripts() {
     let manifest = manifest();
@@ -655,7 +655,7 @@ fn readme_http_program_is_an_example() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Returns the files of the repository, as paths from its root, except build output, Git data and inputs of fuzz targets.
+/// Returns the files of the repository, as paths from its root, except build output, Git data and inputs that fuzzers generate.
 fn repository() -> BTreeSet<String> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {

@@ -33,7 +33,7 @@ fn total(wakers: &[Counted]) -> usize {
     counts(wakers).iter().sum()
 }
 
-/// Waits until a poller with one shard has received all events so far: the events of the round trips made here follow them.
+/// Waits until the poller, if it has one shard, has received all events so far: those of these round trips follow them.
 async fn settle() {
     let (one, other) = fresh_pair().await;
     for _ in 0..3 {

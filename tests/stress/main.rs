@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `NETPOLL_STRESS_SEED=n` | run only the program of this seed; the schedule of its threads still varies |
 //! | `NETPOLL_STRESS_FILE=path` | run only the program in this file |
-//! | `NETPOLL_STRESS_RUNS=n` | run this program n times |
+//! | `NETPOLL_STRESS_RUNS=n` | run the program of `NETPOLL_STRESS_SEED` or `NETPOLL_STRESS_FILE` n times |
 //! | `NETPOLL_STRESS_FIRST=n`, `NETPOLL_STRESS_SECONDS=n` | run random programs from this seed on, for n seconds |
 //! | `NETPOLL_STRESS_WITH=word` | run only programs whose text has the word |
 //! | `NETPOLL_STRESS_WITHOUT=word,…` | remove the actions and events whose text has one of the words from generated programs |
