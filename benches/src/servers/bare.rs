@@ -2,8 +2,8 @@
 //!
 //! There is one loop per worker, each with an epoll instance, one buffer and a table of connections by descriptor. The first loop also
 //! accepts connections and distributes them round-robin. For each event, a loop makes one read and one write. It keeps the rest of a short
-//! write and sends it when the socket is writable; only then does it read again. A deadline is a number in the table, which is checked once
-//! per second.
+//! write and sends it when the socket is writable; only then does it read again. A deadline is a number in the table. The loop checks all
+//! deadlines once per second.
 
 use super::{Mode, Options, READ_DEADLINE};
 use crate::sys::{self, Epoll, NO_EVENT};

@@ -1,5 +1,5 @@
-//! Controls a server without an additional thread. In a process with a second thread, each of glibc's system call functions costs 40
-//! instructions more, which would distort the figures of the bare loop.
+//! Controls a server without an additional thread. In a process with a second thread, each of glibc's functions that are
+//! cancellation points (pthreads(7)) takes 40 instructions more, which would distort the figures of the bare loop.
 //!
 //! Standard input is switched to raise SIGIO (fcntl(2), `O_ASYNC`). The signal handler reads the input. For each command (any byte except a
 //! newline) it writes a line with the process's usage. At the end of the input it writes such a line and ends the process. The handler
