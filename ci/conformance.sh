@@ -84,7 +84,7 @@ TOML
 : >"$run/src/lib.rs"
 if [[ -e $scratch/Cargo.lock ]]; then cp "$scratch/Cargo.lock" "$run/Cargo.lock"; fi
 
-# Replaces the well-known addresses and ports with those of this run.
+# Renames the crate, and replaces the well-known addresses and ports with those of this run.
 host=127.$((BASHPID / 250 % 250 + 1)).$((BASHPID % 250 + 1)).1
 port=$((20000 + RANDOM % 5000 * 2))
 rename() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs random programs over the whole runtime, each in its own process (tests/stress).
 #   ci/runtime-stress.sh SECONDS [FIRST]     from seed FIRST on, or from a random one
-# A failing program is printed with its seed, then shrunk for at most two minutes. `NETPOLL_STRESS_SEED=n cargo test --test stress random`
-# runs it again; thread scheduling varies, so it may pass. The other variables are in tests/stress/main.rs.
+# A failing program is printed with its seed. Smaller ones are then tried for two minutes. `NETPOLL_STRESS_SEED=n cargo test --test stress random`
+# runs the program of seed n again; thread scheduling varies, so it may pass. The other variables are in tests/stress/main.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -45,7 +45,7 @@ thread | memory)
 esac
 # MSan sees memory that system calls write only if they go through libc.
 [[ $sanitizer == memory ]] && flags+=' -Zsanitizer-memory-track-origins --cfg rustix_use_libc'
-# Functions of tests/faults replace those of the C library, and look up the sanitizer's interceptors by name.
+# Functions of tests that replace those of the C library look up the sanitizer's interceptors by name.
 flags+=' -Clink-arg=-Wl,--export-dynamic-symbol=__interceptor_*'
 export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0 ${LSAN_OPTIONS:-}"
 # The runtime's threads live as long as the process, so they are no leaks. Random delays create more interleavings. One test forks and

@@ -2,7 +2,8 @@
 # Checks licences, sources, bans and advisories of netpoll's dependencies on Linux, except those of tests (deny.toml), with cargo-deny
 # (cargo install cargo-deny). If the advisory database cannot be fetched, it checks the other three and says so.
 #   ci/supply-chain.sh
-#   ADVISORY_DB=DIR ci/supply-chain.sh      with a clone of RustSec's advisory-db of any age, which is printed
+#   ADVISORY_DB=DIR ci/supply-chain.sh      with a clone of RustSec's advisory-db of any age, whose date is printed; also checks
+#                                           the advisories of the dependencies of tests and models
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
