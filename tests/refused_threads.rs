@@ -340,7 +340,7 @@ fn deferred_threads_are_refused() {
         let defer = || rt::Builder::new().single_threaded(true).start().unwrap();
         for count in [1, 2, ALL] {
             for (number, use_it) in USES.into_iter().enumerate() {
-                // A task that no future waits for runs only on a thread that is in `block_on`.
+                // With this setting, a task that no future waits for runs only while a thread is in `block_on`.
                 if number != WAITS_UNPOLLED && (number != WAITS_FOR_CALLER || count != ALL) {
                     defer();
                     refuse(count);

@@ -327,7 +327,7 @@ fn waiting_thread_does_not_spin_during_a_long_turn() {
         let (begun, begins) = mpsc::channel();
         let busy = thread::spawn(move || {
             task::block_on(task::spawn(async move {
-                // After long turns, this thread makes the other thread in `block_on` poll.
+                // A thread whose turns are long wakes the other thread in `block_on`, which then polls.
                 for _ in 0..20 {
                     thread::sleep(5 * MS);
                     task::yield_now().await;

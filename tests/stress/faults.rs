@@ -2,8 +2,7 @@
 //!
 //! The test binary defines `pthread_create` and the functions that join and detach threads. The linker prefers these definitions for the
 //! calls of std and the crate. They call the C library's functions and count the calls that succeed. `pthread_create` also refuses calls if
-//! requested.
-//! The stress test's own threads, created by [`own_thread`], are neither refused nor stopped.
+//! requested. The stress test's own threads, created by [`own_thread`], are neither refused nor stopped.
 //!
 //! # Stops
 //! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms, so the
