@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Returns a loopback address with port 0. The next 253 calls in this process return other addresses,
-/// and so do processes whose ids differ in the low 15 bits. Use this function for tests that bind a port
+/// and so do the calls in processes whose ids differ in the low 15 bits. Use this function for tests that bind a port
 /// again after releasing it, or send to a closed port, because on 127.0.0.1 another test or process may
 /// take the port first.
 pub fn own_address() -> SocketAddr {

@@ -1,9 +1,10 @@
 //! Helpers for the integration tests: pairs of streams, bounded waits, child processes, counts of
 //! descriptors and threads.
 //!
-//! `by_hand` has helpers for tests that poll by hand, `kernel` those that rely on the kernel, and
-//! `processes` starts processes. Tests that need them include by path: `black_hole` (addresses that refuse
-//! or do not answer), `example` (runs of examples) and `executors` (checks under other executors).
+//! `by_hand` has helpers for tests that poll by hand, and `kernel` those that rely on the kernel.
+//! `processes` starts processes, and `original` looks up functions that a test replaces. Tests that need
+//! them include by path: `black_hole` (addresses that refuse or do not answer), `example` (runs of
+//! examples) and `executors` (checks under other executors).
 //!
 //! Tests that change the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs
 //! the calling test again, alone, in a child process, unless they are the only test of their binary.
