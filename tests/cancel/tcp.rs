@@ -154,8 +154,8 @@ fn dropped_reads_lose_no_data() {
                     };
                     let outcome = drop_at(at, read, &write).await;
                     if kind != "traits" {
-                        // A poll's waker stays until the next event, because a poll has no future whose drop would
-                        // remove it.
+                        // The waker of a `poll_read` stays until the next event, because the call has no future whose
+                        // drop would remove it.
                         no_operation_waits(kind, at).await;
                     }
                     if !outcome.stirred {

@@ -149,7 +149,7 @@ fn every_wait_sends_gathered_bytes_first() {
     });
 }
 
-/// A turn may contain another executor, which waits for one of these.
+/// The turn polls each of these as another executor within the turn would.
 #[test]
 fn wait_for_a_set_a_look_up_a_close_or_a_cancel_sends_gathered_bytes_first() {
     run(async {
