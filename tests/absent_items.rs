@@ -1,6 +1,6 @@
-//! If a program uses an item of async-std, tokio or smol that this crate does not have, the compiler's error names the
-//! alternative. If an argument has a wrong type, the error names the right ones. The tests run the compiler on small
-//! programs, with the newest library of this crate that cargo has built for the tests.
+//! If a program uses one of many items of async-std, tokio or smol that this crate does not have, the compiler's error
+//! names the alternative. If an argument has a wrong type, the errors of some functions name the right ones. The tests
+//! run the compiler on small programs, with the newest library of this crate that cargo has built for the tests.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ fn absent_items_of_smol_are_errors_that_name_the_alternative() {
     ]);
 }
 
-/// A number as an address, and a listener that `serve` does not accept.
+/// Passes a number as the address of a listener, and a number as the listener of `serve`.
 #[test]
 fn arguments_of_wrong_types_are_errors_that_name_the_right_ones() {
     for (call, right) in [

@@ -123,9 +123,9 @@ fn descriptors_for_other_processes_are_left_alone() {
         assert_eq!(fd_count(), before);
         return;
     }
-    // The cases are: no variables; the id of another process; a count alone; descriptors without
-    // the process that passes them, without and with names; a passing process that is not the
-    // parent.
+    // The cases are: no variables; the id of another process; a count alone; descriptors but not the
+    // process that passes them, first without names and then with names; a passing process that is
+    // not the parent.
     let foreign: &[&[(&str, &str)]] = &[
         &[],
         &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],

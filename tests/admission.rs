@@ -147,7 +147,8 @@ fn shutdown_by_another_owner_ends_accept_waiting_for_permit() {
     });
 }
 
-/// Regression: the accept waited on. After a restart of the runtime, it did not notice the end of the listener.
+/// Regression: the accept continued to wait and, after a restart of the runtime, did not notice that another
+/// owner had shut the listener down.
 #[test]
 fn shutdown_of_the_runtime_ends_accept_waiting_for_permit() {
     child("shutdown_of_the_runtime_ends_accept_waiting_for_permit", || {
@@ -444,7 +445,8 @@ fn accept_yields_after_a_batch_of_refusals() {
     });
 }
 
-/// The number of a listener whose descriptor was handed out stays in use after the close.
+/// The number of a listener whose descriptor was handed out stays in use after the close, so the close frees
+/// no descriptor. The stream must be woken nevertheless.
 #[test]
 fn close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor() {
     child("close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor", || {

@@ -358,13 +358,13 @@ fn closure_errors_are_returned_unchanged() {
     run(async {
         let (reader, _writer) = pipe();
         let write = reader.read_with(|fd| fd.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).write(b"x")));
-        // The error of a wrapped call would have no `raw_os_error`.
+        // An error that contains an `OpError` would have no `raw_os_error`.
         assert_eq!(write.await.unwrap_err().raw_os_error(), Some(libc::EBADF), "not open for writing");
     });
 }
 
-/// Returns an `AsyncFd` of a runtime that was shut down, and one of the next runtime for the same number. After the restart, the
-/// first one has no registration any more, so the second one is accepted.
+/// Returns two values for one descriptor: the first of a runtime that was shut down, the second of the next runtime. The
+/// shutdown has ended the first one's registration, so the second one is accepted.
 fn of_two_runtimes(reader: &PipeReader) -> [AsyncFd<&PipeReader>; 2] {
     let first = AsyncFd::new(reader).unwrap();
     rt::shutdown(Duration::from_secs(60)).unwrap();
@@ -402,7 +402,7 @@ fn wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over() {
         assert_eq!(task::block_on(second.read_with(call)).unwrap(), 1);
         let _writer = writer.join().unwrap().unwrap();
         drop(second);
-        // The number is free for the first one again.
+        // The first one can register the descriptor again.
         assert!(task::block_on(poll_fn(|cx| Poll::Ready(first.poll_readable(cx).is_pending()))));
     });
 }

@@ -298,7 +298,7 @@ fn root_future_runs_while_workers_never_yield() {
     });
 }
 
-/// With `block_on_runs_tasks` the thread of `block_on` takes the place of a worker.
+/// With `block_on_runs_tasks`, the thread of `block_on` takes a free processor and acts as a worker.
 #[test]
 fn block_on_runs_tasks_when_configured() {
     child("block_on_runs_tasks_when_configured", || {

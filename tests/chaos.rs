@@ -1,5 +1,5 @@
-//! Echoes while about four of five calls that transfer, accept or connect are interrupted, fail or are
-//! cut short. Most batches of events are small, shuffled and padded with a spurious event. Every byte
+//! Echoes while about four of five calls that transfer, accept or, for TCP, connect are interrupted,
+//! fail or are cut short. Most batches of events are small, shuffled and padded with a spurious event. Every byte
 //! must come back, in order.
 //!
 //! `NETPOLL_ECHOES` sets the number of echoes, which is rounded up to a multiple of [`ECHOES_EACH`], and

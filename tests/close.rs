@@ -182,7 +182,7 @@ fn close_frees_address_despite_waiting_accepts() {
 /// Go: TestClosedPipeRaceRead, TestClosedPipeRaceWrite. A close races with reads and writes of the
 /// same socket that begin to wait.
 #[test]
-fn close_races_with_reads_and_writes() {
+fn reads_and_writes_that_race_with_a_close_fail_as_closed() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for round in 0..200_u32 {
@@ -221,7 +221,7 @@ fn close_races_with_reads_and_writes() {
 
 /// Go: TestFileCloseRace. A conversion to std's type races with a close.
 #[test]
-fn conversions_race_with_close() {
+fn conversion_that_races_with_a_close_returns_an_open_descriptor_or_fails() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for round in 0..100 {

@@ -45,8 +45,8 @@ impl GiveUp {
     }
 }
 
-/// Returns an operation that will wait, and the close of its socket. The operation keeps its
-/// resources alive.
+/// Returns an operation that waits when it is polled, and the close of its socket or, for a dial, the
+/// request to drop it. The operation keeps its resources alive.
 async fn prepare(operation: &str) -> (Waiting, Closing) {
     match operation {
         "read" | "deadline" | "drop" => {
@@ -186,8 +186,8 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
 }
 
 #[test]
-fn every_way_to_close_during_every_wait() {
-    let output = common::child_with("every_way_to_close_during_every_wait", &[], || {
+fn every_way_to_close_ends_every_wait_in_time() {
+    let output = common::child_with("every_way_to_close_ends_every_wait_in_time", &[], || {
         let limit = Duration::from_millis(if common::is_timed() { 10 } else { 1000 });
         let mut slow = Vec::new();
         let (mut cells, mut longest) = (0, Duration::ZERO);

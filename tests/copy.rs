@@ -1,4 +1,4 @@
-//! `io::copy_bidirectional`, the flushes of a copy, how a copy notices that a side has closed, and urgent data.
+//! `io::copy_bidirectional`, its idle limit, the flushes of a copy, how a copy notices that a side has closed, and urgent data.
 //! `zero_copy.rs` has the other tests of copies in the kernel.
 
 mod common;
@@ -134,7 +134,7 @@ fn reset_of_writer_ends_copy_with_silent_reader() {
     });
 }
 
-/// The copy notices that the server is gone even after the server has ended its stream and is no longer read.
+/// The copy notices that the server is gone even after the server has ended its stream, so that the copy no longer reads from it.
 #[test]
 fn server_death_after_last_byte_is_noticed() {
     run(async {

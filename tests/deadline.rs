@@ -445,7 +445,7 @@ fn last_moment_extension_counts() {
 
 /// Go: TestReadWriteDeadlineRace.
 #[test]
-fn deadlines_race_with_reads_and_writes() {
+fn reads_and_writes_that_race_with_deadlines_succeed_or_time_out() {
     run(async {
         let (client, server) = fresh_pair().await;
         let stop = Arc::new(AtomicBool::new(false));

@@ -194,8 +194,8 @@ const EPOLL_MATRIX: &[Row] = &[
     row(
         "first wait",
         "epoll_ctl ADD",
-        // EEXIST: the open file is already registered under this number, so the registration is
-        // changed. (For EPERM see below.)
+        // EEXIST: the open file description is already registered under this number, so the
+        // registration is changed. (For EPERM see below.)
         &[(Done, &[EEXIST]), (Surfaced, &[EBADF, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC])],
     ),
     row("first wait after EEXIST", "epoll_ctl MOD", &[(Done, &[EBADF, EINVAL, ENOENT, ENOMEM])]),

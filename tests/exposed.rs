@@ -193,8 +193,8 @@ async fn is_pending<F: Future + Unpin>(mut future: F) -> bool {
     poll_once(&mut future).await.is_pending()
 }
 
-/// Regression: a registration belongs to the open file, which a duplicate keeps open. After a hot
-/// restart, each connection of the successor woke the process that had closed its listener.
+/// Regression: a registration belongs to the open file description, which a duplicate keeps open. After a
+/// hot restart, each connection of the successor woke the process that had closed its listener.
 #[test]
 fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
     child("adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed", || {
@@ -399,7 +399,8 @@ fn borrowed_descriptor_refers_to_no_other_file_after_the_close() {
     });
 }
 
-/// While no descriptor is free, the close shuts the socket down, and the drop frees the number.
+/// The close needs no free descriptor, because the first borrow has opened the placeholder. The placeholder keeps the number
+/// in use until the drop.
 #[test]
 fn close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer() {
     child("close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer", || {
@@ -474,9 +475,8 @@ fn close_without_a_free_descriptor_closes_a_borrowed_socket_only() {
     });
 }
 
-/// Regression: if no descriptor was free even when the socket was borrowed, the close sent FIN although the linger time was
-/// zero, and the drop blocked although it was not. A borrow of a closed socket had a negative number, with which socket2
-/// panics.
+/// Regression: if no descriptor was free even when the socket was borrowed, the close sent FIN with a linger time of zero,
+/// and the drop blocked with one above zero. A borrow of a closed socket had a negative number, with which socket2 panics.
 #[test]
 #[cfg(target_os = "linux")]
 fn close_of_a_borrowed_socket_that_cannot_be_closed_obeys_so_linger() {

@@ -321,8 +321,8 @@ fn drop_does_not_wait_for_a_client_that_is_served() {
     });
 }
 
-/// The mode of the socket file keeps other users out. If the mode is changed, the server checks their
-/// credentials and refuses them.
+/// The mode of the socket file keeps other users out. Even if the mode is changed to permit them, the
+/// server refuses them by their credentials.
 #[test]
 fn other_users_are_refused() {
     const NAME: &str = "other_users_are_refused";

@@ -1,5 +1,5 @@
-//! If a program, a sanitizer or a preloaded library defines `recv` and `send`, the crate calls these functions instead of making the system
-//! calls itself.
+//! If a program, a sanitizer or a preloaded library defines `recv` or `send`, the crate calls the functions of these names instead of making
+//! the system calls itself.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 

@@ -95,7 +95,7 @@ fn control_task_waits_for_no_queue() {
     });
 }
 
-/// Beyond its share, the lane takes turns with ordinary tasks, so no ordinary task starves.
+/// Beyond the lane's share, control tasks get one of 20 turns or queue behind ordinary tasks, so no ordinary task starves.
 #[test]
 fn endless_control_tasks_do_not_starve_others() {
     // The maximum number of consecutive control turns: the burst of 2.5 ms, with the credit that accrues during it, and one turn of each
@@ -131,8 +131,8 @@ fn endless_control_tasks_do_not_starve_others() {
     });
 }
 
-/// A control task that has used up the lane's share waits for at most one turn of each other task, and for at most as many turns as the
-/// lane gets one of (20 at a share of 5 %).
+/// A control task that has used up the lane's share waits for at most one turn of each other task. With many other tasks, it waits for at
+/// most 20 turns at a share of 5 %, because the lane gets one of 20 turns.
 #[test]
 fn control_task_without_credit_has_its_turns_among_others() {
     child("control_task_without_credit_has_its_turns_among_others", || {

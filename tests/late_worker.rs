@@ -1,4 +1,4 @@
-//! A worker that a waker blocks beyond the end of its runtime takes no task from the next runtime.
+//! A worker that a waker blocks beyond the end of its runtime drops no task of the next runtime.
 
 mod common;
 
@@ -57,7 +57,7 @@ fn start(reported: Option<mpsc::Sender<()>>) {
     builder.start().unwrap();
 }
 
-fn late_worker_takes_no_task(waits: bool) {
+fn late_worker_drops_no_task(waits: bool) {
     start(None);
     drop(task::spawn(async {
         loop {
@@ -113,11 +113,11 @@ fn late_worker_takes_no_task(waits: bool) {
 
 #[test]
 fn late_worker_drops_no_task_of_the_next_runtime() {
-    child("late_worker_drops_no_task_of_the_next_runtime", || late_worker_takes_no_task(false));
+    child("late_worker_drops_no_task_of_the_next_runtime", || late_worker_drops_no_task(false));
 }
 
 #[test]
 fn late_worker_that_gives_its_processor_away_drops_no_task_of_the_next_runtime() {
     let name = "late_worker_that_gives_its_processor_away_drops_no_task_of_the_next_runtime";
-    child(name, || late_worker_takes_no_task(true));
+    child(name, || late_worker_drops_no_task(true));
 }

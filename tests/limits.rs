@@ -165,7 +165,8 @@ fn deadline_ends_incoming_during_backoff() {
     });
 }
 
-/// accept4(2) fails with EMFILE before it looks at the socket, so the stream would wait for a descriptor forever.
+/// Without a free descriptor, accept4(2) fails with EMFILE even if the listener was shut down, so the stream has to detect the shutdown in
+/// another way.
 #[test]
 fn shutdown_of_the_listener_ends_incoming_during_backoff() {
     with_few_descriptors("shutdown_of_the_listener_ends_incoming_during_backoff", async {

@@ -131,7 +131,7 @@ fn listener_group_shares_one_port() {
                 }
             }
         }
-        // The probability that a listener gets no connection is (3/4)^128.
+        // The probability that a given listener gets no connection is (3/4)^128.
         assert!(got.iter().all(|&got| got > 0), "{got:?}");
         let error = ListenConfig::new().listen_many(ANY, 0).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
