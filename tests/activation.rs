@@ -179,7 +179,7 @@ fn missing_descriptors_and_malformed_variables_are_errors() {
         }
         return;
     }
-    // The last of the counted descriptors is not open. (The harness opens some, but not that many.)
+    // The last of the counted descriptors is not open. (The shell may inherit some more, but not that many.)
     let script = "exec 3</dev/null 4</dev/null";
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "600").env("EXPECT", "EBADF"));
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "many").env("EXPECT", "InvalidData"));

@@ -489,8 +489,8 @@ fn worker_and_root_future_receive_events_in_turns() {
 
 /// Root futures start, end and hand over the poller role while tasks use the network.
 #[test]
-fn network_is_polled_while_roots_come_and_go() {
-    child("network_is_polled_while_roots_come_and_go", || {
+fn network_is_polled_while_root_futures_start_and_end() {
+    child("network_is_polled_while_root_futures_start_and_end", || {
         rt::Builder::new().workers(2).start().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let roots: Vec<_> = (0..3)

@@ -87,7 +87,7 @@ impl Wake for PollsAndBlocks {
     }
 }
 
-/// The record of a task is freed when its future is dropped. The waker of the handle then drops the handle and blocks the worker.
+/// The record of the task is freed with its future. The waker of the handle then drops the handle and blocks the worker.
 #[test]
 fn tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker() {
     child("tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker", || {

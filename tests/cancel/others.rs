@@ -178,7 +178,7 @@ fn dropped_unix_reads_lose_no_data() {
 }
 
 #[test]
-fn dropped_unix_writes_dials_and_accepts_leave_no_trace() {
+fn dropped_unix_writes_accepts_and_dials_lose_and_leak_nothing() {
     let _alone = alone();
     run(async {
         for kind in ["write_all", "send_with_fds", "writable"] {
