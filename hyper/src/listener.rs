@@ -18,8 +18,8 @@ pub trait Listener {
     /// The type of a connection.
     type Io: Send + 'static;
 
-    /// Returns a stream of connections. An error or the end of the stream stops the server. Unless the
-    /// error is a [closed](netpoll::net::is_closed) error, the server returns it.
+    /// Returns a stream of connections. An error or the end of the stream stops the server. The server
+    /// returns the error, unless it is a [closed](netpoll::net::is_closed) error or the server was already stopping.
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
     /// Waits until the listener accepts no more connections. Returns an error if

@@ -271,7 +271,8 @@ impl Server {
     /// requests in progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain
     /// after the [grace period](Server::grace) are cut off.
     ///
-    /// Queued connections that cannot be accepted for lack of descriptors are reset when no other connection is left.
+    /// If queued connections cannot be accepted for lack of descriptors, the server stops accepting when no other
+    /// connection is left. If it owns the listener, they are then reset.
     ///
     /// A panic of `connect` or of the service ends its connection. With HTTP/2, a panic of the service's
     /// future ends only its stream. A panic of `stop` stops the server, as if `stop` had completed.

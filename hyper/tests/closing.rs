@@ -85,7 +85,7 @@ fn request_followed_by_fin_is_answered() {
                 answers
             );
         }
-        // An incomplete request is not answered.
+        // An incomplete request does not keep its connection open.
         for part in ["GET /hello HTTP/1.1\r\nho", "POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nhalf"] {
             let stream = server.connect().await;
             stream.write_all(part.as_bytes()).await.unwrap();

@@ -1,5 +1,5 @@
 //! Tests of hyper on netpoll's streams: both HTTP versions with curl, with hyper's client and with handwritten requests, Unix sockets, the I/O
-//! traits, the timer, limits, deadlines, a service that panics, and the ways to end a server.
+//! traits, the timer, limits, deadlines, panics, and the ways to end a server.
 
 mod common;
 mod serving;

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::{Mx, Srv};
 
-/// The weight that counts for zero. Servers of weight zero should have a very small chance to be chosen
+/// The weight that is used in place of 0. Servers of weight zero should have a very small chance to be chosen
 /// before others, and equal chances among themselves.
 const ZERO: f64 = 0.01;
 

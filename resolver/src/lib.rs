@@ -227,7 +227,7 @@ impl Resolver {
     ///
     /// # Errors
     /// Returns the OS error if reading resolv.conf(5) fails. As in glibc, a file that does not
-    /// exist or may not be read counts as empty. So does a directory.
+    /// exist or may not be read counts as empty. So do a directory and a loop of symbolic links.
     pub fn system() -> io::Result<Resolver> {
         Resolver::with(Config::system()?, Hosts::read())
     }

@@ -56,7 +56,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Creates a failure that may not occur with another query or another server.
+    /// Creates a failure that another query or another server might not have.
     pub(super) fn temporary(text: impl Into<String>) -> Failure {
         Failure::Temporary(text.into())
     }

@@ -182,8 +182,8 @@ impl Host {
             .world(|world| world.on_host(self.id, || JoinHandle::new(sched::task::spawn(None, None, place, future))))
     }
 
-    /// Runs `future` on this host within the current task: its sockets and the tasks that it spawns
-    /// belong to the host.
+    /// Runs `future` on this host within the current task: the sockets that the future creates and the tasks that it
+    /// spawns belong to the host.
     ///
     /// The future itself belongs to the current task: a crash of the host makes the future's sockets fail, but does
     /// not drop the future.

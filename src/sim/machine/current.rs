@@ -111,7 +111,7 @@ pub(crate) fn now() -> u64 {
     NOW.with(Cell::get)
 }
 
-/// Returns the virtual time of this thread's simulation, or `None` outside.
+/// Returns the virtual time of this thread's simulation, or `None` outside and in [`in_real_time`].
 #[cfg(netpoll_no_interpose)]
 pub(crate) fn instant() -> Option<Instant> {
     let since = Duration::from_nanos(now().checked_sub(MONOTONIC_START)?);
@@ -125,8 +125,8 @@ pub(super) fn is_virtual(clock: i32) -> bool {
     clock >= 0 && !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Returns the time of a clock in this thread's simulation in nanoseconds. Returns `None` outside simulations, and
-/// for clocks that measure CPU time.
+/// Returns the time of a clock in this thread's simulation in nanoseconds. Returns `None` outside simulations, in
+/// [`in_real_time`], and for clocks that measure CPU time.
 pub(crate) fn clock(clock: i32) -> Option<u64> {
     if now() == 0 || !is_virtual(clock) {
         return None;
@@ -149,7 +149,7 @@ pub(crate) fn in_real_time<T>(read: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Returns the start of the crate's clock in a simulation, or `None` outside.
+/// Returns the start of the crate's clock in a simulation, or `None` outside and in [`in_real_time`].
 #[inline]
 pub(crate) fn clock_base() -> Option<Instant> {
     if now() == 0 { None } else { simulated_base() }

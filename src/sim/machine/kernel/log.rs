@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_depends_on_all_events() {
+    fn digest_depends_on_packets_calls_and_notes() {
         let digest = |note: &dyn Fn(&mut Log)| {
             let mut log = Log::new();
             note(&mut log);
