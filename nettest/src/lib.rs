@@ -113,7 +113,7 @@ async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
 /// and that the peer of a closed end reads end of stream.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
     let data: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let (sent, length) = (data.clone(), data.len());
@@ -145,7 +145,7 @@ pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
 /// Checks that a counter can be sent 500 times, by the two ends in turn, and that a close then ends the peer's read.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
     async fn player<C: Conn + Clone>(conn: C) {
         let mut buf = [0; 8];
@@ -171,7 +171,7 @@ pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
 /// that a close of the other end ends a write there.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
     let writer = task::spawn({
         let other = other.clone();
@@ -213,7 +213,7 @@ pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
 /// many bytes as were written.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn racy_write<C: Conn + Clone>(one: C, other: C) {
     let reader = task::spawn({
         let other = other.clone();
@@ -250,7 +250,7 @@ pub async fn racy_write<C: Conn + Clone>(one: C, other: C) {
 /// Checks that an expired read deadline fails reads and does not affect writes.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn read_timeout<C: Conn + Clone>(one: C, other: C) {
     let reader = task::spawn({
         let other = other.clone();
@@ -266,7 +266,7 @@ pub async fn read_timeout<C: Conn + Clone>(one: C, other: C) {
 /// Checks that an expired write deadline fails writes and does not affect reads.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn write_timeout<C: Conn + Clone>(one: C, other: C) {
     let writer = task::spawn({
         let other = other.clone();
@@ -282,7 +282,7 @@ pub async fn write_timeout<C: Conn + Clone>(one: C, other: C) {
 /// Checks that a deadline in the past fails both directions immediately, and that the connection is usable once the deadline is cleared.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn past_timeout<C: Conn + Clone>(one: C, other: C) {
     one.set_deadline(past()).unwrap();
     for _ in 0..3 {
@@ -296,7 +296,7 @@ pub async fn past_timeout<C: Conn + Clone>(one: C, other: C) {
 /// Checks that setting a deadline that has passed ends waiting operations in both directions.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
     let set = Arc::new(AtomicBool::new(false));
     let reader = task::spawn({
@@ -326,7 +326,7 @@ pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
 /// is cleared.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn future_timeout<C: Conn + Clone>(one: C, other: C) {
     let deadline = Instant::now() + Duration::from_millis(50);
     one.set_deadline(Some(deadline)).unwrap();
@@ -356,7 +356,7 @@ pub async fn future_timeout<C: Conn + Clone>(one: C, other: C) {
 /// set, and that a second close succeeds.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
     one.set_deadline(soon(3_600_000)).unwrap();
     let reader = task::spawn({
@@ -378,7 +378,7 @@ pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
 /// Checks that reads, writes and changes of deadlines can be made concurrently in a hundred tasks, and that each call returns.
 ///
 /// # Panics
-/// Panics if the property does not hold.
+/// Panics, or never completes, if the property does not hold.
 pub async fn concurrent_methods<C: Conn + Clone>(one: C, other: C) {
     let echo = task::spawn(async move {
         let mut buf = [0; 1024];

@@ -183,7 +183,7 @@ impl Host {
     }
 
     /// Runs `future` on this host within the current task: the sockets that the future creates and the tasks that it
-    /// spawns belong to the host.
+    /// spawns belong to the host, except local tasks, which run on the host `test`.
     ///
     /// The future itself belongs to the current task: a crash of the host makes the future's sockets fail, but does
     /// not drop the future.

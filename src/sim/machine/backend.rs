@@ -2,8 +2,8 @@
 //! the clock is virtual.
 //!
 //! It has the contract of `rt/poll`: a descriptor is registered once, for both directions and edge-triggered, and the
-//! first edge reports the current state. No other thread waits in this back end, because the run loop takes edges when no
-//! task can run.
+//! first edge reports the current state. No other thread waits in this back end: the run loop itself takes the edges, when
+//! no task can run.
 
 use std::io;
 

@@ -24,7 +24,7 @@ pub(super) fn clock_gettime(clock: clockid_t, time: *mut timespec) -> Result<c_i
 /// Returns a time in nanoseconds.
 ///
 /// # Errors
-/// Returns EINVAL for a negative time and for a part of a second that is not in its range, as nanosleep(2) does.
+/// Returns EINVAL for negative seconds, and for nanoseconds outside 0 to 999,999,999, as nanosleep(2) does.
 fn nanos(time: *const timespec) -> Result<u64> {
     // SAFETY: the caller passes a time.
     let time = unsafe { time.read() };

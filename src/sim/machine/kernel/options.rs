@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_not_simulated_are_errors() {
+    fn unknown_options_and_invalid_values_are_errors() {
         let mut options = Options::new();
         let one = i32::to_ne_bytes(1);
         let membership = (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP);
