@@ -285,7 +285,7 @@ fn closing_listener_lets_requests_finish() {
 }
 
 #[test]
-fn grace_period_is_bounded() {
+fn connections_that_remain_after_the_grace_period_are_cut_off() {
     run(async {
         let server = start(Server::new().grace(Duration::from_millis(20))).await;
         let stuck = server.connect().await;
@@ -328,7 +328,7 @@ fn handler_that_blocks_its_thread_does_not_prolong_the_grace_period() {
 }
 
 #[test]
-fn stop_future_stops_server_and_drop_aborts() {
+fn stop_future_stops_server_and_drop_cuts_off_connections() {
     run(async {
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();

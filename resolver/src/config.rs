@@ -153,8 +153,8 @@ impl Config {
     }
 }
 
-/// Returns whether glibc's `__resolv_conf_load` ignores this error of fopen(3). That function
-/// ignores permanent errors.
+/// Returns whether this error of opening or reading the file is a permanent one, for which glibc's
+/// `__resolv_conf_load` uses the defaults.
 fn means_empty(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
         || matches!(error.raw_os_error(), Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR))

@@ -1,4 +1,4 @@
-//! The attributes work under async-std's name.
+//! Tests that the attributes work under async-std's name.
 #![cfg(feature = "attributes")]
 
 #[async_std::test]

@@ -1,4 +1,4 @@
-//! Files, directories and paths behave as async-std documents them.
+//! Tests that files, directories and paths behave as async-std documents them.
 
 use std::ffi::OsStr;
 use std::future::poll_fn;
