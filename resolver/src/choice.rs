@@ -6,8 +6,8 @@
 //! random numbers, depend only on the seed of the simulation.
 //!
 //! Go (net/dnsclient.go: `byPref`, `byPriorityWeight`) also takes servers one after the other by
-//! weight. Here, each server draws a time that is distributed exponentially with its weight as the
-//! rate, and the earliest time is first. The result has the same distribution, and takes one sort even
+//! weight. Here, each server gets a random time, distributed exponentially with its weight as the
+//! rate, and the server with the earliest time is first. The result has the same distribution, and takes one sort even
 //! if a server sends thousands of records.
 
 use std::hash::{BuildHasher, RandomState};

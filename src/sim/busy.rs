@@ -14,7 +14,7 @@ use super::world::World;
 /// The number of turns between two readings of the clock.
 const CHECK_EVERY: u32 = 16;
 
-/// The turns since a task last had to wait.
+/// The turns since the last pause, in which no task could run.
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     turns: Cell<u32>,

@@ -47,7 +47,7 @@ pub const fn gbit(count: u64) -> u64 {
     count * 1_000_000_000
 }
 
-/// The travel time of packets: a fixed duration, a range from which each packet draws a duration,
+/// The travel time of packets: a fixed duration, a range from which a duration is drawn for each packet,
 /// or a distribution.
 ///
 /// # Panics
