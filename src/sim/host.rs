@@ -273,7 +273,8 @@ impl Host {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
     }
 
-    /// Returns the number of tasks on the host, including its programs. Futures of [`run`](Host::run) do not count.
+    /// Returns the number of tasks on the host, including its programs. Futures of [`run`](Host::run), local tasks and the
+    /// test's own future do not count.
     #[track_caller]
     pub fn tasks(&self) -> usize {
         self.sim.world(|world| world.tasks_of(self.id))
