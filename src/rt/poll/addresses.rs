@@ -126,7 +126,8 @@ pub(crate) fn reset(index: u32) {
     }
 }
 
-/// Stores the address of a new listener. Port 0 means that the port is not known yet.
+/// Stores the address of a new listener. With port 0, the address is not known yet. (That of an IPv6 wildcard may
+/// become the IPv4 one.)
 pub(crate) fn set_listener((index, generation): Id, local: SocketAddr) {
     let kind = if local.ip().is_unspecified() { WILDCARD } else { LISTENER };
     write(index, kind << KIND_SHIFT | generation_bits(generation) | local_bits(local), [0; 2]);

@@ -23,7 +23,7 @@
 //! | `writable` | write | there is room in the send buffer, the connection is established or refused, no more data can be sent, or there is an error |
 //! | `HANG_UP` | read | no more data will arrive, because the peer has closed its sending side or this side has shut down receiving |
 //! | `HANG_UP` | write | no more data can be sent, because both directions are closed or (kqueue) the peer accepts no more data or this side was shut down |
-//! | `ERROR` | both | the connection has failed; if the system reports it, also a pending error or a message in the error queue |
+//! | `ERROR` | both | the connection has failed; if the system reports it, also a pending error, a message in the error queue or the closed reader of a pipe |
 //! | `PRIORITY` | read | there is urgent data; if the system does not report it, a short count is not evidence (`sys::os`) |
 //!
 //! HANG_UP does not mean that all earlier data has been read. HANG_UP, ERROR and PRIORITY are reported at
@@ -32,7 +32,7 @@
 //!
 //! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns when there is an event, an interrupt or a
 //! signal, or when its timeout has passed. It must not return before its timeout for another reason, except
-//! after a failure of the system call. One thread waits at a time.
+//! after a failure of the system call or after the longest timeout of the call. One thread waits at a time.
 //!
 //! **Shards.** If [`SHARDS`](BackEnd::SHARDS) is true, the poller may have several instances of the back end,
 //! each for a different set of descriptors. A thread that waits for several instances calls poll(2) for their

@@ -1,8 +1,9 @@
-//! [`Closings`]: operations that wait until this crate closes a descriptor.
+//! [`Closings`]: operations that wait until this crate closes a socket.
 //!
 //! After EMFILE or ENFILE, an accept loop waits for a timer, but continues as soon as this crate closes a
-//! descriptor. Closings are counted. An operation that has seen a smaller count continues immediately, so it
-//! misses no closing between the failed call and the wait.
+//! socket. Closings are counted. An operation that has seen a smaller count continues immediately, so it
+//! misses no closing between the failed call and the wait. The release of a number that a closed socket kept in use
+//! (`net/fd/closing.rs`) counts as a closing too. Closes of other descriptors are not counted.
 //!
 //! # Memory ordering
 //! A lock protects the list, and `has_waiters` avoids the lock while there are no waiters. A waiter sets
@@ -15,7 +16,7 @@ use std::task::{Context, Poll};
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, injected_bug};
 
-/// The number of closed descriptors, and the operations that wait for the next closing; see the
+/// The number of closings, and the operations that wait for the next one; see the
 /// [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Closings {
@@ -35,7 +36,7 @@ impl Closings {
         }
     }
 
-    /// Counts a closed descriptor and wakes the waiters.
+    /// Counts a closing and wakes the waiters.
     pub(crate) fn note(&self) {
         // ORDERING: SeqCst; see the module documentation.
         self.count.fetch_add(1, Ordering::SeqCst);
@@ -50,13 +51,13 @@ impl Closings {
         }
     }
 
-    /// Returns the number of descriptors closed so far. A caller reads it before a call that may fail with
+    /// Returns the number of closings so far. A caller reads it before a call that may fail with
     /// EMFILE or ENFILE.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Waits until the number of closed descriptors differs from `seen`.
+    /// Waits until the number of closings differs from `seen`.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
         if injected_bug!("closings_look_first") && self.count() != seen {
             return Poll::Ready(());

@@ -61,7 +61,7 @@ impl PollHandle {
         }
     }
 
-    /// Stores the address of a new TCP listener. Port 0 means that the port is not known yet.
+    /// Stores the address of a new TCP listener. With port 0, the address is not known yet.
     pub(crate) fn set_listener(&self, local: SocketAddr) {
         if let Some(id) = self.tcp_id() {
             addresses::set_listener(id, local);

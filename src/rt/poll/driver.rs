@@ -102,7 +102,7 @@ pub(crate) struct Added {
     pub(crate) stays: bool,
 }
 
-/// The minimum length of a sleep that is made in two steps, in nanoseconds. The kernel may exceed a timeout
+/// The minimum length of a sleep that is made in two steps, in nanoseconds. By default, the kernel may exceed a timeout
 /// by 50 µs or by a thousandth of the timeout, whichever is longer, so the first step ends early. The coarse
 /// clock is accurate enough for the first step.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
@@ -179,8 +179,8 @@ impl Driver {
     /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so a caller
     /// that owns no processor must make sure afterwards that a thread polls.
     ///
-    /// If `is_first` is true, the descriptor is registered only while the caller's epoch lasts, and `still` returns
-    /// whether it does. It is called before an instance is changed, because the instance may be of a later epoch and
+    /// If `is_first` is true, the descriptor is registered only while the caller's epoch lasts. `still` returns
+    /// whether it lasts, and is called before an instance is changed, because the instance may be of a later epoch and
     /// may have a registration of the same handle.
     ///
     /// # Errors
@@ -416,13 +416,14 @@ impl Sink for Recording<'_> {
     }
 }
 
-/// Sets the directions of an event ready. Returns false if the event is stale.
+/// Sets the directions of an event ready. Returns false if the event is stale. An event of a slot that does not exist,
+/// which only [`knows`](crate::rt::poll::backend::BackEnd::knows) can cause, does not count as stale.
 #[inline(always)]
 pub(crate) fn deliver(cache: &PollCache, event: &Event, wakers: &mut Wakers) -> bool {
     let Some(desc) = cache.get(event.index) else { return true };
     let [read, write] = desc.sides_of(event.generation);
-    // Both directions have the same generation, except while the descriptor is being retired, so an event is
-    // stale for both or for neither.
+    // Both directions have the same generation, except while the descriptor is being retired. Then the event may be
+    // stale for the read direction alone, and does not matter.
     (!event.readable || read.set_ready(event.read_reasons, wakers))
         && (!event.writable || write.set_ready(event.write_reasons, wakers))
 }

@@ -125,7 +125,7 @@ fn first_registration_that_comes_too_late_is_not_made() {
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
 }
 
-/// Regression test: the operation that overtakes a registration found that of the late one, and failed.
+/// Regression test: an operation of the next epoch found the registration that came too late, and failed with EEXIST.
 #[test]
 fn late_registration_does_not_refuse_the_one_that_overtakes_it() {
     let driver = Driver::new();
@@ -137,7 +137,8 @@ fn late_registration_does_not_refuse_the_one_that_overtakes_it() {
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "the registration stays");
 }
 
-/// Regression test: a late registration found that of the operation that has overtaken it, and removed another one.
+/// Regression test: a registration that came too late found the one of the next epoch in another shard. It then removed
+/// the descriptor from its own shard, whose instance could be of the next epoch.
 #[test]
 fn late_registration_does_not_find_the_one_that_has_overtaken_it() {
     let Some(driver) = sharded(2) else { return };

@@ -6,7 +6,7 @@
 //! # Handling of errors (epoll_ctl(2), epoll_wait(2), eventfd(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
+//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket or to the operation that registers one; a thread that would sleep pauses for up to 10 ms; the next call retries. In a shard other than 0, the descriptor is registered in shard 0 instead |
 //! | ADD | EEXIST | returned if `is_first` is true; otherwise MOD, because the same open file is already registered under this number |
 //! | MOD | any | ADD again, once |
 //! | ADD | EPERM | returned as "not pollable" (for example a regular file) |
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn results_of_calls_become_errors() {
+    fn negative_result_of_a_call_is_an_error() {
         assert!(check(-1).is_err() && check(0).is_ok_and(|result| result == 0) && check(7).is_ok());
     }
 }

@@ -8,9 +8,9 @@
 //! # The timer
 //! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`] or the time of
 //! an entry for this slot in a timer heap. Code that sets it to a time must add that entry. An entry is valid
-//! while `armed` equals its time, and has no effect if no deadline has passed. Closing does not change
-//! `armed`. The next descriptor of the slot uses the entry of the previous descriptor if the entry is not later than
-//! the earliest deadline of the next descriptor. When an entry fires, another one is added for the remaining deadlines (models
+//! while `armed` equals its time. When a valid entry fires, only the deadlines and timeouts that have passed end, and
+//! another entry is added for the others. Closing does not change `armed`. The next descriptor of the slot uses the
+//! entry of the previous descriptor if the entry is not later than the earliest deadline of the next descriptor (models
 //! `a_timer_armed_during_close_serves_the_next_descriptor`,
 //! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
 //!

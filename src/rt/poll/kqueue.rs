@@ -23,7 +23,7 @@
 //! # Handling of errors (kqueue(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
+//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket or to the operation that registers one; a thread that would sleep pauses for up to 10 ms; the next call retries |
 //! | EV_ADD | any, for one filter | ignored if the other change succeeds, because each end of a pipe has only one direction |
 //! | EV_ADD | any, for both filters | returned |
 //! | EV_ENABLE | any, for both filters | the descriptor is not registered, because it was closed |

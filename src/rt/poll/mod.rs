@@ -8,7 +8,7 @@
 //!   shard.
 //! * `backend` — the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists
 //!   and declares.
-//! * `closings` — counts closed descriptors, and wakes the operations that wait for a free descriptor.
+//! * `closings` — counts closed sockets, and wakes the operations that wait for a free descriptor.
 //! * `describing` — stores data about descriptors for snapshots: `labels` has host names and limits,
 //!   `addresses` has the addresses of TCP sockets without multipath, and `usage` the byte counts of other
 //!   descriptors. The last two share the memory of `slot_words`.

@@ -8,10 +8,10 @@
 //! After a level was reported, it is requested again only when an operation that begins to wait
 //! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction. poll(2) always reports hang-ups and errors, so a
 //! descriptor that has reported one is omitted from the call until it is armed. Hang-ups, errors (such as a message
-//! in the error queue) and urgent data may persist. If they were reported again immediately, they would cause a busy
-//! loop, so they are reported again only after [`QUIET_NANOS`]. If a call fails with EAGAIN although the level
-//! persists, its operation is woken again immediately. An example is a closure of the program that needs more data
-//! than is available.
+//! in the error queue) and urgent data may persist after the call of the operation. If they were reported again as soon
+//! as they are armed, they would cause a busy loop, so they are reported again only after [`QUIET_NANOS`]. The other
+//! levels are reported again immediately. So an operation is woken again immediately if its call fails with EAGAIN
+//! although such a level persists, for example because a closure of the program needs more data than is available.
 //!
 //! # Close
 //! While poll(2) waits, it holds references to the open files. `delete` therefore interrupts a wait and returns
@@ -21,7 +21,7 @@
 //! # Handling of errors (poll(2), pipe(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | pipe | EMFILE, ENFILE | returned to the caller that opens a socket, or to the operation that needs the poller; the next one retries |
+//! | pipe | EMFILE, ENFILE | returned to the caller that opens a socket or to the operation that registers one; a thread that would sleep pauses for up to 10 ms; the next call retries |
 //! | wait | EINTR | an empty batch; the caller checks the clock again |
 //! | wait | EAGAIN, ENOMEM, EINVAL | a pause of one millisecond and an empty batch |
 //! | wait | POLLNVAL | reported as an error in both directions: other code closed the descriptor |

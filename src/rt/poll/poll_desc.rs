@@ -12,7 +12,7 @@
 //!
 //! # Compared with Go (runtime/netpoll.go)
 //! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here, an edge
-//! remains until a call shows that it is used up, and any number of operations may wait. One timer serves the
+//! remains until a call shows that it is used up, and many operations may wait. One timer serves the
 //! deadlines and timeouts of both directions. It is armed for the earliest of them or for an earlier time.
 
 use std::mem::offset_of;
@@ -250,7 +250,7 @@ impl PollDesc {
         (number != NO_NUMBER).then_some(number & !IS_TCP)
     }
 
-    /// Returns the descriptor of the slot, if it was described.
+    /// Returns the data about the descriptor of the slot, if it was described and is still open.
     pub(crate) fn described(&self) -> Option<Description> {
         let generation = self.generation();
         let number = self.number.load(Ordering::Acquire);

@@ -108,14 +108,14 @@ impl Default for WaitKey {
     }
 }
 
-/// Returns the number of descriptors that this crate has closed so far. A caller reads it before a call that
+/// Returns the number of [closings](super::closings) so far. A caller reads it before a call that
 /// may fail with EMFILE or ENFILE, and passes it to [`poll_descriptor_closed`].
 #[inline]
 pub(crate) fn descriptors_closed() -> u64 {
     runtime().closings.count()
 }
 
-/// Waits until the number of closed descriptors differs from `seen`.
+/// Waits until the number of closings differs from `seen`.
 pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()> {
     runtime().closings.poll(cx, seen)
 }
@@ -126,7 +126,8 @@ const TASK_BITS: u32 = 16;
 const WAITS: u32 = 1 << 31;
 
 /// Returns the value of [`epoch_of_poll`](Side::epoch_of_poll) for a poll of the current task that waits in `epoch`. It
-/// contains 15 bits of the epoch and 16 bits of a hash of the task's number or, under another executor, of the waker.
+/// contains 15 bits of the epoch and a hash of 16 bits, of the task's number or, if this thread runs no task, of the
+/// waker.
 #[inline]
 fn poll_of(epoch: u32, waker: &Waker) -> u32 {
     let number = context::with_task(|task| task.map(TaskData::number));
@@ -151,7 +152,7 @@ pub(crate) fn was_shut_down() -> bool {
     !is_running() && runtime().epoch() > 0 && !unsent::is_simulating()
 }
 
-/// Counts a closed descriptor.
+/// Counts a closing.
 pub(crate) fn descriptor_closed() {
     runtime().closings.note();
 }
@@ -189,7 +190,7 @@ impl PollHandle {
     /// Registers the descriptor with the current runtime, unless it is registered or being registered.
     /// Returns the epoch of the registration. The caller must keep `fd` open during the call. After
     /// [`Failure::Io`], the caller must call [`registration_failed`](PollHandle::registration_failed) when it
-    /// holds no lock.
+    /// holds no lock. During a shutdown, and if the epoch ends in the meantime, fails with [`Failure::Stopped`].
     ///
     /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first` is true.
     /// Otherwise it takes over a registration in the same shard.
@@ -446,9 +447,9 @@ impl Side<'static> {
         }
     }
 
-    /// Waits only for expiry and close, for an operation that waits for the lock of this direction. The
-    /// operation's own timeout also applies. Returns `Ready` with the error if the operation must end. Any edge
-    /// may wake a poll spuriously, and a hang-up or an error may wake a future.
+    /// Waits only for expiry and close, for an operation that waits for the lock of this direction or for something
+    /// else without an edge. The operation's own timeout also applies. Returns `Ready` with the error if the operation
+    /// must end. Any edge may wake a poll spuriously, and a hang-up or an error may wake a future.
     pub(crate) fn poll_interrupt(
         self,
         cx: &mut Context<'_>,

@@ -1,5 +1,6 @@
-//! [`Side`]: one direction of a [`PollDesc`], with its readiness and its waiters. A socket gets a `Side`
-//! from its [`PollHandle`]. A `Side` carries the generation of the descriptor for which the caller acts.
+//! [`Side`]: one direction of a [`PollDesc`], with its readiness and its waiters. An operation gets a `Side`
+//! from the [`PollHandle`] of its descriptor. A `Side` contains the generation of the descriptor for which the caller
+//! acts.
 //!
 //! # States
 //! The state is one word, which is changed only by read-modify-writes:
@@ -22,7 +23,7 @@
 //! have been woken yet: an operation that succeeds without clearing READY then wakes the next one (`pass_on`).
 //!
 //! # Edges that are skipped
-//! Each event of a socket reports the state of both directions, so an event for received data usually also
+//! Each event of epoll(7) reports the state of both directions, so an event for received data usually also
 //! reports that the socket is writable. While COUNTED is clear in the write direction, an edge without a hang-up
 //! or an error that finds READY and no waiter does not change the word, which saves the poller one
 //! read-modify-write per event.
@@ -42,8 +43,8 @@
 //! * 3 — a late event, or the result of a late call, compares the generation in the step in which it changes the
 //!   word (model `stale_event_has_no_effect`). A late waiter finds another generation in the step in which it
 //!   announces itself, and leaves.
-//! * 9 — every operation checks the deadline word in `begin` or `begin_call`, before each of its calls, except when
-//!   it repeats a call after EINTR.
+//! * 9 — an operation checks the deadline word (`begin`, `begin_call`, `is_expired`) before each of its calls, except
+//!   when it repeats a call after EINTR.
 
 #![allow(unsafe_code)]
 
@@ -95,7 +96,7 @@ pub(crate) struct Side<'a> {
     pub(super) generation: u32,
 }
 
-/// The reference of a socket, or of an end of an in-memory pipe, to its [`PollDesc`]; see
+/// The reference of a descriptor, or of an end of an in-memory pipe, to its [`PollDesc`]; see
 /// [`poller`](crate::rt::poll::poller).
 #[derive(Debug)]
 pub(crate) struct PollHandle {
@@ -425,8 +426,8 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Returns whether an operation may be waiting. If the result is false, a future that has waited was
-    /// woken.
+    /// Returns whether an operation may be waiting. If the result is false, no future is in the slot or the list
+    /// any more.
     #[inline]
     pub(crate) fn has_waiters(self) -> bool {
         // ORDERING: Acquire. An operation that announces itself later checks READY itself.

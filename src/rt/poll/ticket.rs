@@ -90,8 +90,9 @@ impl Place {
     }
 }
 
-/// Clears READY in `word`. Returns false, without clearing it, if an edge was recorded since `ticket`, or if a bit other
-/// than READY and those of waiters has changed. If `ticket` was not ready, does nothing and returns true.
+/// Clears READY in `word`. Returns false, without clearing it, if an edge was recorded since `ticket`, or if a bit
+/// other than READY and those of waiters has changed. If `ticket` was not ready, or READY is already clear, does nothing
+/// and returns true.
 #[inline]
 pub(super) fn clear_ready(word: &AtomicU64, ticket: Ticket) -> bool {
     let mut seen = ticket.0;

@@ -11,8 +11,9 @@
 //! As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a `poll_*` method).
 //!
 //! # Invariants
-//! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
-//!   woken afterwards. For the slot, [`to_store`] may return the spare reference of the task instead of a clone.
+//! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or woken after the
+//!   thread has given up the slot or the lock. For the slot, [`to_store`] may return the spare reference of the task
+//!   instead of a clone.
 //! * 2 — a waiter announces itself by a read-modify-write of the word ([`publish`](Side::publish),
 //!   [`publish_after`](Side::publish_after), [`announce`](Side::announce)), and then checks again whether it must
 //!   not wait.
