@@ -92,8 +92,8 @@ pub enum WorkerEventKind {
     Turn {
         /// The task.
         task: TaskId,
-        /// The socket calls that did not have to wait, in order: the descriptor of each, and whether it was a
-        /// write. Failed calls are included. An accept counts as a read.
+        /// The socket calls in order: the descriptor of each, and whether it was a write. Calls that would have had to
+        /// wait (EAGAIN) are omitted; other failed calls are included. An accept counts as a read.
         calls: Vec<(RawFd, bool)>,
     },
     /// The worker sleeps until a socket is ready, a timer is due, or another thread wakes it.
@@ -115,9 +115,9 @@ pub enum WorkerEventKind {
     },
     /// The worker rests, because it has no work and other threads poll the sockets.
     Rests,
-    /// The thread gives up the worker's queue, because a task, a waker or a destructor on it waits in
-    /// [`block_on`](crate::task::block_on), or the future of a `block_on` in a nested one, because the thread is not a
-    /// worker and stops running tasks, or because the runtime was shut down.
+    /// The thread gives up the worker's queue. A task, a waker, a destructor or the future of a
+    /// [`block_on`](crate::task::block_on) on this thread waits in a `block_on`, the thread is not a worker and stops
+    /// running tasks, or the runtime was shut down.
     Leaves,
     /// A thread takes over the worker's queue.
     Begins,
@@ -136,7 +136,7 @@ pub enum WorkerEventKind {
     },
 }
 
-/// Reads the last events of all workers, which are about 2,000 turns and 2,000 other events per worker.
+/// Reads the last events of all workers, which are at most about 2,000 turns and 2,000 other events per worker.
 ///
 /// Events are always recorded, at a cost of about 28 instructions per request. They are read without stopping a
 /// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), threads in

@@ -6,9 +6,9 @@
 //! holds each only for a short time: for example those of the timer sets, of the thread pools, and of the tables of
 //! names, labels and gathered bytes. If several operations wait for one socket, their list is locked while they are
 //! counted.
-//! Addresses are queried from the kernel by descriptor number. The result is discarded if the generation of the
-//! slot is no longer current afterwards. The generation changes before the descriptor is closed, so a current
-//! generation proves that the number belonged to this socket.
+//! Addresses that are not known are queried from the kernel by descriptor number. The result is discarded if the
+//! generation of the slot is no longer current afterwards. The generation changes before the descriptor is closed, so
+//! a current generation proves that the number belonged to this socket.
 //!
 //! # Pairing tasks with sockets
 //! An operation that waits stores the tag of the socket in the record of its task. A tag consists of the index
@@ -140,7 +140,7 @@ impl Default for Inspect {
 
 impl Inspect {
     /// Creates settings for a snapshot of all tasks, workers, and sockets with their addresses, without
-    /// the details of TCP connections. At most 2,000 system calls are made for addresses.
+    /// the details of TCP sockets. At most 2,000 system calls are made for addresses.
     pub fn new() -> Inspect {
         Inspect { tcp: false, asking: Asking::UpTo(CALLS_MAX), max_tasks: usize::MAX, after: 0 }
     }

@@ -54,6 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after accept(2) has failed, for example because no descriptor is free.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The number of bytes after which no more of the line is read.
 const LINE_MAX: usize = 64;
 /// The maximum number of tasks in an answer.
 const TASKS_MAX: usize = 100_000;
@@ -69,8 +70,9 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 /// there, which runs until the process ends. Its socket file remains, and the next server at this path replaces it.
 ///
 /// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the stream, for
-/// example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids;
-/// `more_tasks` is the number of the remaining tasks. `json 7` and `text 7` return the tasks with ids greater than 7.
+/// example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids. `more_tasks`
+/// in JSON, and the first line of a text, show the number of the remaining tasks. `json 7` and `text 7` return the tasks
+/// with ids greater than 7.
 ///
 /// # Examples
 /// ```

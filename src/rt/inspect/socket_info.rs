@@ -56,7 +56,7 @@ pub(super) struct Extras {
     pub(super) limits: Option<ListenerLimits>,
     /// The numbers of receiving and of sending operations, unless the socket is a TCP connection.
     pub(super) operations: Option<[u32; 2]>,
-    /// The numbers of bytes received and sent, unless the socket is TCP without multipath and not in an `AsyncFd`.
+    /// The numbers of bytes received and sent. `None` for TCP without multipath, except in an `AsyncFd`.
     pub(super) bytes: Option<[u64; 2]>,
     pub(super) last_use: Option<Duration>,
     pub(super) gathered: usize,
@@ -238,13 +238,15 @@ impl SocketInfo {
     /// counted.
     ///
     /// The operations of a TCP connection are not counted. For a TCP connection, this is the kernel's
-    /// number of received segments with data, or `None` without [`Inspect::tcp`](super::Inspect::tcp).
+    /// number of received segments with data, or `None` if the snapshot has no TCP_INFO
+    /// ([`Inspect::tcp`](super::Inspect::tcp)).
     pub fn reads(&self) -> Option<u32> {
         self.operations().map(|operations| operations[0])
     }
 
-    /// Returns the number of operations that have sent data, modulo 2³². For a TCP connection, this is the
-    /// kernel's number of sent segments with data, or `None` without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the number of operations that have sent data, modulo 2³², counted as for [`reads`](SocketInfo::reads).
+    /// For a TCP connection, this is the kernel's number of sent segments with data, or `None` if the snapshot has no
+    /// TCP_INFO.
     pub fn writes(&self) -> Option<u32> {
         self.operations().map(|operations| operations[1])
     }
@@ -254,23 +256,23 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.bytes_received, tcp.bytes_sent]))
     }
 
-    /// Returns the total number of bytes received. For TCP without multipath, except in an
-    /// [`AsyncFd`](crate::io::AsyncFd), this is the kernel's count, or `None` for a listener and without
-    /// [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the total number of bytes received. Calls made by a closure of the program, such as those of an
+    /// [`AsyncFd`](crate::io::AsyncFd), are not counted. For TCP without multipath, except in an `AsyncFd`, this is the
+    /// kernel's count of all bytes, or `None` for a listener and if the snapshot has no TCP_INFO
+    /// ([`Inspect::tcp`](super::Inspect::tcp)).
     pub fn bytes_received(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[0])
     }
 
-    /// Returns the total number of bytes sent. For TCP without multipath, except in an
-    /// [`AsyncFd`](crate::io::AsyncFd), this is the number of bytes that the peer has acknowledged, or `None` for a
-    /// listener and without [`Inspect::tcp`](super::Inspect::tcp).
+    /// Returns the total number of bytes sent, counted as for [`bytes_received`](SocketInfo::bytes_received). The
+    /// kernel's count is that of the bytes that the peer has acknowledged.
     pub fn bytes_sent(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[1])
     }
 
-    /// Returns the time since bytes were last received or sent, or since the socket was opened if this has not
-    /// happened, with a precision of a few milliseconds. Returns `None` in the cases in which
-    /// [`bytes_received`](SocketInfo::bytes_received) does.
+    /// Returns the time since [`bytes_received`](SocketInfo::bytes_received) or [`bytes_sent`](SocketInfo::bytes_sent)
+    /// last counted bytes, or since the socket was opened if this has not happened, with a precision of a few
+    /// milliseconds. Returns `None` in the cases in which these do.
     pub fn last_use(&self) -> Option<Duration> {
         let counted = self.extras.as_ref().and_then(|extras| extras.last_use);
         counted.or_else(|| self.connection().map(|tcp| tcp.last_sent.min(tcp.last_received).min(self.age())))
@@ -298,8 +300,8 @@ impl SocketInfo {
         self.extras.as_ref()?.limits.as_ref()
     }
 
-    /// Returns the TCP_INFO of a TCP socket. `None` for other sockets, without [`Inspect::tcp`](super::Inspect::tcp),
-    /// and on systems other than Linux.
+    /// Returns the TCP_INFO of a TCP socket. `None` for other sockets, for simulated ones, without
+    /// [`Inspect::tcp`](super::Inspect::tcp), and on systems other than Linux.
     pub fn tcp(&self) -> Option<&TcpDetails> {
         self.tcp.as_deref()
     }

@@ -91,7 +91,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Creates a reader. `asking` limits the queries for addresses; `tcp` adds the details of TCP
-    /// connections.
+    /// sockets.
     pub(super) fn new(asking: Asking, tcp: bool, now: u64, scale: &'a Scale) -> Reader<'a> {
         let gathered = unsent::amounts().into_iter().map(|amount| ((amount.index, amount.generation), amount.bytes));
         Reader {

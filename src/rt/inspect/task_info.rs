@@ -80,7 +80,7 @@ impl TaskInfo {
         self.spawned_at
     }
 
-    /// Returns the time since the task was spawned, with a precision of a few milliseconds.
+    /// Returns the time since the task was spawned, with a precision of about 20 ms.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.age_nanos)
     }
@@ -120,8 +120,8 @@ impl TaskInfo {
         self.polls
     }
 
-    /// Returns the time since the last poll of the task began or, if it was not polled yet, since it was spawned,
-    /// with a precision of a few milliseconds.
+    /// Returns the time since the last poll of the task began, with a precision of a few milliseconds or, if it was not
+    /// polled yet, the time since it was spawned, with a precision of about 10 ms.
     pub fn last_poll(&self) -> Duration {
         Duration::from_nanos(self.last_poll_nanos)
     }
@@ -135,7 +135,7 @@ impl TaskInfo {
 
     /// Returns a lower bound of the duration of the task's longest poll on a worker, from the samples of
     /// [`cpu`](TaskInfo::cpu). The result is zero if no two consecutive samples found the same poll, which is
-    /// possible for polls of less than 20 ms.
+    /// possible for polls of less than 20 ms and, if samples are late, for longer ones.
     pub fn longest_poll(&self) -> Duration {
         self.cpu.longest_poll()
     }
