@@ -47,8 +47,8 @@ use proc_macro::TokenStream;
 /// The body runs inside `block_on`, where `netpoll::rt::shutdown` returns an error. A program that shuts
 /// the runtime down needs a plain `main`.
 ///
-/// The function must be named `main`, be `async`, take no arguments and not be generic. It may return
-/// any type that `main` may return.
+/// The function must be named `main`, be `async`, take no arguments and be neither generic, `unsafe` nor
+/// `extern`. It may return any type that `main` may return.
 ///
 /// The runtime is already running when the body begins, so `netpoll::rt::Builder::start` fails there. A
 /// program that changes settings for which there is no argument needs a plain `main`, which calls `start`
@@ -93,9 +93,9 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// The function must be `async`, take no arguments except in a simulation, and not be generic. Other
-/// attributes are kept, including `#[should_panic]` and `#[ignore]`; a `#[test]` below this attribute is not
-/// duplicated. Tests run in parallel, each on its own thread, as usual.
+/// The function must be `async`, take no arguments except in a simulation, and be neither generic, `unsafe` nor
+/// `extern`. Other attributes are kept, including `#[should_panic]` and `#[ignore]`; a `#[test]` below this
+/// attribute is not duplicated. Tests run in parallel, each on its own thread, as usual.
 ///
 /// For the argument `crate` and errors see [`main`](macro@main). The tests of a program share one runtime,
 /// except those with `paused` or `sim`, so there is no argument `workers`.
@@ -118,8 +118,8 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// * `sim`: the test runs in a simulation (feature `sim` of netpoll), and may take a `Sim`. If it
 ///   returns an error, it fails.
 /// * `seeds = N`: the test runs with the seeds 0 to N - 1, one after the other, until a run fails. The
-///   default is one run. The environment variable `NETPOLL_SEEDS` overrides N. A failing run prints its
-///   seed; set `NETPOLL_SEED` to this seed to repeat the run.
+///   default is one run, with the seed 0. The environment variable `NETPOLL_SEEDS` overrides N. A failing run
+///   prints its seed; set `NETPOLL_SEED` to this seed to repeat the run.
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Test, arguments, item)

@@ -6,9 +6,10 @@
 //!
 //! A model is a function of this library that performs one execution. loom repeats it in every order of events within
 //! a bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in a given number of random orders.
-//! `tests/*.rs` run each model once without an injected bug ([`harness::check`]), and once for each bug that is
-//! injected into the source and that the model must find ([`harness::finds`]). To add a model, mirror the file, write
-//! the model beside the others, put `injected_bug!("name")` into the source, and add two lines to `tests/`.
+//! `tests/*.rs` run each model once without an injected bug ([`harness::check`]), and once for each injected bug that
+//! the model must find ([`harness::finds`]). To add a model, mirror the file, write the model beside the others, put
+//! `injected_bug!("name")` into the source or, for code that is modelled in miniature, into the miniature, and add two
+//! lines to `tests/`.
 //!
 //! A protocol that is spread over files that make system calls is modelled in miniature: in all models of [`sleep`],
 //! [`shards`] and [`epochs`], and in parts of others, such as [`wait_state`] and [`deadlines`]. Comments name the

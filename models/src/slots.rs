@@ -1,4 +1,4 @@
-//! Models of the poll cache's free list and of operations that wait until a descriptor is closed.
+//! Models of the poll cache's free list and of operations that wait until a socket is closed.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ pub fn slots_freed_together_are_handed_out_once() {
     other.join().unwrap();
 }
 
-/// A descriptor is closed while an accept loop that found no free descriptor begins to wait. The wait must end.
+/// A socket is closed while an accept loop that found no free descriptor begins to wait. The wait must end.
 pub fn a_closing_is_not_missed() {
     let closings = Arc::new(Closings::new());
     let free = Arc::new(AtomicBool::new(false));
