@@ -98,14 +98,14 @@ pub enum SocketWait {
     Readable,
     /// Room in the send buffer, or the end of connect(2).
     Writable,
-    /// The end of another operation that reads or accepts. Also a permit of a listener with
-    /// [`max_connections`](crate::net::ListenConfig::max_connections).
+    /// The end of another operation that reads or accepts.
     ReadLock,
     /// The end of another operation that writes. Also room in the queue of the socket to which a Unix datagram is
     /// sent by name.
     WriteLock,
     /// A hang-up: the peer has closed the connection or its sending side. Also the completion of a
-    /// [`send_zerocopy`](crate::net::TcpStream::send_zerocopy).
+    /// [`send_zerocopy`](crate::net::TcpStream::send_zerocopy) and, for a listener, a permit
+    /// ([`max_connections`](crate::net::ListenConfig::max_connections)) or a free descriptor.
     HangUp,
 }
 

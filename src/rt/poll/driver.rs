@@ -18,8 +18,8 @@
 //!
 //! # Invariants
 //! * D1 — while a thread sleeps in a shard, the announced end of its sleep is not later than any timer of
-//!   the shard. Arming an earlier timer and shutting down interrupt the sleep. Injecting a task interrupts it
-//!   too, if no other worker will run the task.
+//!   the shard. Arming an earlier timer and shutting down interrupt the sleep. Injecting a task interrupts a sleeping
+//!   worker, unless another worker is awake and not stuck.
 //! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
 //!   user code runs.
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.

@@ -5,7 +5,7 @@
 //! shows whether the slot still belongs to the descriptor of the event. The methods of a `PollDesc` make no
 //! calls on the descriptor and do not use the runtime.
 //!
-//! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which knows whether a call may
+//! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which records whether a call may
 //! succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) handles the deadlines of both
 //! directions and their timer. This file defines the layout, the identity of the descriptor, and its data for
 //! snapshots.

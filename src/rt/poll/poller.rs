@@ -551,7 +551,7 @@ impl Side<'static> {
     /// wait.
     #[cold]
     pub(crate) fn arm_for_waiters(self) {
-        // In the state ADDING, the back end may already have the descriptor. Otherwise it will arm all levels
+        // In the state ADDING, the back end may already have the descriptor. Otherwise it arms all levels
         // when it adds the descriptor.
         let registered = self.desc.registration.load(Ordering::Acquire);
         let state = registration::state(registered);

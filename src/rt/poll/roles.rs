@@ -25,7 +25,7 @@
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step
-//!   and its check in the table below, and will make sure that the role is taken.
+//!   and its check in the table below, and then makes sure that the role is taken.
 //! * D1 — the end of the sleep that is announced in the role of a shard is not later than any timer of the
 //!   shard.
 //!
