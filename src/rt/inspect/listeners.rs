@@ -46,7 +46,7 @@ const METRICS: [Gauge; 7] = [
 ///
 /// The metrics are those of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by the
 /// metrics of listeners, with the labels `local` and `fd`. Listeners are included only on Linux. Listeners of multipath
-/// TCP and those in an [`AsyncFd`](crate::io::AsyncFd) are not included. The content type is
+/// TCP, those in an [`AsyncFd`](crate::io::AsyncFd) and simulated ones are not included. The content type is
 /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
 ///
 /// | metric | listeners |
