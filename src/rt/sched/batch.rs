@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn wakers_are_called_in_order_until_another_thread_takes_the_rest() {
+    fn wakers_are_called_in_order_until_the_rest_is_taken() {
         let calls = Arc::new((Batch::new(), Calls::default()));
         let (mut wakers, taken) = (Wakers::new(), Arc::new(std::sync::Mutex::new(Wakers::new())));
         for taker in [None, Some(0), Some(3), Some(9), None] {

@@ -69,7 +69,8 @@ impl Runtime {
             state.forget_thread(self.epoch() == epoch);
         }
         if self.sysmon.is_deferred() {
-            // Sysmon tries again to start the thread. As a task, the call could wait forever for the thread that runs it.
+            // Sysmon tries again to start the thread. The call does not become a task, because the thread in `block_on`
+            // would run it, and the call could wait forever for that thread.
             let _ = self.start_sysmon_patiently(epoch);
         }
         if self.sysmon.is_missing() {

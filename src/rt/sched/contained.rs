@@ -1,7 +1,8 @@
 //! A waker that catches the panics of another waker.
 //!
-//! `async-task` calls the waker of the future that awaits a task at a point where a panic would abort the
-//! process. That waker is user code, so its panic must not affect anything else (invariant 11 of ARCHITECTURE.md).
+//! When a task ends, `async-task` calls the waker with which its handle was polled, at a point where a panic would
+//! abort the process. That waker is user code, so its panic must not affect anything else (invariant 11 of
+//! ARCHITECTURE.md).
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -32,8 +33,8 @@ impl Drop for Contained {
     }
 }
 
-/// Calls `poll`, which passes the waker to `async-task`. Usually this is the waker of the task whose turn this thread
-/// is in, and that waker is not wrapped.
+/// Calls `poll`, which passes the waker of its context to `async-task`. The waker is [`Contained`], unless it is the
+/// own waker of the task whose turn this thread is in, as it usually is.
 ///
 /// # Panics
 /// Panics if the result is `Pending` in a child of fork(2) that did not call exec(2), because the awaited task runs in the

@@ -1,8 +1,8 @@
 //! [`CpuTime`]: the time that the polls of a task have taken, and the longest of them, in 32 bits.
 //!
-//! Both are estimated from samples that sysmon takes every 10 ms. The low 24 bits have the total time in
-//! units of 4.2 ms, up to 19 hours. The high 8 bits have the duration of the longest poll, rounded down by at most
-//! an eighth.
+//! Both are estimated from samples that sysmon, unless it is missing, takes every 10 ms. The low 24 bits have the total
+//! time in units of 4.2 ms, up to 19 hours. The high 8 bits have the duration of the longest poll, rounded down by at
+//! most an eighth.
 
 use std::time::Duration;
 

@@ -1,12 +1,11 @@
 //! [`Cpus`]: whether other threads leave a CPU free for one more worker.
 //!
-//! A woken worker helps only on a CPU that no other thread needs. If all CPUs are in use, the worker
-//! takes time from other threads, often from the peer whose requests it serves. Wake-ups, context
-//! switches and cold caches add to that. Sysmon therefore reads the number of runnable threads of the
-//! machine (the first number in the fourth field of /proc/loadavg) at each check that finds activity, if there are
-//! several workers. The CPUs are in use if the runnable threads that are neither workers nor sysmon, the awake workers
-//! and one more worker would exceed the number of CPUs. Workers alone do not exceed it, unless there are more workers
-//! than CPUs.
+//! A woken worker helps only on a CPU that no other thread needs. If all CPUs are in use, the worker takes time from
+//! other threads, often from the peer whose requests it serves. Wake-ups, context switches and cold caches add to that.
+//! Sysmon therefore reads the number of runnable threads of the machine (the first number in the fourth field of
+//! /proc/loadavg) at each check that finds activity, if there are several workers. The CPUs are in use if there are
+//! fewer of them than the sum of the runnable threads that are neither workers nor sysmon, the awake workers and, unless
+//! all workers are awake, one more worker. The workers alone use all CPUs only if there are more workers than CPUs.
 //!
 //! A single sample means little, because threads often run only briefly between two waits. So the samples are
 //! weighted and summed, and one that finds the CPUs in use counts as much as [`BUSY_WEIGHT`] others; see
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn runnable_threads_are_the_fourth_field() {
+    fn number_of_runnable_threads_is_in_the_fourth_field() {
         assert_eq!(runnable(b"0.20 0.18 0.12 13/80 11206\n"), Some(13));
         for text in [&b""[..], b"0.20 0.18 0.12", b"a b c d/e", b"1 2 3 4", b"\xff 1 1 1/1"] {
             assert_eq!(runnable(text), None);

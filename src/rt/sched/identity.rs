@@ -207,8 +207,8 @@ impl Task {
 /// The names of tasks by id, for reports and snapshots.
 static NAMES: Mutex<Option<HashMap<u64, Name>>> = Mutex::new(None);
 
-/// Creates the table before a simulation starts. The table's hasher takes random numbers from the thread that
-/// creates it, and must not take random numbers of a simulation.
+/// Creates the table before a simulation starts. The table's hasher takes random numbers when the table is created.
+/// These must not be random numbers of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     NAMES.lock().get_or_insert_default();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn id_is_reserved_with_others_if_no_other_thread_takes_ids() {
+    fn several_ids_are_reserved_if_no_other_thread_takes_any() {
         let one = Reserved::new();
         let reserves = |_| {
             one.take();

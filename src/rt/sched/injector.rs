@@ -15,8 +15,8 @@ use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
 
 impl Runtime {
-    /// Queues a task in the injector or the control lane, and makes sure that a worker runs it. Drops the task
-    /// if its epoch is over.
+    /// Queues a task in the injector or the control lane, and calls [`ensure_worker`](Runtime::ensure_worker). Drops
+    /// the task if its epoch is over.
     pub(crate) fn inject(&'static self, runnable: Runnable<TaskData>) {
         self.inject_quietly(std::iter::once(runnable.into_raw()));
         self.ensure_worker();

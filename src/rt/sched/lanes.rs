@@ -43,8 +43,8 @@
 //! # Locks
 //! The locks of this crate are FIFO and ignore lanes. A control task that waits for the lock of a socket
 //! waits for earlier operations, which may belong to ordinary tasks. With a share below 100 %, ordinary tasks
-//! always get turns and complete these operations. With an unlimited priority for control tasks, they could be
-//! prevented from this forever.
+//! always get turns and complete these operations. If control tasks had an unlimited priority, ordinary tasks might
+//! never get a turn.
 //!
 //! # Memory ordering
 //! The lane is a [`SharedQueue`]. As in the injector, a wake-up checks the epoch under the queue's lock,

@@ -13,7 +13,7 @@
 //!   free. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
 //!   system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and its last other events, for the black box.
-//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `place`, [`waits`] and
+//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `rare`, `place`, [`waits`] and
 //!   [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the
 //!   wakers of futures that await tasks. `hooks`: the functions of the simulator.
 //!

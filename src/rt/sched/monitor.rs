@@ -8,16 +8,17 @@
 //!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported. Other
 //!   threads, even busy ones, may take any task queued behind it. A thread that is still calling wakers of the
 //!   same batch also counts as stuck, but no task is asked to yield, counted or reported.
-//! * If some awake threads are stuck and tasks are queued, sysmon wakes a resting worker or starts one. If all awake
-//!   threads are stuck and tasks are queued, sysmon wakes a sleeping worker or, if none sleeps, wakes or starts up to four
-//!   workers. With the policy [`BlockedPolicy::AddWorkers`], these may get spare processors, and one of them is woken or
-//!   started even if no task is queued, unless a thread sleeps. So tasks, timers and the network make progress.
-//! * If a turn has lasted since the previous check, sysmon sends its gathered writes (`rt/unsent.rs`).
+//! * If a thread is stuck, and tasks are queued behind stuck threads or in the shared queues, sysmon wakes a resting
+//!   worker or starts one. If all awake threads are stuck, it instead wakes a sleeping worker or, if none sleeps,
+//!   wakes or starts up to four workers. With the policy [`BlockedPolicy::AddWorkers`], these may get spare processors,
+//!   and one of them is woken or started even if no task is queued, unless a thread sleeps. So tasks, timers and the
+//!   network make progress.
+//! * If gathered writes have waited since the previous check, because a turn is long, sysmon sends them (`rt/unsent.rs`).
 //! * If no thread has polled a shard of the poller since the previous check, and none sleeps in it, sysmon
 //!   interrupts a thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no
 //!   such thread, or if the shard was already unpolled at the previous check, sysmon polls the shard. Unless an awake
-//!   worker will poll soon, sysmon also wakes a thread that is parked in `block_on` or, if no thread is awake, a resting
-//!   worker, to poll from then on.
+//!   worker will poll soon, sysmon also wakes a thread that is parked in `block_on` or, if there is none and no thread
+//!   is awake, wakes or starts a worker, to poll from then on.
 //! * If a thread has called no waker of its batch since the previous check, sysmon passes the remaining wakers to
 //!   other threads (`wake_queue.rs`).
 //! * Sysmon takes a sample of the CPU usage (`cpus.rs`), and tries again to start threads that the system has refused
@@ -372,7 +373,8 @@ impl Monitor {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.turns.ended(), processor.running_id());
             let (events, is_waking) = processor.events.is_waking();
-            // If the task has ended, the id may be 0 or, if the record was read before that, that of another task.
+            // If the task has ended and has freed its record, the id is 0. If it frees the record during this access,
+            // the id may be that of the next task of the record.
             let in_turn = processor.running().is_some();
             let turns = polls.saturating_sub(seen.polls);
             if let Some(record) = processor.running() {

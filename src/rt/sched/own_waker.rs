@@ -1,8 +1,8 @@
 //! The waker of the running task, and the reference that a wake-up leaves with its task.
 //!
-//! A task of a server usually waits with its own waker, is woken by the poller, and waits again. Each wait
-//! clones the waker, and each wake-up consumes the clone. The two changes of the reference count cost two
-//! atomic read-modify-writes, and the first one makes a compare-exchange of `async-task` fail. So the thread
+//! A task of a server usually waits with its own waker, is woken by the poller, and waits again. If each wait
+//! cloned the waker and each wake-up consumed the clone, the two changes of the reference count would cost two
+//! atomic read-modify-writes, and the first one would make a compare-exchange of `async-task` fail. So the thread
 //! that polls wakes such a task *by reference* and leaves the reference that the waker holds with the task. The next
 //! wait makes its waker from this *spare* reference.
 //!

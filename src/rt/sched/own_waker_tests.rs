@@ -82,7 +82,7 @@ impl Worker {
     }
 }
 
-/// Runs `test` on a [`Worker`] and checks that the task, whose record it returns, is freed. The task's future must
+/// Runs `test` on a [`Worker`], and checks that the task whose record `test` returns is freed. The task's future must
 /// own a clone of the [`Stored`].
 fn check_freed(test: impl FnOnce(&Worker, &Stored) -> &'static Record + Send) {
     let stored = Stored::default();

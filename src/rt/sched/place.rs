@@ -2,8 +2,8 @@
 
 use std::panic::Location;
 
-/// A value at the address relative to which [`pack`] packs locations. Locations are constants in the program image, so
-/// their distances from it are small. It is not a constant, of which each codegen unit may have a copy.
+/// The value whose distance from a location [`pack`] stores. Locations are constants in the program image, so the
+/// distances are small. It is a static, because each codegen unit may have its own copy of a constant.
 static ANCHOR: usize = 0;
 
 /// The distance of a location from [`ANCHOR`] is a multiple of this.

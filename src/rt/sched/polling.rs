@@ -1,6 +1,6 @@
 //! [`Polling`]: the buffers with which a thread polls, and the poll itself.
 //!
-//! Each thread that polls owns one, such as a worker, a thread in `block_on` and sysmon. The thread first takes
+//! Each thread that polls, such as a worker, a thread in `block_on` and sysmon, owns one. The thread first takes
 //! the roles of some shards ([`Roles`](crate::rt::poll::roles::Roles)). A poll takes the available events, or
 //! sleeps until there are events or a timer is due, records the events, and releases the roles. The thread then
 //! calls the collected wakers, or passes them to another thread (D2 and 12 of `driver.rs`).

@@ -22,20 +22,20 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 /// the clock or of polling is negligible.
 pub(crate) const LONG_NANOS: u64 = 50_000;
 
-/// The number of operations that a task may complete in one poll before it yields: I/O operations that
-/// need not wait, and timers that are due.
+/// The number of units that the operations of a task may take in one poll before it yields. An I/O operation that need
+/// not wait takes one, and more if it moves more than 16 KiB. A timer that is due takes one.
 ///
 /// Without a budget, a task whose socket is always ready would occupy its thread forever. The value is one
-/// less than a multiple of [`CHECK_EVERY`], so that a turn of at most three operations does not check its
+/// less than a multiple of [`CHECK_EVERY`], so that a turn of at most three units does not check its
 /// duration.
 pub(crate) const BUDGET: u32 = 31;
 
-/// The number of operations between two checks of the turn's duration. The number of operations alone does
-/// not bound the time, because one operation takes from one microsecond to tens of microseconds.
+/// The number of units between two checks of the turn's duration. The budget alone does not bound the time, because one
+/// operation takes from one microsecond to tens of microseconds.
 pub(crate) const CHECK_EVERY: u32 = 4;
 
 /// The time after which a turn ends at the next check, in nanoseconds. A task that becomes runnable during
-/// the turn waits until it ends.
+/// the turn waits for the end of the turn.
 pub(crate) const TURN_NANOS: u64 = 20_000;
 
 /// The budget for the rest of a poll in which [`BUDGET`] or the time was used up. A turn that ends with this much

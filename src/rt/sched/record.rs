@@ -1,16 +1,17 @@
 //! [`Record`]: the state of one live task, which any thread can read at any time.
 //!
-//! A record is a slot of a slab or, if the slab is full, of a block outside the slab. A free record of the slab is in its
-//! free list, in its vector of free slots or in the [`Pool`] of a processor. Records stay readable until the process ends,
-//! so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and without accessing a task.
-//! The threads that spawn, wake, poll and free a task write its record. After the spawn, only sysmon writes `cpu`.
+//! A record is a slot of a slab or, if the slab is full, of a block outside the slab. A free record of the slab is in
+//! the slab's free list or vector of free slots, or in the [`Pool`] of a processor. Records stay readable until the
+//! process ends, so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and without
+//! accessing a task. The threads that spawn, wake, poll and free a task write its record. After the spawn, only sysmon
+//! writes `cpu`.
 //!
 //! # States
-//! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*. A task
-//! ends when its future is dropped. The record of a task on the workers, or of a blocking call, is then freed at once,
-//! unless the task has a [`Rare`]. Any other record is *ended* until the handle and the wakers of the task are dropped
-//! too. Ids are never reused, so a reader that finds the same id before and after it reads the other fields has read the
-//! fields of one task. Snapshots omit ended tasks.
+//! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*. A task ends when
+//! its future is dropped. The record of a task on the workers, or of a blocking call, is then freed at once, unless the
+//! task has a [`Rare`]. That of a root future is freed when its `block_on` or simulation ends. Any other record is
+//! *ended* until the handle and the wakers of the task are dropped too. Ids are never reused, so a reader that finds
+//! the same id before and after it reads the other fields has read the fields of one task. Snapshots omit ended tasks.
 //!
 //! # Memory ordering
 //! `id` protects the other fields, like the sequence number of a seqlock. The owner clears it, issues a

@@ -26,7 +26,7 @@
 //!
 //! # Invariants
 //! * R1 (`runtime.rs`) — a thread that assigns a processor to a worker increments `awake` on the worker's behalf, so
-//!   that two threads do not each wake a third for the same work.
+//!   that two threads do not each wake a worker for the same work.
 
 use std::time::{Duration, Instant};
 

@@ -362,7 +362,7 @@ impl Drop for Ring {
             // SAFETY: the ring is borrowed exclusively.
             let retired = unsafe { &mut *retired };
             for buffer in retired.drain(..).chain([current]) {
-                // SAFETY: the buffer came from `Buffer::allocate`. No other thread reads it, because the ring is
+                // SAFETY: the pointer came from `Box::into_raw`. No other thread reads the buffer, because the ring is
                 // borrowed exclusively.
                 drop(unsafe { Box::from_raw(buffer) });
             }
@@ -373,7 +373,7 @@ impl Drop for Ring {
 /// Frees a retired buffer.
 ///
 /// # Safety
-/// The buffer must come from [`Buffer::allocate`], and no thread may use it any more.
+/// The pointer must come from [`Box::into_raw`], and no thread may use the buffer any more.
 #[allow(unsafe_code)]
 unsafe fn free(buffer: *mut Buffer) {
     // SAFETY: the caller guarantees that the buffer exists.

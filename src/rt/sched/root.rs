@@ -54,8 +54,8 @@ impl Root {
         }
     }
 
-    /// Makes a parked thread check for work, without waking its root future. If the thread is not parked, the next time
-    /// that it parks ends immediately.
+    /// Makes a parked thread check for work, without waking its root future. If the thread is not parked, its next wait
+    /// in [`park`](Root::park) or [`park_until`](Root::park_until) ends immediately.
     pub(crate) fn nudge(&self) {
         self.parker.unpark();
     }

@@ -9,8 +9,8 @@
 //! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it (in a
 //!   child of fork(2), it is leaked). So a shutdown ends all tasks, even if their wakers still exist. Local tasks and
 //!   those of simulations belong to no epoch.
-//! * 12 — during a shutdown, no waker drops a task: its caller may hold a lock that the future's destructor takes, as
-//!   the crates for channels and events do ([`discard_later`]).
+//! * 12 — during a shutdown, no waker drops a task ([`discard_later`]): some crates for channels and events call wakers
+//!   under a lock that the destructor of the task's future may take.
 
 use std::any::Any;
 use std::future::Future;
@@ -360,8 +360,8 @@ fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
-        // No task runs: the poller or a timer has woken the task, or its last reference was dropped. The record
-        // already has the cause.
+        // No task runs on this thread: the poller or a timer has woken the task, or the last reference to the task was
+        // dropped. The record already has the cause.
         (Some(processor), false) => {
             let spare: *const Spare = runnable.metadata().spare();
             let item = runnable.into_raw();
@@ -447,9 +447,9 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
 }
 
 /// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves the drop to the shutdown, because the
-/// caller may be a waker. After the shutdown, no task has a waker that schedules it, unless the thread of the waker was
-/// delayed. In a child of fork(2), the tasks are those of the parent: they are leaked, because they live on in the
-/// parent, and their destructors must not run in the child.
+/// caller may be a waker. After the shutdown, the only tasks that are dropped here are those that the shutdown has left,
+/// and those that a delayed thread has woken before. In a child of fork(2), the tasks are those of the parent: they are
+/// leaked, because they live on in the parent, and their destructors must not run in the child.
 pub(super) fn discard_later(runnable: Runnable<TaskData>) {
     if fork::is_child() {
         std::mem::forget(runnable);

@@ -30,8 +30,8 @@ const SIMULATED: u32 = CONTROL - 1;
 /// The scheduler's data about a task.
 #[derive(Debug)]
 pub(crate) struct TaskData {
-    /// The task's id and epoch, and the data that other threads may read. The record belongs to the task until the task
-    /// [ends](TaskData::end) or, if the task has a [`Rare`], until it is freed.
+    /// The task's id and epoch, and the data that other threads may read. The record belongs to the task until
+    /// [`end`](TaskData::end) or, if that was not called or returned false, the drop of this value frees the record.
     record: &'static Record,
     spare: Spare,
     #[cfg(feature = "sim")]
@@ -105,7 +105,8 @@ impl TaskData {
         self.rare()?.name.as_ref().map(|name| &***name)
     }
 
-    /// Returns the data that only a few tasks have, if the task has any. It must not have ended without such data.
+    /// Returns the data that only a few tasks have, if the task has any. The record must not have been freed by
+    /// [`end`](TaskData::end).
     #[inline]
     fn rare(&self) -> Option<&Rare> {
         self.record.rare()
