@@ -217,7 +217,8 @@ fn checked_zero(base: Instant, fields: impl Fn(Instant) -> Fields) -> Option<u64
     times.all(|(time, right)| time.is_none_or(|time| time == right)).then_some(zero)
 }
 
-/// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`], and for a time that an `Instant` cannot represent.
+/// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`], and for a time after [`ORIGIN`] that an `Instant`
+/// cannot represent. For a time before it that an `Instant` cannot represent, returns the `Instant` of [`ORIGIN`].
 pub(crate) fn to_instant(time: u64) -> Option<Instant> {
     match time.checked_sub(ORIGIN) {
         _ if time == NEVER => None,
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn conversion_by_fields_is_that_of_the_subtraction() {
+    fn conversion_by_fields_agrees_with_the_subtraction() {
         let base = base();
         let zero = ZERO.load(Ordering::Relaxed);
         let offsets =
@@ -270,7 +271,7 @@ mod tests {
                 assert_eq!(from_instant(instant), subtract(base, instant), "{offset:?}");
             }
         }
-        // A process that starts within a second of the machine converts all instants by subtraction.
+        // If the clock is first used within about a second after the machine's start, all instants are subtracted.
         let later = base + Duration::from_secs(1_000_000);
         let reading = Fields::of(later).reading();
         assert!(

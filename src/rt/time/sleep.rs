@@ -19,8 +19,9 @@ use crate::rt::time::{clock, horizon};
 /// A future that completes at a given time; [`sleep`](crate::task::sleep) is built on it.
 ///
 /// A sleep never completes early. It may complete late, by the kernel's timer slack (50 µs by default) or, without
-/// epoll_pwait2(2), by up to a millisecond, and by the time for which the workers are busy. It works under any executor,
-/// is `Send`, `Sync` and `Unpin`, and allocates only if the set of timers has to grow or the runtime has to start.
+/// epoll_pwait2(2), by up to a millisecond, and by the time for which the threads that run timers and its task are
+/// busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and allocates only if the set of timers has to
+/// grow or the runtime has to start.
 ///
 /// If the time has already passed at the first poll, the sleep completes without waiting. After a number of
 /// consecutive operations that need not wait, the task yields, so that a loop over them does not occupy its

@@ -17,9 +17,9 @@
 //! # Invariants
 //! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the earliest `next`
 //!   of the sets of its shards is never late. The thread may be early, because the first entry may be dead.
-//! * T2 — dead entries are removed when the heap has twice the smallest length that the last such removal or a later
-//!   `run` has left, and at least [`SWEEP_MIN`] entries. So the memory of the heap is proportional to the maximum
-//!   number of live entries.
+//! * T2 — before an entry is added, dead entries are removed if the heap has at least [`SWEEP_MIN`] entries and twice
+//!   the smallest length that the last such removal or a later `run` has left. So the memory of the heap is
+//!   proportional to the maximum number of live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
