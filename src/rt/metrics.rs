@@ -21,10 +21,10 @@ macro_rules! metrics {
         /// [`shutdown`](crate::rt::shutdown). The values are read one after the other, so they may be
         /// inconsistent with each other.
         ///
-        /// In a simulation (feature `sim`), they are those of the simulation; docs/SIMULATION.md, "Metrics", describes what
-        /// is counted there.
+        /// In a simulation (feature `sim`), most values are those of the simulation; docs/SIMULATION.md, "Metrics",
+        /// describes what is counted there, and lists the exceptions.
         ///
-        /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list them with their descriptions.
+        /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list the metrics with their descriptions.
         /// [`openmetrics`](Metrics::openmetrics) formats them for Prometheus and other collectors.
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]

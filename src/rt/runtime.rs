@@ -226,7 +226,8 @@ impl Runtime {
     // ---- waking ----
 
     /// Makes sure that a worker that is not stuck is awake. Called when there is work. If no ordinary processor is
-    /// free, uses a spare one if no thread is awake or the policy is [`BlockedPolicy::AddWorkers`].
+    /// free, uses a spare one if no thread is awake or the policy is [`BlockedPolicy::AddWorkers`]. While the start of
+    /// threads is deferred, makes the threads in `block_on` check for tasks instead.
     pub(crate) fn ensure_worker(&'static self) {
         // ORDERING: SeqCst: the caller publishes the work before this thread reads `awake`. A thread that goes to
         // sleep decrements `awake` before it looks for work (R1).

@@ -51,15 +51,15 @@ use crate::trace;
 /// Returns when all this is done or when `timeout` has elapsed. While destructors or wakers run, a timeout shorter than
 /// 200 ms counts as 200 ms. Wakers and thread-local destructors that block may delay the return by up to 400 ms.
 ///
-/// Sockets stay open and can be used again. The next operation that has to wait starts a new runtime with the default
-/// settings, unless [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
-/// current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue. Awaiting the
-/// handle of a dropped task panics, unless the awaiting task is dropped too; [`cancel`](crate::task::JoinHandle::cancel)
-/// on the handle returns `None`.
+/// Sockets stay open and can be used again. The next use of the runtime, such as an operation that has to wait, starts
+/// a new one with the default settings, unless [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are
+/// dropped at their current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue. Awaiting
+/// the handle of a dropped task panics, unless the awaiting task is dropped too;
+/// [`cancel`](crate::task::JoinHandle::cancel) on the handle returns `None`.
 ///
-/// The destructors of tasks, and wakers, run on threads of the runtime. They may sleep, block or take locks that the
+/// Wakers and the destructors of tasks run on threads of the runtime. They may sleep, block or take locks that the
 /// caller holds. They run on the calling thread only if the system refuses to create a thread. Tasks that they
-/// spawn are dropped immediately, and operations on sockets fail if they have to wait.
+/// spawn are dropped immediately, and their operations on sockets fail if they have to wait.
 ///
 /// The call also waits for tasks that an earlier shutdown has left, because they were still being polled or dropped, and
 /// for blocking calls that were still running.

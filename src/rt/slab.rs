@@ -132,8 +132,8 @@ pub(crate) struct Slab<T: Slot> {
     slots: AtomicU32,
     growing: Mutex<Reserve<T>>,
     /// Free slots outside the free list, which full stashes have moved here. Unlike the free list, which links slots that
-    /// are not in the CPU's cache, the vector shows several of them at once. Used by [`alloc`](Slab::alloc) if the free
-    /// list is empty.
+    /// are not in the CPU's cache, the vector shows several of them at once. Empty stashes take them back;
+    /// [`alloc`](Slab::alloc) takes one if the free list is empty.
     stacked: Mutex<Vec<&'static T>>,
 }
 

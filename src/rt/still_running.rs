@@ -33,8 +33,8 @@ pub struct StillRunning {
     /// `block_on`, or have waited in one during their current poll, are not included.
     pub running: Vec<(TaskId, Option<String>)>,
     /// The number of tasks and blocking calls that have not ended. Those that are not in `running` wait in a nested
-    /// `block_on`, have waited in one during their current poll, or have destructors that have not returned. Local tasks
-    /// are not counted.
+    /// `block_on`, have waited in one during their current poll, or have not been dropped yet, because their
+    /// destructors or those of tasks before them have not returned. Local tasks are not counted.
     pub tasks: u64,
     /// The places where the tasks of `running` were spawned.
     pub(super) places: Vec<Option<&'static Location<'static>>>,
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_threads_and_tasks_are_in_plain_english() {
+    fn nouns_agree_with_the_numbers_of_threads_and_tasks() {
         for (threads, tasks, expected) in [
             (1, 1, "1 thread and 1 task are still running"),
             (0, 2, "0 threads and 2 tasks are still running"),

@@ -555,9 +555,9 @@ mod tests {
         }
     }
 
-    /// Many futures leave the list in the most expensive order.
+    /// Many futures leave the list in the most expensive order (W3).
     #[test]
-    fn removal_time_does_not_grow_with_the_number_of_futures() {
+    fn vacated_places_do_not_accumulate_when_many_futures_leave() {
         const COUNT: usize = 200_000;
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
         let interest = |n: usize| if n.is_multiple_of(2) { Interest::Event } else { Interest::Interrupt };
