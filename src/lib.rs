@@ -55,7 +55,7 @@
 //! |---|---|
 //! | [`net`] | TCP and UDP sockets, [`ListenConfig`](net::ListenConfig) and [`Dialer`](net::Dialer), [`serve`](net::serve()), name resolution, errors, [`pipe`](net::pipe()) (a connection in memory), [`activation`](net::activation) |
 //! | [`os::unix::net`], also [`unix`] | Unix stream, datagram and seqpacket sockets, file descriptors in messages |
-//! | [`io`] | the I/O traits and their extensions, buffers, [`copy`](io::copy()) in the kernel, [`AsyncFd`](io::AsyncFd) for any file descriptor, standard streams |
+//! | [`io`] | the I/O traits and their extensions, buffers, [`copy`](io::copy()) in the kernel, [`AsyncFd`](io::AsyncFd) for any descriptor that the poller accepts, standard streams |
 //! | [`task`] | [`spawn`](task::spawn), [`block_on`](task::block_on), [`sleep`](task::sleep), [`spawn_blocking`](task::spawn_blocking), [`TaskSet`](task::TaskSet), task-locals |
 //! | [`time`], [`future`], [`stream`] | sleeps that can be reset; timeouts, joins and races; adapters, intervals |
 //! | [`rt`] | settings, metrics, [inspection](rt::inspect()) and shutdown of the runtime |
@@ -69,8 +69,8 @@
 //! * `serde`: [`rt::Snapshot`] and [`rt::Metrics`] implement `Serialize`.
 //! * `tracing`: events and spans of accepts, dials, closes, deadlines, connections, tasks, workers and
 //!   shutdown, for the crate `tracing`.
-//! * `tokio-io`: the streams implement tokio's `AsyncRead` and `AsyncWrite`, without tokio's runtime,
-//!   for libraries such as h2 and tokio-postgres.
+//! * `tokio-io`: `TcpStream` and `UnixStream` implement tokio's `AsyncRead` and `AsyncWrite`, without
+//!   tokio's runtime, for libraries such as h2 and tokio-postgres.
 //!
 //! Separate crates:
 //! * `netpoll-hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server that also
@@ -97,8 +97,8 @@
 //! # Limits
 //! * Linux 4.5 or later. On macOS and FreeBSD the crate compiles but has not been run.
 //! * One runtime per process, with at most 2²⁴ sockets and 512 workers, including spare workers.
-//! * In a child of fork(2) that has not called exec(2), every operation that needs the runtime fails, if
-//!   the parent used the runtime before the fork. (Other pages do not repeat the last condition.)
+//! * If the parent used the runtime before a fork(2), every operation that needs the runtime returns an error or
+//!   panics in the child, until it calls exec(2). (Other pages do not repeat the first condition.)
 //!
 //! The environment variable `NETPOLL_BACKEND` selects the system call that waits for sockets:
 //! `epoll`, `kqueue` or `poll`. The default is the best one that the system supports.
