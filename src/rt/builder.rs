@@ -265,7 +265,7 @@ impl Builder {
         self
     }
 
-    /// Sets the path of a file to which the [`black_box`](crate::rt::black_box()) is written. This happens
+    /// Sets the path of a file to which the [`black_box`](crate::rt::black_box()) is written. The file is written
     /// when a task blocks its worker, at most once per 10 s, and together with the snapshots of
     /// [`dump_on_panic`](crate::rt::dump_on_panic) and
     /// [`dump_on_sigusr1`](crate::rt::dump_on_sigusr1). An existing file is replaced.

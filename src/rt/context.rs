@@ -339,7 +339,8 @@ pub(crate) fn run_call<T>(call: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_task(ptr::null(), f)
 }
 
-/// Records a call on the descriptor `fd` that completed without waiting, even if it failed.
+/// Records a call on the descriptor `fd` that completed without waiting, even if it failed: for the black box and, if
+/// the call writes, for [`short_count`].
 #[inline(always)]
 pub(crate) fn record_call(writes: bool, fd: i32) {
     if writes {
@@ -404,8 +405,8 @@ impl Context {
         }
     }
 
-    /// Returns the remaining budget of the current turn. Returns `None` outside turns: on a thread that neither
-    /// owns a processor nor is in `block_on`.
+    /// Returns the remaining budget of the current turn, or `None` on a thread that neither owns a processor nor is in
+    /// `block_on`, and so is outside turns.
     #[inline]
     fn left(&self) -> Option<u32> {
         match self.processor.get() {

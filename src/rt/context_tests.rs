@@ -1,5 +1,5 @@
-//! Unit tests of the budget, of the time for which a turn gathers writes, and of the current task; see
-//! [`context`](super).
+//! Unit tests of the budget, of the time for which a turn gathers writes, of the current task, and of the time of a
+//! spawn; see [`context`](super).
 
 use super::*;
 use crate::rt::runtime::runtime;

@@ -3,7 +3,7 @@
 //!
 //! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and advances
 //! the epoch. So existing registrations become invalid, and new registrations, which check the flag, fail. If the thread
-//! of the child is in `block_on`, it panics instead of waiting, and does not poll the instances of its parent. If it is a
+//! of the child is in `block_on`, it panics instead of waiting, and does not poll the instances of the parent. If it is a
 //! worker, it ends after its turn, and leaks the queued tasks, which are those of the parent. A
 //! child that only calls exec(2) is not affected. [`watch`] installs the handlers, at the latest when the
 //! runtime first starts. A child of an earlier fork(2) may use the runtime.

@@ -125,7 +125,7 @@ metrics! {
     Counter poller_waits: u64,
     /// Total number of events that the polls for events returned.
     Counter events: u64,
-    /// Total number of events for descriptors that were already closed; they have no effect.
+    /// Total number of events for descriptors that were already closed; such events have no effect.
     Counter stale_events: u64,
     /// Current number of operations that wait for a descriptor.
     Gauge waiters: usize,

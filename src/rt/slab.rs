@@ -98,8 +98,8 @@ fn reserve<T: Slot>(count: usize) -> Reserve<T> {
     blocks.leak()
 }
 
-/// Creates a block of slots, whose indices begin at `first`, in `reserve`. If that is empty, it is filled with memory for
-/// as many blocks as exist, but not for more than [`RESERVE_BYTES`].
+/// Creates a block of slots, whose indices begin at `first`, in `reserve`. If `reserve` is empty, first fills it with
+/// memory for as many blocks as exist, but at most [`RESERVE_BYTES`].
 fn new_block<T: Slot>(first: u32, reserve: &mut Reserve<T>) -> &'static Block<T> {
     if reserve.is_empty() {
         let most = if MODEL { 1 } else { (RESERVE_BYTES / size_of::<Block<T>>()).max(1) };
@@ -167,8 +167,8 @@ impl<T: Slot> Slab<T> {
         Some(&block.slots[slot])
     }
 
-    /// Allocates a slot, in a new block if the free list and the vector are empty. Returns `None` if there are already
-    /// [`SLOTS_MAX`] slots.
+    /// Allocates a slot, in a new block if the free list and the vector are empty. If there are already [`SLOTS_MAX`]
+    /// slots, returns `None` instead of adding a block.
     pub(crate) fn alloc(&self) -> Option<&T> {
         loop {
             let head = self.free.load(Ordering::Acquire);

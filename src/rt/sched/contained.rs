@@ -33,8 +33,8 @@ impl Drop for Contained {
     }
 }
 
-/// Calls `poll`, which passes the waker of its context to `async-task`. The waker is [`Contained`], unless it is the
-/// own waker of the task whose turn this thread is in, as it usually is.
+/// Calls `poll`, which passes the waker of its context to `async-task`. The waker is [`Contained`], except in the usual
+/// case that it is the own waker of the task whose turn this thread is in.
 ///
 /// # Panics
 /// Panics if the result is `Pending` in a child of fork(2) that did not call exec(2), because the awaited task runs in the

@@ -5,7 +5,7 @@
 //!
 //! All three decisions depend on the mean length of a turn, which is measured between two readings of the clock.
 //! The clock is read every 16 turns, or after fewer turns that together take about 1 ms, and after a turn
-//! that used much of its budget. There may be fewer turns than that between two sleeps. So after a sleep
+//! that used much of its budget. There may be fewer turns between two sleeps. So after a sleep
 //! that delivers at least four wake-ups, after every eighth sleep and, while turns are long or there are control tasks,
 //! after every sleep, the clock is read immediately and again after the first turn.
 //!

@@ -22,8 +22,8 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 /// the clock or of polling is negligible.
 pub(crate) const LONG_NANOS: u64 = 50_000;
 
-/// The number of units that the operations of a task may take in one poll before it yields. An I/O operation that need
-/// not wait takes one, and more if it moves more than 16 KiB. A timer that is due takes one.
+/// The number of units that the operations of a task may take in one poll before it yields. An operation that need not
+/// wait, such as a read or a sleep whose time has passed, takes one, and more if it moves more than 16 KiB.
 ///
 /// Without a budget, a task whose socket is always ready would occupy its thread forever. The value is one
 /// less than a multiple of [`CHECK_EVERY`], so that a turn of at most three units does not check its

@@ -9,7 +9,7 @@
 //! # States
 //! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*. A task ends when
 //! its future is dropped. The record of a task on the workers, or of a blocking call, is then freed at once, unless the
-//! task has a [`Rare`]. That of a root future is freed when its `block_on` or simulation ends. Any other record is
+//! task has a [`Rare`]. The record of a root future is freed when its `block_on` or simulation ends. Any other record is
 //! *ended* until the handle and the wakers of the task are dropped too. Ids are never reused, so a reader that finds
 //! the same id before and after it reads the other fields has read the fields of one task. Snapshots omit ended tasks.
 //!
@@ -354,7 +354,7 @@ impl Record {
     /// Takes the [`Rare`] of a task that is freed.
     ///
     /// # Safety
-    /// No reference to it may be used any more, and no other thread may call this at the same time.
+    /// No reference to the [`Rare`] may be used any more, and no other thread may call this at the same time.
     #[allow(unsafe_code)]
     pub(super) unsafe fn take_rare(&self) -> Option<Box<Rare>> {
         if !self.has_rare() {

@@ -79,7 +79,7 @@ fn samples_of_a_task_add_up() {
     assert_eq!(reading.cpu.longest_poll(), Duration::from_millis(80));
 }
 
-/// A task whose handle still has the result, or the panic, is not alive. A snapshot would show it as waiting.
+/// A task whose handle still has the result, or the panic, is not alive. Otherwise, a snapshot would show it as waiting.
 #[test]
 fn ended_tasks_are_not_read() {
     fn panics() {

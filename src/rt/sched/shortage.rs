@@ -1,4 +1,4 @@
-//! Progress while the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
+//! Progress while the system refuses to create threads (pthread_create(3): EAGAIN).
 //!
 //! A refusal is recorded, unless sysmon immediately does the work of the refused thread. All work that waits for a
 //! thread then makes progress without further external events (`reapers.rs` describes the threads of a shutdown):
@@ -120,8 +120,8 @@ impl Runtime {
         self.start_sysmon(epoch)
     }
 
-    /// Starts sysmon if it is missing. This ends a deferral, and then tries again for a quarter of a second, unless the
-    /// calling thread runs tasks or is in `block_on`.
+    /// Starts sysmon if it is missing, which ends a deferral. If its start was deferred, tries again for a quarter of a
+    /// second, unless the calling thread runs tasks or is in `block_on`.
     ///
     /// # Errors
     /// Returns `Other` if the thread cannot be created.

@@ -167,7 +167,8 @@ impl TaskData {
         if self.record.has_rare() {
             return false;
         }
-        // Nothing but the task's data needs the record now. It is in the cache, and will not be when the task is freed.
+        // Nothing but the task's data needs the record now. It is freed here, because it is in the cache now, and
+        // probably no longer when the task is freed.
         self.spare.end();
         is_freed(self.record);
         self.record.close();

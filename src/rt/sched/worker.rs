@@ -179,7 +179,7 @@ impl Core {
         is_shared_first: bool,
     ) -> Option<Item> {
         // If every turn is used up, the clock is read after each of them, so the shared queue would come first in
-        // every turn. This check permits that in every second turn at most.
+        // every turn. This check lets it come first in every second turn at most.
         if is_shared_first && self.shared_at.wrapping_add(1) != self.tick {
             self.shared_at = self.tick;
             if let Some(item) = self.next_shared(runtime, processor) {

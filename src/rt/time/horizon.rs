@@ -32,7 +32,7 @@ struct Horizon {
     time: Cell<u64>,
     /// The ticks at which the horizon was set.
     set_at: Cell<u64>,
-    /// The number of ticks for which it is used. It is 0 while there is no horizon.
+    /// The number of ticks for which the horizon is used, or 0 while there is no horizon.
     valid_for: Cell<u64>,
     /// The beginning of the current measurement, in ticks and by the clock.
     began: Cell<(u64, u64)>,
