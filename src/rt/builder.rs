@@ -117,7 +117,7 @@ impl Builder {
     }
 
     /// Sets the name of the runtime's threads. The names of threads that are not workers have a suffix. Threads that
-    /// serve snapshots or write files have fixed names. Linux shows the first 15 bytes of a name.
+    /// serve or print snapshots, or write files, have fixed names. Linux shows the first 15 bytes of a name.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = Some(name.into());
         self

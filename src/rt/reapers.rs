@@ -2,8 +2,8 @@
 //!
 //! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take locks that the
 //! caller of the shutdown holds, wait for a timer, or wait forever. So they do not run on the thread that shuts
-//! the runtime down, which watches its deadline and the timers in the meantime. If all reapers are occupied, no job
-//! ends, and further jobs are queued, another reaper is started, up to [`REAPERS_MAX`].
+//! the runtime down, which watches its deadline and the timers in the meantime. If jobs are queued while all reapers
+//! are occupied and none of their jobs ends, another reaper is started, up to [`REAPERS_MAX`].
 //!
 //! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that sleeps under
 //! another executor is woken even if such destructors occupy all threads of their set. If a waker wakes a task
