@@ -146,9 +146,9 @@ impl Config {
         lanes::set_share(self.control_share);
     }
 
-    /// Returns the defaults with the values from the environment. The first use of the runtime cannot
-    /// return an error, so an invalid number in a variable of this crate is replaced with the default and
-    /// reported on standard error.
+    /// Returns the defaults with the values from the environment. A start by a use cannot return an error, so
+    /// an invalid number in a variable of this crate is replaced with the default and reported on standard
+    /// error.
     pub(crate) fn from_environment() -> Config {
         let mut config = Config::new();
         match workers_from_environment() {

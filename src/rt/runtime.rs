@@ -2,7 +2,7 @@
 //!
 //! # States
 //! ```text
-//!            first use, Builder::start              rt::shutdown
+//!               use, Builder::start                 rt::shutdown
 //!  STOPPED ───────────────────────────→ RUNNING ─────────────────→ STOPPING ──→ STOPPED
 //! ```
 //! One word holds the state and the *epoch*, which advances with every shutdown, and in a child of fork(2). A task or a

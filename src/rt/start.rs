@@ -1,4 +1,4 @@
-//! Starts the runtime, on its first use or by [`Builder::start`](super::Builder::start).
+//! Starts the runtime, on a use while it is stopped or by [`Builder::start`](super::Builder::start).
 //! [`shutdown`](super::shutdown()) is the counterpart.
 
 use std::io;
@@ -15,7 +15,7 @@ use super::waiters;
 use crate::sync::{Arc, Ordering, fence};
 
 impl Runtime {
-    /// Starts the runtime for its first use. Returns the epoch; see
+    /// Starts the runtime, if it is stopped, because it is used. Returns the epoch; see
     /// [`ensure_running`](Runtime::ensure_running).
     #[cold]
     pub(super) fn start_by_use(&'static self) -> u32 {

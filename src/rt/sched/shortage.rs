@@ -11,7 +11,7 @@
 //! | a thread for wakers, or for reports about blocked tasks | – | sysmon does the work itself; see `wake_queue.rs` and `reports.rs` |
 //! | a thread for reports about spare workers | reports wait | sysmon tries again every 10 ms; after [`LASTS`], it makes the reports itself |
 //! | the replacement of a sysmon that waits in `block_on` | the waiting thread polls | the waiting thread tries again every 10 ms |
-//! | sysmon | the start, or the use that ends a deferral, waits | it tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by first use continues without any thread |
+//! | sysmon | the start, or the use that ends a deferral, waits | it tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by a use continues without any thread |
 //!
 //! # Without any thread
 //! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the runtime

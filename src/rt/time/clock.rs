@@ -22,8 +22,8 @@ pub(crate) const NONE: u64 = 0;
 pub(crate) const EXPIRED: u64 = 1;
 /// A time that is later than the end of any wait.
 pub(crate) const NEVER: u64 = u64::MAX;
-/// The time at the first use of the clock. It is greater than 0, so that moments up to a second earlier can be
-/// represented.
+/// The time at the first use of the clock or, in a simulation, at the start of the simulation. It is greater than 0, so
+/// that moments up to a second earlier can be represented.
 const ORIGIN: u64 = 1 << 30;
 /// The earliest time.
 const EARLIEST: u64 = EXPIRED + 1;
@@ -120,8 +120,8 @@ fn coarse_zero(coarse: impl Fn() -> u64, exact: impl Fn() -> u64) -> u64 {
     best.1
 }
 
-/// Converts `instant` to a time of this clock. Instants more than about a second before the first use
-/// of the clock are converted to the earliest time.
+/// Converts `instant` to a time of this clock. Instants more than about a second before that of [`ORIGIN`] are
+/// converted to the earliest time.
 #[inline]
 pub(crate) fn from_instant(instant: Instant) -> u64 {
     #[cfg(feature = "sim")]

@@ -1,6 +1,6 @@
 //! [`Sleep`]: a future that completes at a given time.
 //!
-//! The first poll that has to wait arms the sleep in the timer set of the polling thread. The sleep keeps the number and
+//! The first poll that has to wait arms the sleep in the timer set of its thread. The sleep keeps the number and
 //! the generation of its slot in that set, so it can be moved to another thread and dropped anywhere.
 
 use std::fmt;
