@@ -150,8 +150,8 @@ where
         (!fresh.is_empty()).then_some(fresh)
     }
 
-    /// Stores the error of the query for one family. The answer that this family has no address does not replace another
-    /// error, unless neither family has one.
+    /// Stores the error of the query for one family. The answer that this family has no address replaces another error
+    /// only if the other family has no address either.
     fn note(&mut self, error: LookupError) {
         self.is_unsure |= error.is_temporary();
         self.without += usize::from(error.is_not_found());
@@ -359,7 +359,7 @@ mod tests {
         let (none, asked) = given(|_| Some((0, Err(failed()))));
         assert_eq!((none.len(), &none[0].0), (1, &Err(failed())));
         assert_eq!(asked, [Family::Any], "a failed query for both families starts no other query");
-        // A family without addresses does not end the stream.
+        // The failure of the query for one family does not end the stream.
         let (some, _) = given(|family| match family {
             Family::V6 => Some((0, Err(failed()))),
             Family::V4 => Some((20, Ok(vec![v4(1)]))),

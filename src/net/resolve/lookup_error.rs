@@ -87,7 +87,8 @@ impl LookupError {
     }
 
     /// Returns whether a later look-up may succeed: no server answered, the look-up did not finish in
-    /// time, a server has a temporary failure, or no descriptor was available for the query.
+    /// time, a server has a temporary failure or refused the query, or no descriptor was available for
+    /// the query.
     pub fn is_temporary(&self) -> bool {
         matches!(
             self.reason,

@@ -7,7 +7,7 @@
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
 //! Go takes the read or write lock around each call, and refuses an address on a connected socket,
-//! which the kernel and std accept.
+//! which std and Linux accept.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
@@ -30,9 +30,9 @@ use crate::sys::{message, option, os, socket};
 
 /// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
-/// The answer is read from the socket on first use. If the user has set a segment size on the
-/// socket, the kernel must split each datagram into segments of that size, so `send_many` must not
-/// merge datagrams.
+/// The answer is read from the socket on first use, and again after the user has cleared the segment size
+/// of the socket. While a segment size is set, the kernel splits each datagram into segments of that size,
+/// so `send_many` must not merge datagrams.
 #[derive(Debug, Default)]
 pub(crate) struct Segmentation(pub(super) AtomicU32);
 

@@ -36,8 +36,8 @@ use crate::sys::socket;
 /// returns the sender. After [`connect`](UdpSocket::connect) the socket accepts only datagrams from
 /// the peer, but keeps those already in its queue, and [`send`](UdpSocket::send) sends to the peer.
 /// If the peer's host has no socket on the port and answers a datagram with an ICMP error, the next
-/// operation fails with `ConnectionRefused`. On a connected socket, `send_to` sends to the given
-/// address and the peer does not change, as in std. (Go returns an error.)
+/// operation fails with `ConnectionRefused`. On a connected socket, `send_to` sends to the given address on
+/// Linux, as in std, and fails with EISCONN on macOS and FreeBSD. (In Go, it fails on every system.)
 ///
 /// # Performance
 /// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) transfer many
@@ -46,8 +46,8 @@ use crate::sys::socket;
 /// [`Ancillary::with_segment_size`] and [`set_segment_size`](UdpSocket::set_segment_size); for
 /// receiving, see [`set_gro`](UdpSocket::set_gro).
 ///
-/// Deadlines and closing work as for [`TcpStream`](crate::net::TcpStream). Sends wait while the
-/// send buffer is full. If a device's queue is full, Linux drops the datagram without an error.
+/// Deadlines work as for [`TcpStream`](crate::net::TcpStream). Sends wait while the send buffer is full.
+/// If a device's queue is full, Linux drops the datagram without an error.
 ///
 /// Source: `net.UDPConn` of Go, `async_std::net::UdpSocket`, udp(7).
 ///
@@ -89,7 +89,7 @@ impl UdpSocket {
     }
 
     /// Creates a socket that is bound to the first of `addrs` that can be bound. Port 0 asks the
-    /// kernel for a free port. `[::]` accepts both families, `0.0.0.0` only IPv4.
+    /// kernel for a free port. `[::]` accepts both families (only IPv4 on a host without IPv6), `0.0.0.0` only IPv4.
     ///
     /// # Errors
     /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
@@ -126,10 +126,10 @@ impl UdpSocket {
 
     /// Creates a socket that has joined the multicast group `group` and is bound to the group's port
     /// on the wildcard address of the group's family. `interface` is the index of the network
-    /// interface; 0 lets the routing table choose. Any number of sockets can use the same group and
-    /// port, and each receives every datagram to the group. The socket also receives unicast datagrams
-    /// to the port. It does not receive datagrams to other groups (for IPv6, since Linux 4.20), and
-    /// datagrams that it sends to the group do not loop back to this host.
+    /// interface; 0 lets the routing table choose. On Linux, any number of sockets that are opened this way
+    /// can share a group and port, and each receives every datagram to the group. The socket also receives
+    /// unicast datagrams to the port. It does not receive datagrams to other groups (for IPv6, since
+    /// Linux 4.20), and datagrams that it sends to the group do not loop back to this host.
     ///
     /// (In Go, `net.ListenMulticastUDP` also receives datagrams to groups that other sockets of the
     /// host have joined.)
@@ -273,8 +273,8 @@ impl UdpSocket {
     /// the first may have been overwritten. [`RecvBatch`] has an example.
     ///
     /// # Errors
-    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). An error that occurs after
-    /// the first datagram is returned by the next call.
+    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). On Linux, an error that occurs after
+    /// the first datagram is returned by the next call. On other systems it is lost.
     ///
     /// # Cancel safety
     /// Dropping the future loses no datagram.
@@ -301,9 +301,9 @@ impl UdpSocket {
     /// bytes sent, which is always `buf.len()`.
     ///
     /// If `to` has several addresses, those of a family that the socket cannot send to are tried
-    /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address or
-    /// refuses it, the next address is tried. At most one datagram is sent. (std tries only the first
-    /// address.)
+    /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address, or the
+    /// address is not valid for the socket (EAFNOSUPPORT, EADDRNOTAVAIL, EINVAL), the next address is
+    /// tried. At most one datagram is sent. (std tries only the first address.)
     ///
     /// # Errors
     /// * Returns `InvalidInput` if `to` has no address.
@@ -314,8 +314,8 @@ impl UdpSocket {
     /// * Returns other OS errors, `TimedOut` after the write deadline or timeout, a
     ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution.
     ///
-    /// If the kernel refuses every address, returns the first error. An error that does not depend on the
-    /// address, such as EMSGSIZE, ends the send.
+    /// If the last address fails too, returns the error of the first. An error for which the next address is
+    /// not tried, such as EMSGSIZE or `PermissionDenied`, ends the send.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -385,8 +385,8 @@ impl UdpSocket {
     /// Returns the same errors as [`send_msg`](UdpSocket::send_msg). On an error, no datagram is sent or
     /// removed. An error that the network has reported, such as `ConnectionRefused`, concerns an earlier
     /// datagram. Any other OS error concerns the first datagram of the batch
-    /// ([`skip`](SendBatch::skip) removes it). An error that occurs after the first datagram is returned
-    /// by the next call.
+    /// ([`skip`](SendBatch::skip) removes it). An error that occurs after the first datagram is returned by
+    /// the next call if it concerns a datagram of the batch, and is lost otherwise.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing, and the batch is unchanged.
