@@ -53,8 +53,10 @@ macro_rules! socket_methods {
                 self.fd.poll_ready(Direction::Write, $crate::rt::waiters::Waiter::Poll, cx)
             }
 
-            /// Shuts down reading, writing or both (shutdown(2)). Pending operations on a side that
-            /// is shut down complete: reads with 0, writes with `BrokenPipe`.
+            /// Shuts down reading, writing or both (shutdown(2)). Reads on a side that is shut down
+            /// return 0 after the received data, and writes fail with `BrokenPipe`. This includes
+            /// pending operations, except that on Linux, if only writing is shut down, a write that
+            /// already waits for room fails only when the peer reads or closes.
             ///
             /// # Errors
             /// Returns the OS error; on a stream, the error of a write that `set_auto_cork` has

@@ -271,8 +271,8 @@ impl UnixStream {
     /// # Errors
     /// Returns `InvalidInput` if `buf` is empty and `fds` is not (descriptors must accompany at least
     /// one byte), or if `fds` has more than 253 descriptors; ETOOMANYREFS if this user has more
-    /// descriptors in flight than this process may have open. Otherwise returns the same errors as
-    /// [`write`](UnixStream::write).
+    /// descriptors in flight than this process may have open, unless the process has CAP_SYS_RESOURCE.
+    /// Otherwise returns the same errors as [`write`](UnixStream::write).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written and passed nothing.

@@ -175,8 +175,8 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
-    /// descriptors in flight than this process may have open. Otherwise returns the same errors as
-    /// [`send`](UnixSeqpacket::send).
+    /// descriptors in flight than this process may have open, unless the process has CAP_SYS_RESOURCE.
+    /// Otherwise returns the same errors as [`send`](UnixSeqpacket::send).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
