@@ -90,7 +90,7 @@ impl<T> Drop for Completion<T> {
         let done = State::Done(self.result.take());
         let before = std::mem::replace(&mut *self.state.lock(), done);
         if let State::Running(Some(waker)) = before {
-            // The call may have panicked.
+            // Catches a panic of the waker, which would abort the process if the call has panicked.
             wake(waker);
         }
     }

@@ -18,11 +18,11 @@ use pin_project_lite::pin_project;
 
 use super::{IoSliceMut, utf8};
 
-/// The initial step, in bytes, by which [`ReadExt::read_to_end`] grows its vector. The step doubles
-/// each time a read fills the available space, so short input requires little zeroing and long input
-/// requires few reads.
+/// The initial step, in bytes, by which [`ReadExt::read_to_end`] and [`ReadExt::read_to_string`] grow their vector.
+/// The step doubles each time a read fills the available space, so short input requires little zeroing and long
+/// input requires few reads.
 const GROWTH_MIN: usize = 4 << 10;
-/// The largest step, in bytes, by which [`ReadExt::read_to_end`] grows its vector.
+/// The maximum of this step.
 const GROWTH_MAX: usize = 256 << 10;
 
 /// Extension methods for every [`Read`](super::Read).

@@ -23,6 +23,10 @@ pub trait SeekExt: Seek {
     /// Returns the error of the underlying object, such as `InvalidInput` for a position before the
     /// start of the stream.
     ///
+    /// # Cancel safety
+    /// [`Cursor`](super::Cursor) and [`AssertAsync`](super::AssertAsync) do not wait. With a
+    /// [`BufWriter`](super::BufWriter), dropping the future loses no buffered bytes.
+    ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, ReadExt, SeekExt, SeekFrom};
     ///

@@ -3,7 +3,7 @@
 //! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect to an
 //! address ([`destination`]). With `destination`, a descriptor joins the script when `connect` is called
 //! on it. Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves
-//! its script when `socket::close`, which `Fd` uses, closes it. A script ends when it is dropped.
+//! its script when `socket::close` or `socket::close_and_keep_number` closes it. A script ends when it is dropped.
 //!
 //! In a script, each kind of call has its own queue of [`Outcome`]s. If the queue is empty, the real call is
 //! made.

@@ -192,7 +192,7 @@ pub(crate) fn with_local<F: Future>(future: std::pin::Pin<&mut F>) -> impl Futur
 /// ends. [`Sleep`] is a sleep that can be stored and reset.
 ///
 /// The sleep may end late, by the kernel's timer slack (50 µs by default) or, without epoll_pwait2(2), by up to
-/// a millisecond, and by the time for which the workers are busy.
+/// a millisecond, and by the time for which the threads that run tasks are busy.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the sleep.

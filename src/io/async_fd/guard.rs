@@ -74,7 +74,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     /// Calls `call`. If it returns `WouldBlock`, clears readiness and returns [`TryIoError`]; the
     /// caller should then wait again.
     ///
-    /// A close waits until `call` has returned.
+    /// The future of `force_close` completes only after `call` has returned.
     ///
     /// # Errors
     /// Returns [`TryIoError`] if `call` returns `WouldBlock`. The inner result is that of `call`. After

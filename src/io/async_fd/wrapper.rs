@@ -184,7 +184,7 @@ fn explain(fd: BorrowedFd<'_>, error: io::Error) -> io::Error {
 
 impl<T> AsyncFd<T> {
     /// Returns a reference to the wrapped object. Calls made directly on it may fail with
-    /// `WouldBlock`. They do not affect waiters.
+    /// `WouldBlock`, which does not clear readiness.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }

@@ -204,7 +204,7 @@ impl Transfer {
     }
 }
 
-/// Returns whether the file or the socket has failed, by the error of sendfile(2).
+/// Returns an error of sendfile(2) as a failure of the file (EIO) or of the socket (any other error).
 fn fault_of_sendfile(error: io::Error) -> Fault {
     if raw_os_error(&error) == Some(libc::EIO) { Fault::Reader(error) } else { Fault::Writer(error) }
 }
