@@ -64,7 +64,8 @@ macro_rules! task_local {
 /// assert_eq!(count, 1);
 /// ```
 pub struct LocalKey<T: Send + 'static> {
-    /// This field also gives the key a size, because its address identifies it.
+    /// This field also gives the key a size. A key is identified by its address, and keys without a size could
+    /// share one.
     init: fn() -> T,
 }
 

@@ -4,9 +4,9 @@
 //! dropped. Polling a set therefore does not poll the handles of tasks that have not ended.
 //!
 //! # States of a task
-//! Running → announced, when its future is dropped, because the future returned or panicked, or because a
-//! shutdown or, in a simulation, the host dropped the task → removed, when its handle is ready. Cancelling or
-//! detaching all tasks removes tasks in either state.
+//! Running → announced → removed. A task is announced when its future is dropped: because the future has returned
+//! or panicked, or because a shutdown or, in a simulation, the host has dropped the task. An announced task is
+//! removed when its handle is ready. Cancelling or detaching all tasks removes tasks in either state.
 //!
 //! # Cancellation
 //! A task that has ended stays in the set until its result is returned, so a dropped
