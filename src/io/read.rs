@@ -22,7 +22,7 @@ use super::{IoSliceMut, utf8};
 /// The step doubles each time a read fills the available space, so short input requires little zeroing and long
 /// input requires few reads.
 const GROWTH_MIN: usize = 4 << 10;
-/// The maximum of this step.
+/// The maximum of the step that begins with [`GROWTH_MIN`], in bytes.
 const GROWTH_MAX: usize = 256 << 10;
 
 /// Extension methods for every [`Read`](super::Read).

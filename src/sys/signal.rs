@@ -1,5 +1,5 @@
-//! A signal handler that only writes a byte to a pipe, because few calls are safe in a signal handler
-//! (signal-safety(7)); and a check of signal numbers.
+//! The handler of SIGUSR1, and a check of signal numbers. The handler only writes a byte to a pipe, because few calls
+//! are safe in a signal handler (signal-safety(7)).
 
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};

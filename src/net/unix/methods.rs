@@ -53,9 +53,9 @@ macro_rules! socket_methods {
                 self.fd.poll_ready(Direction::Write, $crate::rt::waiters::Waiter::Poll, cx)
             }
 
-            /// Shuts down reading, writing or both (shutdown(2)). Reads on a side that is shut down
-            /// return 0 after the received data, and writes fail with `BrokenPipe`. This includes
-            /// pending operations, except that on Linux, if only writing is shut down, a write that
+            /// Shuts down reading, writing or both (shutdown(2)). Reads then return the data that has
+            /// arrived and after it 0, and writes fail with `BrokenPipe`. Pending operations complete
+            /// in the same way, except that on Linux, if only writing is shut down, a write that
             /// already waits for room fails only when the peer reads or closes.
             ///
             /// # Errors
