@@ -182,8 +182,8 @@ impl UnixDatagram {
     /// sent, which is always `buf.len()`.
     ///
     /// # Errors
-    /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone;
-    /// `PermissionDenied` if the peer is connected to another socket; `ConnectionReset` as
+    /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone, after which
+    /// the socket has no peer; `PermissionDenied` if the peer is connected to another socket; `ConnectionReset` as
     /// [`recv`](UnixDatagram::recv) does; EMSGSIZE if `buf`, with some overhead, does not fit into the send
     /// buffer; `BrokenPipe` if this socket's sending or the peer's receiving was shut down (no SIGPIPE is
     /// raised); `TimedOut` after the write deadline or timeout; a [closed](crate::net::is_closed) error
