@@ -37,7 +37,7 @@
 //! # Without membarrier(2)
 //! While the process is not registered (the system has no such call or refuses it, or no thread has registered the
 //! process yet), no thread becomes the owner, and this is an ordinary mutex. If a later refusal ends the registration,
-//! a thread that is already the owner stays it until the next `lock`.
+//! a thread that is already the owner remains the owner until the next `lock`.
 //!
 //! # Fork
 //! In a child of fork(2), no thread is an owner: none becomes one, and the thread that has called fork(2) has lost its

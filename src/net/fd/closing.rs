@@ -13,8 +13,8 @@
 //!
 //! # Order
 //! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a limited time, until the
-//! kernel has released this memory. close(2) follows, and then the steps that depend on it: waiting accepts learn that
-//! a descriptor is free, the guard is dropped, and the `Closed` futures complete.
+//! kernel has released this memory. close(2) follows, and then the steps that depend on it: streams of connections that
+//! wait for a descriptor learn that one is free, the guard is dropped, and the `Closed` futures complete.
 //!
 //! # Cancellation
 //! The drop of a [`Closing`] performs the steps that are left, so the descriptor is closed even if a shutdown drops the
@@ -202,8 +202,8 @@ impl Drop for Closing {
                 // The result is ignored: no caller receives it, and the number is free in any case.
                 _ => _ = socket::close(fd),
             }
-            // The number may be kept. But a stream of connections that waits for a descriptor must find that its
-            // listener is closed.
+            // Called even if the number is kept, because the close also frees an open file (ENFILE) and memory, for
+            // which a stream of connections may wait.
             poller::descriptor_closed();
         }
         drop(self.guard.take());

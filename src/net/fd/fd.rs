@@ -5,23 +5,24 @@
 //!
 //! # States
 //! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls are in progress →
-//! (the last reference is dropped) → *destroyed*: removed from the poller, and the number is closed or passed to a
-//! thread that closes it (F2) or to the task that sends the last gathered bytes ([`Fd::finish_gathered`]). A lent
-//! number stays open. [`Fd::take`] begins the close, but gives the number away.
+//! (the last reference is dropped) → *destroyed*: the descriptor is removed from the poller, and its number is closed,
+//! or passed to a thread that closes it (F2) or to the task that sends the last gathered bytes
+//! ([`Fd::finish_gathered`]). A lent number stays open. [`Fd::take`] begins the close, but gives the number away.
 //!
 //! # Invariants
 //! * 1 — the number is used only under a reference, and closed once, after the last reference is dropped.
 //!   No reference is held during a wait, so a close never waits for a future that is not polled. Gathered
 //!   writes may be sent under the lock of the [`Gathering`] instead, which is marked as gone before the
 //!   number is closed. If the number was handed out ([`Fd::hand_out`]), an explicit close keeps it in use, without
-//!   the socket, until the last handle is dropped (see [`closing`](super::closing)).
+//!   the socket, until the last handle and the last [`Closed`] future are dropped (see [`closing`](super::closing)).
 //! * F1 — the generation changes before the number is closed, so that no event is attributed to
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
 //! * F2 — close(2) does not block a worker. With SO_LINGER set to a time other than zero, close(2) waits, so it
-//!   runs on a separate thread pool (on a worker only while the system refuses to create threads). Without the pool,
-//!   the option is cleared first. The option is read from the socket if it may have been set: through this handle, by
-//!   the owner of a duplicate, or on the listener, from which a connection inherits it.
+//!   runs on a separate thread pool (on a worker only while the system refuses to create threads). If the runtime is
+//!   not running and the close is not explicit, or if a shutdown drops the pool's job, the option is cleared first.
+//!   The option is read from the socket if it may have been set: through this handle, by the owner of a duplicate, or
+//!   on the listener, from which a connection inherits it.
 //! * F3 — memory that the kernel still reads after the calls have returned ([`Loans`]) is recalled
 //!   after the last call and before close(2). A forked child recalls nothing.
 //!
@@ -88,7 +89,7 @@ pub(crate) struct Fd {
 
 /// The number has another owner, so the close leaves it open.
 const LENT: u8 = 1;
-/// The socket is TCP but not multipath TCP, so a short count is evidence unless the socket is exposed.
+/// The socket is TCP but not multipath TCP. On Linux, a short count is then evidence, unless the socket is exposed.
 const PLAIN_TCP: u8 = 1 << 1;
 /// The descriptor may have duplicates.
 const EXPOSED: u8 = 1 << 2;
@@ -99,7 +100,7 @@ const RECEIVING_SHUT: u8 = 1 << 4;
 /// Writes must be gathered. On a listener, this applies to its connections. On a new connection,
 /// it takes effect when the connection has an owner.
 const WANTS_GATHERING: u8 = 1 << 5;
-/// The number was handed out for as long as a handle exists, so an explicit close must keep it in use.
+/// The number was handed out. It may be used as long as a handle exists, so an explicit close must keep it in use.
 const HANDED_OUT: u8 = 1 << 6;
 
 /// State that only a few descriptors need.
@@ -121,7 +122,7 @@ pub(crate) fn open(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::
     socket::socket(domain, ty, protocol)
 }
 
-/// Calls socketpair(2). Fails without a poller, as [`open`] does.
+/// Calls socketpair(2). Fails if the poller cannot be opened, as [`open`] does.
 pub(crate) fn open_pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     poller::prepare()?;
     unix::pair(ty)
@@ -418,7 +419,7 @@ impl Fd {
         let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
         if rest.is_some() && !may_start() {
             rest = None;
-            // Reset the connection, so that the peer does not mistake the truncated stream for a complete one.
+            // Resets a TCP connection, so that the peer does not mistake the truncated stream for a complete one.
             let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
         }
         let outlives = unfinished.is_some() || rest.is_some();

@@ -6,7 +6,7 @@
 //! call only, never across a suspension. The *read lock* and the *write lock* serialise operations of
 //! one direction. An operation that writes all of a buffer or a file, such as `write_all`, keeps its lock
 //! across suspensions; all other operations that take a lock hold it for one call. Closing sets a bit in
-//! the word. After that, the call that drops the last reference destroys the descriptor.
+//! the word. After that, the thread that drops the last reference destroys the descriptor.
 //!
 //! # The word
 //!
@@ -234,8 +234,8 @@ impl FdMutex {
         Ok(wakers)
     }
 
-    /// Tries to take a direction's lock and a reference, for one system call. Returns `Ok(false)`
-    /// if another operation has the lock.
+    /// Takes a direction's lock and a reference, for one system call, if the lock is free. Returns `Ok(false)`
+    /// if another operation has it.
     #[inline]
     pub(crate) fn try_lock_ref(&self, direction: Direction) -> Result<bool, LockError> {
         self.acquire(bits(direction))
@@ -511,7 +511,7 @@ impl fmt::Debug for FdMutex {
     }
 }
 
-/// Returns the reason why a lock is not taken.
+/// Returns the result of an attempt to take a lock in the state `word`, which does not permit it.
 #[cold]
 fn refusal(word: u64, bits: Bits) -> Result<bool, LockError> {
     match () {

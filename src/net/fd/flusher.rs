@@ -6,9 +6,9 @@
 //! until all bytes are sent or discarded. Its reference to the socket is weak, so it keeps no socket
 //! open; it has a handle only during a poll and during its drop ([`Borrowed`]). It waits among the
 //! writers. A write deadline, a timeout or another failure of a wait does not end the flusher: it then
-//! tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left, because
-//! any thread has sent or discarded them, it wakes all waiters of the direction, because a waiting flush
-//! may now be complete. A close of the socket or a shutdown of the runtime ends it. After a shutdown, the
+//! tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left (any thread
+//! may have sent or discarded them), it wakes all waiters of the direction, because a waiting flush may now be
+//! complete, and ends. A close of the socket or a shutdown of the runtime also ends it. After a shutdown, the
 //! next operation on the socket that writes or waits starts another flusher. If the task of the old flusher still
 //! exists at that time, its drop starts the other flusher.
 //!
@@ -165,8 +165,9 @@ pub(super) struct Finisher {
 }
 
 impl Finisher {
-    /// Starts a task that sends the bytes of `bytes` from index `sent` on, and closes `fd`. If the
-    /// poller has no slot for `fd`, resets the connection. Drops `closing` after the close.
+    /// Starts a task that sends the bytes of `bytes` from index `sent` on, and closes `fd`. If no
+    /// [`PollHandle`](crate::rt::poll::poller::PollHandle) can be opened for `fd`, resets a TCP connection. Drops
+    /// `closing` after the close.
     pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize), closing: Option<Closing>) {
         let mut fd = match Fd::try_new(fd, false) {
             Ok(fd) => fd,

@@ -7,9 +7,9 @@
 //! to one socket, usually only the first takes any lock ([`Fd::append_more`]).
 //! Every other write makes a call like a write without the option, except that the gathered bytes are sent first, if
 //! possible in the same sendmsg(2). This applies to a large or empty write, a write whose bytes do not fit, a write
-//! outside of a turn or in a turn that may gather no more, a write that has waited, finds the write lock taken or
-//! continues a `write_all`, a write to a blocked socket, and a write after a send has failed, the option was turned off
-//! or the sending side was shut down.
+//! outside of a turn, after a nested turn, or in a turn that may gather no more (because of its duration or the number
+//! of its sockets), a write that has waited, finds the write lock taken or continues a `write_all`, a write to a
+//! blocked socket, and a write after a send has failed, the option was turned off or the sending side was shut down.
 //!
 //! # When gathered bytes are sent
 //! * When the thread flushes its list ([`unsent`](crate::rt::unsent)): at the end of the turn, and usually before an
@@ -37,9 +37,9 @@
 //! # Close
 //! [`Fd::destroy`] sends the gathered bytes, because no write can follow. If the socket is full, it
 //! enlarges the send buffer, so that the kernel accepts all bytes. If the kernel still does not accept all of
-//! them, a [`Finisher`] sends the rest, or, if a drop must not start the runtime after its shutdown, the
-//! connection is reset. With a linger time of zero, the bytes are discarded, because the close aborts the
-//! connection.
+//! them, a [`Finisher`] sends the rest. If this would make a drop start the runtime after its shutdown, a TCP
+//! connection is reset instead, and the peer of a Unix stream reads end of stream. With a linger time of zero,
+//! the bytes are discarded, because the close aborts the connection.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -354,9 +354,8 @@ impl Fd {
         }
     }
 
-    /// Sends the gathered bytes before shutdown(2). Returns the sides to shut down now. If bytes
-    /// are left, the sending side is shut down after the last byte. The caller must hold a
-    /// reference.
+    /// Sends the gathered bytes before shutdown(2). Returns the sides to shut down now, or `None` if there is none. If
+    /// bytes are left, the sending side is shut down after the last byte. The caller must hold a reference.
     ///
     /// # Errors
     /// Returns the error of bytes that could not be sent.

@@ -7,8 +7,8 @@
 //! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the state of the gathered writes.
 //!   [`cork_buffer`]: their bytes. [`biased_mutex`]: the lock of the state.
 //!   [`flusher`]: the tasks that send bytes that a socket did not accept immediately.
-//! * [`connect`]: connects a socket, registers a descriptor, and shuts down or closes a socket whose
-//!   connection is in progress. [`fast_open`]: TCP Fast Open.
+//! * [`connect`]: connects a socket. Also registers, shuts down and closes a socket whose connection may be
+//!   deferred or in progress. [`fast_open`]: TCP Fast Open.
 //!
 //! This layer imports nothing from the rest of `net`. A higher layer that must act when a
 //! descriptor is closed passes in a [`Guard`](closing::Guard) or [`Loans`](closing::Loans).

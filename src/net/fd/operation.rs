@@ -8,17 +8,17 @@
 //!        └─── edge ←── wait ←── release ←── register, the first time ←───────────────────┘
 //! ```
 //! A lock and a reference are held around one call only, so an operation that waits holds neither, and wakers
-//! run when neither is held. The exception is an operation that writes all of a buffer or a file, such as
-//! `write_all` or `send_file`: it keeps the write lock ([`LockScope::WholeOperation`]), and takes a reference
-//! for each call. A write that is woken by an edge and finds the lock taken passes the edge on, because
-//! the lock's owner may be waiting for this very edge.
+//! run when neither is held (except that of the [`Flusher`](super::flusher), a task of this crate). The exception is
+//! an operation that writes all of a buffer or a file, such as `write_all` or `send_file`: it keeps the write lock
+//! ([`LockScope::WholeOperation`]), and takes a reference for each call. An operation that is woken by an edge and
+//! finds the lock taken passes the edge on, because the lock's owner may be waiting for this very edge.
 //!
 //! # Evidence
 //! EAGAIN clears readiness. On Linux, so does a short count on a plain TCP socket that is not exposed: no more data
-//! (or room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to wait,
-//! a short read leaves the clearing to this read; see [`short_wait`](super::short_wait). After a hang-up, an error or
-//! urgent data, a short count does not clear readiness, because these can shorten a call although no other edge
-//! follows.
+//! (or room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to
+//! wait, a short read leaves the clearing to this read; see [`short_wait`](super::short_wait). A short count does not
+//! clear readiness after a hang-up, an error or urgent data, which can shorten a call although no other edge follows,
+//! or while writes are gathered. [`side`](crate::rt::poll::side) says which evidence is ignored because of an edge.
 //!
 //! # The meaning of `Pending`
 //! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn whether the peer has
@@ -461,8 +461,8 @@ impl Fd {
         self.end(direction, scope, caller, ticket, remaining);
     }
 
-    /// Removes the operation, which has made its call, from the slot or the list. (Without waiters,
-    /// it is in neither.)
+    /// Removes the operation, whose wait is over, from the slot or the list. Passes no wake-up on. (Without
+    /// waiters, it is in neither.)
     #[cold]
     pub(super) fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
         if let Waiter::Future(Operation(Some(state))) = caller {
@@ -487,8 +487,8 @@ impl Fd {
     }
 
     /// Returns whether an operation in an idle direction may wait without taking the lock first. An
-    /// operation in the lock's queue must leave the queue first, and an operation that keeps its lock must
-    /// have it before it waits.
+    /// operation in the lock's queue must leave the queue first, and an operation that keeps its lock until it
+    /// is done must have taken it.
     #[inline]
     pub(super) fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let holds = || caller.future().is_some_and(Operation::holds);

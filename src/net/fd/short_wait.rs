@@ -5,8 +5,8 @@
 //! make such a call per request. A short count earlier in the same turn replaces the call if
 //! * the call with this count found its direction ready,
 //! * the task has written since (a short write counts as well), or the read is that of an adapter
-//!   ([`NetFd::poll_read_uninit`](crate::net::net_fd::NetFd::poll_read_uninit)), because hyper and tokio's users do nothing
-//!   but wait if a read returns `Pending`,
+//!   ([`NetFd::poll_read_uninit`](crate::net::net_fd::NetFd::poll_read_uninit)), because hyper and code written for
+//!   tokio only wait if a read returns `Pending`,
 //! * no edge has been recorded since,
 //! * the operation waits with the task's own waker, and
 //! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
@@ -14,10 +14,10 @@
 //!   connection that have not waited so often, the last reads of the listener's connections count too (see
 //!   [`Fd::inherit_waits`]).
 //!
-//! The first and the last condition do not apply to an operation that writes all of a buffer. It keeps its lock and makes
-//! its next call in the same poll. In all cases, the operation must be able to wait without taking the lock first
-//! ([`Fd::waits_freely`]), and the back end must be one that need not be armed. A descriptor that is not registered is
-//! registered first: if data has arrived since the short count, an edge follows the registration.
+//! The first and the last condition do not apply to an operation that writes all of a buffer or a file. It keeps its
+//! lock and makes its next call in the same poll. In all cases, the operation must be able to wait without taking the
+//! lock first ([`Fd::waits_freely`]), and the back end must be one that need not be armed. A descriptor that is not
+//! registered is registered first: if data has arrived since the short count, an edge follows the registration.
 //!
 //! # Evidence
 //! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of the call.
@@ -25,9 +25,9 @@
 //! A short read does not clear READY itself if its count may replace the next call and no other operation waits. The next
 //! future of the turn that reads into one buffer clears READY in the step in which it announces its waiter
 //! ([`wait_after`](crate::rt::poll::side::Side::wait_after)), so both cost one read-modify-write. The step fails if the
-//! state of the direction has changed since the ticket was taken. READY is also cleared if the next operation cannot wait in
-//! this way, if another direction has a short count, at the end of the turn, and at the beginning of a nested turn.
-//! Meanwhile, a task on another thread may make a call that fails with EAGAIN.
+//! state of the direction has changed since the ticket was taken. READY is also cleared if the next operation cannot
+//! wait in this way, if another direction has a short count, at the end of the turn, and at the beginning of a nested
+//! turn. Until READY is cleared, a task on another thread may make a call that fails with EAGAIN.
 //!
 //! # Cancellation
 //! A wait that begins here is ended like any other wait of its operation.
