@@ -199,7 +199,7 @@ impl Drop for Closing {
             }
             match &self.gone {
                 Some(gone) if self.is_borrowed => gone.keep_number(fd),
-                // The result is ignored: no caller receives it, and the number is free in any case.
+                // The result is ignored: no caller receives it, and the call must not be repeated.
                 _ => _ = socket::close(fd),
             }
             // Called even if the number is kept, because the close also frees an open file (ENFILE) and memory, for

@@ -67,7 +67,7 @@ use crate::sys::{option, socket, zerocopy};
 pub(crate) const RELEASE_MAX: Duration = Duration::from_secs(5);
 
 /// Unwraps the owner of a descriptor if `owner` is the only handle, otherwise returns `owner`
-/// itself. A handle of the flusher ([`State::borrow`](super::cork::State::borrow)) does not count: this
+/// itself. A handle of the flusher ([`State::borrow`](super::cork::State::borrow)) does not count: the function
 /// blocks until that handle is dropped, but not longer than until `end`.
 pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>, end: Instant) -> Result<T, Arc<T>> {
     let Some(gathering) = owner.fd().gathering().cloned() else { return Arc::try_unwrap(owner) };
