@@ -32,7 +32,7 @@ pub(crate) trait Endpoint {
         u64::MAX
     }
 
-    /// Records that `_bytes` bytes were taken.
+    /// Records that bytes were taken, which reduces the [limit](Endpoint::limit) by their number.
     fn took(&mut self, _bytes: u64) {}
 }
 

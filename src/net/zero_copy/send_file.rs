@@ -7,7 +7,7 @@
 //! Pages that are not in memory are read from disk during the call, on the thread that polls the
 //! future, because a file has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk is slow,
 //! the monitor of blocked threads (`rt/sched/monitor`) lets another worker run the other tasks, and may add a
-//! worker. A single-threaded runtime has no monitor. Go also blocks the thread and uses another one.
+//! worker. A single-threaded runtime usually has no monitor. Go also blocks the thread and uses another one.
 //!
 //! # Cancellation
 //! Dropping the future stops sending. [`SendFile::sent`] returns the number of bytes sent so far.

@@ -32,7 +32,7 @@ impl TcpStream {
     /// no effect in a forked child.
     ///
     /// # Errors
-    /// Returns the OS error, for example on a kernel before 4.14, or a
+    /// Returns the OS error (ENOPROTOOPT on Linux before 4.14, and for `true` on other systems), or a
     /// [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_zerocopy(&self, on: bool) -> io::Result<()> {
         let sends = self.fd.fd.loans::<Sends>();
