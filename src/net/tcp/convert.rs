@@ -215,10 +215,10 @@ macro_rules! descriptor {
         impl AsFd for $type {
             /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, reads, writes and
             /// socket calls on it fail with EBADF (on macOS and FreeBSD with another error), and its number stays in use
-            /// until the socket, with all its clones, is dropped.
+            /// until the socket, with all its clones, and the futures of the close are dropped.
             ///
-            /// The first call in a process opens another descriptor, which stays open. Duplicates of it take the numbers
-            /// of sockets that are closed explicitly.
+            /// The first call in a process opens another descriptor, which stays open. If a socket whose descriptor was
+            /// borrowed is closed explicitly, a duplicate of that other descriptor takes its number.
             ///
             /// After the first call the socket assumes that the descriptor has other users, which
             /// costs a few system calls. A read that empties a TCP socket is followed by another read

@@ -5,8 +5,8 @@
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
 //!   closed, the stream yields one error and is *ended*.
 //! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is closed. At the end
-//!   of the listener (its deadline, its close, or a shutdown of the runtime or, by another owner, of the socket), the
-//!   stream yields the error immediately.
+//!   of the listener (its deadline, its close, a shutdown of the runtime, or a shutdown of the socket by another
+//!   owner), the stream yields the error immediately.
 //! * *ended*: yields `None`.
 //!
 //! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop. Pauses
@@ -124,8 +124,9 @@ impl TcpListener {
     ///
     /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
     /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early when a
-    /// socket of this crate is closed, and at the listener's deadline or close. After [`close`](TcpListener::close) the stream yields one error
-    /// and then `None`. Other errors do not end the stream.
+    /// socket of this crate is closed, and at the listener's deadline or close. After
+    /// [`close`](TcpListener::close) the stream yields one error and then `None`. Other errors, which are
+    /// those of [`accept`](TcpListener::accept), do not end the stream.
     ///
     /// # Cancel safety
     /// Dropping the future of `next()`, or the stream, loses no connection.

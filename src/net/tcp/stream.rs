@@ -286,7 +286,8 @@ impl TcpStream {
 
     /// Returns whether the peer has closed its side of the connection, or the connection has
     /// failed. Also returns true after [`close_read`](TcpStream::close_read). Asks the kernel (poll(2))
-    /// unless an event has already reported it. Never waits.
+    /// unless an event has already reported it. Never waits. macOS's poll(2) does not report that the
+    /// peer has closed only its sending side.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
