@@ -4,9 +4,8 @@
 //! With a [`Limit`](super::permits::Limit), an accept takes a permit before accept4(2) and returns
 //! the permit if there is no connection. The permit of a connection is stored in its `Fd` and
 //! returned after close(2), or when the descriptor is released. An accept that finds no permit
-//! *parks*: it leaves the list of operations that wait for an edge and joins the limit's list. It
-//! stays registered for the listener's deadline and close, for a shutdown of the runtime, and for a shutdown of the
-//! socket by another owner.
+//! *parks*: it leaves the list of operations that wait for an edge and joins the limit's list. It still ends at the
+//! listener's deadline or close, at a shutdown of the runtime, and at a shutdown of the socket by another owner.
 //!
 //! # Cancellation
 //! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next parked
@@ -169,8 +168,8 @@ impl Accepting {
     }
 }
 
-/// Returns the failure of an accept whose listener has hung up: the error of accept4(2). A listener has no peer, so
-/// another owner of the socket has shut it down.
+/// Returns the failure of an accept whose listener has hung up: the error of a blocking accept(2). A listener has no
+/// peer, so another owner of the socket has shut it down.
 #[cold]
 fn shut_down(listener: &NetFd) -> Failure {
     let error = io::Error::from_raw_os_error(libc::EINVAL);

@@ -15,7 +15,7 @@
 //!   the time of the call. The descriptors are for a child of that process, or for that process
 //!   itself after exec(2). If that process has ended, its children were reparented, and the
 //!   descriptors are for a process whose current parent has id 1 or is older than the process that
-//!   passed them. Children of the child do not take them, unless both processes have ended.
+//!   passed them. Children of the child do not take them, unless that process and the child have both ended.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
 //!   is open if the intended number was in use.
 //!
@@ -119,6 +119,9 @@ impl Activated {
     ///
     /// # Errors
     /// Returns `InvalidInput` and closes the descriptor if it is not a listening TCP socket.
+    ///
+    /// # Panics
+    /// Panics in the same cases as the conversion of an `OwnedFd` into a [`TcpListener`].
     pub fn into_tcp_listener(self) -> io::Result<TcpListener> {
         if self.is_tcp_listener() {
             Ok(TcpListener::from(self.fd))

@@ -127,7 +127,7 @@ pub trait ListenerView {
 
     /// Waits until the listener accepts no more connections, and returns the reason as an error: the
     /// listener is closed, its deadline has passed, the runtime is shut down, or another owner of the
-    /// socket has shut it down (EINVAL, the error that accept(2) would return).
+    /// socket has shut it down (EINVAL, as from a blocking accept(2)).
     fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 

@@ -78,17 +78,18 @@ macro_rules! auto_cork_methods {
             /// With this option, a server that answers several requests per read makes one system
             /// call instead of one per response. A write copies its bytes and returns; the bytes
             /// are sent when the task waits for an operation of this crate or its turn ends. Writes
-            /// of 16 KiB or more, and writes outside of a turn (on a thread of another executor, or
-            /// in `spawn_blocking`), are sent immediately, together with the bytes gathered
-            /// earlier. At most 64 KiB are gathered. While the send buffer is full, writes wait as
-            /// they do without this option.
+            /// of 16 KiB or more, writes outside of a turn (on a thread of another executor, or
+            /// in `spawn_blocking`), and writes after a nested `block_on` in the turn are sent
+            /// immediately, together with the bytes gathered earlier. At most 64 KiB are gathered.
+            /// While the send buffer is full, writes wait as they do without this option.
             ///
             /// If a task computes for a long time between two writes, the first write is delayed by
-            /// up to about 20 ms or, in a [single-threaded](crate::rt::Builder::single_threaded)
-            /// runtime, until the turn ends; [`flush`](Self::flush) sends it immediately. Closing and
-            /// shutting down send the gathered bytes first, and so does every other operation that
-            /// writes to the socket or hands out its descriptor. A conversion to another type also
-            /// waits, for at most five seconds, until the send buffer has room for the bytes.
+            /// up to about 20 ms, but in a [single-threaded](crate::rt::Builder::single_threaded)
+            /// runtime usually until the turn ends; [`flush`](Self::flush) sends it immediately.
+            /// Closing and shutting down send the gathered bytes first, and so does every other
+            /// operation that writes to the socket or hands out its descriptor. A conversion to
+            /// another type also waits, for at most five seconds, until the send buffer has room for
+            /// the bytes.
             ///
             /// A close does not wait. If the send buffer has no room for the gathered bytes, the
             /// buffer is enlarged, or a task sends them later. If the system does not permit a

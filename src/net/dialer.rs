@@ -74,8 +74,9 @@ use crate::time::Sleep;
 /// DNS server that does not answer for one family delays the first attempt at an address of the other
 /// family by at most 50 ms. (`TcpStream::connect` tries addresses one at a time, as std does.)
 ///
-/// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. Each address gets an
-/// equal share of the remaining time, and at least 2 s while that much remains.
+/// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. If the dial has a timeout or
+/// a deadline, each address gets an equal share of the remaining time, and at least 2 s while that much
+/// remains.
 ///
 /// Source: `net.Dialer` of Go.
 ///

@@ -8,9 +8,9 @@
 //! looks through the wrapper.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
-//! The texts are Go's, except `runtime shut down`, which Go does not need, and that of too many operations,
-//! which are a panic in Go. Go always wraps kernel errors of reads and writes. Here they are not wrapped by
-//! default, because Rust programs match on `ErrorKind` and `raw_os_error`.
+//! The texts are Go's, except two: Go does not need `runtime shut down`, and it panics on too many operations.
+//! Go always wraps kernel errors of reads and writes. Here they are not wrapped by default, because Rust
+//! programs match on `ErrorKind` and `raw_os_error`.
 
 use std::error::Error;
 use std::fmt;

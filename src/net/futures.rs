@@ -1,5 +1,4 @@
-//! The futures that socket methods return. They are named types and `Unpin`, so they can be stored
-//! and polled in place.
+//! The named futures of socket methods. They are `Unpin`, so they can be stored and polled in place.
 //!
 //! # Cancel safety
 //! A future that is dropped before it completes has read or written nothing, except for futures

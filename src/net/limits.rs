@@ -1,5 +1,5 @@
 //! The limits of a listener: the maximum number of its connections, and the refusal of connections
-//! when the process has no descriptor left.
+//! when no descriptor is available.
 //!
 //! # The reserve
 //! The reserve holds descriptor numbers by keeping files open, the *spares*. When accept4(2) fails
@@ -28,8 +28,8 @@ use crate::sys::{option, socket};
 /// The maximum number of connections refused in one [`Admission::accept`], so that other tasks get their turn.
 const SHED_BATCH_MAX: u32 = 64;
 
-/// A refused connection is closed at the latest when this many of its bytes have been read and discarded.
-/// Closing with unread data resets the connection, and the client may then lose the answer.
+/// A refused connection that was answered is closed at the latest when this many of its bytes have been read and
+/// discarded. Closing with unread data resets the connection, and the client may then lose the answer.
 const DRAIN_MAX: usize = 64 << 10;
 
 /// Descriptors that are held back for refusing connections.

@@ -14,8 +14,8 @@ macro_rules! user_timeout_method {
             /// time is rounded up to milliseconds. The option detects a peer that disappears while data is
             /// in flight, when keep-alive does not probe. It also ends a connection whose peer does not
             /// read for this long, and a dial whose SYN is not answered for this long. With keep-alive on,
-            /// the time takes precedence over the number of probes. With zero, opening a socket fails with
-            /// `InvalidInput`.
+            /// the time takes precedence over the number of probes. With zero, and with more than
+            /// 2³¹ - 1 ms, opening a socket fails with `InvalidInput`.
             ///
             /// Linux only.
             pub fn user_timeout(mut self, timeout: Duration) -> $type {
@@ -34,7 +34,8 @@ impl ListenConfig {
     /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413). At most `queue` connections whose SYN
     /// carried data may be waiting for the end of the handshake. Data in a SYN may arrive twice.
     /// The option has an effect only if bit 1 (value 2) of `net.ipv4.tcp_fastopen` is set; if it is
-    /// not, connections are established the usual way.
+    /// not, connections are established the usual way. With 2³¹ or more, opening the listener fails with
+    /// `InvalidInput`.
     ///
     /// Linux only.
     pub fn fast_open(mut self, queue: u32) -> ListenConfig {
@@ -46,7 +47,7 @@ impl ListenConfig {
     /// much longer than `most`, which the kernel rounds up to 1, 3, 7, 15, 31, 63 … seconds. After
     /// this time the kernel retransmits the SYN-ACK, and the connection is accepted without data when
     /// the client acknowledges it. Use the option for protocols in which the client sends first. With
-    /// zero, opening the listener fails with `InvalidInput`.
+    /// zero, and with more than 2³¹ - 1 s, opening the listener fails with `InvalidInput`.
     ///
     /// Linux only.
     pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
@@ -54,7 +55,9 @@ impl ListenConfig {
         self
     }
 
-    /// Accepts only traffic of the network device `name` (SO_BINDTODEVICE), such as `eth0`.
+    /// Accepts only traffic of the network device `name` (SO_BINDTODEVICE), such as `eth0`. If there is no
+    /// such device, opening the listener fails with ENODEV, and unless `name` has 1 to 15 bytes and no NUL, with
+    /// `InvalidInput`.
     ///
     /// Linux only.
     pub fn bind_device(mut self, name: impl Into<String>) -> ListenConfig {
@@ -113,8 +116,8 @@ mod tests {
     use super::*;
     use crate::sys::option;
 
-    /// A multipath socket must not use the plain TCP rule that a short count proves that the socket
-    /// is empty.
+    /// The rule of plain TCP that a short count proves that the socket is empty or full must not apply to a
+    /// multipath socket.
     #[test]
     fn multipath_streams_do_not_trust_short_counts() {
         crate::task::block_on(async {

@@ -161,15 +161,15 @@ impl ListenConfig {
     /// has shut it down.
     ///
     /// Each connection holds a permit. The permit is released when the stream's descriptor is
-    /// closed (when the last clone is dropped, or by `force_close`), or when the stream is converted
-    /// into another type. When a server of [`serve`](crate::net::serve()) stops, it also accepts the connections in the
-    /// queue, even beyond this limit. They hold no permit.
+    /// closed (when the last clone is dropped, or by `force_close`), or when the last clone is converted
+    /// into another type. When a server of [`serve`](crate::net::serve()) stops, it also accepts up to
+    /// 4,096 connections from the queue, even beyond this limit. They hold no permit.
     pub fn max_connections(mut self, connections: usize) -> ListenConfig {
         self.max_connections = Some(connections);
         self
     }
 
-    /// Reserves descriptors for refusing connections when the process runs out of descriptors
+    /// Reserves descriptors for refusing connections when no other descriptor is available
     /// (EMFILE, ENFILE). The listener then closes a reserved descriptor, accepts the oldest
     /// connection in its place, sends the [`refuse_with`](ListenConfig::refuse_with) response,
     /// closes the connection and refills the reserve. Clients learn immediately that the server is
@@ -208,6 +208,9 @@ impl ListenConfig {
 
     /// Creates the limits of a new listener, or of several listeners that share them. Returns `None` if
     /// there are no limits.
+    ///
+    /// # Errors
+    /// Returns an `OpError` with the text `listen tcp: open: …` if the reserve cannot be opened.
     pub(super) fn admission(&self) -> io::Result<Option<Arc<Admission>>> {
         if self.max_connections.is_none() && self.reserve == 0 {
             return Ok(None);

@@ -193,7 +193,8 @@ impl NetFd {
         }
     }
 
-    /// Completes a read into an empty buffer, or a send of no datagrams, without a system call. Fails if the socket is closed.
+    /// Completes a read into an empty buffer, or a send of no datagrams, without a system call. Fails if the socket is
+    /// closed. Ignores the deadline.
     #[cold]
     pub(crate) fn poll_empty(
         &self,
@@ -436,7 +437,7 @@ impl NetFd {
         }
     }
 
-    /// Waits until the peer has closed its side or the connection has failed.
+    /// Waits until the peer has closed its side, the connection has failed, or receiving was shut down.
     pub(crate) fn poll_peer_closed(&self, wait: &mut Operation, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         // If the hang-up is already known, Pending means that the budget is used up.
         let is_known = self.fd.poll.is_hung_up();
@@ -450,8 +451,8 @@ impl NetFd {
         polled
     }
 
-    /// Returns whether the peer has closed its side, or the connection has failed. Asks the kernel
-    /// unless an edge has already reported it.
+    /// Returns whether the peer has closed its side, the connection has failed, or receiving was shut down. Asks the
+    /// kernel unless an edge has already reported it.
     pub(crate) fn is_peer_closed(&self) -> bool {
         self.fd.poll.is_hung_up() || self.fd.with(socket::is_hung_up).unwrap_or(false)
     }
@@ -555,7 +556,7 @@ fn sample_queue(listener: BorrowedFd<'_>) {
 }
 
 /// The maximum number of retries of an accept. Each retry removes a failed connection from the
-/// queue. If the last retry fails as well, the listener itself must be at fault (EOPNOTSUPP can
+/// queue. If the last retry fails as well, the listener itself is probably at fault (EOPNOTSUPP can
 /// mean either), so the error is returned to the caller.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
