@@ -1,8 +1,8 @@
 //! [`BiasedMutex`]: a mutex that one thread may enter without a read-modify-write, as long as no other thread
 //! locks it.
 //!
-//! The gathered bytes of a socket are used many times per turn by the thread that runs the turn, and by another
-//! thread almost never. Locking and unlocking a mutex takes two read-modify-writes, which cost more than everything
+//! The gathered bytes of a socket are used many times per turn by the thread that runs the turn, and almost never by
+//! another thread. Locking and unlocking a mutex takes two read-modify-writes, which cost more than everything
 //! else that a gathered write does.
 //!
 //! # States

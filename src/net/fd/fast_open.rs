@@ -7,10 +7,10 @@
 //! *established* or *failed*.
 //!
 //! # Rules
-//! * The first wait begins the connection, because a read of a deferred socket returns EAGAIN without
-//!   beginning it, so no event would follow. A descriptor is registered with the poller before its first
-//!   wait, so the registration (`Fd::register_now`) begins the connection, by a send of zero bytes, which
-//!   makes the kernel send the SYN.
+//! * The first wait begins the connection. Otherwise no event would follow, because a read of a deferred
+//!   socket returns EAGAIN and does not begin the connection. A descriptor is registered with the poller
+//!   before its first wait, so the registration (`Fd::register_now`) begins the connection, by a send of zero
+//!   bytes, which makes the kernel send the SYN.
 //! * A send returns EINPROGRESS if the SYN carries none of its data. The operation then waits, as after
 //!   EAGAIN (`Fd::is_early`).
 //! * In SYN-SENT, shutdown(2) and the close of the last descriptor abort the connection. So a task

@@ -1,4 +1,4 @@
-//! Tests of [`FdMutex`]. The models test all orders of concurrent steps.
+//! Tests of [`FdMutex`]. The models test the orders of concurrent steps.
 
 use super::*;
 use crate::rt::waiters::POLLS_MAX;
@@ -54,7 +54,7 @@ fn waiters_bits(mutex: &FdMutex) -> u64 {
 
 /// Go: TestMutexLock.
 #[test]
-fn open_descriptor_grants_locks_and_never_returns_last() {
+fn open_descriptor_grants_locks_and_is_not_destroyed_by_a_release() {
     let mutex = FdMutex::new();
     mutex.incref().unwrap();
     assert!(!mutex.decref());

@@ -22,10 +22,10 @@
 //!
 //! # The meaning of `Pending`
 //! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn whether the peer has
-//! closed the connection. So the result must reflect the state of the socket at the time of the poll. An idle direction only
-//! means that no event was recorded since readiness was cleared; the kernel may have an event that no
-//! thread has fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits. (A read
-//! whose budget is used up calls poll(2) instead.)
+//! closed the connection. So the result must reflect the state of the socket at the time of the poll. An idle direction
+//! only means that no event was recorded since readiness was cleared; the kernel may have an event that no thread has
+//! fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits. (A read whose
+//! budget is used up calls poll(2) instead. A poll that yields returns `Pending` too, but wakes its task.)
 //!
 //! One exception, [`short_wait`](super::short_wait), saves a call per request.
 //!
