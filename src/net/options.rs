@@ -5,7 +5,7 @@
 //!
 //! # Compared with Go (net/sock_posix.go, sockopt_linux.go, tcpsockopt_unix.go)
 //! The defaults are the same: TCP_NODELAY, keep-alive 15 s/15 s/9, the host's maximum backlog. On TCP
-//! sockets, IPV6_V6ONLY is cleared only where it matters: on listeners, and for IPv4-mapped destinations.
+//! sockets, IPV6_V6ONLY is changed only where it matters: on listeners, and for IPv4-mapped destinations.
 
 pub(crate) mod socket;
 pub(crate) mod system;

@@ -73,7 +73,7 @@ fn accept_skips_connections_that_died() {
         fail(&script, Call::Accept4, &[libc::EINTR, libc::ECONNABORTED, libc::EINTR]);
         let _client = TcpStream::connect(addr).await.unwrap();
         listener.accept().await.unwrap();
-        // There are more errors in a row than an accept skips. The listener itself is at fault, so the
+        // There are more errors in a row than an accept skips, as if the listener itself were at fault, so the
         // error is returned.
         fail(&script, Call::Accept4, &[libc::EOPNOTSUPP; 100]);
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
