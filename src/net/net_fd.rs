@@ -555,9 +555,8 @@ fn sample_queue(listener: BorrowedFd<'_>) {
     }
 }
 
-/// The maximum number of retries of an accept. Each retry removes a failed connection from the
-/// queue. If the last retry fails as well, the listener itself is probably at fault (EOPNOTSUPP can
-/// mean either), so the error is returned to the caller.
+/// The maximum number of retries of an accept. Each retry removes a failed connection from the queue. If the last
+/// retry fails as well, the listener is probably at fault (EOPNOTSUPP can mean either), and the error is returned.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
 /// Returns whether an error of accept(2) concerns the new connection and not the listener: a pending

@@ -78,9 +78,10 @@ pub(crate) struct Fd {
     number: RawFd,
     /// A combination of [`LENT`] and the constants after it.
     flags: AtomicU8,
-    /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires, up to `WAITS_MIN`.
+    /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires. From
+    /// `WAITS_MIN` on, further waits are not counted.
     pub(super) waits: [AtomicU8; 2],
-    /// The place of the listener's evidence for `short_wait`, or 0.
+    /// The index of the listener's evidence for `short_wait`; 0 if this is not an accepted TCP connection.
     pub(super) origin: u8,
     pub(crate) timeouts: Timeouts,
     pub(crate) mutex: FdMutex,

@@ -10,9 +10,9 @@
 //! * no edge has been recorded since,
 //! * the operation waits with the task's own waker, and
 //! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
-//!   dropped, an edge woke each of them, and no call completed in the idle direction. For the reads of an accepted
-//!   connection that have not waited so often, the last reads of the listener's connections count too (see
-//!   [`Fd::inherit_waits`]).
+//!   dropped, an edge woke each of them, and no call completed in the idle direction. An accepted TCP connection,
+//!   except in a simulation, begins with the count of the last reads of its listener's connections
+//!   ([`Fd::inherit_waits`]).
 //!
 //! The first and the last condition do not apply to an operation that writes all of a buffer or a file. It keeps its
 //! lock and makes its next call in the same poll. In all cases, the operation must be able to wait without taking the
@@ -48,11 +48,11 @@ const WAITS_MIN: u8 = 4;
 /// The number of listeners whose evidence is kept apart.
 const LISTENERS: usize = 255;
 
-/// The number of consecutive reads of the connections of each listener that waited to the end, up to [`WAITS_MIN`]. The
-/// first entry is not used. Listeners with the same [`origin`] share an entry.
+/// For each listener, the count of its connection whose read was counted last. The first entry is not used. Listeners
+/// with the same [`origin`] share an entry.
 static WAITS_OF_LISTENERS: [AtomicU8; LISTENERS + 1] = [const { AtomicU8::new(0) }; LISTENERS + 1];
 
-/// Returns the entry in [`WAITS_OF_LISTENERS`] of the listener whose descriptor has the slot `index`.
+/// Returns the index in [`WAITS_OF_LISTENERS`] of the listener whose descriptor has the slot `index`.
 fn origin(index: u32) -> u8 {
     (index as usize % LISTENERS + 1) as u8
 }
@@ -106,8 +106,8 @@ impl Fd {
         WAITS_OF_LISTENERS[usize::from(origin(self.poll.index()))].store(0, Ordering::Relaxed);
     }
 
-    /// Makes the evidence of the connections of `listener` that of this new connection. From here on, the reads of this
-    /// connection add to it. A server that answers one request per connection thus saves a call per connection.
+    /// Gives this new connection the evidence of the connections of `listener`. From here on, the reads of this
+    /// connection change that evidence. So a server that answers one request per connection saves a call for each.
     pub(crate) fn inherit_waits(&mut self, listener: &Fd) {
         // The evidence may be that of an earlier run, and a simulation must be able to repeat a run exactly.
         #[cfg(feature = "sim")]
