@@ -200,14 +200,14 @@ impl Dialer {
 /// Options.
 impl Dialer {
     /// Sets the time limit of each dial. The time starts when the future of [`dial`](Dialer::dial)
-    /// is first polled, and covers the look-up and all addresses. With zero, every dial times out.
+    /// is first polled, and covers the look-up and all addresses. With zero, dials time out at once.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Dialer {
         self.timeout = timeout.into();
         self
     }
 
     /// Sets the time at which dials time out. If a timeout is also set, the earlier one applies.
-    /// With a time in the past, every dial times out.
+    /// With a time in the past, dials time out at once.
     pub fn deadline(mut self, deadline: impl Into<Option<Instant>>) -> Dialer {
         self.deadline = deadline.into();
         self

@@ -17,8 +17,11 @@
 //! EAGAIN clears readiness. On Linux, so does a short count on a plain TCP socket that is not exposed: no more data
 //! (or room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to
 //! wait, a short read leaves the clearing to this read; see [`short_wait`](super::short_wait). A short count does not
-//! clear readiness after a hang-up, an error or urgent data, which can shorten a call although no other edge follows,
-//! or while writes are gathered. [`side`](crate::rt::poll::side) says which evidence is ignored because of an edge.
+//! clear readiness after a hang-up, an error or urgent data, which can shorten a call although no other edge follows.
+//! The short count of a write does not clear it while writes are gathered, because it need not be that of a call.
+//!
+//! Evidence is ignored if an edge has arrived since the call began, or may have been skipped; see
+//! [`side`](crate::rt::poll::side).
 //!
 //! # The meaning of `Pending`
 //! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn whether the peer has
