@@ -103,7 +103,7 @@ impl Fd {
 
     /// Forgets the evidence of an earlier listener with the same [`origin`].
     pub(crate) fn begin_listener(&self) {
-        WAITS_OF_LISTENERS[usize::from(origin(self.poll.index()))].store(0, Ordering::Relaxed);
+        WAITS_OF_LISTENERS[usize::from(origin(self.poll.slot().0))].store(0, Ordering::Relaxed);
     }
 
     /// Gives this new connection the evidence of the connections of `listener`. From here on, the reads of this
@@ -114,7 +114,7 @@ impl Fd {
         if crate::sim::is_here() {
             return;
         }
-        self.origin = origin(listener.poll.index());
+        self.origin = origin(listener.poll.slot().0);
         let waits = WAITS_OF_LISTENERS[usize::from(self.origin)].load(Ordering::Relaxed);
         self.waits[Direction::Read as usize].store(waits, Ordering::Relaxed);
     }
@@ -133,7 +133,7 @@ impl Fd {
         // ORDERING: Relaxed: the count only decides whether one system call is saved, so it may
         // lose an update.
         let waits = &self.waits[direction as usize];
-        let count = if to_the_end { waits.load(Ordering::Relaxed) + 1 } else { 0 };
+        let count = if to_the_end { WAITS_MIN.min(waits.load(Ordering::Relaxed) + 1) } else { 0 };
         waits.store(count, Ordering::Relaxed);
         let of_listener = &WAITS_OF_LISTENERS[usize::from(self.origin)];
         // Compared first, because all connections of the listener share the cache line.
@@ -174,7 +174,10 @@ impl Fd {
             && short_count::take(side.place(), ticket, cx.waker())
             && (self.waits_often(direction) || scope == LockScope::WholeOperation)
             && self.waits_freely(direction, scope, caller)
-            && let Some(epoch) = self.poll.registered().or_else(|| self.register_to_wait())
+            && let Some(epoch) = self.poll.registered().or_else(|| match scope {
+                LockScope::WholeOperation => None,
+                LockScope::PerCall | LockScope::None => self.register_to_wait(),
+            })
         {
             return self.poll_edge(direction, epoch, caller, cx);
         }
@@ -182,10 +185,16 @@ impl Fd {
     }
 
     /// Registers the descriptor for a wait without a call. Returns `None` if it is registered, if the registration
-    /// fails, or if the back end must be armed. The operation then makes its call.
+    /// fails, or if the back end must be armed. The operation then makes its call. The caller must hold no lock.
     #[cold]
     fn register_to_wait(&self) -> Option<u32> {
-        self.poll.registered().is_none().then(|| self.with(|_| Ok(self.register_now())))?.ok()?.ok()?;
+        if self.poll.registered().is_some() {
+            return None;
+        }
+        if let Err(Failure::Io(_)) = self.with(|_| Ok(self.register_now())).ok()? {
+            // Other operations may wait for the edge that follows this registration.
+            self.poll.registration_failed();
+        }
         self.poll.registered()
     }
 
@@ -227,5 +236,37 @@ impl Fd {
             return self.register_to_wait().is_some() && self.waits_at_once(operation, cx);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Wakes>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// An operation may wait for the edge that follows the registration by another operation.
+    #[test]
+    fn registration_that_fails_wakes_other_operations() {
+        // No back end registers a file.
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let fd = Fd::new(file.into(), false).unwrap();
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(wakes.clone());
+        let side = fd.poll.side(Direction::Write);
+        assert!(side.poll_interrupt(&mut Context::from_waker(&waker), Waiter::Poll, None).is_pending());
+        assert!(fd.register_to_wait().is_none());
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     }
 }

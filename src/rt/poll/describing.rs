@@ -36,11 +36,6 @@ impl PollHandle {
         labels::set_host(self.desc.index, self.generation, host, is_open);
     }
 
-    /// Returns the index of the slot.
-    pub(crate) fn index(&self) -> u32 {
-        self.desc.index
-    }
-
     /// Returns the slot and the generation of a TCP socket without multipath, or `None` for another descriptor. The
     /// methods below that store addresses have no effect on other descriptors.
     fn tcp_id(&self) -> Option<addresses::Id> {
