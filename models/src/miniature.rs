@@ -45,7 +45,16 @@ impl Kernel {
         self.changed.notify_all();
     }
 
-    /// Mirrors epoll_wait(2) and poll(2): waits without a time limit, or not at all if `block` is false. Returns the
+    /// Mirrors epoll_wait(2): takes the edges of an instance, after waiting for them without a time limit if `block`.
+    fn take(&self, number: usize, block: bool) -> Edges {
+        let mut edges = self.edges.lock();
+        while block && !edges[number].is_any() {
+            edges = self.changed.wait(edges);
+        }
+        std::mem::take(&mut edges[number])
+    }
+
+    /// Mirrors poll(2): waits without a time limit, or not at all if `block` is false. Returns the
     /// numbers of the instances that have edges.
     fn wait(&self, numbers: &[usize], block: bool) -> Vec<usize> {
         let mut edges = self.edges.lock();
@@ -67,19 +76,25 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    /// Takes the edges. Returns whether there was an event of a socket.
-    fn take(&self) -> bool {
-        let edges = std::mem::take(&mut self.kernel.edges.lock()[self.number]);
+    /// Takes the edges, after waiting for them if `block`. Returns whether there was an event of a socket.
+    pub(crate) fn wait(&self, block: bool) -> bool {
+        self.take(block).event
+    }
+
+    fn take(&self, block: bool) -> Edges {
+        let edges = self.kernel.take(self.number, block);
         if edges.broken && !injected_bug!("break_seen_and_kept") {
             self.breaking.swap(false, Ordering::SeqCst);
         }
-        edges.event
+        edges
     }
 
-    /// Takes events, after waiting for them if `block`. Returns whether there was an event of a socket.
-    pub(crate) fn wait(&self, block: bool) -> bool {
-        self.kernel.wait(&[self.number], block);
-        self.take()
+    pub(crate) fn look(&self) -> bool {
+        let edges = self.take(false);
+        if edges.broken && !injected_bug!("look_keeps_the_interrupt") {
+            self.wake();
+        }
+        edges.event
     }
 
     fn wake(&self) {
@@ -411,8 +426,10 @@ impl Runtime {
         let ready = self.kernel.wait(&numbers, !called_off);
         rises();
         self.roles.rise(shards);
-        let has_event =
-            epolls.iter().filter(|epoll| ready.contains(&epoll.number)).fold(false, |any, epoll| epoll.take() | any);
+        let has_event = epolls
+            .iter()
+            .filter(|epoll| ready.contains(&epoll.number))
+            .fold(false, |any, epoll| epoll.wait(false) | any);
         self.roles.release(shards);
         has_event
     }

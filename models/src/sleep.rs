@@ -29,6 +29,16 @@ pub fn breaks_are_not_lost() {
     worker.join().unwrap();
 }
 
+/// A thread that does not have the role looks for events and takes the interrupt that is meant for the sleeping worker.
+pub fn interrupt_against_look() {
+    let runtime = Runtime::new(1);
+    let worker = spawn(&runtime, |runtime| runtime.work(1));
+    let looking = spawn(&runtime, |runtime| _ = runtime.epoll(0).look());
+    runtime.inject();
+    looking.join().unwrap();
+    worker.join().unwrap();
+}
+
 /// A task is injected while the worker goes to rest because another thread has the role. That thread releases the role
 /// and gives up its processor. The worker must run the task.
 pub fn rest_against_inject() {

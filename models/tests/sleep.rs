@@ -6,6 +6,7 @@ use netpoll_models::{injected_bugs, models};
 models! { sleep:
     sleep_against_inject
     breaks_are_not_lost
+    interrupt_against_look
     rest_against_inject
     inject_against_the_sleep_of_a_root
     some_thread_polls_when_all_rest
@@ -22,6 +23,7 @@ models! { sleep:
 injected_bugs! {
     finds_a_check_for_work_before_the_count: "look_before_the_count" by sleep_against_inject, DEADLOCK;
     finds_an_interrupt_flag_that_is_not_cleared: "break_seen_and_kept" by breaks_are_not_lost, DEADLOCK;
+    finds_a_look_that_keeps_an_interrupt: "look_keeps_the_interrupt" by interrupt_against_look, DEADLOCK;
     finds_a_rest_without_a_second_check: "rest_without_another_look" by sysmon_gives_the_role_back, DEADLOCK;
     finds_a_leave_that_ensures_no_worker: "leave_ensures_no_worker" by some_thread_polls_when_all_rest, DEADLOCK;
     finds_a_granted_wish_that_is_forgotten: "granted_wish_is_forgotten" by the_role_is_not_lost_when_a_wish_is_granted, DEADLOCK;

@@ -94,6 +94,17 @@ macro_rules! back_ends {
                 }
             }
 
+            /// See [`BackEnd::look`].
+            pub(crate) fn look(&self, events: &mut Events) -> bool {
+                match (self, &mut *events) {
+                    $($(#[$cfg])* (Instance::$type(it), Events::$type(batch)) => it.look(batch),)*
+                    _ => {
+                        *events = self.events();
+                        self.look(events)
+                    }
+                }
+            }
+
             #[cold]
             fn events(&self) -> Events {
                 match self { $($(#[$cfg])* Instance::$type(_) => Events::$type(Batch::new()),)* }

@@ -194,7 +194,13 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// `most` events in `batch`; `most` must be in the range from 1 to [`EVENTS_MAX`].
     fn wait(&self, batch: &mut Self::Batch, most: usize, timeout: Option<u64>);
 
-    /// Makes the current or the next wait return.
+    /// Stores the available events in `batch`, while another thread may be in [`wait`](BackEnd::wait). Returns false
+    /// without doing so if the back end supports only one thread at a time.
+    fn look(&self, _batch: &mut Self::Batch) -> bool {
+        false
+    }
+
+    /// Makes the current or the next wait return. A [look](BackEnd::look) does not count as a wait.
     fn wake(&self);
 
     /// Returns whether `fd` is a descriptor of the instance itself.

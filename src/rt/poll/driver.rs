@@ -21,7 +21,8 @@
 //!   the shard. Arming an earlier timer and shutting down interrupt the sleep. Injecting a task interrupts a sleeping
 //!   worker, unless another worker is awake and not stuck.
 //! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
-//!   user code runs.
+//!   user code runs. Only a [look](Driver::look) needs no role: each edge is in one batch, whichever thread takes it, and a
+//!   look passes an interrupt on.
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.
 
 use std::io;
@@ -56,7 +57,7 @@ struct Shard {
     counts: Counts,
 }
 
-/// The counters that the holder of the role writes, on separate cache lines.
+/// The counters of a shard, on separate cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Counts {
@@ -296,8 +297,18 @@ impl Driver {
         now: u64,
         until: u64,
     ) {
-        self.shards[shard].counts.waits.add_owned(1);
+        self.shards[shard].counts.waits.add(1);
         instance.wait(events, most, timeout(now, until));
+    }
+
+    /// Takes the available events of a shard without its role, while the holder of the role may wait in the same
+    /// instance. Returns false if the back end cannot do this.
+    pub(crate) fn look(&self, shard: usize, instance: &Instance, events: &mut Events) -> bool {
+        let has_looked = instance.look(events);
+        if has_looked {
+            self.shards[shard].counts.waits.add(1);
+        }
+        has_looked
     }
 
     /// Waits for events in any of `shards`, until `until` at most. `descriptors` has the descriptors of
@@ -311,7 +322,7 @@ impl Driver {
         now: u64,
         until: u64,
     ) -> Shards {
-        shards.into_iter().for_each(|shard| self.shards[shard].counts.waits.add_owned(1));
+        shards.into_iter().for_each(|shard| self.shards[shard].counts.waits.add(1));
         match sys::os::poll(descriptors, timeout(now, until)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Shards::NONE,
@@ -372,9 +383,9 @@ impl Driver {
     pub(crate) fn record(&self, shard: usize, cache: &PollCache, events: &Events, wakers: &mut Wakers) -> usize {
         let (count, stale) = record(cache, events, wakers);
         let counts = &self.shards[shard].counts;
-        counts.events.add_owned(count);
+        counts.events.add(count);
         if stale > 0 {
-            counts.stale.add_owned(stale);
+            counts.stale.add(stale);
         }
         count as usize
     }

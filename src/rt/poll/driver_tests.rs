@@ -37,6 +37,26 @@ fn wake_if_later_interrupts_only_longer_sleeps() {
 }
 
 #[test]
+fn look_takes_events_and_passes_an_interrupt_on() {
+    let driver = Driver::new();
+    let instance = driver.instance(0).unwrap();
+    let mut events = Events::new();
+    let (socket, peer) = UnixStream::pair().unwrap();
+    driver.add(0, socket.as_fd(), Token { index: 3, generation: 7 }, true, || true).unwrap();
+    drop(peer);
+    driver.roles.role(0).sleep(100, By::Worker);
+    assert!(driver.wake_worker(0));
+    if !driver.look(0, &instance, &mut events) {
+        return assert!(instance.descriptor().is_none(), "epoll permits a look");
+    }
+    assert!(!events.is_empty());
+    assert_eq!(driver.record(0, &PollCache::new(), &events, &mut Wakers::new()), 1);
+    driver.poll(0, &instance, &mut events, EVENTS_MAX, clock::now(), clock::NEVER);
+    assert!(!events.is_empty(), "the sleep is interrupted");
+    assert_eq!(driver.record(0, &PollCache::new(), &events, &mut Wakers::new()), 0, "no event is reported twice");
+}
+
+#[test]
 fn record_stores_events_and_counts_stale_ones() {
     let (driver, cache) = (Driver::new(), PollCache::new());
     let desc = cache.alloc().unwrap();

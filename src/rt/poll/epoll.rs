@@ -183,6 +183,15 @@ impl BackEnd for Epoll {
         }
     }
 
+    fn look(&self, events: &mut Batch) -> bool {
+        self.wait(events, EVENTS_MAX, Some(0));
+        if events.raw.iter().any(|raw| raw.u64 == BREAK) {
+            // The interrupt is meant for the thread that waits, or for the next wait (model `interrupt_against_look`).
+            self.wake();
+        }
+        true
+    }
+
     fn wake(&self) {
         // ORDERING: SeqCst: the swap comes after the caller has published its work, and before the
         // caller relies on the end of the wait.

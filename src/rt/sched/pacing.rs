@@ -86,7 +86,7 @@ const WAKE_NANOS: u64 = 100_000;
 /// The minimum worth of a queue from which a thread steals, in nanoseconds.
 const STEAL_NANOS: u64 = 50_000;
 /// While other threads use all CPUs, turns shorter than this, in nanoseconds, count for a quarter in both
-/// of the limits above.
+/// of the limits above, and a worker without work does not look for events before it rests.
 const SHORT_NANOS: u64 = 10_000;
 /// If a processor was never without work between two checks of sysmon, and had fewer turns than this, its
 /// turns are long.
@@ -275,10 +275,19 @@ impl Pacing {
     }
 }
 
+/// Returns whether turns as long as those of `processor` count in full; see [`worth`].
+pub(crate) fn pays_off(runtime: &Runtime, processor: &Processor) -> bool {
+    count_in_full(runtime, processor.turn_nanos.load(Ordering::Relaxed))
+}
+
+fn count_in_full(runtime: &Runtime, turn: u64) -> bool {
+    turn >= SHORT_NANOS || !runtime.sysmon.are_cpus_busy()
+}
+
 /// Returns the worth of `turns` turns with the mean length `turn` to a second worker, in nanoseconds. This is
 /// their total length or, for short turns while other threads use all CPUs, a quarter of it.
 fn worth(runtime: &Runtime, turns: usize, turn: u64) -> u64 {
-    let share = if turn < SHORT_NANOS && runtime.sysmon.are_cpus_busy() { 4 } else { 1 };
+    let share = if count_in_full(runtime, turn) { 1 } else { 4 };
     (turns as u64).saturating_mul(turn) / share
 }
 

@@ -186,6 +186,15 @@ impl Polling {
         is_full
     }
 
+    /// Takes the available events of a shard whose role another thread has, without waiting. `epoch` is the epoch of the
+    /// caller. Returns whether there were events.
+    #[cold]
+    pub(crate) fn look(&mut self, runtime: &'static Runtime, shard: usize, epoch: u32) -> bool {
+        let Some(instance) = Polling::instance(&mut self.instances, runtime, shard, epoch) else { return false };
+        runtime.driver.look(shard, instance, &mut self.events)
+            && runtime.driver.record(shard, &runtime.cache, &self.events, &mut self.wakers) > 0
+    }
+
     /// Takes the available events of all shards that no thread polls, without waiting.
     pub(crate) fn poll_free(&mut self, runtime: &'static Runtime, epoch: u32, now: u64) {
         let shards = runtime.driver.roles.take_free();

@@ -7,8 +7,9 @@
 //! their owners are stuck. Timers run when the clock is read and before a sleep.
 //!
 //! A thread without work takes the free roles of its home shard and of some others (`roles.rs`), and *sleeps* in
-//! epoll; it keeps its processor. If it gets no role, it gives its processor back, and a worker *rests*: it waits on the
-//! idle list, without a role, until it is woken (see [`resting`](super::resting)).
+//! epoll; it keeps its processor. If it gets no role, it [looks](Core::look) for events once. Without any, it gives its
+//! processor back, and a worker *rests*: it waits on the idle list, without a role, until it is woken (see
+//! [`resting`](super::resting)).
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second worker.
 //!
@@ -25,7 +26,7 @@ use super::event_ring::Mark;
 use super::idle::Sleeper;
 use super::lanes::{Account, share, turns_per_control_turn};
 use super::own_waker;
-use super::pacing::{Pacing, maybe_wake_helper};
+use super::pacing::{self, Pacing, maybe_wake_helper};
 use super::polling::{self, Polling, Slept};
 use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
@@ -383,6 +384,9 @@ impl Core {
         let roles = &runtime.driver.roles;
         let shards = roles.take(roles.home(processor.id), || runtime.awake.count() <= 1, clock::now);
         if shards.is_empty() {
+            if self.look(runtime, processor, roles.home(processor.id)) {
+                return (!owns_processor()).then_some(Exit::Lost);
+            }
             return runtime.give_back(processor, sleeper).then_some(Exit::Resting);
         }
         if let Some(sleeper) = sleeper
@@ -407,17 +411,8 @@ impl Core {
         processor.record(Mark::Sleep, 0);
         match self.polling.sleep(runtime, shards, By::Worker, epoch, falls_asleep, rises) {
             Slept::Polled => {
-                let delivered = self.polling.wakers.len() as u32;
-                processor.record(Mark::Rise, delivered.into());
-                let is_sampled =
-                    self.pacing.begin_stretch(processor, self.tick, delivered, runtime.control.alive() > 0);
-                self.polling.wake_all(runtime);
-                if is_sampled && owns_processor() {
-                    self.pacing.probe_some(processor);
-                    if processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
-                        maybe_wake_helper(runtime, processor, processor.queue.len().saturating_sub(1));
-                    }
-                }
+                processor.record(Mark::Rise, self.polling.wakers.len() as u64);
+                self.begin_stretch(runtime, processor);
             }
             Slept::TimersRan => {
                 processor.record(Mark::Timers, self.polling.wakers.len() as u64);
@@ -427,6 +422,36 @@ impl Core {
             Slept::NoPoller => polling::pause(root),
         }
         (!owns_processor()).then_some(Exit::Lost)
+    }
+
+    /// Takes the available events of the shard `home` and wakes their tasks, if the thread with the role of the shard
+    /// sleeps and a second worker pays off. Returns whether there were events.
+    ///
+    /// The system may have ended that sleep, but let another thread run on the CPU of the sleeping thread first. Its
+    /// events would wait although this thread's CPU has nothing to do.
+    fn look(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize) -> bool {
+        let epoch = processor.epoch.load(Ordering::Relaxed);
+        let is_asleep = runtime.driver.roles.role(home).asleep().is_some();
+        if !is_asleep || !pacing::pays_off(runtime, processor) || !self.polling.look(runtime, home, epoch) {
+            return false;
+        }
+        processor.record(Mark::Poll, self.polling.wakers.len() as u64);
+        self.begin_stretch(runtime, processor);
+        true
+    }
+
+    /// Wakes the tasks of a batch that a thread without work has taken, and begins to measure their turns.
+    #[inline]
+    fn begin_stretch(&mut self, runtime: &'static Runtime, processor: &'static Processor) {
+        let delivered = self.polling.wakers.len() as u32;
+        let is_sampled = self.pacing.begin_stretch(processor, self.tick, delivered, runtime.control.alive() > 0);
+        self.polling.wake_all(runtime);
+        if is_sampled && owns_processor() {
+            self.pacing.probe_some(processor);
+            if processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
+                maybe_wake_helper(runtime, processor, processor.queue.len().saturating_sub(1));
+            }
+        }
     }
 }
 
@@ -488,113 +513,5 @@ pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Proces
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn processor(turn_nanos: u64) -> &'static Processor {
-        let processor: &'static Processor = Box::leak(Box::new(Processor::new(0)));
-        processor.turn_nanos.store(turn_nanos, Ordering::Relaxed);
-        processor
-    }
-
-    /// Runs `test` on a thread that owns `processor`, so that tasks that `test` spawns stay in its queue.
-    fn on<T: Send>(processor: &'static Processor, test: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                context::set_processor(Some(processor));
-                let value = test();
-                context::set_processor(None);
-                value
-            });
-            thread.join().unwrap()
-        })
-    }
-
-    #[test]
-    fn next_slot_runs_first_three_times_in_a_row() {
-        let (mut core, processor) = (Core::new(), processor(1000));
-        let item = |number: usize| Item::new(std::ptr::without_provenance_mut(number)).unwrap();
-        (1..=4).for_each(|number| processor.queue.push(item(number)));
-        let mut taken = Vec::new();
-        for number in 11..=18 {
-            processor.queue.push_next(item(number));
-            core.tick += 1;
-            taken.extend(core.next(runtime(), processor, false).map(|item| item.as_ptr().addr()));
-        }
-        assert_eq!(taken, [11, 12, 13, 1, 15, 16, 17, 2]);
-        taken.clear();
-        while let Some(item) = core.next(runtime(), processor, false) {
-            taken.push(item.as_ptr().addr());
-        }
-        assert_eq!(taken, [3, 4, 14, 18]);
-    }
-
-    /// A turn that used much of its budget may have been long, so the clock is read after it.
-    #[test]
-    fn clock_is_read_after_a_long_turn() {
-        let (mut core, processor) = (Core::new(), processor(1000));
-        on(processor, || {
-            for (left, is_long) in [(BUDGET, false), (REFILL + 1, false), (REFILL, true), (0, true)] {
-                let task = crate::task::spawn(async move { processor.budget.store(left, Ordering::Relaxed) });
-                let item = processor.queue.pop().unwrap();
-                core.tick = 20;
-                core.pacing.read_next(24);
-                core.turn(runtime(), processor, item, runtime().epoch());
-                assert!(task.is_finished() && processor.running_id() == 0);
-                assert!(core.pacing.is_due(if is_long { 21 } else { 25 }), "{left}");
-            }
-            assert_eq!((core.pacing.since_poll(), processor.turns.ended()), (4, 4));
-        });
-        // A task of another epoch than the thread's gets no turn here. It runs elsewhere if its epoch is the current one.
-        let task = on(processor, || {
-            let task = crate::task::spawn(async { 5 });
-            core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));
-            task
-        });
-        assert_eq!(crate::task::block_on(task), 5);
-        assert_eq!((core.pacing.since_poll(), processor.turns.ended(), processor.ended.get()), (4, 4, 4));
-    }
-
-    /// The clock is read after every turn, because the tasks use up their turns.
-    #[test]
-    fn shared_queue_comes_first_in_at_most_every_second_turn() {
-        let (mut core, processor) = (Core::new(), processor(1000));
-        let item = |number: usize| Item::new(std::ptr::without_provenance_mut(number)).unwrap();
-        (1..=8).for_each(|number| processor.queue.push(item(number)));
-        let mut asked = Vec::new();
-        for tick in 10..18 {
-            core.tick = tick;
-            assert!(core.next(runtime(), processor, true).is_some());
-            asked.push(core.shared_at == tick);
-        }
-        assert_eq!(asked, [true, false, true, false, true, false, true, false]);
-    }
-
-    #[test]
-    fn processor_whose_clock_is_read_is_not_stuck() {
-        let (mut core, processor) = (Core::new(), processor(1000));
-        processor.stuck.store(true, Ordering::Relaxed);
-        core.maintain(runtime(), processor);
-        assert!(!processor.stuck.load(Ordering::Relaxed));
-    }
-
-    #[test]
-    fn woken_task_runs_next_and_self_woken_task_runs_last() {
-        let (mut core, processor) = (Core::new(), processor(1000));
-        let mut turn = || core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch());
-        on(processor, || {
-            let spawner = crate::task::spawn(async { drop(crate::task::spawn(async { 7 })) });
-            let yielder = crate::task::spawn(crate::task::yield_now());
-            assert!(processor.queue.pop_next().is_none(), "no running task has spawned or woken them");
-            turn();
-            assert!(spawner.is_finished());
-            processor.queue.push(processor.queue.pop_next().expect("the spawned task"));
-            turn();
-            assert!(!yielder.is_finished() && processor.queue.pop_next().is_none());
-            turn();
-            assert!(!yielder.is_finished());
-            turn();
-            assert!(yielder.is_finished() && processor.queue.len() == 0);
-        });
-    }
-}
+#[path = "worker_tests.rs"]
+mod tests;

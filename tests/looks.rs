@@ -1,0 +1,111 @@
+//! A worker without work takes the events of the poller if the system has not let the sleeping worker run yet.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::ffi::c_int;
+use std::future::{Future as _, poll_fn};
+use std::io::Write as _;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::eventually;
+use netpoll::net::TcpStream;
+use netpoll::{rt, task};
+
+/// While it is set, threads that would sleep in epoll do not run.
+static HOLDS: AtomicBool = AtomicBool::new(false);
+/// The number of threads that are held.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Holds a thread that would sleep, instead of the system.
+///
+/// # Safety
+/// Same as epoll_wait(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut libc::epoll_event, most: c_int, millis: c_int) -> c_int {
+    if millis != 0 && HOLDS.load(Ordering::SeqCst) {
+        HELD.fetch_add(1, Ordering::SeqCst);
+        while HOLDS.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        HELD.fetch_sub(1, Ordering::SeqCst);
+    }
+    // SAFETY: the caller keeps the contract of epoll_wait(2). epoll_pwait(2) with a null mask has the same contract.
+    unsafe { libc::epoll_pwait(epoll, events, most, millis, std::ptr::null()) }
+}
+
+/// Lets the held threads run when it is dropped.
+struct Hold;
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        HOLDS.store(false, Ordering::SeqCst);
+    }
+}
+
+/// The threads that have run [`busy`].
+static THREADS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+/// Takes long turns until `ends` is set.
+async fn busy(ends: &AtomicBool) {
+    thread_local!(static MARK: u8 = const { 0 });
+    while !ends.load(Ordering::SeqCst) {
+        THREADS.lock().unwrap().insert(MARK.with(|mark| std::ptr::from_ref(mark).addr()));
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_micros(100) {
+            std::hint::spin_loop();
+        }
+        task::yield_now().await;
+    }
+}
+
+#[test]
+fn worker_without_work_takes_events_of_a_sleeping_worker_that_does_not_run() {
+    // Other back ends do not permit a look.
+    if std::env::var("NETPOLL_BACKEND").is_ok_and(|name| !name.is_empty() && name != "epoll") {
+        return;
+    }
+    static WAITS: AtomicBool = AtomicBool::new(false);
+    static IS_READ: AtomicBool = AtomicBool::new(false);
+    static ENDS: [AtomicBool; 8] = [const { AtomicBool::new(false) }; 8];
+    rt::Builder::new().workers(2).poller_shards(1).start().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let stream = TcpStream::from(listener.accept().unwrap().0);
+    let reader = task::spawn(async move {
+        let mut buf = [0; 8];
+        let mut read = pin!(stream.read(&mut buf));
+        let count = poll_fn(|cx| {
+            let polled = read.as_mut().poll(cx);
+            WAITS.fetch_or(polled.is_pending(), Ordering::SeqCst);
+            polled
+        });
+        assert_eq!(count.await.unwrap(), 4);
+        IS_READ.store(true, Ordering::SeqCst);
+    });
+    // Their turns are worth a second worker.
+    let tasks = ENDS.each_ref().map(|ends| task::spawn(busy(ends)));
+    eventually("the read waits", || WAITS.load(Ordering::SeqCst));
+    eventually("both workers run", || THREADS.lock().unwrap().len() > 1);
+    let hold = Hold;
+    HOLDS.store(true, Ordering::SeqCst);
+    // One worker keeps a task. The other has none left, and goes to sleep.
+    ENDS[1..].iter().for_each(|ends| ends.store(true, Ordering::SeqCst));
+    eventually("a worker sleeps", || HELD.load(Ordering::SeqCst) == 1);
+    peer.write_all(b"ping").unwrap();
+    ENDS[0].store(true, Ordering::SeqCst);
+    eventually("the other worker reads", || IS_READ.load(Ordering::SeqCst));
+    assert_eq!(HELD.load(Ordering::SeqCst), 1);
+    drop(hold);
+    task::block_on(async {
+        reader.await;
+        for task in tasks {
+            task.await;
+        }
+    });
+}
