@@ -111,7 +111,7 @@ fn picture(shown: &BlackBox, begin: Duration, end: Duration) -> String {
             let WorkerEventKind::Turn { task, calls } = &event.kind else { continue };
             let left = LEFT + (begin - event.ago).as_secs_f64() * scale;
             let width = (event.lasted.as_secs_f64() * scale).clamp(0.5, WIDTH - left);
-            let label = shown.label(*task).unwrap_or_default();
+            let label = escaped(shown.label(*task).unwrap_or_default());
             let is_long = event.lasted > Duration::from_millis(5);
             let fill = if is_long {
                 "#c0392b"
@@ -142,4 +142,9 @@ fn picture(shown: &BlackBox, begin: Duration, end: Duration) -> String {
         begin - end
     );
     svg
+}
+
+/// Returns `text` as the content of an XML element.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }

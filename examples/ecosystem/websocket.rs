@@ -11,6 +11,7 @@
 
 use std::time::{Duration, Instant};
 
+use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::{Error, Message};
 use async_tungstenite::{accept_async, client_async};
 use futures::StreamExt;
@@ -58,7 +59,11 @@ async fn echo(stream: &TcpStream) -> Result<(), Error> {
     next()?;
     let mut socket = accept_async(stream).await?;
     while let Some(message) = socket.next().await {
-        let message = message?;
+        let message = match message {
+            // The client has closed the connection without a closing handshake, or the server stops.
+            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => break,
+            message => message?,
+        };
         if message.is_text() || message.is_binary() {
             socket.send(message).await?;
         }
