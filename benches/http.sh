@@ -35,7 +35,7 @@ server='' client=''
 trap 'kill "$client" "$server" 2>/dev/null || true; rm -r "$figures"' EXIT
 
 # start NAME CONNECTIONS BYTES [COMMAND …]: starts a server, run by COMMAND if there is one, and its client. Returns
-# when each connection has answered one request.
+# when the server has answered one request on each connection.
 start() {
     local command=("$built/http" "$1" "$3" "$timer")
     [[ $1 != go ]] || command=("$built/echo-go" -http "$3")
@@ -52,8 +52,9 @@ start() {
     read -r -t 60 <&6
 }
 
-# ask AMOUNT [COMMAND …]: makes the client send requests, and waits until they are answered. COMMAND, if there is one, runs the shell that
-# does this. Prints the number of requests that were answered.
+# ask AMOUNT [COMMAND …]: makes the client send AMOUNT requests on each connection or, if AMOUNT ends with `s`, send
+# requests for that many seconds, and waits until they are answered. COMMAND, if there is one, runs the shell that does
+# this. Prints the number of requests that were answered.
 # shellcheck disable=SC2016 # expanded by the inner shell
 ask() {
     "${@:2}" bash -c 'echo "$0" >&7 && read -r -t 60 answered <&6 && echo "$answered"' "$1"
@@ -83,7 +84,7 @@ for ((round = 0; round < ${rounds:-9}; round++)); do
     done
 done
 
-# median: prints the median of a column of numbers, the lower one of an even count.
+# median: prints the median of a column of numbers. If their count is even, this is the lower of the two in the middle.
 median() {
     sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
 }

@@ -1,15 +1,16 @@
 //! The load generator: connections that send a message, wait for its echo and check every byte.
 //!
-//! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. If both
-//!   programs are on one CPU under SCHED_BATCH, a program that wakes up does not preempt the other. So each usually
-//!   handles whole batches, and the measured CPU time of a server varies little.
+//! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. If the
+//!   generator and the server are on one CPU under SCHED_BATCH, neither preempts the other when it wakes up. So each
+//!   usually handles whole batches, and the measured CPU time of a server varies little.
 //! - **Free-running** (without churn): one epoll loop, in which each connection has one message in flight. It measures
 //!   latencies and throughput.
 //!
 //! In both modes a run ends after a given number of messages or seconds. In lock-step, a read or write that blocks for
 //! [`Plan::patience`] is an error. A free-running load has a time limit: the given time or, if a number of messages is given, six times
-//! [`Plan::patience`]. It then sends no more messages, waits two seconds for the missing echoes, and counts those that are still missing.
-//! The next run of the generator waits for these late echoes before it sends the first messages on their connections, and does not count them.
+//! [`Plan::patience`]. It then sends no more messages, waits up to two seconds for the missing echoes, and counts those that are still missing.
+//! The next run of the generator waits for these late echoes before it sends the first messages on their connections, and
+//! does not count them, except as missing if they are still missing at its end.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -25,9 +26,10 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The maximum number of connections that [`Generator::new`] opens before it reads their first echoes. It is less than the backlog of any
 /// server.
 const CONNECT_BATCH: usize = 64;
-/// The number of connections from one source address. It is less than the 28,000 ports of an address, some of which are in TIME-WAIT.
+/// The number of consecutive connections from one source address. It is less than the number of ephemeral ports (28,232 by default), some
+/// of which are in TIME-WAIT.
 const CONNECTIONS_PER_ADDRESS: u64 = 5_000;
-/// How long a free-running load waits for missing echoes at its end.
+/// How long a free-running load waits at most for missing echoes at its end.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The side that closes a short connection.
@@ -143,7 +145,8 @@ pub struct Plan {
     pub churn: Option<Churn>,
     /// Whether the generator runs in lock-step. With `churn`, it always does.
     pub lock_step: bool,
-    /// The time limit for one blocking read or write. A free-running load with a number of messages ends after six times this.
+    /// The time limit for one blocking read or write. The time limit of a free-running load with a number of
+    /// messages is six times this.
     pub patience: Duration,
 }
 

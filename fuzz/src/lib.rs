@@ -2,9 +2,10 @@
 //! if the crate differs from an oracle.
 //!
 //! [`codecs`] tests control messages, addresses and text, [`state`] timers and poll descriptors,
-//! and [`sockets`] operations on a pair of sockets. `ci/fuzz.sh` searches with coverage (libFuzzer,
-//! feature `libfuzzer`). `cargo test -p netpoll-fuzz` replays `seeds/NAME/*` and mutations of them
-//! with a fixed random seed, so that failures are reproducible.
+//! and [`sockets`] operations on a pair of sockets. `ci/fuzz.sh` searches for failing inputs, guided
+//! by coverage (libFuzzer, feature `libfuzzer`). `cargo test -p netpoll-fuzz` replays `seeds/NAME/*`,
+//! mutations of them, and random inputs. The random numbers are the same in every run, so failures
+//! are reproducible.
 //!
 //! The operations of a target depend only on its input, not on time or chance. Source files whose items
 //! the crate does not export are compiled here (`#[path]`), under the same module names.

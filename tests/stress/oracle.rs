@@ -1,19 +1,21 @@
-//! The oracle: the properties that must hold, and the thread that detects a violation.
+//! The oracle: the properties that must hold, their checks, and the thread that detects operations that do not end and a process that is not
+//! idle.
 //!
 //! # Time
 //! Bounds are counted in beats, not by the clock. A heartbeat thread adds the time since its last beat, at most
 //! [`BEAT_MAX`], so time in which the machine stands still hardly counts. The thread multiplies this time by the share
 //! that the process received of the CPU time that it wanted, according to the scheduler, so other load on the machine does
-//! not count either.
+//! not count either. In a program with slow reports, time in which threads of the runtime may be blocked ([`Blocking`]) does not count towards
+//! a bound.
 //!
 //! # Bounds
-//! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the state of the run, such as the
+//! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the state of the run, including the
 //! program, the current action of every actor and the overdue operations, and ends the process. The thread does not use the tested runtime,
 //! so a hang of the runtime does not hang the process.
 //!
 //! # Idleness
 //! An actor that only sleeps declares this with a [`Quiet`]. In a program without events and stops, the process must not use more
-//! than [`IDLE_SHARE`] of a CPU while all running actors only sleep and no thread may be blocked.
+//! than [`IDLE_SHARE`] of a CPU while all running actors only sleep and there is no [`Blocking`] value.
 //!
 //! # Storms
 //! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells whether a storm may have
@@ -330,7 +332,7 @@ impl Drop for Quiet {
     }
 }
 
-/// Returns whether all running actors only sleep, no thread may be blocked, and the program has no events and no stops.
+/// Returns whether all running actors only sleep, there is no [`Blocking`] value, and the program has no events and no stops.
 fn all_are_quiet() -> bool {
     let oracle = oracle();
     let left = locked(&oracle.seats).iter().filter(|seat| seat.state == IS_AT).count() as u64;
@@ -483,7 +485,7 @@ fn end(code: i32, what: &str) -> ! {
     for (number, seat) in locked(&oracle.seats).iter().enumerate() {
         let Seat { host, action, step, steps, since, state } = seat;
         let beats = (oracle.beats.load(SeqCst) - since) / 1000;
-        let _ = writeln!(text, "actor {number} ({host}) {state} {step}/{steps} `{action}`, since {beats} ms");
+        let _ = writeln!(text, "actor {number} ({host}) {state} {step}/{steps} `{action}`, begun {beats} ms ago");
     }
     let _ = writeln!(text, "beats {} ms", oracle.beats.load(SeqCst) / 1000);
     let calm = oracle.calm.load(SeqCst);

@@ -1,11 +1,11 @@
 //! Measures the savings from splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
 //!
 //! A child process forwards a stream from this process back to this process, or sends a file to this process. It uses either `io::copy`, which
-//! stays in the kernel, or a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets. The receiver compares every
-//! byte. The ways alternate within a round. The output is the median CPU time of the child (user and system), the ratio of the medians, and the
-//! number of calls that moved bytes inside the kernel.
+//! leaves the bytes in the kernel, or a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets. The receiver
+//! compares every byte. Each round runs both ways, one after the other. The output is the median CPU time of the child (user and system), the
+//! ratio of the medians, and the number of calls that moved bytes to a socket within the kernel.
 
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
@@ -131,8 +131,7 @@ fn measure() -> Result<(), String> {
     let path = env::temp_dir().join(format!("netpoll-proxy-{}", std::process::id()));
     let mut file = fs::File::create_new(&path).map_err(text)?;
     let measured = write_pattern(&mut file, bytes).map_err(text).and_then(|()| {
-        // The file is in the page cache, so that neither way waits for the disk.
-        file.seek(SeekFrom::Start(0)).map_err(text)?;
+        // The file was just written, so it is in the page cache, and neither way waits for the disk.
         rounds_of(bytes, rounds, &path.to_string_lossy()).map_err(text)
     });
     fs::remove_file(path).map_err(text)?;
@@ -141,8 +140,8 @@ fn measure() -> Result<(), String> {
 
 fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
     println!(
-        "{} MiB compared byte for byte, medians of {rounds} rounds: seconds of CPU (GiB per second of CPU)\n\n\
-         | | in the kernel | its calls | loop of {} KiB | speed-up |\n|---|---:|---:|---:|---:|",
+        "{} MiB compared byte for byte, medians of {rounds} rounds: CPU seconds (GiB per CPU second)\n\n\
+         | | in the kernel | calls | loop of {} KiB | speed-up |\n|---|---:|---:|---:|---:|",
         bytes >> 20,
         LOOP_BYTES >> 10
     );
@@ -171,7 +170,8 @@ fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs one transfer in a child process. Returns its CPU time in seconds, and the number of calls that moved bytes inside the kernel.
+/// Runs one transfer in a child process. Returns its CPU time in seconds, and the number of calls that moved bytes to a socket within the
+/// kernel.
 fn once(way: &str, bytes: u64, file: Option<&str>) -> io::Result<(f64, u64)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let target = listener.local_addr()?.to_string();

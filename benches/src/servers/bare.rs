@@ -38,7 +38,7 @@ struct Loop {
 /// Serves until the process ends.
 ///
 /// # Errors
-/// Returns an error if the set-up or epoll_wait(2) fails.
+/// Returns an error if the set-up fails, or epoll_wait(2) in the first loop. Another loop whose epoll_wait(2) fails ends silently.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;

@@ -2,12 +2,14 @@
 //!
 //! # States
 //! The types of the reader and the writer determine the path at the start. If the kernel refuses a
-//! transfer, no pipe is available, or urgent data prevents a splice, the rest of the copy uses the buffer,
+//! transfer, no pipe is available, or urgent data may prevent a splice, the rest of the copy uses the buffer,
 //! beginning with the bytes that were in the pipe.
 //!
 //! # Faults
 //! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues after
-//! a failure of the writer. sendfile(2) reports a failure to read the file as EIO.
+//! a failure of the writer. For sendfile(2), EIO counts as a failure of the reader, because a failed read of the
+//! file has this error. Other errors count as failures of the writer, even if the file has caused them (EBADF if it
+//! is not open for reading).
 //!
 //! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both
@@ -44,7 +46,7 @@ enum Path {
 pub(super) enum End {
     /// The reader is at end of stream.
     Source,
-    /// The writer's peer has closed both directions.
+    /// Both directions of the writer's connection are closed, and the connection has no error.
     Gone,
 }
 

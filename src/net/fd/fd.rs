@@ -311,8 +311,8 @@ impl Fd {
         self.flags.fetch_or(RECEIVING_SHUT, Ordering::Relaxed);
     }
 
-    /// Returns whether receiving was shut down by this handle, or the peer has hung up. Asks the kernel if another
-    /// user may have shut down receiving. The caller must hold a reference.
+    /// Returns whether receiving was shut down by this handle, or the peer has hung up. If another user may have
+    /// shut down receiving, asks the kernel. The caller must hold a reference.
     #[cold]
     pub(crate) fn is_receiving_shut(&self) -> bool {
         self.has(RECEIVING_SHUT)
@@ -410,7 +410,8 @@ impl Fd {
     }
 
     /// Unregisters the descriptor, and closes it unless it is lent. The thread pool performs a close that must wait.
-    /// Called once, after the last reference was dropped. Sends gathered bytes first: the SYN may carry them.
+    /// Called once, after the last reference was dropped. Sends gathered bytes first, because with TCP Fast Open the SYN
+    /// may carry them.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());

@@ -221,7 +221,7 @@ fn unlock_wakes_the_oldest_future_and_a_poll() {
 }
 
 /// Invariant 5: a waiter that is dropped after it was woken passes the wake-up on. Dropping a waiter that
-/// was not woken has no effect.
+/// was not woken wakes no other.
 #[test]
 fn dropped_waiter_passes_its_wake_up_on() {
     let mutex = FdMutex::new();

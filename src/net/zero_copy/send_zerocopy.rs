@@ -62,7 +62,7 @@ impl TcpStream {
     /// because there is no other way to make the kernel stop. If the kernel does not release the buffer
     /// within a second, the buffer is never freed. If the descriptor was handed out in the meantime,
     /// another user may rely on the connection, so the connection is not reset and the buffer is never
-    /// freed.
+    /// freed. Nor is it freed if the stream is converted to another type, such as std's.
     ///
     /// Source: Documentation/networking/msg_zerocopy.rst of Linux.
     ///

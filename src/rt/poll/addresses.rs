@@ -126,8 +126,8 @@ pub(crate) fn reset(index: u32) {
     }
 }
 
-/// Stores the address of a new listener. With port 0, the address is not known yet. (That of an IPv6 wildcard may
-/// become the IPv4 one.)
+/// Stores the address of a new listener. With port 0, the address is not known yet. (The caller also
+/// passes port 0 for an IPv6 wildcard address that may fall back to that of IPv4.)
 pub(crate) fn set_listener((index, generation): Id, local: SocketAddr) {
     let kind = if local.ip().is_unspecified() { WILDCARD } else { LISTENER };
     write(index, kind << KIND_SHIFT | generation_bits(generation) | local_bits(local), [0; 2]);
@@ -151,7 +151,7 @@ pub(crate) fn set_accepted(id: Id, listener: Id, peer: SocketAddr) {
 }
 
 fn set_peer((index, generation): Id, local: u64, peer: SocketAddr) {
-    // The peer of a connection to port 0 or to a wildcard address has a different address.
+    // Port 0 means that the port is not known. The peer of a connection to a wildcard address has another address.
     if !is_plain(&peer) || peer.port() == 0 || peer.ip().is_unspecified() {
         return;
     }

@@ -4,14 +4,15 @@
 //! take them.
 //! * The *next* slot, for a task that the running task has spawned or woken and whose data is likely in the cache.
 //! * A [`Ring`], which grows.
-//! * The *aside* slot, for a task that was woken in its own turn and used much of the turn's budget, usually because it
-//!   has used up the turn.
+//! * The *aside* slot, for a task that was woken in its own turn and has used at least a quarter of the turn's budget.
+//!   Usually, such a task has used up its turn.
 //!
 //! # The aside slot
-//! Such a task stays in this slot until the thread reads the clock before its next turn. The tasks that due timers and,
-//! if a poll is due, the poll then wake are queued in front of it. After that, or before a turn of the root future,
-//! [`settle`](RunQueue::settle) appends it. So if a poll is due, the task of a connection that always has data does
-//! not run before a task whose event arrived during its turn. Tasks that are appended later do not overtake it.
+//! Such a task stays in this slot until the thread reads the clock before its next turn. Then due timers and, if a poll
+//! is due, this poll wake tasks, which are queued in front of it. After that, or before a turn of the root future,
+//! [`settle`](RunQueue::settle) appends it. So if a poll is due, and an event arrives during the turn of a connection
+//! that always has data, the task of the event runs before that of the connection. Tasks that are appended later do not
+//! overtake it.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
@@ -125,7 +126,7 @@ impl RunQueue {
             self.aside.store(ptr::null_mut(), Ordering::Release);
             return item;
         }
-        // ORDERING: AcqRel, as in `pop_next`.
+        // ORDERING: AcqRel, as in `push_next`.
         NonNull::new(self.aside.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
