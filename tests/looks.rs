@@ -76,7 +76,10 @@ fn worker_without_work_takes_events_of_a_sleeping_worker_that_does_not_run() {
     rt::Builder::new().workers(2).poller_shards(1).start().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let stream = TcpStream::from(listener.accept().unwrap().0);
+    let socket = listener.accept().unwrap().0;
+    let duplicate = socket.try_clone().unwrap();
+    // Both descriptors become non-blocking.
+    let stream = TcpStream::from(socket);
     let reader = task::spawn(async move {
         let mut buf = [0; 8];
         let mut read = pin!(stream.read(&mut buf));
@@ -98,6 +101,7 @@ fn worker_without_work_takes_events_of_a_sleeping_worker_that_does_not_run() {
     ENDS[1..].iter().for_each(|ends| ends.store(true, Ordering::SeqCst));
     eventually("a worker sleeps", || HELD.load(Ordering::SeqCst) == 1);
     peer.write_all(b"ping").unwrap();
+    eventually("the bytes arrive", || duplicate.peek(&mut [0]).is_ok());
     ENDS[0].store(true, Ordering::SeqCst);
     eventually("the other worker reads", || IS_READ.load(Ordering::SeqCst));
     assert_eq!(HELD.load(Ordering::SeqCst), 1);

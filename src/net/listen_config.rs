@@ -234,7 +234,6 @@ impl ListenConfig {
         // On a host without IPv6 the listener may be bound to another address, so only the address with
         // port 0 is stored, and the kernel is asked for the address when it is needed.
         let may_differ = is_wildcard_v6(addr) && !self.only_v6;
-        listener.fd.begin_listener();
         listener.fd.poll.set_listener(if may_differ { SocketAddr::new(addr.ip(), 0) } else { addr });
         if self.auto_cork {
             listener.fd.set_wants_gathering();

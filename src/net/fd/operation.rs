@@ -30,7 +30,8 @@
 //! fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits. (A read whose
 //! budget is used up calls poll(2) instead. A poll that yields returns `Pending` too, but wakes its task.)
 //!
-//! One exception, [`short_wait`](super::short_wait), saves a call per request.
+//! One exception, [`short_wait`](super::short_wait), saves a call per request, on an accepted connection possibly from
+//! its first request on.
 //!
 //! # Cancellation
 //! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues and releases a

@@ -89,6 +89,7 @@ impl TcpListener {
     }
 
     pub(crate) fn from_net_fd(fd: NetFd, admission: Option<Arc<Admission>>) -> TcpListener {
+        fd.fd.begin_listener();
         if let Some(admission) = &admission {
             admission.show(&fd);
         }

@@ -60,6 +60,10 @@ use super::side::{ERROR, HANG_UP, PRIORITY};
 /// The maximum number of events in one batch.
 pub(crate) const EVENTS_MAX: usize = 1024;
 
+/// The maximum number of events that one look takes. The thread that waits takes the others: it does not return from its
+/// wait if the look leaves no events.
+pub(crate) const LOOK_MAX: usize = 16;
+
 /// The environment variable that selects a back end by name.
 pub(crate) const VARIABLE: &str = "NETPOLL_BACKEND";
 
@@ -194,8 +198,8 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// `most` events in `batch`; `most` must be in the range from 1 to [`EVENTS_MAX`].
     fn wait(&self, batch: &mut Self::Batch, most: usize, timeout: Option<u64>);
 
-    /// Stores the available events in `batch`, while another thread may be in [`wait`](BackEnd::wait). Returns false
-    /// without doing so if the back end supports only one thread at a time.
+    /// Stores up to [`LOOK_MAX`] available events in `batch`, while another thread may be in [`wait`](BackEnd::wait).
+    /// Returns false without doing so if the back end supports only one thread at a time.
     fn look(&self, _batch: &mut Self::Batch) -> bool {
         false
     }

@@ -301,7 +301,7 @@ impl Driver {
         instance.wait(events, most, timeout(now, until));
     }
 
-    /// Takes the available events of a shard without its role, while the holder of the role may wait in the same
+    /// Takes some of the available events of a shard without its role, while the holder of the role may wait in the same
     /// instance. Returns false if the back end cannot do this.
     pub(crate) fn look(&self, shard: usize, instance: &Instance, events: &mut Events) -> bool {
         let has_looked = instance.look(events);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::rt::poll::backend::EVENTS_MAX;
+use crate::rt::poll::backend::{EVENTS_MAX, LOOK_MAX};
 use crate::rt::poll::poll_desc::Direction;
 
 #[test]
@@ -54,6 +54,22 @@ fn look_takes_events_and_passes_an_interrupt_on() {
     driver.poll(0, &instance, &mut events, EVENTS_MAX, clock::now(), clock::NEVER);
     assert!(!events.is_empty(), "the sleep is interrupted");
     assert_eq!(driver.record(0, &PollCache::new(), &events, &mut Wakers::new()), 0, "no event is reported twice");
+}
+
+#[test]
+fn look_leaves_events_for_the_thread_that_waits() {
+    let driver = Driver::new();
+    let instance = driver.instance(0).unwrap();
+    let mut events = Events::new();
+    let pairs: Vec<_> = (0..LOOK_MAX + 5).map(|_| UnixStream::pair().unwrap()).collect();
+    for (index, (socket, _)) in pairs.iter().enumerate() {
+        driver.add(0, socket.as_fd(), Token { index: index as u32, generation: 7 }, true, || true).unwrap();
+    }
+    if driver.look(0, &instance, &mut events) {
+        assert_eq!(driver.record(0, &PollCache::new(), &events, &mut Wakers::new()), LOOK_MAX);
+        driver.poll(0, &instance, &mut events, EVENTS_MAX, clock::now(), clock::NEVER);
+        assert_eq!(driver.record(0, &PollCache::new(), &events, &mut Wakers::new()), 5);
+    }
 }
 
 #[test]

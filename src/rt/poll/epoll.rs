@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
 
-use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, State, Token, not_pollable};
+use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, LOOK_MAX, State, Token, not_pollable};
 use crate::rt::warn::warn;
 use crate::sync::{AtomicBool, Ordering};
 
@@ -184,7 +184,7 @@ impl BackEnd for Epoll {
     }
 
     fn look(&self, events: &mut Batch) -> bool {
-        self.wait(events, EVENTS_MAX, Some(0));
+        self.wait(events, LOOK_MAX, Some(0));
         if events.raw.iter().any(|raw| raw.u64 == BREAK) {
             // The interrupt is meant for the thread that waits, or for the next wait (model `interrupt_against_look`).
             self.wake();

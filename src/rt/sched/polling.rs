@@ -186,7 +186,7 @@ impl Polling {
         is_full
     }
 
-    /// Takes the available events of a shard whose role another thread has, without waiting. `epoch` is the epoch of the
+    /// Takes some of the available events of a shard whose role another thread has, without waiting. `epoch` is the epoch of the
     /// caller. Returns whether there were events.
     #[cold]
     pub(crate) fn look(&mut self, runtime: &'static Runtime, shard: usize, epoch: u32) -> bool {

@@ -424,8 +424,8 @@ impl Core {
         (!owns_processor()).then_some(Exit::Lost)
     }
 
-    /// Takes the available events of the shard `home` and wakes their tasks, if the thread with the role of the shard
-    /// sleeps and a second worker pays off. Returns whether there were events.
+    /// Takes some of the available events of the shard `home` and wakes their tasks, if the thread with the role of the
+    /// shard sleeps and a second worker pays off. Returns whether there were events.
     ///
     /// The system may have ended that sleep, but let another thread run on the CPU of the sleeping thread first. Its
     /// events would wait although this thread's CPU has nothing to do.

@@ -1,4 +1,4 @@
-//! Tests of the worker's loop: one turn, the order of the sources of work, and polls without the role.
+//! Tests of the worker's loop: one turn, the order of the sources of work, and readings of the clock.
 
 use super::*;
 
