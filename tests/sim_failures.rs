@@ -86,6 +86,12 @@ fn error_of_a_test_is_printed() {
 }
 
 #[test]
+fn largest_seed_is_run() {
+    let text = output("returns_an_error_on_request", &[], &[("NETPOLL_SEED", &u64::MAX.to_string())]);
+    assert!(text.contains("to repeat the run: NETPOLL_SEED=18446744073709551615 cargo test"), "{text}");
+}
+
+#[test]
 fn misuse_of_a_simulation_names_the_line_of_the_caller() {
     let text = output("names_a_host_that_does_not_exist_on_request", &[], &[]);
     assert!(text.contains("there is no host `nobody`: the hosts are test"), "{text}");

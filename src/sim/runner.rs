@@ -21,7 +21,6 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -361,8 +360,8 @@ where
     let only = number("NETPOLL_SEED");
     let seeds = number("NETPOLL_SEEDS").unwrap_or(seeds);
     assert!(seeds > 0, "NETPOLL_SEEDS must be at least 1: with 0 the test would not run");
-    let seeds: Range<u64> = only.map_or(0..seeds, |seed| seed..seed.saturating_add(1));
-    for seed in seeds {
+    let (first, last) = only.map_or((0, seeds - 1), |seed| (seed, seed));
+    for seed in first..=last {
         let settings = Builder { logs: only.is_some(), ..Builder::new().seed(seed) };
         let failure = match attempt(&settings, test.clone()) {
             Err(failure) => failure,
