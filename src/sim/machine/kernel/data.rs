@@ -195,8 +195,11 @@ impl Kernel {
         if room == 0 && all > 0 {
             return Err(libc::EAGAIN);
         }
-        let most = self.faults.shortened(all, self.now);
-        let is_short = most < all;
+        let possible = all.min(room);
+        let shortened = self.faults.shortened(possible, self.now);
+        // Without a fault, `write` gets all bytes, so that it notes that the caller waits for room.
+        let is_short = shortened < possible;
+        let most = if is_short { shortened } else { all };
         let written = self.with_connection(id, |connection, now, out| {
             let mut written = 0;
             for buf in bufs {

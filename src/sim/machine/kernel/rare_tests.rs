@@ -230,6 +230,21 @@ fn late_or_repeated_edge_is_not_delayed_or_repeated_again() {
             run_for(&mut kernel, MS);
         }
         assert_eq!(count, if late == 0.0 { 2 } else { 1 });
+        assert_eq!(kernel.faults.count(), 1, "a late edge is not repeated, so no repetition is counted");
+    }
+}
+
+#[test]
+fn short_write_is_shorter_than_the_room() {
+    for seed in 0..20 {
+        let mut kernel = world(seed);
+        let (client, _, _) = pair(&mut kernel);
+        let data = vec![7; 16 << 20];
+        kernel.faults.short = 1.0;
+        let short = send(&mut kernel, client, &data).unwrap();
+        assert_eq!(kernel.faults.count(), 1);
+        kernel.faults.short = 0.0;
+        assert!(send(&mut kernel, client, &data).unwrap() > 0, "{short} bytes were written");
     }
 }
 
