@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use common::{child, run};
-use netpoll::net::{TcpListener, TcpStream, UdpSocket, pipe};
+use netpoll::net::{ListenConfig, TcpListener, TcpStream, UdpSocket, pipe};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{
     self, Inspect, Snapshot, SocketAddress, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor, WokenBy,
@@ -104,6 +104,25 @@ fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
             task.cancel().await;
         }
         drop(server);
+    });
+}
+
+#[test]
+fn accept_without_a_permit_is_shown_as_waiting_for_one() {
+    use std::os::fd::AsRawFd;
+    run(async {
+        let listener = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let only = listener.accept().await.unwrap();
+        let fd = listener.as_raw_fd();
+        let accepts = named("permit", async move { listener.accept().await.map(drop) });
+        let snapshot = until(|snapshot| waits_on(snapshot, "permit") == Some((fd, SocketWait::HangUp))).await;
+        let (text, id) = (snapshot.to_string(), by_name(&snapshot, "permit").unwrap().id());
+        for part in [format!("permit or descriptor of fd {fd} ("), format!("permit or descriptor task {id}")] {
+            assert!(text.contains(&part), "{part} is not in\n{text}");
+        }
+        accepts.cancel().await;
+        drop((client, only));
     });
 }
 

@@ -4,7 +4,7 @@
 use std::panic::catch_unwind;
 use std::time::Duration;
 
-use netpoll::net::{KeepAlive, TcpListener, TcpStream};
+use netpoll::net::{KeepAlive, ListenConfig, TcpListener, TcpStream};
 use netpoll::sim::{Builder, Sim, ms};
 use netpoll::task;
 
@@ -55,6 +55,21 @@ fn stalled_simulation_lists_what_waits_for_what() {
     assert!(has("server", &["socket 0: tcp 0.0.0.0:7, listening, 0 to accept"]), "{text}");
     assert!(has("client", &["spawned at tests/sim_stall.rs", "waits to read from socket 1"]), "{text}");
     assert!(has("client", &["socket 1: tcp 10.0.0.3:", " > 10.0.0.2:7, Established"]), "{text}");
+}
+
+#[test]
+fn accept_without_a_permit_waits_for_one_and_not_for_a_peer() {
+    let text = failure(async |sim| {
+        let limited = async || {
+            let listener = ListenConfig::new().max_connections(1).listen("0.0.0.0:7").await?;
+            let _only = listener.accept().await?;
+            listener.accept().await.map(drop)
+        };
+        sim.host("server").spawn(limited);
+        let _client = TcpStream::connect("server:7").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    assert!(text.contains("waits for a permit or a descriptor to accept from socket 0"), "{text}");
 }
 
 #[test]

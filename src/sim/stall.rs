@@ -43,6 +43,8 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
         Waits::Writable(tag) => on("to write to", tag),
         Waits::ReadLock(tag) => on("for another reader of", tag),
         Waits::WriteLock(tag) => on("for another writer of", tag),
+        // A listener has no peer. Without a permit or a descriptor, an accept waits only for the end of the listener.
+        Waits::HangUp(tag) if is_listener(tag) => on("for a permit or a descriptor to accept from", tag),
         Waits::HangUp(tag) => on("for the peer of", tag),
         Waits::Time(_) => "waits for a timer".to_owned(),
         Waits::Task(bits) => match members.iter().find(|(id, _)| **id & ((1 << waits.id_bits()) - 1) == bits) {

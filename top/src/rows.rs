@@ -195,21 +195,27 @@ fn shared_queue(now: &Snapshot) -> Row {
     Row { key: Key::SharedQueue, cells: cells.into() }
 }
 
-/// Describes an operation with the words that precede the socket, such as "read of".
-fn verb(operation: &str) -> &str {
+/// Describes an operation with the words that precede the socket, such as "read of". `listens` says whether the socket
+/// is a listener, which has no peer that could hang up.
+fn verb(operation: &str, listens: bool) -> &str {
     match operation {
         "readable" => "read of",
         "writable" => "write to",
         "read_lock" => "read lock of",
         "write_lock" => "write lock of",
+        "hang_up" if listens => "permit or descriptor of",
         "hang_up" => "hang-up of",
         other => other,
     }
 }
 
+fn is_listening(socket: &Socket) -> bool {
+    socket.state == "listening"
+}
+
 /// Describes an operation without the final preposition of [`verb`].
-fn short_verb(operation: &str) -> &str {
-    verb(operation).trim_end_matches(" of").trim_end_matches(" to")
+fn short_verb(operation: &str, listens: bool) -> &str {
+    verb(operation, listens).trim_end_matches(" of").trim_end_matches(" to")
 }
 
 fn file_name(place: &str) -> String {
@@ -233,7 +239,8 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
             Some(WaitsFor::Time { left }) => text.push_str(&format!("a timer, in {}", time(*left))),
             Some(WaitsFor::Socket { fd, operation }) => {
                 let end = |socket: &Socket| socket.peer.clone().or_else(|| socket.local.clone());
-                text.push_str(&format!("{} {}", verb(operation), socket_name(now, *fd, end)));
+                let listens = now.socket(*fd).is_some_and(is_listening);
+                text.push_str(&format!("{} {}", verb(operation, listens), socket_name(now, *fd, end)));
             }
             Some(WaitsFor::Task { id }) => {
                 text.push_str(&format!("task {}", now.task(*id).map_or_else(|| id.to_string(), label)));
@@ -291,7 +298,7 @@ fn far_end(socket: &Socket) -> String {
 fn waiters(now: &Snapshot, socket: &Socket) -> String {
     let known = socket.waiting.iter().map(|waiting| {
         let task = now.task(waiting.task).map_or_else(|| waiting.task.to_string(), label);
-        format!("{} task {task}", short_verb(&waiting.operation))
+        format!("{} task {task}", short_verb(&waiting.operation, is_listening(socket)))
     });
     let mut parts: Vec<String> = known.collect();
     let all = socket.readers + socket.writers;
@@ -395,7 +402,7 @@ fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
         format!("read deadline   {}", deadline(socket.read_deadline)),
         format!("write deadline  {}", deadline(socket.write_deadline)),
     ];
-    if socket.state == "listening" {
+    if is_listening(socket) {
         lines.push(format!("accepted        {}", socket.reads.unwrap_or(0)));
     } else {
         let bytes = |bytes: Option<u64>| bytes.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();

@@ -100,7 +100,8 @@ impl Snapshot {
             None => "-".to_owned(),
             Some(WaitsFor::Time(left)) => format!("a timer, in {}", short(left)),
             Some(WaitsFor::Socket { socket, operation }) => {
-                format!("{} {} {}", noun(operation), preposition(operation), self.socket_name(socket))
+                let listens = self.socket(socket).is_some_and(is_listening);
+                format!("{} {} {}", noun(operation, listens), preposition(operation), self.socket_name(socket))
             }
             Some(WaitsFor::Task(_)) => {
                 let chain = self.chain_up_to(task.id(), CHAIN_MAX);
@@ -134,13 +135,19 @@ impl Snapshot {
 /// The maximum number of tasks of a chain in one row. It bounds the size of the table.
 const CHAIN_MAX: usize = 32;
 
-/// Names an operation before its task: `read task 7`.
-fn noun(operation: SocketWait) -> &'static str {
+fn is_listening(socket: &SocketInfo) -> bool {
+    socket.state() == SocketState::Listening
+}
+
+/// Names an operation before its task: `read task 7`. `listens` says whether its socket is a listener, which has no peer
+/// that could hang up.
+fn noun(operation: SocketWait, listens: bool) -> &'static str {
     match operation {
         SocketWait::Readable => "read",
         SocketWait::Writable => "write",
         SocketWait::ReadLock => "read lock",
         SocketWait::WriteLock => "write lock",
+        SocketWait::HangUp if listens => "permit or descriptor",
         SocketWait::HangUp => "hang-up",
     }
 }
@@ -163,7 +170,7 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
     };
     let dash = |address: Option<SocketAddress>| address.map_or_else(|| "-".to_owned(), |a| a.to_string());
     let mut waiting: Vec<String> =
-        socket.waiting().iter().map(|(id, wait)| format!("{} task {id}", noun(*wait))).collect();
+        socket.waiting().iter().map(|(id, wait)| format!("{} task {id}", noun(*wait, is_listening(socket)))).collect();
     let known = socket.waiting().len();
     let all = socket.readers() + socket.writers();
     if all > known {
