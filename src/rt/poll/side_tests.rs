@@ -333,6 +333,12 @@ fn full_list_refuses_waiters() {
         (side.wait(Waiter::Poll, Interest::Event, &waker(), || true), side.waiting()),
         (Wait::Listed, WAITERS_MAX + 1)
     );
+    // A future that is in the list may wait on, with the same waker and with another.
+    let listed = key;
+    for task in [task, waker()] {
+        assert_eq!(side.wait(Waiter::Future(&mut key), Interest::Event, &task, || true), Wait::Listed);
+        assert_eq!((key, side.waiting()), (listed, WAITERS_MAX + 1));
+    }
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Side<'_> {
     fn wait_listed(self, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut list = self.list().lock();
         *key = Some(list.get_or_insert_default().push(Interest::Event, waker));
-        self.look_again(key, READY, list, still)
+        self.look_again(key, true, READY, list, still)
     }
 
     /// Announces the waiter in the slot, to which the caller has exclusive access. Returns whether the waiter may
@@ -179,14 +179,16 @@ impl Side<'_> {
         // Declared before the guard, so that it is dropped after the guard.
         let mut _replaced = None;
         let mut list = self.list().lock();
+        let mut is_new = false;
         if !key.is_some_and(|key| list.as_mut().is_some_and(|waiters| waiters.holds(key, waker))) {
             drop(list);
             let fresh = waker.clone();
             list = self.list().lock();
             let (new, old) = list.get_or_insert_default().insert(*key, interest, fresh);
+            is_new = old.is_none();
             (*key, _replaced) = (Some(new), old);
         }
-        self.look_again(key, reasons, list, still)
+        self.look_again(key, is_new, reasons, list, still)
     }
 
     /// Continues the wait of a future that has had the slot as `placed`. If it still has the slot, it
@@ -220,15 +222,17 @@ impl Side<'_> {
     }
 
     /// Completes the entry of a waiter into the list, which the caller has locked: announces the waiter and
-    /// checks again whether it must not wait.
+    /// checks again whether it must not wait. `is_new` says whether this call of [`wait`](Side::wait) has added the
+    /// waiter to the list. Only such a waiter is refused if the list is full.
     fn look_again(
         self,
         key: &mut Option<Key>,
+        is_new: bool,
         reasons: u64,
         mut list: MutexGuard<'_, Option<Box<Waiters>>>,
         still: impl Fn() -> bool,
     ) -> Wait {
-        let full = list.as_ref().is_some_and(|waiters| waiters.len() > WAITERS_MAX);
+        let full = is_new && list.as_ref().is_some_and(|waiters| waiters.len() > WAITERS_MAX);
         if !full && !self.announce(reasons) && still() {
             return Wait::Listed;
         }
