@@ -450,6 +450,30 @@ fn deadline_of_an_operation_that_waits_for_another_one_fires_after_shutdown() {
 }
 
 #[test]
+fn future_of_block_on_is_not_reported_as_a_stuck_task() {
+    child("future_of_block_on_is_not_reported_as_a_stuck_task", || {
+        rt::Builder::new().workers(2).block_on_runs_tasks(true).start().unwrap();
+        let (begun, begins) = mpsc::channel();
+        let stuck = || {
+            let ((release, wait), begun) = (mpsc::channel::<()>(), begun.clone());
+            (release, async move {
+                begun.send(()).unwrap();
+                let _ = wait.recv();
+            })
+        };
+        let ((release, task), (release_root, root)) = (stuck(), stuck());
+        let task = task::spawn(task);
+        begins.recv().unwrap();
+        let root = thread::spawn(|| task::block_on(root));
+        begins.recv().unwrap();
+        let still = rt::shutdown(Duration::from_millis(20)).unwrap_err();
+        assert_eq!((still.running.as_slice(), still.tasks), ([(task.task().id(), None)].as_slice(), 1), "{still}");
+        drop((release, release_root));
+        root.join().unwrap();
+    });
+}
+
+#[test]
 fn stuck_task_is_reported_and_next_runtime_works() {
     let text = child_with("stuck_task_is_reported_and_next_runtime_works", &[], || {
         for policy in [rt::BlockedPolicy::AddWorkers, rt::BlockedPolicy::ReportOnly, rt::BlockedPolicy::Off] {

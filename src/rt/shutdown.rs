@@ -283,7 +283,7 @@ fn survey(runtime: &'static Runtime) -> StillRunning {
     let in_turns = runtime
         .processors()
         .filter(|processor| processor.owned.load(Ordering::SeqCst))
-        .filter_map(|processor| processor.running().and_then(Record::read));
+        .filter_map(|processor| processor.running().filter(|record| !record.is_root()).and_then(Record::read));
     let is_call = |reading: &Reading| reading.kind() == Kind::Call && reading.is_running();
     let in_calls = record::all().filter_map(Record::read).filter(is_call);
     let (running, places) = in_turns
