@@ -217,3 +217,15 @@ fn wait_for_several_shards_returns_those_with_events_or_an_interrupt() {
     assert_eq!((wait(begun + 2_000_000), clock::now() >= begun + 2_000_000), (Shards::NONE, true));
     assert_eq!([0, 1, 2].map(|shard| driver.counts(shard).waits.get()), [6; 3]);
 }
+
+/// The kernel may exceed a timeout by 0.5 % of it, up to 100 ms, if the thread has a positive nice value.
+#[test]
+fn first_step_of_a_long_sleep_ends_in_time_on_a_thread_with_a_nice_value() {
+    for length in (ONE_STEP_NANOS..60_000_000_000).step_by(9_999_991) {
+        let step = timeout(7, 7 + length).unwrap();
+        let slack = (step / 200).min(100_000_000);
+        let latest = clock::COARSE_BEHIND_NANOS + step + slack;
+        assert!(step > 0 && latest <= length, "the first step of {length} ns may end after {latest} ns");
+    }
+    assert_eq!((timeout(7, 9), timeout(9, 7), timeout(7, clock::NEVER)), (Some(2), Some(0), None));
+}
