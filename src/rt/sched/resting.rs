@@ -263,13 +263,6 @@ impl Runtime {
         }
     }
 
-    /// Removes a worker from the idle list. Returns the processor that was assigned to it in the meantime, if
-    /// there is one.
-    pub(crate) fn unlist(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
-        self.idle.lock().forget(sleeper);
-        sleeper.assigned.lock().take()
-    }
-
     /// Rests until a processor is assigned to the calling worker, and returns the processor. Returns
     /// `None` if the worker must end.
     pub(crate) fn rest(&'static self, sleeper: &Arc<Sleeper>, epoch: u32) -> Option<&'static Processor> {

@@ -504,7 +504,6 @@ pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Proces
         owned.record(Mark::Begin, 0);
         runtime.notice_activity();
         if core.run(owned, Some(&sleeper), None, epoch) == Exit::Stopped {
-            runtime.unlist(&sleeper);
             runtime.worker_ends();
             return;
         }
