@@ -108,6 +108,8 @@
 // docs.rs sets `docsrs`; each item then shows the feature that it requires.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(test)]
+mod counting_waker;
 mod sync; // private: use the crate async-lock, async-channel or tokio (feature sync); Arc and Weak are in std::sync
 mod sys;
 mod trace;

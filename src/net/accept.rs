@@ -180,22 +180,13 @@ fn shut_down(listener: &NetFd) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counting_waker::CountingWaker;
     use crate::net::futures::Accept;
     use crate::net::{ListenConfig, TcpListener, TcpStream};
     use crate::task;
     use std::future::Future;
     use std::pin::Pin;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use std::task::Waker;
 
     fn waits(accept: &mut Accept<'_>, waker: &Waker) -> bool {
         Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
@@ -209,7 +200,7 @@ mod tests {
             let idle = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
             let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());
             let addr = busy.local_addr().unwrap();
-            let (counts, noop) = (std::sync::Arc::new(Count::default()), Waker::noop());
+            let (counts, noop) = (std::sync::Arc::new(CountingWaker::default()), Waker::noop());
             // The first accept waits for a connection of its listener.
             let mut first = idle.accept();
             assert!(waits(&mut first, noop));
@@ -221,13 +212,9 @@ mod tests {
             let mut second = busy.accept();
             assert!(waits(&mut second, &counts.clone().into()));
             drop(stream);
-            assert_eq!(
-                counts.0.load(Ordering::SeqCst),
-                0,
-                "the second accept was woken although it is not first in the list"
-            );
+            assert_eq!(counts.wakeups(), 0, "the second accept was woken although it is not first in the list");
             assert!(waits(&mut first, noop));
-            assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit woke no accept");
+            assert_eq!(counts.wakeups(), 1, "the permit woke no accept");
             second.await.unwrap();
         });
     }

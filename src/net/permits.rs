@@ -120,22 +120,13 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::counting_waker::CountingWaker;
+    use std::task::Waker;
 
     /// A parked accept, reduced to its waker and its place.
     #[derive(Default)]
     struct Parked {
-        count: std::sync::Arc<Count>,
+        count: std::sync::Arc<CountingWaker>,
         place: Option<Key>,
     }
 
@@ -145,7 +136,7 @@ mod tests {
         }
 
         fn wakes(&self) -> usize {
-            self.count.0.load(Ordering::SeqCst)
+            self.count.wakeups()
         }
     }
 

@@ -2,6 +2,7 @@
 //! spawn; see [`context`](super).
 
 use super::*;
+use crate::counting_waker::CountingWaker;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::lanes::Lane;
 use crate::rt::sched::processor::TURN_NANOS;
@@ -9,18 +10,8 @@ use crate::rt::sched::record::Kind;
 use crate::rt::time::ticks;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::task::{Wake, Waker};
+use std::task::Waker;
 use std::time::Duration;
-
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
 
 /// Runs `test` on a thread that owns a processor.
 fn with_processor(test: impl FnOnce(&'static Processor) + Send + 'static) {
@@ -35,11 +26,11 @@ fn with_processor(test: impl FnOnce(&'static Processor) + Send + 'static) {
 
 /// Returns the number of granted polls, up to `most`. Checks that the refusal wakes the task once.
 fn polls(most: u32) -> u32 {
-    let count = Arc::new(Count::default());
+    let count = Arc::new(CountingWaker::default());
     let waker = Waker::from(count.clone());
     let poll = || poll_budget(&mut TaskContext::from_waker(&waker), &mut false).is_ready();
     let granted = (0..most).take_while(|_| poll()).count();
-    assert_eq!(count.0.load(Ordering::SeqCst), usize::from(granted < most as usize));
+    assert_eq!(count.wakeups(), usize::from(granted < most as usize));
     granted as u32
 }
 
@@ -90,7 +81,7 @@ fn long_turn_ends_before_its_budget() {
 }
 
 fn is_granted(state: &AtomicU8) -> bool {
-    poll_turn(&mut TaskContext::from_waker(&Arc::new(Count::default()).into()), state).is_ready()
+    poll_turn(&mut TaskContext::from_waker(&Arc::new(CountingWaker::default()).into()), state).is_ready()
 }
 
 /// If a refused operation could be refused again, a task with 40 operations would have the same operations refused in
@@ -107,7 +98,7 @@ fn refused_operation_is_granted_next_time() {
         assert_eq!(first.map(usize::from).iter().sum::<usize>(), 39, "{first:?}");
         assert!(!first[31] && turn()[31] && turn()[32]);
         let mut refused = false;
-        let waker = Arc::new(Count::default()).into();
+        let waker = Arc::new(CountingWaker::default()).into();
         let mut poll = || poll_budget(&mut TaskContext::from_waker(&waker), &mut refused).is_ready();
         let mut last = || {
             processor.budget.store(0, Ordering::Relaxed);
@@ -146,7 +137,7 @@ fn refusals_outside_turns_count_per_direction() {
 #[test]
 fn wait_under_another_executor_ends_the_run_of_operations() {
     let state = AtomicU8::new(0);
-    let waker = Waker::from(Arc::new(Count::default()));
+    let waker = Waker::from(Arc::new(CountingWaker::default()));
     let mut cx = TaskContext::from_waker(&waker);
     for _ in 0..2 * BUDGET {
         assert!(poll_turn(&mut cx, &state).is_ready());
@@ -221,7 +212,7 @@ fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
         let mut refused = false;
         let mut cx = TaskContext::from_waker(Waker::noop());
         assert!((0..100).all(|_| poll_budget(&mut cx, &mut refused).is_ready()) && !refused);
-        let waker = Arc::new(Count::default()).into();
+        let waker = Arc::new(CountingWaker::default()).into();
         processor.budget.store(0, Ordering::Relaxed);
         assert!(poll_budget(&mut TaskContext::from_waker(&waker), &mut refused).is_pending() && refused);
         assert!(poll_budget(&mut cx, &mut refused).is_ready() && refused);

@@ -390,9 +390,9 @@ impl Extend<Waker> for Wakers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counting_waker::CountingWaker;
     use std::panic::panic_any;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     /// A panic payload that panics again when it is dropped.
@@ -417,16 +417,7 @@ mod tests {
 
     /// A waiter of the oracle: its key (`None` for a poll), its interest, and the counter of its
     /// wake-ups.
-    type Waiting = (Option<Key>, Interest, Arc<Count>);
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Count>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    type Waiting = (Option<Key>, Interest, Arc<CountingWaker>);
 
     /// Wakes all wakers on this thread, and returns their number. Other tests start the runtime, so `wake_all` might leave
     /// wakers to another thread if this thread is delayed.
@@ -444,15 +435,15 @@ mod tests {
         let mut oracle: Vec<Waiting> = Vec::new();
         let mut wakers = Wakers::new();
         for _ in 0..100_000 {
-            let mut expected: Vec<Arc<Count>> = Vec::new();
+            let mut expected: Vec<Arc<CountingWaker>> = Vec::new();
             match random() % 8 {
                 kind @ 0..=2 => {
-                    let count = Arc::new(Count::default());
+                    let count = Arc::new(CountingWaker::default());
                     let interest = if kind == 0 { Interest::Interrupt } else { Interest::Event };
                     oracle.push((Some(list.push(interest, count.clone().into())), interest, count));
                 }
                 3 => {
-                    let count = Arc::new(Count::default());
+                    let count = Arc::new(CountingWaker::default());
                     assert!(list.insert_poll(count.clone().into(), &mut wakers).is_none());
                     assert!(list.insert_poll(count.clone().into(), &mut wakers).is_some());
                     oracle.push((None, Interest::Event, count));
@@ -481,8 +472,8 @@ mod tests {
                 }
             }
             assert_eq!(wake_here(&mut wakers), expected.len());
-            assert!(expected.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
-            assert!(oracle.iter().all(|waiting| waiting.2.0.load(Ordering::SeqCst) == 0));
+            assert!(expected.iter().all(|count| count.wakeups() == 1));
+            assert!(oracle.iter().all(|waiting| waiting.2.wakeups() == 0));
             assert_eq!((list.len(), list.is_empty()), (oracle.len(), oracle.is_empty()));
         }
     }
@@ -501,7 +492,7 @@ mod tests {
     #[test]
     fn poll_is_stored_once() {
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
-        let counts = [(); 4].map(|()| Arc::new(Count::default()));
+        let counts = [(); 4].map(|()| Arc::new(CountingWaker::default()));
         for round in 0..3 {
             for count in &counts {
                 let unused = waiters.insert_poll(count.clone().into(), &mut wakers);
@@ -511,7 +502,7 @@ mod tests {
         }
         waiters.take_polls(&mut wakers);
         assert_eq!((wake_here(&mut wakers), waiters.len()), (counts.len(), 0));
-        assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
+        assert!(counts.iter().all(|count| count.wakeups() == 1));
     }
 
     #[test]
@@ -539,7 +530,7 @@ mod tests {
     fn polls_with_new_wakers_do_not_accumulate() {
         let (mut waiters, mut wakers, mut woken) = (Waiters::new(), Wakers::new(), 0);
         for polls in 1..=10 * POLLS_MAX {
-            assert!(waiters.insert_poll(Arc::new(Count::default()).into(), &mut wakers).is_none());
+            assert!(waiters.insert_poll(Arc::new(CountingWaker::default()).into(), &mut wakers).is_none());
             woken += wake_here(&mut wakers);
             assert!(waiters.len() <= POLLS_MAX && waiters.len() + woken == polls);
         }
@@ -548,7 +539,7 @@ mod tests {
     #[test]
     fn polls_up_to_the_maximum_are_kept() {
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
-        let all: Vec<Waker> = (0..POLLS_MAX).map(|_| Arc::new(Count::default()).into()).collect();
+        let all: Vec<Waker> = (0..POLLS_MAX).map(|_| Arc::new(CountingWaker::default()).into()).collect();
         for _ in 0..3 {
             all.iter().for_each(|waker| drop(waiters.insert_poll(waker.clone(), &mut wakers)));
             assert_eq!((waiters.len(), wakers.len()), (POLLS_MAX, 0));
@@ -561,7 +552,7 @@ mod tests {
         const COUNT: usize = 200_000;
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
         let interest = |n: usize| if n.is_multiple_of(2) { Interest::Event } else { Interest::Interrupt };
-        let waker = Waker::from(Arc::new(Count::default()));
+        let waker = Waker::from(Arc::new(CountingWaker::default()));
         let mut keys: Vec<Key> = (0..COUNT).map(|n| waiters.push(interest(n), waker.clone())).collect();
         assert_eq!(waiters.len(), COUNT);
         // Beginning in the middle, with a look-up of each future before its removal.

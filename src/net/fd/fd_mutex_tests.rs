@@ -1,6 +1,7 @@
 //! Tests of [`FdMutex`]. The models test the orders of concurrent steps.
 
 use super::*;
+use crate::counting_waker::CountingWaker;
 use crate::rt::waiters::POLLS_MAX;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,23 +13,9 @@ use futures_lite::future::block_on;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
 
-/// A waker that counts its wake-ups.
-#[derive(Debug, Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Count>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn counter() -> (Arc<Count>, Waker) {
-    let count = Arc::new(Count::default());
+fn counter() -> (Arc<CountingWaker>, Waker) {
+    let count = Arc::new(CountingWaker::default());
     (count.clone(), Waker::from(count))
-}
-
-fn woken(count: &Count) -> usize {
-    count.0.load(Ordering::SeqCst)
 }
 
 /// Polls once for the lock with a reference.
@@ -204,16 +191,16 @@ fn unlock_wakes_the_oldest_future_and_a_poll() {
             assert!(mutex.poll_lock(direction, &mut Context::from_waker(&polled_waker), Waiter::Poll).is_pending());
         }
         mutex.unlock(direction);
-        assert_eq!((woken(&first), woken(&second), woken(&polled)), (1, 0, 1));
+        assert_eq!((first.wakeups(), second.wakeups(), polled.wakeups()), (1, 0, 1));
         // A newcomer overtakes the woken waiter, which queues again behind the second waiter.
         assert_eq!(mutex.try_lock_ref(direction), Ok(true));
         assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
         assert!(!mutex.unlock_ref(direction));
-        assert_eq!((woken(&first), woken(&second)), (1, 1));
+        assert_eq!((first.wakeups(), second.wakeups()), (1, 1));
         assert_eq!(poll(&mutex, direction, &second_waker, &mut second_key), Poll::Ready(Ok(())));
         assert_eq!(second_key, None);
         assert!(!mutex.unlock_ref(direction));
-        assert_eq!(woken(&first), 2);
+        assert_eq!(first.wakeups(), 2);
         assert_eq!(poll(&mutex, direction, &first_waker, &mut first_key), Poll::Ready(Ok(())));
         assert!(!mutex.unlock_ref(direction));
         assert_eq!(mutex.word.load(Ordering::SeqCst), 0);
@@ -232,11 +219,11 @@ fn dropped_waiter_passes_its_wake_up_on() {
         assert!(poll(&mutex, Direction::Write, waker, key).is_pending());
     }
     mutex.cancel(Direction::Write, keys[1].unwrap());
-    assert_eq!(counts.iter().map(|count| woken(count)).sum::<usize>(), 0);
+    assert_eq!(counts.iter().map(|count| count.wakeups()).sum::<usize>(), 0);
     assert!(!mutex.unlock_ref(Direction::Write));
-    assert_eq!(woken(&counts[0]), 1);
+    assert_eq!(counts[0].wakeups(), 1);
     mutex.cancel(Direction::Write, keys[0].unwrap());
-    assert_eq!(woken(&counts[2]), 1);
+    assert_eq!(counts[2].wakeups(), 1);
     assert_eq!(waiters_bits(&mutex), 0);
 }
 

@@ -246,19 +246,10 @@ impl Fd {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::{Wake, Waker};
+    use std::task::Waker;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Wakes>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::counting_waker::CountingWaker;
 
     /// An operation may wait for the edge that follows the registration by another operation.
     #[test]
@@ -266,11 +257,11 @@ mod tests {
         // No back end registers a regular file.
         let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
         let fd = Fd::new(file.into(), false).unwrap();
-        let wakes = Arc::<Wakes>::default();
+        let wakes = Arc::<CountingWaker>::default();
         let waker = Waker::from(wakes.clone());
         let side = fd.poll.side(Direction::Write);
         assert!(side.poll_interrupt(&mut Context::from_waker(&waker), Waiter::Poll, None).is_pending());
         assert!(fd.register_to_wait().is_none());
-        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        assert_eq!(wakes.wakeups(), 1);
     }
 }

@@ -233,9 +233,9 @@ impl Drop for Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
+    use crate::counting_waker::CountingWaker;
     use crate::sys::names::Family;
 
     fn table() -> &'static Table {
@@ -250,16 +250,7 @@ mod tests {
         Ok(Answer::Port(7))
     }
 
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    fn poll(lookup: &mut Lookup, count: &Arc<Count>) -> Poll<Reply> {
+    fn poll(lookup: &mut Lookup, count: &Arc<CountingWaker>) -> Poll<Reply> {
         Pin::new(lookup).poll(&mut Context::from_waker(&Waker::from(count.clone())))
     }
 
@@ -275,10 +266,10 @@ mod tests {
         assert!(none.is_none());
         let (_other, other_job) = table.join(query("b"));
         assert!(other_job.is_some());
-        let counts: [Arc<Count>; 2] = Default::default();
+        let counts: [Arc<CountingWaker>; 2] = Default::default();
         assert!(poll(&mut first, &counts[0]).is_pending() && poll(&mut second, &counts[1]).is_pending());
         job.unwrap().run(|_| answer());
-        assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::SeqCst)), [1, 1]);
+        assert_eq!(counts.each_ref().map(|count| count.wakeups()), [1, 1]);
         assert!(is_answered(&mut first) && is_answered(&mut second));
         // Nothing is cached: the next look-up starts a query.
         assert!(table.join(query("a")).1.is_some());
@@ -289,14 +280,14 @@ mod tests {
         let table = table();
         let (mut first, job) = table.join(query("a"));
         let (mut second, _) = table.join(query("a"));
-        let counts: [Arc<Count>; 2] = Default::default();
+        let counts: [Arc<CountingWaker>; 2] = Default::default();
         assert!(poll(&mut first, &counts[0]).is_pending() && poll(&mut second, &counts[1]).is_pending());
         drop(first);
         assert_eq!(Arc::strong_count(&counts[0]), 1, "the waker of the dropped look-up is still held");
         let (mut late, none) = table.join(query("a"));
         assert!(none.is_none());
         job.unwrap().run(|_| answer());
-        assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::SeqCst)), [0, 1]);
+        assert_eq!(counts.each_ref().map(|count| count.wakeups()), [0, 1]);
         assert!(is_answered(&mut second) && is_answered(&mut late));
     }
 
@@ -330,7 +321,7 @@ mod tests {
             } else {
                 drop(job);
             }
-            assert_eq!(count.0.load(Ordering::SeqCst), 1);
+            assert_eq!(count.wakeups(), 1);
             let Poll::Ready(Err(error)) = poll(&mut lookup, &count) else { panic!("no answer") };
             assert_eq!(error.to_string(), "lookup a: runtime shut down");
             assert!(table.0.lock().is_empty());

@@ -115,35 +115,21 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counting_waker::CountingWaker;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Count>) {
-            self.wake_by_ref();
-        }
-
-        fn wake_by_ref(self: &Arc<Count>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     #[test]
     fn task_is_woken_until_its_waker_is_released() {
-        let (keeper, count) = (Keeper::new(), Arc::<Count>::default());
+        let (keeper, count) = (Keeper::new(), Arc::<CountingWaker>::default());
         keeper.release();
         keeper.wake();
         for round in 1..=3 {
             keeper.keep(Waker::from(count.clone()));
             keeper.wake();
-            assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (round, 2));
+            assert_eq!((count.wakeups(), Arc::strong_count(&count)), (round, 2));
             keeper.release();
             keeper.wake();
-            assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (round, 1));
+            assert_eq!((count.wakeups(), Arc::strong_count(&count)), (round, 1));
         }
     }
 }

@@ -1,21 +1,8 @@
 //! Tests of records.
 
 use super::*;
+use crate::counting_waker::CountingWaker;
 use std::sync::Arc;
-use std::task::Wake;
-
-#[derive(Default)]
-struct Wakes(AtomicU32);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Wakes>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Wakes>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// Uses more records than a block has, so that numbers within blocks repeat.
 #[test]
@@ -41,15 +28,15 @@ fn records_are_freed_to_the_slab_under_their_own_numbers() {
 #[test]
 fn record_outside_the_slab_keeps_a_waker_and_is_freed() {
     let unlisted: Vec<_> = (0..BLOCK_SLOTS + 1).map(|_| Record::unlisted()).collect();
-    let wakes = Arc::new(Wakes::default());
+    let wakes = Arc::new(CountingWaker::default());
     for (count, record) in unlisted.iter().enumerate() {
         record.id.store(u64::MAX, Ordering::Relaxed);
         record.keep(Waker::from(wakes.clone()));
         assert_eq!(Arc::strong_count(&wakes), count + 2);
     }
-    let before = wakes.0.load(Ordering::Relaxed);
+    let before = wakes.wakeups();
     unlisted[0].keeper().wake();
-    assert_eq!(wakes.0.load(Ordering::Relaxed), before + 1);
+    assert_eq!(wakes.wakeups(), before + 1);
     for record in &unlisted {
         record.release();
         record.close();
