@@ -1,12 +1,13 @@
 //! Tests of the arguments, the answers and the view. Most tests view this process.
 
 use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossterm::event::KeyCode;
-use netpoll::net::TcpListener;
+use netpoll::net::{ListenConfig, TcpListener};
 use netpoll::rt::InspectServer;
 use netpoll::task;
 
@@ -69,6 +70,26 @@ fn waits_of_a_live_program_are_shown_and_followed() {
     // The test's own thread spawned the task, which has not been woken since.
     assert!(lines.iter().any(|line| line == "woken by   a thread that runs no task"), "{lines:?}");
     task::block_on(joiner.cancel());
+}
+
+#[test]
+fn accept_without_a_permit_waits_for_one() {
+    let served = Served::new("permit");
+    let listener = task::block_on(ListenConfig::new().max_connections(1).listen("127.0.0.1:0")).unwrap();
+    let (fd, _client) = (listener.as_raw_fd(), std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    let _only = task::block_on(listener.accept()).unwrap();
+    let limited = task::spawn(async move { listener.accept().await.map(drop) });
+    let id = limited.task().id();
+    let of = |snapshot: &Snapshot| {
+        let task = snapshot.tasks.iter().find(|task| task.id.to_string() == id.to_string());
+        task.map_or_else(String::new, |task| waits(snapshot, task))
+    };
+    let snapshot = served.until(|snapshot| of(snapshot).contains(" of fd "));
+    let text = of(&snapshot);
+    assert!(text.starts_with(&format!("permit or descriptor of fd {fd} (")), "{text}");
+    let lines = details(&snapshot, Key::Socket(fd));
+    assert!(lines.iter().any(|line| line.ends_with(&format!(" permit or descriptor task {id}"))), "{lines:?}");
+    task::block_on(limited.cancel());
 }
 
 /// The JSON has the descriptor -1 for a socket that was closed before the snapshot.
