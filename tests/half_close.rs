@@ -4,11 +4,13 @@
 mod common;
 
 use std::io;
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use common::by_hand::{Wakes, connect_to, drive, fresh_pair, narrow_pair, round_trip, trait_read, trait_write};
 use common::{becomes, fill, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener};
+use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::{rt, task};
 
 /// Go: TestCloseRead.
@@ -87,6 +89,71 @@ fn shutdown_write_ends_waiting_write() {
         client.close_write().unwrap();
         becomes("the write is woken", || wakes.count() > 0).await;
         assert_eq!(drive(&mut write, &wakes, &waker).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+async fn are_woken(wakers: &[(Arc<Wakes>, Waker)]) {
+    becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
+}
+
+#[track_caller]
+fn is_broken<T: std::fmt::Debug>(result: io::Result<T>) {
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+/// For a Unix socket without room, the kernel reports no event of a shutdown of writing.
+#[test]
+fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
+    run(async {
+        for how in [Shutdown::Write, Shutdown::Both] {
+            let chunk = [7; 4096];
+            let (stream, _peer) = UnixStream::pair().unwrap();
+            while poll_now(&mut stream.write(&chunk)).is_ready() {}
+            let wakers = [(); 4].map(|()| Wakes::new());
+            let (mut write, mut other) = (stream.write(b"x"), stream.write(b"x"));
+            let (mut all, mut writable) = (stream.write_all(b"x"), stream.writable());
+            assert!(poll_with(&mut write, &wakers[0].1).is_pending());
+            assert!(poll_with(&mut other, &wakers[1].1).is_pending());
+            assert!(poll_with(&mut all, &wakers[2].1).is_pending());
+            assert!(poll_with(&mut writable, &wakers[3].1).is_pending());
+            stream.shutdown(how).unwrap();
+            are_woken(&wakers).await;
+            // It has the write lock.
+            is_broken(all.await);
+            is_broken(write.await);
+            is_broken(other.await);
+            writable.await.unwrap();
+            assert!(poll_now(&mut stream.writable()).is_ready(), "a write does not wait");
+            is_broken(stream.write(b"x").await);
+
+            let (datagrams, _peer) = UnixDatagram::pair().unwrap();
+            while poll_now(&mut datagrams.send(&chunk)).is_ready() {}
+            let wakers = [(); 2].map(|()| Wakes::new());
+            let (mut datagram, mut other) = (datagrams.send(b"x"), datagrams.send(b"x"));
+            assert!(poll_with(&mut datagram, &wakers[0].1).is_pending());
+            assert!(poll_with(&mut other, &wakers[1].1).is_pending());
+            datagrams.shutdown(how).unwrap();
+            are_woken(&wakers).await;
+            is_broken(datagram.await);
+            is_broken(other.await);
+        }
+    });
+}
+
+#[cfg(not(target_os = "macos"))] // packet sockets
+#[test]
+fn shutdown_write_ends_waiting_sends_of_packet_sockets() {
+    run(async {
+        let (packets, _peer) = netpoll::os::unix::net::UnixSeqpacket::pair().unwrap();
+        while poll_now(&mut packets.send(&[7; 4096])).is_ready() {}
+        let wakers = [(); 2].map(|()| Wakes::new());
+        let (mut packet, mut other) = (packets.send(b"x"), packets.send(b"x"));
+        assert!(poll_with(&mut packet, &wakers[0].1).is_pending());
+        assert!(poll_with(&mut other, &wakers[1].1).is_pending());
+        packets.shutdown(Shutdown::Write).unwrap();
+        are_woken(&wakers).await;
+        is_broken(packet.await);
+        is_broken(other.await);
     });
 }
 

@@ -338,3 +338,20 @@ fn connect_of_a_blocking_socket_is_refused_with_the_reason() {
         assert!(refusals.len() == 1 && refusals[0].contains("connect with netpoll::net"), "{refusals:?}");
     });
 }
+
+#[test]
+fn shutdown_of_writing_ends_the_waiting_writes_of_unix_streams() {
+    Sim::run(1, async |_| {
+        let (stream, _peer) = netpoll::os::unix::net::UnixStream::pair().unwrap();
+        let writers = [(); 2].map(|()| {
+            let stream = stream.clone();
+            task::spawn(async move { stream.write_all(&vec![7; 1 << 20]).await })
+        });
+        task::sleep(SECOND).await;
+        stream.close_write().unwrap();
+        for writer in writers {
+            assert_eq!(writer.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        }
+        stream.writable().await.unwrap();
+    });
+}

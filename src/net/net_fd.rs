@@ -418,15 +418,15 @@ impl NetFd {
         // used it up. Readiness from before the wait may be out of date, so the kernel is asked.
         let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
         let check = |fd: BorrowedFd<'_>, gathered| {
-            let has_failed = gathered == Gathered::First && self.fd.send_before_check()?;
+            let is_shut = direction == Direction::Write && self.fd.is_sending_shut();
+            let has_failed = is_shut || (gathered == Gathered::First && self.fd.send_before_check()?);
             // A completion in the error queue also produces an edge, but does not mean readiness.
             let ready = has_failed || (woken && self.fd.loans_if_any().is_none());
             let ready = ready || self.is_ready(fd, direction == Direction::Write)?;
             if ready { Ok(((), Remaining::Maybe)) } else { Err(io::ErrorKind::WouldBlock.into()) }
         };
         let polled = self.fd.poll_call_gathering(direction, LockScope::None, caller, cx, || None, check);
-        let op = if direction == Direction::Read { "read" } else { "write" };
-        polled.map_err(|failure| self.error(op, failure))
+        polled.map_err(|failure| self.error(if direction == Direction::Read { "read" } else { "write" }, failure))
     }
 
     fn is_ready(&self, fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {

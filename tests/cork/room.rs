@@ -2,6 +2,7 @@
 //! the option. Also deadlines, flushes after a close, and other calls that write: their bytes follow the
 //! gathered bytes.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::task::Poll;
 
@@ -9,8 +10,8 @@ use netpoll::io::{ReadExt, WriteExt};
 use netpoll::net::TcpStream;
 use netpoll::task;
 
-use super::common::by_hand::{assert_timeout, in_ms, past};
-use super::common::{self, becomes, poll_once, read_exact, run};
+use super::common::by_hand::{Wakes, assert_timeout, in_ms, past};
+use super::common::{self, becomes, poll_once, poll_with, read_exact, run};
 use super::{info, narrow_pair, pattern, read_to_end};
 
 /// Fills the socket and gathers 100 bytes, which the kernel does not accept. Returns the total number
@@ -284,5 +285,30 @@ fn flush_without_gathering_succeeds_even_after_a_close() {
         ours.flush().await.unwrap();
         WriteExt::flush(&mut &ours).await.unwrap();
         assert!(netpoll::net::is_closed(&ours.set_auto_cork(false).unwrap_err()));
+    });
+}
+
+/// After the shutdown, nothing can follow the gathered bytes, although the socket does not accept them yet.
+#[test]
+fn shutdown_ends_waiting_writes_while_gathered_bytes_are_left() {
+    run(async {
+        let (ours, peer) = common::by_hand::narrow_pair().await;
+        let number = ours.as_raw_fd();
+        let total = block(&ours, number).await;
+        let wakers = [(); 3].map(|()| Wakes::new());
+        let (mut write, mut other, mut writable) = (ours.write(b"x"), ours.write(b"x"), ours.writable());
+        assert!(poll_with(&mut write, &wakers[0].1).is_pending());
+        assert!(poll_with(&mut other, &wakers[1].1).is_pending());
+        assert!(poll_with(&mut writable, &wakers[2].1).is_pending());
+        ours.close_write().unwrap();
+        becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
+        for write in [write, other] {
+            assert_eq!(write.await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+        writable.await.unwrap();
+        let file = std::fs::File::open("Cargo.toml").unwrap();
+        assert_eq!(ours.send_file(&file, 0, 1).await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(info(number).gathered(), 100);
+        assert_eq!(read_to_end(&peer).await.unwrap().len(), total);
     });
 }

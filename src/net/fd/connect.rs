@@ -27,7 +27,7 @@ use super::fd::Fd;
 use super::operation::{LockScope, Operation, Remaining};
 use crate::rt::fork;
 use crate::rt::poll::poller::{Direction, Failure};
-use crate::rt::waiters::Waiter;
+use crate::rt::waiters::{Waiter, wake_taken};
 use crate::sys::{option, socket};
 use crate::task;
 
@@ -162,8 +162,10 @@ impl Fd {
     /// Sends the gathered bytes, unless `how` is `Read`. Then calls shutdown(2). If the
     /// connection is in progress, a task calls shutdown(2) when the connection is established. If the socket
     /// does not accept all gathered bytes, the sending side is shut down after the last byte.
+    ///
+    /// Unless `how` is `Read`, wakes all operations that wait to write, so that they fail.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
-        self.with(|fd| {
+        let shut = self.with(|fd| {
             let now = self.shut_gathered(how);
             let shut = match now.as_ref().map_or(Some(how), |now| *now) {
                 Some(how) => self.shut_now(fd, how),
@@ -171,7 +173,18 @@ impl Fd {
             };
             now?;
             shut
-        })
+        });
+        if how != Shutdown::Read {
+            // For a Unix socket without room, epoll reports no event. Nor does it while gathered bytes are left.
+            wake_taken(|wakers| {
+                let side = self.poll.side(Direction::Write);
+                // An operation whose call was made before the shutdown, and that does not wait yet, repeats the call.
+                side.set_ready(0, wakers);
+                // An edge would wake only the first future.
+                side.interrupt(wakers);
+            });
+        }
+        shut
     }
 
     fn shut_now(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
@@ -185,6 +198,9 @@ impl Fd {
         socket::shutdown(fd, how)?;
         if how != Shutdown::Write {
             self.set_receiving_shut();
+        }
+        if how != Shutdown::Read {
+            self.set_sending_shut();
         }
         Ok(())
     }

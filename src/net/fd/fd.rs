@@ -103,6 +103,8 @@ const RECEIVING_SHUT: u8 = 1 << 4;
 const WANTS_GATHERING: u8 = 1 << 5;
 /// The number was handed out. It may be used as long as a handle exists, so an explicit close must keep it in use.
 const HANDED_OUT: u8 = 1 << 6;
+/// Sending was shut down through this handle. Writes fail, although gathered bytes may be left.
+const SENDING_SHUT: u8 = 1 << 7;
 
 /// State that only a few descriptors need.
 #[derive(Debug, Default)]
@@ -318,6 +320,17 @@ impl Fd {
         self.has(RECEIVING_SHUT)
             || self.poll.is_hung_up()
             || (self.is_exposed() && socket::is_hung_up(self.borrow()).unwrap_or(false))
+    }
+
+    /// Records that sending was shut down.
+    pub(super) fn set_sending_shut(&self) {
+        self.flags.fetch_or(SENDING_SHUT, Ordering::Relaxed);
+    }
+
+    /// Returns whether sending was shut down by this handle, so that a write fails. For a Unix socket without room,
+    /// the kernel does not report this.
+    pub(crate) fn is_sending_shut(&self) -> bool {
+        self.has(SENDING_SHUT)
     }
 
     /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it, before a call that has

@@ -243,14 +243,18 @@ impl Fd {
     /// Sends the gathered bytes before the call of an operation that cannot send them in the same call.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if the socket does not accept all of them, or the error of bytes that could not be
-    /// sent.
+    /// If the socket does not accept all of them, returns `WouldBlock`, or EPIPE if the sending side is shut down.
+    /// Returns the error of bytes that could not be sent.
     #[cold]
     pub(super) fn send_gathered(&self) -> io::Result<()> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
         let is_empty = gathering.send();
         gathering.cork.lock().take_error()?;
-        if is_empty { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        match is_empty {
+            true => Ok(()),
+            false if self.is_sending_shut() => Err(io::Error::from_raw_os_error(libc::EPIPE)),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// Sends the gathered bytes before a check for room in the send buffer. Returns whether sending them has failed;
@@ -367,6 +371,7 @@ impl Fd {
             // socket did not accept them. The thread that sends the last of them then shuts down the sending side.
             // Otherwise the caller does.
             state.set_shut();
+            self.set_sending_shut();
             (state.take_error().map(|()| is_empty), done)
         });
         self.follow_up();

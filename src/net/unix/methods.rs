@@ -55,8 +55,7 @@ macro_rules! socket_methods {
 
             /// Shuts down reading, writing or both (shutdown(2)). Reads then return the data that has
             /// arrived and after it 0, and writes fail with `BrokenPipe`. Pending operations complete
-            /// in the same way, except that on Linux, if only writing is shut down, a write that
-            /// already waits for room fails only when the peer reads or closes.
+            /// in the same way.
             ///
             /// # Errors
             /// Returns the OS error; on a stream, the error of a write that `set_auto_cork` has
