@@ -186,6 +186,35 @@ fn copy_from_a_reset_connection_fails_while_another_copy_writes_to_it() {
     });
 }
 
+/// Like a read, `take_error` reports an error that the copy has taken, once.
+#[test]
+fn take_error_reports_the_error_of_a_connection_beside_a_copy_to_it() {
+    async fn fails<S: Read + Write + Unpin>(to: S, resets: impl AsyncFnOnce()) {
+        let (_silent, mut client) = pair().await;
+        let mut to = to;
+        let mut watching = Box::pin(copy(&mut client, &mut to));
+        assert!(poll_once(&mut watching).await.is_pending());
+        resets().await;
+        watching.await.unwrap_err();
+    }
+    fn is_reported_once(mut take_error: impl FnMut() -> io::Result<Option<io::Error>>) {
+        assert_eq!(take_error().unwrap().expect("an error").kind(), ErrorKind::ConnectionReset);
+        assert!(take_error().unwrap().is_none());
+    }
+    run(async {
+        let (outbound, server) = pair().await;
+        fails(outbound.clone(), async || reset(server)).await;
+        is_reported_once(|| outbound.take_error());
+        assert_eq!(outbound.read(&mut [0; 1]).await.unwrap(), 0);
+
+        let (outbound, server) = UnixStream::pair().unwrap();
+        outbound.write_all(b"unread").await.unwrap();
+        fails(outbound.clone(), async || drop(server)).await;
+        is_reported_once(|| outbound.take_error());
+        assert_eq!(outbound.read(&mut [0; 1]).await.unwrap(), 0);
+    });
+}
+
 #[test]
 fn reset_of_either_side_ends_both_directions() {
     run(async {

@@ -297,6 +297,15 @@ impl Fd {
         Ok(taken.map(io::Error::from_raw_os_error))
     }
 
+    /// Takes the error of the socket (SO_ERROR), or else the error that [`take_error`](Fd::take_error) has kept, for a
+    /// caller to whom it is reported. No read reports it afterwards.
+    pub(crate) fn report_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+        let error = socket::take_error(fd)?;
+        // After the call: if an operation has just taken the error, the lock exists, and is held until the error is stored.
+        let kept = self.rare.get().and_then(|rare| rare.taken_error.lock().take());
+        Ok(error.or_else(|| kept.map(io::Error::from_raw_os_error)))
+    }
+
     /// Returns, once, the error that [`take_error`](Fd::take_error) took or the error of gathered bytes that could
     /// not be sent, if there is one. Called by a read that found the end of the stream.
     #[cold]

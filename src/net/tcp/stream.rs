@@ -21,7 +21,7 @@ use crate::net::raw::raw_access;
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
 use crate::rt::poll::poller::Direction;
 use crate::rt::waiters::Waiter;
-use crate::sys::{option, socket};
+use crate::sys::option;
 
 /// A TCP connection.
 ///
@@ -580,7 +580,7 @@ impl TcpStream {
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.fd.with("get", socket::take_error)
+        self.fd.with("get", |fd| self.fd.fd.report_error(fd))
     }
 }
 

@@ -90,7 +90,7 @@ macro_rules! socket_methods {
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
             /// close.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-                self.fd.with("get", socket::take_error)
+                self.fd.with("get", |fd| self.fd.fd.report_error(fd))
             }
         }
 
