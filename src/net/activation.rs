@@ -67,7 +67,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -270,15 +270,16 @@ pub fn take() -> io::Result<Vec<Activated>> {
             return Err(invalid(format!("descriptor {number} ({name}) was not inherited")));
         }
     }
+    inherit::make_private(&numbers)?;
     *taken = true;
     let adopt = |(number, name)| {
         // SAFETY: the parent passed the descriptor to the caller of this function, which takes it only once
         // (`taken`, and the numbers are distinct). It was inherited, and no other code in this process owns it,
-        // because descriptors that this process opens are close-on-exec.
-        let fd = unsafe { inherit::adopt_inherited(number) }?;
-        Ok(Activated { name, fd })
+        // because descriptors that this process opens are close-on-exec. It is open: `make_private` has succeeded.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        Activated { name, fd }
     };
-    numbers.into_iter().zip(names).map(adopt).collect()
+    Ok(numbers.into_iter().zip(names).map(adopt).collect())
 }
 
 /// Passes `fds`, each with a name, to the process that `command` starts. The process calls [`take`]

@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use libc::c_int;
+
 use super::fd::status;
 use super::os;
 use super::socket::check;
@@ -136,17 +138,19 @@ pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
     Ok(check(unsafe { libc::fcntl(number, libc::F_GETFD) })? & libc::FD_CLOEXEC == 0)
 }
 
-/// Takes ownership of an inherited descriptor and makes it close-on-exec.
-///
-/// # Safety
-/// The descriptor must be one that the parent passed to the caller, and [`is_inherited`] must have returned
-/// true for it. No other code in this process may own it. So the function must be called at most once per
-/// descriptor.
-pub(crate) unsafe fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
-    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: the descriptor is open, and by the caller's promise nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+/// Makes inherited descriptors close-on-exec: all of them or, if the call returns an error, none.
+pub(crate) fn make_private(numbers: &[RawFd]) -> io::Result<()> {
+    let set = |number: &RawFd, flags: c_int| {
+        // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
+        check(unsafe { libc::fcntl(*number, libc::F_SETFD, flags) })
+    };
+    for (done, number) in numbers.iter().enumerate() {
+        if let Err(error) = set(number, libc::FD_CLOEXEC) {
+            numbers[..done].iter().for_each(|number| drop(set(number, 0)));
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Returns a close-on-exec duplicate of `fd` whose number is at least `least`.
@@ -187,4 +191,26 @@ pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, ke
     // SAFETY: between fork and exec the closure makes only calls that are safe in the child of a
     // multi-threaded process.
     unsafe { command.pre_exec(pass) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn descriptor_that_is_not_open_leaves_the_others_inherited() {
+        let files = [(); 2].map(|()| File::open("/dev/null").unwrap());
+        let numbers = files.each_ref().map(AsRawFd::as_raw_fd);
+        for number in numbers {
+            // SAFETY: no memory is passed.
+            check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).unwrap();
+        }
+        let error = make_private(&[numbers[0], numbers[1], RawFd::MAX]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        assert!(numbers.iter().all(|&number| is_inherited(number).unwrap()));
+        make_private(&numbers).unwrap();
+        assert!(numbers.iter().all(|&number| !is_inherited(number).unwrap()));
+    }
 }
