@@ -59,7 +59,7 @@ pub(crate) struct mmsghdr {
 }
 
 /// Calls recvmsg(2) for each header until a call fails. Returns the number of messages, or -1 if the
-/// first call fails.
+/// first call fails. The error of a later call is lost.
 ///
 /// # Safety
 /// The `count` headers, and the memory that they point to, must be valid for reads and writes during the
@@ -81,7 +81,7 @@ pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
 }
 
 /// Calls sendmsg(2) for each header until a call fails. Returns the number of messages, or -1 if the
-/// first call fails.
+/// first call fails. The error of a later call is lost.
 ///
 /// # Safety
 /// The `count` headers must be valid for reads and writes, and the memory that they point to for reads,
