@@ -12,14 +12,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::by_hand::{Wakes, woken_by};
-use common::{becomes, echo, listener, own_address, ping, poll_once, poll_with, run};
-use netpoll::net::{KeepAlive, OpError, TcpListener, TcpStream, is_closed, is_timeout};
+use common::{becomes, echo, listener, op_error, own_address, ping, poll_once, poll_with, run};
+use netpoll::net::{KeepAlive, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::prelude::*;
 use netpoll::task;
-
-fn op_error(error: &std::io::Error) -> &OpError {
-    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error:?}"))
-}
 
 /// Go: TestClosingListener.
 #[test]

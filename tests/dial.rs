@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use black_hole::{BlackHole, refusing};
-use common::{fd_count, listener, poll_once, run};
-use netpoll::net::{OpError, TcpListener, TcpStream, raw_os_error};
+use common::{fd_count, listener, op_error, poll_once, run};
+use netpoll::net::{TcpListener, TcpStream, raw_os_error};
 use netpoll::task;
 
 /// Go: TestTCPSpuriousConnSetupCompletion.
@@ -63,7 +63,7 @@ fn refused_dial_names_operation_and_address() {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(raw_os_error(&error), Some(libc::ECONNREFUSED));
         assert_eq!(error.to_string(), format!("dial tcp {addr}: connect: connection refused"));
-        let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
+        let op = op_error(&error);
         assert_eq!((op.op(), op.addr().unwrap().to_string()), ("dial", addr.to_string()));
     });
 }
@@ -114,7 +114,7 @@ fn invalid_addresses_are_rejected() {
         let error = TcpStream::connect("no-such-host.invalid:80").await.unwrap_err();
         // The error contains the host and the cause.
         assert!(error.to_string().starts_with("dial tcp: lookup no-such-host.invalid: "), "{error}");
-        let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
+        let op = op_error(&error);
         assert!(op.io_error().and_then(std::io::Error::get_ref).unwrap().is::<netpoll::net::LookupError>());
         // Port 0 is not a destination, and multicast addresses have no streams.
         assert!(TcpStream::connect("127.0.0.1:0").await.is_err());

@@ -17,9 +17,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use black_hole::{BlackHole, refusing, refusing_at};
-use common::{becomes, fd_count, has_ipv6, listener, no_forks, own_address, poll_once, run};
+use common::{becomes, fd_count, has_ipv6, listener, no_forks, op_error, own_address, poll_once, run};
 use netpoll::net::{
-    AddrError, Dialer, Family, KeepAlive, LookupError, OpError, Resolve, TcpListener, TcpStream, ToSocketAddrs,
+    AddrError, Dialer, Family, KeepAlive, LookupError, Resolve, TcpListener, TcpStream, ToSocketAddrs,
     ToSocketAddrsFuture, is_timeout,
 };
 use netpoll::task;
@@ -38,10 +38,6 @@ impl ToSocketAddrs for Never {
             Ok(Vec::new().into_iter())
         })
     }
-}
-
-fn op_error(error: &io::Error) -> &OpError {
-    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error}"))
 }
 
 /// Returns the error inside the `OpError`.

@@ -3,6 +3,8 @@
 //!
 //! Most tests of long turns and of loops cover many kinds of operations, in tasks, in the future of `block_on` or under another executor.
 
+#[path = "common/black_hole.rs"]
+mod black_hole;
 mod common;
 
 use std::future::{Future, pending, poll_fn};
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use black_hole::refusing;
 use common::{Watchdog, child, pair, park_on};
 use futures::task::LocalSpawnExt;
 use netpoll::io::{AsyncFd, ReadExt, WriteExt};
@@ -33,14 +36,6 @@ async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
     let mut peeked = vec![0; bytes];
     while one.peek(&mut peeked).await.unwrap() < bytes {}
     (one, other)
-}
-
-/// Returns a bound TCP socket that does not listen, and its address, which refuses connections.
-fn deaf() -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let addr = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, addr)
 }
 
 // ---- long turns ----
@@ -276,7 +271,7 @@ async fn loops() -> Operations {
     }
     let mut all: Operations = Vec::new();
     let past = Instant::now();
-    let (_bound, deaf) = deaf();
+    let (_bound, deaf) = refusing();
     let unbound = std::env::temp_dir().join(format!("netpoll-no-socket-{}", std::process::id()));
     let pair_with_deadline = Arc::new(pair().await);
     pair_with_deadline.0.set_read_deadline(past).unwrap();

@@ -6,6 +6,8 @@
 //! the others are skipped.
 #![cfg(target_os = "linux")] // TCP_FASTOPEN_CONNECT
 
+#[path = "common/black_hole.rs"]
+mod black_hole;
 mod common;
 
 use std::future::{Future, poll_fn};
@@ -16,6 +18,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use black_hole::{BlackHole, refusing};
 use common::{BOUND, becomes, listener, park_on, poll_once, run};
 use futures_io::{AsyncRead, AsyncWrite};
 use netpoll::io::{self, ReadExt, WriteExt};
@@ -63,33 +66,6 @@ fn is_deferring() -> bool {
         println!("skipped: this kernel does not defer connects");
     }
     is_deferring
-}
-
-/// A listener with a full queue, so that connections stay in SYN-SENT until the queue is emptied.
-struct Busy {
-    listener: std::net::TcpListener,
-    addr: SocketAddr,
-    queued: Vec<std::net::TcpStream>,
-}
-
-impl Busy {
-    fn new() -> Busy {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        socket.listen(0).unwrap();
-        let listener = std::net::TcpListener::from(socket);
-        let addr = listener.local_addr().unwrap();
-        let connect = || std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)).ok();
-        Busy { queued: std::iter::from_fn(connect).collect(), listener, addr }
-    }
-
-    /// Accepts the connections that fill the queue, so that later connections can complete.
-    fn serve(self) -> TcpListener {
-        for _ in &self.queued {
-            self.listener.accept().unwrap();
-        }
-        self.listener.into()
-    }
 }
 
 type Wait = for<'a> fn(&'a TcpStream) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
@@ -337,7 +313,7 @@ fn syn_data_survives(gathers: bool, pieces: &[&str]) {
             continue;
         }
         println!("{name}");
-        let busy = Busy::new();
+        let busy = BlackHole::new();
         let kept = task::block_on(async {
             let stream = dial(busy.addr).await;
             stream.set_auto_cork(gathers).unwrap();
@@ -348,7 +324,7 @@ fn syn_data_survives(gathers: bool, pieces: &[&str]) {
             }
             end(stream)
         });
-        let listener = busy.serve();
+        let listener = TcpListener::from(busy.serve());
         task::block_on(async {
             // The connections that filled the queue may still be in it; they send nothing.
             loop {
@@ -428,13 +404,13 @@ fn fin_without_data_reaches_server() {
         return;
     }
     run(async {
-        let busy = Busy::new();
+        let busy = BlackHole::new();
         let stream = dial(busy.addr).await;
         stream.close_write().unwrap();
         let mut buf = [0; 8];
         let mut read = stream.read(&mut buf);
         assert!(poll_once(&mut read).await.is_pending());
-        let listener = busy.serve();
+        let listener = TcpListener::from(busy.serve());
         let server = async {
             loop {
                 let (peer, _) = listener.accept().await.unwrap();
@@ -463,7 +439,7 @@ fn close_without_data_is_immediate() {
         let mut accept = listener.accept();
         assert!(poll_once(&mut accept).await.is_pending(), "no connection was made");
 
-        let busy = Busy::new();
+        let busy = BlackHole::new();
         let stream = dial(busy.addr).await;
         let mut buf = [0; 1];
         let mut read = stream.read(&mut buf);
@@ -482,7 +458,7 @@ fn dropped_connect_in_progress_is_closed_at_once() {
     common::child("dropped_connect_in_progress_is_closed_at_once", || {
         run(async {
             common::warm_up().await;
-            let busy = Busy::new();
+            let busy = BlackHole::new();
             let before = common::fd_count();
             for waits in [false, true] {
                 let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -511,7 +487,7 @@ fn deadline_ends_first_wait_on_silent_server() {
         return;
     }
     run(async {
-        let busy = Busy::new();
+        let busy = BlackHole::new();
         let stream = dial(busy.addr).await;
         stream.set_deadline(Instant::now() + Duration::from_millis(50)).unwrap();
         assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
@@ -526,9 +502,7 @@ fn deadline_ends_first_wait_on_silent_server() {
 #[test]
 fn first_wait_reports_refused_connection() {
     run(async {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        let (_socket, addr) = refusing();
         for operation in ["read", "readable", "empty write", "data"] {
             let stream = match dialer().dial(addr).await {
                 Ok(stream) => stream,
@@ -561,13 +535,13 @@ fn first_write_goes_with_syn() {
         return;
     }
     run(async {
-        let busy = Busy::new();
+        let busy = BlackHole::new();
         let stream = dial(busy.addr).await;
         assert!(matches!(poll_once(&mut stream.write(b"early")).await, Poll::Ready(Ok(5))));
         assert_eq!(state(stream.as_raw_fd()), SYN_SENT);
         let mut second = stream.write_all(b" late");
         assert!(poll_once(&mut second).await.is_pending());
-        let listener = busy.serve();
+        let listener = TcpListener::from(busy.serve());
         let server = async {
             loop {
                 let (peer, _) = listener.accept().await.unwrap();
@@ -603,7 +577,7 @@ fn deferred_closes_leak_no_descriptor() {
                         _ => {}
                     }
                 }
-                let busy = Busy::new();
+                let busy = BlackHole::new();
                 let stream = dial(busy.addr).await;
                 stream.write(b"x").await.unwrap();
                 drop(stream);
@@ -646,7 +620,7 @@ fn drop_of_connection_in_progress_after_shutdown_starts_no_runtime() {
         return;
     }
     common::child("drop_of_connection_in_progress_after_shutdown_starts_no_runtime", || {
-        let busy = Busy::new();
+        let busy = BlackHole::new();
         let stream = task::block_on(async {
             let stream = dial(busy.addr).await;
             assert_eq!(stream.write(b"x").await.unwrap(), 1);

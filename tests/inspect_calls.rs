@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 
-use common::{Folder, bounded, child};
+use common::{Folder, bounded, child, stored_original};
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::rt::{self, InspectServer};
 use netpoll::task;
@@ -50,15 +50,14 @@ fn count(fd: c_int) {
 
 /// Defines a function that counts its calls and calls the C library's function.
 macro_rules! counted {
-    ($name:ident($($arg:ident: $type:ty),*)) => {
+    ($name:ident($($arg:ident: $type:ty),*), $text:literal, $interceptor:literal) => {
         /// # Safety
         /// Same as the C library's function.
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name(fd: c_int, $($arg: $type),*) -> c_int {
+            static REAL: AtomicUsize = AtomicUsize::new(0);
             count(fd);
-            let name = concat!(stringify!($name), "\0");
-            // SAFETY: the name ends with a NUL byte.
-            let next = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast()) };
+            let next = stored_original(&REAL, $text, $interceptor);
             // SAFETY: the C library's function has this type.
             let next: unsafe extern "C" fn(c_int, $($type),*) -> c_int = unsafe { std::mem::transmute(next) };
             // SAFETY: the caller's promise.
@@ -67,9 +66,13 @@ macro_rules! counted {
     };
 }
 
-counted!(getsockname(address: *mut c_void, size: *mut u32));
-counted!(getpeername(address: *mut c_void, size: *mut u32));
-counted!(getsockopt(level: c_int, name: c_int, value: *mut c_void, size: *mut u32));
+counted!(getsockname(address: *mut c_void, size: *mut u32), c"getsockname", c"__interceptor_getsockname");
+counted!(getpeername(address: *mut c_void, size: *mut u32), c"getpeername", c"__interceptor_getpeername");
+counted!(
+    getsockopt(level: c_int, name: c_int, value: *mut c_void, size: *mut u32),
+    c"getsockopt",
+    c"__interceptor_getsockopt"
+);
 
 /// Regression: `rt::openmetrics` queried the unknown addresses of a listener twice.
 #[test]

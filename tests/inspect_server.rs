@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Folder, bounded, child, eventually, fd_count, no_forks};
+use common::{Folder, bounded, child, eventually, fd_count, no_forks, resident};
 use netpoll::net::raw_os_error;
 use netpoll::rt::{self, InspectServer};
 use netpoll::task::{self, TaskSet};
@@ -86,13 +86,6 @@ fn answer_with_many_tasks_is_limited_and_continued() {
     });
 }
 
-/// Returns the resident memory of this process in bytes (proc_pid_status(5)).
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
 /// An answer has at most 100,000 tasks. Of the other tasks, a request stores only the ids.
 #[test]
 fn answer_for_a_million_tasks_is_limited() {
@@ -102,13 +95,13 @@ fn answer_for_a_million_tasks_is_limited() {
         let path = folder.join("socket");
         let _server = InspectServer::bind(&path).unwrap();
         let handles: Vec<_> = (0..TASKS).map(|_| task::spawn(std::future::pending::<()>())).collect();
-        let before = resident_bytes();
+        let before = resident();
         let (first, more) = tasks(&path, "json\n");
         assert_eq!((first.len(), more), (100_000, TASKS - 100_000));
         let (rest, more) = tasks(&path, &format!("json {}\n", first[0] + TASKS as u64 - 10));
         assert_eq!((rest.len(), more), (9, 0));
         // A snapshot of all tasks and its JSON would take over 300 MB.
-        let grown = resident_bytes().saturating_sub(before) >> 20;
+        let grown = (resident() - before) >> 10;
         assert!(grown < 200 || common::IS_SANITIZED, "{grown} MiB");
         // Dropping the handles would detach the tasks one by one.
         std::mem::forget(handles);

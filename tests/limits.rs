@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Watchdog, becomes, by_hand::Wakes, child, cpu_time, eventually, exhaust_descriptors, fill, listener, pair, park_on,
-    poll_once, poll_with, run, set_nofile,
+    Watchdog, becomes, by_hand::Wakes, child, cpu_time, eventually, exhaust_descriptors, fill, listener, op_error,
+    pair, park_on, poll_once, poll_with, run, set_nofile,
 };
-use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
+use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::prelude::*;
 use netpoll::rt::{self, TaskState};
 use netpoll::task;
@@ -282,7 +282,7 @@ fn queued_operations_are_bounded() {
     const MOST: usize = 1 << 20;
 
     fn too_many(error: &std::io::Error) {
-        let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).unwrap();
+        let op = op_error(error);
         assert_eq!((error.kind(), op.network()), (ErrorKind::ResourceBusy, "tcp"));
         assert!(error.to_string().ends_with("too many concurrent operations on a single file or socket"), "{error}");
     }

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{child, has_ipv6, no_forks, own_address, poll_once, run};
-use netpoll::net::{AddrError, ListenConfig, OpError, TcpListener, TcpStream, raw_os_error};
+use common::{child, has_ipv6, no_forks, op_error, own_address, poll_once, run};
+use netpoll::net::{AddrError, ListenConfig, TcpListener, TcpStream, raw_os_error};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 const ANY: &str = "127.0.0.1:0";
@@ -289,10 +289,6 @@ fn multipath_falls_back_to_tcp() {
     });
 }
 
-fn op_error(error: &io::Error) -> &OpError {
-    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error:?}"))
-}
-
 #[test]
 fn invalid_settings_fail_listen() {
     run(async {
@@ -341,7 +337,7 @@ fn invalid_addresses_fail_listen() {
                 ListenConfig::new().listen_many(addr, 2).await.unwrap_err(),
             ] {
                 assert_eq!((error.to_string().as_str(), error.kind()), (text, ErrorKind::InvalidInput));
-                let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).unwrap();
+                let op = op_error(&error);
                 assert!(op.io_error().and_then(io::Error::get_ref).unwrap().is::<AddrError>());
             }
         }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::by_hand::Wakes;
-use common::{becomes, child, echo, listener, pair, ping, poll_once, poll_with, read_exact, run};
+use common::{becomes, child, echo, listener, op_error, pair, ping, poll_once, poll_with, read_exact, run};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
-use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
 #[test]
@@ -125,7 +125,7 @@ fn streams_and_errors_have_both_addresses() {
         assert_eq!((server.peer_addr().unwrap(), client.local_addr().unwrap()), (peer, peer));
         ping_both(&client, &server).await;
         let network = |error: std::io::Error| {
-            let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
+            let op = op_error(&error);
             (op.network().to_owned(), op.source_addr().map(ToString::to_string), op.addr().map(ToString::to_string))
         };
         client.set_read_deadline(Instant::now()).unwrap();

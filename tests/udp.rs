@@ -12,10 +12,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::by_hand::Wakes;
-use common::{becomes, has_ipv6, own_address, park_on, poll_once, poll_with, run};
+use common::{becomes, has_ipv6, op_error, own_address, park_on, poll_once, poll_with, run};
 use netpoll::net::{
-    Ancillary, OpError, RecvBatch, SendBatch, SocketAddr, ToSocketAddrs, ToSocketAddrsFuture, UdpSocket, is_closed,
-    is_timeout, raw_os_error,
+    Ancillary, RecvBatch, SendBatch, SocketAddr, ToSocketAddrs, ToSocketAddrsFuture, UdpSocket, is_closed, is_timeout,
+    raw_os_error,
 };
 use netpoll::task;
 
@@ -47,7 +47,7 @@ async fn counted<T: std::fmt::Debug>(future: impl Future<Output = T>, waiting: &
 }
 
 fn op_text(error: &io::Error) -> String {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).expect("an OpError").to_string()
+    op_error(error).to_string()
 }
 
 /// A datagram with an address goes to that address, even from a connected socket, as in std. A datagram without one needs a peer. Go

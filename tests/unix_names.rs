@@ -13,8 +13,8 @@ use std::path::Path;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{Folder, child, no_forks, poll_once, run};
-use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
+use common::{Folder, child, no_forks, op_error, poll_once, run};
+use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
 use netpoll::prelude::*;
 use netpoll::{io, task};
@@ -383,7 +383,7 @@ fn dial_waits_on_full_backlog() {
         let error = UnixStream::connect_timeout(&path, Duration::from_millis(20)).await.unwrap_err();
         assert!(is_timeout(&error));
         assert_eq!(error.to_string(), format!("dial unix {}: i/o timeout", path.display()));
-        assert!(error.get_ref().unwrap().downcast_ref::<OpError>().unwrap().is_deadline());
+        assert!(op_error(&error).is_deadline());
         let start = Instant::now();
         let late = UnixStream::connect_deadline(&path, start + Duration::from_millis(30)).await;
         assert!(is_timeout(&late.unwrap_err()) && start.elapsed() >= Duration::from_millis(30));

@@ -1,7 +1,7 @@
 //! TCP addresses that refuse connections or do not answer.
 #![allow(dead_code)] // Each test binary uses a part.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
@@ -23,12 +23,13 @@ pub(crate) fn refusing() -> (Socket, SocketAddr) {
     refusing_at(Ipv4Addr::LOCALHOST.into())
 }
 
-/// A listener with a full queue, so that connects to it get no answer.
+/// A listener with a full queue, so that connects to it get no answer before [`serve`](BlackHole::serve).
 #[derive(Debug)]
 pub(crate) struct BlackHole {
     pub(crate) addr: SocketAddr,
-    /// The listener, and the sockets that keep its queue full.
-    _held: Vec<Socket>,
+    listener: Socket,
+    /// The connection in the queue, and sockets that try to connect.
+    clients: Vec<Socket>,
 }
 
 impl BlackHole {
@@ -41,17 +42,24 @@ impl BlackHole {
         first.connect(&addr.into()).unwrap();
         let bound = Timespec { tv_sec: BOUND.as_secs() as i64, tv_nsec: 0 };
         assert_eq!(poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&bound)).unwrap(), 1);
-        let mut held = vec![listener, first];
+        let mut clients = vec![first];
         for _ in 0..4 {
             let client = client();
             client.set_nonblocking(true).unwrap();
             let _ = client.connect(&addr.into());
-            held.push(client);
+            clients.push(client);
         }
-        BlackHole { addr, _held: held }
+        BlackHole { addr, listener, clients }
     }
 
     pub(crate) fn new() -> BlackHole {
         BlackHole::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Accepts the connection that fills the queue, so that later connections can complete.
+    pub(crate) fn serve(self) -> TcpListener {
+        drop(self.clients);
+        self.listener.accept().unwrap();
+        self.listener.into()
     }
 }

@@ -29,12 +29,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll::net::{TcpListener, TcpStream};
+use netpoll::net::{OpError, TcpListener, TcpStream};
 use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use kernel::{in_flight, own_address};
-pub use original::original;
+pub use original::{original, stored_original};
 pub use processes::{
     NoForks, ON_EPOLL, ON_ONE_EPOLL, child, child_for_each, child_on_epoll, child_on_host, child_with, is_child,
     is_on_epoll, no_forks, output, spawn,
@@ -296,6 +296,19 @@ pub fn number(socket: &impl Debug) -> i32 {
     let text = format!("{socket:?}");
     let (_, number) = text.rsplit_once("fd: ").expect("the number is in the debug text");
     number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
+}
+
+/// Returns the [`OpError`] that `error` contains.
+#[track_caller]
+pub fn op_error(error: &io::Error) -> &OpError {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error:?}"))
+}
+
+/// Returns the resident memory of this process in KiB (proc_pid_status(5)).
+pub fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Returns the number of threads of this process.

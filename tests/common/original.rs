@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Returns the address of a sanitizer's function `interceptor`, if there is one, and otherwise that of the C library's
 /// function `name`. Calls through it then reach the sanitizer too. Allocates no memory.
@@ -14,5 +15,16 @@ pub fn original(name: &CStr, interceptor: &CStr) -> *mut c_void {
         found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     }
     assert!(!found.is_null(), "the C library has no {name:?}");
+    found
+}
+
+/// Returns the result of [`original`], which the first call stores in `slot`.
+pub fn stored_original(slot: &AtomicUsize, name: &CStr, interceptor: &CStr) -> usize {
+    let known = slot.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let found = original(name, interceptor) as usize;
+    slot.store(found, Ordering::Relaxed);
     found
 }

@@ -30,7 +30,7 @@ use libc::{
     ssize_t, timespec,
 };
 
-use crate::common::original;
+use crate::common::stored_original;
 
 /// [`Chaos`] affects only descriptors below this number.
 const NUMBERS: usize = 1 << 12;
@@ -302,17 +302,6 @@ fn set_errno(errno: c_int) {
     unsafe { *location = errno };
 }
 
-/// Returns the address of the sanitizer's interceptor, if there is one, or else of the C library's function.
-fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> usize {
-    let known = slot.load(SeqCst);
-    if known != 0 {
-        return known;
-    }
-    let found = original(name, interceptor) as usize;
-    slot.store(found, SeqCst);
-    found
-}
-
 macro_rules! c_name {
     ($prefix:literal, $name:ident) => {
         // SAFETY: the string ends with a NUL, and a name contains none.
@@ -329,7 +318,7 @@ macro_rules! interpose {
         pub unsafe extern "C" fn $name($(mut $arg: $type),*) -> $return {
             type Function = unsafe extern "C" fn($($type),*) -> $return;
             static REAL: AtomicUsize = AtomicUsize::new(0);
-            let address = real(&REAL, c_name!("", $name), c_name!("__interceptor_", $name));
+            let address = stored_original(&REAL, c_name!("", $name), c_name!("__interceptor_", $name));
             // SAFETY: the C library's function of that name has this signature. (fcntl(2) is variadic, which makes no difference to calls on
             // Linux.)
             let function = unsafe { std::mem::transmute::<usize, Function>(address) };
@@ -457,7 +446,7 @@ interpose! {
 #[allow(clippy::missing_safety_doc)]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     static REAL: AtomicUsize = AtomicUsize::new(0);
-    let address = real(&REAL, c"close", c"__interceptor_close");
+    let address = stored_original(&REAL, c"close", c"__interceptor_close");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, unsafe extern "C" fn(c_int) -> c_int>(address) };
     if ACTIVE.load(SeqCst) != 0 {
@@ -480,7 +469,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
 pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     static REAL: AtomicUsize = AtomicUsize::new(0);
     type Function = unsafe extern "C" fn(c_int, c_int, c_int, *mut epoll_event) -> c_int;
-    let address = real(&REAL, c"epoll_ctl", c"__interceptor_epoll_ctl");
+    let address = stored_original(&REAL, c"epoll_ctl", c"__interceptor_epoll_ctl");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
     if ACTIVE.load(SeqCst) == 0 {
@@ -581,7 +570,7 @@ fn wait(
 pub unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, most: c_int, millis: c_int) -> c_int {
     static REAL: AtomicUsize = AtomicUsize::new(0);
     type Function = unsafe extern "C" fn(c_int, *mut epoll_event, c_int, c_int) -> c_int;
-    let address = real(&REAL, c"epoll_wait", c"__interceptor_epoll_wait");
+    let address = stored_original(&REAL, c"epoll_wait", c"__interceptor_epoll_wait");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
     // SAFETY: the caller's promise; `wait` requests at most as many events as the caller.
@@ -599,7 +588,7 @@ pub unsafe extern "C" fn epoll_pwait2(
 ) -> c_int {
     static REAL: AtomicUsize = AtomicUsize::new(0);
     type Function = unsafe extern "C" fn(c_int, *mut epoll_event, c_int, *const timespec, *const sigset_t) -> c_int;
-    let address = real(&REAL, c"epoll_pwait2", c"__interceptor_epoll_pwait2");
+    let address = stored_original(&REAL, c"epoll_pwait2", c"__interceptor_epoll_pwait2");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
     // SAFETY: the caller's promise; `wait` requests at most as many events as the caller.

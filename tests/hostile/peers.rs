@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_timeout};
 use netpoll::{rt, task};
 
-use crate::common::{becomes, echo, eventually, fd_count, park_on};
+use crate::common::{becomes, echo, eventually, fd_count, park_on, resident};
 use crate::scale::*;
 
 #[derive(Debug, Default)]

@@ -46,13 +46,6 @@ pub(crate) fn live_bytes() -> i64 {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// Returns the resident memory of this process in KiB.
-pub(crate) fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Returns whether this is a run at full size (`ci/hostile.sh` without `QUICK=1`), in which time
 /// limits apply.
 pub(crate) fn is_full() -> bool {

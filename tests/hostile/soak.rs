@@ -14,7 +14,7 @@ use netpoll::net::{TcpListener, TcpStream, UdpSocket, is_closed, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{future, rt, task};
 
-use crate::common::{IS_SANITIZED, echo, eventually, fd_count, park_on, ping, set_nofile, thread_count};
+use crate::common::{IS_SANITIZED, echo, eventually, fd_count, park_on, ping, resident, set_nofile, thread_count};
 use crate::scale::*;
 
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, pthread_attr_t, pthread_t};
 
-use crate::original::original;
+use crate::original::stored_original;
 use crate::program::Preempt;
 use crate::words::Random;
 
@@ -107,17 +107,6 @@ pub fn exempt() {
     EXEMPT.lock().unwrap_or_else(PoisonError::into_inner).push(id);
 }
 
-/// Returns the address of the C library's function of this name, or of a sanitizer's interceptor if there is one.
-fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> usize {
-    let known = slot.load(SeqCst);
-    if known != 0 {
-        return known;
-    }
-    let found = original(name, interceptor) as usize;
-    slot.store(found, SeqCst);
-    found
-}
-
 type Main = extern "C" fn(*mut c_void) -> *mut c_void;
 
 #[unsafe(no_mangle)]
@@ -134,7 +123,7 @@ pub unsafe extern "C" fn pthread_create(
     if !is_own && REFUSALS.fetch_update(SeqCst, SeqCst, |left| (left > 0).then(|| left - 1)).is_ok() {
         return libc::EAGAIN;
     }
-    let address = real(&REAL, c"pthread_create", c"__interceptor_pthread_create");
+    let address = stored_original(&REAL, c"pthread_create", c"__interceptor_pthread_create");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
     CREATED.fetch_add(1, SeqCst);
@@ -158,7 +147,7 @@ macro_rules! reaps {
                 [concat!(stringify!($name), "\0"), concat!("__interceptor_", stringify!($name), "\0")];
             let [name, interceptor] = NAMES.map(|name| CStr::from_bytes_with_nul(name.as_bytes()).unwrap_or_default());
             // SAFETY: the C library's function of that name has this signature.
-            let function = unsafe { std::mem::transmute::<usize, Function>(real(&REAL, name, interceptor)) };
+            let function = unsafe { std::mem::transmute::<usize, Function>(stored_original(&REAL, name, interceptor)) };
             // SAFETY: the caller keeps the function's contract.
             let result = unsafe { function($($argument),*) };
             if result == 0 {
