@@ -6,8 +6,8 @@
 //!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking tasks
 //!   from other processors.
 //! * [`lanes`] — tasks that run before others, and their share of the time.
-//! * [`polling`] — polls and sleeps. [`own_waker`]: the own wakers of tasks, by which a poll wakes them. `batch`: the
-//!   other wakers.
+//! * [`polling`] — polls and sleeps. `looks`: how long a worker looks for events before it rests. [`own_waker`]: the own
+//!   wakers of tasks, by which a poll wakes them. `batch`: the other wakers.
 //! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for blocking calls.
 //! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state. `cpus`: whether a CPU is
 //!   free. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
@@ -34,6 +34,7 @@ pub(crate) mod idle;
 mod injector;
 pub(crate) mod keeper;
 pub(crate) mod lanes;
+mod looks;
 pub(crate) mod monitor;
 pub(crate) mod own_waker;
 mod pacing;

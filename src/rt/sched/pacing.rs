@@ -280,6 +280,11 @@ pub(crate) fn pays_off(runtime: &Runtime, processor: &Processor) -> bool {
     count_in_full(runtime, processor.turn_nanos.load(Ordering::Relaxed))
 }
 
+/// Returns whether turns as long as those of `processor` count in full even while other threads use all CPUs.
+pub(crate) fn always_pays_off(processor: &Processor) -> bool {
+    processor.turn_nanos.load(Ordering::Relaxed) >= SHORT_NANOS
+}
+
 fn count_in_full(runtime: &Runtime, turn: u64) -> bool {
     turn >= SHORT_NANOS || !runtime.sysmon.are_cpus_busy()
 }

@@ -25,6 +25,7 @@ use async_task::Runnable;
 use super::event_ring::Mark;
 use super::idle::Sleeper;
 use super::lanes::{Account, share, turns_per_control_turn};
+use super::looks::Looks;
 use super::own_waker;
 use super::pacing::{self, Pacing, maybe_wake_helper};
 use super::polling::{self, Polling, Slept};
@@ -74,6 +75,7 @@ pub(crate) struct Core {
     /// The tick of the last turn for which the shared queue came first.
     shared_at: u32,
     pacing: Pacing,
+    looks: Looks,
     account: Account,
     /// The number of turns that the processor had completed at the last sleep.
     slept_at: u64,
@@ -95,6 +97,7 @@ impl Core {
             next_run: 0,
             shared_at: 0,
             pacing: Pacing::new(),
+            looks: Looks::default(),
             account: Account::new(),
             slept_at: 0,
             lonely: 0,
@@ -384,7 +387,7 @@ impl Core {
         let roles = &runtime.driver.roles;
         let shards = roles.take(roles.home(processor.id), || runtime.awake.count() <= 1, clock::now);
         if shards.is_empty() {
-            if self.look(runtime, processor, roles.home(processor.id)) {
+            if self.look(runtime, processor, roles.home(processor.id), sleeper.is_some()) {
                 return (!owns_processor()).then_some(Exit::Lost);
             }
             return runtime.give_back(processor, sleeper).then_some(Exit::Resting);
@@ -426,13 +429,14 @@ impl Core {
 
     /// Takes some of the available events of the shard `home` and wakes their tasks, if the thread with the role of the
     /// shard sleeps and a second worker pays off. Returns whether there were events.
-    ///
-    /// The system may have ended that sleep, but let another thread run on the CPU of the sleeping thread first. Its
-    /// events would wait although this thread's CPU has nothing to do.
-    fn look(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize) -> bool {
+    /// [`looks`](super::looks) has the reason, and the rules by which a look is repeated.
+    fn look(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, is_worker: bool) -> bool {
         let epoch = processor.epoch.load(Ordering::Relaxed);
-        let is_asleep = runtime.driver.roles.role(home).asleep().is_some();
-        if !is_asleep || !pacing::pays_off(runtime, processor) || !self.polling.look(runtime, home, epoch) {
+        let may_find = || runtime.driver.roles.role(home).asleep().is_some() && runtime.injected() == 0;
+        let repeats = is_worker && pacing::always_pays_off(processor);
+        let pays_off = repeats || pacing::pays_off(runtime, processor);
+        let look = || may_find().then(|| self.polling.look(runtime, home, epoch));
+        if !pays_off || !self.looks.run(repeats, look) {
             return false;
         }
         processor.record(Mark::Poll, self.polling.wakers.len() as u64);
