@@ -163,7 +163,8 @@ impl Fd {
     /// connection is in progress, a task calls shutdown(2) when the connection is established. If the socket
     /// does not accept all gathered bytes, the sending side is shut down after the last byte.
     ///
-    /// Unless `how` is `Read`, wakes all operations that wait to write, so that they fail.
+    /// Unless `how` is `Read`, wakes all operations that wait to write, so that they fail. If the connection is in
+    /// progress, they wait again and fail when it is shut down.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         let shut = self.with(|fd| {
             let now = self.shut_gathered(how);

@@ -287,7 +287,8 @@ impl Fd {
     }
 
     /// Takes the error of the socket (SO_ERROR) for an operation that is not a read. The kernel reports it only
-    /// once, so it is kept for the next read that finds the end of the stream. Until then, further calls return it too.
+    /// once, so it is kept for the next read that finds the end of the stream, or for [`report_error`](Fd::report_error).
+    /// Until then, further calls return it too.
     pub(crate) fn take_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
         let mut taken = self.rare.get_or_default().taken_error.lock();
         // Locked before the call: a read that then finds the end of the stream waits until the error is stored.
@@ -300,10 +301,12 @@ impl Fd {
     /// Takes the error of the socket (SO_ERROR), or else the error that [`take_error`](Fd::take_error) has kept, for a
     /// caller to whom it is reported. No read reports it afterwards.
     pub(crate) fn report_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
-        let error = socket::take_error(fd)?;
+        if let Some(error) = socket::take_error(fd)? {
+            return Ok(Some(error));
+        }
         // After the call: if an operation has just taken the error, the lock exists, and is held until the error is stored.
         let kept = self.rare.get().and_then(|rare| rare.taken_error.lock().take());
-        Ok(error.or_else(|| kept.map(io::Error::from_raw_os_error)))
+        Ok(kept.map(io::Error::from_raw_os_error))
     }
 
     /// Returns, once, the error that [`take_error`](Fd::take_error) took or the error of gathered bytes that could

@@ -575,7 +575,7 @@ impl TcpStream {
         })
     }
 
-    /// Takes the pending error of the socket (SO_ERROR), if there is one.
+    /// Takes the pending error (SO_ERROR), or one that [`io::copy`](crate::io::copy()) has taken and no read has returned.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

@@ -84,7 +84,9 @@ macro_rules! socket_methods {
                 self.fd.with("peer-addr", |fd| from_kernel(&socket::peer_addr_any(fd)?))
             }
 
-            /// Takes the pending error of the socket (SO_ERROR), if there is one.
+            /// Takes the pending error of the socket (SO_ERROR), or an error that
+            /// [`io::copy`](crate::io::copy()) has taken and no read has returned. No read returns it
+            /// afterwards.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit

@@ -386,7 +386,7 @@ impl Driver {
     }
 
     /// Records a batch of events of a shard and collects the wakers that the caller must call later. The
-    /// caller must hold the role. Returns the number of events.
+    /// caller must hold the role, except after a [look](Driver::look). Returns the number of events.
     pub(crate) fn record(&self, shard: usize, cache: &PollCache, events: &Events, wakers: &mut Wakers) -> usize {
         let (count, stale) = record(cache, events, wakers);
         let counts = &self.shards[shard].counts;

@@ -17,11 +17,11 @@
 //!    workers are in long turns;
 //! 3. all free shards, if no other thread is awake.
 //!
-//! A worker that gets no role rests. A busy worker polls the shards of rules 1 and 2 without waiting. A
+//! A worker that gets no role looks for events (`looks.rs`), and then rests. A busy worker polls the shards of rules 1 and 2 without waiting. A
 //! thread in `block_on` that polls takes all free shards, and so does a thread that stands in for the runtime's threads
 //! (`shortage.rs`). Sysmon checks each shard. If no thread polls a shard, sysmon interrupts a sleeping thread, which
 //! then also takes this shard. If no thread sleeps, or if this has not helped, sysmon polls the shard itself. In a
-//! process with one open shard, a worker without work takes its role or rests.
+//! process with one open shard, a worker without work takes its role, or looks and rests.
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step

@@ -41,21 +41,24 @@ impl Looks {
             found => return found == Some(true),
         }
         let until = clock::now() + LOOK_NANOS;
-        let has_found = loop {
+        loop {
             let next = clock::now() + PAUSE_NANOS;
             if next > until {
-                break false;
+                self.misses = self.misses.saturating_add(1);
+                return false;
             }
             while clock::now() < next {
                 std::hint::spin_loop();
             }
             match look() {
                 Some(false) => {}
-                found => break found == Some(true),
+                Some(true) => {
+                    self.misses = 0;
+                    return true;
+                }
+                None => return false,
             }
-        };
-        self.misses = if has_found { 0 } else { self.misses.saturating_add(1) };
-        has_found
+        }
     }
 
     /// Returns whether the looks may be repeated this time.

@@ -187,12 +187,12 @@ impl Polling {
     }
 
     /// Takes some of the available events of a shard whose role another thread has, without waiting. `epoch` is the epoch of the
-    /// caller. Returns whether there were events.
+    /// caller. Returns whether there were events, or `None` if the back end cannot look.
     #[cold]
-    pub(crate) fn look(&mut self, runtime: &'static Runtime, shard: usize, epoch: u32) -> bool {
-        let Some(instance) = Polling::instance(&mut self.instances, runtime, shard, epoch) else { return false };
-        runtime.driver.look(shard, instance, &mut self.events)
-            && runtime.driver.record(shard, &runtime.cache, &self.events, &mut self.wakers) > 0
+    pub(crate) fn look(&mut self, runtime: &'static Runtime, shard: usize, epoch: u32) -> Option<bool> {
+        let instance = Polling::instance(&mut self.instances, runtime, shard, epoch)?;
+        let has_looked = runtime.driver.look(shard, instance, &mut self.events);
+        has_looked.then(|| runtime.driver.record(shard, &runtime.cache, &self.events, &mut self.wakers) > 0)
     }
 
     /// Takes the available events of all shards that no thread polls, without waiting.

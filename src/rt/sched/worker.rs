@@ -7,7 +7,7 @@
 //! their owners are stuck. Timers run when the clock is read and before a sleep.
 //!
 //! A thread without work takes the free roles of its home shard and of some others (`roles.rs`), and *sleeps* in
-//! epoll; it keeps its processor. If it gets no role, it [looks](Core::look) for events once. Without any, it gives its
+//! epoll; it keeps its processor. If it gets no role, it [looks](Core::look) for events. Without any, it gives its
 //! processor back, and a worker *rests*: it waits on the idle list, without a role, until it is woken (see
 //! [`resting`](super::resting)).
 //!
@@ -428,20 +428,25 @@ impl Core {
     }
 
     /// Takes some of the available events of the shard `home` and wakes their tasks, if the thread with the role of the
-    /// shard sleeps and a second worker pays off. Returns whether there were events.
+    /// shard sleeps and a second worker pays off. Returns whether there were events, or tasks of another processor.
     /// [`looks`](super::looks) has the reason, and the rules by which a look is repeated.
     fn look(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, is_worker: bool) -> bool {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         let may_find = || runtime.driver.roles.role(home).asleep().is_some() && runtime.injected() == 0;
         let repeats = is_worker && pacing::always_pays_off(processor);
         let pays_off = repeats || pacing::pays_off(runtime, processor);
-        let look = || may_find().then(|| self.polling.look(runtime, home, epoch));
-        if !pays_off || !self.looks.run(repeats, look) {
-            return false;
+        let look = || if may_find() { self.polling.look(runtime, home, epoch) } else { None };
+        if pays_off && self.looks.run(repeats, look) {
+            processor.record(Mark::Poll, self.polling.wakers.len() as u64);
+            self.begin_stretch(runtime, processor);
+            return true;
         }
-        processor.record(Mark::Poll, self.polling.wakers.len() as u64);
-        self.begin_stretch(runtime, processor);
-        true
+        // During the looks, another thread may have queued tasks and found no free processor for a second worker.
+        let found = if repeats { self.search(runtime, processor) } else { None };
+        found.is_some_and(|item| {
+            processor.queue.push(item);
+            true
+        })
     }
 
     /// Wakes the tasks of a batch that a thread without work has taken, and begins to measure their turns.
