@@ -1,4 +1,4 @@
-//! [`CountingWaker`]: a waker for unit tests, which counts its wake-ups.
+//! [`CountingWaker`]: a waker for unit tests and models, which counts its wake-ups.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

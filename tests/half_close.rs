@@ -4,10 +4,11 @@
 mod common;
 
 use std::io;
-use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
-use common::by_hand::{Wakes, connect_to, drive, fresh_pair, narrow_pair, round_trip, trait_read, trait_write};
+use common::by_hand::{
+    Wakes, are_woken, connect_to, drive, fresh_pair, narrow_pair, round_trip, trait_read, trait_write,
+};
 use common::{becomes, fill, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
@@ -92,13 +93,24 @@ fn shutdown_write_ends_waiting_write() {
     });
 }
 
-async fn are_woken(wakers: &[(Arc<Wakes>, Waker)]) {
-    becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
-}
-
 #[track_caller]
 fn is_broken<T: std::fmt::Debug>(result: io::Result<T>) {
     assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+/// Checks that a shutdown ends the sends of a full socket that preserves message boundaries.
+macro_rules! shutdown_ends_waiting_sends {
+    ($socket:expr, $how:expr) => {
+        while poll_now(&mut $socket.send(&[7; 4096])).is_ready() {}
+        let wakers = [(); 2].map(|()| Wakes::new());
+        let (mut send, mut other) = ($socket.send(b"x"), $socket.send(b"x"));
+        assert!(poll_with(&mut send, &wakers[0].1).is_pending());
+        assert!(poll_with(&mut other, &wakers[1].1).is_pending());
+        $socket.shutdown($how).unwrap();
+        are_woken(&wakers).await;
+        is_broken(send.await);
+        is_broken(other.await);
+    };
 }
 
 /// For a Unix socket without room, the kernel reports no event of a shutdown of writing.
@@ -127,15 +139,7 @@ fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
             is_broken(stream.write(b"x").await);
 
             let (datagrams, _peer) = UnixDatagram::pair().unwrap();
-            while poll_now(&mut datagrams.send(&chunk)).is_ready() {}
-            let wakers = [(); 2].map(|()| Wakes::new());
-            let (mut datagram, mut other) = (datagrams.send(b"x"), datagrams.send(b"x"));
-            assert!(poll_with(&mut datagram, &wakers[0].1).is_pending());
-            assert!(poll_with(&mut other, &wakers[1].1).is_pending());
-            datagrams.shutdown(how).unwrap();
-            are_woken(&wakers).await;
-            is_broken(datagram.await);
-            is_broken(other.await);
+            shutdown_ends_waiting_sends!(datagrams, how);
         }
     });
 }
@@ -145,15 +149,7 @@ fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
 fn shutdown_write_ends_waiting_sends_of_packet_sockets() {
     run(async {
         let (packets, _peer) = netpoll::os::unix::net::UnixSeqpacket::pair().unwrap();
-        while poll_now(&mut packets.send(&[7; 4096])).is_ready() {}
-        let wakers = [(); 2].map(|()| Wakes::new());
-        let (mut packet, mut other) = (packets.send(b"x"), packets.send(b"x"));
-        assert!(poll_with(&mut packet, &wakers[0].1).is_pending());
-        assert!(poll_with(&mut other, &wakers[1].1).is_pending());
-        packets.shutdown(Shutdown::Write).unwrap();
-        are_woken(&wakers).await;
-        is_broken(packet.await);
-        is_broken(other.await);
+        shutdown_ends_waiting_sends!(packets, Shutdown::Write);
     });
 }
 

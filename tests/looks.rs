@@ -4,13 +4,14 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::ffi::c_int;
 use std::future::{Future as _, poll_fn};
 use std::io::Write as _;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use common::eventually;
@@ -31,7 +32,7 @@ unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut libc::epoll_event, mo
     if millis != 0 && HOLDS.load(Ordering::SeqCst) {
         HELD.fetch_add(1, Ordering::SeqCst);
         while HOLDS.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         HELD.fetch_sub(1, Ordering::SeqCst);
     }
@@ -49,13 +50,12 @@ impl Drop for Hold {
 }
 
 /// The threads that have run [`busy`].
-static THREADS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+static THREADS: LazyLock<Mutex<HashSet<ThreadId>>> = LazyLock::new(Mutex::default);
 
 /// Takes long turns until `ends` is set.
 async fn busy(ends: &AtomicBool) {
-    thread_local!(static MARK: u8 = const { 0 });
     while !ends.load(Ordering::SeqCst) {
-        THREADS.lock().unwrap().insert(MARK.with(|mark| std::ptr::from_ref(mark).addr()));
+        THREADS.lock().unwrap().insert(thread::current().id());
         let began = Instant::now();
         while began.elapsed() < Duration::from_micros(100) {
             std::hint::spin_loop();

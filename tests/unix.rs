@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::by_hand::Wakes;
+use common::by_hand::{Wakes, are_woken};
 use common::{Folder, becomes, child, exhaust_descriptors, park_on, poll_once, poll_with, run, set_nofile, warm_up};
 use netpoll::io::{self, ReadExt, WriteExt};
 use netpoll::net::{is_closed, is_timeout, raw_os_error};
@@ -275,7 +275,7 @@ fn peer_close_wakes_unix_waiters() {
         assert!(poll_with(&mut read, &wakers[1].1).is_pending());
         assert!(poll_with(&mut readable, &wakers[2].1).is_pending());
         other.force_close().await.unwrap();
-        becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
+        are_woken(&wakers).await;
         closed.await.unwrap();
         assert_eq!(read.await.unwrap(), 0);
         readable.await.unwrap();
@@ -301,7 +301,7 @@ fn close_ends_all_unix_waiters() {
         }
         server.force_close().await.unwrap();
         listener.close().await.unwrap();
-        becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
+        are_woken(&wakers).await;
         let at = path.display();
         for reader in readers {
             let error = reader.await.unwrap_err();

@@ -1,26 +1,17 @@
 //! A model of `Batch`: the owner calls wakers while another thread takes the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
+use crate::counting_waker::CountingWaker;
 use crate::engine::thread;
 use crate::rt::sched::batch::Batch;
 use crate::rt::waiters::Wakers;
 
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Count>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 /// The owner calls two batches of three wakers while another thread takes the rest of one.
 pub fn wakers_of_a_batch_are_called_once() {
     let batch = Arc::new(Batch::new());
-    let counts = [(); 6].map(|()| Arc::new(Count::default()));
+    let counts = [(); 6].map(|()| Arc::new(CountingWaker::default()));
     let taker = thread::spawn({
         let batch = batch.clone();
         move || {
@@ -36,6 +27,6 @@ pub fn wakers_of_a_batch_are_called_once() {
     }
     taker.join().unwrap();
     for count in counts {
-        assert_eq!((count.0.load(Ordering::SeqCst), Arc::strong_count(&count)), (1, 1), "a waker is not called once");
+        assert_eq!((count.wakeups(), Arc::strong_count(&count)), (1, 1), "a waker is not called once");
     }
 }

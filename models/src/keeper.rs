@@ -1,36 +1,17 @@
 //! Models of `Keeper`: a shutdown wakes a task while the task ends, or while it begins to wait.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
+use crate::counting_waker::CountingWaker;
 use crate::engine::thread;
 use crate::rt::sched::keeper::Keeper;
 use crate::sync::{AtomicU32, Ordering, fence, injected_bug};
 
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Count {
-    fn get(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Wake for Count {
-    fn wake(self: Arc<Count>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Count>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 /// Two tasks use the same record one after the other, while another thread wakes the task of the record.
 pub fn keeper_is_used_while_its_task_exists() {
     let keeper = Arc::new(Keeper::new());
-    let counts = [(); 2].map(|()| Arc::<Count>::default());
+    let counts = [(); 2].map(|()| Arc::<CountingWaker>::default());
     let tasks = thread::spawn({
         let (keeper, counts) = (keeper.clone(), counts.clone());
         move || {
@@ -42,7 +23,7 @@ pub fn keeper_is_used_while_its_task_exists() {
     });
     keeper.wake();
     tasks.join().unwrap();
-    assert!(counts.iter().map(|count| count.get()).sum::<usize>() <= 1);
+    assert!(counts.iter().map(|count| count.wakeups()).sum::<usize>() <= 1);
     assert!(counts.iter().all(|count| Arc::strong_count(count) == 1), "a waker is not dropped");
 }
 
@@ -50,7 +31,7 @@ pub fn keeper_is_used_while_its_task_exists() {
 /// `record::wake_others`.
 pub fn first_wait_against_shutdown() {
     let (keeper, epoch) = (Arc::new(Keeper::new()), Arc::new(AtomicU32::new(0)));
-    let count = Arc::<Count>::default();
+    let count = Arc::<CountingWaker>::default();
     let shutdown = thread::spawn({
         let (keeper, epoch) = (keeper.clone(), epoch.clone());
         move || {
@@ -68,5 +49,5 @@ pub fn first_wait_against_shutdown() {
     }
     shutdown.join().unwrap();
     keeper.release();
-    assert!(count.get() > 0, "no thread wakes the task");
+    assert!(count.wakeups() > 0, "no thread wakes the task");
 }

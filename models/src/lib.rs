@@ -20,6 +20,8 @@
 // The mirrored files are linted in the crate. Here, only parts of them are used, with other sizes.
 #![allow(dead_code, unused_imports, clippy::all)]
 
+#[path = "../../src/counting_waker.rs"]
+mod counting_waker;
 mod engine;
 mod miniature;
 mod net;

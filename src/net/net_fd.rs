@@ -248,9 +248,7 @@ impl NetFd {
                 }
                 Poll::Ready(Ok(count))
             }
-            Poll::Ready(Err(failure)) => {
-                Poll::Ready(Err(self.error(if direction == Direction::Read { "read" } else { "write" }, failure)))
-            }
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(self.error(direction.op(), failure))),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -426,7 +424,7 @@ impl NetFd {
             if ready { Ok(((), Remaining::Maybe)) } else { Err(io::ErrorKind::WouldBlock.into()) }
         };
         let polled = self.fd.poll_call_gathering(direction, LockScope::None, caller, cx, || None, check);
-        polled.map_err(|failure| self.error(if direction == Direction::Read { "read" } else { "write" }, failure))
+        polled.map_err(|failure| self.error(direction.op(), failure))
     }
 
     fn is_ready(&self, fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {

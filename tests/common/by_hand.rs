@@ -88,6 +88,11 @@ impl Wakes {
     }
 }
 
+/// Waits until each of `wakers` was called.
+pub async fn are_woken(wakers: &[(Arc<Wakes>, Waker)]) {
+    becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
+}
+
 /// Polls `future` immediately, and then each time `waker` was called, until `future` is ready.
 pub async fn drive<F: Future + Unpin>(future: &mut F, wakes: &Wakes, waker: &Waker) -> F::Output {
     loop {

@@ -10,7 +10,7 @@ use netpoll::io::{ReadExt, WriteExt};
 use netpoll::net::TcpStream;
 use netpoll::task;
 
-use super::common::by_hand::{Wakes, assert_timeout, in_ms, past};
+use super::common::by_hand::{Wakes, are_woken, assert_timeout, in_ms, past};
 use super::common::{self, becomes, poll_once, poll_with, read_exact, run};
 use super::{info, narrow_pair, pattern, read_to_end};
 
@@ -301,7 +301,7 @@ fn shutdown_ends_waiting_writes_while_gathered_bytes_are_left() {
         assert!(poll_with(&mut other, &wakers[1].1).is_pending());
         assert!(poll_with(&mut writable, &wakers[2].1).is_pending());
         ours.close_write().unwrap();
-        becomes("all waiters are woken", || wakers.iter().all(|(wakes, _)| wakes.count() > 0)).await;
+        are_woken(&wakers).await;
         for write in [write, other] {
             assert_eq!(write.await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use super::futures::{AsyncFdReadWith, AsyncFdReadable, AsyncFdWritable, AsyncFdWriteWith};
 use super::guard::AsyncFdReadyGuard;
-use super::wrapper::{AsyncFd, op};
+use super::wrapper::AsyncFd;
 use crate::net::fd::operation::{Caller, LockScope, Operation, Remaining};
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 use crate::rt::waiters::Waiter;
@@ -120,7 +120,7 @@ impl<T> AsyncFd<T> {
         let ready = ready!(polled).and_then(|()| self.fd.poll.side(direction).begin().map_err(Failure::from));
         Poll::Ready(match ready {
             Ok(ticket) => Ok(AsyncFdReadyGuard::new(self, direction, ticket)),
-            Err(failure) => Err(self.error(op(direction), failure)),
+            Err(failure) => Err(self.error(direction.op(), failure)),
         })
     }
 
@@ -207,6 +207,6 @@ impl<T> AsyncFd<T> {
         mut call: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         let polled = self.fd.poll_pinned(direction, LockScope::None, caller, cx, |_| call(&self.inner));
-        polled.map_err(|failure| self.error(op(direction), failure))
+        polled.map_err(|failure| self.error(direction.op(), failure))
     }
 }

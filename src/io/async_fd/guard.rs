@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::AsyncFd;
-use super::wrapper::op;
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
 /// The readiness that a wait has reported. The guard can clear it, so that the next wait does not rely
@@ -97,7 +96,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         });
         match result {
             Err(Failure::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(TryIoError(())),
-            result => Ok(result.map_err(|failure| self.fd.error(op(self.direction), failure))),
+            result => Ok(result.map_err(|failure| self.fd.error(self.direction.op(), failure))),
         }
     }
 

@@ -300,11 +300,6 @@ impl<T> AsyncFd<T> {
     }
 }
 
-/// Returns the name of an operation in `direction`, for error texts.
-pub(super) fn op(direction: Direction) -> &'static str {
-    if direction == Direction::Read { "read" } else { "write" }
-}
-
 impl<T: AsFd> AsFd for AsyncFd<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()

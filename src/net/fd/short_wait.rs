@@ -48,14 +48,9 @@ const WAITS_MIN: u8 = 4;
 /// The number of listeners whose evidence is kept apart.
 const LISTENERS: usize = 255;
 
-/// For each listener, the count of its connection whose read was counted last. The first entry is not used. Listeners
-/// with the same [`origin`] share an entry.
+/// For each listener, the count of its connection whose read was counted last. Listeners with the same
+/// [`Fd::as_origin`] share an entry. The first entry stays 0.
 static WAITS_OF_LISTENERS: [AtomicU8; LISTENERS + 1] = [const { AtomicU8::new(0) }; LISTENERS + 1];
-
-/// Returns the index in [`WAITS_OF_LISTENERS`] of the listener whose descriptor has the slot `index`.
-fn origin(index: u32) -> u8 {
-    (index as usize % LISTENERS + 1) as u8
-}
 
 /// The result of [`Fd::permit_short_wait`].
 pub(crate) struct Permission {
@@ -101,24 +96,25 @@ impl Fd {
         }
     }
 
-    /// Forgets the evidence of an earlier listener with the same [`origin`].
-    pub(crate) fn begin_listener(&self) {
+    /// Returns the index of this listener in [`WAITS_OF_LISTENERS`]. It is 0 in a simulation: the evidence may be that of an
+    /// earlier run, and a simulation must be able to repeat a run exactly.
+    fn as_origin(&self) -> u8 {
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
-            return;
+            return 0;
         }
-        WAITS_OF_LISTENERS[usize::from(origin(self.poll.slot().0))].store(0, Ordering::Relaxed);
+        (self.poll.slot().0 as usize % LISTENERS + 1) as u8
+    }
+
+    /// Forgets the evidence of an earlier listener with the same [`as_origin`](Fd::as_origin).
+    pub(crate) fn begin_listener(&self) {
+        WAITS_OF_LISTENERS[usize::from(self.as_origin())].store(0, Ordering::Relaxed);
     }
 
     /// Gives this new connection the evidence of the connections of `listener`. From here on, the reads of this
     /// connection change that evidence. So a server that answers one request per connection saves a call for each.
     pub(crate) fn inherit_waits(&mut self, listener: &Fd) {
-        // The evidence may be that of an earlier run, and a simulation must be able to repeat a run exactly.
-        #[cfg(feature = "sim")]
-        if crate::sim::is_here() {
-            return;
-        }
-        self.origin = origin(listener.poll.slot().0);
+        self.origin = listener.as_origin();
         let waits = WAITS_OF_LISTENERS[usize::from(self.origin)].load(Ordering::Relaxed);
         self.waits[Direction::Read as usize].store(waits, Ordering::Relaxed);
     }

@@ -86,8 +86,7 @@ impl NetFd {
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| Ok((call(fd)?, Remaining::Maybe)));
-        let op = if direction == Direction::Read { "read" } else { "write" };
-        polled.map_err(|failure| self.error(op, failure))
+        polled.map_err(|failure| self.error(direction.op(), failure))
     }
 
     /// Attempts to receive a datagram. With an empty buffer, receives nothing, like Go's `Read`.
@@ -245,7 +244,7 @@ impl NetFd {
         direction: Direction,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let op = if direction == Direction::Read { "read" } else { "write" };
+        let op = direction.op();
         let ticket = self.fd.poll.side(direction).begin().map_err(|stop| self.error(op, stop.into()))?;
         self.expose();
         let pinned = self.fd.pinned(|fd| {

@@ -30,6 +30,16 @@ pub(crate) enum Direction {
     Write,
 }
 
+impl Direction {
+    /// Returns the name of an operation in this direction, for error texts.
+    pub(crate) fn op(self) -> &'static str {
+        match self {
+            Direction::Read => "read",
+            Direction::Write => "write",
+        }
+    }
+}
+
 /// The waiters of a direction other than the waiter in its slot. The first of them allocates the list.
 pub(super) type List = Mutex<Option<Box<Waiters>>>;
 

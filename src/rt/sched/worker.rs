@@ -434,9 +434,8 @@ impl Core {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         let may_find = || runtime.driver.roles.role(home).asleep().is_some() && runtime.injected() == 0;
         let repeats = is_worker && pacing::always_pays_off(processor);
-        let pays_off = repeats || pacing::pays_off(runtime, processor);
         let look = || if may_find() { self.polling.look(runtime, home, epoch) } else { None };
-        if pays_off && self.looks.run(repeats, look) {
+        if pacing::pays_off(runtime, processor) && self.looks.run(repeats, look) {
             processor.record(Mark::Poll, self.polling.wakers.len() as u64);
             self.begin_stretch(runtime, processor);
             return true;

@@ -21,10 +21,14 @@ fn on<T: Send>(processor: &'static Processor, test: impl FnOnce() -> T + Send) -
     })
 }
 
+/// Returns an item that is no task. `number` must not be 0.
+fn item(number: usize) -> Item {
+    Item::new(std::ptr::without_provenance_mut(number)).unwrap()
+}
+
 #[test]
 fn next_slot_runs_first_three_times_in_a_row() {
     let (mut core, processor) = (Core::new(), processor(1000));
-    let item = |number: usize| Item::new(std::ptr::without_provenance_mut(number)).unwrap();
     (1..=4).for_each(|number| processor.queue.push(item(number)));
     let mut taken = Vec::new();
     for number in 11..=18 {
@@ -70,7 +74,6 @@ fn clock_is_read_after_a_long_turn() {
 #[test]
 fn shared_queue_comes_first_in_at_most_every_second_turn() {
     let (mut core, processor) = (Core::new(), processor(1000));
-    let item = |number: usize| Item::new(std::ptr::without_provenance_mut(number)).unwrap();
     (1..=8).for_each(|number| processor.queue.push(item(number)));
     let mut asked = Vec::new();
     for tick in 10..18 {
