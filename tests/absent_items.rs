@@ -1,6 +1,7 @@
-//! If a program uses one of many items of async-std, tokio or smol that this crate does not have, the compiler's error
-//! names the alternative. If an argument has a wrong type, the errors of some functions name the right ones. The tests
-//! run the compiler on small programs, with the newest library of this crate that cargo has built for the tests.
+//! Compile errors of programs that use items of async-std, tokio or smol that this crate does not
+//! have, or that pass an argument of a wrong type. The errors of many items name the alternative,
+//! and those of some functions name the types that they accept. The tests run the compiler on small
+//! programs, with the newest library of this crate that cargo has built for the tests.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
-//! Listeners: which accept gets a connection, which waiters a close wakes, `incoming`, the kind and text
-//! of errors, and the default options of streams. (Faults of accept4 are in `src/net/seam_tests.rs` and `errno.rs`, exhausted descriptors in
-//! `limits.rs` and `admission.rs`.)
+//! Listeners: which accept gets a connection, which waiters a close wakes, `incoming`, the kind and
+//! text of errors, and the default options of streams.
+//!
+//! `src/net/seam_tests.rs` and `errno.rs` test faults of accept4, and `limits.rs` and
+//! `admission.rs` test the lack of descriptors.
 
 mod common;
 
@@ -104,7 +106,8 @@ fn one_connection_wakes_one_acceptor() {
             assert!(poll_with(accept.as_mut().unwrap(), waker).is_pending());
         }
         let woken = || wakers.iter().map(|(wakes, _)| wakes.count()).sum::<usize>();
-        // Polls each acceptor that was woken, as an executor does. Returns the number of connections accepted.
+        // Polls each acceptor that was woken, as an executor does. Returns the number of
+        // connections accepted.
         let mut poll_woken = || {
             let mut accepted = 0;
             while let Some(index) = (0..wakers.len()).find(|&index| wakers[index].0.count() > polled_at[index]) {

@@ -1,8 +1,9 @@
-//! Socket activation: a process takes the descriptors that were passed to it, once and with their names,
-//! and does not take descriptors that were passed to another process.
+//! Socket activation: a process takes the descriptors that were passed to it, once and with their
+//! names, and does not take descriptors that were passed to another process.
 //!
-//! The test executable is its own successor. Most tests start it again, with descriptors passed by
-//! `activation::pass` or by a shell in the role of the service manager.
+//! Most tests start the test executable again, as the process that takes the descriptors (the
+//! successor). `activation::pass`, or a shell in the role of the service manager, passes the
+//! descriptors to it.
 
 mod common;
 
@@ -52,7 +53,8 @@ fn successor_takes_passed_listeners() {
         let mut taken = activation::take().unwrap();
         assert_eq!(fd_count(), before, "take() must not duplicate descriptors");
         assert_eq!(taken.iter().map(|taken| taken.name()).collect::<Vec<_>>(), ["web", "log", "", "web"]);
-        // A number outside 3 to 6 is possible, because other tests of the parent close descriptors meanwhile.
+        // A number outside 3 to 6 is possible, because other tests of the parent close descriptors
+        // meanwhile.
         let mut numbers: Vec<_> = taken.iter().map(|taken| taken.as_fd().as_raw_fd()).collect();
         assert!(numbers.iter().zip(3..).filter(|&(&number, expected)| number == expected).count() >= 3, "{numbers:?}");
         numbers.sort_unstable();
@@ -90,8 +92,8 @@ fn successor_takes_passed_listeners() {
     let mut command = successor(name);
     let passed = [("web", first.as_fd()), ("log", their_log.as_fd()), ("", file.as_fd()), ("web", second.as_fd())];
     activation::pass(&mut command, passed).unwrap();
-    // This process closes its copies of the listeners below, and the successor's copies stay open. A
-    // connection made before this close waits in the queue for the successor.
+    // Below, this process closes its copies of the listeners. The successor's copies stay open, so
+    // a connection made before the close waits in the queue for the successor.
     let mut early = StdStream::connect(addrs[0]).unwrap();
     let child = common::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     drop((command, first, second, their_log));
@@ -107,12 +109,12 @@ fn successor_takes_passed_listeners() {
     let mut buf = [0; 16];
     let count = log.recv(&mut buf).unwrap();
     assert_eq!(&buf[..count], b"ready");
-    // Closing the last copy closes the port.
+    // No copy of the listener is open, so the port is closed.
     let _no_forks = common::no_forks();
     assert_eq!(StdStream::connect(addrs[0]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
-/// The test above runs this one as a grandchild.
+/// `successor_takes_passed_listeners` also runs this test, in a child process of the successor.
 #[test]
 fn descriptors_for_other_processes_are_left_alone() {
     let name = "descriptors_for_other_processes_are_left_alone";
@@ -123,9 +125,9 @@ fn descriptors_for_other_processes_are_left_alone() {
         assert_eq!(fd_count(), before);
         return;
     }
-    // The cases are: no variables; the id of another process; a count alone; descriptors but not the
-    // process that passes them, first without names and then with names; a passing process that is
-    // not the parent.
+    // The cases are: no variables; the id of another process; a count alone; descriptors but not
+    // the process that passes them, first without names and then with names; a passing process that
+    // is not the parent.
     let foreign: &[&[(&str, &str)]] = &[
         &[],
         &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
@@ -149,6 +151,7 @@ fn activated_by_shell(name: &str, script: &str) -> Command {
     shell
 }
 
+/// `LISTEN_PID` names the process.
 #[test]
 fn named_process_takes_its_descriptors() {
     let name = "named_process_takes_its_descriptors";
@@ -179,7 +182,8 @@ fn missing_descriptors_and_malformed_variables_are_errors() {
         }
         return;
     }
-    // The last of the counted descriptors is not open. (The shell may inherit some more, but not that many.)
+    // `LISTEN_FDS` counts 600 descriptors. The script opens two of them. The shell may inherit
+    // others, but not all.
     let script = "exec 3</dev/null 4</dev/null";
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "600").env("EXPECT", "EBADF"));
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "many").env("EXPECT", "InvalidData"));
@@ -203,7 +207,8 @@ fn refused_arguments_and_failed_exec_are_reported() {
         activation::pass(&mut command, [("file", file.as_fd())]).unwrap();
         let again = activation::pass(&mut command, [("file", file.as_fd())]).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::InvalidInput);
-        // The error of exec(2) arrives although the passed descriptors have the lowest numbers.
+        // `Command` reports the error of exec(2), because the pipe of that report does not get the
+        // number of the passed descriptor.
         assert_eq!(command.spawn().unwrap_err().kind(), ErrorKind::NotFound);
     });
 }
@@ -276,11 +281,12 @@ fn successor_takes_descriptors_despite_freed_numbers() {
     });
 }
 
-/// Returns the role of this process in a test.
+/// Returns the role of this process in a test, which the variable `ROLE` sets.
 fn role() -> String {
     std::env::var("ROLE").unwrap_or_default()
 }
 
+/// Takes the passed descriptors. Returns whether one of them is named `web`.
 fn is_taken() -> bool {
     activation::take().unwrap().into_iter().any(|taken| taken.name() == "web")
 }
@@ -338,7 +344,7 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
         "successor" => {
             let parent: u32 = std::env::var("PARENT").unwrap().parse().unwrap();
             common::eventually("the parent has ended", || std::os::unix::process::parent_id() != parent);
-            // A helper is not mistaken for the successor.
+            // A helper does not take the descriptors of the successor.
             succeeds(successor(name).env("ROLE", "helper"));
             assert!(is_taken());
             println!("taken by the orphan");
@@ -355,7 +361,8 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
         }
         _ => {}
     }
-    // The successor inherits the pipe of the output, so the output ends when the successor has ended.
+    // The successor inherits the pipe of the output, so the output ends when the successor has
+    // ended.
     let _watchdog = Watchdog::new();
     let text = succeeds(successor(name).env("ROLE", "parent"));
     assert!(text.contains("taken by the orphan"), "{text}");

@@ -26,7 +26,7 @@ async fn limited(most: usize) -> TcpListener {
     ListenConfig::new().max_connections(most).listen("127.0.0.1:0").await.unwrap()
 }
 
-/// Opens `count` connections, which stay in the listener's queue.
+/// Opens `count` connections to `listener`. They stay in its queue until they are accepted.
 async fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
     let addr = listener.local_addr().unwrap();
     let mut clients = Vec::new();
@@ -60,7 +60,7 @@ fn permit_belongs_to_connection_not_handle() {
         let (fourth, _) = listener.accept().await.unwrap();
         drop((second, clone));
         assert_eq!(listener.connections(), 2);
-        // A stream converted into another type is no longer counted.
+        // A stream that is converted into another type is no longer counted.
         let third = OwnedFd::from(third);
         let (_fifth, _) = listener.accept().await.unwrap();
         drop(third);
@@ -96,8 +96,8 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(is_timeout(&error), "{error}");
         assert_eq!(error.to_string(), format!("accept tcp {addr}: i/o timeout"));
         listener.set_deadline(None).unwrap();
-        // A deadline that has passed ends an accept that waits. Without the deadline, the next accept
-        // waits again.
+        // A deadline that has passed ends an accept that waits. Without the deadline, the next
+        // accept waits again.
         let expire = async || listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
         assert!(is_timeout(&woken_by(listener.accept(), expire).await.unwrap_err()));
         listener.set_deadline(None).unwrap();
@@ -117,11 +117,11 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
     });
 }
 
-/// Regression test: an accept at the limit noticed the shutdown only when a connection had ended.
+/// Regression: an accept at the limit noticed the shutdown only when a connection had ended.
 #[test]
 fn shutdown_by_another_owner_ends_accept_waiting_for_permit() {
     run(async {
-        // No accept has waited for a connection before, or one has.
+        // In the second round, an accept has waited for a connection before.
         for waits_first in [false, true] {
             let listener = Arc::new(limited(1).await);
             let other = listener.as_fd().try_clone_to_owned().unwrap();
@@ -147,8 +147,8 @@ fn shutdown_by_another_owner_ends_accept_waiting_for_permit() {
     });
 }
 
-/// Regression: the accept continued to wait and, after a restart of the runtime, did not notice that another
-/// owner had shut the listener down.
+/// Regression: the accept continued to wait and, after a restart of the runtime, did not notice
+/// that another owner had shut the listener down.
 #[test]
 fn shutdown_of_the_runtime_ends_accept_waiting_for_permit() {
     child("shutdown_of_the_runtime_ends_accept_waiting_for_permit", || {
@@ -191,7 +191,8 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
         for (accept, (_, waker)) in accepts.iter_mut().zip(&wakers) {
             assert!(poll_with(accept, waker).is_pending());
         }
-        // Returns 1 for each waker that was called since the last call of this closure, and 0 for the others.
+        // Returns 1 for each waker that was called since the last call of this closure, and 0 for
+        // the others.
         let mut seen = [0; 4];
         let mut woken = || {
             let counts = [0, 1, 2, 3].map(|at: usize| wakers[at].0.count());
@@ -386,8 +387,8 @@ fn reserve_refuses_clients_when_descriptors_run_out_and_recovers() {
             let client = StdStream::connect(addr).unwrap();
             let (_, peer) = accept.await.unwrap();
             assert_eq!(peer, client.local_addr().unwrap());
-            // The reserve is full again. When the descriptors run out a second time, the next client
-            // is refused too.
+            // The reserve is full again. When the descriptors run out a second time, the next
+            // client is refused too.
             let next = StdStream::connect(addr).unwrap();
             let _held = exhaust_descriptors();
             let mut incoming = listener.incoming();
@@ -445,8 +446,8 @@ fn accept_yields_after_a_batch_of_refusals() {
     });
 }
 
-/// The number of a listener whose descriptor was handed out stays in use after the close, so the close frees
-/// no descriptor. The stream must be woken nevertheless.
+/// The number of a listener whose descriptor was handed out stays in use after the close, so the
+/// close frees no descriptor. The stream of `incoming` must be woken nevertheless.
 #[test]
 fn close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor() {
     child("close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor", || {
@@ -458,13 +459,15 @@ fn close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor() {
             let held = exhaust_descriptors();
             let (wakes, waker) = Wakes::new();
             let mut incoming = listener.incoming();
-            // The pauses grow, so that no pause is likely to end during the close.
+            // Each pause is longer than the one before. A pause after these five is unlikely to end
+            // during the close.
             while wakes.count() < 5 {
                 let before = wakes.count();
                 assert!(poll_with(&mut incoming.next(), &waker).is_pending());
                 becomes("the pause ends", || wakes.count() > before).await;
             }
-            // Counted before the pause begins, because on a busy machine the pause may end before the close.
+            // This count is taken before the pause begins, because on a busy machine the pause may
+            // end before the close.
             let before = wakes.count();
             assert!(poll_with(&mut incoming.next(), &waker).is_pending());
             drop(listener.close());
@@ -475,8 +478,8 @@ fn close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor() {
     });
 }
 
-/// Other threads open and close files all the time, and may take a descriptor that the reserve frees
-/// for a moment.
+/// Other threads open and close files all the time, and may take a descriptor that the reserve
+/// frees for a moment.
 #[test]
 fn reserve_survives_threads_that_take_its_descriptors() {
     child("reserve_survives_threads_that_take_its_descriptors", || {
@@ -502,7 +505,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 })
                 .collect();
             let mut incoming = listener.incoming();
-            // An accept sometimes fails for lack of descriptors; `incoming` then pauses.
+            // If an accept fails for lack of descriptors, `incoming` pauses.
             let all = netpoll::future::timeout(common::BOUND, async {
                 let mut next = incoming.next();
                 becomes("all clients are refused", || {

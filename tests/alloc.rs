@@ -1,5 +1,5 @@
-//! Reads and writes allocate nothing, even if the read waits, with and without deadlines. Datagrams of
-//! Unix sockets and sleeps allocate nothing either.
+//! Reads and writes allocate no memory, even if the read waits, with and without deadlines and
+//! timeouts. Datagrams of Unix sockets and sleeps allocate no memory either.
 //!
 //! The allocator counts the allocations of the whole process, so this binary has one test.
 
@@ -34,7 +34,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the pointer came from this allocator, and the caller keeps the contract of `realloc`.
+        // SAFETY: the pointer came from this allocator, and the caller keeps the contract of
+        // `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -57,7 +58,8 @@ async fn allocations(mut round: impl AsyncFnMut()) -> usize {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
-/// The allocations that the start of a runtime thread may add. A round itself makes none.
+/// The number of allocations that the start of a thread of the runtime may add. A round itself
+/// makes none.
 const ALLOWED: usize = ROUNDS / 20;
 
 async fn write_then_read(from: &TcpStream, to: &TcpStream) {
@@ -91,7 +93,7 @@ fn reads_writes_datagrams_and_sleeps_do_not_allocate() {
         let count = allocations(async || traits_write_then_read(&client, &server).await).await;
         assert!(count <= ALLOWED, "{count} allocations in {ROUNDS} writes and reads through the traits");
 
-        // Another task echoes, so reads wait, in this task and in the other.
+        // Another task echoes, so the reads of both tasks wait.
         let echo = task::spawn({
             let server = server.clone();
             async move {

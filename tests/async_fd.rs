@@ -1,4 +1,5 @@
-//! `io::AsyncFd` over pipes and a std socket: readiness, calls, deadlines, close, dropped waits, O_NONBLOCK, and rejected descriptors.
+//! `io::AsyncFd` over pipes and a std socket: readiness, calls, deadlines, close, dropped waits,
+//! O_NONBLOCK, rejected descriptors, and values of an earlier runtime.
 
 mod common;
 
@@ -93,7 +94,7 @@ fn descriptor_is_registered_once() {
         assert_eq!(
             first.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1])).await.unwrap(),
             1,
-            "the first one is unaffected"
+            "the first value is unaffected"
         );
         drop(first);
         let again = AsyncFd::new(&reader).unwrap();
@@ -107,7 +108,8 @@ fn closed_descriptor_is_an_error() {
     struct Nothing;
     impl AsFd for Nothing {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            // SAFETY: the number is beyond every process's limit, so no descriptor has it, and calls on it only return EBADF.
+            // SAFETY: the number is beyond every process's limit, so no descriptor has it, and
+            // calls on it only return EBADF.
             unsafe { BorrowedFd::borrow_raw(i32::MAX - 1) }
         }
     }
@@ -282,7 +284,8 @@ fn deadlines_and_timeouts_end_reads_and_readable() {
     });
 }
 
-/// A write fails even if it would not wait, and a flush fails even if there is nothing to flush.
+/// A write fails even if it would not wait. A flush and a close fail even if there is nothing to
+/// flush.
 #[test]
 fn operations_fail_after_the_write_deadline() {
     run(async {
@@ -363,8 +366,9 @@ fn closure_errors_are_returned_unchanged() {
     });
 }
 
-/// Returns two values for one descriptor: the first of a runtime that was shut down, the second of the next runtime. The
-/// shutdown has ended the first one's registration, so the second one is accepted.
+/// Returns two values for one descriptor. The first belongs to a runtime that was shut down, the
+/// second to the next runtime. The shutdown has ended the registration of the first value, so the
+/// second is accepted.
 fn of_two_runtimes(reader: &PipeReader) -> [AsyncFd<&PipeReader>; 2] {
     let first = AsyncFd::new(reader).unwrap();
     rt::shutdown(Duration::from_secs(60)).unwrap();
@@ -402,7 +406,7 @@ fn wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over() {
         assert_eq!(task::block_on(second.read_with(call)).unwrap(), 1);
         let _writer = writer.join().unwrap().unwrap();
         drop(second);
-        // The first one can register the descriptor again.
+        // The first value can register the descriptor again.
         assert!(task::block_on(poll_fn(|cx| Poll::Ready(first.poll_readable(cx).is_pending()))));
     });
 }

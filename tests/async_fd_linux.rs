@@ -1,4 +1,5 @@
-//! `io::AsyncFd` with an eventfd, a timerfd, inotify, a terminal, and a device that epoll rejects.
+//! `io::AsyncFd` over descriptors that only Linux has (an eventfd, a timerfd, inotify), a terminal
+//! that is opened as only Linux permits (TIOCGPTPEER), and a device that epoll rejects.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -23,7 +24,7 @@ fn eventfd_wakes_waiters() {
         let write = async || assert_eq!(event.write_with(|mut fd| fd.write(&3u64.to_ne_bytes())).await.unwrap(), 8);
         woken_by(read, write).await.unwrap();
         assert_eq!(u64::from_ne_bytes(count), 3);
-        // The first write raises the counter to its maximum, so the second write waits for a read.
+        // This write raises the counter to its maximum, so the next write waits for a read.
         event.write_with(|mut fd| fd.write(&(u64::MAX - 1).to_ne_bytes())).await.unwrap();
         let mut write = event.write_with(|mut fd| fd.write(&1u64.to_ne_bytes()));
         assert!(poll_once(&mut write).await.is_pending());
@@ -94,7 +95,8 @@ fn terminal_transfers_data_and_hangs_up() {
         (&pty).write_all(b"typed\n").await.unwrap();
         assert_eq!(read.await.unwrap(), 6);
         assert_eq!(&buf[..6], b"typed\n");
-        // The pty returns the terminal's echo of the input, then EIO, because the terminal is closed.
+        // The pty returns the terminal's echo of the input, then EIO, because the terminal is
+        // closed.
         drop(terminal);
         let end = loop {
             match (&pty).read(&mut buf).await {
@@ -106,7 +108,7 @@ fn terminal_transfers_data_and_hangs_up() {
     });
 }
 
-/// epoll rejects this device, whereas poll(2) always reports it as ready.
+/// epoll rejects /dev/null, whereas poll(2) always reports it as ready.
 #[test]
 fn device_unsupported_by_epoll_is_rejected() {
     let file = File::open("/dev/null").unwrap();

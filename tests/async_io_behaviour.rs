@@ -15,8 +15,8 @@ use netpoll::task;
 
 const TEXT: &[u8] = b"A sentence that is long enough to be seen whole, and short enough to come in one piece.";
 
-/// Runs `test` under a [`Watchdog`](common::Watchdog) and another executor, so that no thread of the
-/// runtime polls it.
+/// Runs `test` under a [`Watchdog`](common::Watchdog) and another executor, so that no thread of
+/// the runtime polls it.
 fn run(test: impl Future<Output = io::Result<()>>) {
     let _watchdog = common::Watchdog::new();
     park_on(test).unwrap();
@@ -34,8 +34,8 @@ async fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((client, server.0))
 }
 
-/// Drops `value` on another thread after a poll of `waiting` has returned Pending. Returns the output
-/// of `waiting`.
+/// Drops `value` on another thread after a poll of `waiting` has returned Pending. Returns the
+/// output of `waiting`.
 async fn drop_while<T: Send + 'static, F: Future + Unpin>(value: T, mut waiting: F) -> F::Output {
     assert!(poll_once(&mut waiting).await.is_pending());
     let dropped = task::spawn(async move { drop(value) });

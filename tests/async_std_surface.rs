@@ -1,6 +1,6 @@
-//! Public names of async-std 1.13 (with feature `unstable`), with their signatures where possible. If
-//! this file compiles, this crate has them. The modules and traits of async-std that this crate does
-//! not have are left out (`absent_items.rs`).
+//! Public names of async-std 1.13 with its feature `unstable`, and the signatures of many of them.
+//! If this file compiles, this crate has these names and signatures. `absent_items.rs` tests the
+//! modules and traits of async-std that this crate does not have.
 #![allow(unused_imports)]
 
 use std::fmt::{Debug, Display};
@@ -39,8 +39,8 @@ use names::*;
 fn debug<T: Debug>() {}
 fn cloned<T: Clone>() {}
 fn shared<T: Send + Sync + Unpin + 'static>() {}
-/// Checks the traits of a socket type. The conversions from the std type and from and to descriptors
-/// are infallible; the conversion to the std type is not.
+/// Checks the traits of a socket type. The conversions from the std type, from a descriptor and to
+/// a descriptor are infallible. The conversion to the std type is fallible.
 fn socket<T, S>()
 where
     T: Debug + Send + Sync + Unpin + From<S> + From<OwnedFd> + Into<OwnedFd> + AsFd + AsRawFd + FromRawFd + IntoRawFd,

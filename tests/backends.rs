@@ -1,5 +1,8 @@
-//! The selection of a back end by `NETPOLL_BACKEND`, an unknown back end, and the limit of poll(2). The tests of the contract are in
-//! `src/rt/poll/back_ends_tests.rs`; `ci/backends.sh` runs the other tests on poll(2).
+//! The selection of the poller's back end by `NETPOLL_BACKEND`: an unknown name, poll(2), and the
+//! limit of poll(2) on descriptors.
+//!
+//! `src/rt/poll/back_ends_tests.rs` tests the contract of back ends. `ci/backends.sh` runs the
+//! other tests on poll(2).
 
 mod common;
 
@@ -62,13 +65,15 @@ fn descriptor_above_the_limit_of_poll_is_an_error() {
                 let limit = rustix::process::Rlimit { current, ..limit };
                 rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             };
-            // With this limit, poll(2) accepts only two descriptors: the poller's pipe and the client.
+            // With this limit, poll(2) accepts only two descriptors: the poller's pipe and the
+            // client.
             set(Some(2));
             let error = server.read(&mut [0]).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
             let text = error.to_string();
             assert!(text.contains("poll(2)") && text.contains("RLIMIT_NOFILE"), "{text}");
-            // Registered descriptors continue to work. Other descriptors work once there is room.
+            // Registered descriptors continue to work. Other descriptors work after the limit is
+            // raised.
             server.write_all(b"x").await.unwrap();
             assert_eq!(client.read(&mut [0]).await.unwrap(), 1);
             set(limit.current);

@@ -56,7 +56,8 @@ fn turns_calls_and_sleeps_are_recorded() {
     });
 }
 
-/// Returns the system calls in each turn of a task: each call's descriptor, and whether the call writes.
+/// Returns the system calls in each turn of a task: each call's descriptor, and whether the call
+/// writes.
 fn calls_by_turn(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<Vec<(i32, bool)>> {
     let turns = black_box.events.iter().filter_map(|event| match &event.kind {
         WorkerEventKind::Turn { task, calls } if *task == of => Some(calls.clone()),
@@ -70,7 +71,8 @@ fn last_calls(black_box: &rt::BlackBox, of: task::TaskId) -> Vec<(i32, bool)> {
     calls_by_turn(black_box, of).pop().unwrap_or_default()
 }
 
-/// Opens sockets on which a send does not wait. Returns them and the numbers of their descriptors.
+/// Opens `count` sockets on which a send does not wait. Returns them and the numbers of their
+/// descriptors.
 async fn sockets(count: usize) -> (Vec<UdpSocket>, Vec<i32>) {
     let mut sockets = Vec::new();
     for _ in 0..count {
@@ -137,6 +139,8 @@ fn turn_in_progress_is_shown_with_its_calls() {
     });
 }
 
+/// A turn that waits in `block_on` gives its worker's queue away. The calls before that stay in the
+/// record.
 #[test]
 fn turn_that_leaves_its_worker_keeps_its_calls() {
     child("turn_that_leaves_its_worker_keeps_its_calls", || {
@@ -176,6 +180,7 @@ fn trace_has_a_thread_per_worker_and_a_span_per_turn() {
     });
 }
 
+/// Runs a task named `culprit` that blocks its thread until the file exists.
 fn blocks_until_the_file_is_there(path: PathBuf) {
     let blocks = async move {
         while !path.exists() {
@@ -185,6 +190,7 @@ fn blocks_until_the_file_is_there(path: PathBuf) {
     task::block_on(task::Builder::new().name("culprit".to_owned()).spawn(blocks).unwrap());
 }
 
+/// Asserts that the trace file names the task `culprit`, and that its folder has no other file.
 fn names_the_culprit(path: &Path) {
     let json = std::fs::read_to_string(path).unwrap();
     assert!(json.contains("culprit blocks its worker\""), "{json}");
@@ -213,7 +219,8 @@ fn environment_names_the_file() {
     });
 }
 
-/// The events are public, so a program may sort or remove some before it makes a trace.
+/// `BlackBox::events` is public, so a program may reorder and remove events before it makes a
+/// trace.
 #[test]
 fn events_in_any_order_become_a_trace() {
     child("events_in_any_order_become_a_trace", || {

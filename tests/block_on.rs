@@ -1,5 +1,6 @@
-//! `block_on`: root futures, which proceed even if tasks compute or block; nested calls; the thread that
-//! polls; and wakers that call `block_on`.
+//! `block_on`: root futures (those of calls that are not nested), which proceed even if tasks
+//! compute or block; nested calls; the thread that polls the sockets; and wakers that call
+//! `block_on`.
 
 mod common;
 
@@ -38,8 +39,8 @@ fn block_on_runs_on_many_threads_at_once() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// Timers and the network make progress while more nested calls wait than there are workers and spare
-/// workers.
+/// Timers and the network make progress while more nested calls wait than there are workers and
+/// spare workers.
 #[test]
 fn more_nested_calls_than_spare_workers_complete() {
     child("more_nested_calls_than_spare_workers_complete", || {
@@ -265,7 +266,8 @@ fn tasks_may_block_on_the_root_with_four_workers() {
     child("tasks_may_block_on_the_root_with_four_workers", || tasks_may_block_on_the_root(4));
 }
 
-/// The root future's sockets and timers proceed while every worker is busy and no worker can be added.
+/// The root future's sockets and timers proceed while every worker is busy and no worker can be
+/// added.
 #[test]
 fn root_future_runs_while_workers_never_yield() {
     child("root_future_runs_while_workers_never_yield", || {
@@ -298,7 +300,8 @@ fn root_future_runs_while_workers_never_yield() {
     });
 }
 
-/// With `block_on_runs_tasks`, the thread of `block_on` takes a free processor and acts as a worker.
+/// With `block_on_runs_tasks`, the thread of `block_on` takes a free processor and acts as a
+/// worker.
 #[test]
 fn block_on_runs_tasks_when_configured() {
     child("block_on_runs_tasks_when_configured", || {
@@ -314,8 +317,8 @@ fn block_on_runs_tasks_when_configured() {
     });
 }
 
-/// Without a descriptor for the poller, a thread that acts as a worker pauses. A wake-up of its root future ends the
-/// pause.
+/// Without a descriptor for the poller, a thread that acts as a worker pauses. A wake-up of its
+/// root future ends the pause.
 #[test]
 fn root_future_is_polled_soon_without_a_poller() {
     child("root_future_is_polled_soon_without_a_poller", || {
@@ -326,7 +329,7 @@ fn root_future_is_polled_soon_without_a_poller() {
         let micros = move || begin.elapsed().as_micros() as u64;
         let waker = thread::spawn(move || {
             for (waker, woken) in wakers {
-                // The other thread is in its pause, unless it is slow.
+                // The thread in `block_on` is now in its pause, unless it is slow.
                 thread::sleep(Duration::from_millis(1));
                 woken.store(micros(), Ordering::SeqCst);
                 waker.wake();
@@ -342,7 +345,8 @@ fn root_future_is_polled_soon_without_a_poller() {
                 woken => Poll::Ready(micros() - woken),
             }))
         };
-        // A pause takes 10 ms. If a wake-up did not end it, the median would be long in every attempt.
+        // A pause takes 10 ms. If a wake-up did not end it, the median would be long in every
+        // attempt.
         let is_soon = (0..20).any(|_| {
             let mut delays: Vec<u64> = (0..51).map(|_| delay()).collect();
             delays.sort_unstable();
@@ -359,8 +363,8 @@ fn root_future_is_polled_soon_without_a_poller() {
 
 // ---- nested ----
 
-/// Makes more nested calls than there are spare workers. They wait for timers, the network, other
-/// tasks, and tasks that make further nested calls.
+/// Makes more nested calls than there are spare workers. The calls wait for timers, the network,
+/// other tasks, and tasks that make further nested calls.
 fn nested_calls_end(workers: usize) {
     const CALLS: usize = 200;
     rt::Builder::new().workers(workers).start().unwrap();
@@ -419,7 +423,8 @@ fn task_may_block_after_nested_block_on() {
 #[test]
 fn nested_block_on_in_root_future_polls() {
     child("nested_block_on_in_root_future_polls", || {
-        // On a busy machine, sysmon may start a worker, because this thread got no CPU time. It does not do so in every attempt.
+        // On a busy machine, sysmon may start a worker, because this thread got no CPU time. It
+        // does not do so in every attempt.
         let needs_worker = || {
             rt::Builder::new().workers(1).start().unwrap();
             task::block_on(async {
@@ -436,7 +441,7 @@ fn nested_block_on_in_root_future_polls() {
             rt::shutdown(common::BOUND).unwrap();
             threads > 0
         };
-        assert!((0..50).any(|_| !needs_worker()), "a worker was needed");
+        assert!((0..50).any(|_| !needs_worker()), "a worker was needed in every attempt");
     });
 }
 
@@ -520,7 +525,7 @@ fn network_is_polled_while_root_futures_start_and_end() {
     });
 }
 
-/// A root future that blocks its thread does not cut tasks off from the network.
+/// Tasks receive events while a root future blocks its thread, which polled until then.
 #[test]
 fn tasks_use_network_while_root_is_blocked() {
     child("tasks_use_network_while_root_is_blocked", || {
@@ -528,7 +533,7 @@ fn tasks_use_network_while_root_is_blocked() {
         let (sender, receiver) = mpsc::channel();
         task::block_on(async {
             let (client, server) = pair().await;
-            // The root future's thread has polled until now, and blocks below.
+            // The thread of the root future has polled until now. It blocks below.
             drop(task::spawn(async move { echo(&server).await }));
             drop(task::spawn(async move {
                 for _ in 0..20 {
@@ -570,7 +575,8 @@ fn waker_may_call_block_on() {
                 let mut buf = [0; 1];
                 let mut read = server.read(&mut buf);
                 assert!(std::pin::Pin::new(&mut read).poll(&mut cx).is_pending());
-                // On a busy machine, a sleep may end at its first poll, without a call of the waker.
+                // On a busy machine, a sleep may end at its first poll, without a call of the
+                // waker.
                 let sleep = loop {
                     let mut sleep = Box::pin(task::sleep(MS));
                     if sleep.as_mut().poll(&mut cx).is_pending() {
@@ -661,9 +667,9 @@ fn yielding_nested_block_on_releases_its_queue() {
     });
 }
 
-/// A root future yields while another thread ends the runtime, and then waits for a foreign thread
-/// in the next runtime. Regression: its thread slept in the epoll instance of the previous runtime,
-/// where no thread could wake it.
+/// A root future yields while another thread shuts the runtime down, and then waits for a foreign
+/// thread in the next runtime. Regression: the thread of the root future slept in the epoll
+/// instance of the previous runtime, where no thread could wake it.
 #[test]
 fn yielding_root_survives_shutdown() {
     child("yielding_root_survives_shutdown", || {

@@ -1,4 +1,5 @@
-//! Wakers of other executors, and a tracing subscriber, that block the thread that calls them. Each test runs in its own process.
+//! Wakers of other executors, and a tracing subscriber, that block the thread that calls them. Each
+//! test runs in its own process.
 
 mod common;
 
@@ -70,7 +71,7 @@ fn waiters_behind_a_blocking_waker_of_a_close_are_woken() {
     });
 }
 
-/// An executor that polls its future when it is woken, and then blocks.
+/// The waker of an executor that polls its future in `wake`. The call blocks after the poll.
 struct PollsAndBlocks {
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     begun: Mutex<mpsc::Sender<()>>,
@@ -87,7 +88,8 @@ impl Wake for PollsAndBlocks {
     }
 }
 
-/// The record of the task is freed with its future. The waker of the handle then drops the handle and blocks the worker.
+/// The record of a task is freed with its future. Afterwards the waker of the task's handle drops
+/// the handle and blocks the worker.
 #[test]
 fn tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker() {
     child("tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker", || {

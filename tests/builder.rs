@@ -125,7 +125,7 @@ fn async_std_variables_are_a_fallback() {
     });
     let ours = [("NETPOLL_THREADS", "4"), ("NETPOLL_THREAD_NAME", "ours")];
     child_with(NAME, &[theirs[0], theirs[1], ours[0], ours[1], ("EXPECTED", "4 ours")], || {});
-    // For a value that is not a number, async-std uses its default.
+    // A value that is not a number has no effect, as in async-std.
     let all = thread::available_parallelism().unwrap().get();
     child_with(NAME, &[("ASYNC_STD_THREAD_COUNT", "many"), ("EXPECTED", &format!("{all} netpoll"))], || {});
 }

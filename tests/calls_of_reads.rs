@@ -1,7 +1,11 @@
-//! A task that answers requests makes one recv(2) per request: after a short read, the next read waits without a call that would find no data.
-//! So does an adapter that polls a further read before it writes the answer, as hyper does. On a new connection, this depends on the earlier
+//! Counts the calls of recv(2) of a task that answers requests. The task makes one call per
+//! request, because after a short read the next read waits without a call that would find no data.
+//! An adapter that polls a further read before it writes the answer, as hyper does, also makes one
+//! call per request. Whether the first wait on a new connection needs a call depends on the earlier
 //! connections of the listener.
-#![cfg(target_os = "linux")]
+//!
+//! A function of this binary replaces recv(2), so the binary has one test.
+#![cfg(target_os = "linux")] // Elsewhere, data may follow a short read.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
@@ -26,12 +30,15 @@ static CALLS: AtomicUsize = AtomicUsize::new(0);
 #[unsafe(no_mangle)]
 unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: usize, flags: c_int) -> isize {
     CALLS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the caller keeps the contract of recv(2). recvfrom(2) has the same contract if both addresses are null.
+    // SAFETY: the caller keeps the contract of recv(2). recvfrom(2) has the same contract if both
+    // addresses are null.
     unsafe { libc::recvfrom(fd, buf, len, flags, std::ptr::null_mut(), std::ptr::null_mut()) }
 }
 
-/// The number of requests before the first one that is counted. After them, the crate expects that the next read waits.
+/// The number of requests before the first one that is counted. After these requests, a short read
+/// replaces the next call.
 const FIRST: usize = 50;
+/// The number of requests, or of connections, whose calls are counted.
 const COUNTED: usize = 200;
 
 /// How the server reads.
@@ -43,7 +50,8 @@ enum Way {
     Adapter,
 }
 
-/// Answers the requests of one connection, and returns the number of calls for the last [`COUNTED`] of them.
+/// Answers the requests of one connection. Returns the number of calls for the last [`COUNTED`]
+/// requests.
 async fn calls(listener: &TcpListener, way: Way) -> usize {
     let addr = listener.local_addr().unwrap();
     let client = std::thread::spawn(move || {
@@ -77,7 +85,8 @@ async fn calls(listener: &TcpListener, way: Way) -> usize {
     CALLS.load(Ordering::Relaxed) - before
 }
 
-/// Answers the requests as hyper does: reads until a read must wait, and then writes, usually in the same turn.
+/// Answers the requests as hyper does: reads until a read must wait, and then writes, usually in
+/// the same turn. After the first [`FIRST`] answers, stores the number of calls in `before`.
 async fn serve(stream: &TcpStream, before: &mut usize) {
     let (mut answered, mut is_asked, mut buf) = (0, false, [MaybeUninit::uninit(); 64]);
     poll_fn(|cx| {
@@ -98,8 +107,8 @@ async fn serve(stream: &TcpStream, before: &mut usize) {
     .await;
 }
 
-/// Answers one request on each of several connections, which the clients close. Returns the number of calls for the last [`COUNTED`]
-/// connections.
+/// Answers one request on each connection, and the client then closes the connection. Returns the
+/// number of calls for the last [`COUNTED`] connections.
 async fn calls_of_connections() -> usize {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -129,12 +138,13 @@ async fn calls_of_connections() -> usize {
 
 #[test]
 fn reader_of_requests_makes_one_call_per_request() {
-    // On a back end that must be armed before each wait, the reads also make the call that finds no data.
+    // On a back end that must be armed before each wait, the reads also make the call that finds no
+    // data.
     if std::env::var("NETPOLL_BACKEND").is_ok_and(|name| !name.is_empty() && name != "epoll") {
         return;
     }
     rt::Builder::new().workers(1).start().unwrap();
-    // One call reads the request, and one the end of the stream.
+    // On each connection, one call reads the request, and one the end of the stream.
     let counted = task::block_on(calls_of_connections());
     assert!((2 * COUNTED..2 * COUNTED + COUNTED / 2).contains(&counted), "{counted} calls for {COUNTED} connections");
     for way in [Way::Future, Way::Trait, Way::Adapter] {
@@ -142,8 +152,8 @@ fn reader_of_requests_makes_one_call_per_request() {
             task::block_on(task::spawn(
                 async move { calls(&TcpListener::bind("127.0.0.1:0").await.unwrap(), way).await },
             ));
-        // On a busy machine, some requests are read before the runtime has received their event, and others after a turn
-        // that has lasted too long.
+        // On a busy machine, some requests are read before the runtime has received their event,
+        // and others in a new turn, because the last turn has used up its time.
         assert!((COUNTED..COUNTED + COUNTED / 2).contains(&calls), "{calls} calls for {COUNTED} requests, {way:?}");
     }
 }

@@ -1,9 +1,10 @@
-//! Echoes while about four of five calls that transfer, accept or, for TCP, connect are interrupted,
-//! fail or are cut short. Most batches of events are small, shuffled and padded with a spurious event. Every byte
-//! must come back, in order.
+//! Echoes while about four of five calls that transfer, accept or, for TCP, connect are
+//! interrupted, fail or are cut short. Most batches of events are limited to a random size,
+//! shuffled, and padded with an event that may be spurious. Every byte must come back, in order.
 //!
-//! `NETPOLL_ECHOES` sets the number of echoes, which is rounded up to a multiple of [`ECHOES_EACH`], and
-//! `NETPOLL_SEED` the seed. `ci/faults.sh --full` sets the number. A failure prints its seed.
+//! `NETPOLL_ECHOES` sets the number of echoes, by default 10,000, which is rounded up to a multiple
+//! of [`ECHOES_EACH`]. `ci/faults.sh --full` sets it. `NETPOLL_SEED` sets the seed, which by
+//! default depends on the process id. A failure prints the seed.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -23,14 +24,16 @@ use netpoll::task;
 const PERCENT: u32 = 80;
 /// The number of echoes per connection.
 const ECHOES_EACH: u64 = 50;
-/// The number of tasks that echo at a time, each over one connection or one pair of UDP sockets.
-const LANES: u64 = 8;
+/// The number of client tasks, each of which uses one connection or one pair of UDP sockets at a
+/// time.
+const CLIENTS: u64 = 8;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Returns the message of an echo. The seed and the number of the echo determine its length and bytes.
+/// Returns the message of an echo. The seed and the number of the echo determine its length and
+/// bytes.
 fn message(seed: u64, echo: u64) -> Vec<u8> {
     let mut state = mix(seed ^ echo.wrapping_mul(0x1_0001));
     (0..1 + state % 700)
@@ -122,8 +125,10 @@ async fn echo_udp(seed: u64, from: u64) -> io::Result<()> {
     Ok(())
 }
 
-async fn lane(
-    lane: u64,
+/// Runs series of [`ECHOES_EACH`] echoes, over one kind of socket after the other, until `next`
+/// reaches `total`.
+async fn client(
+    id: u64,
     seed: u64,
     next: Arc<AtomicU64>,
     total: u64,
@@ -135,8 +140,8 @@ async fn lane(
         if from >= total {
             return;
         }
-        let what = (lane + from / ECHOES_EACH) % 4;
-        let result = match what {
+        let kind = (id + from / ECHOES_EACH) % 4;
+        let result = match kind {
             0 => match TcpStream::connect(tcp).await {
                 Ok(stream) => echo_tcp(stream, seed, from).await,
                 Err(error) => Err(error),
@@ -151,7 +156,7 @@ async fn lane(
             },
             _ => echo_udp(seed, from).await,
         };
-        result.unwrap_or_else(|error| panic!("kind {what}, echoes from {from}: {error}"));
+        result.unwrap_or_else(|error| panic!("kind {kind}, echoes from {from}: {error}"));
     }
 }
 
@@ -159,7 +164,7 @@ async fn lane(
 fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
     let total = setting("NETPOLL_ECHOES", 10_000);
     let seed = setting("NETPOLL_SEED", 1 + u64::from(std::process::id()));
-    // Another thread aborts the process if this counter does not change for too long.
+    // Another thread aborts the process if this counter does not change for `BOUND`.
     let next = Arc::new(AtomicU64::new(0));
     let running = Arc::new(Mutex::new(true));
     let watch = std::thread::spawn({
@@ -172,7 +177,8 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
                 if now != last.0 {
                     last = (now, std::time::Instant::now());
                 } else if last.1.elapsed() > common::BOUND {
-                    // `eprintln!` is not used, because the harness captures its output, and the abort would lose it.
+                    // `eprintln!` is not used, because the harness captures its output, and the
+                    // abort would lose it.
                     let metrics = netpoll::rt::metrics();
                     let _ = writeln!(io::stderr(), "NETPOLL_SEED={seed}: hang at echo {now}: {metrics:#?}");
                     std::process::abort();
@@ -184,7 +190,7 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
     let begin = std::time::Instant::now();
     let folder = Folder::new();
     let chaos = Chaos::begin(seed, PERCENT);
-    let lanes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         task::block_on(async {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let path = folder.join("echo");
@@ -209,10 +215,10 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
                     }
                 }),
             ];
-            let lanes: Vec<_> =
-                (0..LANES).map(|id| task::spawn(lane(id, seed, next.clone(), total, addr, path.clone()))).collect();
-            for lane in lanes {
-                lane.await;
+            let clients: Vec<_> =
+                (0..CLIENTS).map(|id| task::spawn(client(id, seed, next.clone(), total, addr, path.clone()))).collect();
+            for client in clients {
+                client.await;
             }
             tcp.close().await.unwrap();
             unix.close().await.unwrap();
@@ -226,7 +232,7 @@ fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
     watch.join().unwrap();
     let (calls, faulted) = (faults::calls(), faults::faulted());
     println!("{total} echoes, {calls} calls, {faulted} faulted, {:.1?}, NETPOLL_SEED={seed}", begin.elapsed());
-    if let Err(panic) = lanes {
+    if let Err(panic) = ended {
         eprintln!("replay with NETPOLL_SEED={seed} NETPOLL_ECHOES={total}");
         std::panic::resume_unwind(panic);
     }

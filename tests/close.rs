@@ -1,6 +1,7 @@
-//! Closing a socket: which waiters the close wakes, which errors they get, and when the descriptor is closed. Invariant 1.
+//! Closing a socket: which waiters the close wakes, which errors they get, and when the descriptor
+//! is closed (invariant 1).
 //!
-//! A second close succeeds here; in Go it is an error.
+//! A second close succeeds. In Go it is an error.
 
 mod common;
 
@@ -24,7 +25,7 @@ use netpoll::prelude::*;
 use netpoll::{rt, task};
 use socket2::SockRef;
 
-/// Returns the file behind the descriptor with this number, if it is open.
+/// Returns the file to which the descriptor with this number refers, or `None` if it is not open.
 fn target(number: i32) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }
@@ -120,7 +121,8 @@ fn accept_after_close_fails_and_incoming_ends() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // Go: TestTCPListenAfterClose: connections dialled before the close are not accepted after it.
+        // As in Go's TestTCPListenAfterClose, a connection dialled before the close is not accepted
+        // after it.
         let _queued = std::net::TcpStream::connect(addr).unwrap();
         let mut incoming = listener.incoming();
         listener.close().await.unwrap();
@@ -254,21 +256,22 @@ fn conversion_that_races_with_a_close_returns_an_open_descriptor_or_fails() {
 fn duplicate_outlives_close() {
     run(async {
         let (client, server) = fresh_pair().await;
-        // The socket is registered with epoll before `as_fd` exposes it. If `as_fd` did not mark it as
-        // exposed, the duplicate would keep the registration alive after the close.
+        // The socket is registered with epoll before `as_fd` exposes it. If `as_fd` did not mark it
+        // as exposed, the duplicate would keep the registration alive after the close.
         assert!(poll_now(&mut client.read(&mut [0; 1])).is_pending());
         let duplicate: OwnedFd = client.as_fd().try_clone_to_owned().unwrap();
         client.force_close().await.unwrap();
         let alive = TcpStream::from(duplicate);
         round_trip(&alive, &server).await;
-        // With clones, the owned descriptor is a duplicate.
+        // While a clone exists, the owned descriptor is a duplicate.
         let clone = alive.clone();
         let given: OwnedFd = alive.into();
         round_trip(&clone, &server).await;
         clone.force_close().await.unwrap();
         let again = TcpStream::from(given);
         round_trip(&again, &server).await;
-        // The only handle releases its own descriptor, not a duplicate, and can be rebuilt from it.
+        // The only handle releases its own descriptor, not a duplicate. A stream can be built from
+        // it again.
         let before = number(&again);
         let raw = again.into_raw_fd();
         assert_eq!(raw, before);
@@ -495,8 +498,8 @@ fn lingering_close_does_not_wait_for_blocking_calls() {
     });
 }
 
-/// Invariant 1. The descriptor number of a closed socket is reused; operations of the closed socket
-/// must not affect the new one.
+/// Invariant 1. Operations of a closed socket must not affect a new socket that has the same
+/// descriptor number.
 #[test]
 fn stale_operation_does_not_touch_reused_fd() {
     run(async {
@@ -564,12 +567,14 @@ fn close_wakes_poll_callers() {
     });
 }
 
-/// A waker that waits until the descriptor is closed, for up to 20 s, and records whether it is still open.
+/// A waker that waits until the descriptor is closed, for up to 20 s, and records whether it is
+/// still open.
 struct WaitsForClose(i32, Mutex<Vec<bool>>);
 
 impl Wake for WaitsForClose {
     fn wake(self: Arc<Self>) {
-        // SAFETY: only the socket of the test has the number, until it is closed, and then the call fails.
+        // SAFETY: only the socket of the test has the number, until it is closed, and then the call
+        // fails.
         let fd = unsafe { BorrowedFd::borrow_raw(self.0) };
         let is_open = || SockRef::from(&fd).r#type().is_ok();
         let begin = Instant::now();

@@ -1,9 +1,16 @@
-//! Close × {read, write, accept, connect, deadline, drop} × {same thread, other thread} × {task, block_on, another executor}: 36 cells.
+//! Close × {read, write, accept, connect, deadline, drop} × {same thread, other thread} × {task,
+//! block_on, another executor}: 36 cells.
 //!
-//! An operation waits; the same or another thread closes its socket (or drops a dial). The operation ends with the closed error and the
-//! descriptor is closed, both within 10 ms on an idle machine (`NETPOLL_TIMED`, which `ci/faults.sh` sets), and within 1 s on any machine.
-//! Each cell runs [`ROUNDS`] times and its median counts. A slow cell is tried up to [`TRIES`] times, because a close that depends on a
-//! clock is slow each time, whereas a busy machine is not.
+//! An operation waits until the same or another thread closes its socket. The operation must end
+//! with the closed error, and the descriptor must be closed, both within 1 s, and within 10 ms if
+//! `NETPOLL_TIMED` is 1, because the machine is then idle (`ci/faults.sh` sets it). Each cell runs
+//! [`ROUNDS`] times, and its median counts. A slow cell is tried up to [`TRIES`] times, because a
+//! close that depends on a clock is slow each time, whereas a busy machine is not.
+//!
+//! The operation of `deadline` is a read with a deadline in an hour. The operation of `drop` is a
+//! read beside other operations of the socket that were dropped or are not polled again. The
+//! operation of `connect` is a dial, which is dropped, because it has no socket that could be
+//! closed.
 
 #[path = "common/black_hole.rs"]
 mod black_hole;
@@ -30,7 +37,7 @@ const TRIES: usize = 4;
 type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 type Closing = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send>;
 
-/// Causes a dial to be dropped.
+/// A request to drop a dial.
 #[derive(Default)]
 struct GiveUp {
     set: AtomicBool,
@@ -45,8 +52,8 @@ impl GiveUp {
     }
 }
 
-/// Returns an operation that waits when it is polled, and the close of its socket or, for a dial, the
-/// request to drop it. The operation keeps its resources alive.
+/// Returns an operation that waits when it is polled, and the close of its socket or, for a dial,
+/// the request to drop it. The operation keeps its resources alive.
 async fn prepare(operation: &str) -> (Waiting, Closing) {
     match operation {
         "read" | "deadline" | "drop" => {
@@ -60,7 +67,8 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     let _server = server;
                     let mut buf = [0; 1];
                     if drops {
-                        // Neither a dropped operation nor one that is not polled again prevents the close.
+                        // Neither a dropped operation nor one that is not polled again prevents the
+                        // close.
                         assert!(poll_once(&mut waiting.read(&mut [0; 1])).await.is_pending());
                         let mut idle = waiting.write_all(&[0; 1]);
                         let _ = poll_once(&mut idle).await;
@@ -114,7 +122,8 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     .await;
                     drop(dial);
                     match dialled {
-                        // A dropped dial returns no error, so the closed error of a pipe takes its place.
+                        // A dropped dial returns no error, so the closed error of a pipe takes its
+                        // place.
                         None => Err(pipe_closed().await),
                         Some(result) => panic!("the queue has room: {result:?}"),
                     }
@@ -143,7 +152,8 @@ fn execute<T: Send + 'static>(executor: &str, future: impl Future<Output = T> + 
     }
 }
 
-/// Returns the time from the close until the waiter has its error and the close has completed, which means that the descriptor is closed.
+/// Returns the time from the close until the waiter has its error and the close has completed. Its
+/// completion means that the descriptor is closed.
 fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> Duration {
     let descriptors = rt::metrics().descriptors;
     let (mut waiting, close) = execute(executor, prepare(operation));

@@ -1,5 +1,6 @@
-//! Timers, deadlines, dials, sockets and tasks while other tasks compute without yielding, or while a task, a waker or a report blocks its thread.
-//! Also accepts and dials that wait for a permit or for room in a queue.
+//! Timers, deadlines, dials, sockets and tasks while other tasks compute without yielding, or while
+//! a task, a waker or a report blocks its thread. Also accepts and dials that wait for a permit or
+//! for room in a queue.
 #![cfg(target_os = "linux")] // abstract names, and SOCK_SEQPACKET
 
 #[path = "common/black_hole.rs"]
@@ -98,7 +99,8 @@ async fn waits_end() {
     times_out(net::Dialer::new().timeout(20 * MS).dial(hole.addr).await);
 }
 
-/// Waits of root futures, of another executor and of foreign threads end although tasks compute on every worker.
+/// Waits of root futures, of another executor and of foreign threads end although tasks compute on
+/// every worker.
 #[test]
 fn waits_end_while_tasks_compute() {
     child("waits_end_while_tasks_compute", || {
@@ -119,7 +121,8 @@ fn waits_end_while_tasks_compute() {
     });
 }
 
-/// Waits of tasks end although other tasks compute on every worker, whether the waits began before the computations or after.
+/// Waits of tasks end although other tasks compute on every worker, whether the waits began before
+/// the computations or after.
 #[test]
 fn waits_of_tasks_end_while_other_tasks_compute() {
     child_for_each("waits_of_tasks_end_while_other_tasks_compute", "NETPOLL_THREADS", &["1", "2"], || {
@@ -144,7 +147,8 @@ fn waits_of_tasks_end_while_other_tasks_compute() {
     });
 }
 
-/// While a task occupies its worker, the other worker takes the tasks queued behind it, under any policy for blocked tasks.
+/// While a task occupies its worker, the other worker takes the tasks queued behind it, under any
+/// policy for blocked tasks.
 #[test]
 fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     use rt::BlockedPolicy::{AddWorkers, Off, ReportOnly};
@@ -230,7 +234,8 @@ fn tasks_run_while_a_waker_blocks_its_worker() {
     });
 }
 
-/// Regression: sysmon called wakers, so a waker that blocked stopped the timers and the monitoring of workers.
+/// Regression: sysmon called wakers, so a waker that blocked stopped the timers and the monitoring
+/// of workers.
 #[test]
 fn timers_fire_while_wakers_block() {
     child("timers_fire_while_wakers_block", || {
@@ -264,7 +269,7 @@ fn timers_fire_while_wakers_block() {
     });
 }
 
-/// A waker whose calls wait for one another in `wake`.
+/// A waker whose calls of `wake` wait for one another.
 struct Meets(Barrier);
 
 impl Wake for Meets {
@@ -273,8 +278,9 @@ impl Wake for Meets {
     }
 }
 
-/// Regression: a batch of wakers belonged to the thread that polled. While one waker of the batch blocked, no other thread could call the
-/// others, and neither a close nor a deadline found their waiters.
+/// Regression: a batch of wakers belonged to the thread that polled. While one waker of the batch
+/// blocked, no other thread could call the others, and neither a close nor a deadline found their
+/// waiters.
 #[test]
 fn wakers_of_one_batch_run_while_one_blocks() {
     const NAME: &str = "wakers_of_one_batch_run_while_one_blocks";
@@ -337,7 +343,8 @@ fn shutdown_calls_the_wakers_behind_one_that_blocks() {
     });
 }
 
-/// Regression: reports were made on the thread that monitors the workers. While a report blocked, no worker was added.
+/// Regression: reports were made on the thread that monitors the workers. While a report blocked,
+/// no worker was added.
 #[test]
 fn tasks_run_while_a_report_blocks() {
     child("tasks_run_while_a_report_blocks", || {
@@ -365,7 +372,8 @@ fn tasks_run_while_a_report_blocks() {
     });
 }
 
-/// The thread that takes over from a blocked thread always has other tasks to run, but still runs the blocked thread's tasks.
+/// The thread that takes over from a blocked thread always has other tasks to run, but still runs
+/// the blocked thread's tasks.
 #[test]
 fn tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end() {
     const NAME: &str = "tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end";
@@ -396,7 +404,8 @@ fn tasks_queued_behind_a_blocked_one_run_while_others_yield_without_end() {
     });
 }
 
-/// Timers fire in a task that computes before and between its operations for longer than the timers' duration.
+/// Timers fire in a task that computes before and between its operations for longer than the
+/// timers' duration.
 #[test]
 fn timers_fire_after_a_long_computation() {
     async fn compute() {
@@ -408,7 +417,8 @@ fn timers_fire_after_a_long_computation() {
         for _ in 0..3 {
             let mut sleep = Box::pin(task::sleep(5 * MS));
             let begin = Instant::now();
-            // The timer fires during a computation, so the next poll finds that the sleep has ended.
+            // The timer fires during a computation, so the next poll finds that the sleep has
+            // ended.
             while poll_once(&mut sleep).await.is_pending() {
                 assert!(begin.elapsed() < common::BOUND);
                 compute().await;
@@ -444,7 +454,8 @@ fn timers_fire_after_a_long_computation() {
     });
 }
 
-/// An accept may wait for a permit, and a dial for room in a listener's queue, instead of an edge. Deadlines and timeouts end these waits too.
+/// An accept may wait for a permit, and a dial for room in a listener's queue, instead of an edge.
+/// Deadlines and timeouts end these waits too.
 #[test]
 fn timeouts_end_waits_for_permits_and_queues() {
     async fn all() {

@@ -92,7 +92,8 @@ fn fallible_conversion_rejects_clones_and_infallible_one_duplicates() {
     });
 }
 
-/// The kernel's registration ends with the open file description, not with the number.
+/// A registration in epoll ends when the open file description is closed, not when the descriptor
+/// is closed. So the close of a socket whose descriptor was borrowed removes the registration.
 #[test]
 fn duplicate_outliving_stream_causes_no_events() {
     child("duplicate_outliving_stream_causes_no_events", || {
@@ -112,7 +113,8 @@ fn duplicate_outliving_stream_causes_no_events() {
                     let mut waits = peer.read(&mut buf);
                     assert!(common::poll_with(&mut waits, &waker).is_pending());
                     client.write_all(b"edge").await.unwrap();
-                    // The poller reports the answer after the write.
+                    // If the write causes an event, the poller reports it before the answer to this
+                    // message.
                     ping(&one, b"ping").await.unwrap();
                     assert_eq!(wakes.count(), 0, "round {round}: an event of another socket");
                     other.write_all(b"x").await.unwrap();
@@ -127,8 +129,8 @@ fn duplicate_outliving_stream_causes_no_events() {
     });
 }
 
-/// Regression: if a conversion had duplicated a socket's descriptor, the socket's registration stayed
-/// in epoll after its close, and events of the duplicate woke the poller spuriously.
+/// Regression: if a conversion had duplicated a socket's descriptor, the socket's registration
+/// stayed in epoll after its close, and events of the duplicate woke the poller spuriously.
 #[test]
 fn converted_duplicate_leaves_no_registration() {
     child("converted_duplicate_leaves_no_registration", || {
@@ -267,8 +269,8 @@ fn conversion_does_not_end_the_wait_of_a_clone() {
                 async move { server.read(&mut [0; 8]).await }
             });
             becomes("the reader waits", || netpoll::rt::metrics().waiters >= 1).await;
-            // With another handle, a conversion makes a duplicate, so the reader continues to wait on the
-            // original.
+            // While another handle exists, a conversion makes a duplicate, so the reader continues
+            // to wait on the original.
             let duplicate = TcpStream::from(OwnedFd::from(server));
             client.write_all(b"x").await.unwrap();
             assert_eq!(reader.await.unwrap(), 1);

@@ -1,5 +1,5 @@
-//! `io::copy_bidirectional`, its idle limit, the flushes of a copy, how a copy notices that a side has closed, and urgent data.
-//! `zero_copy.rs` has the other tests of copies in the kernel.
+//! `io::copy_bidirectional`, its idle limit, the flushes of a copy, how a copy notices that a side
+//! has closed, and urgent data. `zero_copy.rs` has the other tests of copies in the kernel.
 
 mod common;
 
@@ -41,8 +41,8 @@ impl<S: Write + Unpin> Write for Foreign<S> {
 
 type Proxy = task::JoinHandle<io::Result<(u64, u64)>>;
 
-/// Returns a client, a server, and the proxy between them. The proxy's sides are sockets or
-/// foreign streams.
+/// Returns a client, a server, and the proxy between them. `foreign` tells whether the proxy uses a
+/// foreign stream instead of a socket on the side of the client, and on the side of the server.
 async fn proxied(foreign: (bool, bool)) -> (TcpStream, TcpStream, Proxy) {
     let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
     let proxy = task::spawn(async move {
@@ -56,6 +56,8 @@ async fn proxied(foreign: (bool, bool)) -> (TcpStream, TcpStream, Proxy) {
     (client, server, proxy)
 }
 
+/// All arguments of [`proxied`]: whether the side of the client and the side of the server are
+/// foreign.
 const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 async fn rest(stream: &TcpStream) -> Vec<u8> {
@@ -89,7 +91,8 @@ fn bidirectional_copy_counts_both_directions() {
     });
 }
 
-/// Go: issue 25985. One side ends its stream while the other continues; each side is the first in one of two rounds.
+/// Go: issue 25985. One side ends its stream while the other side continues. In the first round
+/// this is the client, and in the second round the server.
 #[test]
 fn half_close_is_forwarded_and_other_direction_continues() {
     run(async {
@@ -113,7 +116,8 @@ fn half_close_is_forwarded_and_other_direction_continues() {
     });
 }
 
-/// The copy notices that the writer's peer is gone although the reader receives no data (Go: issue 58628).
+/// Go: issue 58628. The copy notices that the writer's peer has reset the connection although the
+/// reader receives no data.
 #[test]
 fn reset_of_writer_ends_copy_with_silent_reader() {
     run(async {
@@ -134,7 +138,8 @@ fn reset_of_writer_ends_copy_with_silent_reader() {
     });
 }
 
-/// The copy notices that the server is gone even after the server has ended its stream, so that the copy no longer reads from it.
+/// The copy notices that the server has reset the connection, even after the server has ended its
+/// stream. The copy then no longer reads from the server.
 #[test]
 fn server_death_after_last_byte_is_noticed() {
     run(async {
@@ -151,10 +156,12 @@ fn server_death_after_last_byte_is_noticed() {
     });
 }
 
-/// Regression: the copy to a reset connection consumed the socket's error, so the copy from the connection found a regular end of stream.
+/// Regression: the copy to a reset connection consumed the socket's error, so the copy from the
+/// connection found a regular end of stream.
 #[test]
 fn copy_from_a_reset_connection_fails_while_another_copy_writes_to_it() {
-    /// Checks that both copies fail. `to` and `from` are handles of one connection; `resets` resets it from the other side.
+    /// Checks that both copies fail. `to` and `from` are handles of one connection. `resets` resets
+    /// the connection from the other side.
     async fn fails<S>(to: S, from: S, is_foreign: bool, resets: impl AsyncFnOnce())
     where
         S: Read + Write + Unpin + 'static,
@@ -186,7 +193,7 @@ fn copy_from_a_reset_connection_fails_while_another_copy_writes_to_it() {
     });
 }
 
-/// Like a read, `take_error` reports an error that the copy has taken, once.
+/// `take_error` reports the error that the copy has taken, once, as a read does.
 #[test]
 fn take_error_reports_the_error_of_a_connection_beside_a_copy_to_it() {
     async fn fails<S: Read + Write + Unpin>(to: S, resets: impl AsyncFnOnce()) {
@@ -219,14 +226,14 @@ fn take_error_reports_the_error_of_a_connection_beside_a_copy_to_it() {
 fn reset_of_either_side_ends_both_directions() {
     run(async {
         for foreign in KINDS {
-            for client_dies in [true, false] {
+            for client_resets in [true, false] {
                 let (client, server, proxy) = proxied(foreign).await;
                 ping_through(&client, &server).await;
-                let (dies, lives) = if client_dies { (client, server) } else { (server, client) };
-                reset(dies);
+                let (resets, other) = if client_resets { (client, server) } else { (server, client) };
+                reset(resets);
                 let error = proxy.await.unwrap_err();
                 assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-                lives.peer_closed().await.unwrap();
+                other.peer_closed().await.unwrap();
             }
         }
     });
@@ -304,8 +311,8 @@ fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
     });
 }
 
-/// If the peer of a Unix stream shuts down only its reading side, writes to the peer fail, but the peer may continue to write. The direction
-/// from the peer is copied to its end.
+/// If the peer of a Unix stream shuts down only its reading side, writes to the peer fail, but the
+/// peer may continue to write. The direction from the peer is copied to its end.
 #[test]
 fn peer_that_stops_reading_is_read_to_eof() {
     const BYTES: usize = 3_000_000;
@@ -389,7 +396,8 @@ fn urgent_data_does_not_end_copy() {
     });
 }
 
-/// An idle limit ends the copy to a peer that has shut down its reading side, because bytes that are read and dropped are not progress.
+/// An idle limit ends the copy to a peer that has shut down its reading side, because bytes that
+/// are read and dropped are not progress.
 #[test]
 fn idle_limit_ends_copy_to_stalled_server() {
     run(async {
@@ -448,7 +456,8 @@ fn copy_skips_urgent_byte_of_unix_stream_and_of_limited_reader() {
     });
 }
 
-/// A stream that panics if it is read after its end. It accepts all writes.
+/// A stream that ends after one byte, and panics if it is read after its end. It accepts all
+/// writes.
 #[derive(Default)]
 struct Strict {
     reads: usize,
@@ -476,7 +485,7 @@ impl Write for Strict {
     }
 }
 
-/// A stream that ends after some polls, and whose flush fails.
+/// A stream that ends at the fifth poll, and whose flush fails.
 #[derive(Default)]
 struct Unflushed {
     reads: usize,
@@ -546,7 +555,8 @@ impl Write for Failing {
     }
 }
 
-/// A stream that never has data to read, and buffers written bytes until it is flushed, as a TLS stream does.
+/// A stream that never has data to read, and buffers written bytes until it is flushed, as a TLS
+/// stream does.
 #[derive(Default)]
 struct Gathering {
     gathered: Vec<u8>,
@@ -578,7 +588,8 @@ impl Write for Gathering {
     }
 }
 
-/// The peer may send its first byte only after it has received a request that was written before the copy.
+/// The peer may send its first byte only after it has received a request that was written before
+/// the copy.
 #[test]
 fn bytes_written_before_the_copy_are_flushed_before_the_first_wait() {
     run(async {
@@ -592,7 +603,8 @@ fn bytes_written_before_the_copy_are_flushed_before_the_first_wait() {
     });
 }
 
-/// Closing a TLS stream sends close_notify, from which the peer would conclude that the data is complete.
+/// Closing a TLS stream sends close_notify, from which the peer would conclude that the data is
+/// complete.
 #[test]
 fn failed_read_flushes_and_does_not_close_the_other_side() {
     run(async {
@@ -627,8 +639,8 @@ fn failed_read_ends_the_stream_of_a_socket_that_stays_open() {
     });
 }
 
-/// The copy ends if no data moves in either direction for the idle limit. Data in one direction restarts the limit, even if the other
-/// direction has ended.
+/// The copy ends if no data moves in either direction for the idle limit. Data in one direction
+/// restarts the limit, even if the other direction has ended.
 #[test]
 fn idle_limit_ends_idle_copy() {
     const IDLE: Duration = Duration::from_millis(200);
@@ -644,7 +656,8 @@ fn idle_limit_ends_idle_copy() {
                 }
             });
             client.close_write().unwrap();
-            // The messages take longer than the limit. On a busy machine a message may be late by the whole limit. Then the proxy has ended.
+            // Together, the messages take longer than the limit. On a busy machine, a message may
+            // be late by the whole limit. Then the proxy has ended.
             for _ in 0..10 {
                 task::sleep(IDLE / 5).await;
                 let sent = Instant::now();

@@ -1,11 +1,11 @@
-//! Deadlines: an expired deadline takes precedence over data, every deadline wakes the right
-//! waiters and fires on time, and a deadline can be moved at any time. Also std's relative
-//! timeouts and the timeouts of connects. Invariant 9. Most tests follow Go's timeout_test.go and
+//! Deadlines (invariant 9): an expired deadline takes precedence over data, every deadline wakes
+//! the right waiters and fires on time, and a deadline can be moved at any time. Also std's
+//! relative timeouts and the timeouts of connects. Most tests follow Go's timeout_test.go and
 //! nettest.
 //!
-//! Time is asserted in two ways only: never early, and (`read_ends_at_its_deadline`,
-//! `write_ends_at_its_deadline`) within 110 % of the timeout. As in Go, the timeout grows until
-//! this holds, because a busy machine is sometimes late.
+//! No deadline may fire early. Only `read_ends_at_its_deadline` and `write_ends_at_its_deadline`
+//! assert that a deadline is not late: the operation ends within 110 % of its timeout. As in Go,
+//! the timeout grows until this holds, because a busy machine is sometimes late.
 
 #[path = "common/black_hole.rs"]
 mod black_hole;
@@ -29,12 +29,13 @@ use netpoll::net::{TcpListener, TcpStream, is_timeout};
 use netpoll::prelude::*;
 use netpoll::{future, task};
 
-/// Returns deadlines in the far future, the last of which is beyond the range of a clock in nanoseconds.
+/// Returns deadlines in the far future, the last of which is beyond the range of a clock in
+/// nanoseconds.
 fn ends_of_time() -> Vec<Instant> {
     let now = Instant::now();
-    let mut ends = vec![now + Duration::from_secs(100 * 365 * 86_400)];
-    // The last moment that an `Instant` can represent is beyond 2^64 ns. A clock in nanoseconds must not
-    // wrap.
+    let mut deadlines = vec![now + Duration::from_secs(100 * 365 * 86_400)];
+    // The last moment that an `Instant` can represent is beyond 2^64 ns. A clock in nanoseconds
+    // must not wrap.
     let mut step = Duration::from_secs(1 << 62);
     let mut last = now;
     while step > Duration::from_nanos(1) {
@@ -43,8 +44,8 @@ fn ends_of_time() -> Vec<Instant> {
             None => step /= 2,
         }
     }
-    ends.push(last);
-    ends
+    deadlines.push(last);
+    deadlines
 }
 
 // ---- connecting ----
@@ -363,7 +364,7 @@ fn various_deadlines_expire_and_not_early() {
                     client.set_read_deadline(start + Duration::from_nanos(nanos)).unwrap();
                     let error = loop {
                         match client.read(&mut buf).await {
-                            Ok(count) => assert!(count > 0, "the peer is alive"),
+                            Ok(count) => assert!(count > 0, "the stream has not ended"),
                             Err(error) => break error,
                         }
                     };
@@ -849,9 +850,9 @@ fn farthest_deadlines_do_not_overflow() {
     run(async {
         let (client, server) = fresh_pair().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        for end in ends_of_time() {
-            client.set_deadline(end).unwrap();
-            listener.set_deadline(end).unwrap();
+        for deadline in ends_of_time() {
+            client.set_deadline(deadline).unwrap();
+            listener.set_deadline(deadline).unwrap();
             assert!(future::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await.is_err());
             assert!(future::timeout(Duration::from_millis(5), listener.accept()).await.is_err());
             round_trip(&client, &server).await;
@@ -952,7 +953,7 @@ fn write_timeout_runs_while_waiting_for_lock() {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![0; 1 << 20];
-        // `all` waits without a timeout and holds the lock.
+        // `all` waits without a timeout and holds the write lock.
         let mut all = client.write_all(&big);
         assert!(poll_now(&mut all).is_pending());
         let timeout = Duration::from_millis(20);
@@ -1041,8 +1042,8 @@ fn shortest_timeouts_fire() {
     });
 }
 
-/// Invariant 9. The timer of the old deadline is due, but may not have run yet, because this thread has
-/// not waited since. The new deadline has passed too.
+/// Invariant 9. The timer of the old deadline is due, but may not have run yet, because this thread
+/// has not waited since. The new deadline has passed too.
 #[test]
 fn deadline_moved_within_the_past_has_expired() {
     run(async {

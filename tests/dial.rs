@@ -1,5 +1,7 @@
-//! Dialling TCP streams. (Spurious wake-ups, self-connections and SO_ERROR are tested in
-//! `src/net/seam_tests.rs`, timeouts in `deadline.rs`.)
+//! Dialling with `TcpStream::connect`: addresses, names, errors, and dropped dials.
+//!
+//! `src/net/seam_tests.rs` tests spurious wake-ups, self-connections and SO_ERROR, `deadline.rs`
+//! tests timeouts, and `dialer.rs` tests `Dialer`.
 
 #[path = "common/black_hole.rs"]
 mod black_hole;
@@ -116,7 +118,7 @@ fn invalid_addresses_are_rejected() {
         assert!(error.to_string().starts_with("dial tcp: lookup no-such-host.invalid: "), "{error}");
         let op = op_error(&error);
         assert!(op.io_error().and_then(std::io::Error::get_ref).unwrap().is::<netpoll::net::LookupError>());
-        // Port 0 is not a destination, and multicast addresses have no streams.
+        // A stream cannot connect to port 0 or to a multicast address.
         assert!(TcpStream::connect("127.0.0.1:0").await.is_err());
         assert!(TcpStream::connect("224.0.0.1:9").await.is_err());
     });

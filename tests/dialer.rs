@@ -1,6 +1,8 @@
-//! `Dialer`: time limits, racing of addresses, errors, local addresses, options, the control hook, the resolver, the number of system calls, and
-//! clean-up.
-//! (The rules of the race are tested in `src/net/happy_eyeballs.rs`, the division of time in `src/net/dialer.rs`.)
+//! `Dialer`: time limits, racing of addresses, errors, local addresses, options, the control hook,
+//! the resolver, the number of system calls, and clean-up.
+//!
+//! `src/net/happy_eyeballs.rs` tests the rules of the race, `src/net/dialer.rs` the division of
+//! time, and `dialer_linux.rs` the options that only Linux has.
 
 #[path = "common/black_hole.rs"]
 mod black_hole;
@@ -119,7 +121,8 @@ fn dial_deadline_does_not_apply_to_connection() {
         task::sleep(timeout).await;
         stream.write_all(b"x").await.unwrap();
         assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 1);
-        // A dial whose timeout ends at the moment of success returns a timeout or a working connection.
+        // A dial whose timeout ends at the moment of success returns a timeout or a working
+        // connection.
         for micros in (0..400).step_by(4) {
             let dialer = Dialer::new().timeout(Duration::from_micros(micros));
             match dialer.dial(addr).await {
@@ -162,7 +165,7 @@ fn next_attempt_starts_after_stagger_or_failure() {
         let (_refusing, refused) = refusing();
         let listener = listener().await;
         let good = listener.local_addr().unwrap();
-        // The default stagger of 250 ms, and a configured one.
+        // The first dialer has the default stagger of 250 ms, the second has a configured one.
         for (dialer, stagger) in [(Dialer::new(), 250), (Dialer::new().stagger(Duration::from_millis(40)), 40)] {
             let start = Instant::now();
             let stream = dialer.dial(&[hole.addr, good][..]).await.unwrap();
@@ -220,15 +223,16 @@ fn losing_attempts_are_closed() {
             let addr = listener.local_addr().unwrap();
             common::warm_up().await;
             let before = fd_count();
-            // The attempts start without a stagger, so several may connect. One of them is kept, and the others are closed.
+            // The attempts start without a stagger, so several may connect. One of them is kept,
+            // and the others are closed.
             let dialer = Dialer::new().stagger(Duration::ZERO);
             let stream = dialer.dial(&[addr; 3][..]).await.unwrap();
             assert_eq!(fd_count(), before + 1, "only the winner");
-            // The winner is somewhere in the queue. An attempt that was closed before it connected
-            // never arrives.
+            // The queue contains the connection that won, and possibly others before and behind it.
+            // An attempt that was closed before it connected is not in the queue.
             let loser = async |(peer, from): (TcpStream, SocketAddr)| {
                 let won = from == stream.local_addr().unwrap();
-                // End of stream, or a reset.
+                // The peer of a closed attempt reads the end of the stream or a reset.
                 assert!(won || matches!(peer.read(&mut [0; 1]).await, Ok(0) | Err(_)));
                 !won
             };
@@ -408,7 +412,8 @@ fn connection_uses_local_address() {
                 assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::InvalidInput));
                 assert_eq!(inner::<AddrError>(&error).reason(), "no suitable address found");
             }
-            // 192.0.2.0/24 is reserved for documentation, so 192.0.2.1 is not an address of this host.
+            // 192.0.2.0/24 is reserved for documentation, so 192.0.2.1 is not an address of this
+            // host.
             let error = dialer("192.0.2.1").dial(both[1]).await.unwrap_err();
             let text = format!("dial tcp 192.0.2.1:0->{}: bind: cannot assign requested address", both[1]);
             assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::AddrNotAvailable));
@@ -447,7 +452,7 @@ fn local_port_gets_past_silent_addresses() {
             stream.set_linger(Some(Duration::ZERO)).unwrap();
             drop((stream, peer));
         }
-        // Sequential attempts, each within its share of the time.
+        // These attempts are sequential, each within its share of the time.
         let port = free_port();
         let dialer = Dialer::new().stagger(None).timeout(Duration::from_secs(6)).local_addr(port);
         let stream = dialer.dial(&[holes[0].addr, good][..]).await.unwrap();
@@ -479,7 +484,8 @@ fn self_connection_is_redialled() {
                 if count.fetch_add(1, Ordering::SeqCst) < most { socket.bind(&addr.into()) } else { Ok(()) }
             })
         };
-        // The first two attempts connect to themselves. The third uses another port and is refused, as expected.
+        // The first two attempts connect to themselves. The third uses another port and is refused,
+        // as expected.
         let error = dialer(2).dial(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more attempts");
@@ -615,11 +621,11 @@ fn options_of_streams_are_set_before_connect() {
 
 // ---- the resolver ----
 
-/// Regression: if the port was the name of a service, the dial asked the host's name service for the addresses, not the configured
-/// resolver.
+/// Regression: if the port was the name of a service, the dial asked the host's name service for
+/// the addresses, not the configured resolver.
 #[test]
 fn resolver_is_asked_for_a_host_with_a_named_service() {
-    /// A resolver that knows no name and counts the look-ups.
+    /// A resolver that finds no name and counts the look-ups.
     #[derive(Clone, Debug, Default)]
     struct Counts(Arc<AtomicUsize>);
     type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
@@ -635,7 +641,7 @@ fn resolver_is_asked_for_a_host_with_a_named_service() {
             let counts = Counts::default();
             let dialer = Dialer::new().resolver(counts.clone());
             let dialer = if staggers { dialer } else { dialer.stagger(None) };
-            // The host's name service knows this name.
+            // The host's name service finds this name.
             let error = dialer.dial("localhost:http").await.unwrap_err();
             assert_eq!(error.to_string(), "dial tcp: lookup localhost: no such host");
             let asked = counts.0.load(Ordering::SeqCst);
@@ -649,10 +655,13 @@ fn resolver_is_asked_for_a_host_with_a_named_service() {
     });
 }
 
-/// A dial that ends at its own deadline says so, even if it ends during the look-up. A timeout of the resolver is a different error.
+/// The error of a dial that ends at its own deadline has `is_deadline`, even if the dial ends
+/// during the look-up. The error of a timeout of the resolver does not have it, although the text
+/// is the same.
 #[test]
 fn deadline_during_look_up_is_told_from_timeout_of_resolver() {
-    /// A resolver that never answers for `silent.test`, and reports a timeout of its servers for other hosts.
+    /// A resolver that never answers for `silent.test`, and reports a timeout of its servers for
+    /// other hosts.
     #[derive(Debug)]
     struct Slow;
     type Answer = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
@@ -686,11 +695,14 @@ fn deadline_during_look_up_is_told_from_timeout_of_resolver() {
 
 // ---- cost ----
 
+/// The number of dials in a round of measurement.
 const DIALS: usize = 20;
+/// A path whose stat(2) marks the beginning and the end of each round in the trace.
 const MARK: &str = "/netpoll-dialer-test-mark";
 
-/// Counts the system calls per dial of a literal address on epoll, except waits, wake-ups of other threads
-/// and the calls of other threads. About 10 are allowed with Go's options, and about 5 without them.
+/// Counts the system calls per dial of a literal address on epoll, except waits, wake-ups of other
+/// threads and the calls of other threads. About 10 are allowed with Go's options, and about 5
+/// without them. Skipped if strace(1) is missing or may not trace.
 #[test]
 fn dial_of_literal_makes_few_system_calls() {
     let name = "dial_of_literal_makes_few_system_calls";
@@ -742,8 +754,9 @@ fn dial_of_literal_makes_few_system_calls() {
     let rounds: Vec<_> = lines.split(|line| line.contains(MARK)).skip(1).step_by(2).collect();
     assert!(rounds.len() >= 2, "{text}");
     for (round, lines) in rounds.into_iter().enumerate() {
-        // If another thread's line splits a call in the trace, the first part has the name. A thread that is about to wait may wake
-        // another thread to poll, by write(2) to an eventfd, so these writes count as waits.
+        // If another thread's line splits a call in the trace, the first part has the name. A
+        // thread that is about to wait may wake another thread to poll, by write(2) to an eventfd,
+        // so these writes count as waits.
         let is_wait = |line: &&&str| {
             line.contains("epoll_") && line.contains("wait") || line.contains("futex") || line.contains("write(")
         };
@@ -757,8 +770,8 @@ fn dial_of_literal_makes_few_system_calls() {
     }
 }
 
-/// Returns an IPv4 address of this host that is not a loopback address, or `None` if this host has no route
-/// to other hosts.
+/// Returns an IPv4 address of this host that is not a loopback address, or `None` if this host has
+/// no route to other hosts.
 fn far_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // Connecting a UDP socket sends nothing. 192.0.2.0/24 is reserved for documentation.

@@ -42,12 +42,13 @@ fn user_timeout_is_set() {
     });
 }
 
-/// Regression: the dial failed.
+/// Regression: if the host did not permit Fast Open, the dial failed because of the option.
 #[test]
 fn fast_open_that_the_host_does_not_permit_is_not_an_error() {
     child("fast_open_that_the_host_does_not_permit_is_not_an_error", || {
         // Moves this thread to a new network namespace.
-        // SAFETY: no memory is passed; only this thread's view of the network changes, in a separate process.
+        // SAFETY: no memory is passed; only this thread's view of the network changes, in a
+        // separate process.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
         if !alone || std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "0").is_err() {
             return println!("skipped: this process cannot disable Fast Open");

@@ -1,4 +1,5 @@
-//! `rt::dump_on_sigusr1` and `Builder::inspect_socket`, each in a separate process.
+//! `rt::dump_on_sigusr1` and `Builder::inspect_socket`. Each test starts itself again in a separate
+//! process.
 
 mod common;
 
@@ -11,6 +12,7 @@ use common::{bounded, eventually};
 use netpoll::net::UdpSocket;
 use netpoll::{rt, task};
 
+/// The environment variable that has the role of a started process.
 const ROLE: &str = "NETPOLL_TEST_DUMP_ROLE";
 
 /// Starts `test` again in a new process, which has the role `role`.
@@ -20,6 +22,7 @@ fn start(test: &str, role: &str) -> Child {
     common::spawn(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped())).unwrap()
 }
 
+/// Returns the role of this process, or `None` if no test has started it.
 fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
@@ -84,6 +87,7 @@ fn signal_that_the_program_ignores_is_not_taken_over() {
 fn builder_serves_snapshots_and_refuses_a_path_in_use() {
     const NAME: &str = "builder_serves_snapshots_and_refuses_a_path_in_use";
     let path = std::env::temp_dir().join(format!("netpoll-dump-{}", std::process::id()));
+    // The role is the path of the child's socket.
     if let Some(path) = role() {
         rt::Builder::new().inspect_socket(&path).start().unwrap();
         rt::shutdown(Duration::from_secs(60)).unwrap();

@@ -1,11 +1,16 @@
-//! `rt::dump_on_panic`. This file has no test harness, because a harness usually runs tests on threads other than the main thread.
+//! `rt::dump_on_panic`: a panic of the main thread prints a snapshot, and a panic of a task names
+//! the task. This file has no test harness, because a harness usually runs tests on threads other
+//! than the main thread.
 
 use std::process::{Command, ExitCode};
 
 use netpoll::{rt, task};
 
+/// The environment variable that tells a child process where to panic: `main` or `task`.
 const ROLE: &str = "NETPOLL_TEST_DUMP_ON_PANIC_ROLE";
 
+/// Panics in the main thread outside a task if `role` is `main`, and otherwise in a task that the
+/// main thread awaits.
 fn child(role: &str) {
     rt::dump_on_panic();
     task::block_on(async {
@@ -22,7 +27,8 @@ fn main() -> ExitCode {
         child(&role);
         return ExitCode::SUCCESS;
     }
-    // The panic of a task is passed on to the main thread, which awaits the task, without another message or dump.
+    // The panic of a task resumes in the main thread, which awaits the task, without another
+    // message or a dump.
     for (role, has_dump) in [("main", true), ("task", false)] {
         let output = Command::new(std::env::current_exe().unwrap()).env(ROLE, role).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);

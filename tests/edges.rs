@@ -1,5 +1,5 @@
-//! Edge cases of streams: the end of the stream, waiting writers, the address of a wildcard listener, the bytes per turn, and events and writes
-//! that come before a wait.
+//! Edge cases of streams: the end of the stream, waiting writers, the address of a wildcard
+//! listener, the bytes per turn, and events and writes that come before a wait.
 
 mod common;
 
@@ -18,7 +18,8 @@ use netpoll::net::{Dialer, TcpListener, TcpStream};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
-/// Go: TestEOFError. A read that returns 0 means the end of the stream only if its buffer is not empty. A reset is an error.
+/// Go: TestEOFError. A read that returns 0 means the end of the stream only if its buffer is not
+/// empty. A reset is an error.
 #[test]
 fn count_of_zero_is_eof_only_for_a_nonempty_buffer() {
     run(async {
@@ -35,7 +36,8 @@ fn count_of_zero_is_eof_only_for_a_nonempty_buffer() {
         let mut all = Vec::new();
         let mut reader: &TcpStream = &server;
         assert_eq!(reader.read_to_end(&mut all).await.unwrap(), 0);
-        // A reset is an error and not the end of the stream. A read into an empty buffer still returns 0.
+        // A reset is an error and not the end of the stream. A read into an empty buffer still
+        // returns 0.
         let (client, server) = pair().await;
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
@@ -57,8 +59,8 @@ fn blocked_writer_does_not_retry() {
             });
             // The writer fills the buffers and then waits.
             becomes("the writer waits", || rt::metrics().waiters == 1).await;
-            // The kernel may still move bytes to the peer's buffer, which makes room in the send buffer and wakes the writer. So the test waits
-            // for a period of 300 ms with few polls.
+            // The kernel may still move bytes to the peer's buffer, which makes room in the send
+            // buffer and wakes the writer. So the test waits for a period of 300 ms with few polls.
             let start = Instant::now();
             loop {
                 let before = rt::metrics().polls;
@@ -82,7 +84,8 @@ fn blocked_writer_does_not_retry() {
     });
 }
 
-/// Go: TestDialListenerAddr. The address of a wildcard listener can be dialled, because it means this host.
+/// Go: TestDialListenerAddr. The address of a wildcard listener can be dialled, because it means
+/// this host.
 #[test]
 fn wildcard_listener_address_can_be_dialled() {
     run(async {
@@ -107,7 +110,8 @@ fn wildcard_listener_address_can_be_dialled() {
     });
 }
 
-/// A task whose connection always has data yields after a bounded number of bytes, even with large reads.
+/// A task whose connection always has data yields after a bounded number of bytes, even with large
+/// reads.
 #[test]
 fn one_turn_moves_a_bounded_number_of_bytes() {
     const TOTAL: usize = 128 << 20;
@@ -142,15 +146,17 @@ fn one_turn_moves_a_bounded_number_of_bytes() {
         });
         let (total, most) = reader.await;
         assert_eq!(total, TOTAL);
-        // A turn has 31 units, each of which pays for at most 16 KiB. The last unit pays for a whole read. If the previous turn ended with
-        // a refused read, one more read may be granted. On a busy machine, sysmon may give the processor away during a turn; the turns of
-        // its next thread then refill the same budget, rarely more than once.
+        // A turn has 31 units, each of which pays for at most 16 KiB. The last unit pays for a
+        // whole read. If the previous turn ended with a refused read, one more read may be granted.
+        // On a busy machine, sysmon may give the processor away during a turn. The turns of the
+        // processor's next thread then refill the same budget, rarely more than once.
         assert!(most <= 2 * (30 * (16 << 10) + 2 * (256 << 10)), "{most} bytes in one turn");
         writer.join().unwrap();
     });
 }
 
-/// A waker that calls a hook when it is first cloned. An operation clones its waker between the registration and the wait.
+/// A waker that calls a hook when it is first cloned. An operation clones its waker between the
+/// registration and the wait.
 struct Hooked {
     hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     woken: AtomicUsize,
@@ -197,7 +203,8 @@ mod hooked {
     }
 }
 
-/// An event arrives after a reader has registered and before it waits. Another reader consumes the event. The next event wakes the first reader.
+/// An event arrives after a reader has registered and before it waits. Another reader consumes the
+/// event. The next event wakes the first reader.
 #[test]
 fn reader_that_was_delayed_before_its_wait_gets_the_next_edge() {
     child("reader_that_was_delayed_before_its_wait_gets_the_next_edge", delayed_reader);
@@ -228,8 +235,8 @@ fn delayed_reader() {
     assert!(matches!(read.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(1))));
 }
 
-/// A write sends the gathered bytes after a flush has tried to send them and before the flush waits. The socket then has
-/// room for a write, but not enough room for an event.
+/// A write sends the gathered bytes after a flush has tried to send them and before the flush
+/// waits. The socket then has room for a write, but not enough room for an event.
 #[test]
 fn flush_ends_if_a_write_sends_the_gathered_bytes_before_the_flush_waits() {
     run(async {

@@ -3,10 +3,10 @@
 //! works afterwards. No operation hangs, panics or leaks. Only a failed wait for events aborts the
 //! process.
 //!
-//! Each row of the tables is an operation and a system call that it makes; each cell is one errno,
-//! injected into the call (`faults`). The tables omit calls whose failure hardly matters (such as
-//! clock_gettime, the signal calls and sysconf) and getaddrinfo, which has its own codes
-//! (`src/sys/names.rs`).
+//! Each row of the tables is an operation and a system call that it makes. Each cell is one errno,
+//! which `faults` injects into the call. The tables omit calls that fail only if an argument is
+//! invalid (such as clock_gettime, the signal calls and sysconf) and getaddrinfo, which has its own
+//! codes (`src/sys/names.rs`).
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -97,6 +97,7 @@ const WRITE_MANY: &[i32] = &[
     EHOSTUNREACH,
     ENETDOWN,
 ];
+/// The two errnos that mean "try again".
 const AGAIN: &[i32] = &[EINTR, EAGAIN];
 
 const MATRIX: &[Row] = &[
@@ -178,7 +179,8 @@ const MATRIX: &[Row] = &[
     row("close", "close", &[(Done, &[EINTR, EIO, ENOSPC, EDQUOT, EBADF])]),
     row("AsyncFd::new", "fcntl F_GETFL", &[(Surfaced, &[EBADF, EACCES, EINVAL])]),
     row("AsyncFd::new", "fcntl F_SETFL", &[(Surfaced, &[EBADF, EPERM, EINVAL])]),
-    // If the kernel refuses, bytes go through a buffer. (For copies without a pipe see below.)
+    // If the kernel refuses, bytes go through a buffer. `copy_without_pipe_uses_buffer` tests
+    // copies without a pipe.
     row("copy", "splice", &[(Done, &[EINTR, EAGAIN, EINVAL]), (Surfaced, &[EBADF, ENOMEM, ESPIPE])]),
     row(
         "send_file",
@@ -195,7 +197,7 @@ const EPOLL_MATRIX: &[Row] = &[
         "first wait",
         "epoll_ctl ADD",
         // EEXIST: the open file description is already registered under this number, so the
-        // registration is changed. (For EPERM see below.)
+        // registration is changed. `descriptor_rejected_by_epoll_is_invalid_input` tests EPERM.
         &[(Done, &[EEXIST]), (Surfaced, &[EBADF, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC])],
     ),
     row("first wait after EEXIST", "epoll_ctl MOD", &[(Done, &[EBADF, EINVAL, ENOENT, ENOMEM])]),
@@ -465,8 +467,9 @@ async fn waking(operation: &str, call: &'static str, errno: i32) -> Result {
     };
     let start = Instant::now();
     while fault.hits() == 0 && start.elapsed() < common::BOUND / 2 {
-        // The runtime usually sleeps in epoll by now. A task is used because on a busy machine a
-        // worker may poll, and this future could then be woken without a write.
+        // After the pause of the new thread, the runtime usually sleeps in epoll. The thread spawns
+        // a task, because on a busy machine a worker may poll, and this future could then be woken
+        // without a write.
         let (send, receive) = futures::channel::oneshot::channel();
         let thread = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(2));
@@ -587,15 +590,15 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
     }
 }
 
-/// Checks every cell of `matrix`, in a child process, because some faults apply to any descriptor and
-/// would affect other tests, and because descriptors are counted.
+/// Checks every cell of `matrix`, in a child process, because some faults apply to any descriptor
+/// and would affect other tests, and because descriptors are counted.
 fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
     let output = common::child_with(name, variables, || {
         let _watch = watch();
         // Creates the poller, and a pipe that is kept for later copies.
         run(async {
             copying("copy", "splice", EINTR).await.0.unwrap();
-            becomes("sockets to be closed", || rt::metrics().descriptors == 0).await;
+            becomes("all sockets are closed", || rt::metrics().descriptors == 0).await;
         });
         let (mut cells, mut wrong) = (0, Vec::new());
         for Row { operation, call, cells: groups } in matrix {
@@ -604,7 +607,7 @@ fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
                     cells += 1;
                     let before = fd_count();
                     let name = format!("{operation}: {call} → {}", io::Error::from_raw_os_error(errno));
-                    // Printed if the test fails or hangs.
+                    // The output of a test that fails or hangs has this line.
                     println!("{name}");
                     let (result, hits) = run(cell(operation, call, errno));
                     let got = match &result {
@@ -615,7 +618,7 @@ fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
                     if got != Some(expected) || hits == 0 {
                         wrong.push(format!("{name}: {result:?} instead of {expected:?}, injected {hits} times"));
                     }
-                    run(becomes(&format!("{name}: sockets to be closed"), || rt::metrics().descriptors == 0));
+                    run(becomes(&format!("{name}: all sockets are closed"), || rt::metrics().descriptors == 0));
                     // A pipe may be kept for the next copy.
                     let after = fd_count();
                     if after > before && !matches!(*operation, "copy" | "send_file") {
@@ -642,7 +645,7 @@ fn every_call_of_epoll_handles_every_errno() {
     check_matrix("every_call_of_epoll_handles_every_errno", &common::ON_ONE_EPOLL, EPOLL_MATRIX);
 }
 
-/// ADD → EPERM: epoll does not support this kind of file.
+/// EPOLL_CTL_ADD fails with EPERM if epoll does not support the kind of file.
 #[test]
 fn descriptor_rejected_by_epoll_is_invalid_input() {
     child_on_epoll("descriptor_rejected_by_epoll_is_invalid_input", || {
@@ -718,8 +721,9 @@ fn without_epoll_pwait2_waits_use_milliseconds() {
     }
 }
 
-/// A copy without a pipe goes through a buffer; a copy with a small pipe goes through the pipe. 5
-/// and 3 cells. (A pipe is kept for the next copy, so each of the 3 cells runs in its own process.)
+/// A copy that gets no pipe uses a buffer and succeeds (5 cells). A copy whose pipe cannot be
+/// enlarged also succeeds (3 cells). The pipe is kept for the next copy, so each of these 3 cells
+/// runs in its own process.
 #[test]
 fn copy_without_pipe_uses_buffer() {
     const NAME: &str = "copy_without_pipe_uses_buffer";
@@ -738,8 +742,8 @@ fn copy_without_pipe_uses_buffer() {
     }
 }
 
-/// The wait fails, for example because other code of the program has closed the epoll descriptor. The
-/// process aborts with a message. 3 cells.
+/// The wait fails, for example because other code of the program has closed the epoll descriptor.
+/// The process aborts with a message. 3 cells.
 #[test]
 fn failing_epoll_wait_aborts_process() {
     const NAME: &str = "failing_epoll_wait_aborts_process";
@@ -768,8 +772,8 @@ fn failing_epoll_wait_aborts_process() {
     }
 }
 
-/// A failed listen removes the socket file, which would prevent the next bind. A failed bind does not
-/// remove a file that existed before.
+/// A failed listen removes the socket file, which would prevent the next bind. A failed bind does
+/// not remove a file that existed before.
 #[test]
 fn failed_listen_removes_socket_file() {
     child("failed_listen_removes_socket_file", || {

@@ -1,6 +1,8 @@
-//! The example servers behave as their headers say and stop cleanly on a signal. Each server runs in its own process.
+//! The example servers behave as their headers say and stop cleanly on a signal. Each server runs
+//! in its own process. `cargo test` and `cargo build --examples` build the examples.
 //!
-//! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), a test also asserts how soon a server exits after its time limit.
+//! With `NETPOLL_TIMED=1`, on an idle machine (`ci/faults.sh exit`), a test also asserts how soon a
+//! server exits after its time limit.
 #![cfg(feature = "signal")]
 
 #[path = "common/example.rs"]
@@ -51,8 +53,8 @@ fn redis_like_answers_pipelined_commands_in_order() {
 
 #[test]
 fn sigterm_stops_every_server() {
-    // Each server has served a client before it is stopped. A connected silent client does not delay the exit. (`redis_like` and `graceful`
-    // have their own tests.)
+    // Each server has served a client before it is stopped. A connected silent client does not
+    // delay the exit. (`redis_like` and `graceful` have their own tests.)
     for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("echo_deadline", &["127.0.0.1:0", "600"])] {
         let server = Example::start(name, args);
         let mut client = BufReader::new(connect(server.addr()));
@@ -103,7 +105,8 @@ fn sigterm_stops_every_server() {
     assert!(udp_echo.end().0.success());
 }
 
-/// Returns the number of answers that a client gets until the server ends. If `reconnects`, each request has its own connection.
+/// Sends requests until the server ends. Returns the number of answers, and adds each answer to
+/// `answered`. If `reconnects`, each request has its own connection.
 fn load(addr: SocketAddr, reconnects: bool, answered: &AtomicU64) -> u64 {
     let mut count = 0;
     while let Ok(stream) = TcpStream::connect(addr) {
@@ -154,7 +157,8 @@ fn sigterm_under_load_loses_no_accepted_request() {
 fn sigterm_answers_requests_that_have_arrived() {
     let graceful = Example::start("graceful", &["127.0.0.1:0", &PATIENCE.as_secs().to_string()]);
     let mut client = BufReader::new(connect(graceful.addr()));
-    // The requests are in one segment, so the second and the third have arrived when the first is answered.
+    // The requests are in one segment, so the second and the third have arrived when the first is
+    // answered.
     client.get_mut().write_all(b"0\n100\n1\n").expect("room");
     assert_eq!(read_line(&mut client), "0 ms later\n");
     graceful.terminate();
@@ -285,7 +289,8 @@ fn proxy_drops_idle_connections() {
     assert_eq!(client.read(&mut [0]).expect("the end"), 0);
 }
 
-/// Clients connect continuously. No client is refused or cut off, and every process of the sequence serves clients.
+/// Clients connect continuously. No connection is refused or reset, and every process of the
+/// sequence serves clients.
 #[test]
 fn hot_restart_refuses_no_connection() {
     let mut server = Example::start("hot_restart", &[&kernel::own_address().to_string()]);

@@ -1,5 +1,8 @@
-//! The examples behave as their headers say. Each example runs in its own process; `cargo test` builds it. Example servers are tested in
-//! tests/example_servers.rs, and examples in simulations in tests/sim_examples.rs.
+//! The examples behave as their headers say. Each example runs in its own process. `cargo test` and
+//! `cargo build --examples` build the examples.
+//!
+//! `example_servers.rs` tests the example servers, and `sim_examples.rs` the examples in
+//! simulations.
 
 #[path = "common/example.rs"]
 mod example;
@@ -24,8 +27,8 @@ fn quickstart_serves_its_clients_and_reports() {
 
 #[test]
 fn quickstart_adapts_to_descriptor_limit() {
-    // `ulimit -S` leaves room to raise the limit. Without `-S`, the maximum is lowered too. The example keeps 64 descriptors for itself, and a
-    // client takes two.
+    // `ulimit -S` leaves room to raise the limit. Without `-S`, the maximum is lowered too. The
+    // example keeps 64 descriptors for itself, and a client takes two.
     let quickstart = |limit: &str| {
         let script = format!("ulimit {limit} && exec \"$0\" 200 1");
         Example::spawn(Command::new("sh").args(["-c", &script]).arg(path("quickstart"))).end()
@@ -54,7 +57,8 @@ fn happy_eyeballs_reports_winner() {
     let (status, output) = Example::start("happy_eyeballs", &[]).end();
     assert!(status.success(), "{status}: {output}");
     let live = output.split(" is dead, ").nth(1).and_then(|rest| rest.split(" is live").next()).expect("addresses");
-    // The example dials with the default stagger, a shorter one, and none. Each dial has two attempts and a winner.
+    // The example dials with the default stagger, a shorter one, and none. Each dial has two
+    // attempts and a winner.
     assert_eq!(output.matches(&format!("connected to {live}")).count(), 3, "{output}");
     assert_eq!(output.matches(": tcp").count(), 6, "{output}");
     let (status, output) = Example::start("happy_eyeballs", &["localhost:bad"]).end();

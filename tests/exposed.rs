@@ -1,5 +1,6 @@
 //! Sockets whose descriptor has other users, in this process or another. The other users keep the
-//! socket open after this crate has closed it, set its options, and clear O_NONBLOCK.
+//! socket open after this crate has closed it, use a borrowed descriptor after the close, set
+//! SO_LINGER, and clear O_NONBLOCK.
 #![cfg(not(target_os = "macos"))] // SOCK_SEQPACKET
 
 mod common;
@@ -53,7 +54,8 @@ enum By {
     ForceClose,
 }
 
-/// Fills the buffers, while the peer reads nothing, and closes the stream. The close must not wait for the peer.
+/// Fills the buffers, while the peer reads nothing, and closes the stream. The close must not wait
+/// for the peer. `keeps`, a duplicate, is closed before the stream.
 async fn assert_closes_at_once(what: &str, by: By, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
     let (stream, peer) = ends;
     fill(&stream).await;
@@ -144,8 +146,8 @@ fn close_blocks_no_worker_when_so_linger_is_inherited() {
     });
 }
 
-/// One close waits on the only thread of the pool for closes, and another one is queued behind it. The
-/// shutdown waits for neither.
+/// One close waits on the only thread of the pool for closes, and another one is queued behind it.
+/// The shutdown waits for neither.
 #[test]
 fn shutdown_does_not_wait_for_lingering_close() {
     child("shutdown_does_not_wait_for_lingering_close", || {
@@ -193,8 +195,9 @@ async fn is_pending<F: Future + Unpin>(mut future: F) -> bool {
     poll_once(&mut future).await.is_pending()
 }
 
-/// Regression: a registration belongs to the open file description, which a duplicate keeps open. After a
-/// hot restart, each connection of the successor woke the process that had closed its listener.
+/// Regression: a registration belongs to the open file description, which a duplicate keeps open.
+/// After a hot restart, each connection of the successor woke the process that had closed its
+/// listener.
 #[test]
 fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
     child("adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed", || {
@@ -361,7 +364,8 @@ fn take_numbers() -> Vec<std::fs::File> {
     (0..16).map(|_| std::fs::File::open("/dev/null").unwrap()).collect()
 }
 
-/// Regression: after an explicit close, a borrowed descriptor referred to the next file with its number.
+/// Regression: after an explicit close, a borrowed descriptor referred to the next file with its
+/// number.
 #[test]
 #[cfg(target_os = "linux")]
 fn borrowed_descriptor_refers_to_no_other_file_after_the_close() {
@@ -399,8 +403,8 @@ fn borrowed_descriptor_refers_to_no_other_file_after_the_close() {
     });
 }
 
-/// The close needs no free descriptor, because the first borrow has opened the placeholder. The placeholder keeps the number
-/// in use until the drop.
+/// The close needs no free descriptor, because the first borrow has opened the placeholder. The
+/// placeholder keeps the number in use until the drop.
 #[test]
 fn close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer() {
     child("close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer", || {
@@ -451,8 +455,8 @@ fn number_of_a_socket_that_was_never_borrowed_is_free_after_the_close() {
     });
 }
 
-/// Regression: while no descriptor was free, the close shut down a socket that another owner still used, and a datagram
-/// socket kept its port.
+/// Regression: while no descriptor was free, the close shut down a socket that another owner still
+/// used, and a datagram socket kept its port.
 #[test]
 fn close_without_a_free_descriptor_closes_a_borrowed_socket_only() {
     child("close_without_a_free_descriptor_closes_a_borrowed_socket_only", || {
@@ -475,8 +479,9 @@ fn close_without_a_free_descriptor_closes_a_borrowed_socket_only() {
     });
 }
 
-/// Regression: if no descriptor was free even when the socket was borrowed, the close sent FIN with a linger time of zero,
-/// and the drop blocked with one above zero. A borrow of a closed socket had a negative number, with which socket2 panics.
+/// Regression: if no descriptor was free even when the socket was borrowed, the close sent FIN with
+/// a linger time of zero, and the drop blocked with one above zero. A borrow of a closed socket had
+/// a negative number, with which socket2 panics.
 #[test]
 #[cfg(target_os = "linux")]
 fn close_of_a_borrowed_socket_that_cannot_be_closed_obeys_so_linger() {
@@ -506,7 +511,8 @@ fn close_of_a_borrowed_socket_that_cannot_be_closed_obeys_so_linger() {
     });
 }
 
-/// A borrow that races with the close gets the socket or a closed descriptor, never a file.
+/// A borrow that races with the close gets the socket, or a descriptor on which calls fail with
+/// EBADF, and never another file.
 #[test]
 #[cfg(target_os = "linux")]
 fn borrow_during_the_close_gets_no_other_file() {
@@ -550,7 +556,8 @@ fn make_blocking(fd: &impl AsFd) {
     SockRef::from(&duplicate).set_nonblocking(false).unwrap();
 }
 
-/// Checks operations of a socket made by `$make` that another user has made blocking.
+/// For each operation, creates a socket with `$make`, makes it blocking as another user would, and
+/// asserts that the operation waits.
 macro_rules! assert_each_waits {
     ($make:expr, $($what:literal: |$socket:ident| $poll:expr;)*) => {
         $({

@@ -1,7 +1,9 @@
-//! Turns of tasks: a task whose operations are always ready ends its turn, and a task with long turns completes its operations. A task that
-//! uses up its turns and tasks that events wake do not starve each other.
+//! Turns of tasks: a task whose operations are always ready ends its turn, and a task with long
+//! turns completes its operations. A task that uses up its turns and tasks that events wake do not
+//! starve each other.
 //!
-//! Most tests of long turns and of loops cover many kinds of operations, in tasks, in the future of `block_on` or under another executor.
+//! Most tests of long turns and of loops cover many kinds of operations, in tasks, in the future of
+//! `block_on` or under another executor.
 
 #[path = "common/black_hole.rs"]
 mod black_hole;
@@ -40,7 +42,8 @@ async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
 
 // ---- long turns ----
 
-/// Polls `operation` until it completes. Before each poll, blocks the thread for two checks of sysmon. Returns the number of polls.
+/// Polls `operation` until it completes. Before each poll, blocks the thread for two checks of
+/// sysmon. Returns the number of polls.
 async fn turns(operation: impl Future<Output = ()>) -> usize {
     let mut operation = pin!(operation);
     let mut polls = 0;
@@ -53,7 +56,8 @@ async fn turns(operation: impl Future<Output = ()>) -> usize {
     polls
 }
 
-/// Returns operations of many kinds. Each completes without input from outside; a few wait briefly, for the kernel or another thread.
+/// Returns operations of many kinds. Each completes without input from outside. A few wait briefly
+/// for the kernel or another thread.
 async fn ready_operations() -> Operations {
     let mut all: Operations = Vec::new();
     let mut add = |name, operation: Pin<Box<dyn Future<Output = ()> + Send>>| all.push((name, operation));
@@ -227,7 +231,8 @@ fn task_with_long_turns_gets_its_operations_done() {
     });
 }
 
-/// Performs one operation per turn, without end. The caller polls it first, so that it takes from the budget before other operations do.
+/// Performs one operation per turn, without end. The caller polls it first, so that it takes from
+/// the budget before other operations do.
 async fn greedy(stream: &TcpStream) {
     loop {
         stream.readable().await.unwrap();
@@ -235,7 +240,8 @@ async fn greedy(stream: &TcpStream) {
     }
 }
 
-/// Operations that follow a greedy one in a task make progress even if sysmon makes the task yield in every turn.
+/// Operations that follow a greedy one in a task make progress even if sysmon makes the task yield
+/// in every turn.
 #[test]
 fn operations_behind_a_greedy_one_of_the_same_task_make_progress() {
     child("operations_behind_a_greedy_one_of_the_same_task_make_progress", || {
@@ -271,16 +277,16 @@ async fn loops() -> Operations {
     }
     let mut all: Operations = Vec::new();
     let past = Instant::now();
-    let (_bound, deaf) = refusing();
+    let (_bound, refused) = refusing();
     let unbound = std::env::temp_dir().join(format!("netpoll-no-socket-{}", std::process::id()));
     let pair_with_deadline = Arc::new(pair().await);
     pair_with_deadline.0.set_read_deadline(past).unwrap();
-    let (dead, peer) = pair().await;
+    let (hung_up, peer) = pair().await;
     drop(peer);
-    dead.peer_closed().await.unwrap();
-    let dead = Arc::new(dead);
+    hung_up.peer_closed().await.unwrap();
+    let hung_up = Arc::new(hung_up);
     let udp = Arc::new(UdpSocket::bind(ANY).await.unwrap());
-    let (expired, empty, ended, hung_up) = (pair_with_deadline.clone(), pair_with_deadline, dead.clone(), dead);
+    let (expired, empty, ended) = (pair_with_deadline.clone(), pair_with_deadline, hung_up.clone());
     let datagrams = Arc::new(UnixDatagram::pair().unwrap());
     datagrams.1.send(b"x").await.unwrap();
     let (ready, peeked) = (datagrams.clone(), datagrams);
@@ -300,8 +306,8 @@ async fn loops() -> Operations {
         "a Unix bind that fails" UnixListener::bind("/no/such/folder/socket");
         "a bind of a Unix datagram socket" UnixDatagram::bind("");
         "a connect of a Unix datagram socket" async { unnamed.connect_addr(&named.local_addr().unwrap()).await };
-        "connect_timeout(ZERO)" TcpStream::connect_timeout(&deaf, Duration::ZERO);
-        "connect_timeout(1 ns)" TcpStream::connect_timeout(&deaf, Duration::from_nanos(1));
+        "connect_timeout(ZERO)" TcpStream::connect_timeout(&refused, Duration::ZERO);
+        "connect_timeout(1 ns)" TcpStream::connect_timeout(&refused, Duration::from_nanos(1));
         "a ready datagram" ready.0.readable();
         "a datagram that is only peeked" peeked.0.peek(&mut [0; 1]);
         "an expired Unix accept" local.accept();
@@ -323,7 +329,7 @@ async fn loops() -> Operations {
         "lookup_host" net::lookup_host("127.0.0.1");
         "lookup_port" net::lookup_port("tcp", "80");
         "bind" TcpListener::bind(ANY);
-        "a refused connect" TcpStream::connect(deaf);
+        "a refused connect" TcpStream::connect(refused);
         "a refused Unix connect" UnixStream::connect(&unbound);
         "an expired deadline" expired.0.read(&mut [0; 1]);
         "an empty read" empty.1.read(&mut []);
@@ -420,8 +426,8 @@ fn loop_that_never_waits_lets_other_futures_run_under_another_executor() {
     }
 }
 
-/// A poll with a no-op waker never returns `Pending` for the sake of fairness. A task that makes many such polls still ends its turns, at
-/// the operations that it awaits.
+/// A poll with a no-op waker never returns `Pending` for the sake of fairness. A task that makes
+/// many such polls still ends its turns, at the operations that it awaits.
 #[test]
 fn task_that_polls_with_a_noop_waker_still_yields() {
     const ROUNDS: usize = 200;
@@ -460,8 +466,8 @@ fn spin(micros: u64) {
     while begun.elapsed() < Duration::from_micros(micros) {}
 }
 
-/// Counts its turns in `turns`, and uses each turn up with operations that need not wait. After each operation, passes the number of the turn
-/// to `step`.
+/// Counts its turns in `turns`, and uses each turn up with operations that need not wait. After
+/// each operation, passes the number of the turn to `step`.
 async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
     let (stream, _peer) = filled(1).await;
     let mut operations = pin!(async {
@@ -478,17 +484,20 @@ async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
     .await
 }
 
+/// Starts a runtime with one worker and no spare workers.
 fn one_worker() {
     rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     // Turns have no time limit in the first 100 ms after the start.
     std::thread::sleep(Duration::from_millis(150));
 }
 
-/// A waiter whose event arrives in a turn of a saturating task runs after that turn, before the saturating task's next turn.
+/// A waiter whose event arrives in a turn of a saturating task runs after that turn, before the
+/// saturating task's next turn.
 #[test]
 fn event_goes_before_a_task_that_used_up_its_turn() {
     const ROUNDS: usize = 200;
-    // If the worker gets no CPU time for 10 ms, sysmon polls, and its wake-ups arrive through the shared queue.
+    // If the worker gets no CPU time for 10 ms, sysmon polls, and its wake-ups arrive through the
+    // shared queue.
     const LATE_MAX: usize = ROUNDS / 10;
     child("event_goes_before_a_task_that_used_up_its_turn", || {
         one_worker();
@@ -509,7 +518,8 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
             }
         });
         drop(task::spawn(saturating(turns, move |turn| {
-            // Sends the next byte after the quiet task has seen the previous one, at most once per turn.
+            // Sends the next byte after the quiet task has seen the previous one, at most once per
+            // turn.
             if turn > 2 && sent_in.load(Ordering::SeqCst) == 0 {
                 sent_in.store(turn, Ordering::SeqCst);
                 std::io::Write::write_all(&mut &writer, b"x").unwrap();
@@ -519,8 +529,8 @@ fn event_goes_before_a_task_that_used_up_its_turn() {
     });
 }
 
-/// A saturating task gets its turns while the events of other tasks never end. Between two consecutive turns of the saturating task, the others
-/// read at most twice each on average.
+/// A saturating task gets its turns while the events of other tasks never end. Between two
+/// consecutive turns of the saturating task, the others read at most twice each on average.
 #[test]
 fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
     const OTHERS: usize = 64;
@@ -596,7 +606,8 @@ fn large_writes_use_up_a_turn() {
                 .await;
                 most = most.max(writes);
             }
-            // A turn has 31 units. A write takes one, and another for each 16 KiB. Six of these writes take 30 units, and a seventh takes the last.
+            // A turn has 31 units. A write takes one, and another for each 16 KiB. Six of these
+            // writes take 30 units, and a seventh takes the last unit.
             assert!((1..=7).contains(&most), "vectored: {vectored}, {most} writes of {SIZE} bytes in one turn");
         }
         drop(ours);

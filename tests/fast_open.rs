@@ -1,9 +1,9 @@
 //! TCP Fast Open: connect(2) defers the connection to the first data. The first wait starts a
-//! deferred connection, and closing loses no data.
+//! deferred connection, and a close loses no data.
 //!
 //! The client's sockets need no cookie (TCP_FASTOPEN_NO_COOKIE), so connect(2) defers even the
-//! first connection to a server. On a kernel that does not defer, some tests use a plain connect, and
-//! the others are skipped.
+//! first connection to a server. On a kernel that does not defer, some tests use a plain connect,
+//! and the others are skipped.
 #![cfg(target_os = "linux")] // TCP_FASTOPEN_CONNECT
 
 #[path = "common/black_hole.rs"]
@@ -25,8 +25,9 @@ use netpoll::io::{self, ReadExt, WriteExt};
 use netpoll::net::{Dialer, Shutdown, TcpListener, TcpStream, is_timeout};
 use netpoll::task;
 
+/// The state of a socket that has sent a SYN, or has deferred it (TCP_SYN_SENT).
 const SYN_SENT: u8 = 2;
-/// From linux/tcp.h; the libc crate does not have it for all targets.
+/// An option of linux/tcp.h. The libc crate does not have it for all targets.
 const TCP_FASTOPEN_NO_COOKIE: libc::c_int = 34;
 
 fn set_int(fd: libc::c_int, name: libc::c_int, value: libc::c_int) {
@@ -172,8 +173,8 @@ async fn check_first_wait(name: &str, wait: Wait) {
     check_first_wait_of(dialer(), name, wait).await;
 }
 
-/// Asserts that `wait` begins a connection that `dialer` has deferred: the server accepts it, and its
-/// greeting ends the wait.
+/// Asserts that `wait` begins a connection that `dialer` has deferred: the server accepts it, and
+/// its greeting ends the wait.
 async fn check_first_wait_of(dialer: Dialer, name: &str, wait: Wait) {
     let listener = listener().await;
     let stream = dialer.dial(listener.local_addr().unwrap()).await.unwrap();
@@ -255,10 +256,11 @@ fn first_wait_begins_connect_of_adopted_socket() {
     });
 }
 
-/// Ends a stream with data in flight; the caller drops the result later.
+/// A function that closes a stream or shuts it down. The caller drops the returned stream later.
 type End = fn(TcpStream) -> Option<TcpStream>;
 
-/// Data sent with the SYN arrives, although the stream is closed or shut down before the handshake ends.
+/// Data sent with the SYN arrives, although the stream is closed or shut down before the handshake
+/// ends.
 #[test]
 fn syn_data_survives_close_and_shutdown() {
     syn_data_survives(false, &["all of it"]);
@@ -270,7 +272,8 @@ fn gathered_syn_data_survives_close_and_shutdown() {
     syn_data_survives(true, &["all of it"]);
 }
 
-/// The SYN carries a part of the data. The rest is gathered, and the socket does not accept it before the handshake ends.
+/// The SYN carries a part of the data. The rest is gathered, and the socket does not accept it
+/// before the handshake ends.
 #[test]
 fn data_gathered_after_syn_survives_close_and_shutdown() {
     syn_data_survives(true, &["all ", "of it"]);
@@ -326,7 +329,7 @@ fn syn_data_survives(gathers: bool, pieces: &[&str]) {
         });
         let listener = TcpListener::from(busy.serve());
         task::block_on(async {
-            // The connections that filled the queue may still be in it; they send nothing.
+            // The connections that filled the queue may still be in it. They send nothing.
             loop {
                 let (peer, _) = listener.accept().await.unwrap();
                 let mut all = Vec::new();
@@ -528,7 +531,7 @@ fn first_wait_reports_refused_connection() {
     });
 }
 
-/// The first write does not wait for the handshake; the second does.
+/// The first write does not wait for the handshake, but the second does.
 #[test]
 fn first_write_goes_with_syn() {
     if !is_deferring() {
@@ -556,8 +559,8 @@ fn first_write_goes_with_syn() {
     });
 }
 
-/// The tasks that close connections in the background end, for an established, a refused and an
-/// unused connection.
+/// If a task closes a connection in the background, the task ends. This applies to an established,
+/// a refused and an unused connection.
 #[test]
 fn deferred_closes_leak_no_descriptor() {
     if !is_deferring() {
@@ -581,10 +584,10 @@ fn deferred_closes_leak_no_descriptor() {
                 let stream = dial(busy.addr).await;
                 stream.write(b"x").await.unwrap();
                 drop(stream);
-                // The connection is refused now.
+                // From here on, the connection is refused.
                 drop(busy);
             }
-            becomes("all descriptors to be closed", || common::fd_count() == before).await;
+            becomes("all descriptors are closed", || common::fd_count() == before).await;
         });
     });
 }
@@ -612,8 +615,8 @@ fn gathered_data_begins_deferred_connect() {
     });
 }
 
-/// The drop of a connection in progress starts a task that waits for the handshake, unless the runtime
-/// was shut down.
+/// The drop of a connection in progress starts a task that waits for the handshake, unless the
+/// runtime was shut down.
 #[test]
 fn drop_of_connection_in_progress_after_shutdown_starts_no_runtime() {
     if !is_deferring() {

@@ -1,5 +1,7 @@
-//! Sockets and sleeps work under any executor. Wakers, which are foreign code, run under no lock of this crate. The tests with Tokio and smol are
-//! in `ecosystem/tests/executors.rs`.
+//! Sockets and sleeps under other executors, and wakers that use sockets. Wakers are foreign code,
+//! and run under no lock of this crate.
+//!
+//! `ecosystem/tests/executors.rs` has the tests with Tokio and smol.
 
 mod common;
 #[path = "common/executors.rs"]
@@ -65,7 +67,8 @@ fn poller_runs_without_netpoll_tasks() {
     });
 }
 
-/// A waker that uses its socket in each of the waker's functions.
+/// A waker that uses `stream` when it is called and, with the functions of `raw`, also when it is
+/// cloned or dropped.
 struct Reenter {
     stream: TcpStream,
     calls: AtomicUsize,
@@ -108,7 +111,8 @@ mod raw {
     static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
 
     pub(super) fn waker(data: Arc<Reenter>) -> Waker {
-        // SAFETY: the functions below keep the contract: `data` is a counted reference, which each function consumes, copies or borrows.
+        // SAFETY: the functions below keep the contract: `data` is a counted reference, which each
+        // function consumes, copies or borrows.
         unsafe { Waker::from_raw(raw(data)) }
     }
 
@@ -117,7 +121,8 @@ mod raw {
     }
 
     fn borrowed(data: *const ()) -> std::mem::ManuallyDrop<Arc<Reenter>> {
-        // SAFETY: the pointer came from `Arc::into_raw`, the waker owns a count, and `ManuallyDrop` leaves the count unchanged.
+        // SAFETY: the pointer came from `Arc::into_raw`, the waker owns a count, and `ManuallyDrop`
+        // leaves the count unchanged.
         std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<Reenter>()) })
     }
 
@@ -296,8 +301,8 @@ fn many_kinds_of_waiters_share_one_socket() {
     tasks.into_iter().for_each(park_on);
 }
 
-/// Invariant 1. Accepts are polled once, which registers the listener, and never again. Another accept gets the connection, and the close
-/// completes.
+/// Invariant 1. Accepts are polled once, which registers the listener, and never again. Another
+/// accept gets the connection, and the close completes.
 #[test]
 fn abandoned_future_keeps_no_descriptor() {
     let _watchdog = Watchdog::new();

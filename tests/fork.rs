@@ -1,5 +1,5 @@
-//! fork(2): in a child that does not call exec(2), operations that need the runtime fail or panic if the parent has used it before the
-//! fork. No child disturbs its parent.
+//! fork(2): in a child that does not call exec(2), operations that need the runtime fail or panic
+//! if the parent has used it before the fork. No child disturbs its parent.
 #![cfg(target_os = "linux")] // prctl(2)
 
 mod common;
@@ -17,10 +17,11 @@ use netpoll::net::{self, OpError, TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::UnixListener;
 use netpoll::{rt, task};
 
-/// Runs `body` in a forked process and asserts that it returns 0. Any other value is the number of the step that failed, or 100 for a panic.
+/// Runs `body` in a forked process and asserts that it returns 0. Any other value is the number of
+/// the step that failed, or 100 for a panic.
 fn forked(body: impl FnOnce() -> i32) {
-    // SAFETY: this process has threads, but the child uses nothing that they may have left locked: glibc's allocator survives a
-    // fork, and the child ends with `_exit`.
+    // SAFETY: this process has threads, but the child uses nothing that they may have left locked:
+    // glibc's allocator survives a fork, and the child ends with `_exit`.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
@@ -67,7 +68,8 @@ fn operations_fail_in_forked_child() {
         forked(|| {
             let failed =
                 |polled: Poll<std::io::Result<_>>| matches!(polled, Poll::Ready(Err(error)) if is_of_fork(&error));
-            // Operations that would wait fail, whether or not the descriptor was registered in the parent.
+            // Operations that would wait fail, whether or not the descriptor was registered in the
+            // parent.
             if !failed(poll_now(&mut server.read(&mut [0; 1]))) {
                 return 1;
             }
@@ -151,7 +153,7 @@ fn futures_that_wait_panic_in_a_forked_child() {
         let mut cancel = Box::pin(handles[0].take().unwrap().cancel());
         let mut handle = handles[1].take().unwrap();
         assert!(poll_now(&mut sleep).is_pending());
-        // On a busy machine its time may have passed already.
+        // On a busy machine, the time of the short sleep may have passed already.
         let _ = poll_now(&mut short);
         common::eventually("the time of the short sleep has passed", || {
             std::time::Instant::now() > short.deadline().unwrap()
@@ -163,7 +165,7 @@ fn futures_that_wait_panic_in_a_forked_child() {
                 panics(&mut || poll_now(&mut handle).is_pending()),
                 panics(&mut || poll_now(&mut cancel).is_pending()),
                 panics(&mut || poll_now(&mut Box::pin(set.join_next())).is_pending()),
-                // Its time has passed.
+                // The time of the short sleep has passed.
                 poll_now(&mut short).is_ready(),
             ];
             all.iter().position(|is_right| !is_right).map_or(0, |at| at as i32 + 1)
@@ -219,13 +221,15 @@ fn block_on_that_forks_returns_or_panics_in_the_child() {
 /// Regression: the worker of the child dropped the queued tasks.
 #[test]
 fn task_that_forks_leaves_the_queued_tasks_to_the_parent() {
+    /// Writes the id of the process in which it is dropped.
     struct Tells(std::io::PipeWriter);
     impl Drop for Tells {
         fn drop(&mut self) {
             self.0.write_all(&std::process::id().to_ne_bytes()).unwrap();
         }
     }
-    // In the forked child, LeakSanitizer reports everything that the threads of the parent refer to.
+    // In the forked child, LeakSanitizer reports everything that the threads of the parent refer
+    // to.
     child_with("task_that_forks_leaves_the_queued_tasks_to_the_parent", &[("ASAN_OPTIONS", "detect_leaks=0")], || {
         rt::Builder::new().workers(1).start().unwrap();
         let (mut reader, writer) = std::io::pipe().unwrap();
@@ -245,8 +249,8 @@ fn task_that_forks_leaves_the_queued_tasks_to_the_parent() {
     });
 }
 
-/// Regression: a thread that exists only in the parent had locked the timers at the fork, so the drop of a sleep in the
-/// child waited forever.
+/// Regression: a thread that exists only in the parent had locked the timers at the fork, so the
+/// drop of a sleep in the child waited forever.
 #[test]
 fn sleep_is_dropped_in_a_child_while_the_parent_uses_timers() {
     child("sleep_is_dropped_in_a_child_while_the_parent_uses_timers", || {
@@ -363,8 +367,8 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
     });
 }
 
-/// Regression: a drop in the child removed the parent's sockets from the shared epoll instance, so that waiters of the parent slept
-/// forever. The drop also removed a listener's file.
+/// Regression: a drop in the child removed the parent's sockets from the shared epoll instance, so
+/// that waiters of the parent slept forever. The drop also removed a listener's file.
 #[test]
 fn drops_in_forked_child_do_not_affect_parent() {
     child("drops_in_forked_child_do_not_affect_parent", || {
@@ -413,7 +417,8 @@ impl Drop for Dropped {
     }
 }
 
-/// A close in the child wakes the child's copy of a task that waits. The task continues in the parent.
+/// A close in the child wakes the child's copy of a task that waits. The task continues in the
+/// parent.
 #[test]
 fn destructors_of_the_parents_tasks_do_not_run_in_a_child() {
     static DROPPED: AtomicU32 = AtomicU32::new(0);
@@ -478,7 +483,8 @@ fn signal_of_forked_child_does_not_request_a_snapshot_of_its_parent() {
         };
         // SAFETY: no pointer is passed.
         let signal = || unsafe { libc::raise(libc::SIGUSR1) };
-        // Standard error is a full pipe, so the thread that prints snapshots takes the first byte and then blocks.
+        // Standard error is a full pipe, so the thread that prints snapshots takes the first byte
+        // and then blocks.
         let (mut output, mut full) = std::io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&full, true).unwrap();
         while full.write(&[0; 4096]).is_ok() {}

@@ -13,7 +13,8 @@ use netpoll::task::{self, block_on};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A future that returns `output` after `waits` polls that return Pending. When dropped, appends its name to `log`.
+/// A future that returns `output` after `waits` polls that return Pending. When dropped, appends
+/// its name to `log`.
 struct After<T> {
     waits: usize,
     output: Option<T>,

@@ -1,5 +1,5 @@
-//! Half-closed connections, the end of the stream, empty buffers, the `close` of the I/O traits, shutdown during waiting operations, and urgent
-//! data.
+//! Half-closed connections, the end of the stream, empty buffers, the `close` of the I/O traits,
+//! shutdown during waiting operations, and urgent data.
 
 mod common;
 
@@ -113,7 +113,7 @@ macro_rules! shutdown_ends_waiting_sends {
     };
 }
 
-/// For a Unix socket without room, the kernel reports no event of a shutdown of writing.
+/// The kernel reports no event when the writing side of a Unix socket without room is shut down.
 #[test]
 fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
     run(async {
@@ -130,7 +130,7 @@ fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
             assert!(poll_with(&mut writable, &wakers[3].1).is_pending());
             stream.shutdown(how).unwrap();
             are_woken(&wakers).await;
-            // It has the write lock.
+            // `all` has the write lock, so it must end before the writes.
             is_broken(all.await);
             is_broken(write.await);
             is_broken(other.await);
@@ -237,7 +237,8 @@ fn read_into_empty_buffer_returns_zero() {
     });
 }
 
-/// After a read that fills its buffer, and after a short read, the next read must return the end of the stream.
+/// After a read that fills its buffer, and after a short read, the next read must return the end of
+/// the stream.
 #[test]
 fn eof_is_seen_after_full_and_short_reads() {
     run(async {
@@ -273,7 +274,7 @@ fn urgent_data_does_not_hide_following_data() {
         server.write_all(b"behind").await.unwrap();
         let mut got = drive(&mut read, &wakes, &waker).await.unwrap();
         drop(read);
-        // The urgent byte cuts reads short; it is not part of the stream.
+        // The urgent byte cuts reads short, but is not part of the stream.
         while got < 12 {
             got += client.read(&mut buf[got..]).await.unwrap();
         }

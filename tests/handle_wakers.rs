@@ -1,4 +1,5 @@
-//! The waker of a future that awaits a task is foreign code. It runs after the task has ended and outside of it, and may panic.
+//! The waker of a future that awaits a task. The waker is foreign code: it runs outside of the
+//! task, after the task has ended, and may panic.
 
 mod common;
 
@@ -22,8 +23,8 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
     }
 }
 
-/// Polls the handles of a task and of a blocking call with `waker`, and keeps or drops the handles. Then lets the task and the call end.
-/// Returns the kept handles.
+/// Polls the handles of a task and of a blocking call with `waker`, and keeps or drops the handles.
+/// Then lets the task and the call end. Returns the kept handles.
 fn end_with(waker: &Waker, keeps_handle: bool) -> Vec<JoinHandle<u64>> {
     let is_over = Arc::new(AtomicBool::new(false));
     let (first, second) = (is_over.clone(), is_over.clone());
@@ -69,7 +70,8 @@ fn waker_of_handle_runs_outside_of_ended_task() {
     }
 }
 
-/// When the waker of a future that waits for a cancellation runs, the cancelled task has ended and may be freed.
+/// When the waker of a future that waits for a cancellation runs, the cancelled task has ended and
+/// may be freed.
 #[test]
 fn waker_of_cancelled_task_runs_outside_of_it() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -111,7 +113,8 @@ fn panicking_waker_of_handle_ends_neither_process_nor_task() {
     }
 }
 
-/// A waker with the data pointer of the running task's waker is still foreign code if it has another virtual table.
+/// A waker with the data pointer of the running task's waker is still foreign code if it has
+/// another virtual table.
 #[test]
 fn panicking_waker_with_the_data_of_the_own_waker_does_not_end_the_process() {
     static WOKEN: AtomicUsize = AtomicUsize::new(0);

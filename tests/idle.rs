@@ -11,9 +11,10 @@ use common::{child, context_switches, cpu_time, echo, eventually, listener, pair
 use netpoll::net::TcpStream;
 use netpoll::{rt, task};
 
+/// The time for which no thread may run.
 const QUIET: Duration = Duration::from_millis(1200);
 
-/// Asserts that no thread except this one runs for a while, once pending work has ended.
+/// Asserts that, when pending work has ended, no thread except this one runs for [`QUIET`].
 #[track_caller]
 fn assert_idle() {
     let start = Instant::now();
@@ -27,7 +28,8 @@ fn assert_idle() {
             assert!(used < Duration::from_millis(50), "{used:?} of CPU time");
             return;
         }
-        // Sysmon sleeps after a few checks. Surplus workers and threads for blocking calls end after some seconds without work.
+        // Sysmon sleeps after a few checks. Surplus workers and threads for blocking calls end
+        // after some seconds without work.
         assert!(
             start.elapsed() < common::BOUND / 3,
             "{switches} and then {now} context switches, {QUIET:?} of idleness between them\n{before:?}\n{:?}",
@@ -60,7 +62,7 @@ fn idle_after_traffic() {
             .map(park_on)
             .collect();
         assert_idle();
-        // All waiters are still there, and wake up.
+        // All waiters still exist, and are woken.
         for stream in &streams {
             park_on(ping(stream, b"again")).unwrap();
         }

@@ -1,5 +1,5 @@
-//! `rt::inspect`: the reported state of tasks, sockets and workers, and pages of tasks. Also histograms, counts of
-//! blocking calls, and the OpenMetrics text.
+//! `rt::inspect`: the reported state of tasks, sockets and workers, and pages of tasks. Also
+//! histograms, counts of blocking calls, and the OpenMetrics text.
 
 mod common;
 
@@ -35,6 +35,8 @@ async fn until(wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
     }
 }
 
+/// Spawns a task with a name. Each name must be unique in this file, because a snapshot contains
+/// the tasks of all tests.
 fn named<T: Send + 'static>(name: &str, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     task::Builder::new().name(name.into()).spawn(future).unwrap()
 }
@@ -129,7 +131,8 @@ fn accept_without_a_permit_is_shown_as_waiting_for_one() {
 #[test]
 fn wait_for_an_in_memory_pipe_is_not_shown_as_one_for_a_socket() {
     run(async {
-        // One end has the slot of a socket that was open before, unless another test takes that slot.
+        // One end has the slot of a socket that was open before, unless another test takes that
+        // slot.
         drop(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let (one, other) = pipe().unwrap();
         let (reader, writer) = (one.clone(), one);
@@ -182,7 +185,7 @@ fn waits_for_timers_and_joins_name_time_and_task() {
     });
 }
 
-/// A flag that a task waits for. The crate does not know of the flag.
+/// A flag that a task can wait for. It is not part of the crate, so a snapshot does not name it.
 #[derive(Default)]
 struct Flag(Mutex<(bool, Option<Waker>)>);
 
@@ -210,7 +213,8 @@ impl Flag {
     }
 }
 
-/// Waits until a timer wakes the calling task. (On a busy machine, a sleep may end at its first poll, without a wake-up.)
+/// Waits until a timer wakes the calling task. (On a busy machine, a sleep may end at its first
+/// poll, without a wake-up.)
 async fn be_woken_by_a_timer() {
     let mut sleep = Sleep::new(Duration::from_millis(1));
     let mut waits = false;
@@ -357,7 +361,7 @@ fn task_that_blocks_its_thread_is_shown_running() {
         let task = named("i4 blocks", async move { blocked.recv() });
         let id = task.task().id();
         let snapshot = until(|snapshot| {
-            // A snapshot at the beginning of the poll may not have counted it.
+            // A snapshot that is taken at the beginning of a poll may not count this poll.
             by_name(snapshot, "i4 blocks").is_some_and(|task| task.state() == TaskState::Running && task.polls() > 0)
                 && snapshot.workers.iter().any(|worker| worker.running == Some(id) && worker.stuck)
         })
@@ -470,7 +474,7 @@ fn tasks_are_taken_in_pages() {
                 page = inspect.after(&page).take();
             }
             assert_eq!(seen, all.tasks.iter().map(|task| task.id()).collect::<Vec<_>>());
-            // The awaited task is alive, but not in the page.
+            // The awaited task exists, but is not in the page.
             let before = Inspect::new().max_tasks(seen.iter().position(|&id| id == awaited).unwrap() + 1).take();
             let page = Inspect::new().max_tasks(1).after(&before).take();
             assert!(page.tasks.len() == 1 && joins(&page), "{page}");
@@ -612,7 +616,8 @@ fn kinds_of_tasks_are_distinguished() {
     });
 }
 
-/// Each reading task is named after the local address of its only socket, so a wrong pair of task and socket is detected.
+/// Each reading task is named after the local address of its only socket, so a wrong pair of task
+/// and socket is detected.
 #[test]
 fn pairs_are_right_during_spawns_and_closes() {
     run(async {

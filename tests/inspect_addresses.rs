@@ -99,7 +99,7 @@ fn addresses_of_an_adopted_connection_are_resolved_once() {
     });
 }
 
-/// The slot of a closed connection serves the next socket.
+/// A new socket may use the slot of a closed connection.
 #[test]
 fn addresses_are_not_those_of_an_earlier_socket_of_the_slot() {
     child("addresses_are_not_those_of_an_earlier_socket_of_the_slot", || {
@@ -151,7 +151,7 @@ fn snapshot_resolves_sockets_that_the_previous_one_omitted() {
             }
             all.sort_unstable();
             all.dedup();
-            assert_eq!(all.len(), SOCKETS, "three snapshots know all addresses");
+            assert_eq!(all.len(), SOCKETS, "three snapshots find all addresses");
             assert_eq!(known(Inspect::new().addresses(true).take()).len(), SOCKETS);
         });
     });

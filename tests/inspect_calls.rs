@@ -1,6 +1,6 @@
-//! The system calls of snapshots and of their server. This program defines functions with the C library's names, which
-//! count or refuse calls.
-#![cfg(target_os = "linux")]
+//! The system calls of snapshots and of their server. This program defines functions with the C
+//! library's names, which count or refuse calls.
+#![cfg(target_os = "linux")] // the C library's functions
 #![allow(unsafe_code)]
 
 mod common;
@@ -15,7 +15,8 @@ use netpoll::net::{TcpListener, TcpStream};
 use netpoll::rt::{self, InspectServer};
 use netpoll::task;
 
-/// Fails with ENOENT for files whose name is `refused`. Otherwise does the same as chmod(2), which it replaces in this program.
+/// Fails with ENOENT for files whose name is `refused`. Otherwise does the same as chmod(2), which
+/// it replaces in this program.
 ///
 /// # Safety
 /// Same as chmod(2).
@@ -88,7 +89,8 @@ fn listeners_metrics_query_each_address_once() {
                 (COUNTED.1.load(SeqCst), is_shown)
             };
             let adopted = TcpListener::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-            // The local address, the absence of a peer, SO_ACCEPTCONN and TCP_INFO.
+            // The calls are getsockname(2), getpeername(2), which finds no peer, and getsockopt(2)
+            // for SO_ACCEPTCONN and TCP_INFO. The later calls are only for TCP_INFO.
             assert_eq!(calls(adopted.as_raw_fd()), (4, true));
             assert_eq!(calls(adopted.as_raw_fd()), (1, true));
             let client = std::net::TcpStream::connect(adopted.local_addr().unwrap()).unwrap();

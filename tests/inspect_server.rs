@@ -48,14 +48,14 @@ fn text_json_metrics_and_traces_are_served_to_the_same_user_only() {
     });
 }
 
-/// Sends a request for JSON. Returns the ids of the tasks in the answer, and the number of further tasks that the answer
-/// reports.
+/// Sends a request for JSON. Returns the ids of the tasks in the answer, and the number of further
+/// tasks that the answer reports.
 fn tasks(path: &Path, request: &str) -> (Vec<u64>, usize) {
     let begin = Instant::now();
     let is_complete = |json: &str| json.contains(",\"more_tasks\":") && json.ends_with("}}");
     let mut json = ask(path, request);
     while !is_complete(&json) {
-        // The server gives up an answer that the client has not read within 10 s.
+        // The server abandons an answer that the client has not read within 10 s.
         assert!(begin.elapsed() < common::BOUND / 3, "no complete answer");
         json = ask(path, request);
     }
@@ -103,7 +103,7 @@ fn answer_for_a_million_tasks_is_limited() {
         // A snapshot of all tasks and its JSON would take over 300 MB.
         let grown = (resident() - before) >> 10;
         assert!(grown < 200 || common::IS_SANITIZED, "{grown} MiB");
-        // Dropping the handles would detach the tasks one by one.
+        // A drop of the handles would detach the tasks one by one, which takes long.
         std::mem::forget(handles);
     });
 }
@@ -147,7 +147,8 @@ fn errors_name_the_path() {
     });
 }
 
-/// connect(2) of a stream socket fails with EPROTOTYPE if another kind of socket is bound there, and not with ECONNREFUSED.
+/// If another kind of socket is bound to the path, connect(2) of a stream socket fails with
+/// EPROTOTYPE, and not with ECONNREFUSED.
 #[test]
 fn socket_of_another_kind_is_not_replaced() {
     bounded(|| {
@@ -164,8 +165,9 @@ fn socket_of_another_kind_is_not_replaced() {
     });
 }
 
-/// Runs the test `name` in another process, which must succeed, with the variable `child` and with `path` in `NETPOLL_INSPECT`.
-/// Returns what the process writes to standard error.
+/// Runs test `name` in another process, with the environment variables `child`, which is 1, and
+/// `NETPOLL_INSPECT`, which is `path`. Asserts that the process succeeds, and returns its standard
+/// error.
 fn messages_of(name: &str, child: &str, path: &Path) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env(child, "1").env("NETPOLL_INSPECT", path);
@@ -243,7 +245,7 @@ fn one_of_many_processes_takes_over_a_stale_socket() {
                 let line = lines.map(Result::unwrap).find(|line| line.ends_with("serves") || line.ends_with("serve"));
                 serving += usize::from(line.unwrap().ends_with("serves"));
             }
-            assert_eq!(serving, 1, "processes that believe that they serve");
+            assert_eq!(serving, 1, "processes that serve");
             assert!(ask(&path, "text\n").contains("tasks"));
             for mut child in children {
                 drop(child.stdin.take());
@@ -305,8 +307,8 @@ fn drop_does_not_wait_for_a_client_that_is_served() {
         client.read_exact(&mut [0]).unwrap();
         drop(server);
         assert!(!path.exists(), "the file is removed");
-        // The server disconnects a client that does not read for some time. So the drop has not waited if the answer is
-        // complete.
+        // The server disconnects a client that does not read for some time. So the drop has not
+        // waited if the answer is complete.
         let mut rest = String::new();
         client.read_to_string(&mut rest).unwrap();
         assert!(rest.len() > 1 << 19, "the answer was cut after {} bytes", rest.len());
@@ -314,8 +316,8 @@ fn drop_does_not_wait_for_a_client_that_is_served() {
     });
 }
 
-/// The mode of the socket file keeps other users out. Even if the mode is changed to permit them, the
-/// server refuses them by their credentials.
+/// The mode of the socket file keeps other users out. Even if the mode is changed to permit them,
+/// the server refuses them by their credentials.
 #[test]
 fn other_users_are_refused() {
     const NAME: &str = "other_users_are_refused";
@@ -341,7 +343,8 @@ fn other_users_are_refused() {
         let server = InspectServer::bind(&path).unwrap();
         let executable = folder.join("test");
         {
-            // A copy of the descriptor that writes the file would prevent its execution.
+            // A process that starts during the copy would have a descriptor that is open for
+            // writing the file. This would prevent the execution of the file.
             let _no_forks = no_forks();
             std::fs::copy(std::env::current_exe().unwrap(), &executable).unwrap();
         }
@@ -422,8 +425,7 @@ fn busy_listener_at_the_path_is_reported_at_once() {
     });
 }
 
-/// The environment of a running process cannot be changed soundly, so the test starts another
-/// process.
+/// A process with threads cannot change its environment safely, so the test starts another process.
 #[test]
 fn environment_variable_starts_a_server_with_the_runtime() {
     const CHILD: &str = "NETPOLL_TEST_INSPECT_CHILD";

@@ -1,4 +1,5 @@
-//! `rt::inspect`: the kind, the use, the host name, the errors, the limits and the state of sockets.
+//! `rt::inspect`: the kind, the use, the host name, the errors, the limits and the state of
+//! sockets.
 
 mod common;
 
@@ -21,8 +22,9 @@ fn by_fd(fd: &impl AsRawFd) -> SocketInfo {
     sockets.into_iter().find(|socket| socket.fd() == fd).expect("the socket is open")
 }
 
-/// Returns the numbers of reads and writes of a socket (of segments for TCP), and the numbers of bytes received and sent. Asserts that the last
-/// use is not earlier than the opening, within the precision of these times.
+/// Returns the numbers of reads and writes of a socket (of segments for TCP), and the numbers of
+/// bytes received and sent. Asserts that the last use is not earlier than the opening, within the
+/// precision of these times.
 fn counts(fd: &impl AsRawFd) -> ([u32; 2], [Option<u64>; 2]) {
     let socket = by_fd(fd);
     assert!(socket.last_use().is_some_and(|last| last <= socket.age() + Duration::from_millis(10)), "{socket:?}");
@@ -180,7 +182,8 @@ fn errors_are_counted_with_the_last_errno() {
     });
 }
 
-/// A stream socket that is not TCP is not shown as TCP, and a datagram socket that is not UDP is not shown as UDP.
+/// A stream socket that is not TCP is not shown as TCP, and a datagram socket that is not UDP is
+/// not shown as UDP.
 #[test]
 #[cfg(target_os = "linux")] // netlink(7), IPPROTO_UDPLITE
 fn sockets_of_other_families_and_protocols_have_no_kind_of_their_own() {
@@ -195,7 +198,7 @@ fn sockets_of_other_families_and_protocols_have_no_kind_of_their_own() {
         assert_eq!(kind(libc::AF_UNIX, Type::STREAM, 0), Some("unix"));
         assert_eq!(kind(libc::AF_UNIX, Type::SEQPACKET, 0), Some("unixpacket"));
         assert_eq!(kind(libc::AF_NETLINK, Type::DGRAM, libc::NETLINK_ROUTE), Some("socket"));
-        // The system need not support these.
+        // The system need not support these kinds of sockets.
         for (family, ty, protocol) in [
             (libc::AF_VSOCK, Type::STREAM, 0),
             (libc::AF_INET, Type::DGRAM, libc::IPPROTO_UDPLITE),
@@ -256,7 +259,8 @@ fn half_closed_connections_are_shown() {
 #[test]
 fn connections_in_progress_are_shown() {
     run(async {
-        // The listener accepts nothing. Once its queue is full, the kernel drops SYN segments, so further dials stay in progress.
+        // The listener accepts nothing. Once its queue is full, the kernel drops SYN segments, so
+        // further dials stay in progress.
         let listener = ListenConfig::new().backlog(1).listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dials: Vec<_> = (0..8).map(|_| task::spawn(TcpStream::connect(address))).collect();

@@ -1,6 +1,6 @@
-//! If a program, a sanitizer or a preloaded library defines `recv` or `send`, the crate calls the functions of these names instead of making
-//! the system calls itself.
-#![cfg(target_os = "linux")]
+//! If a program, a sanitizer or a preloaded library defines `recv` or `send`, the crate calls the
+//! functions of these names instead of making the system calls itself.
+#![cfg(target_os = "linux")] // the C library's functions
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};

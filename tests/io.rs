@@ -1,5 +1,5 @@
-//! `netpoll::io` with scripted readers and writers: results, the contents of buffers after an error or a dropped future, and the calls that
-//! the reader or writer receives. Also `io::timeout`.
+//! `netpoll::io` with scripted readers and writers: results, the contents of buffers after an error
+//! or a dropped future, and the calls that the reader or writer receives. Also `io::timeout`.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -21,7 +21,8 @@ use netpoll::task::block_on;
 /// A step of a scripted reader or writer. Each poll executes the next step.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Reader: returns these bytes, over as many polls as the caller's buffers require. Writer: accepts at most that many bytes.
+    /// Reader: returns these bytes, over as many polls as the caller's buffers require. Writer:
+    /// accepts at most that many bytes.
     Data(&'static [u8]),
     /// Wakes the task and returns Pending.
     Wait,
@@ -29,7 +30,8 @@ enum Step {
 }
 use Step::{Data, Fail, Wait};
 
-/// A reader that executes its steps and then reports the end of the stream. Panics if it is polled again.
+/// A reader that executes its steps and then reports the end of the stream. Panics if it is polled
+/// again.
 #[derive(Debug)]
 struct Reader {
     steps: VecDeque<Step>,
@@ -67,8 +69,8 @@ impl io::Read for Reader {
     }
 }
 
-/// A writer that executes its steps and then accepts all bytes. Counts writes, flushes and closes. Of all polls of flushes and closes, only the first
-/// returns Pending.
+/// A writer that executes its steps and then accepts all bytes. Counts writes, flushes and closes.
+/// Of all polls of flushes and closes, only the first returns Pending.
 #[derive(Debug, Default)]
 struct Writer {
     steps: VecDeque<Step>,
@@ -236,7 +238,8 @@ fn invalid_utf8_is_an_error_and_is_kept() {
         let count = Reader::new([Data(b"\xf0\x9f"), Wait, Data(b"\xa6\x80")]).read_to_string(&mut text).await.unwrap();
         assert_eq!((count, text.as_str()), (4, "kept\u{1f980}"));
 
-        // After an error of the reader, the text read before the error is kept, up to the last complete character.
+        // After an error of the reader, the text read before the error is kept, up to the last
+        // complete character.
         let mut reader = Reader::new([Data(b"a\xf0"), Fail(ErrorKind::TimedOut)]);
         text.clear();
         assert_eq!(kind(reader.read_to_string(&mut text).await), ErrorKind::TimedOut);
@@ -417,8 +420,8 @@ fn is_too_long(error: &Error, max: usize) -> bool {
     error.kind() == ErrorKind::InvalidData && inner.is_some_and(|inner| inner.max() == max)
 }
 
-/// Up to the bound, which includes the delimiter, the results are those of an unbounded read. A further byte is an error, and the bytes
-/// before it are consumed.
+/// Up to the bound, which includes the delimiter, the results are those of an unbounded read. A
+/// further byte is an error, and the bytes before it are consumed.
 #[test]
 fn bounded_read_stops_at_bound() {
     block_on(async {
@@ -659,8 +662,8 @@ fn seek_flushes_buf_writer() {
 #[test]
 fn copy_moves_all_data_and_flushes() {
     block_on(async {
-        // The reader panics if it is polled after its end. The first poll of the writer's flush returns
-        // Pending.
+        // The reader panics if it is polled after its end. The first poll of the writer's flush
+        // returns Pending.
         let steps = [Data(b"one "), Wait, Fail(ErrorKind::Interrupted), Data(b"two "), Data(b"three")];
         let mut reader = Reader::new(steps);
         let mut writer = Writer::new([Wait, Data(b"."), Fail(ErrorKind::Interrupted), Data(b"...")]);

@@ -1,5 +1,9 @@
-//! Tests every kind of descriptor: timeouts in reused slots, and closes and deadlines while operations wait in both directions.
-#![cfg(target_os = "linux")] // packet sockets
+//! Tests every kind of descriptor: timeouts in reused slots, and closes and deadlines while
+//! operations wait in both directions.
+//!
+//! `NETPOLL_KINDS_SECONDS` sets for how many seconds `timeouts_fire_in_slots_that_are_used_again`
+//! runs with one worker, and then with four workers. The default is one second.
+#![cfg(target_os = "linux")] // abstract names, and SOCK_SEQPACKET
 
 mod common;
 
@@ -22,15 +26,17 @@ type Operation = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
 /// A descriptor with operations that wait.
 trait Silent: Send + Sync {
-    /// Returns operations that wait, in the read direction and, if possible, in the write direction.
+    /// Returns operations that wait, in the read direction and, if possible, in the write
+    /// direction.
     fn waiting(self: Arc<Self>) -> Vec<(&'static str, Operation)>;
     fn set_timeouts(&self, timeout: Option<Duration>);
     fn set_deadlines(&self, deadline: Option<Instant>);
     fn close(&self) -> Operation;
 }
 
-/// Defines the type `$name` of a socket with its peer, and implements [`Silent`] for it. The other arguments are the socket's type, whether
-/// it has timeouts, the method that closes it, and its operations.
+/// Defines the type `$name` of a socket with its peer, and implements [`Silent`] for it. The other
+/// arguments are the socket's type, whether it has timeouts, the method that closes it, and its
+/// operations.
 macro_rules! silent {
     ($name:ident, $socket:ty, $timeouts:tt, $close:ident; $($operation:literal, |$own:ident| $future:expr;)*) => {
         struct $name($socket, #[allow(dead_code)] Box<dyn Send + Sync>);
@@ -143,6 +149,7 @@ silent! { LocalPackets, UnixSeqpacketListener, none, close;
     "accept", |own| own.accept();
 }
 
+/// The number of kinds of descriptors that [`silent`] creates.
 const KINDS: usize = 9;
 
 /// Returns a descriptor of the given kind, whose operations ([`Silent::waiting`]) all wait.
@@ -209,7 +216,8 @@ fn start(socket: &Arc<dyn Silent>, begun: &Arc<AtomicUsize>) -> Vec<(&'static st
     started.collect()
 }
 
-/// Returns the error of an operation, or `None` if a short TCP write has succeeded. Such a write may find room behind the last segment.
+/// Returns the error of an operation, or `None` if a short TCP write has succeeded. Such a write
+/// may find room behind the last segment.
 fn error_of(name: &str, ended: io::Result<()>) -> Option<io::Error> {
     match ended {
         Ok(()) if name.starts_with("Tcp write") => None,
@@ -217,7 +225,8 @@ fn error_of(name: &str, ended: io::Result<()>) -> Option<io::Error> {
     }
 }
 
-/// Closes each kind of descriptor, from the calling task or another thread, while all of its operations wait.
+/// Closes each kind of descriptor, from the calling task or another thread, while all of its
+/// operations wait.
 async fn close_ends_all(by_thread: bool) {
     for kind in 0..KINDS {
         for _ in 0..3 {
@@ -255,7 +264,8 @@ fn close_ends_operations_of_every_kind_in_both_directions() {
     }
 }
 
-/// Checks that a deadline ends all operations, and that operations wait again after the deadline is cleared.
+/// Checks that a deadline ends all operations, and that operations wait again after the deadline is
+/// cleared.
 async fn expiry_ends_all() {
     for kind in 0..KINDS {
         for is_past in [false, true] {
@@ -286,8 +296,8 @@ fn expiry_ends_operations_of_every_kind_in_both_directions() {
     park_on(task::spawn(expiry_ends_all()));
 }
 
-/// Opens sockets of random kinds, which reuse the slots of earlier ones. Closes most of them at about the time at which their timeouts fire.
-/// Returns the number of sockets.
+/// Opens sockets of random kinds, which reuse the slots of earlier ones. Closes most of them at
+/// about the time at which their timeouts fire. Returns the number of sockets.
 async fn reuse(seed: u64, until: Instant) -> u64 {
     let mut state = seed | 1;
     let mut random = move |below: u64| {
@@ -336,7 +346,7 @@ async fn reuse(seed: u64, until: Instant) -> u64 {
     rounds
 }
 
-/// Runs for a second, or for the number of seconds in `NETPOLL_KINDS_SECONDS`, with each number of workers.
+/// Tasks open and close sockets of random kinds.
 #[test]
 fn timeouts_fire_in_slots_that_are_used_again() {
     let seconds = std::env::var("NETPOLL_KINDS_SECONDS").map_or(1, |text| text.parse().unwrap());

@@ -1,7 +1,8 @@
-//! The control lane: control tasks run before other tasks within the lane's share, and neither lane starves.
+//! The control lane: control tasks run before other tasks within the lane's share, and neither lane
+//! starves.
 //!
-//! The tests assert limits on numbers of turns, not on times. A turn spins for at least its given length. On a busy machine turns are longer,
-//! so fewer of them fit in a given time.
+//! The tests assert limits on numbers of turns, not on times. A turn spins for at least its given
+//! length. On a busy machine turns are longer, so fewer of them fit in a given time.
 
 mod common;
 
@@ -50,7 +51,8 @@ fn count(turns: &AtomicUsize) -> usize {
     turns.load(Ordering::SeqCst)
 }
 
-/// A control task that an event wakes runs after a bounded number of turns, however many other tasks are runnable.
+/// A control task that an event wakes runs after a bounded number of turns, however many other
+/// tasks are runnable.
 #[test]
 fn control_task_waits_for_no_queue() {
     child("control_task_waits_for_no_queue", || {
@@ -78,7 +80,8 @@ fn control_task_waits_for_no_queue() {
                         // A turn of this length counts as long (`LONG_NANOS`).
                         spin(60);
                         let turn = turns.fetch_add(1, Ordering::SeqCst) + 1;
-                        // Sends as soon as the control task has read the previous byte, whichever task has its turn.
+                        // Sends as soon as the control task has read the previous byte, whichever
+                        // task has its turn.
                         if turn > 10 && sent_in.load(Ordering::SeqCst) == 0 {
                             sent_in.store(turn, Ordering::SeqCst);
                             std::io::Write::write_all(&mut &*writer, b"x").unwrap();
@@ -88,18 +91,21 @@ fn control_task_waits_for_no_queue() {
                 }));
             }
             park_on(control);
-            // The clock is read at least every fourth turn. If the machine delays a control turn, the lane gets only one of 20 turns.
+            // The clock is read at least every fourth turn. If the machine delays a control turn,
+            // the lane gets only one of 20 turns.
             assert!(count(&waits) <= 25, "{} turns of {others} other tasks", count(&waits));
             rt::shutdown(common::BOUND).unwrap();
         }
     });
 }
 
-/// Beyond the lane's share, control tasks get one of 20 turns or queue behind ordinary tasks, so no ordinary task starves.
+/// Beyond the lane's share, control tasks get one of 20 turns or queue behind ordinary tasks, so no
+/// ordinary task starves.
 #[test]
 fn endless_control_tasks_do_not_starve_others() {
-    // The maximum number of consecutive control turns: the burst of 2.5 ms, with the credit that accrues during it, and one turn of each
-    // of the 8 control tasks, which are queued behind the ordinary task when the credit is used up.
+    // The maximum number of consecutive control turns: the burst of 2.5 ms, with the credit that
+    // accrues during it, and one turn of each of the 8 control tasks, which are queued behind the
+    // ordinary task when the credit is used up.
     const ROW_MAX: usize = 28 + 8;
     child("endless_control_tasks_do_not_starve_others", || {
         start(5);
@@ -131,8 +137,9 @@ fn endless_control_tasks_do_not_starve_others() {
     });
 }
 
-/// A control task that has used up the lane's share waits for at most one turn of each other task. With many other tasks, it waits for at
-/// most 20 turns at a share of 5 %, because the lane gets one of 20 turns.
+/// A control task that has used up the lane's share waits for at most one turn of each other task.
+/// With many other tasks, it waits for at most 20 turns at a share of 5 %, because the lane gets
+/// one of 20 turns.
 #[test]
 fn control_task_without_credit_has_its_turns_among_others() {
     child("control_task_without_credit_has_its_turns_among_others", || {
@@ -220,8 +227,9 @@ fn connections_of_a_control_listener_are_control_tasks() {
     });
 }
 
-/// The lock of a socket is FIFO. A control task that waits for the lock behind an ordinary task gets it when the ordinary task, which
-/// always gets its turns, is done. Hogs in either lane do not prevent this.
+/// The lock of a socket is FIFO. A control task that waits for the lock behind an ordinary task
+/// gets it when the ordinary task, which always gets its turns, is done. Hogs in either lane do not
+/// prevent this.
 #[test]
 fn lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time() {
     child("lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time", || {
@@ -282,8 +290,8 @@ fn shutdown_drops_control_tasks() {
     });
 }
 
-/// No wake-up of a control task is lost, whether a task or a thread without a processor causes it. The workers may sleep between two
-/// wake-ups.
+/// No wake-up of a control task is lost, whether a task or a thread without a processor causes it.
+/// The workers may sleep between two wake-ups.
 #[test]
 fn wake_ups_of_control_tasks_are_not_lost() {
     child("wake_ups_of_control_tasks_are_not_lost", || {
@@ -324,7 +332,8 @@ fn shares_above_one_hundred_are_refused() {
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 
-/// A task that another thread wakes gets its turn, although the lane is beyond its share and the other tasks use up their budgets.
+/// A task that another thread wakes gets its turn, although the lane is beyond its share and the
+/// other tasks use up their budgets.
 #[test]
 fn tasks_of_other_threads_run_despite_an_endless_control_task() {
     child("tasks_of_other_threads_run_despite_an_endless_control_task", || {

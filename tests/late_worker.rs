@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::{BOUND, child, eventually, park_on, thread_count};
 use netpoll::{rt, task, time};
 
+/// The number of tasks that are queued when the late worker continues.
 const TASKS: usize = 200;
 
 /// A waker that blocks its thread until the sender is dropped, for at most [`BOUND`].
@@ -27,7 +28,7 @@ impl Wake for Gate {
     }
 }
 
-/// Counts the tasks that are dropped before they have run.
+/// A value of a task that counts the drop of the task, unless the task has run.
 struct Guard {
     has_run: bool,
     waits: bool,
@@ -46,6 +47,7 @@ impl Drop for Guard {
     }
 }
 
+/// Starts a runtime with one worker. Each report of a blocked task sends a message to `reported`.
 fn start(reported: Option<mpsc::Sender<()>>) {
     let mut builder = rt::Builder::new().workers(1).spare_workers(0);
     if let Some(reported) = reported {
@@ -57,6 +59,9 @@ fn start(reported: Option<mpsc::Sender<()>>) {
     builder.start().unwrap();
 }
 
+/// Blocks the only worker in a waker, shuts the runtime down, and lets the worker continue while
+/// the next runtime has queued tasks. `waits` sets whether the destructors of dropped tasks would
+/// wait.
 fn late_worker_drops_no_task(waits: bool) {
     start(None);
     drop(task::spawn(async {

@@ -1,4 +1,5 @@
-//! Exhausted resources: descriptors, memory for threads, queued operations. Also extreme time values and a reset with many waiting reads.
+//! Exhausted resources: descriptors, memory for threads, queued operations. Also extreme time
+//! values and a reset with many waiting reads.
 
 mod common;
 
@@ -87,12 +88,13 @@ fn incoming_waits_for_descriptors_without_spinning() {
         assert!(polled.is_err());
         let used = cpu_time() - before;
         assert!(used < Duration::from_millis(100), "{used:?} of CPU time in half a second");
-        // After other code has freed a descriptor, a timer finds it.
+        // After other code has freed a descriptor, the accept at the end of the pause succeeds.
         held.pop();
         let first = incoming.next().await.unwrap().unwrap();
         assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
         let mut kept = Vec::new();
-        // Again, no descriptor is free. Closing a socket of this crate ends a pause immediately, every time.
+        // Again, no descriptor is free. Closing a socket of this crate ends a pause immediately,
+        // every time.
         for n in 1..3 {
             // Waits until the pauses are long.
             let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
@@ -140,7 +142,8 @@ fn close_ends_incoming_during_backoff() {
     });
 }
 
-/// Regression: the stream noticed a deadline only at the end of its pause, which lasts up to a second.
+/// Regression: the stream noticed a deadline only at the end of its pause, which lasts up to a
+/// second.
 #[test]
 fn deadline_ends_incoming_during_backoff() {
     with_few_descriptors("deadline_ends_incoming_during_backoff", async {
@@ -165,8 +168,8 @@ fn deadline_ends_incoming_during_backoff() {
     });
 }
 
-/// Without a free descriptor, accept4(2) fails with EMFILE even if the listener was shut down, so the stream has to detect the shutdown in
-/// another way.
+/// Without a free descriptor, accept4(2) fails with EMFILE even if the listener was shut down, so
+/// the stream has to detect the shutdown in another way.
 #[test]
 fn shutdown_of_the_listener_ends_incoming_during_backoff() {
     with_few_descriptors("shutdown_of_the_listener_ends_incoming_during_backoff", async {
@@ -204,8 +207,8 @@ fn operations_without_descriptors_report_emfile() {
     });
 }
 
-/// The poller itself needs descriptors. If they are missing, an operation that has to wait fails; once they are free, the next attempt
-/// succeeds.
+/// The poller itself needs descriptors. If no descriptors are free, an operation that has to wait
+/// fails. When they are free again, the next attempt succeeds.
 #[test]
 fn missing_poller_descriptors_are_reported() {
     child("missing_poller_descriptors_are_reported", || {
@@ -239,7 +242,8 @@ fn other_threads_sleep() -> bool {
     common::of_other_threads("stat").all(|stat| sleeps(&stat))
 }
 
-/// If no thread can be started, tasks and blocking calls still end; when threads can be started again, they run the tasks and calls.
+/// If no thread can be started, tasks and blocking calls still end. When threads can be started
+/// again, they run the tasks and calls.
 #[test]
 fn tasks_and_calls_end_without_memory_for_threads() {
     child("tasks_and_calls_end_without_memory_for_threads", || {
@@ -275,8 +279,8 @@ fn tasks_and_calls_end_without_memory_for_threads() {
     });
 }
 
-/// Invariant 13. Each queue accepts about 2^20 operations, and the next operation fails. After these operations are dropped, the
-/// socket works.
+/// Invariant 13. Each queue accepts about 2^20 operations, and the next operation fails. After
+/// these operations are dropped, the socket works.
 #[test]
 fn queued_operations_are_bounded() {
     const MOST: usize = 1 << 20;
@@ -305,7 +309,8 @@ fn queued_operations_are_bounded() {
         }
     }
 
-    // A poll with a no-op waker is never deferred for fairness, so each pending operation in a queue waits.
+    // A poll with a no-op waker is never deferred for fairness, so each pending operation in a
+    // queue waits.
     let _watchdog = Watchdog::new();
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;
@@ -334,7 +339,7 @@ fn extreme_deadlines_and_durations_do_not_overflow() {
     run(async {
         let (client, server) = pair().await;
         let now = Instant::now();
-        // The last possible instant never comes.
+        // `far` becomes the last instant that can be represented.
         let mut far = now;
         for shift in (0..63).rev() {
             far = far.checked_add(Duration::from_secs(1 << shift)).unwrap_or(far);
@@ -348,7 +353,7 @@ fn extreme_deadlines_and_durations_do_not_overflow() {
             assert_eq!(read.await.unwrap(), 1);
             client.write_all(b"y").await.unwrap();
         }
-        // The earliest possible instant has passed.
+        // `early` becomes the first instant that can be represented.
         let mut early = now;
         for shift in (0..63).rev() {
             early = early.checked_sub(Duration::from_secs(1 << shift)).unwrap_or(early);
@@ -398,7 +403,8 @@ fn peer_reset_ends_all_waiting_reads() {
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         let results: Vec<_> = futures::future::join_all(waiting).await;
-        // The kernel reports the error once, so one operation returns it. The others see the end of the stream.
+        // The kernel reports the error once, so one operation returns it. The others see the end of
+        // the stream.
         let resets = results.iter().filter(|result| result.is_err()).count();
         assert_eq!(resets, 1, "{results:?}");
         let error = results.into_iter().find_map(Result::err).unwrap();

@@ -1,4 +1,5 @@
-//! Binding of listeners: forms of addresses, address families, conflicts, names, and the flags and TTL of sockets.
+//! Binding of listeners: forms of addresses, address families, conflicts, names, and the flags and
+//! TTL of sockets.
 
 mod common;
 
@@ -11,7 +12,9 @@ use common::{echo, has_ipv6, ping, run};
 use netpoll::net::{TcpListener, TcpStream, raw_os_error};
 use netpoll::task;
 
+/// The wildcard address and the loopback address of IPv4.
 const V4: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::LOCALHOST)];
+/// The wildcard address and the loopback address of IPv6.
 const V6: [IpAddr; 2] = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 fn hosts() -> Vec<IpAddr> {

@@ -1,6 +1,5 @@
-//! `ListenConfig`: the effect of each setting on the listener and its streams, and the errors of invalid settings
-//! and addresses.
-//! (Permits and reserved descriptors are in `admission.rs`.)
+//! `ListenConfig`: the effect of each setting on the listener and its streams, and the errors of
+//! invalid settings and addresses. `admission.rs` tests permits and reserved descriptors.
 #![cfg(target_os = "linux")] // TCP_DEFER_ACCEPT, SO_BINDTODEVICE, multipath TCP
 
 mod common;
@@ -80,8 +79,8 @@ fn port_is_shared_when_all_set_reuse_port() {
     });
 }
 
-/// Returns the address of a closed listener that has a connection in TIME_WAIT, because the listening side was the first to
-/// close the connection.
+/// Returns the address of a closed listener that has a connection in TIME_WAIT, because the
+/// listening side was the first to close the connection.
 async fn lingering() -> SocketAddr {
     let listener = TcpListener::bind(own_address()).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -174,7 +173,8 @@ fn buffers_fast_open_and_deferred_accept_are_set() {
         let listener = config.listen(ANY).await.unwrap();
         assert_eq!((listener.recv_buffer_size().unwrap(), listener.send_buffer_size().unwrap()), (140_000, 160_000));
         assert_eq!(int(&listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN), 17);
-        // The kernel counts in retransmissions: 1, 3, 7 … seconds.
+        // The kernel stores the time as a number of retransmissions, which end after 1, 3, 7 …
+        // seconds.
         assert_eq!(int(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT), 3);
     });
 }
@@ -238,7 +238,8 @@ fn control_hook_sees_each_socket_before_bind() {
         let refusing = ListenConfig::new().control(|_, _, _| Err(io::Error::other("not this one")));
         let error = refusing.listen("127.0.0.1:1").await.unwrap_err();
         assert_eq!(error.to_string(), "listen tcp 127.0.0.1:1: not this one");
-        // Other tests open and close descriptors at the same time, but none of them opens a thousand.
+        // Other tests open and close descriptors at the same time, but none of them opens a
+        // thousand.
         for _ in 0..2000 {
             refusing.listen(ANY).await.unwrap_err();
         }
@@ -278,7 +279,8 @@ fn multipath_listener_serves_tcp_and_mptcp_clients() {
 fn multipath_falls_back_to_tcp() {
     child("multipath_falls_back_to_tcp", || {
         // Moves this thread to a new network namespace.
-        // SAFETY: no memory is passed; only this thread's view of the network changes, in a separate process.
+        // SAFETY: no memory is passed; only this thread's view of the network changes, in a
+        // separate process.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
         if !alone || std::fs::write("/proc/sys/net/mptcp/enabled", "0").is_err() {
             return println!("skipped: this process cannot disable multipath TCP");
@@ -350,8 +352,8 @@ fn invalid_addresses_fail_listen() {
             assert_eq!(error.to_string(), "listen tcp: missing address");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
-        // No host has an address of 192.0.2.0/24 (RFC 5737), so `unassigned` cannot be bound. Of several addresses, the first that can be bound
-        // is used.
+        // No host has an address of 192.0.2.0/24 (RFC 5737), so `unassigned` cannot be bound. Of
+        // several addresses, the first that can be bound is used.
         let unassigned: SocketAddr = ([192, 0, 2, 1], 0).into();
         let error = TcpListener::bind(unassigned).await.unwrap_err();
         let op = op_error(&error);

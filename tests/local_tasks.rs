@@ -128,7 +128,7 @@ fn nested_block_on_runs_local_tasks() {
     });
 }
 
-/// `Builder::local` returns an error instead.
+/// `spawn_local` panics, and `Builder::local` returns an error.
 #[test]
 fn spawn_local_inside_spawned_task_panics() {
     run(async {
@@ -144,6 +144,7 @@ fn spawn_local_inside_spawned_task_panics() {
     });
 }
 
+/// Counts its drop.
 struct Drops(Arc<AtomicUsize>);
 
 impl Drop for Drops {
@@ -158,7 +159,8 @@ fn thread_exit_drops_local_tasks() {
     let (give, wakers) = mpsc::channel();
     let count = drops.clone();
     let thread = thread::spawn(move || {
-        // There are two tasks. One waits, and its waker is sent to another thread; the other is queued.
+        // There are two tasks. One waits, and its waker is sent to another thread. The other is
+        // queued.
         let waits = Drops(count.clone());
         drop(task::spawn_local(async move {
             std::future::poll_fn(|cx| {

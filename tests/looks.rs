@@ -1,5 +1,9 @@
-//! A worker without work takes the events of the poller if the system has not let the sleeping worker run yet.
-#![cfg(target_os = "linux")]
+//! A worker without work takes the events of the poller if the system has not let the sleeping
+//! worker run yet.
+//!
+//! A function of this binary replaces epoll_wait(2), so that the test can hold the sleeping worker.
+//! Therefore the binary has one test.
+#![cfg(target_os = "linux")] // epoll
 #![allow(unsafe_code)]
 
 mod common;
@@ -18,12 +22,13 @@ use common::eventually;
 use netpoll::net::TcpStream;
 use netpoll::{rt, task};
 
-/// While it is set, threads that would sleep in epoll do not run.
+/// While this flag is set, threads that would sleep in epoll do not run.
 static HOLDS: AtomicBool = AtomicBool::new(false);
 /// The number of threads that are held.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// Holds a thread that would sleep, instead of the system.
+/// Replaces epoll_wait(2). While [`HOLDS`] is set, a call that may sleep does not return, as if the
+/// system did not let the thread run.
 ///
 /// # Safety
 /// Same as epoll_wait(2).
@@ -36,7 +41,8 @@ unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut libc::epoll_event, mo
         }
         HELD.fetch_sub(1, Ordering::SeqCst);
     }
-    // SAFETY: the caller keeps the contract of epoll_wait(2). epoll_pwait(2) with a null mask has the same contract.
+    // SAFETY: the caller keeps the contract of epoll_wait(2). epoll_pwait(2) with a null mask has
+    // the same contract.
     unsafe { libc::epoll_pwait(epoll, events, most, millis, std::ptr::null()) }
 }
 
@@ -52,7 +58,7 @@ impl Drop for Hold {
 /// The threads that have run [`busy`].
 static THREADS: LazyLock<Mutex<HashSet<ThreadId>>> = LazyLock::new(Mutex::default);
 
-/// Takes long turns until `ends` is set.
+/// Runs turns of 100 µs until `ends` is set.
 async fn busy(ends: &AtomicBool) {
     while !ends.load(Ordering::SeqCst) {
         THREADS.lock().unwrap().insert(thread::current().id());
@@ -66,7 +72,7 @@ async fn busy(ends: &AtomicBool) {
 
 #[test]
 fn worker_without_work_takes_events_of_a_sleeping_worker_that_does_not_run() {
-    // Other back ends do not permit a look.
+    // On other back ends, workers do not look for events.
     if std::env::var("NETPOLL_BACKEND").is_ok_and(|name| !name.is_empty() && name != "epoll") {
         return;
     }
@@ -91,13 +97,13 @@ fn worker_without_work_takes_events_of_a_sleeping_worker_that_does_not_run() {
         assert_eq!(count.await.unwrap(), 4);
         IS_READ.store(true, Ordering::SeqCst);
     });
-    // Their turns are worth a second worker.
+    // The turns of these tasks are long enough that a second worker is woken.
     let tasks = ENDS.each_ref().map(|ends| task::spawn(busy(ends)));
     eventually("the read waits", || WAITS.load(Ordering::SeqCst));
     eventually("both workers run", || THREADS.lock().unwrap().len() > 1);
     let hold = Hold;
     HOLDS.store(true, Ordering::SeqCst);
-    // One worker keeps a task. The other has none left, and goes to sleep.
+    // The first task keeps one worker busy. The other worker has no task left, and sleeps.
     ENDS[1..].iter().for_each(|ends| ends.store(true, Ordering::SeqCst));
     eventually("a worker sleeps", || HELD.load(Ordering::SeqCst) == 1);
     peer.write_all(b"ping").unwrap();
