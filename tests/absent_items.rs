@@ -116,7 +116,7 @@ fn absent_items_of_smol_are_errors_that_name_the_alternative() {
 
 /// Passes a number as the address of a listener, and a number as the listener of `serve`.
 #[test]
-fn arguments_of_wrong_types_are_errors_that_name_the_right_ones() {
+fn arguments_of_wrong_types_are_errors_that_name_accepted_types() {
     for (call, right) in [
         ("net::TcpListener::bind(8080).await", "an address is a string such as"),
         ("net::serve(5, |_: net::TcpStream| async {}).await", "an `Arc` of one are listeners"),

@@ -54,7 +54,7 @@ fn pipes_work_through_traits() {
 }
 
 #[test]
-fn std_socket_serves_through_async_fd() {
+fn std_socket_works_through_async_fd() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let (one, other) = (AsyncFd::new(one).unwrap(), AsyncFd::new(other).unwrap());
@@ -287,7 +287,7 @@ fn deadlines_and_timeouts_end_reads_and_readable() {
 /// A write fails even if it would not wait. A flush and a close fail even if there is nothing to
 /// flush.
 #[test]
-fn operations_fail_after_the_write_deadline() {
+fn writes_flushes_and_closes_fail_after_the_write_deadline() {
     run(async {
         let (_reader, writer) = pipe();
         writer.set_write_deadline(Instant::now()).unwrap();

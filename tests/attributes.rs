@@ -110,7 +110,7 @@ mod braces {
 }
 
 #[test]
-fn a_return_type_may_hold_braces() {
+fn return_type_may_contain_braces() {
     assert_eq!(braces::main(), [1, 1]);
 }
 

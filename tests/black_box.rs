@@ -181,7 +181,7 @@ fn trace_has_a_thread_per_worker_and_a_span_per_turn() {
 }
 
 /// Runs a task named `culprit` that blocks its thread until the file exists.
-fn blocks_until_the_file_is_there(path: PathBuf) {
+fn block_until_file_exists(path: PathBuf) {
     let blocks = async move {
         while !path.exists() {
             std::thread::sleep(Duration::from_millis(1));
@@ -191,7 +191,7 @@ fn blocks_until_the_file_is_there(path: PathBuf) {
 }
 
 /// Asserts that the trace file names the task `culprit`, and that its folder has no other file.
-fn names_the_culprit(path: &Path) {
+fn assert_trace_names_culprit(path: &Path) {
     let json = std::fs::read_to_string(path).unwrap();
     assert!(json.contains("culprit blocks its worker\""), "{json}");
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no part file is left");
@@ -203,8 +203,8 @@ fn file_is_written_when_a_task_blocks() {
         let folder = Folder::new();
         let path = folder.join("trace.json");
         rt::Builder::new().black_box_file(&path).start().unwrap();
-        blocks_until_the_file_is_there(path.clone());
-        names_the_culprit(&path);
+        block_until_file_exists(path.clone());
+        assert_trace_names_culprit(&path);
     });
 }
 
@@ -214,8 +214,8 @@ fn environment_names_the_file() {
     let path = folder.join("trace.json");
     child_with("environment_names_the_file", &[("NETPOLL_BLACK_BOX", path.to_str().unwrap())], || {
         let path = PathBuf::from(std::env::var_os("NETPOLL_BLACK_BOX").unwrap());
-        blocks_until_the_file_is_there(path.clone());
-        names_the_culprit(&path);
+        block_until_file_exists(path.clone());
+        assert_trace_names_culprit(&path);
     });
 }
 

@@ -450,8 +450,8 @@ fn nested_block_on_in_root_future_polls() {
 /// A worker's task and the root future both receive events, although the poller role has to move
 /// between their threads.
 #[test]
-fn worker_and_root_future_receive_events_in_turns() {
-    child("worker_and_root_future_receive_events_in_turns", || {
+fn worker_and_root_future_receive_events_alternately() {
+    child("worker_and_root_future_receive_events_alternately", || {
         rt::Builder::new().workers(1).start().unwrap();
         task::block_on(async {
             let (client, server) = pair().await;

@@ -141,7 +141,7 @@ fn reset_of_writer_ends_copy_with_silent_reader() {
 /// The copy notices that the server has reset the connection, even after the server has ended its
 /// stream. The copy then no longer reads from the server.
 #[test]
-fn server_death_after_last_byte_is_noticed() {
+fn reset_after_the_last_byte_of_the_server_is_noticed() {
     run(async {
         for foreign in [(false, false), (true, false)] {
             let (client, server, proxy) = proxied(foreign).await;

@@ -31,7 +31,7 @@ use netpoll::{future, task};
 
 /// Returns deadlines in the far future, the last of which is beyond the range of a clock in
 /// nanoseconds.
-fn ends_of_time() -> Vec<Instant> {
+fn far_deadlines() -> Vec<Instant> {
     let now = Instant::now();
     let mut deadlines = vec![now + Duration::from_secs(100 * 365 * 86_400)];
     // The last moment that an `Instant` can represent is beyond 2^64 ns. A clock in nanoseconds
@@ -274,7 +274,7 @@ fn write_waits_until_close_after_deadline_is_cleared() {
 
 /// Checks, as Go does, that `operation` never fails before its deadline, and that for some timeout
 /// from 1 ms to 4 s it fails within 110 % of the timeout.
-async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
+async fn assert_ends_on_time(mut operation: impl AsyncFnMut(Instant)) {
     let mut timeout = Duration::from_millis(1);
     loop {
         let start = Instant::now();
@@ -294,7 +294,7 @@ async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
 fn read_ends_at_its_deadline() {
     run(async {
         let (client, _server) = fresh_pair().await;
-        fluctuates_little(async |deadline| {
+        assert_ends_on_time(async |deadline| {
             client.set_read_deadline(deadline).unwrap();
             assert_timeout(client.read(&mut [0; 256]).await);
         })
@@ -308,7 +308,7 @@ fn write_ends_at_its_deadline() {
     run(async {
         let (client, _server) = narrow_pair().await;
         let buf = vec![0; 64 * 1024];
-        fluctuates_little(async |deadline| {
+        assert_ends_on_time(async |deadline| {
             client.set_write_deadline(deadline).unwrap();
             loop {
                 match client.write(&buf).await {
@@ -850,7 +850,7 @@ fn farthest_deadlines_do_not_overflow() {
     run(async {
         let (client, server) = fresh_pair().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        for deadline in ends_of_time() {
+        for deadline in far_deadlines() {
             client.set_deadline(deadline).unwrap();
             listener.set_deadline(deadline).unwrap();
             assert!(future::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await.is_err());

@@ -190,7 +190,7 @@ fn next_attempt_starts_after_stagger_or_failure() {
 }
 
 #[test]
-fn dead_ipv6_address_falls_back_to_ipv4() {
+fn dial_falls_back_from_silent_ipv6_address_to_ipv4() {
     if !has_ipv6() {
         return;
     }
@@ -268,7 +268,7 @@ fn dropped_dial_leaks_nothing() {
                 let dialer = Dialer::new().stagger(Duration::ZERO);
                 let addrs = vec![hole.addr; in_flight];
                 let mut dial = Box::pin(dialer.dial(&addrs[..]));
-                becomes_pending(&mut dial, || fd_count() == before + in_flight).await;
+                poll_until(&mut dial, || fd_count() == before + in_flight).await;
                 assert_eq!(netpoll::rt::metrics().descriptors, sockets + in_flight);
                 drop(dial);
                 assert_eq!((fd_count(), netpoll::rt::metrics().descriptors), (before, sockets));
@@ -289,7 +289,7 @@ fn dropped_dial_leaks_nothing() {
 }
 
 /// Polls a pending future until `condition` holds.
-async fn becomes_pending<F: Future + Unpin>(future: &mut F, condition: impl Fn() -> bool) {
+async fn poll_until<F: Future + Unpin>(future: &mut F, condition: impl Fn() -> bool) {
     let start = Instant::now();
     loop {
         assert!(matches!(poll_once(future).await, Poll::Pending), "the dial has ended");
@@ -659,7 +659,7 @@ fn resolver_is_asked_for_a_host_with_a_named_service() {
 /// during the look-up. The error of a timeout of the resolver does not have it, although the text
 /// is the same.
 #[test]
-fn deadline_during_look_up_is_told_from_timeout_of_resolver() {
+fn deadline_during_look_up_differs_from_timeout_of_resolver() {
     /// A resolver that never answers for `silent.test`, and reports a timeout of its servers for
     /// other hosts.
     #[derive(Debug)]

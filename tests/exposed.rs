@@ -458,8 +458,8 @@ fn number_of_a_socket_that_was_never_borrowed_is_free_after_the_close() {
 /// Regression: while no descriptor was free, the close shut down a socket that another owner still
 /// used, and a datagram socket kept its port.
 #[test]
-fn close_without_a_free_descriptor_closes_a_borrowed_socket_only() {
-    child("close_without_a_free_descriptor_closes_a_borrowed_socket_only", || {
+fn close_without_a_free_descriptor_does_not_shut_down_a_borrowed_socket() {
+    child("close_without_a_free_descriptor_does_not_shut_down_a_borrowed_socket", || {
         set_nofile(64);
         run(async {
             let (stream, peer) = pair().await;

@@ -94,7 +94,7 @@ fn shutdown_write_ends_waiting_write() {
 }
 
 #[track_caller]
-fn is_broken<T: std::fmt::Debug>(result: io::Result<T>) {
+fn assert_broken_pipe<T: std::fmt::Debug>(result: io::Result<T>) {
     assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
@@ -108,8 +108,8 @@ macro_rules! shutdown_ends_waiting_sends {
         assert!(poll_with(&mut other, &wakers[1].1).is_pending());
         $socket.shutdown($how).unwrap();
         are_woken(&wakers).await;
-        is_broken(send.await);
-        is_broken(other.await);
+        assert_broken_pipe(send.await);
+        assert_broken_pipe(other.await);
     };
 }
 
@@ -131,12 +131,12 @@ fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
             stream.shutdown(how).unwrap();
             are_woken(&wakers).await;
             // `all` has the write lock, so it must end before the writes.
-            is_broken(all.await);
-            is_broken(write.await);
-            is_broken(other.await);
+            assert_broken_pipe(all.await);
+            assert_broken_pipe(write.await);
+            assert_broken_pipe(other.await);
             writable.await.unwrap();
             assert!(poll_now(&mut stream.writable()).is_ready(), "a write does not wait");
-            is_broken(stream.write(b"x").await);
+            assert_broken_pipe(stream.write(b"x").await);
 
             let (datagrams, _peer) = UnixDatagram::pair().unwrap();
             shutdown_ends_waiting_sends!(datagrams, how);

@@ -437,7 +437,7 @@ fn deadlines_and_tcp_details_are_shown() {
 }
 
 #[test]
-fn socket_is_found_by_id_also_after_sockets_were_sorted() {
+fn socket_is_found_by_id_before_and_after_sockets_were_reordered() {
     run(async {
         let sockets = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
         let mut snapshot = rt::inspect();

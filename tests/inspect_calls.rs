@@ -77,8 +77,8 @@ counted!(
 
 /// Regression: `rt::openmetrics` queried the unknown addresses of a listener twice.
 #[test]
-fn listeners_metrics_query_each_address_once() {
-    child("listeners_metrics_query_each_address_once", || {
+fn listener_metrics_query_each_address_once() {
+    child("listener_metrics_query_each_address_once", || {
         task::block_on(async {
             let calls = |fd: i32| {
                 COUNTED.1.store(0, SeqCst);

@@ -27,7 +27,7 @@ fn ask(path: &Path, line: &str) -> String {
 }
 
 #[test]
-fn text_json_metrics_and_traces_are_served_to_the_same_user_only() {
+fn text_json_metrics_and_traces_are_served_on_a_socket_of_mode_600() {
     bounded(|| {
         let folder = Folder::new();
         let path = folder.join("socket");

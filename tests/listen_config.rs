@@ -81,7 +81,7 @@ fn port_is_shared_when_all_set_reuse_port() {
 
 /// Returns the address of a closed listener that has a connection in TIME_WAIT, because the
 /// listening side was the first to close the connection.
-async fn lingering() -> SocketAddr {
+async fn address_in_time_wait() -> SocketAddr {
     let listener = TcpListener::bind(own_address()).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let client = TcpStream::connect(addr).await.unwrap();
@@ -97,7 +97,7 @@ async fn lingering() -> SocketAddr {
 #[test]
 fn reuse_address_can_be_disabled() {
     run(async {
-        let addr = lingering().await;
+        let addr = address_in_time_wait().await;
         let error = ListenConfig::new().reuse_address(false).listen(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         ListenConfig::new().listen(addr).await.unwrap();
