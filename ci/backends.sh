@@ -12,7 +12,7 @@ export NETPOLL_BACKEND=poll
 # name-of-a-test:reason
 readonly exceptions=(
     "device_unsupported_by_epoll_is_rejected:poll(2) reports a device without a poll operation as ready, epoll refuses it"
-    "call_that_would_block_despite_readable_bytes_waits_for_more:poll(2) repeatedly reports bytes that the call has left unread"
+    "call_that_needs_more_bytes_does_not_spin:poll(2) repeatedly reports bytes that the call has left unread"
     "spurious_wake_up_does_not_end_a_dial:counts the calls of a dial whose socket was never connected; poll(2) repeatedly reports its hang-up"
 )
 

@@ -323,7 +323,7 @@ fn closed_socket_rejects_options() {
 }
 
 #[test]
-fn info_follows_the_connection() {
+fn tcp_info_has_plausible_values() {
     run(async {
         let (stream, peer) = pair().await;
         let info = stream.info().unwrap();

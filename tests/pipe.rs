@@ -132,7 +132,7 @@ fn empty_pipe_operations_complete_immediately() {
 // ---- errors after a close (Go: TestPipe, TestPipeCloseError) ----
 
 #[test]
-fn pipe_errors_after_close_match_go() {
+fn pipe_errors_tell_which_end_is_closed() {
     run(async {
         let (one, other) = pipe().unwrap();
         one.force_close().await.unwrap();

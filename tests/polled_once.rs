@@ -671,7 +671,7 @@ fn room_is_used_when_the_budget_is_used_up() {
 
 /// poll(2) reports the descriptor as readable, but the user's call would block because it needs a whole message.
 #[test]
-fn call_that_would_block_despite_readable_bytes_waits_for_more() {
+fn call_that_needs_more_bytes_does_not_spin() {
     run(async {
         let (one, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
         let one = AsyncFd::new(one).unwrap();

@@ -186,7 +186,7 @@ fn writable_reports_buffer_space() {
 }
 
 #[test]
-fn writable_reports_peer_close() {
+fn writable_reports_reset() {
     run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;

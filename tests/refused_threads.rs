@@ -305,8 +305,8 @@ fn start_that_fails_leaves_no_inspect_socket() {
 }
 
 #[test]
-fn callers_run_blocking_work_without_threads() {
-    child("callers_run_blocking_work_without_threads", || {
+fn callers_do_the_work_without_threads() {
+    child("callers_do_the_work_without_threads", || {
         refuse(ALL);
         let error = rt::Builder::new().start().unwrap_err();
         assert!(error.to_string().contains("cannot start a thread"), "{error}");

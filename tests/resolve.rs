@@ -104,7 +104,7 @@ fn port_names_are_resolved() {
 
 /// Go: ":80" listens on every address (net/dial.go).
 #[test]
-fn port_without_a_host_is_every_address_of_this_machine() {
+fn port_without_a_host_means_every_local_address() {
     run(async {
         let everywhere = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80)), (Ipv4Addr::UNSPECIFIED, 80).into()];
         assert_eq!(resolve(":80").await.unwrap(), everywhere);

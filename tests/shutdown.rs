@@ -154,8 +154,8 @@ fn task_that_begins_to_wait_during_the_shutdown_is_dropped() {
 }
 
 #[test]
-fn later_shutdown_waits_for_what_an_earlier_one_has_left() {
-    child("later_shutdown_waits_for_what_an_earlier_one_has_left", || {
+fn later_shutdown_waits_for_work_left_by_an_earlier_one() {
+    child("later_shutdown_waits_for_work_left_by_an_earlier_one", || {
         for (is_call, restarts) in [(true, false), (true, true), (false, false), (false, true)] {
             let (release, wait) = mpsc::channel::<()>();
             let (begun, begins) = mpsc::channel();

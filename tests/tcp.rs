@@ -528,7 +528,7 @@ fn dropped_write_all_releases_write_lock() {
 }
 
 #[test]
-fn thousand_connections_through_one_listener() {
+fn listener_serves_thousand_connections() {
     if !common::has_descriptors(4000) {
         return;
     }

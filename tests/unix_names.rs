@@ -535,7 +535,7 @@ fn socket_file_without_permission_is_rejected() {
 
 /// Sockets of another family and descriptors that are not sockets cause errors.
 #[test]
-fn wrong_handle_kinds_return_errors() {
+fn unix_types_reject_descriptors_of_other_kinds() {
     run(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
