@@ -1,6 +1,6 @@
 //! Socket options: each getter returns the value in effect, a setter changes no other option, and
-//! connections inherit options from listeners where the kernel supports this. Unsupported requests
-//! fail with the right kind of error.
+//! accepted connections inherit options of their listener. Invalid values, closed sockets and
+//! descriptors that are not TCP sockets are errors.
 #![cfg(target_os = "linux")] // options that only Linux has
 
 mod common;
@@ -48,7 +48,8 @@ fn snapshot(stream: &TcpStream) -> Vec<(&'static str, String)> {
 
 type Set = fn(&TcpStream) -> Result<()>;
 
-/// Setters, each with the name of its option and the value read afterwards.
+/// Setters, each with the name of its option and the value that the getter returns afterwards, as
+/// text.
 const SETTERS: &[(&str, Set, &str)] = &[
     ("nodelay", |stream| stream.set_nodelay(false), "false"),
     ("ttl", |stream| stream.set_ttl(33), "33"),
@@ -75,8 +76,8 @@ fn setter_changes_only_its_option() {
         for (name, set, wanted) in SETTERS {
             let before = snapshot(&stream);
             match set(&stream) {
-                // An unprivileged process cannot change the device to which a socket is bound. Before Linux 5.7, it cannot bind a
-                // socket to a device either.
+                // An unprivileged process cannot change the device to which a socket is bound.
+                // Before Linux 5.7, it cannot bind a socket to a device either.
                 Err(error) if *name == "device" && error.kind() == ErrorKind::PermissionDenied => continue,
                 result => result.unwrap_or_else(|error| panic!("{name}: {error}")),
             }
@@ -112,7 +113,7 @@ fn ipv6_streams_have_options_of_both_families() {
 fn quickack_is_set_and_incoming_cpu_is_known() {
     run(async {
         let (stream, peer) = pair().await;
-        // The kernel may reset the option when data flows, so none flows.
+        // The kernel may reset the option when data flows, so no data flows before these checks.
         stream.set_quickack(false).unwrap();
         assert!(!stream.quickack().unwrap());
         stream.set_quickack(true).unwrap();
@@ -124,8 +125,8 @@ fn quickack_is_set_and_incoming_cpu_is_known() {
     });
 }
 
-/// An inline urgent byte is like other bytes. A read stops before an out-of-band byte, and recv(2) with
-/// MSG_OOB reads that byte.
+/// An inline urgent byte is like other bytes. A read stops before an out-of-band byte, and recv(2)
+/// with MSG_OOB reads that byte.
 #[test]
 fn urgent_bytes_are_inline_or_out_of_band() {
     run(async {
@@ -337,8 +338,8 @@ fn tcp_info_has_plausible_values() {
     });
 }
 
-/// Go: TestFileError. No option can be set on a file. On a Unix socket, only options that every socket
-/// has can be set.
+/// Go: TestFileError. No option can be set on a file. On a Unix socket, only options that every
+/// socket has can be set. An accept on a file fails, and returns its permit.
 #[test]
 fn wrong_descriptor_kind_rejects_options() {
     let file = || -> OwnedFd { File::open("/proc/self/status").unwrap().into() };
@@ -348,7 +349,7 @@ fn wrong_descriptor_kind_rejects_options() {
             let is_file = socket2::SockRef::from(&fd).domain().is_err();
             let stream = TcpStream::from(fd);
             for (name, set, _) in SETTERS {
-                // Unix sockets also have buffers, SO_LINGER, SO_KEEPALIVE and SO_BINDTODEVICE.
+                // Unix sockets also have buffer sizes, SO_LINGER, SO_KEEPALIVE and SO_BINDTODEVICE.
                 let is_any = ["linger", "recv_buffer_size", "send_buffer_size", "device", "keepalive"].contains(name);
                 assert!(set(&stream).is_err() || is_any && !is_file, "{name}");
             }

@@ -1,5 +1,5 @@
-//! `net::pipe`: the rules of Go's net.Pipe. The package `nettest` has the tests that apply to any
-//! connection.
+//! `net::pipe`: transfers, errors after a close, deadlines, the traits and cancellation. The
+//! package `nettest` has the tests that apply to any connection.
 
 mod common;
 
@@ -23,7 +23,7 @@ async fn begins_to_wait<T>(handle: &task::JoinHandle<T>) {
     .await;
 }
 
-// ---- the rendezvous ----
+// ---- transfers ----
 
 #[test]
 fn write_completes_when_fully_read() {
@@ -328,8 +328,8 @@ fn trait_write_waits_for_matching_read() {
         assert_eq!(read.await.unwrap(), 3);
         flush.await.unwrap();
         assert_eq!(&buf, b"hel");
-        // If a read to which data was passed is dropped, the next read gets the data, before the end of
-        // the stream.
+        // If a read to which data was passed is dropped, the next read gets the data, before the
+        // end of the stream.
         let mut dropped = other.read(&mut buf);
         assert!(poll_once(&mut dropped).await.is_pending());
         assert_eq!(WriteExt::write(&mut half, b"lo").await.unwrap(), 2);
@@ -408,8 +408,8 @@ fn dropped_pipe_write_withdraws_unread_data() {
     });
 }
 
-/// Reads and writes are dropped before their first poll and after one or more polls, before and after their wake-up.
-/// Other waiters continue.
+/// A read or a write is dropped after zero to three polls, before or after the other end offers or
+/// takes data. The operation that waits beside it completes.
 #[test]
 fn dropped_pipe_future_strands_no_waiter() {
     run(async {

@@ -1,5 +1,7 @@
-//! An operation that is polled once reports the kernel's current state, even if no thread has received the event yet. Connection pools rely
-//! on this to test whether a connection is alive. Other tests check which polls are deferred for fairness.
+//! An operation that is polled once reports the kernel's current state, even if no thread has
+//! received the event yet. Connection pools rely on this to test whether a connection is alive.
+//! Other tests check which polls return `Pending` for fairness although the operation could
+//! proceed.
 #![cfg(target_os = "linux")] // POLLRDHUP
 
 mod common;
@@ -41,12 +43,13 @@ enum By {
 
 const BOTH: [By; 2] = [By::Noop, By::Own];
 
-/// Polls `future` once, and once more if a poll with the task's own waker returns `Pending`. Returns the output if it
-/// completes.
+/// Polls `future` once, and a second time if a poll with the task's own waker returns `Pending`.
+/// Returns the output if the future completes.
 async fn once<F: Future + Unpin>(by: By, mut future: F) -> Option<F::Output> {
     once_with(by, |cx| Pin::new(&mut future).poll(cx)).await
 }
 
+/// Works like [`once`], with a poll function instead of a future.
 async fn once_with<T>(by: By, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
     let polled = poll_fn(|cx| {
         Poll::Ready(match by {
@@ -71,7 +74,8 @@ async fn connection() -> (TcpStream, std::net::TcpStream) {
     (stream, listener.accept().unwrap().0)
 }
 
-/// Reads a short answer. The read usually waits for it, which registers the stream. Afterwards the stream is idle.
+/// Reads an answer of 6 bytes, which another thread sends. The first read usually waits, which
+/// registers the stream. Afterwards the stream is idle.
 async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'static) {
     let thread = std::thread::spawn(move || peer.write_all(b"answer").unwrap());
     let mut buf = [0; 64];
@@ -85,8 +89,9 @@ async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'stati
     }
 }
 
-/// Checks that a poll sees the close of the peer, after `answers` answers. After many reads that waited, the crate expects the next read to
-/// wait as well, but the read must still make its system call.
+/// Checks that a poll sees the close of the peer, after `answers` answers. After many reads that
+/// waited, the crate expects the next read to wait as well, but the read must still make its system
+/// call.
 async fn end_of_stream_is_seen(answers: usize) {
     for by in BOTH {
         for round in 0..(ROUNDS / answers).max(5) {
@@ -112,8 +117,9 @@ async fn end_of_stream_is_seen(answers: usize) {
     }
 }
 
-/// Checks that a poll sees an answer that arrived before the poll. If `has_waited` is false, the connection need not be registered at
-/// the first poll. At the other polls it is registered, and possibly no thread has received the event.
+/// Checks that a poll sees an answer that arrived before the poll. If `has_waited` is false, the
+/// connection may be unregistered at the first poll. At the other polls it is registered, but
+/// possibly no thread has received the event.
 async fn answers_are_seen(has_waited: bool) {
     for by in BOTH {
         let (mut stream, mut peer) = connection().await;
@@ -138,16 +144,17 @@ async fn answers_are_seen(has_waited: bool) {
     }
 }
 
-/// Returns the descriptor of `stream`. Does not call `as_fd`, which would expose the socket, because a short count on an exposed socket is
-/// not evidence that the next call would wait.
+/// Returns the descriptor of `stream`. Does not call `as_fd`, which would expose the socket: a
+/// short count on an exposed socket is not evidence that the next call would wait.
 fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
     let ends = [stream.local_addr().unwrap(), stream.peer_addr().unwrap()].map(Some);
     let is_of_stream = |fd: &BorrowedFd<'_>| {
         let socket = socket2::SockRef::from(fd);
         [socket.local_addr(), socket.peer_addr()].map(|addr| addr.ok()?.as_socket()) == ends
     };
-    // SAFETY: the numbers are passed only to getsockname(2) and getpeername(2), which fail if a number is not open. The
-    // descriptor of the stream, which is returned, is open while the stream is borrowed.
+    // SAFETY: the numbers are passed only to getsockname(2) and getpeername(2), which fail if a
+    // number is not open. The descriptor of the stream, which is returned, is open while the stream
+    // is borrowed.
     let descriptors = (0..1 << 16).map(|number| unsafe { BorrowedFd::borrow_raw(number) });
     descriptors.into_iter().find(is_of_stream).expect("the stream has a descriptor")
 }
@@ -169,9 +176,11 @@ async fn wait_often(stream: &TcpStream, peer: &mut std::net::TcpStream) {
     }
 }
 
-/// Checks that a poll sees data that arrived before the poll. Earlier in the same turn, a short read has succeeded although the
-/// runtime had not received the event. If `yields`, that read is the first operation of the turn. No other thread may poll. On a
-/// busy machine sysmon may receive an event, and a poll may then miss data.
+/// Checks that the second read of a turn sees data that arrived before its poll. The first read of
+/// the turn has a short count, although the runtime has not received the event of its data. If
+/// `yields` is true, the first read is the first operation of the turn. The caller's thread must be
+/// the only one that polls the back end. On a busy machine sysmon may receive an event, and a read
+/// may then miss its data, so a quarter of the reads may miss theirs.
 async fn data_after_an_early_read_is_seen(yields: bool) {
     const ROUNDS: usize = 20;
     let mut missed = 0;
@@ -190,7 +199,8 @@ async fn data_after_an_early_read_is_seen(yields: bool) {
                 0 => Pin::new(&mut stream.read(&mut buf)).poll(cx),
                 _ => Pin::new(&mut &stream).poll_read(cx, &mut buf),
             };
-            // After a yield, the turn has too few operations for one of them to be deferred for fairness, so one poll must suffice.
+            // After a yield, the turn has too few operations for one of them to return Pending for
+            // fairness, so one poll must suffice.
             let polled = poll_fn(|cx| Poll::Ready(poll(cx))).await;
             let polled = if yields || polled.is_ready() { polled } else { poll_fn(|cx| Poll::Ready(poll(cx))).await };
             let count = match polled {
@@ -207,9 +217,11 @@ async fn data_after_an_early_read_is_seen(yields: bool) {
     assert!(missed <= ROUNDS / 2, "{missed} of {} reads, yields: {yields}", 2 * ROUNDS);
 }
 
-/// Checks that a read sees the end of the stream although a read of an adapter has had a short count earlier in the same turn. (A further
-/// read of the adapter may wait without a call.) In between, the adapter has polled with a waker that is not the task's own. No other thread
-/// may poll.
+/// Checks that a read sees the end of the stream although `poll_read_uninit`, the read of adapters,
+/// has had a short count earlier in the same turn. (A further `poll_read_uninit` may wait without a
+/// call.) In between, `poll_read_uninit` is called with a waker that is not the task's own. The
+/// caller's thread must be the only one that polls the back end. If sysmon receives an event, the
+/// read may miss the end of the stream, so half of the rounds may miss it.
 async fn end_after_a_read_of_an_adapter_is_seen() {
     const ROUNDS: usize = 20;
     let mut missed = 0;
@@ -264,7 +276,8 @@ async fn room_is_seen() {
             loop {
                 match once(by, stream.write(&chunk)).await {
                     Some(count) => written += count.unwrap(),
-                    // Pending may be a yield, and the kernel may move bytes to the peer.
+                    // The write may have returned Pending for fairness, and the kernel may have
+                    // moved bytes to the peer since.
                     None if !has_room(&stream) => break,
                     None => {}
                 }
@@ -382,7 +395,7 @@ async fn other_descriptors_are_seen() {
     }
 }
 
-/// Checks packet sockets, connections of Unix listeners, resets, refusals and dials.
+/// Checks seqpacket sockets, connections of Unix listeners, resets, refusals and dials.
 async fn packets_and_ends_are_seen() {
     for by in BOTH {
         let listener = UnixListener::bind("").await.unwrap();
@@ -437,7 +450,8 @@ async fn packets_and_ends_are_seen() {
             let refused = once(by, socket.recv(&mut buf)).await.unwrap_or_else(|| panic!("{by:?}, round {round}"));
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 
-            // The handshake of a dial ends during the poll that begins it, or before the next poll.
+            // The handshake of a dial ends during the first poll of the dial, or before the next
+            // poll.
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut dial = Box::pin(TcpStream::connect(tcp.local_addr().unwrap()));
             let mut dialled = once(by, &mut dial).await;
@@ -496,7 +510,7 @@ fn one_poll_sees_kernel_state_on_the_only_polling_thread() {
 fn one_poll_sees_kernel_state_on_many_workers() {
     child("one_poll_sees_kernel_state_on_many_workers", || {
         rt::Builder::new().workers(4).start().unwrap();
-        // Meanwhile other threads poll, and sleep in the poller.
+        // Makes other workers poll the back end, and sleep in it, during the checks.
         let traffic = task::spawn(async {
             let (one, other) = pair().await;
             loop {
@@ -521,8 +535,9 @@ fn one_poll_sees_kernel_state_under_other_executors() {
     futures::executor::block_on(everything_is_seen());
 }
 
-/// Another executor may poll for any length of time without a turn of this runtime. Each round has an operation that waits, and another one
-/// after its wake-up. Neither is deferred for fairness.
+/// Another executor may poll operations for any length of time without a turn of this runtime. In
+/// each round, an operation waits, and a second operation follows its wake-up. Neither of the two
+/// polls after the wake-up returns `Pending` for fairness.
 #[test]
 fn operation_after_a_wait_is_never_deferred_under_other_executors() {
     let _watchdog = Watchdog::new();
@@ -549,7 +564,7 @@ fn operation_after_a_wait_is_never_deferred_under_other_executors() {
     after_waits("accept", async || listener.accept().await, dial);
 }
 
-/// Runs the rounds for one kind of operation. `ready` makes two operations possible.
+/// Runs the rounds for one kind of operation. `ready` makes two operations ready.
 fn after_waits<T, F: AsyncFnMut() -> io::Result<T>>(kind: &str, mut operation: F, mut ready: impl FnMut()) {
     let (wakes, waker) = Wakes::new();
     let mut cx = Context::from_waker(&waker);
@@ -599,7 +614,8 @@ fn polls_of_many_idle_sockets_do_not_yield() {
     });
 }
 
-/// A task whose reads always succeed, although the runtime has received no event, still yields to other tasks.
+/// A task whose reads always succeed, although the runtime has received no event, still yields to
+/// other tasks.
 #[test]
 fn successful_reads_use_up_the_budget() {
     async fn yields_in_200_reads() -> usize {
@@ -629,8 +645,9 @@ fn successful_reads_use_up_the_budget() {
     });
 }
 
-/// Sends in a turn after `operations` operations, which may have used up the budget. The kernel accepts messages although poll(2) and epoll
-/// report the buffer as full, so no edge follows.
+/// Sends in a turn after `operations` operations, which may have used up the budget. The kernel
+/// accepts messages although poll(2) and epoll report the socket as not writable, so no edge
+/// follows.
 async fn room_is_used_after(operations: usize) {
     let (ready, mut peer) = connection().await;
     peer.write_all(b"x").unwrap();
@@ -669,7 +686,8 @@ fn room_is_used_when_the_budget_is_used_up() {
     });
 }
 
-/// poll(2) reports the descriptor as readable, but the user's call would block because it needs a whole message.
+/// poll(2) reports the descriptor as readable, but the user's call returns `WouldBlock` because it
+/// needs a whole message.
 #[test]
 fn call_that_needs_more_bytes_does_not_spin() {
     run(async {

@@ -1,10 +1,11 @@
-//! Processes with a limit of 32 descriptors. A server with 200 waiting clients is idle while it has no
-//! free descriptor, and continues when it has one. Other tests check sockets, look-ups and listeners at
-//! the limit.
+//! Processes with a limit of 32 descriptors. A server with 200 waiting clients is idle while it has
+//! no free descriptor, and continues when it has one. Other tests check sockets, look-ups and
+//! listeners at the limit.
 //!
-//! `NETPOLL_PRESSURE_MS` sets how long the server is observed while it has no free descriptor (2 s by
-//! default); `ci/faults.sh --full` sets it. With `NETPOLL_TIMED=1`, on an idle machine, the test asserts how
-//! soon the server continues; `ci/faults.sh` sets this.
+//! `NETPOLL_PRESSURE_MS` is the time in milliseconds for which the server is observed while it has
+//! no free descriptor. The default is 2000, and `ci/faults.sh --full` sets 30000. With
+//! `NETPOLL_TIMED=1`, which needs an idle machine, the test also asserts how soon the server
+//! continues. `ci/faults.sh` sets `NETPOLL_TIMED`.
 #![cfg(target_os = "linux")] // TCP_INFO, and /proc
 
 mod common;
@@ -26,8 +27,8 @@ const CLIENTS: usize = 200;
 const HELD: usize = 8;
 const NAME: &str = "server_with_32_descriptors_serves_200_clients";
 
-/// Runs a server that echoes on each connection of `incoming`. A line on standard input frees
-/// descriptors that this crate does not own. The next line ends the process.
+/// Runs a server that echoes on each connection of `incoming`, and prints its address. A line on
+/// standard input frees descriptors that this crate does not own. The next line ends the process.
 fn serve() {
     set_nofile(NOFILE);
     let mut held: Vec<_> = (0..HELD).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
@@ -60,8 +61,8 @@ fn cpu_time_of(child: &Child) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Returns how many open descriptors of a process have numbers below the limit.
-/// (Inherited descriptors may have higher numbers.)
+/// Returns the number of open descriptors of a process that are below [`NOFILE`]. (Inherited
+/// descriptors may be above it.)
 fn descriptors_of(child: &Child) -> usize {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let numbers = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
@@ -123,8 +124,8 @@ fn server_with_32_descriptors_serves_200_clients() {
     assert!(full < NOFILE as usize, "{full}");
     assert!(share <= 1.0, "{used:?} of CPU time in {:?}", begin.elapsed());
 
-    // The crate does not learn of descriptors that other code closes. By now it pauses for 1 s
-    // between attempts.
+    // The crate does not learn of descriptors that other code closes. By now, the pauses between
+    // its attempts have grown to 1 s.
     commands.write_all(b"free\n").unwrap();
     let begin = Instant::now();
     common::eventually("further clients to be answered", || answered(&mut clients) > full);
@@ -165,8 +166,8 @@ fn server_with_32_descriptors_serves_200_clients() {
     child.wait().unwrap();
 }
 
-/// A socket that was opened in `block_on` can wait, because the poller, which needs two descriptors, is
-/// created before the first socket.
+/// A socket that was opened in `block_on` can wait, because the poller, which needs two
+/// descriptors, is created before the first socket.
 #[test]
 fn socket_opened_with_last_descriptors_can_wait() {
     common::child("socket_opened_with_last_descriptors_can_wait", || {
@@ -251,7 +252,7 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
     common::child("listener_opened_with_last_descriptor_has_full_backlog", || {
         set_nofile(NOFILE);
         run(async {
-            // The poller exists, but there was no listener yet.
+            // Creates the poller, but no listener.
             let (one, _other) = UnixStream::pair().unwrap();
             assert!(poll_once(&mut one.read(&mut [0; 1])).await.is_pending());
             let mut held = common::exhaust_descriptors();
@@ -268,7 +269,8 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
                 // SAFETY: the buffer is valid for writes of `size` bytes.
                 let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut size) };
                 assert_eq!(result, 0);
-                // SAFETY: the structure was zeroed, which is a valid value, and the call has filled it in.
+                // SAFETY: the structure was zeroed, which is a valid value, and the call has filled
+                // it in.
                 let info = unsafe { info.assume_init() };
                 assert_eq!(info.tcpi_sacked.to_string(), somaxconn.trim());
             }
@@ -287,7 +289,8 @@ fn nothing_leaks_at_descriptor_limit() {
             let before = common::fd_count();
             for _ in 0..20 {
                 let mut streams = Vec::new();
-                // Connects until a dial finds no free descriptor. The accept below then finds none either.
+                // Connects until a dial finds no free descriptor. The accept below then finds none
+                // either.
                 loop {
                     match TcpStream::connect(addr).await {
                         Ok(client) => streams.push(client),

@@ -1,4 +1,5 @@
-//! Raw access to sockets (after Go's rawconn_test.go), and panics in closures.
+//! `control`, `read_with` and `write_with` of sockets, as in Go's rawconn_test.go, and panics in
+//! their closures.
 
 mod common;
 

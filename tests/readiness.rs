@@ -1,5 +1,5 @@
-//! `readable`, `writable` and `peer_closed` report the true state and consume no data. Several of these operations may wait
-//! at the same time, and readers with them.
+//! `readable`, `writable` and `peer_closed` report the state of the socket and consume no data.
+//! Several tasks can wait with them at the same time while other tasks read and write.
 
 mod common;
 
@@ -32,7 +32,8 @@ fn readable_reports_data_without_consuming_it() {
         let mut buf = [0; 4];
         read_exact(&client, &mut buf).await.unwrap();
         assert_eq!(&buf, b"data");
-        // A read that fills its buffer leaves the direction marked as ready. `readable` still detects that there is no data.
+        // A read that fills its buffer leaves the direction marked as ready. `readable` still
+        // detects that there is no data.
         assert!(poll_now(&mut client.readable()).is_pending());
     });
 }
@@ -131,7 +132,7 @@ fn reader_among_readable_waiters_reads() {
 }
 
 /// After a read of exactly the available data, `readable` waits, although no short read showed that
-/// the socket is empty. A second reader waits meanwhile and is dropped.
+/// the socket is empty. A second read waits at the same time, and is dropped after the first.
 #[test]
 fn readable_waits_after_reader_drained_socket() {
     run(async {
@@ -314,8 +315,8 @@ fn deadline_ends_readiness_waits() {
     });
 }
 
-/// Fills the send buffer with send(2) directly, so that the crate does not learn of it. Waits like `common::fill` until no bytes are in
-/// flight.
+/// Fills the send buffer with send(2) directly, so that the crate does not learn that it is full.
+/// Waits like `common::fill` until no bytes are in flight.
 async fn fill_behind(stream: &TcpStream) {
     let chunk = [7_u8; 4096];
     let mut idle = 0;
@@ -331,7 +332,8 @@ async fn fill_behind(stream: &TcpStream) {
     }
 }
 
-/// Reads `reads` bytes and polls `writable` of a full socket twice, with a yield in between. Returns whether the polls were ready.
+/// Reads `reads` bytes from a socket with a full send buffer, and polls its `writable` twice, with
+/// a yield in between. Returns whether the polls were ready.
 async fn writable_after(reads: usize) -> (bool, bool) {
     let (client, server) = narrow_pair().await;
     client.write_all(&[1; 64]).await.unwrap();
@@ -352,8 +354,9 @@ async fn writable_after(reads: usize) -> (bool, bool) {
     .await
 }
 
-/// Each run uses up a different part of the task's budget with reads. In one of them the budget ends between the call that finds the
-/// buffer full and the wait. The next poll must not conclude from the previous poll that an event has occurred.
+/// Each run uses up a different part of the task's budget with reads. In one of the runs, the
+/// budget ends between the call that finds the buffer full and the wait. The next poll must not
+/// conclude from the previous poll that an event has occurred.
 #[test]
 fn writable_is_not_reported_after_a_yield_with_full_buffer() {
     run(async {

@@ -1,6 +1,7 @@
-//! Tasks are spawned and end while the allocator refuses large allocations, as with RLIMIT_AS.
+//! Spawns and cancels tasks while the allocator refuses allocations of more than 16 KiB, as it may
+//! refuse them at the limit RLIMIT_AS.
 //!
-//! The allocator refuses them for the whole process, so this binary has one test.
+//! The allocator refuses them in the whole process, so this binary has one test.
 
 mod common;
 
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::run;
 use netpoll::{rt, task};
 
-/// The size above which allocations are refused.
+/// The size in bytes above which allocations are refused.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 struct Limited;
@@ -36,7 +37,8 @@ unsafe impl GlobalAlloc for Limited {
         if size > LIMIT.load(Ordering::Relaxed) {
             return ptr::null_mut();
         }
-        // SAFETY: the pointer came from this allocator, and the caller keeps the contract of `realloc`.
+        // SAFETY: the pointer came from this allocator, and the caller keeps the contract of
+        // `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -46,7 +48,8 @@ static ALLOCATOR: Limited = Limited;
 
 const TASKS: usize = 20_000;
 
-/// Few tasks are queued at a time, so that no queue needs a large allocation. A block of records takes about a kilobyte.
+/// The maximum number of tasks that are queued at a time. It is small, so that no queue needs a
+/// large allocation. (A block of records takes about 1 KiB.)
 const QUEUED: usize = 100;
 
 #[test]

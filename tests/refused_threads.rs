@@ -1,5 +1,5 @@
-//! The system refuses threads: pthread_create(3) fails, for a while or permanently. Everything that
-//! does not need a thread continues. Each test runs in its own process.
+//! The system refuses threads: pthread_create(3) fails, for a while or permanently. Operations that
+//! need no further thread continue. Each test runs in a child process.
 
 mod common;
 
@@ -19,11 +19,11 @@ const LONG: Duration = Duration::from_secs(120);
 /// A number of refusals that no test uses up.
 const ALL: usize = usize::MAX / 2;
 
-/// The number of calls that are still to succeed before calls fail.
+/// The number of calls of `pthread_create` that are still to succeed before calls fail.
 static PERMITTED: AtomicUsize = AtomicUsize::new(0);
-/// The number of calls that are still to fail.
+/// The number of calls of `pthread_create` that are still to fail.
 static REFUSALS: AtomicUsize = AtomicUsize::new(0);
-/// The number of calls that have failed.
+/// The number of calls of `pthread_create` that have failed since the last call of [`refuse`].
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Main, *mut c_void) -> c_int;
@@ -44,8 +44,9 @@ extern "C" fn held_main(argument: *mut c_void) -> *mut c_void {
     main(argument)
 }
 
-/// Replaces the C library's function. Fails if a refusal is due, and otherwise calls the original, or the interceptor of a sanitizer. A sanitizer
-/// aborts the process if a thread is joined that its interceptor has not created.
+/// Replaces the C library's function. Fails if a refusal is due. Otherwise calls the interceptor of
+/// a sanitizer, if there is one, or the original. A sanitizer aborts the process if a thread is
+/// joined that its interceptor has not created.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pthread_create(
     thread: *mut libc::pthread_t,
@@ -61,7 +62,7 @@ unsafe extern "C" fn pthread_create(
         return libc::EAGAIN;
     }
     let real = original(c"pthread_create", c"__interceptor_pthread_create");
-    // SAFETY: the C library has a function of the second name, and the functions have this signature.
+    // SAFETY: the C library's function and its interceptors have this signature.
     let real: Create = unsafe { std::mem::transmute(real) };
     if !HELD.load(Ordering::SeqCst) {
         // SAFETY: the caller's promise.
@@ -72,7 +73,7 @@ unsafe extern "C" fn pthread_create(
     unsafe { real(thread, attributes, held_main, held.cast()) }
 }
 
-/// Refuses the next `count` threads.
+/// Refuses the next `count` threads, after those that [`PERMITTED`] permits.
 fn refuse(count: usize) {
     REFUSED.store(0, Ordering::SeqCst);
     REFUSALS.store(count, Ordering::SeqCst);
@@ -88,7 +89,8 @@ fn refused() -> usize {
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Uses of the runtime under another executor. All of them except number [`WAITS_FOR_CALLER`] need no additional thread.
+/// Uses of the runtime under another executor. All of them except that at [`WAITS_FOR_CALLER`] need
+/// no thread besides the caller's.
 const USES: [fn(); 10] = [
     || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
     || park_on(task::sleep(20 * MS)),
@@ -110,7 +112,7 @@ const USES: [fn(); 10] = [
     },
     || assert_eq!(park_on(task::spawn_blocking(|| 8)), 8),
     || {
-        // This is the use with the number `WAITS_FOR_CALLER`.
+        // This is the use with the index `WAITS_FOR_CALLER`.
         let (send, receive) = mpsc::channel();
         let call = task::spawn_blocking(move || receive.recv_timeout(LONG).unwrap());
         send.send(9).unwrap();
@@ -143,12 +145,12 @@ const USES: [fn(); 10] = [
     },
 ];
 
-/// The number of the use whose blocking call waits for its caller. This use needs a second thread.
+/// The index of the use whose blocking call waits for its caller. This use needs a second thread.
 const WAITS_FOR_CALLER: usize = 6;
-/// The number of the use that waits without a poll.
+/// The index of the use whose thread waits for a task without polling it.
 const WAITS_UNPOLLED: usize = 7;
 
-/// Polls `future`, which arms its timer.
+/// Polls `future` once, which arms its timer, and returns it.
 fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     let mut future = Box::pin(future);
     // On a busy machine the timer may have expired.
@@ -156,7 +158,8 @@ fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     future
 }
 
-/// Uses that need the poller. If the runtime has no thread and cannot start one, they fail under another executor.
+/// Uses that need the poller. If the runtime has no thread and cannot start one, they fail under
+/// another executor.
 const SOCKETS: [fn(); 4] = [
     || {
         let answer = park_on(async {
@@ -194,7 +197,8 @@ fn fresh(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
 }
 
-/// Regression: if the system refused the thread for the first use, the runtime did not try again to start it.
+/// Regression: if the system refused the thread for the first use, the runtime did not try again to
+/// start it.
 #[test]
 fn refused_thread_is_started_later() {
     child("refused_thread_is_started_later", || {
@@ -292,7 +296,7 @@ fn start_that_fails_leaves_no_inspect_socket() {
     child("start_that_fails_leaves_no_inspect_socket", || {
         let folder = common::Folder::new();
         let path = folder.join("socket");
-        // The thread of the server is created, that of sysmon is not.
+        // The thread of the inspection server is created, and the thread of sysmon is refused.
         PERMITTED.store(1, Ordering::SeqCst);
         refuse(ALL);
         let error = rt::Builder::new().inspect_socket(&path).start().unwrap_err();
@@ -340,7 +344,8 @@ fn deferred_threads_are_refused() {
         let defer = || rt::Builder::new().single_threaded(true).start().unwrap();
         for count in [1, 2, ALL] {
             for (number, use_it) in USES.into_iter().enumerate() {
-                // With this setting, a task that no future waits for runs only while a thread is in `block_on`.
+                // With this setting, a task that no future waits for runs only while a thread is in
+                // `block_on`.
                 if number != WAITS_UNPOLLED && (number != WAITS_FOR_CALLER || count != ALL) {
                     defer();
                     refuse(count);
@@ -349,8 +354,8 @@ fn deferred_threads_are_refused() {
                     rt::shutdown(LONG).unwrap();
                 }
             }
-            // Regression: the first wait of a socket failed, although the next attempt to start a thread would have
-            // succeeded.
+            // Regression: the first wait of a socket failed, although the next attempt to start a
+            // thread would have succeeded.
             for use_it in SOCKETS.into_iter().filter(|_| count != ALL) {
                 defer();
                 refuse(count);
@@ -374,7 +379,8 @@ fn deferred_threads_are_refused() {
             assert!(is_timeout(&park_on(one.read(&mut [0; 1])).unwrap_err()));
             permit();
             rt::shutdown(LONG).unwrap();
-            // Regression: the call became a task, which blocked the only thread that runs timers.
+            // Regression: the blocking call became a task, which blocked the only thread that runs
+            // timers.
             if count != ALL {
                 defer();
                 refuse(count);
@@ -382,7 +388,7 @@ fn deferred_threads_are_refused() {
                 permit();
                 rt::shutdown(LONG).unwrap();
             }
-            // A nested call retries.
+            // A nested `block_on` tries again to start a thread.
             if count != ALL {
                 defer();
                 refuse(count);
@@ -394,7 +400,7 @@ fn deferred_threads_are_refused() {
     });
 }
 
-/// No external event occurs, so only a retry finds the work that waits for a thread.
+/// No external event occurs, so only a further attempt of the runtime starts the refused thread.
 #[test]
 fn threads_start_when_refusals_end() {
     child("threads_start_when_refusals_end", || {
@@ -417,7 +423,7 @@ fn threads_start_when_refusals_end() {
             let refusals = refused();
             let waits = || {
                 if first {
-                    // The calling thread is the only one.
+                    // The runtime has no thread, so the calling thread does its work.
                     park_on(task::sleep(MS));
                 }
             };
@@ -497,8 +503,8 @@ fn spare_workers_start_when_refusals_end() {
         park_on(task::spawn(async {}));
         refuse(10);
         let (send, receive) = mpsc::channel();
-        // Each task waits for the task before it, and the first for the task that is spawned last.
-        // All of them block their workers.
+        // Each of the five tasks blocks its worker. The first waits for the task that is spawned
+        // last, and the others wait for the task before them.
         let mut receive = receive;
         let mut tasks = Vec::new();
         for _ in 0..5 {
@@ -515,8 +521,8 @@ fn spare_workers_start_when_refusals_end() {
     });
 }
 
-/// A root future holds a lock across an await, and there is no worker for a task that needs the lock.
-/// Sysmon runs the task and blocks. The root future and its timers proceed.
+/// A root future holds a lock across an await, and there is no worker for a task that needs the
+/// lock. Sysmon runs the task and blocks. The root future and its timers proceed.
 #[test]
 #[allow(clippy::await_holding_lock)]
 fn root_future_depends_on_no_task_when_workers_are_refused() {
@@ -579,7 +585,8 @@ fn shutdown_completes_when_threads_are_refused() {
     });
 }
 
-/// Regression: the destructor of a task waited for the end of another task, which the same thread would have dropped later.
+/// Regression: the destructor of a task waited for the end of another task, which the same thread
+/// would have dropped later.
 #[test]
 fn destructor_may_wait_for_another_task_without_threads() {
     child("destructor_may_wait_for_another_task_without_threads", || {
@@ -594,7 +601,7 @@ fn destructor_may_wait_for_another_task_without_threads() {
         }
         fresh(1);
         let ended = Arc::new(AtomicUsize::new(0));
-        // One of the two orders drops the task that cancels first.
+        // In one of the two orders, the shutdown drops the task that cancels before the other task.
         for is_first in [true, false] {
             let other = Handle::default();
             let spawn_other = || *other.lock().unwrap() = Some(task::spawn(task::sleep(LONG)));
@@ -618,8 +625,8 @@ fn destructor_may_wait_for_another_task_without_threads() {
     });
 }
 
-/// If no thread can be started, the shutdown runs destructors on the calling thread. If such a destructor calls `shutdown`, the call returns
-/// an error and does not wait.
+/// If no thread can be started, the shutdown runs destructors on the calling thread. If such a
+/// destructor calls `shutdown`, that call returns an error and does not wait.
 #[test]
 fn shutdown_in_a_destructor_is_rejected_without_threads() {
     child("shutdown_in_a_destructor_is_rejected_without_threads", || {
@@ -645,8 +652,8 @@ fn shutdown_in_a_destructor_is_rejected_without_threads() {
     });
 }
 
-/// A waker waits on sysmon's thread, whose replacement is refused, for tasks that need a further
-/// worker. Sysmon calls wakers itself if no thread can be started.
+/// Sysmon calls wakers itself if no thread can be started. Here, the waker waits on sysmon's thread
+/// for tasks that need a further worker, and the system refuses the replacement of sysmon.
 #[test]
 fn waker_may_call_block_on_when_a_second_sysmon_is_refused() {
     struct Waits(usize, mpsc::Sender<bool>);
@@ -687,14 +694,15 @@ fn waker_may_call_block_on_when_a_second_sysmon_is_refused() {
             was_sysmon
         };
         for count in [1, 2, 12, 100] {
-            // A spare worker of the last round may call the waker.
+            // A spare worker of the previous round may call the waker instead.
             eventually("sysmon calls the waker", || round(count));
         }
         rt::shutdown(LONG).unwrap();
     });
 }
 
-/// A waker that blocks the thread of sysmon once, until the sender is dropped.
+/// A waker that blocks the thread of sysmon once, until the sender of `open` is dropped or [`LONG`]
+/// has passed.
 struct BlocksSysmon {
     entered: AtomicBool,
     open: Mutex<mpsc::Receiver<()>>,
@@ -713,8 +721,8 @@ fn long_sleeps_are_idle_and_end_while_sysmon_is_blocked() {
     child("long_sleeps_are_idle_and_end_while_sysmon_is_blocked", || {
         const SLEEP: Duration = Duration::from_secs(6);
         rt::Builder::new().workers(2).spare_workers(0).start().unwrap();
-        // While both workers are blocked, sysmon runs the timers, and calls their wakers if no thread
-        // can be started.
+        // While both workers are blocked, sysmon runs the timers, and calls their wakers if no
+        // thread can be started.
         let (ran, runs) = mpsc::channel();
         let (ends, blockers): (Vec<_>, Vec<_>) = (0..2)
             .map(|_| {

@@ -1,5 +1,6 @@
-//! Name resolution: the system's answers, errors, sharing, literals, cancellation. (The sharing of queries is also tested in
-//! `src/net/resolve/flight.rs`, the families in `src/net/resolve/families.rs`.)
+//! Name resolution: the system's answers, errors, sharing, literals, cancellation. (The unit tests
+//! in `src/net/resolve/flight.rs` also test the sharing of queries. Those in
+//! `src/net/resolve/families.rs` test the queries per address family.)
 
 mod common;
 
@@ -33,7 +34,8 @@ fn lookup_returns_system_answers() {
     });
 }
 
-/// Addresses are in the order of getaddrinfo(3), which std also keeps. RFC 6724 and gai.conf(5) determine the order.
+/// Addresses are in the order of getaddrinfo(3), which std also keeps. RFC 6724 and gai.conf(5)
+/// determine the order.
 #[test]
 fn lookup_keeps_system_order() {
     run(async {
@@ -53,8 +55,8 @@ fn unknown_names_are_not_found() {
             assert!(lookup_error(&error).is_not_found() && !lookup_error(&error).is_temporary());
             assert!(lookup_cname(name).await.is_err());
         }
-        // If a DNS server answers, the error says that the name does not exist. Without a server, the error says that the look-up failed.
-        // Each of these errors contains the name.
+        // If a DNS server answers, the error says that the name does not exist. Without a server,
+        // the error says that the look-up failed. Both errors contain the name.
         let error = lookup_host("netpoll-test.invalid").await.unwrap_err();
         assert!(error.to_string().starts_with("lookup netpoll-test.invalid: "), "{error}");
         // 192.0.2.0/24 is reserved for documentation.
@@ -120,7 +122,7 @@ fn port_without_a_host_means_every_local_address() {
     });
 }
 
-/// Go: TestLookupPort; services(5).
+/// Go: TestLookupPort. The names of services are those of services(5).
 #[test]
 fn port_of_an_address_may_be_the_name_of_a_service() {
     run(async {
@@ -151,7 +153,8 @@ fn literals_resolve_without_a_thread() {
             assert_eq!(lookup_host("192.0.2.7").await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
             assert_eq!(resolve("[::1]:80").await.unwrap().len(), 1);
             assert_eq!(resolve(("127.0.0.1", 80)).await.unwrap().len(), 1);
-            // In every kind of address argument, a literal may have a zone, which is a number or a name.
+            // In every kind of address argument, a literal may have a zone, which is a number or a
+            // name.
             for host in ["fe80::1%1", "fe80::1%lo", "::1%lo"] {
                 assert_eq!(
                     lookup_host(host).await.unwrap(),
@@ -173,8 +176,9 @@ fn literals_resolve_without_a_thread() {
     });
 }
 
-/// Returns a call that occupies a look-up thread until the sender is used or dropped.
-fn busy_look_up() -> (std::sync::mpsc::Sender<()>, ToSocketAddrsFuture<std::vec::IntoIter<SocketAddr>>) {
+/// Returns a look-up that occupies a look-up thread, and a sender. The look-up ends when the sender
+/// is used or dropped.
+fn busy_lookup() -> (std::sync::mpsc::Sender<()>, ToSocketAddrsFuture<std::vec::IntoIter<SocketAddr>>) {
     let (free, busy) = std::sync::mpsc::channel();
     let call = ToSocketAddrsFuture::blocking(move || {
         let _ = busy.recv();
@@ -189,7 +193,7 @@ fn identical_lookups_share_one_query() {
     common::child("identical_lookups_share_one_query", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         run(async {
-            let (free, blocker) = busy_look_up();
+            let (free, blocker) = busy_lookup();
             let before = rt::metrics().tasks_spawned;
             let mut lookups: Vec<_> = (0..100).map(|_| Box::pin(lookup_host("localhost"))).collect();
             for lookup in &mut lookups {
@@ -200,7 +204,7 @@ fn identical_lookups_share_one_query() {
             let mut port = Box::pin(lookup_port("tcp", "no-such-service"));
             assert!(poll_once(&mut port).await.is_pending());
             assert_eq!(rt::metrics().tasks_spawned - before, 2, "one for the host, one for the port");
-            // Drops some look-ups; the others get their answer.
+            // Drops 40 look-ups. The others get their answer.
             lookups.truncate(60);
             free.send(()).unwrap();
             assert_eq!(blocker.await.unwrap().count(), 0);
@@ -247,14 +251,14 @@ fn lookups_and_blocking_calls_use_separate_threads() {
                 assert!(!call.await);
             }
             // Look-ups do not delay other blocking calls either.
-            let (_free, blockers): (Vec<_>, Vec<_>) = (0..8).map(|_| busy_look_up()).unzip();
+            let (_free, blockers): (Vec<_>, Vec<_>) = (0..8).map(|_| busy_lookup()).unzip();
             assert_eq!(task::spawn_blocking(|| 7).await, 7);
             drop(blockers);
         });
     });
 }
 
-/// Invalid host names from a name service module or from hosts(5) are not returned.
+/// Invalid host names in hosts(5) are not returned.
 #[test]
 fn invalid_system_host_names_are_omitted() {
     let hosts = "127.0.0.1 localhost\n192.0.2.77 bad;name alias\n192.0.2.78 good-name\n192.0.2.79 \x1b[31mred colour\n\
@@ -298,7 +302,7 @@ fn lookup_completes_after_others_were_dropped() {
 fn shutdown_ends_pending_lookups() {
     common::child("shutdown_ends_pending_lookups", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
-        let (free, _blocker) = busy_look_up();
+        let (free, _blocker) = busy_lookup();
         let mut future = "localhost:1".to_socket_addrs();
         assert!(common::poll_now(&mut future).is_pending());
         drop(free);

@@ -1,13 +1,14 @@
 //! Descriptor numbers and slots are reused while events for their previous owners are in flight. No
-//! event may reach the next owner. A timer that a closed socket leaves in its slot must not disturb the
-//! timers of the next socket.
+//! event may reach the next owner. A timer that a closed socket leaves in its slot must not disturb
+//! the timers of the next socket.
 //!
-//! With epoll, every batch that the poller fetches begins with up to four events of the descriptors that
-//! were closed last, such as the previous owner of a slot, with all flags set: readable, writable, urgent,
-//! hung up, failed (`faults::Stale`). There are real events as well, because connections are closed with
-//! a hang-up in flight, while another thread polls.
+//! With epoll, every batch that the poller fetches begins with up to four events of the descriptors
+//! that were closed last, such as the previous owner of a slot, with all flags set: readable,
+//! writable, urgent, hung up, failed (`faults::Stale`). There are real events as well, because
+//! connections are closed with a hang-up in flight, while another thread polls.
 //!
-//! `NETPOLL_REUSES` sets the number of reuses; `ci/faults.sh` sets it.
+//! `NETPOLL_REUSES` is the number of reuses, 100,000 by default. If the variable is set, as in
+//! `ci/faults.sh`, the reuses have no time limit.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -26,14 +27,16 @@ use netpoll::net::{is_closed, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
-/// How often a descriptor had a number that an earlier one had. Only every 64th round is examined.
+/// The number of descriptors whose number an earlier descriptor had. Only every 64th round is
+/// examined.
 static REUSED: AtomicU64 = AtomicU64::new(0);
 
 async fn reuse(rounds: u64) {
     let mut seen = HashSet::new();
     for round in 0..rounds {
         let (one, other) = UnixStream::pair().unwrap();
-        // `number` does not expose the descriptor. The close would explicitly remove an exposed descriptor from epoll.
+        // `number` does not expose the descriptor. The close would explicitly remove an exposed
+        // descriptor from epoll.
         if round % 64 == 0 && !seen.insert(number(&one)) {
             REUSED.fetch_add(1, Ordering::SeqCst);
         }
@@ -51,7 +54,7 @@ async fn reuse(rounds: u64) {
         assert_eq!(read.await.unwrap(), 1, "round {round}: an end, or another connection's bytes");
         assert_eq!(buf[0], byte[0], "round {round}: a byte of an earlier connection");
         assert!(!one.is_peer_closed(), "round {round}: the hang-up of another socket");
-        // An event of either end is in flight when the end is closed.
+        // The event of the first close is in flight when the second end is closed.
         match round % 3 {
             0 => drop(other),
             1 => {
@@ -86,9 +89,9 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
         // Two tasks run the rounds, and a round uses two descriptors.
         let rounds = reuses / 4;
         task::block_on(async {
-            let lanes = [task::spawn(reuse(rounds)), task::spawn(reuse(rounds))];
-            for lane in lanes {
-                lane.await;
+            let tasks = [task::spawn(reuse(rounds)), task::spawn(reuse(rounds))];
+            for task in tasks {
+                task.await;
             }
         });
         drop(stale);
@@ -101,7 +104,7 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
         assert!(harmless >= events, "{events} stale events were sent, {harmless} recognised");
         assert!(REUSED.load(Ordering::SeqCst) > rounds / 256, "numbers are reused");
     };
-    // Long runs have no time limit; `child` would set a limit.
+    // `child` would set a time limit.
     if std::env::var_os("NETPOLL_REUSES").is_some() { body() } else { child(NAME, body) }
 }
 
@@ -121,8 +124,8 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Closes a socket before its last operation has armed its timer, so that the timer stays in the slot. Returns false if the timeout
-/// passes too soon, as it may on a busy machine.
+/// Closes a socket before its last operation has armed its timer, so that the timer stays in the
+/// slot. Returns false if the timeout passes too soon, as it may on a busy machine.
 #[must_use]
 fn close_while_timeout_is_armed() -> bool {
     let (one, _other) = UnixStream::pair().unwrap();
@@ -132,7 +135,7 @@ fn close_while_timeout_is_armed() -> bool {
     let closer = Waker::from(Arc::new(CloseOnDrop(Mutex::new(Some(one)))));
     assert!(Pin::new(&mut read).poll(&mut Context::from_waker(&closer)).is_pending());
     drop(closer);
-    // The poll that closes the socket still waits.
+    // The poll that drops the waker, and so closes the socket, still returns `Pending`.
     if let Poll::Ready(result) = Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())) {
         assert!(is_timeout(&result.unwrap_err()));
         return false;

@@ -119,7 +119,8 @@ fn no_waiter_remains_after_io() {
                         for _ in 0..20 {
                             ping(&client, &[n; 100]).await.unwrap();
                         }
-                        // One read is dropped, and one times out. The server's read ends when the peer closes.
+                        // One read is dropped, and one times out. The server's read ends when the
+                        // client closes.
                         let late = netpoll::io::timeout(Duration::from_micros(100), client.read(&mut [0; 1])).await;
                         assert!(late.is_err());
                         client.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
@@ -183,8 +184,8 @@ fn sleep_reset_earlier_completes_earlier() {
     });
 }
 
-/// Go: TestAdjustTimers. Many tasks move sleeps back and forth. Each sleep ends, and none ends
-/// early.
+/// Go: TestAdjustTimers. Many tasks reset their sleeps to earlier and later times. Each sleep ends,
+/// and none ends early.
 #[test]
 fn repeatedly_reset_sleeps_complete_and_never_early() {
     run(async {
@@ -204,7 +205,7 @@ fn repeatedly_reset_sleeps_complete_and_never_early() {
                     }
                     (&mut sleep).await;
                     assert!(Instant::now() >= end);
-                    // A completed sleep stays ready until it is moved.
+                    // A completed sleep stays ready until it is reset.
                     (&mut sleep).await;
                 })
             })
@@ -215,8 +216,8 @@ fn repeatedly_reset_sleeps_complete_and_never_early() {
     });
 }
 
-/// A sleep is polled on a thread without a processor, then in a task, and then on a new thread, which
-/// awaits it.
+/// A sleep is polled on a thread without a processor, then in a task, and then on a new thread,
+/// which awaits it.
 #[test]
 fn sleep_moves_between_threads() {
     let _watchdog = Watchdog::new();
@@ -237,7 +238,7 @@ fn sleep_moves_between_threads() {
     }
 }
 
-/// Arming a timer that is earlier than all others interrupts a worker that sleeps in epoll.
+/// Arming a timer that is earlier than all others interrupts a worker that sleeps in the poller.
 #[test]
 fn earlier_timer_interrupts_poller_sleep() {
     let _watchdog = Watchdog::new();
@@ -253,7 +254,8 @@ fn earlier_timer_interrupts_poller_sleep() {
     }
 }
 
-/// A `block_on` without tasks starts no worker. A descriptor that it leaves open, or a task, starts one.
+/// A `block_on` without tasks starts no worker. If it leaves a descriptor open or a task running, a
+/// worker starts.
 #[test]
 fn block_on_without_tasks_starts_no_worker() {
     child("block_on_without_tasks_starts_no_worker", || {

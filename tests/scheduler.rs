@@ -1,4 +1,5 @@
-//! The scheduler: the order of tasks; tasks that block, hog their thread or panic; handles, task-local values and blocking calls.
+//! The scheduler: tasks that block or spin, fairness, handles, task-local values, panics, blocking
+//! calls.
 
 mod common;
 
@@ -22,8 +23,9 @@ const MS: Duration = Duration::from_millis(1);
 
 // ---- tasks that block their threads ----
 
-/// One of several threads in `block_on` sleeps in epoll. Regression: when a foreign thread woke the root future of another of these
-/// threads, sysmon did not monitor that thread. Tasks that the future spawned before it blocked its thread did not run.
+/// One of several threads in `block_on` sleeps in the poller. Regression: when a foreign thread
+/// woke the root future of another of these threads, sysmon did not monitor that thread. Tasks that
+/// the root future spawned before it blocked its thread did not run.
 #[test]
 fn root_future_woken_by_foreign_thread_is_monitored() {
     child("root_future_woken_by_foreign_thread_is_monitored", || {
@@ -43,7 +45,7 @@ fn root_future_woken_by_foreign_thread_is_monitored() {
             })
             .collect();
         for (wake, thread) in threads {
-            // Long enough for sysmon to go to sleep.
+            // After 50 ms without activity, sysmon goes to sleep.
             thread::sleep(300 * MS);
             wake.send(()).unwrap();
             assert!(thread.join().unwrap());
@@ -51,8 +53,8 @@ fn root_future_woken_by_foreign_thread_is_monitored() {
     });
 }
 
-/// Starts a runtime with one worker, and a task that occupies the worker until the sender is dropped. The
-/// task runs a loop if `busy` is true, and otherwise sleeps.
+/// Starts a runtime with one worker, and a task that occupies the worker until the sender is
+/// dropped. The task runs a loop if `busy` is true, and otherwise sleeps.
 fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, task::JoinHandle<()>) {
     builder.workers(1).start().unwrap();
     let (release, wait) = mpsc::channel::<()>();
@@ -72,6 +74,8 @@ fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, t
     (release, blocked)
 }
 
+/// Checks that other tasks run while a task occupies the only worker as in [`with_blocked_worker`],
+/// and that the task is reported once.
 fn others_go_on(busy: bool) {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let builder = rt::Builder::new().on_blocked_task({
@@ -189,8 +193,7 @@ fn off_policy_ignores_blocked_tasks() {
     });
 }
 
-/// A socket waiter of another executor is served although all workers are blocked and no worker may
-/// be added.
+/// Sockets work under another executor although all workers are blocked and no worker may be added.
 #[test]
 fn network_is_polled_while_all_workers_are_blocked() {
     child("network_is_polled_while_all_workers_are_blocked", || {
@@ -210,8 +213,9 @@ fn network_is_polled_while_all_workers_are_blocked() {
     });
 }
 
-/// An output that is not taken is dropped in the turn of its task, after the task has ended. Its destructor spawns a task,
-/// which gets the record of the task that has ended, and then blocks the worker.
+/// An output that is not taken is dropped in the turn of its task, after the task has ended. Here,
+/// the destructor of the output spawns a task, which gets the record of the task that has ended,
+/// and then blocks the worker.
 #[test]
 fn task_spawned_by_destructor_of_output_is_not_reported_as_blocked() {
     struct Spawns(mpsc::Sender<task::JoinHandle<()>>, mpsc::Receiver<()>);
@@ -243,8 +247,8 @@ fn task_spawned_by_destructor_of_output_is_not_reported_as_blocked() {
 
 // ---- fairness ----
 
-/// A few long tasks justify a second thread, although they are fewer than the turns between two
-/// reads of the clock and end before sysmon would consider them stuck.
+/// A few long tasks make the runtime wake a second worker, although they are fewer than the turns
+/// between two readings of the clock, and end before sysmon would consider them stuck.
 #[test]
 fn few_long_tasks_are_spread_over_workers() {
     child("few_long_tasks_are_spread_over_workers", || {
@@ -270,7 +274,8 @@ fn few_long_tasks_are_spread_over_workers() {
     });
 }
 
-/// A worker polls the network itself with any number of runnable tasks. (Sysmon would poll only every 10 ms.)
+/// A worker polls the network itself with any number of runnable tasks. (Sysmon would poll only
+/// every 10 ms.)
 #[test]
 fn network_is_polled_at_any_number_of_tasks() {
     struct Caller(mpsc::Sender<thread::ThreadId>);
@@ -296,7 +301,8 @@ fn network_is_polled_at_any_number_of_tasks() {
                 tasks += 1;
             }
             if count < 256 {
-                // With 255 tasks, the ring is full except for one place. More tasks may stay in the shared queue.
+                // The worker moves tasks from the shared queue to its own queue one at a time. For
+                // larger counts, the test does not wait until it has moved all of them.
                 common::eventually("the worker has all tasks", || rt::metrics().tasks_injected == 0);
             }
             let worker_polls = (0..1000).any(|_| {
@@ -314,8 +320,8 @@ fn network_is_polled_at_any_number_of_tasks() {
     });
 }
 
-/// The network is polled while a few tasks have long turns, although a worker with short turns reads the clock only every 16 turns. A
-/// round trip waits for few turns.
+/// The network is polled while a few tasks have long turns, although a worker with short turns
+/// reads the clock only every 16 turns. A round trip takes at most six turns of these tasks.
 #[test]
 fn long_turns_do_not_delay_network() {
     child("long_turns_do_not_delay_network", || {
@@ -336,9 +342,10 @@ fn long_turns_do_not_delay_network() {
             }
             (client, task::spawn(async move { echo(&server).await }))
         });
-        // The request waits for the current turn, for a turn of each other task and for that of the echo task. The answer waits for one
-        // more turn until the next poll. On a busy machine this thread also waits for a CPU, so it is enough if a quarter of the round
-        // trips of one attempt are fast.
+        // The request waits for the current turn, for a turn of each other task and for that of the
+        // echo task. The answer waits for one more turn until the next poll. On a busy machine this
+        // thread also waits for a CPU, so it is enough if a quarter of the round trips of one
+        // attempt are fast.
         let mut waited = Vec::new();
         let is_soon = (0..10).any(|_| {
             let round_trips = (0..100).map(|_| {
@@ -354,7 +361,7 @@ fn long_turns_do_not_delay_network() {
     });
 }
 
-/// The number of operations in one turn stays below this limit.
+/// The number of operations that a turn must not reach.
 const MOST: usize = 1000;
 
 async fn hog(stream: &TcpStream, operations: &AtomicUsize) {
@@ -365,6 +372,7 @@ async fn hog(stream: &TcpStream, operations: &AtomicUsize) {
     }
 }
 
+/// Returns a connection whose second side has a byte to read.
 async fn ready() -> (TcpStream, TcpStream) {
     let (client, server) = pair().await;
     client.write_all(b"x").await.unwrap();
@@ -372,7 +380,8 @@ async fn ready() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A waker that ignores wake-ups. Unlike the no-op waker, it has data.
+/// A waker that ignores wake-ups. Unlike [`Waker::noop`], it has data, so operations that are
+/// polled with it yield.
 struct Unheard;
 
 impl Wake for Unheard {
@@ -432,8 +441,9 @@ fn always_ready_task_lets_other_tasks_run() {
     });
 }
 
-/// Runs `count` tasks that are always runnable for `rounds` rounds. Returns the longest wait of a task for its next turn, in rounds. That is
-/// the number of turns of all tasks during the wait, divided by `count`.
+/// Runs `count` tasks, which are always runnable, for `rounds` rounds. Returns the longest wait of
+/// a task for its next turn, in rounds: the number of turns of all tasks during the wait, divided
+/// by `count`.
 fn longest_wait(count: usize, rounds: usize) -> f64 {
     let turns = Arc::new(AtomicUsize::new(0));
     let longest = Arc::new(AtomicUsize::new(0));
@@ -478,12 +488,14 @@ fn every_task_gets_a_turn_at_any_queue_length() {
     });
 }
 
-/// With several workers one queue may be longer than another, and a thread without a CPU keeps its task. All tasks stay runnable until the
-/// last one has had its turns, so the test detects only starvation.
+/// With several workers one queue may be longer than another, and a thread without a CPU keeps its
+/// task. All tasks stay runnable until the last one has had its turns, so the test detects only
+/// starvation.
 #[test]
 fn every_task_gets_a_turn_on_several_workers() {
     child("every_task_gets_a_turn_on_several_workers", || {
-        // The policy is `Off`, because on a busy machine ever more threads would compete for the CPUs.
+        // The policy is `Off`, because on a busy machine spare workers would be added that compete
+        // for the CPUs.
         rt::Builder::new().workers(4).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         for count in [257, 1000] {
             task::block_on(async {
@@ -527,7 +539,7 @@ fn ping_pong_starves_no_task() {
                 }))
             };
             let players = [player(&left, &right), player(&right, &left)];
-            // A turn, a timer and a socket make progress.
+            // Other tasks, a timer and a socket make progress.
             for _ in 0..100 {
                 task::spawn(task::yield_now()).await;
             }
@@ -548,8 +560,8 @@ fn ping_pong_starves_no_task() {
 #[test]
 fn backlog_is_shared_with_thread_sleeping_in_epoll() {
     child("backlog_is_shared_with_thread_sleeping_in_epoll", || {
-        // The policy is `Off`, because a helper started for a thread that seems blocked could be mistaken for the thread that must be
-        // woken.
+        // The policy is `Off`, because a spare worker that is added for a thread that seems blocked
+        // could be mistaken for the thread that must be woken.
         let builder = rt::Builder::new().workers(2).block_on_runs_tasks(false);
         builder.blocked_tasks(BlockedPolicy::Off).start().unwrap();
         let spin = |time: Duration| {
@@ -562,7 +574,7 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
         let is_shared = |_: &u32| {
             let threads = run(async move {
                 let begin = task::spawn(async move {
-                    // Long enough for the second thread to find no work and go to sleep.
+                    // In this time, the second thread finds no work and goes to sleep.
                     spin(60 * MS);
                     let work = move || async move {
                         spin(3 * MS);
@@ -578,7 +590,7 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
             });
             threads == 2
         };
-        // In the first round the second thread is awake.
+        // In the first rounds, the second thread may still be awake.
         let shared = (0..40).filter(is_shared).take(6).count();
         assert!(shared == 6, "one thread runs everything except in {shared} rounds: {:?}", rt::metrics());
     });
@@ -587,9 +599,11 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
 #[test]
 fn yield_now_runs_queued_tasks_first() {
     child("yield_now_runs_queued_tasks_first", || {
-        // The policy is `Off`, because a helper for a worker without a CPU would change the order.
+        // The policy is `Off`, because a spare worker that is added for a worker without a CPU
+        // would change the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
-        // A task spawns the others, so that one worker has queued all of them before it runs the first.
+        // A task spawns the others, so that one worker has queued all of them before it runs the
+        // first.
         let order = park_on(task::spawn(async {
             let order = Arc::new(Mutex::new(Vec::new()));
             let tasks: Vec<_> = (0..4)
@@ -684,7 +698,7 @@ fn locals_are_per_task() {
                         task::yield_now().await;
                         assert_eq!(NUMBER.with(Cell::get), n, "wherever it runs");
                     }
-                    // A nested block_on is a separate task.
+                    // The future of a nested `block_on` is a separate task.
                     task::block_on(async { NUMBER.with(Cell::get) })
                 })
             })
@@ -732,7 +746,8 @@ fn cancel_drops_task_locals_with_the_future() {
     });
 }
 
-/// Regression: the destructor created the value again without end, and the thread never returned.
+/// Regression: the destructor of a task-local value that used its own key created the value again
+/// without end.
 #[test]
 fn task_local_destructor_using_its_key_terminates() {
     struct Reuses(mpsc::Sender<[bool; 3]>);
@@ -746,8 +761,8 @@ fn task_local_destructor_using_its_key_terminates() {
     struct Partner;
     impl Drop for Partner {
         fn drop(&mut self) {
-            // This value is dropped after the value that created it, whose key is then unusable. If it were usable, each
-            // value would create the other again.
+            // This value is dropped after the value that created it, whose key is then unusable. If
+            // that key were usable, each value would create the other again.
             assert!(OWN.try_with(|_| ()).is_err_and(|error| error.to_string().contains("ending")));
             PARTNERS.fetch_add(1, Ordering::SeqCst);
         }
@@ -828,14 +843,16 @@ fn panic_stays_in_its_task() {
     assert_eq!(run(async { task::spawn(async { 3 }).await }), 3);
 }
 
-/// Regression: the turn did not end, so the next owner of the processor was considered blocked.
+/// Regression: the turn of a root future that panicked did not end, so the next owner of the
+/// processor was considered blocked.
 #[test]
 fn panicked_root_future_is_not_counted_as_blocked() {
     child("panicked_root_future_is_not_counted_as_blocked", || {
         rt::Builder::new().workers(1).start().unwrap();
         // Printing the panic could take so long that the task would be considered blocked.
         std::panic::set_hook(Box::new(|_| {}));
-        // A worker polls in place of the thread in `block_on`, and runs no task.
+        // Because of the open descriptor, a worker polls after `block_on` has returned. It runs no
+        // task.
         let listener = park_on(listener());
         assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
         let before = rt::metrics().blocked_tasks;
@@ -862,7 +879,8 @@ fn panicking_destructor_does_not_end_worker() {
     child("panicking_destructor_does_not_end_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         for _ in 0..10 {
-            // The destructor panics in a future that completes, in an output and in a cancelled future. In a future that panics, it does not.
+            // The destructor panics in a future that completes, in an output and in a cancelled
+            // future. In a future that panics, it does not panic again.
             drop(task::spawn(async {
                 let _bomb = PanicOnDrop;
                 task::yield_now().await;
@@ -892,8 +910,8 @@ fn panicking_destructor_does_not_end_worker() {
     });
 }
 
-/// Invariant 11. Regression: the process aborted, because the value was dropped with the task's
-/// memory, where `async-task` tolerates no panic.
+/// Invariant 11. Regression: the process aborted, because the task-local value was dropped with the
+/// task's memory, where `async-task` tolerates no panic.
 #[test]
 fn panicking_task_local_drop_is_contained() {
     task_local! {
@@ -930,7 +948,8 @@ fn panicking_task_local_drop_is_contained() {
     });
 }
 
-/// Invariant 11. Regression: the process aborted, because `async-task` dropped the payload of the panic.
+/// Invariant 11. Regression: the process aborted, because `async-task` dropped the payload of the
+/// panic, and its destructor panicked.
 #[test]
 fn panicking_destructor_of_a_panic_payload_is_contained() {
     child("panicking_destructor_of_a_panic_payload_is_contained", || {
@@ -958,8 +977,8 @@ fn panicking_destructor_of_a_panic_payload_is_contained() {
     });
 }
 
-/// Regression: each payload leaked, so that a program whose tasks panic in destructors grew without
-/// bound.
+/// Regression: the payload of each panic of a destructor leaked, so a program whose tasks panic in
+/// destructors grew without bound.
 #[test]
 fn panicking_destructor_payload_is_freed() {
     struct Throws(Arc<()>);
@@ -1031,7 +1050,8 @@ fn panicking_waker_does_not_stop_other_wakeups() {
             client.force_close().await.unwrap();
             // The waker is called when a sleep ends.
             let mut sleep = netpoll::time::Sleep::new(20 * MS);
-            // On a very busy machine the sleep may have ended by now. Then it does not call the waker.
+            // On a very busy machine the sleep may have ended by now, and then does not call the
+            // waker.
             if common::poll_with(&mut sleep, &bad).is_pending() {
                 netpoll::time::Sleep::new(21 * MS).await;
             }

@@ -1,5 +1,5 @@
-//! MSG_ZEROCOPY: a buffer stays alive until the kernel has released it, and is then returned to the
-//! caller or, if the send was abandoned, freed. Completions disturb no other operation.
+//! `send_zerocopy`: a buffer stays alive until the kernel has released it, and is then returned to
+//! the caller or, if the future was dropped, freed. Completions disturb no other operation.
 #![cfg(target_os = "linux")] // MSG_ZEROCOPY
 
 mod common;
@@ -40,7 +40,7 @@ impl Drop for Tracked {
     }
 }
 
-/// A size that exceeds the buffers of both sockets.
+/// A number of bytes that exceeds the buffers of both sockets.
 const MUCH: usize = 32 << 20;
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -123,8 +123,8 @@ fn concurrent_zerocopy_sends_do_not_interleave() {
     });
 }
 
-/// A completion causes an edge with EPOLLERR, although there is no data, room or error. (Go's readers
-/// report "not pollable" after an edge with EPOLLERR alone.)
+/// A completion causes an edge with EPOLLERR, although there is no data, room or error. (Go's
+/// readers report "not pollable" after an edge with EPOLLERR alone.)
 #[test]
 fn completions_do_not_wake_readers_as_ready() {
     run(async {
@@ -168,16 +168,16 @@ fn completions_do_not_wake_readers_as_ready() {
     });
 }
 
-/// Waits for the other tests that call this function, and excludes them while the returned guard lives. These tests rely on
-/// the kernel not to copy their buffers. A user other than root may pin a limited number of pages; beyond this limit
-/// send(2) fails with ENOBUFS, and the crate copies.
+/// Waits for the other tests that call this function, and excludes them while the returned guard
+/// lives. These tests rely on the kernel not to copy their buffers. A user other than root may pin
+/// a limited number of pages. Beyond this limit, send(2) fails with ENOBUFS, and the crate copies.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends more than the peer, which does not read, can acknowledge, and drops the future. Returns the
-/// number of buffers that were freed before the drop.
+/// Sends more than the peer, which does not read, can acknowledge, and drops the future. Returns
+/// the number of buffers that were freed before the drop.
 async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
     let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
     let start = Instant::now();
@@ -274,7 +274,7 @@ fn linger_does_not_expose_freed_memory() {
     });
 }
 
-/// The connection is not reset, because the duplicate may still use it. So the memory is not freed.
+/// The connection is not reset, because the duplicate may still use it. So the buffer is not freed.
 #[test]
 fn duplicate_does_not_expose_freed_memory() {
     let _alone = alone();
@@ -297,10 +297,10 @@ fn duplicate_does_not_expose_freed_memory() {
 /// with another value.
 const OURS: u8 = 0x11;
 
-/// Sends `least` buffers and drops the futures, some of them before all is sent.
-async fn abandon_many(to: &TcpStream, least: usize) {
+/// Sends `count` buffers and drops the futures, some of them before all of their bytes are sent.
+async fn abandon_many(to: &TcpStream, count: usize) {
     let freed = Arc::new(AtomicUsize::new(0));
-    for _ in 0..least {
+    for _ in 0..count {
         let mut send = to.send_zerocopy(Tracked(vec![OURS; 96 << 10], freed.clone()));
         let _ = poll_once(&mut send).await;
     }
@@ -353,8 +353,8 @@ fn duplicate_of_adopted_stream_sends_no_freed_memory() {
     });
 }
 
-/// Regression: each of two streams of one socket counted its own calls from 0, so each stream took
-/// the other's completions for its own.
+/// Regression: each of two streams of one socket counted its own calls from 0, so each stream
+/// counted the other's completions as its own.
 #[test]
 fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
     run(async {
@@ -386,8 +386,8 @@ fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
     });
 }
 
-/// A child process between fork and exec holds a duplicate of every socket, so a close does not end
-/// the connection. The child of this test never calls exec.
+/// A child process between fork(2) and execve(2) holds a duplicate of every socket, so close(2)
+/// alone does not end the connection. The child of this test never calls execve(2).
 #[test]
 fn child_before_exec_does_not_expose_freed_memory() {
     let _alone = alone();
@@ -419,7 +419,8 @@ fn child_before_exec_does_not_expose_freed_memory() {
                 let error = (&from).read_to_end(&mut all).await.unwrap_err();
                 assert!(all == pattern(MUCH)[..all.len()], "the peer was sent freed memory");
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-                // SAFETY: the arguments are numbers, and the process is our own child, which was not waited for yet.
+                // SAFETY: the arguments are numbers, and the process is this process's child, which
+                // was not waited for yet.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
                 // SAFETY: no status is requested.
                 unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };

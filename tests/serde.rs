@@ -1,4 +1,4 @@
-//! Tests the serialization of `rt::Snapshot`, which contains `rt::Metrics`, with serde (feature `serde`).
+//! The serialization of `rt::Snapshot`, which contains `rt::Metrics`, with serde (feature `serde`).
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! `net::serve` and its traits: connections are served, and the server stops cleanly and in time.
+//! `net::serve`, and the traits `Conn` and `Listener`: handlers, the stop and the drain time of a
+//! server, the ends of its listener, panics.
 
 mod common;
 
@@ -21,8 +22,8 @@ use netpoll::rt;
 use netpoll::task::{self, JoinHandle};
 use netpoll::unix::{UnixListener, UnixStream};
 
-/// Echoes until the end of the stream, and then shuts down the write direction. Returns the number of reads that returned
-/// data.
+/// Echoes until the end of the stream, and then shuts down the write direction. Returns the number
+/// of reads that returned data.
 async fn echo(conn: impl Conn) -> io::Result<usize> {
     let mut total = 0;
     let mut buf = [0; 64];
@@ -168,15 +169,15 @@ fn whole_queue_is_served_at_stop() {
     whole_queue_is_served(ListenConfig::new(), 1);
 }
 
-/// Regression test: the connections in the queue of a listener at its own limit were reset.
+/// Regression: the connections in the queue of a listener at its own limit were reset.
 #[test]
 fn whole_queue_of_a_listener_at_its_limit_is_served_at_stop() {
     whole_queue_is_served(ListenConfig::new().max_connections(1), 1);
     whole_queue_is_served(ListenConfig::new().max_connections(1), 200);
 }
 
-/// Starts a server that serves one connection at a time, by its own limit or by that of the listener. Stops it while 100
-/// more connections are in the queue.
+/// Starts a server that serves one connection at a time, by its own limit or by that of the
+/// listener. Stops the server while 100 more connections are in the queue.
 fn whole_queue_is_served(config: ListenConfig, limit: usize) {
     run(async {
         let listener = config.listen("127.0.0.1:0").await.unwrap();
@@ -257,7 +258,8 @@ fn handler_that_ignores_close_is_cancelled() {
         drop(stop);
         let report = serving.await.unwrap();
         assert!(report.stragglers.len() == 1 && !report.stragglers[0].ended, "{report}");
-        // The server waits only for a short time for the cancelled task to end, so the task may end later.
+        // The server waits only for a short time for the cancelled task to end, so the task may end
+        // later.
         becomes("the task is dropped", || gone.load(Ordering::SeqCst) == 1).await;
         // The task is also dropped if the future of the server is dropped.
         let (addr, _stop, serving) = server(handler, BOUND).await;
@@ -330,8 +332,8 @@ fn request_in_receive_buffer_is_answered_at_stop() {
     });
 }
 
-/// Regression test: the server never stopped. A listener with reserved descriptors behaves like this while clients connect faster than it can
-/// refuse them.
+/// Regression: the server never stopped. A listener with reserved descriptors behaves like
+/// `Refusing` while clients connect faster than it can refuse them.
 #[test]
 fn listener_that_refuses_connections_without_end_does_not_delay_the_stop() {
     struct Refusing;
@@ -399,7 +401,8 @@ fn handler_panic_ends_one_connection() {
     });
 }
 
-/// Regression: a panic in a hook or in the future of `until` cancelled the tasks of all connections.
+/// Regression: a panic in a hook or in the future of `until` cancelled the tasks of all
+/// connections.
 #[test]
 fn panics_in_hooks_and_in_the_stop_lose_no_connection() {
     /// A listener whose first accept fails.
@@ -441,7 +444,8 @@ fn panics_in_hooks_and_in_the_stop_lose_no_connection() {
     });
 }
 
-/// During a hot restart, two processes share the socket of the listener, so the other process may shut it down.
+/// During a hot restart, two processes share the socket of the listener, so the other process may
+/// shut it down.
 #[test]
 fn listener_that_can_accept_no_more_ends_the_server_with_its_error() {
     run(async {
@@ -462,7 +466,8 @@ fn listener_that_can_accept_no_more_ends_the_server_with_its_error() {
     });
 }
 
-/// Regression test: a server at its connection limit noticed the end of its listener only after a connection had ended.
+/// Regression: a server at its connection limit noticed the end of its listener only after a
+/// connection had ended.
 #[test]
 fn listener_that_can_accept_no_more_ends_a_server_at_its_limit() {
     run(async {
@@ -532,7 +537,8 @@ fn shutdown_of_the_runtime_ends_the_server_with_its_error() {
                     })
                 })
                 .collect();
-            // A registration after the shutdown starts the next runtime.
+            // A registration after the shutdown would start the runtime again, so the test first
+            // waits until all sockets are registered.
             eventually("all connections wait", || rt::metrics().waiters == 1 + connections);
             rt::shutdown(BOUND).unwrap();
             let error = server.join().expect("no panic").unwrap_err();
@@ -569,7 +575,8 @@ fn connection_is_closed_when_its_handler_drops_it() {
     });
 }
 
-/// The idle connections end as soon as their read direction is shut down, in the same order in each run.
+/// The idle connections end as soon as their read direction is shut down, in the same order in each
+/// run.
 #[cfg(feature = "sim")]
 #[test]
 fn stop_of_a_server_repeats_in_a_simulation() {

@@ -1,7 +1,7 @@
 //! The poller with several shards: a descriptor stays in its shard, every shard is polled
 //! regardless of which threads sleep, and the number of shards follows the configuration and may
 //! change with a restart.
-#![cfg(target_os = "linux")]
+#![cfg(target_os = "linux")] // epoll, and /proc
 
 mod common;
 
@@ -48,8 +48,8 @@ fn registered() -> Vec<Vec<i32>> {
     instances.into_values().collect()
 }
 
-/// Connects `count` clients to an echo server with one task per connection, and exchanges a message over each connection. Returns when the
-/// server's tasks wait, so its sockets are registered.
+/// Connects `count` clients to an echo server with one task per connection, and exchanges a message
+/// over each connection. Returns when the server's tasks wait, so its sockets are registered.
 fn echo_clients(count: usize) -> Vec<TcpStream> {
     let listener = park_on(listener());
     let addr = listener.local_addr().unwrap();
@@ -72,7 +72,8 @@ fn descriptors_are_spread_over_all_shards_and_stay() {
         let clients = echo_clients(64);
         let before = registered();
         assert_eq!(before.len(), 4);
-        // Each shard has the sockets of its echo servers, and those of clients that had to wait.
+        // The sockets of the server are spread over the shards. Clients that had to wait add
+        // theirs.
         assert!(before.iter().all(|fds| fds.len() >= 8), "{before:?}");
         for _ in 0..10 {
             let pings: Vec<_> = clients.iter().map(|client| ping(client, b"again")).collect();
@@ -84,8 +85,9 @@ fn descriptors_are_spread_over_all_shards_and_stay() {
     });
 }
 
-/// A snapshot shows the shard of each registered socket. Snapshots and the OpenMetrics text show the activity of each
-/// shard. With one shard, sockets have no shard in snapshots, and the JSON and the OpenMetrics text have no shards.
+/// A snapshot shows the shard of each registered socket. Snapshots and the OpenMetrics text show
+/// the activity of each shard. With one shard, sockets have no shard in snapshots, and the JSON and
+/// the OpenMetrics text have no shards.
 #[test]
 fn snapshot_and_metrics_show_the_shards() {
     sharded("snapshot_and_metrics_show_the_shards", || {
@@ -123,7 +125,8 @@ fn snapshot_and_metrics_show_the_shards() {
     });
 }
 
-/// The conversion of a socket removes its descriptor, which stays open, from the descriptor's own shard.
+/// The conversion of a socket removes its descriptor, which stays open, from the shard in which it
+/// is registered.
 #[test]
 fn converted_socket_is_removed_from_its_shard() {
     sharded("converted_socket_is_removed_from_its_shard", || {
@@ -219,7 +222,7 @@ fn foreign_timers_interrupt_sleeps_in_any_shard() {
 }
 
 /// Threads sleep in different shards, or one thread sleeps in all shards, and a shutdown ends the
-/// sleeps. The next start may have another number of shards; sockets survive.
+/// sleeps. The next start may have another number of shards. Sockets survive.
 #[test]
 fn shutdown_ends_the_sleeps_in_all_shards() {
     sharded("shutdown_ends_the_sleeps_in_all_shards", || {

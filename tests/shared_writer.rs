@@ -1,6 +1,6 @@
 //! A write and a `write_all` on clones of one stream wait for the same buffer space. The edge wakes
-//! the write, which cannot use the space while the `write_all` holds the lock. So the write passes the
-//! edge on to the `write_all`, and both complete.
+//! the write, which cannot use the space while the `write_all` holds the lock. So the write passes
+//! the edge on to the `write_all`, and both complete.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Shutdown and restart of the runtime. Each test runs in its own process, except the one whose shutdowns are refused.
+//! Shutdown and restart of the runtime. Each test runs in a child process, except
+//! `shutdown_inside_runtime_is_rejected`, whose shutdowns have no effect.
 
 mod common;
 
@@ -21,8 +22,8 @@ fn is_shut_down(error: &std::io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(OpError::is_shut_down)
 }
 
-/// Waits until this process has `count` threads. The kernel lists a thread for a moment after it was
-/// joined.
+/// Waits until this process has `count` threads. The kernel lists a thread for a moment after it
+/// was joined.
 fn threads_are_back_to(count: usize) {
     eventually("no thread is left", || thread_count() == count);
 }
@@ -36,8 +37,8 @@ impl Drop for Counted {
     }
 }
 
-/// Spawns 1000 tasks that wait for sockets, sleeps, channels and other tasks. Each task holds a [`Counted`]. Returns the
-/// peers of the sockets.
+/// Spawns 1000 tasks that wait for sockets, sleeps, channels and other tasks. Each task holds a
+/// [`Counted`]. Returns the peers of the sockets.
 fn thousand_tasks(dropped: &Arc<AtomicUsize>) -> Vec<TcpStream> {
     let (streams, peers): (Vec<_>, Vec<_>) = park_on(async {
         let mut all = Vec::new();
@@ -133,7 +134,7 @@ fn waiting_tasks_live_until_the_shutdown_drops_them() {
     });
 }
 
-/// A task begins to wait in the last turn of its thread.
+/// A task begins to wait in a turn during which the shutdown begins.
 #[test]
 fn task_that_begins_to_wait_during_the_shutdown_is_dropped() {
     child("task_that_begins_to_wait_during_the_shutdown_is_dropped", || {
@@ -355,8 +356,8 @@ fn deadlines_survive_shutdown() {
     });
 }
 
-/// Regression: a deadline from before the shutdown stayed in the heap of timers, so the new timer was
-/// not the first there, and no thread slept for it.
+/// Regression: a deadline from before the shutdown stayed in the heap of timers, so the new timer
+/// was not the first there, and no thread slept for it.
 #[test]
 fn timers_fire_after_restart() {
     child("timers_fire_after_restart", || {
@@ -418,8 +419,8 @@ fn waiting_deadline_fires_after_shutdown() {
     });
 }
 
-/// These operations wait for another operation of their socket, or for a permit. They do not register the socket; a
-/// registration would start the runtime again.
+/// The operations wait for another operation of their socket, or for a permit. They do not register
+/// the socket, which would start the runtime again.
 #[test]
 fn deadline_of_an_operation_that_waits_for_another_one_fires_after_shutdown() {
     child("deadline_of_an_operation_that_waits_for_another_one_fires_after_shutdown", || {
@@ -535,7 +536,7 @@ fn start_right_after_zero_timeout_shutdown_works() {
     child("start_right_after_zero_timeout_shutdown_works", || {
         for _ in 0..100 {
             rt::Builder::new().workers(1).start().unwrap();
-            // A blocking thread rests, a worker sleeps, and sysmon runs.
+            // After these uses, a blocking thread rests, a worker sleeps, and sysmon runs.
             assert_eq!(park_on(task::spawn_blocking(|| 1)), 1);
             assert_eq!(park_on(task::spawn(async { 2 })), 2);
             let _ = rt::shutdown(Duration::ZERO);
@@ -636,7 +637,7 @@ fn sockets_survive_shutdown() {
     });
 }
 
-/// A `poll_*` operation leaves its state with the socket when its task is dropped.
+/// The state of a read through the traits is in the socket, so it remains when the task is dropped.
 #[test]
 fn read_through_the_traits_after_a_restart_does_not_get_the_error_of_a_dropped_one() {
     child("read_through_the_traits_after_a_restart_does_not_get_the_error_of_a_dropped_one", || {
@@ -694,7 +695,8 @@ fn task_awaiting_dropped_task_ends_without_panic_message() {
     });
 }
 
-/// Regression: the call ended the runtime and waited for its own thread.
+/// Regression: a shutdown in the callback for blocked tasks ended the runtime and waited for its
+/// own thread.
 #[test]
 fn shutdown_in_blocked_task_report_is_rejected() {
     child("shutdown_in_blocked_task_report_is_rejected", || {
@@ -723,7 +725,7 @@ fn queued_lingering_close_completes_at_shutdown() {
         let number = format!("/proc/self/fd/{}", common::number(&lingers));
         let socket = std::fs::read_link(&number).unwrap();
         assert!(poll_now(&mut lingers.force_close()).is_pending());
-        // A placeholder has the number.
+        // After the close, a placeholder has the number.
         eventually("the thread closes the socket", || std::fs::read_link(&number).ok().as_ref() != Some(&socket));
         client.set_linger(Some(Duration::from_secs(1))).unwrap();
         let mut closed = client.force_close();
@@ -806,8 +808,8 @@ fn root_future_outlives_shutdown_in_its_turn() {
 /// itself calls `block_on`.
 #[test]
 fn shutdown_waits_for_task_on_block_on_thread() {
-    /// Returns whether the task ran on the thread of the `block_on`. A worker may have taken the task
-    /// first.
+    /// Returns whether the task ran on the thread of the `block_on`. A worker may have taken the
+    /// task first.
     fn task_was_on_block_on_thread(nested: bool) -> bool {
         rt::Builder::new().workers(1).spare_workers(0).block_on_runs_tasks(true).start().unwrap();
         let (began, begins) = mpsc::channel();
@@ -910,7 +912,7 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
         begins.recv().unwrap();
         assert_eq!(rt::shutdown(Duration::from_millis(20)).unwrap_err().running.len(), 1);
         rt::Builder::new().workers(1).start().unwrap();
-        // The turn continues when the next shutdown has begun.
+        // The next shutdown drops this task, whose destructor releases the turn.
         let releases = Releases(release);
         drop(task::spawn(async move {
             let _releases = releases;
@@ -921,8 +923,8 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
     });
 }
 
-/// The user's report callback of the previous runtime has not returned when the next runtime
-/// begins.
+/// The callback for blocked tasks of the previous runtime has not returned when the next runtime
+/// starts.
 #[test]
 fn report_of_previous_runtime_takes_no_task_of_the_next() {
     let reporters = || common::of_other_threads("comm").filter(|name| name.trim() == "netpoll-reports").count();

@@ -1,5 +1,5 @@
-//! A shutdown returns at or soon after its time limit, even if user code that it runs does not return.
-//! Each test runs in its own process.
+//! A shutdown returns at its time limit or soon after it, even if user code that it runs does not
+//! return. Each test runs in a child process.
 
 mod common;
 
@@ -31,7 +31,8 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Spawns a task that waits for the network and calls `f` when it is dropped. Returns when the task has begun.
+/// Spawns a task that waits for the network and calls `f` when it is dropped. Returns when the task
+/// has begun.
 fn waits_and_then(f: impl FnMut() + Send + 'static) {
     let guard = OnDrop(f);
     let (begun, begins) = mpsc::channel();
@@ -61,7 +62,8 @@ fn with_workers(name: &str, body: impl Fn()) {
 fn destructors_that_wait_for_runtime_complete() {
     with_workers("destructors_that_wait_for_runtime_complete", || {
         let done = Arc::new(Mutex::new(Vec::new()));
-        // Each returns whether the result is right. A panic of a destructor is contained.
+        // Each function returns whether its result is as expected. (An assertion would have no
+        // effect, because the runtime contains panics of destructors.)
         let uses: [fn() -> bool; 10] = [
             || {
                 task::block_on(task::sleep(Duration::from_millis(10)));
@@ -75,7 +77,8 @@ fn destructors_that_wait_for_runtime_complete() {
                 park_on(task::sleep(Duration::from_millis(10)));
                 true
             },
-            // A task or blocking call that is spawned here is dropped at once, and awaiting it panics.
+            // A task or blocking call that is spawned here is dropped at once, and awaiting it
+            // panics.
             || catch_unwind(|| task::block_on(task::spawn(task::sleep(Duration::from_millis(1))))).is_err(),
             || catch_unwind(|| task::block_on(task::spawn_blocking(|| ()))).is_err(),
             || task::block_on(task::spawn(pending::<()>()).cancel()).is_none(),
@@ -205,8 +208,8 @@ fn shutdown_waits_for_thread_local_destructors() {
     });
 }
 
-/// Calls `link` to spawn each task of a chain of `count` tasks. The first task ends when the returned
-/// sender is dropped, and each other task when its predecessor ends.
+/// Calls `link` to spawn each task of a chain of `count` tasks. The first task ends when the
+/// returned sender is dropped, and each other task when its predecessor ends.
 fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> oneshot::Sender<()> {
     let (first, mut receive) = oneshot::channel();
     for _ in 0..count {
@@ -220,6 +223,7 @@ fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> 
 /// The number of waiting tasks in chains.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
+/// Spawns one task of a [`chain`]. The task waits for `receive`, and then drops `send`.
 fn awaits(receive: oneshot::Receiver<()>, send: oneshot::Sender<()>) {
     drop(task::spawn(async move {
         let _send = (send, OnDrop(|| _ = WAITING.fetch_sub(1, Ordering::SeqCst)));
@@ -242,7 +246,8 @@ fn task_chains_are_dropped_iteratively() {
         for _ in 0..COUNT {
             last = task::spawn(last);
         }
-        // Tasks that are linked by channels. A task of the runtime owns the sender of the first channel.
+        // Tasks that are linked by channels. A task of the runtime owns the sender of the first
+        // channel.
         let (client, _peer) = park_on(pair());
         let first = chain(COUNT, awaits);
         drop(task::spawn(async move { drop((client.read(&mut [0; 1]).await, first)) }));
@@ -292,8 +297,8 @@ fn destructor_may_wait_for_another_task_drop() {
     });
 }
 
-/// A waker is user code, so it may block. A shutdown still returns soon after its time limit, and other
-/// waiters are not delayed.
+/// A waker is user code, so it may block. A shutdown still returns soon after its time limit, and
+/// other waiters are not delayed.
 #[test]
 fn shutdown_abandons_waker_that_blocks() {
     struct Blocks(Mutex<mpsc::Receiver<()>>);
@@ -321,7 +326,8 @@ fn shutdown_abandons_waker_that_blocks() {
     });
 }
 
-/// A waker blocks until the shutdown has timed out, and then wakes a task that the shutdown has dropped.
+/// A waker blocks until the shutdown has timed out, and then wakes a task that the shutdown has
+/// dropped.
 #[test]
 fn wake_up_after_shutdown_timeout_has_no_effect() {
     struct WakesLate(Mutex<mpsc::Receiver<()>>, Mutex<Option<Waker>>);
@@ -379,7 +385,8 @@ fn second_shutdown_uses_its_own_timeout() {
     });
 }
 
-/// Polls a read of a connection once. Returns the error if the runtime refuses to wait for the socket.
+/// Polls a read of a connection once. Returns the error if the runtime refuses to wait for the
+/// socket.
 fn begin_read((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStream)) -> std::io::Result<()> {
     match poll_now(&mut client.read(&mut [0; 1])) {
         Poll::Ready(Err(error)) => Err(error),
@@ -402,7 +409,8 @@ fn start_waits_for_shutdown() {
     });
 }
 
-/// Regression: a task that called `start` at the beginning of a shutdown waited for the shutdown, which waited for the task.
+/// Regression: a task that called `start` at the beginning of a shutdown waited for the shutdown,
+/// which waited for the task.
 #[test]
 fn start_in_a_task_does_not_wait_for_a_shutdown_that_begins() {
     child("start_in_a_task_does_not_wait_for_a_shutdown_that_begins", || {
@@ -423,8 +431,8 @@ fn start_in_a_task_does_not_wait_for_a_shutdown_that_begins() {
     });
 }
 
-/// A shutdown finds no waker of a task that is in its first poll, or in the next poll after a yield. The task must not
-/// wait forever after this poll.
+/// A shutdown finds no waker of a task that is in its first poll, or in the next poll after a
+/// yield. The task must not wait forever after this poll.
 #[test]
 fn first_poll_that_outlasts_the_shutdown_is_the_last() {
     with_workers("first_poll_that_outlasts_the_shutdown_is_the_last", || {
@@ -511,8 +519,8 @@ fn shutdown_succeeds_while_other_threads_spawn_and_wake_tasks() {
     });
 }
 
-/// A waker that is called under a lock, as crates for channels and events do. The future that it wakes takes this lock when
-/// it is dropped, so a waker that dropped the future would wait forever.
+/// Crates for channels and events call wakers under a lock, which their futures also take when they
+/// are dropped. If such a waker dropped the future of its task, it would wait forever.
 #[test]
 fn waker_drops_no_task_during_a_shutdown() {
     use std::cell::Cell;
@@ -544,8 +552,8 @@ fn waker_drops_no_task_during_a_shutdown() {
         let far = || Box::pin(task::sleep(Duration::from_secs(3600)));
         for _ in 0..3 {
             let (event, stop) = (Event::default(), Arc::new(AtomicBool::new(false)));
-            // The shutdown first takes the wakers of these sleeps, and only then finds the task. Other threads wake the
-            // task in the meantime.
+            // The shutdown takes the wakers of these sleeps before it finds the task. Another
+            // thread wakes the task in the meantime.
             let mut sleeps: Vec<_> = (0..100_000).map(|_| far()).collect();
             sleeps.iter_mut().for_each(|sleep| assert!(poll_now(sleep).is_pending()));
             let guard = OnDrop(|| {

@@ -1,5 +1,5 @@
-//! Signals: every listener receives each signal, pending signals may merge but are not lost, and other signals and processes
-//! are not affected.
+//! Signals: every listener receives each signal, pending signals may merge but are not lost, and
+//! other signals and processes are not affected.
 #![cfg(feature = "signal")]
 
 mod common;
@@ -44,7 +44,7 @@ fn pending_signals_merge_without_loss() {
             let mut signal = Signal::new(SignalKind::HANGUP).unwrap();
             (0..10_000).for_each(|_| raise(SignalKind::HANGUP));
             signal.recv().await.unwrap();
-            // The signals may be received in several parts, because each receive merges at most 64 of them.
+            // Each receive merges at most 64 signals, so there may be several receives.
             let mut count = 1;
             while poll_now(&mut Box::pin(signal.recv())).is_ready() {
                 count += 1;
@@ -85,7 +85,8 @@ fn ctrl_c_and_termination_report_the_signal() {
                 raise(kind);
                 assert_eq!(waiting.await.unwrap(), kind);
             }
-            // Signals are received from the call of `termination` on, not only from the first poll on.
+            // Signals are received from the call of `termination` on, not only from the first poll
+            // of its future on.
             for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
                 let waiting = termination().unwrap();
                 raise(kind);
@@ -98,8 +99,8 @@ fn ctrl_c_and_termination_report_the_signal() {
     });
 }
 
-/// The call of `termination` itself fails, so `serve(…).until(termination()?)` does not start. If the future returned the error, the server
-/// would start and stop at once.
+/// The call of `termination` itself fails, so `serve(…).until(termination()?)` does not start. If
+/// the future returned the error, the server would start and stop at once.
 #[test]
 fn termination_fails_at_once_without_descriptors() {
     child("termination_fails_at_once_without_descriptors", || {
@@ -137,13 +138,14 @@ fn uncatchable_signals_are_rejected() {
     }
 }
 
-/// The child inherits the signal handler and its socket.
+/// The child inherits the signal handler and the socket to which the handler writes.
 #[test]
 fn signal_of_a_forked_child_is_not_received_by_its_parent() {
     child("signal_of_a_forked_child_is_not_received_by_its_parent", || {
         run(async {
             let mut listener = Signal::new(SignalKind::USER_DEFINED1).unwrap();
-            // SAFETY: the child calls only raise(3) and _exit(2), and runs the signal's handler. All are async-signal-safe.
+            // SAFETY: the child calls only raise(3) and _exit(2), and runs the signal's handler.
+            // All of these are async-signal-safe.
             let pid = unsafe { libc::fork() };
             if pid == 0 {
                 // SAFETY: the signal has a handler.
@@ -188,8 +190,8 @@ mod linker {
     }
 }
 
-/// Regression: the handler's send was the first of the process, so it called dladdr(3), which takes a
-/// lock of the dynamic linker.
+/// Regression: the handler's send was the first of the process, so it called dladdr(3), which takes
+/// a lock of the dynamic linker.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn handler_does_not_call_the_dynamic_linker() {

@@ -1,5 +1,5 @@
-//! `Builder::single_threaded`: tasks run on the thread of `block_on`, and the runtime starts no thread until it needs
-//! one. Each test runs in its own process.
+//! `Builder::single_threaded`: tasks run on the thread of `block_on`, and the runtime starts no
+//! thread until it needs one. Each test runs in a child process.
 
 mod common;
 
@@ -22,7 +22,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Starts the runtime. Returns the number of threads that the process had before.
+/// Starts a single-threaded runtime. Returns the number of threads that the process had before.
 fn start() -> usize {
     let threads = thread_count();
     rt::Builder::new().single_threaded(true).start().unwrap();
@@ -51,7 +51,7 @@ fn tasks_timers_and_sockets_need_one_thread() {
     child("tasks_timers_and_sockets_need_one_thread", || {
         let threads = start();
         let own = thread::current().id();
-        // These are used before the first `block_on`.
+        // The task and the listener are created before the first `block_on`.
         let early = task::spawn(async { thread::current().id() });
         let listener = TcpListener::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         task::block_on(async move {
@@ -82,7 +82,8 @@ fn tasks_timers_and_sockets_need_one_thread() {
     });
 }
 
-/// Another thread wakes a task, by a waker and by a blocking call, while the thread in `block_on` sleeps.
+/// Another thread wakes a task, by a waker and by a blocking call, while the thread in `block_on`
+/// sleeps.
 #[test]
 fn other_threads_wake_the_tasks() {
     child("other_threads_wake_the_tasks", || {
@@ -177,7 +178,8 @@ fn block_on_in_a_root_future_starts_threads() {
     });
 }
 
-/// Another executor polls futures of this crate outside `block_on`. Each use is the first one in its process.
+/// Another executor polls futures of this crate outside `block_on`. Each use is the first one in
+/// its process.
 #[test]
 fn futures_outside_block_on_start_the_threads_that_they_need() {
     const USES: [fn(); 12] = [
@@ -242,8 +244,8 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             park_on(set.cancel_all());
         },
         || {
-            // The close waits for a task, which sends the bytes that are left. The task owns the descriptor, because no
-            // number is free for a duplicate.
+            // The close waits for a task, which sends the bytes that are left. The task owns the
+            // descriptor, because no number is free for a duplicate.
             let (one, other) = task::block_on(async {
                 let (one, other) = narrow_pair().await;
                 one.set_auto_cork(true).unwrap();
@@ -270,7 +272,7 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             reader.join().unwrap();
         },
         || {
-            // A blocking call, which outlives the `block_on`, is the other executor.
+            // The other executor runs in a blocking call, which outlives the `block_on`.
             let (send, receive) = mpsc::channel();
             task::block_on(async {
                 task::spawn_blocking(move || {
@@ -288,7 +290,7 @@ fn futures_outside_block_on_start_the_threads_that_they_need() {
             });
             let (send, receive) = mpsc::channel();
             drop(task::spawn_blocking(move || send.send(park_on(one.read(&mut [0; 8])).unwrap()).unwrap()));
-            // Written without the runtime.
+            // This write does not use the runtime.
             rustix::io::write(&other, b"x").unwrap();
             assert_eq!(receive.recv_timeout(BOUND), Ok(1));
         },
@@ -319,7 +321,8 @@ fn single_threaded_runtime_has_one_worker() {
     });
 }
 
-/// A task that is queued while another thread has the only processor makes no thread in `block_on` spin.
+/// A task is queued while another thread has the only processor. The task does not make a thread in
+/// `block_on` spin.
 #[test]
 fn waiting_thread_does_not_spin_during_a_long_turn() {
     child("waiting_thread_does_not_spin_during_a_long_turn", || {
@@ -327,7 +330,8 @@ fn waiting_thread_does_not_spin_during_a_long_turn() {
         let (begun, begins) = mpsc::channel();
         let busy = thread::spawn(move || {
             task::block_on(task::spawn(async move {
-                // A thread whose turns are long wakes the other thread in `block_on`, which then polls.
+                // If the turns of a thread are long, it wakes another thread in `block_on`, which
+                // polls.
                 for _ in 0..20 {
                     thread::sleep(5 * MS);
                     task::yield_now().await;

@@ -1,5 +1,5 @@
-//! Tests standard input, output and error in child processes. A child runs one test of this binary,
-//! and the streams that the test uses are pipes.
+//! Standard input, output and error, in child processes. A child runs one test of this binary, and
+//! the streams that the test uses are pipes.
 
 mod common;
 
@@ -14,8 +14,8 @@ use netpoll::task::block_on;
 
 const CHILD: &str = "NETPOLL_TEST_STANDARD_STREAMS";
 
-/// In the child process, drops a read that waits for input, and then reads lines, bytes, invalid UTF-8
-/// and the rest, and writes what it has read. Elsewhere, does nothing.
+/// In the child process, drops a read that waits for input, and then reads lines, bytes, invalid
+/// UTF-8 and the rest of the input, and prints them. In other processes, does nothing.
 #[test]
 fn standard_streams_child() {
     if std::env::var_os(CHILD).is_none() {
@@ -99,7 +99,8 @@ fn bytes_in(pipe: BorrowedFd<'_>) -> usize {
     count as usize
 }
 
-/// Creates a pipe whose child's end is in O_NONBLOCK mode, which all users of the end share.
+/// Creates a pipe whose end for the child is non-blocking. All users of this end share the flag
+/// O_NONBLOCK.
 fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     let end = if child_reads { reader.as_fd() } else { writer.as_fd() };
@@ -108,10 +109,11 @@ fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWri
 }
 
 const NONBLOCKING: &str = "NETPOLL_TEST_NONBLOCKING";
+/// The number of bytes that a child writes: more than a pipe has room for.
 const LONG: usize = 1 << 20;
 
-/// In the child process, writes to a non-blocking pipe, or checks that reads of such a pipe wait for
-/// input. Elsewhere, does nothing. The parent checks that all written data arrives.
+/// In the child process, writes to a non-blocking pipe, or checks that reads of such a pipe wait
+/// for input. In other processes, does nothing. The parent checks that all written data arrives.
 #[test]
 fn nonblocking_streams_child() {
     let Some(way) = std::env::var_os(NONBLOCKING) else { return };
@@ -158,8 +160,8 @@ fn nonblocking_streams_child() {
         io::Result::Ok(())
     })
     .unwrap();
-    // Ends here, so that the harness prints nothing after the data. At the end of the process, std writes the
-    // data in its buffer, but does not wait if the pipe is full.
+    // The process ends here, so that the harness prints nothing after the data. At the end of the
+    // process, std writes the data in its buffer, but does not wait if the pipe is full.
     std::process::exit(0);
 }
 
@@ -209,7 +211,7 @@ fn nonblocking_output_is_not_lost() {
         let mut child = common::spawn(&mut command).unwrap();
         drop(command);
         // The pipe is read when it is full, so that a write finds no room. Small writes leave gaps
-        // in its pages.
+        // in its pages, so the full pipe has fewer bytes than its capacity of 65,536.
         common::eventually("the pipe is full", || {
             bytes_in(reader.as_fd()) >= 60_000 || child.try_wait().unwrap().is_some()
         });

@@ -1,5 +1,5 @@
-//! Tests `netpoll::stream` through the public API, as async-std programs use it. Tests that use the
-//! clock assert that nothing is early, but not how late it is.
+//! `netpoll::stream` through the public API, as async-std programs use it. Tests that use the clock
+//! assert that nothing is early, but not how late it is.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -12,8 +12,8 @@ use netpoll::prelude::*;
 use netpoll::stream::{self, Interval};
 use netpoll::task::{self, block_on};
 
-/// A stream that yields the items of its steps. For a step of `None`, a poll wakes the task and returns
-/// Pending. A poll after the end panics.
+/// A stream that yields the items of its steps. For a step of `None`, a poll wakes the task and
+/// returns Pending. A poll after the end panics.
 struct Steps<T> {
     steps: VecDeque<Option<T>>,
     ended: bool,
@@ -167,8 +167,8 @@ fn merge_takes_turns() {
     block_on(async {
         let both: Vec<_> = stream::repeat('l').merge(stream::repeat('r')).take(6).collect().await;
         assert_eq!(both.iter().collect::<String>(), "lrlrlr");
-        // One side yields items while the other waits. After that, neither side is skipped twice in a
-        // row.
+        // One side yields items while the other waits. After that, neither side is skipped twice in
+        // a row.
         let left = steps([Some(1), None, None, Some(2), Some(3), Some(4)]);
         let right = steps([Some(10), Some(20), Some(30), Some(40)]);
         let both: Vec<_> = left.merge(right).collect().await;
@@ -276,7 +276,8 @@ fn interval_counts_missed_ticks_as_one() {
         let mut ticks = stream::interval(period);
         std::thread::sleep(period * 3 + period / 2);
         assert_eq!(ticks.next().await, Some(()), "the tick is due");
-        // The next tick is the fourth, or a later one if this thread was scheduled late. It is not the second.
+        // The next tick is the fourth, or a later one if this thread was scheduled late. It is not
+        // the second.
         assert_eq!(ticks.next().await, Some(()));
         assert!(begin.elapsed() >= period * 4);
     });

@@ -1,6 +1,6 @@
 //! Small parts of the API that few other tests use: the I/O traits of handles and of references to
 //! them, streams of accepted connections, stream adapters against iterator adapters, the length of
-//! batches, and debug output (which must not panic or block: RUSTSEC-2026-0204).
+//! batches, and debug output, which must not panic or block (see RUSTSEC-2026-0204).
 
 mod common;
 

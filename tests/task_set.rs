@@ -1,4 +1,5 @@
-//! `TaskSet`: no result is lost, and a set that is dropped cancels its tasks, except those that were detached.
+//! `TaskSet`: no result is lost, and a set that is dropped cancels its tasks, except those that
+//! were detached.
 
 mod common;
 
@@ -16,6 +17,7 @@ use netpoll::prelude::*;
 use netpoll::rt;
 use netpoll::task::{self, TaskSet};
 
+/// A guard that counts as one in a counter until it is dropped.
 struct Living(Arc<AtomicUsize>);
 
 impl Living {
@@ -31,7 +33,8 @@ impl Drop for Living {
     }
 }
 
-/// Adds `count` tasks that never end. Returns a counter of their futures that have not been dropped.
+/// Adds `count` tasks that never end. Returns a counter of their futures that have not been
+/// dropped.
 fn with_pending(set: &mut TaskSet<()>, count: usize) -> Arc<AtomicUsize> {
     let living = Arc::new(AtomicUsize::new(0));
     for _ in 0..count {
@@ -269,7 +272,8 @@ fn snapshots_show_where_a_task_of_a_set_was_spawned() {
     }
 }
 
-/// Invariant 11. Regression: the second panic, during the unwinding of the first, aborted the process.
+/// Invariant 11. Regression: the second panic, during the unwinding of the first, aborted the
+/// process.
 #[test]
 fn panicking_waker_and_destructor_of_a_member_do_not_end_the_process() {
     struct Panics;

@@ -1,4 +1,5 @@
-//! TCP streams: concurrent operations lose no data and no wake-up, and closed streams affect no later ones.
+//! TCP streams: concurrent operations lose no data and no wake-up, and closed streams affect no
+//! later streams.
 
 mod common;
 
@@ -220,7 +221,8 @@ fn no_wakeup_is_lost_between_readers() {
     });
 }
 
-/// Invariant 2. Freed buffer space wakes a writer that waits for it. The reader takes at most 50,000 bytes at a time.
+/// Invariant 2. Freed buffer space wakes a writer that waits for it. The reader takes at most
+/// 50,000 bytes at a time.
 #[test]
 fn no_wakeup_is_lost_between_writers() {
     const MESSAGES: usize = 300;
@@ -277,8 +279,8 @@ fn no_wakeup_is_lost_between_writers() {
     });
 }
 
-/// Invariant 3. Connections are closed, and new ones get their descriptor numbers and slots, while events, timers and wake-ups of the
-/// closed connections are in flight.
+/// Invariant 3. Connections are closed, and new ones get their descriptor numbers and slots, while
+/// events, timers and wake-ups of the closed connections are in flight.
 #[test]
 fn stale_events_reach_no_new_socket() {
     run(async {
@@ -309,8 +311,8 @@ fn stale_events_reach_no_new_socket() {
                         }
                         drop((client, server));
                         if random(&mut state).is_multiple_of(2) {
-                            // The wait ends in any case: with data, the end of the stream, a reset, a
-                            // deadline or the closed error.
+                            // The wait ends in any case: with data, the end of the stream, a reset,
+                            // a deadline or the closed error.
                             let _ = waiting.await;
                         } else {
                             waiting.cancel().await;
@@ -319,7 +321,7 @@ fn stale_events_reach_no_new_socket() {
                 })
             })
             .collect();
-        // None of these events reaches another connection.
+        // No event of the connections above reaches this connection.
         let (quiet, peer) = pair().await;
         let mut buf = [0; 8];
         let mut read = quiet.read(&mut buf);
@@ -334,7 +336,8 @@ fn stale_events_reach_no_new_socket() {
     });
 }
 
-/// Invariant 3. Go: TestNonPollable. Sockets fail one after the other in the same slot, and do not affect later sockets in the slot.
+/// Invariant 3. Go: TestNonPollable. Sockets fail one after the other in the same slot, and do not
+/// affect later sockets in the slot.
 #[test]
 fn socket_errors_do_not_leak_into_reused_slot() {
     child("socket_errors_do_not_leak_into_reused_slot", || {
@@ -347,7 +350,8 @@ fn socket_errors_do_not_leak_into_reused_slot() {
                 let mut buf = [0; 1];
                 let mut read = stream.read(&mut buf);
                 assert!(poll_once(&mut read).await.is_pending());
-                // Closing one end with unread data resets the pair, so the events include EPOLLERR and EPOLLHUP.
+                // Closing one end with unread data resets the pair, so the events include EPOLLERR
+                // and EPOLLHUP.
                 drop(read);
                 stream.write_all(b"unread").await.unwrap();
                 drop(right);
@@ -368,7 +372,8 @@ fn socket_errors_do_not_leak_into_reused_slot() {
     });
 }
 
-/// Invariant 1: a suspended operation holds no reference to the descriptor, so the number is free as soon as the stream is closed.
+/// Invariant 1: a waiting operation holds no reference to the descriptor, so the number is free as
+/// soon as the stream is closed.
 #[test]
 fn forgotten_futures_hold_no_descriptor() {
     child("forgotten_futures_hold_no_descriptor", || {
@@ -449,8 +454,8 @@ fn stale_timers_expire_no_new_deadline() {
             let (client, server) = pair().await;
             let soon = Instant::now() + Duration::from_micros(round * 10);
             client.set_read_deadline(soon).unwrap();
-            // The deadline is cleared at about the time at which it expires, or the socket is closed
-            // before.
+            // The deadline is cleared at about the time at which it expires, or the socket is
+            // closed before.
             if round % 3 == 0 {
                 drop(client);
                 let (client, _server) = pair().await;
@@ -559,15 +564,15 @@ fn listener_serves_thousand_connections() {
     });
 }
 
-/// Invariant 2. An edge wakes one waiter. If this waiter needs the lock of another operation that waits for the same edge, the other
-/// operation must be woken too.
+/// Invariant 2. An edge wakes one waiter. If this waiter needs the lock of another operation that
+/// waits for the same edge, the other operation must be woken too.
 #[test]
 fn edge_reaches_lock_holder() {
     run(async {
         let (client, server) = pair().await;
         let chunk = vec![1; 1 << 20];
         common::fill(&client).await;
-        // The first waiter in the list holds nothing; the second holds the write lock.
+        // The first waiter in the list holds no lock. The second holds the write lock.
         let mut first = client.write(&chunk);
         assert!(poll_once(&mut first).await.is_pending());
         let mut second = client.write_all(b"second");
@@ -576,8 +581,8 @@ fn edge_reaches_lock_holder() {
             let mut buf = vec![0; 1 << 16];
             while server.read(&mut buf).await.unwrap() > 0 {}
         });
-        // `FuturesUnordered` gives the second operation its own waker, so that it is polled only when it
-        // is woken itself.
+        // `FuturesUnordered` gives the second operation its own waker, so that it is polled only
+        // when it is woken itself.
         let second = futures::stream::FuturesUnordered::from_iter([second]);
         let second = futures::StreamExt::collect::<Vec<_>>(second);
         let (first, second) = futures::future::join(first, second).await;

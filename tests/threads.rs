@@ -1,5 +1,5 @@
-//! Threads of the runtime release their memory when they end, and a stop of the process (SIGSTOP) is
-//! not mistaken for blocked tasks. Each test runs in its own process.
+//! Threads of the runtime release their stacks when they end, and a stop of the process (SIGSTOP)
+//! is not mistaken for blocked tasks. Each test runs in a child process.
 
 mod common;
 
@@ -13,17 +13,19 @@ use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// The size of a stack. It is so large that the C library keeps few stacks of ended threads for new
-/// ones (it keeps up to 40 MiB).
+/// The size of a stack in bytes. It is so large that the C library keeps few stacks of ended
+/// threads for new ones (it keeps up to 40 MiB).
 const STACK: usize = 32 << 20;
 
 /// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and share one malloc
-/// arena. (The arena of a thread may be as large as a stack or larger, and would be counted as such.)
+/// arena. (The arena of a thread may be as large as a stack or larger, and would be counted as
+/// such.)
 fn with_large_stacks(name: &str, body: impl FnOnce()) {
     child_with(name, &[("RUST_MIN_STACK", &STACK.to_string()), ("MALLOC_ARENA_MAX", "1")], body);
 }
 
-/// Returns the number of mapped stacks, or 0 under a sanitizer, which has other large mappings that change.
+/// Returns the number of mapped stacks, or 0 under a sanitizer, which has other large mappings that
+/// change.
 fn stacks() -> usize {
     if common::IS_SANITIZED {
         return 0;
@@ -113,7 +115,8 @@ fn stopped_process_is_not_counted_as_blocked() {
                 task::yield_now().await;
             }
         });
-        // On a busy machine sysmon may have been late before the stop. Then it does not tell the stop from its own delay, and counts it.
+        // On a busy machine sysmon may have been late before the stop. It then cannot tell the stop
+        // from its own delay, and counts the stop.
         let (mut rounds, mut in_a_row) = (0, 0);
         while in_a_row < 6 {
             assert!(rounds < 60, "many stops are counted: the last for {:?}", longest.lock().unwrap());
@@ -125,7 +128,8 @@ fn stopped_process_is_not_counted_as_blocked() {
             let script = format!("kill -STOP $0; sleep {}; kill -CONT $0", STOP.as_secs());
             let mut helper = Command::new("sh").args(["-c", &script, &std::process::id().to_string()]).spawn().unwrap();
             assert!(helper.wait().unwrap().success() && start.elapsed() >= STOP);
-            // In the meantime the stop is reported, if it is counted. On a busy machine a turn may last longer than the 12 ms of the loop.
+            // In this time, sysmon reports the stop if it has counted the stop. On a busy machine a
+            // turn may last longer than the 12 ms of the loop, so a short report is permitted.
             let polls = rt::metrics().polls;
             eventually("the task runs", || rt::metrics().polls > polls + 5);
             in_a_row = if *longest.lock().unwrap() < STOP / 2 { in_a_row + 1 } else { 0 };

@@ -1,7 +1,8 @@
-//! Tests timeouts, and sleeps that are moved earlier and later, that end while other tasks are busy,
-//! and that have the shortest and longest durations.
+//! `Sleep` and `timeout`: moves to earlier and later times, busy tasks, the shortest and longest
+//! durations, other executors.
 //!
-//! The tests follow Go's time/sleep_test.go and time/tick_test.go. Most tests limit lateness only by the bound on every test.
+//! Some tests follow Go's time/sleep_test.go and time/tick_test.go. Most tests limit lateness only
+//! by the time limit of the test.
 
 mod common;
 
@@ -58,7 +59,8 @@ fn timer_moved_later_skips_old_time() {
     });
 }
 
-/// Go: TestAdjustTimers. Many tasks move hundreds of timers. Each timer fires, and none fires early.
+/// Go: TestAdjustTimers. Many tasks move hundreds of timers. Each timer fires, and none fires
+/// early.
 #[test]
 fn repeatedly_moved_timers_all_fire() {
     run(async {
@@ -92,7 +94,8 @@ fn repeatedly_moved_timers_all_fire() {
     });
 }
 
-/// Go: TestLongAdjustTimers. A near timer fires among very many far timers, some of which are moved.
+/// Go: TestLongAdjustTimers. A near timer fires among very many far timers, some of which are
+/// moved.
 #[test]
 fn near_timer_fires_among_many_far_ones() {
     run(async {
@@ -115,7 +118,8 @@ fn near_timer_fires_among_many_far_ones() {
     });
 }
 
-/// Go: TestMultiWakeup. Tasks end, and wake the tasks that await them, while timers of other tasks fire.
+/// Go: TestMultiWakeup. Tasks end, and wake the tasks that await them, while timers of other tasks
+/// fire.
 #[test]
 fn coinciding_timers_and_wakeups_lose_no_task() {
     run(async {
@@ -217,7 +221,7 @@ fn longest_sleeps_do_not_overflow() {
         assert_eq!(Sleep::never().deadline(), None);
         assert!(future::timeout(Duration::from_millis(1), Sleep::never()).await.is_err());
         assert_eq!(future::timeout(Duration::MAX, async { 7 }).await.unwrap(), 7);
-        // An `Instant` that is billions of years away.
+        // This `Instant` is billions of years away.
         let mut end = Instant::now();
         while let Some(later) = end.checked_add(Duration::from_secs(1 << 56)) {
             end = later;

@@ -82,7 +82,7 @@ fn seen(parts: &[&str]) -> String {
     }
 }
 
-/// Runs in a separate process, because the test takes all descriptors.
+/// Runs in a child process, because the test takes all descriptors.
 #[test]
 fn pause_of_accepts_and_abandoned_dial_are_reported() {
     common::child("pause_of_accepts_and_abandoned_dial_are_reported", || {
@@ -111,7 +111,8 @@ fn pause_of_accepts_and_abandoned_dial_are_reported() {
     });
 }
 
-/// Threads that the system refuses. With the feature `sim`, the crate itself defines pthread_create(3).
+/// The system refuses threads. With the feature `sim`, the crate itself defines `pthread_create`,
+/// so the test cannot replace it.
 #[cfg(all(target_os = "linux", not(feature = "sim")))]
 mod refused {
     use std::ffi::{c_int, c_void};
@@ -121,13 +122,14 @@ mod refused {
 
     /// Whether the system refuses new threads.
     static REFUSES: AtomicBool = AtomicBool::new(false);
-    /// The number of threads that it has refused.
+    /// The number of threads that were refused.
     static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
     type Main = extern "C" fn(*mut c_void) -> *mut c_void;
     type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Main, *mut c_void) -> c_int;
 
-    /// Replaces the C library's function. Fails if [`REFUSES`] is true, and otherwise calls the original.
+    /// Replaces the C library's function. Fails if [`REFUSES`] is true, and otherwise calls the
+    /// original.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn pthread_create(
         thread: *mut libc::pthread_t,
@@ -151,7 +153,8 @@ mod refused {
         common::of_other_threads("comm").any(|thread| thread.trim_end().ends_with(name))
     }
 
-    /// Regression test: the report waited for the next one. Runs in a separate process, because all threads are refused.
+    /// Regression: if the system refused the thread for reports, a report waited until the next one
+    /// was made. Runs in a child process, because all threads are refused.
     #[test]
     fn spare_worker_is_reported_although_threads_are_refused() {
         common::child("refused::spare_worker_is_reported_although_threads_are_refused", || {
@@ -286,7 +289,8 @@ fn async_channel() -> (impl FnOnce(), impl Future<Output = ()> + Send + 'static)
     (move || drop(sender), async move { _ = receiver.await })
 }
 
-/// Regression: the runtime stayed in the shutdown, so the next start waited forever.
+/// Regression: if a subscriber panicked, the runtime stayed in the shutdown, and the next start
+/// waited forever.
 #[test]
 fn subscriber_may_panic_during_a_shutdown() {
     struct Panics;

@@ -1,4 +1,5 @@
-//! UDP sockets: addresses, buffers, batches, errors, deadlines, close, wake-ups of receivers, conversions.
+//! UDP sockets: addresses, buffers, batches, errors, deadlines, close, wake-ups of receivers,
+//! conversions.
 
 mod common;
 
@@ -50,8 +51,9 @@ fn op_text(error: &io::Error) -> String {
     op_error(error).to_string()
 }
 
-/// A datagram with an address goes to that address, even from a connected socket, as in std. A datagram without one needs a peer. Go
-/// (TestWriteToUDP) rejects an address on a connected socket.
+/// A datagram with an address goes to that address, even from a connected socket, as in std. A
+/// datagram without an address needs a peer. Go (TestWriteToUDP) rejects an address on a connected
+/// socket.
 #[test]
 fn datagram_goes_to_address_or_peer() {
     run(async {
@@ -60,7 +62,7 @@ fn datagram_goes_to_address_or_peer() {
         let bufs = [IoSlice::new(b"x")];
         let mut batch = SendBatch::new();
 
-        // An unconnected socket can send only to an address.
+        // An unconnected socket needs an address.
         assert_eq!(raw_os_error(&one.send(b"x").await.unwrap_err()), Some(libc::EDESTADDRREQ));
         assert_eq!(one.send_to(b"x", b).await.unwrap(), 1);
         assert_eq!(one.send_msg(&bufs, b, &plain).await.unwrap(), 1);
@@ -77,7 +79,7 @@ fn datagram_goes_to_address_or_peer() {
         }
         assert_eq!(one.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
 
-        // A connected socket can send to its peer.
+        // A connected socket sends to its peer if there is no address.
         one.connect(b).await.unwrap();
         assert_eq!(one.peer_addr().unwrap(), b);
         assert_eq!(one.send(b"x").await.unwrap(), 1);

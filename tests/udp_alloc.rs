@@ -1,7 +1,7 @@
 //! Receiving and sending datagrams, singly or in batches, allocates no memory, even if the receiver
 //! waits. A batch does not keep the memory of sent datagrams. Go: TestAllocs.
 //!
-//! Counts the allocations of the whole process, so this binary has one test.
+//! The test counts the allocations of the whole process, so this binary has one test.
 
 mod common;
 
@@ -14,8 +14,9 @@ use common::run;
 use netpoll::net::{Ancillary, RecvBatch, SendBatch, UdpSocket};
 use netpoll::{rt, task};
 
+/// The number of allocations so far, with reallocations.
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-/// The number of bytes allocated now.
+/// The number of bytes that are allocated.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
@@ -49,7 +50,8 @@ static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 1000;
 
-/// The allocations that the start of a runtime thread may add. A round itself makes none.
+/// The number of allocations that the start of a thread of the runtime may add. A round itself
+/// makes none.
 const ALLOWED: usize = ROUNDS / 20;
 
 /// Calls `round` [`ROUNDS`] times, so that lists and heaps reach their final size, and then asserts
@@ -128,7 +130,7 @@ fn datagrams_do_not_allocate() {
         other.close().await.unwrap();
         echo.await;
 
-        // Refills a queue before it is empty, with small and large datagrams, with and without
+        // Refills a batch before it is empty, with small and large datagrams, with and without
         // ancillary data.
         for ancillary in [None, Some(&control)] {
             let mut batch = SendBatch::new();

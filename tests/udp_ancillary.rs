@@ -1,5 +1,5 @@
-//! Tests ancillary data of each kind with a peer that uses plain libc. Also tests offload, socket
-//! options and multicast.
+//! Ancillary data of UDP sockets, with a peer that makes the system calls with libc. Other tests
+//! check segmentation offload, socket options and multicast.
 #![cfg(target_os = "linux")] // Linux's control messages, and offload
 
 mod common;
@@ -296,7 +296,7 @@ fn truncated_control_data_is_flagged() {
         socket.set_recv_hop_limit(true).unwrap();
         socket.set_recv_tos(true).unwrap();
         socket.set_recv_timestamp(true).unwrap();
-        /// From linux/asm-generic/socket.h.
+        /// The value in <asm-generic/socket.h>.
         const SO_RCVMARK: i32 = 75;
         let software = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
         set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, software as i32);
@@ -416,8 +416,8 @@ fn batches_use_offload_when_possible() {
     });
 }
 
-/// Each option reads back as it was set, except that the kernel doubles the sizes of buffers. Setting
-/// a switch changes no other switch.
+/// Each option reads back as it was set, except that the kernel doubles the sizes of buffers.
+/// Setting a switch changes no other switch.
 #[test]
 fn options_read_back_as_set() {
     run(async {
@@ -492,8 +492,8 @@ fn options_read_back_as_set() {
     });
 }
 
-/// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. The group depends on the process id, so
-/// that parallel runs do not receive each other's datagrams.
+/// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. The group depends on the process id,
+/// so that parallel runs do not receive each other's datagrams.
 #[test]
 fn multicast_reaches_every_member() {
     run(async {

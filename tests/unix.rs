@@ -1,6 +1,6 @@
 //! Unix streams, seqpacket sockets and their listeners: bytes and messages, end of stream,
 //! deadlines, peers, accepting, conversions.
-#![cfg(target_os = "linux")] // abstract names, and packet sockets
+#![cfg(target_os = "linux")] // abstract names, and seqpacket sockets
 
 mod common;
 
@@ -46,8 +46,8 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- round trips ----
 
-/// Go: TestConnAndListener, TestUnixAndUnixpacketServer. Connects by path, by abstract name, and by a
-/// name that the kernel chose.
+/// Go: TestConnAndListener, TestUnixAndUnixpacketServer. Connects by path, by abstract name, and by
+/// a name that the kernel chose.
 #[test]
 fn unix_streams_transfer_both_ways() {
     run(async {
@@ -182,7 +182,7 @@ fn unix_sockets_work_under_another_executor() {
     });
 }
 
-// ---- the end ----
+// ---- the end of a connection ----
 
 /// SIGPIPE has its default disposition, as in a program that is not written in Rust.
 #[test]
@@ -365,7 +365,7 @@ fn unix_deadlines_end_waits_and_lose_nothing() {
 #[test]
 fn peer_credentials_are_reported() {
     run(async {
-        // SAFETY: no arguments, cannot fail.
+        // SAFETY: the calls take no arguments and cannot fail.
         let (uid, gid) = (unsafe { libc::geteuid() }, unsafe { libc::getegid() });
         let (stream, _other) = UnixStream::pair().unwrap();
         let (packet, _peer) = UnixSeqpacket::pair().unwrap();
@@ -512,7 +512,8 @@ fn std_unix_types_convert_both_ways() {
         other.write_all(b"std").unwrap();
         let mut buf = [0; 8];
         assert_eq!(stream.read(&mut buf).await.unwrap(), 3);
-        // The socket is non-blocking, and is registered with a waiter that was dropped.
+        // The read waits, because the socket is non-blocking. The socket is then registered, and
+        // the waiter is dropped.
         assert!(poll_once(&mut stream.read(&mut buf)).await.is_pending());
         let clone = stream.clone();
         let busy = std_net::UnixStream::try_from(stream).unwrap_err();
@@ -578,8 +579,9 @@ fn connected_stream_is_writable_and_has_no_error() {
     });
 }
 
-/// The kernel answers EAGAIN to accept(2) on a listener that was shut down through another descriptor, as for an empty queue. The accept fails
-/// nevertheless, after the connections in the queue.
+/// The kernel answers EAGAIN to accept(2) on a listener that was shut down through another
+/// descriptor, as for an empty queue. The accept fails nevertheless, after the connections in the
+/// queue.
 #[test]
 fn accept_on_shut_down_listener_fails() {
     run(async {

@@ -1,4 +1,5 @@
-//! Unix datagrams: names of senders, message boundaries, full queues, deadlines, concurrent use, shutdown.
+//! Unix datagrams: names of senders, message boundaries, full queues, deadlines, concurrent use,
+//! shutdown.
 
 mod common;
 
@@ -167,8 +168,8 @@ fn std_datagram_sockets_interoperate() {
 
 // ---- full queues ----
 
-/// If a receive takes the datagram of another sender, the kernel does not wake a waiting sender that is
-/// not connected to the receiver. In this test another sender has filled the queue.
+/// If a receive takes the datagram of another sender, the kernel does not wake a waiting sender
+/// that is not connected to the receiver. In this test another sender has filled the queue.
 #[test]
 fn sender_waits_again_after_losing_queue_space() {
     #[derive(Clone, Copy, PartialEq)]
@@ -212,8 +213,8 @@ fn sender_waits_again_after_losing_queue_space() {
     }
 }
 
-/// The kernel reports room in the sender's own buffer. In this test the buffer is full of datagrams to
-/// several receivers.
+/// The kernel reports room in the sender's own buffer. In this test the buffer is full of datagrams
+/// to several receivers.
 #[test]
 fn sender_is_woken_by_its_own_buffer_space() {
     run(async {
@@ -258,8 +259,8 @@ fn waiting_sender_does_not_spin() {
                 assert!(is_timeout(&sender.send_to_addr(b"x", &to).await.unwrap_err()));
                 assert!(start.elapsed() >= Duration::from_millis(300));
                 let after = netpoll::rt::metrics();
-                // Eight pauses from 0.1 to 12.8 ms, then pauses of 20 ms: 22 in 300 ms, and fewer
-                // on a busy machine.
+                // The sender makes eight pauses from 0.1 to 12.8 ms, and then pauses of 20 ms.
+                // These are 22 pauses in 300 ms, and fewer on a busy machine.
                 let (timers, polls) = (after.timers_fired - before.timers_fired, after.polls - before.polls);
                 assert!((1..=40).contains(&timers) && polls <= 200, "{timers} timers, {polls} polls");
                 for _ in 0..filled {

@@ -1,6 +1,6 @@
-//! Tests descriptors in messages: close-on-exec duplicates, limits, unclaimed descriptors and
-//! truncation.
-#![cfg(target_os = "linux")] // SO_PASSCRED, and packet sockets
+//! Descriptors in messages of Unix sockets: close-on-exec duplicates, limits, unclaimed
+//! descriptors, truncation.
+#![cfg(target_os = "linux")] // SO_PASSCRED, and seqpacket sockets
 
 mod common;
 
@@ -16,7 +16,8 @@ use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::os::unix::net::{TruncatedFds, UnixDatagram, UnixSeqpacket, UnixStream};
 use netpoll::task;
 
-/// Creates a pipe. The reading end reports the end once every copy of the writing end is closed.
+/// Creates a pipe. poll(2) reports a hang-up at the reading end when every copy of the writing end
+/// is closed.
 fn pipe() -> (File, OwnedFd) {
     let (read, write) = std::io::pipe().unwrap();
     (OwnedFd::from(read).into(), write.into())
@@ -36,8 +37,8 @@ fn is_open_somewhere(read: &File) -> bool {
     !hangs_up(read, Duration::ZERO)
 }
 
-/// Returns whether all copies of the other end are closed within [`BOUND`]. A process that a parallel
-/// test starts has copies until it calls execve(2).
+/// Returns whether all copies of the other end are closed within [`BOUND`]. A process that a
+/// parallel test starts has copies until it calls execve(2).
 fn is_closed_everywhere(read: &File) -> bool {
     hangs_up(read, BOUND)
 }
@@ -143,8 +144,8 @@ fn datagrams_with_descriptors_have_senders() {
     });
 }
 
-/// On a stream, descriptors arrive with the first byte of their write. A read that receives some ends
-/// before the next byte that carries others.
+/// On a stream, descriptors arrive with the first byte of their write. A read that receives some
+/// ends before the next byte that carries others.
 #[test]
 fn descriptors_arrive_with_their_bytes() {
     run(async {
@@ -283,7 +284,7 @@ fn descriptors_beyond_capacity_are_closed() {
                 };
                 drop(write);
                 let mut held = exhaust_descriptors();
-                // Frees three descriptors; the message has eight.
+                // Frees three descriptors. The message has eight.
                 held.truncate(held.len() - 3);
                 let (mut buf, mut taken) = ([0; 8], Vec::new());
                 let result = match way {

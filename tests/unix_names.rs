@@ -1,5 +1,5 @@
 //! Names of Unix sockets: paths, abstract names, the files of listeners, dials by name, and errors.
-#![cfg(target_os = "linux")] // abstract names
+#![cfg(target_os = "linux")] // abstract names, and seqpacket sockets
 
 mod common;
 
@@ -34,7 +34,7 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- names ----
 
-/// Go: TestUnixConnLocalAndRemoteNames. The accepted side has the listener's name; the client has
+/// Go: TestUnixConnLocalAndRemoteNames. The accepted side has the listener's name. The client has
 /// no name.
 #[test]
 fn accepted_stream_has_the_name_of_its_listener() {
@@ -86,8 +86,8 @@ fn empty_name_is_autobound() {
     });
 }
 
-/// Go: TestUnixgramLinuxAbstractLongName. A name may have 107 bytes after the leading NUL, without a
-/// terminating NUL.
+/// Go: TestUnixgramLinuxAbstractLongName. A name may have 107 bytes after the leading NUL, without
+/// a terminating NUL.
 #[test]
 fn abstract_names_hold_any_bytes() {
     run(async {
@@ -169,7 +169,8 @@ fn listener_removes_its_socket_file() {
     });
 }
 
-/// If the file of another listener has been renamed to a listener's path, the close keeps that file.
+/// If the file of another listener has been renamed to a listener's path, the close keeps that
+/// file.
 #[test]
 fn file_replacing_socket_is_kept() {
     run(async {
@@ -185,7 +186,8 @@ fn file_replacing_socket_is_kept() {
     });
 }
 
-/// Go: TestUnixUnlink. An adopted listener keeps its file unless configured otherwise. A conversion into another type keeps the file.
+/// Go: TestUnixUnlink. An adopted listener keeps its file unless it is configured otherwise. A
+/// conversion into another type keeps the file.
 #[test]
 fn unlink_on_close_is_configurable() {
     run(async {
@@ -288,7 +290,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                         drop(listener);
                     }
                     7 => {
-                        // An adopted listener, configured in the original directory.
+                        // The adopted listener is configured in the original directory.
                         let listener = UnixListener::from(std_net::UnixListener::bind("rel.sock").unwrap());
                         listener.set_unlink_on_close(true).unwrap();
                         go(&away);
@@ -320,7 +322,7 @@ fn relative_socket_file_is_removed_after_chdir() {
     });
 }
 
-/// A listener does not remove a file that has replaced its socket file, whatever the kind of the file.
+/// A listener does not remove a file of any kind that has replaced its socket file.
 #[test]
 fn replaced_socket_file_is_not_removed() {
     run(async {
@@ -388,8 +390,8 @@ fn dial_waits_on_full_backlog() {
         let late = UnixStream::connect_deadline(&path, start + Duration::from_millis(30)).await;
         assert!(is_timeout(&late.unwrap_err()) && start.elapsed() >= Duration::from_millis(30));
         assert!(is_timeout(&UnixStream::connect_deadline(&path, start).await.unwrap_err()));
-        // Without a timeout the dial waits until there is room. A dial that is dropped leaves nothing
-        // behind.
+        // Without a timeout the dial waits until there is room. A dial that is dropped leaves
+        // nothing behind.
         let (mut waiting, mut given_up) = (Box::pin(UnixStream::connect(&path)), Box::pin(UnixStream::connect(&path)));
         assert!(poll_once(&mut waiting).await.is_pending() && poll_once(&mut given_up).await.is_pending());
         drop(given_up);
@@ -519,7 +521,7 @@ fn invalid_names_are_rejected() {
 
 #[test]
 fn socket_file_without_permission_is_rejected() {
-    // SAFETY: no arguments, cannot fail.
+    // SAFETY: the call takes no arguments and cannot fail.
     if unsafe { libc::geteuid() } == 0 {
         println!("skipped: root has all permissions");
         return;
@@ -546,7 +548,7 @@ fn unix_types_reject_descriptors_of_other_kinds() {
         let stream = UnixStream::from(OwnedFd::from(client));
         assert_eq!(errno(stream.peer_addr()), Some(libc::EAFNOSUPPORT));
         assert!(format!("{stream:?} {listener:?}").contains("UnixStream"));
-        // TCP types that hold Unix sockets.
+        // TCP types can hold Unix sockets.
         let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
         assert_eq!(errno(TcpStream::from(OwnedFd::from(ours)).local_addr()), Some(libc::EAFNOSUPPORT));
         let folder = Folder::new();

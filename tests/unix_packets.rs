@@ -1,5 +1,5 @@
-//! The public types of packet sockets, which macOS does not have. (`unix.rs`, `unix_names.rs` and `unix_fds.rs` test their
-//! behaviour.)
+//! The auto traits of the types of seqpacket sockets, which macOS does not have. (`unix.rs`,
+//! `unix_names.rs` and `unix_fds.rs` test their behaviour.)
 #![cfg(not(target_os = "macos"))]
 
 use std::panic::{RefUnwindSafe, UnwindSafe};

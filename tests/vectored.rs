@@ -1,5 +1,5 @@
-//! Vectored reads and writes: leading empty buffers do not use up the entries of a system call. With
-//! more buffers than the kernel accepts, no data is lost and none is added.
+//! Vectored reads and writes: leading empty buffers do not use up the entries of a system call.
+//! With more buffers than the kernel accepts, no data is lost and none is added.
 
 mod common;
 
@@ -161,7 +161,7 @@ fn datagram_of_many_buffers_is_whole() {
         let plain = Ancillary::new();
         let bytes: Vec<u8> = (0..3000).map(|index: u32| index as u8).collect();
         for empty in [0, 1024, 4000] {
-            // Uses empty buffers first, then one buffer per byte.
+            // The first buffers are empty. The others have one byte each.
             let mut bufs = vec![IoSlice::new(b""); empty];
             bufs.extend(bytes.chunks(1).map(IoSlice::new));
             assert_eq!(from.send_msg(&bufs, addr, &plain).await.unwrap(), 3000, "{empty}");
@@ -200,7 +200,7 @@ fn datagram_of_many_buffers_is_whole() {
     });
 }
 
-/// Regression test: where addresses have 32 bits, the sum of the lengths overflowed.
+/// Regression: where addresses have 32 bits, the sum of the lengths overflowed.
 #[test]
 fn buffers_that_overlap_may_exceed_the_address_space_of_32_bits() {
     run(async {
@@ -208,7 +208,7 @@ fn buffers_that_overlap_may_exceed_the_address_space_of_32_bits() {
         let (corked, _peer) = pair().await;
         corked.set_auto_cork(true).unwrap();
         let (one, _other) = UnixStream::pair().unwrap();
-        // 4 GiB within the kernel's bound of 1,024 buffers.
+        // The buffers have 4 GiB together, within the kernel's bound of 1,024 buffers.
         let chunk = vec![7; 4 << 20];
         let bufs = vec![IoSlice::new(&chunk); 1024];
         assert!(client.write_vectored(&bufs).await.unwrap() > 0);

@@ -1,6 +1,6 @@
-//! An event wakes one waiting future, and then the next one if data or connections are left. It also
-//! wakes every task that waits in a `poll_*` function. Polls with new wakers keep a bounded number of
-//! wakers. Most tests count the calls of wakers.
+//! An event wakes one waiting future, and then the next one if data or connections are left. It
+//! also wakes every task that waits in a `poll_*` function. Polls with new wakers keep a bounded
+//! number of wakers. Most tests count the calls of wakers.
 //!
 //! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost.
 
@@ -33,7 +33,8 @@ fn total(wakers: &[Counted]) -> usize {
     counts(wakers).iter().sum()
 }
 
-/// Waits until the poller, if it has one shard, has received all events so far: those of these round trips follow them.
+/// Waits until the poller has received all earlier events, which precede those of these round
+/// trips. (If the poller has several shards, some of the earlier events may follow.)
 async fn settle() {
     let (one, other) = fresh_pair().await;
     for _ in 0..3 {
@@ -212,8 +213,8 @@ fn last_waker_is_woken() {
     });
 }
 
-/// Invariant 2. Several tasks call `poll_read`. Each event wakes all of these tasks, and one waiting
-/// future if there is one that was not woken before.
+/// Invariant 2. Several tasks call `poll_read`. Each event wakes all of these tasks, and one
+/// waiting future if there is one that was not woken before.
 #[test]
 fn all_poll_callers_are_woken() {
     run(async {
@@ -305,10 +306,11 @@ fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
 
 #[test]
 fn polls_with_new_wakers_do_not_accumulate() {
-    /// Two lists of at most 4,096 wakers each, and two slots.
+    /// The maximum number of kept wakers: those of two lists of at most 4,096 each, and of two
+    /// slots.
     const MOST: usize = 2 * 4096 + 2;
     run(async {
-        // Waits for a lock that another operation holds.
+        // Polls that wait for a lock, which another operation holds.
         let (one, _other) = UnixStream::pair().unwrap();
         let bytes = vec![0; 4 << 20];
         let writer = one.clone();
@@ -317,19 +319,19 @@ fn polls_with_new_wakers_do_not_accumulate() {
         let mut one = one;
         let most = most_kept(|cx| Pin::new(&mut one).poll_write(cx, b"x").is_pending());
         assert!(most <= MOST, "{most} wakers kept behind a lock");
-        // Waits for data.
+        // Polls that wait for data.
         let most = most_kept(|cx| Pin::new(&mut one).poll_read(cx, &mut [0; 1]).is_pending());
         assert!(most <= MOST, "{most} wakers kept for a silent peer");
-        // Waits for a connection.
+        // Polls that wait for a connection.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut incoming = listener.incoming();
         let most = most_kept(|cx| futures::Stream::poll_next(Pin::new(&mut incoming), cx).is_pending());
         assert!(most <= MOST, "{most} wakers kept for a connection");
-        // Waits for the other end of a pipe.
+        // Polls that wait for the other end of a pipe.
         let (mut end, _other) = net::pipe().unwrap();
         let most = most_kept(|cx| Pin::new(&mut end).poll_read(cx, &mut [0; 1]).is_pending());
         assert!(most <= MOST, "{most} wakers kept for the other end of a pipe");
-        // Waits for a close to complete, while a call is in progress.
+        // Polls that wait for a close to complete while a call is in progress.
         let (stream, _peer) = fresh_pair().await;
         let ((begun, begins), (ends, wait)) = (mpsc::channel(), mpsc::channel::<()>());
         let call = std::thread::spawn({

@@ -1,5 +1,5 @@
-//! Tests `rt::Builder::wrap_io_errors`. These tests have their own file, because the setting
-//! applies to the whole process.
+//! `rt::Builder::wrap_io_errors`. The tests have their own binary, because the setting applies to
+//! the whole process.
 
 mod common;
 
@@ -58,7 +58,8 @@ fn errors_of_a_fast_open_connection_name_the_peer() {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
             let dialer = net::Dialer::new().fast_open(true).control(|_, _, fd| {
-                /// From linux/tcp.h. With this option, the kernel defers even the first connection to a server.
+                /// The value in <linux/tcp.h>. With this option, the kernel defers even the first
+                /// connection to a server.
                 const TCP_FASTOPEN_NO_COOKIE: libc::c_int = 34;
                 let (fd, one): (_, libc::c_int) = (std::os::fd::AsRawFd::as_raw_fd(&fd), 1);
                 // SAFETY: `one` is valid for the call, and has 4 bytes.

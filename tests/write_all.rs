@@ -390,8 +390,8 @@ fn expiry_and_close_wake_lock_queue() {
     });
 }
 
-/// Invariant 5. Writes are dropped after different times, in the middle of messages and in the queue.
-/// The other writes finish.
+/// Invariant 5. Writes are dropped after different times, in the middle of messages and in the
+/// queue. The other writes finish.
 #[test]
 fn randomly_dropped_writers_never_stall_others() {
     run(async {

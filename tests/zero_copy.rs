@@ -1,7 +1,8 @@
 //! Copies in the kernel (`io::copy` between sockets and from files, `send_file`), and
 //! `write_vectored_all`. Cases that the kernel refuses are in `src/io/copy/refusal_tests.rs`.
 //!
-//! A copy holds a pipe while it has data to move, so tests that count descriptors run in their own processes.
+//! A copy holds a pipe while it has data to move, so tests that count descriptors run in child
+//! processes.
 
 mod common;
 
@@ -140,7 +141,8 @@ fn unix_streams_are_spliced() {
     });
 }
 
-/// Go: TestSplice with a LimitedReader. The copy observes the limit and decrements it; bytes beyond the limit stay in the source.
+/// Go: TestSplice with a LimitedReader. The copy observes the limit and decrements it. Bytes beyond
+/// the limit stay in the source.
 #[test]
 fn take_limit_is_kept_and_decremented() {
     run(async {
@@ -176,7 +178,8 @@ fn empty_copy_moves_nothing() {
     });
 }
 
-/// A reader that wraps a stream may hold bytes of the stream, so the copy uses a buffer instead of the kernel.
+/// A reader that wraps a stream may hold bytes of the stream, so the copy uses a buffer instead of
+/// the kernel.
 #[test]
 fn copy_from_buffered_reader_loses_nothing() {
     use netpoll::io::BufReader;
@@ -211,8 +214,8 @@ fn small_messages_are_forwarded_immediately() {
     });
 }
 
-/// Go: TestSplice, with a target that does not read. Beyond Go: the data of a dropped copy does not
-/// get into a later copy.
+/// Go: TestSplice, with a target that does not read. This test also checks that the data of a
+/// dropped copy does not get into a later copy.
 #[test]
 fn dropped_copy_does_not_reuse_its_pipe() {
     child("dropped_copy_does_not_reuse_its_pipe", || {
@@ -249,7 +252,8 @@ fn fd_count_of_pipes() -> usize {
         .count()
 }
 
-/// Idle connections of a proxy hold no pipe. When all copies have ended, at most four pipes are kept.
+/// Idle connections of a proxy hold no pipe. When all copies have ended, at most four pipes are
+/// kept.
 #[test]
 fn waiting_copy_holds_no_pipe() {
     child("waiting_copy_holds_no_pipe", || {
@@ -298,7 +302,8 @@ fn copy_without_pipe_descriptors_uses_buffer() {
     });
 }
 
-/// Go: TestSendfileOnWriteTimeoutExceeded (issue 43822). The test also has a socket as the source, where Go loses bytes.
+/// Go: TestSendfileOnWriteTimeoutExceeded (issue 43822). Here, a socket is also a source. Go loses
+/// bytes in this case.
 #[test]
 fn expired_write_deadline_consumes_no_source_data() {
     run(async {
@@ -326,7 +331,8 @@ fn expired_write_deadline_consumes_no_source_data() {
     });
 }
 
-/// An expired read deadline ends the copy. With a later deadline, the next copy continues where the previous one ended.
+/// An expired read deadline ends the copy. With a later deadline, the next copy continues where the
+/// previous one ended.
 #[test]
 fn read_deadline_interrupts_copy_without_loss() {
     run(async {
@@ -361,7 +367,8 @@ fn close_of_either_socket_ends_copy() {
     });
 }
 
-/// Go: TestSendfile, TestSendfileExactLimit, TestSendfileLimitLargerThanFile, TestSendfileParts, TestSendfileSeeked.
+/// Go: TestSendfile, TestSendfileExactLimit, TestSendfileLimitLargerThanFile, TestSendfileParts,
+/// TestSendfileSeeked.
 #[test]
 fn copy_sends_file_from_its_position_up_to_limit() {
     child("copy_sends_file_from_its_position_up_to_limit", || {
@@ -371,7 +378,8 @@ fn copy_sends_file_from_its_position_up_to_limit() {
             let before = rt::metrics().kernel_copies;
             let mut whole = file(LEN);
             whole.seek(SeekFrom::Start(100)).unwrap();
-            // Each part continues at the file's position, where the previous part ended, and sends at most its limit.
+            // Each part continues at the file's position, where the previous part ended, and sends
+            // at most its limit.
             let mut part = AssertAsync::new(&mut whole).take(1 << 20);
             assert_eq!(copy(&mut part, &mut &to).await.unwrap(), 1 << 20);
             assert_eq!(part.limit(), 0);
@@ -397,7 +405,8 @@ fn send_file_uses_own_offset_and_holds_lock() {
         let mut whole = file(LEN);
         let other = pattern(LEN as u64, 1000);
         let mut sending = to.send_file(&whole, 7, u64::MAX);
-        // The send is in progress or already complete. In both cases the written bytes must follow those of the file.
+        // The send is in progress or already complete. In both cases the written bytes must follow
+        // those of the file.
         let polled = poll_once(&mut sending).await;
         let (sent, written) = futures::join!(
             async { if let Poll::Ready(sent) = polled { sent } else { sending.await } },
@@ -504,7 +513,8 @@ fn unreadable_files_are_errors() {
     });
 }
 
-/// The sending side is shut down, so writes fail with EPIPE. SIGPIPE has its default disposition, as in a program that is not written in Rust.
+/// The sending side is shut down, so writes fail with EPIPE. SIGPIPE has its default disposition,
+/// as in a program that is not written in Rust.
 #[test]
 fn copy_after_close_write_fails_without_sigpipe() {
     child("copy_after_close_write_fails_without_sigpipe", || {
@@ -547,7 +557,8 @@ fn write_vectored_all_writes_any_number_of_buffers() {
     });
 }
 
-/// Go: TestConsume. Buffers may be empty at any position, a system call may end at any byte, and the bytes do not fit into the socket's buffer.
+/// Go: TestConsume. Buffers may be empty at any position, a system call may end at any byte, and
+/// the bytes do not fit into the socket's buffer.
 #[test]
 fn write_vectored_all_writes_buffers_of_any_size() {
     run(async {
