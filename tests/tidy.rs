@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Returns the Rust sources in a folder and the folders below, sorted by path, except those in
+/// folders named `target`.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         let Ok(entries) = fs::read_dir(folder) else { return };
@@ -63,11 +65,13 @@ fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> O
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Returns the code of a line, without its comment. A `//` in a string counts as the start of a comment.
+/// Returns the code of a line, without its comment. A `//` in a string counts as the start of a
+/// comment.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
 
+/// Returns whether `text` contains `word` as a whole word.
 fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let is_part = |c: char| c.is_alphanumeric() || c == '_';
@@ -83,7 +87,8 @@ fn sources_are_found() {
     assert!(files.iter().all(|(_, text)| !text.is_empty()));
 }
 
-/// Returns the imports between the files of `src`, except those for which `is_left_out` returns true.
+/// Returns the imports between the files of `src`, except those for which `is_left_out` returns
+/// true.
 fn imports(is_left_out: impl Fn(&str) -> bool) -> imports::Graph {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources("src").into_iter().map(|(path, text)| {
@@ -120,8 +125,9 @@ fn imports_are_followed_to_the_file_that_defines_the_name() {
     assert_eq!(imports::cycles(&graph), [["a/inner.rs", "b.rs"]]);
 }
 
-/// The check leaves out the simulator. The simulator replaces the clock, the poller and the network, and the modules of
-/// these call the simulator. The files of its kernel implement methods of one type, and import each other.
+/// The check leaves out the simulator, for two reasons. The modules of the clock, of the poller and
+/// of the network call the simulator, which replaces them. The files of the simulated kernel
+/// implement methods of one type and import each other.
 #[test]
 fn imports_have_no_cycles() {
     let graph = imports(|file| file.starts_with("sim/"));
@@ -147,8 +153,9 @@ const LAYERS: [&[&str]; 7] = [
     &["os/", "prelude.rs", "lib.rs"],
 ];
 
-/// Dependencies point one way: a file imports from its own layer and from those below. The simulator imports from all
-/// layers, and lower layers call it. Only its machine is part of a layer.
+/// A file imports only from its own layer and from the layers below. Of the simulator, only
+/// `sim/machine` is in a layer. The other files of the simulator import from all layers, and lower
+/// layers call them.
 #[test]
 fn imports_come_from_the_same_layer_or_below() {
     let layer = |file: &str| {
@@ -168,7 +175,8 @@ fn imports_come_from_the_same_layer_or_below() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Lines of code are within rustfmt's width of 120 characters. Comments are wrapped by hand and may have up to 160 characters.
+/// Lines of code are within rustfmt's width of 120 characters. Comments are wrapped by hand and may
+/// have up to 160 characters.
 #[test]
 fn lines_are_short() {
     check_lines(&all(), |line| {
@@ -181,6 +189,7 @@ fn lines_are_short() {
     });
 }
 
+/// Each file also ends with exactly one newline.
 #[test]
 fn there_are_no_tabs_or_trailing_blanks() {
     check_lines(&all(), |line| {
@@ -191,13 +200,15 @@ fn there_are_no_tabs_or_trailing_blanks() {
     }
 }
 
-/// Files that may exceed the size limit, because they are tables: a sequence of entries, each with its documentation.
+/// Files that may exceed the size limit, because they are tables. A table is a sequence of entries,
+/// each with its documentation.
 const TABLES: [&str; 1] = [
     // The methods of one trait, each with its documentation and example.
     "stream/ext.rs",
 ];
 
-/// A file covers one idea. If the file would be too long with its unit tests, the tests are in a separate file.
+/// A file of `src` has at most 600 lines. If the file would be longer with its unit tests, the
+/// tests are in a separate file.
 #[test]
 fn files_are_within_size_limit() {
     let long: Vec<_> = sources("src")
@@ -233,9 +244,10 @@ fn every_file_has_a_header() {
     }
 }
 
+/// Sources have no marks of unfinished code, and no tests that are ignored.
 #[test]
 fn there_are_no_placeholders() {
-    // Split in two, so that this file passes.
+    // The words are split, so that this file passes.
     let banned = [
         concat!("to", "do!"),
         concat!("unimpl", "emented!"),
@@ -253,10 +265,10 @@ fn there_are_no_placeholders() {
     });
 }
 
-/// These phrases are banned, because they made the text hard to read.
+/// Sources and documents have none of these phrases, which are hard to understand.
 #[test]
 fn texts_are_plain() {
-    // Split in two, so that this file passes.
+    // The phrases are split, so that this file passes.
     let banned = [
         concat!("what no", "body"),
         concat!("who is pol", "led"),
@@ -275,7 +287,8 @@ fn texts_are_plain() {
     check_lines(&documents, find);
 }
 
-/// A library does not write to standard output.
+/// The library writes to standard output only if the program asks for it, so its code does not use
+/// `print!` or `println!`.
 #[test]
 fn the_library_does_not_print() {
     check_lines(&sources("src"), |line| {
@@ -306,7 +319,7 @@ fn unsafe_code_has_safety_comments() {
     assert!(complaints.is_empty(), "without SAFETY comment:\n{}", complaints.join("\n"));
 }
 
-/// Only `sys` uses `SockRef`, so that a simulation or another system replaces one module.
+/// Only `sys` uses `SockRef`, so that a simulation or another system replaces one module only.
 #[test]
 fn socket_options_are_in_one_module() {
     let files: Vec<_> =
@@ -316,7 +329,8 @@ fn socket_options_are_in_one_module() {
     });
 }
 
-/// Code for one operating system is in a separate module, so few files name a system.
+/// Code for one operating system is in a separate module, so at most one file in ten names a
+/// system.
 #[test]
 fn few_files_name_a_system() {
     let files = sources("src");
@@ -325,8 +339,9 @@ fn few_files_name_a_system() {
     assert!(count * 10 <= files.len(), "{count} of {} files name a system", files.len());
 }
 
-/// Raw system calls would bypass the functions of sanitizers and preloaded libraries. `src/sys/calls/` makes raw calls
-/// only if no such function replaces glibc's. `src/sys/membarrier.rs` calls membarrier(2), for which libc has no function.
+/// Raw system calls would bypass the functions of sanitizers and preloaded libraries.
+/// `src/sys/calls/` makes raw calls only if no such function replaces glibc's.
+/// `src/sys/membarrier.rs` calls membarrier(2), for which libc has no function.
 #[test]
 fn system_calls_use_libc_functions() {
     let calls = [concat!("libc::sys", "call"), concat!("\"sys", "call\",")];
@@ -337,8 +352,8 @@ fn system_calls_use_libc_functions() {
     check_lines(&files, |line| is_raw(line).then(|| "a raw system call".to_owned()));
 }
 
-/// Returns the numbers of invariants in a line such as `/// Invariant 9. Text` or `/// Invariants 5 and 6: text`, and none for other lines.
-/// Numbers in the text do not count.
+/// Returns the numbers of invariants in a line such as `/// Invariant 9. Text` or
+/// `/// Invariants 5 and 6: text`, and none for other lines. Numbers in the text do not count.
 fn invariants(line: &str) -> Vec<u32> {
     let line = line.trim_start();
     let Some(rest) = line.strip_prefix("/// Invariant") else { return Vec::new() };
@@ -375,7 +390,8 @@ fn every_invariant_has_a_test() {
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
 }
 
-/// Each test exists that one of three files of `ci` names. A script that runs or skips a test by a name that does not exist does not fail.
+/// The tests that three files of `ci` name exist. Otherwise, a script that runs or skips a test by
+/// a wrong name would not fail.
 #[test]
 fn tests_named_in_scripts_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci");
@@ -401,7 +417,8 @@ fn tests_named_in_scripts_exist() {
     }
 }
 
-/// Tests that are named in a document exist. The names of other functions, models and lints, and quoted strings, are accepted as well.
+/// Tests that are named in a document exist. The names of other functions, models and lints, and
+/// quoted strings, are accepted as well.
 #[test]
 fn tests_named_in_documents_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -410,7 +427,8 @@ fn tests_named_in_documents_exist() {
     }
     let mut known = BTreeSet::new();
     for (path, text) in all() {
-        // Lists of models have one name per line. Lists of injected bugs have lines such as `name: "switch" by model`.
+        // Lists of models have one name per line. Lists of injected bugs have lines such as
+        // `name: "switch" by model`.
         let is_list = path.starts_with(root.join("models/tests"));
         for line in text.lines().map(str::trim) {
             let word = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
@@ -424,7 +442,8 @@ fn tests_named_in_documents_exist() {
     let documents = repository().into_iter().filter(|file| file.ends_with(".md"));
     for file in documents {
         let text = document(&file);
-        // The pieces with odd indices are between fences. They are code and output, and are not checked.
+        // The pieces with odd indices are between fences. They are code and output, and are not
+        // checked.
         for prose in text.split("```").step_by(2) {
             // The name of a test has three words or more.
             let is_name = |word: &&str| {
@@ -440,8 +459,8 @@ fn tests_named_in_documents_exist() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Returns the names beside files in a document, as pairs of a path and the last part of the name. A document writes such names as
-/// "`file.rs` (`name`, `Type::name`)" or "`name` in `file.rs`".
+/// Returns the names beside files in a document, as pairs of a path and the last part of the name.
+/// A document writes such names as "`file.rs` (`name`, `Type::name`)" or "`name` in `file.rs`".
 fn names_beside_files(text: &str) -> Vec<(&str, &str)> {
     fn name(quoted: &str) -> Option<&str> {
         let name = quoted.rsplit("::").next().unwrap();
@@ -490,7 +509,8 @@ fn names_beside_files_occur_in_them() {
                 let source = ["", "src", "tests"]
                     .iter()
                     .find_map(|folder| fs::read_to_string(root.join(folder).join(file)).ok());
-                // A file that is named by the end of its path is not checked. `named_files_exist` complains about missing files.
+                // A file that is named by the end of its path is not checked. `named_files_exist`
+                // complains about missing files.
                 let Some(source) = source else { continue };
                 count += 1;
                 complaints.extend((!has_word(&source, name)).then(|| format!("{document}: {file} has no {name}")));
@@ -500,9 +520,10 @@ fn names_beside_files_occur_in_them() {
     assert!(complaints.is_empty() && count > 10, "{count} names\n{}", complaints.join("\n"));
 }
 
-/// Returns the tests beside names of test binaries in a document, as pairs of the binary and the test. A document writes such tests as
-/// "`binary`: `test`, `other_test`" or "`test` in `package`". The binary may be a path that ends in `.rs`. The beginning of a test's name may be
-/// left out: `…_ending`.
+/// Returns the tests beside names of test binaries in a document, as pairs of the binary and the
+/// test. A document writes such tests as "`binary`: `test`, `other_test`" or "`test` in `binary`".
+/// The binary may be a path that ends in `.rs`. An ellipsis may replace the beginning of a test's
+/// name, as in `…_ending`.
 fn tests_beside_binaries(text: &str) -> Vec<(&str, &str)> {
     // Names of other functions and of variables have fewer words.
     let is_test = |quoted: &str| {
@@ -542,8 +563,10 @@ fn tests_beside_binaries_are_recognised() {
     assert_eq!(tests_beside_binaries(text), expected);
 }
 
-/// Returns whether a test binary has a test of this name. `lib` stands for the unit tests, and the name of a package for all of its tests. The
-/// files of any other binary are `NAME.rs` and those in the folder `NAME`.
+/// Returns whether a test binary has a test of this name. `lib` stands for the unit tests, and
+/// `hyper`, `quinn` and `resolver` for all tests of the package. A path stands for this file and
+/// the files in the folder of the same name beside it, and any other name for `tests/NAME.rs` and
+/// the files in `tests/NAME`.
 fn has_test(files: &[(PathBuf, String)], binary: &str, test: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = match binary {
@@ -582,7 +605,8 @@ fn tests_named_beside_binaries_are_in_them() {
     assert!(complaints.is_empty() && count > 100, "{count} tests\n{}", complaints.join("\n"));
 }
 
-/// A patch that reintroduces a defect names the test that fails, and the test's binary.
+/// Each patch in `ci/reintroduced` names a test that fails with the patch, and the test's binary.
+/// The test is in this binary.
 #[test]
 fn tests_named_in_patches_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/reintroduced");
@@ -598,25 +622,28 @@ fn tests_named_in_patches_exist() {
     }
 }
 
+/// Returns the text of a file of the package.
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// Returns the original `Cargo.toml`. In a package, cargo stores it as `Cargo.toml.orig`, next to a generated `Cargo.toml`.
+/// Returns the original `Cargo.toml`. In a package, cargo stores it as `Cargo.toml.orig`, next to a
+/// generated `Cargo.toml`.
 fn manifest() -> String {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml.orig");
     fs::read_to_string(packed).unwrap_or_else(|_| document("Cargo.toml"))
 }
 
-/// Returns the names, without the ending, of a folder's files with this ending; none if the folder is not in the package.
+/// Returns the names, without the ending, of a folder's files that have this ending. Returns no
+/// names if the package does not have the folder.
 fn names(folder: &str, ending: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else { return Vec::new() };
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
 }
 
-/// README and the crate page list all features except `default`, README lists all examples, and CONTRIBUTING lists all shell scripts of `ci`
-/// except one that another script sources.
+/// README and the crate page list all features except `default`, README lists all examples, and
+/// CONTRIBUTING lists all shell scripts of `ci` except one that another script sources.
 #[test]
 fn documents_list_features_examples_and_scripts() {
     let manifest = manifest();
@@ -641,8 +668,8 @@ fn documents_list_features_examples_and_scripts() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// The HTTP program in README needs other crates, so its documentation test is ignored. Each of its lines is in an example that is compiled
-/// and tested.
+/// The HTTP program in README needs other crates, so its documentation test is ignored. Each of its
+/// lines is in an example that is compiled and tested.
 #[test]
 fn readme_http_program_is_an_example() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ecosystem/axum_hello.rs");
@@ -655,7 +682,8 @@ fn readme_http_program_is_an_example() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Returns the files of the repository, as paths from its root, except build output, Git data and inputs that fuzzers generate.
+/// Returns the files of the repository, as paths from its root, except build output, Git data and
+/// inputs that fuzzers generate.
 fn repository() -> BTreeSet<String> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -674,8 +702,9 @@ fn repository() -> BTreeSet<String> {
     found
 }
 
-/// Returns the names in a line that look like names of Rust, Markdown, shell or Python files of the repository: `ci/faults.sh`, `operation.rs`,
-/// `docs/MIGRATION.md`. Skips absolute paths, URLs, and names that begin with a variable or a wildcard.
+/// Returns the names in a line that look like names of Rust, Markdown, shell or Python files of the
+/// repository, such as `ci/faults.sh`, `operation.rs` or `docs/MIGRATION.md`. Skips absolute paths,
+/// URLs, and names that begin with a variable or a wildcard.
 fn named_files(line: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let mut names = Vec::new();
@@ -715,7 +744,7 @@ fn file_names_are_recognised() {
 fn named_files_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join("benches").exists() {
-        return println!("skipped: this is the package, which leaves files out");
+        return println!("skipped: the package does not have every file");
     }
     let files = repository();
     // A file may be named by the end of its path: `poller.rs`, `rt/poll/poller.rs`.
@@ -724,7 +753,8 @@ fn named_files_exist() {
         let starts = file.match_indices('/').map(|(at, _)| at + 1);
         ends.extend([0].into_iter().chain(starts).map(|start| &file[start..]));
     }
-    // These are a web site, generated files, and pages of async-std's book.
+    // `docs.rs` is a web site, `target/` has generated files, and the others are pages of
+    // async-std's book.
     let is_elsewhere = |name: &str| {
         name == "docs.rs" || ["target/", "tutorial/", "concepts/"].iter().any(|folder| name.starts_with(folder))
     };
@@ -755,7 +785,8 @@ fn named_files_exist() {
     });
 }
 
-/// The default build has exactly these direct dependencies, apart from the macros of the feature `attributes`.
+/// The direct dependencies that are not optional are exactly these. The default build also has the
+/// macros of the feature `attributes`.
 #[test]
 fn default_dependencies_are_unchanged() {
     let manifest = manifest();
@@ -810,7 +841,8 @@ fn says_a_for_per(text: &str) -> bool {
     })
 }
 
-/// Comments of the library and of its macros are plain English. See also `texts_are_plain`.
+/// Comments of the library and of its macros have none of these phrases, and say "per" where "a"
+/// would mean "per". See also `texts_are_plain`.
 #[test]
 fn comments_are_plain_english() {
     const BANNED: [&str; 3] = ["who waits", "see the module's header", "bears"];
@@ -828,7 +860,8 @@ fn comments_are_plain_english() {
     });
 }
 
-/// The first line of a doc comment is not `Sets it.` and does not begin with `Sets it;` or `The same`, because search results show only this line.
+/// The first line of a doc comment is not `Sets it.` and does not begin with `Sets it;` or
+/// `The same`, because search results show only this line.
 #[test]
 fn first_lines_of_documentation_stand_alone() {
     let mut complaints = Vec::new();

@@ -8,8 +8,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::common::BOUND;
 
-/// Binds a port of `ip`, an address of this host, without listening. The kernel refuses connects to the port, and no other process can
-/// take the port.
+/// Binds a port of `ip`, an address of this host, without listening. While the returned socket is
+/// open, the kernel refuses connections to the port, and no other process can take the port.
 pub(crate) fn refusing_at(ip: IpAddr) -> (Socket, SocketAddr) {
     let wanted = SocketAddr::new(ip, 0);
     let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).unwrap();
@@ -23,12 +23,13 @@ pub(crate) fn refusing() -> (Socket, SocketAddr) {
     refusing_at(Ipv4Addr::LOCALHOST.into())
 }
 
-/// A listener with a full queue, so that connects to it get no answer before [`serve`](BlackHole::serve).
+/// A listener with a full queue. Connection attempts get no answer before
+/// [`serve`](BlackHole::serve).
 #[derive(Debug)]
 pub(crate) struct BlackHole {
     pub(crate) addr: SocketAddr,
     listener: Socket,
-    /// The connection in the queue, and sockets that try to connect.
+    /// The socket of the connection in the queue, and the sockets that try to connect.
     clients: Vec<Socket>,
 }
 
@@ -37,7 +38,8 @@ impl BlackHole {
         let (listener, addr) = refusing_at(ip);
         listener.listen(0).unwrap();
         let client = || Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
-        // A backlog of 0 allows one connection. poll(2) reports when it is in the queue.
+        // A backlog of 0 allows one connection. poll(2) reports when the connection is in the
+        // queue.
         let first = client();
         first.connect(&addr.into()).unwrap();
         let bound = Timespec { tv_sec: BOUND.as_secs() as i64, tv_nsec: 0 };
@@ -56,7 +58,8 @@ impl BlackHole {
         BlackHole::at(Ipv4Addr::LOCALHOST.into())
     }
 
-    /// Accepts the connection that fills the queue, so that later connections can complete.
+    /// Accepts the connection that fills the queue, so that later connections can complete. Returns
+    /// the listener.
     pub(crate) fn serve(self) -> TcpListener {
         drop(self.clients);
         self.listener.accept().unwrap();

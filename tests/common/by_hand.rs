@@ -1,5 +1,5 @@
-//! Helpers for tests that poll by hand: wakers that count, futures polled step by step, connections
-//! with small buffers, deadlines.
+//! Helpers for tests that poll futures by hand: wakers that count, futures that are polled step by
+//! step, connections with small buffers, deadlines, checks of errors.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -15,8 +15,8 @@ use netpoll::task;
 
 use super::{becomes, listener, poll_with, read_exact};
 
-/// Returns a loopback connection (the connecting side, the accepting side). The calling task then
-/// has its whole budget.
+/// Returns a loopback connection (the connecting side, the accepting side). Afterwards, the calling
+/// task has its whole budget.
 pub async fn fresh_pair() -> (TcpStream, TcpStream) {
     connect_to(&listener().await).await
 }
@@ -106,7 +106,8 @@ pub async fn drive<F: Future + Unpin>(future: &mut F, wakes: &Wakes, waker: &Wak
     }
 }
 
-/// Polls `future`, which must wait, and calls `cause`. Waits until the waker is called, and returns the output of `future`.
+/// Polls `future`, which must wait, and calls `cause`. Then waits until the waker is called, and
+/// returns the output of `future`.
 pub async fn woken_by<F: Future + Unpin>(mut future: F, cause: impl AsyncFnOnce()) -> F::Output {
     let (wakes, waker) = Wakes::new();
     assert!(poll_with(&mut future, &waker).is_pending(), "the operation must wait");
@@ -145,7 +146,7 @@ pub fn in_ms(millis: u64) -> Instant {
     Instant::now() + Duration::from_millis(millis)
 }
 
-/// Returns the text of an error of a connection: Go's `OP tcp LOCAL->PEER: REASON`.
+/// Returns the text of a connection's error in Go's format, `OP tcp LOCAL->PEER: REASON`.
 pub fn between(op: &str, local: SocketAddr, peer: SocketAddr, reason: &str) -> String {
     format!("{op} tcp {local}->{peer}: {reason}")
 }
@@ -159,7 +160,7 @@ pub fn assert_timeout<T: std::fmt::Debug>(result: io::Result<T>) -> io::Error {
     error
 }
 
-/// Asserts that an operation failed because this side closed the socket. Returns the error.
+/// Asserts that an operation failed because this process closed the socket. Returns the error.
 #[track_caller]
 pub fn assert_closed<T: std::fmt::Debug>(result: io::Result<T>) -> io::Error {
     let error = result.expect_err("must be closed");

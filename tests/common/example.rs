@@ -1,7 +1,7 @@
 //! Runs an example in its own process, and reads its output line by line and its exit status. Every
-//! wait for a line or for the exit has a bound, and a process that still runs at the end of a test is
-//! killed.
-#![allow(dead_code, unreachable_pub)]
+//! wait for a line or for the exit has a bound, and a process that still runs at the end of a test
+//! is killed.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The bound of each wait. Correct examples do not reach it even on a busy machine.
+/// The bound of each wait. A correct example does not reach the bound even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running example.
@@ -35,12 +35,13 @@ impl Example {
         Example { child, lines }
     }
 
+    /// Waits for the next line of the standard output.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("a line of output")
     }
 
-    /// Reads a line of the form `listening on ADDRESS`, perhaps followed by a comma and more text.
-    /// Returns the address.
+    /// Waits for the next line, which must be `listening on ADDRESS` or begin with this text and a
+    /// comma. Returns the address.
     pub fn addr(&self) -> SocketAddr {
         let line = self.line();
         let text = line.strip_prefix("listening on ").expect("an address").split(',').next().unwrap_or_default();
@@ -57,7 +58,7 @@ impl Example {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the example runs");
     }
 
-    /// Waits for the exit. Returns the status and the rest of the output.
+    /// Waits for the exit. Returns the status and the rest of the standard output.
     pub fn end(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + PATIENCE;
         let mut output = String::new();
@@ -84,6 +85,7 @@ impl Drop for Example {
     }
 }
 
+/// Returns the path of an example's executable, which must exist.
 pub fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let path = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps").join("examples").join(name);

@@ -1,5 +1,5 @@
-//! Checks that sockets must pass under every executor. The tests of this package and those of
-//! `ecosystem` share them.
+//! Checks that sockets must pass under every executor. The tests of this package and those of the
+//! package `ecosystem` share this file.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use netpoll::task;
 
 use crate::common::{echo, ping};
 
-/// Uses name resolution, accepts, plain and trait reads and writes, deadlines, sleeps, tasks and
-/// closes under the calling executor.
+/// Uses name resolution, accepts, plain and trait reads and writes, deadlines, sleeps, timeouts,
+/// tasks, blocking calls and closes under the calling executor.
 pub(crate) async fn everything() {
     let listener = TcpListener::bind("localhost:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

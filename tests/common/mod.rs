@@ -1,14 +1,16 @@
 //! Helpers for the integration tests: pairs of streams, bounded waits, child processes, counts of
 //! descriptors and threads.
 //!
-//! `by_hand` has helpers for tests that poll by hand, and `kernel` those that rely on the kernel.
-//! `processes` starts processes, and `original` looks up functions that a test replaces. Tests that need
-//! them include by path: `black_hole` (addresses that refuse or do not answer), `example` (runs of
+//! The module `by_hand` has helpers for tests that poll futures by hand, `kernel` has helpers that
+//! rely on Linux, `processes` starts processes, and `original` looks up functions that a test
+//! replaces. Three files of this folder are not part of this module, and a test includes them by
+//! path: `black_hole` (addresses that refuse connections or do not answer), `example` (runs of
 //! examples) and `executors` (checks under other executors).
 //!
-//! Tests that change the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs
-//! the calling test again, alone, in a child process, unless they are the only test of their binary.
-#![allow(dead_code, unreachable_pub, unused_imports)]
+//! A test that changes its process (a `Builder`, a shutdown, rlimits, fork) uses [`child`], which
+//! runs the calling test again, alone, in a child process. The only test of a binary does not need
+//! it.
+#![allow(dead_code, unreachable_pub, unused_imports)] // Each test binary uses a part.
 
 pub mod by_hand;
 mod kernel;
@@ -41,21 +43,21 @@ pub use processes::{
 };
 
 /// The time after which a wait counts as a hang. It is generous, because tests run in parallel and
-/// on busy machines, and more so in a build that a sanitizer slows down (`ci/sanitizer.sh`).
+/// on busy machines. It is longer in a build with a sanitizer, because such a build is slow.
 pub const BOUND: Duration = Duration::from_secs(if IS_SANITIZED { 600 } else { 180 });
 
-/// Whether a sanitizer instruments this build (`ci/sanitizer.sh`). The process then uses several times more memory than the crate allocates, so
-/// tests of it assert no limit.
+/// Whether a sanitizer instruments this build (`ci/sanitizer.sh`). The process then uses several
+/// times more memory than the crate allocates, so tests of memory assert no limit.
 pub const IS_SANITIZED: bool = option_env!("NETPOLL_SLOW").is_some();
 
-/// Returns whether `NETPOLL_TIMED` is 1: the machine is otherwise idle, so a test may assert time
-/// limits.
+/// Returns whether the environment variable `NETPOLL_TIMED` is 1. The value 1 says that the machine
+/// is otherwise idle, so a test may assert short time limits.
 pub fn is_timed() -> bool {
     std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1")
 }
 
-/// A guard that prints the test's name and aborts the process unless it is dropped within [`BOUND`],
-/// so that a hang of the runtime does not hang the run.
+/// A guard that prints the test's name and the runtime's metrics and aborts the process, unless the
+/// guard is dropped within [`BOUND`]. So a hang of the runtime does not hang the run of the tests.
 #[derive(Debug)]
 pub struct Watchdog(Option<(mpsc::Sender<()>, thread::JoinHandle<()>)>);
 
@@ -115,10 +117,10 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Asserts that the events that `cause` causes are not counted as stale. An event of a closed
-/// socket is stale if a duplicate of its descriptor is left in epoll. A thread may have received an
-/// event before the close and count it later, so the assertion fails only if every attempt counts a
-/// stale event.
+/// Asserts that the events that `cause` causes are not counted as stale. After a close, further
+/// events are stale if a duplicate of the socket's descriptor is left in epoll. A thread may have
+/// received an event before the close and count it later, so the assertion fails only if a stale
+/// event is counted in each of 20 attempts.
 pub async fn assert_no_stale_events(what: &str, mut cause: impl AsyncFnMut()) {
     for _ in 0..20 {
         let before = netpoll::rt::metrics().stale_events;
@@ -130,9 +132,10 @@ pub async fn assert_no_stale_events(what: &str, mut cause: impl AsyncFnMut()) {
     panic!("{what}: a closed socket is in epoll");
 }
 
-/// Polls `future` with `waker`. Pending means that the operation waits. For fairness, an operation of
-/// a task whose budget is used up returns Pending once although it need not wait, but not with a no-op
-/// waker. So the first poll has a no-op waker, and if it returns Pending, a second poll has `waker`.
+/// Polls `future` such that Pending means that the operation waits. For fairness, an operation of a
+/// task whose budget is used up returns Pending once although it need not wait, unless it is polled
+/// with a no-op waker. So the first poll has a no-op waker. If it returns Pending, a second poll
+/// has `waker`.
 pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     match Pin::new(&mut *future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => Pin::new(future).poll(&mut Context::from_waker(waker)),
@@ -168,8 +171,8 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Dials with a timeout of 200 ms, and doubles the timeout until the dial succeeds. Returns the
-/// connection and the last timeout.
+/// Calls `dial` with a timeout of 200 ms, and again with twice the timeout until the dial succeeds.
+/// Returns the connection and the last timeout.
 pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<TcpStream>) -> (TcpStream, Duration) {
     let mut timeout = Duration::from_millis(200);
     loop {
@@ -181,11 +184,11 @@ pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<
     }
 }
 
-/// Creates the descriptors of the poller, which a process opens once. Tests that count or exhaust
-/// descriptors call this first.
+/// Makes the process open the descriptors of the poller, which stay open. Tests that count or
+/// exhaust descriptors call this function first.
 pub async fn warm_up() {
     let mut pairs = Vec::new();
-    // Each shard of the poller is opened by its first registration.
+    // The first registration in a shard of the poller opens the shard.
     let metrics = netpoll::rt::metrics();
     let (shards, workers) = (metrics.poller_shards, metrics.workers);
     for _ in 0..if shards > 1 { shards + workers.div_ceil(shards) } else { 1 } {
@@ -210,7 +213,7 @@ pub async fn pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// Echoes until the end of the stream.
+/// Writes back the bytes that it reads, until the end of the stream.
 pub async fn echo(stream: &TcpStream) -> io::Result<()> {
     let mut buf = [0; 4096];
     loop {
@@ -279,8 +282,9 @@ pub fn print_lines(output: Option<String>, with: &str) {
     }
 }
 
-/// Returns the number of open descriptors of this process, without the placeholder, which the first call of `as_fd` opens.
-/// (It refers to the root directory, like the kept numbers of closed sockets.)
+/// Returns the number of open descriptors of this process, without the placeholder, which the first
+/// call of `as_fd` opens. The placeholder refers to the root directory. So do the descriptors that
+/// keep the numbers of closed sockets in use, which are counted.
 pub fn fd_count() -> usize {
     let (mut count, mut has_placeholder) = (0, false);
     for entry in std::fs::read_dir("/dev/fd").unwrap() {
@@ -291,7 +295,8 @@ pub fn fd_count() -> usize {
     count - 1 - usize::from(has_placeholder)
 }
 
-/// Returns the number of a socket's descriptor. Does not mark the descriptor as exposed or as handed out, unlike `as_raw_fd`.
+/// Returns the number of a socket's descriptor, from the socket's debug text. Unlike `as_raw_fd`,
+/// this does not mark the descriptor as exposed or as handed out.
 pub fn number(socket: &impl Debug) -> i32 {
     let text = format!("{socket:?}");
     let (_, number) = text.rsplit_once("fd: ").expect("the number is in the debug text");
@@ -316,7 +321,8 @@ pub fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Returns the contents of a file of proc(5), such as `stat`, of all threads of this process except the calling one.
+/// Returns the contents of a file of proc(5), such as `stat`, of all threads of this process except
+/// the calling one.
 pub fn of_other_threads(file: &str) -> impl Iterator<Item = String> {
     let own = std::fs::read_link("/proc/thread-self").unwrap();
     let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
@@ -348,8 +354,8 @@ pub fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Sets the limit of descriptors of this process to `count`, or to the maximum if that is less. Tests
-/// lower the limit only in child processes.
+/// Sets the soft limit on open descriptors of this process to `count`, or to the hard limit if that
+/// is less. Tests lower the soft limit only in child processes.
 pub fn set_nofile(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = Some(maximum.map_or(count, |most| count.min(most)));
@@ -365,9 +371,9 @@ pub fn has_ipv6() -> bool {
     has
 }
 
-/// Returns whether the maximum of the limit of descriptors permits `count`, and prints a note if not.
-/// If it does and the limit is less than `count`, raises the limit to the maximum, or to `count` if there
-/// is no maximum.
+/// Returns whether the hard limit on open descriptors permits `count`, and prints a note if not. If
+/// the hard limit permits it and the soft limit is less than `count`, raises the soft limit to the
+/// hard limit, or to `count` if there is no hard limit.
 pub fn has_descriptors(count: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < count) {

@@ -1,12 +1,13 @@
 //! Looks up the function that a function of the test program replaces.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Returns the address of a sanitizer's function `interceptor`, if there is one, and otherwise that of the C library's
-/// function `name`. Calls through it then reach the sanitizer too. Allocates no memory.
+/// Returns the address of the sanitizer's function `interceptor` if the process has one, so that
+/// calls reach the sanitizer. Otherwise returns the address of the C library's function `name`.
+/// Allocates no memory.
 pub fn original(name: &CStr, interceptor: &CStr) -> *mut c_void {
     // SAFETY: the name is a C string, and the handle is always valid.
     let mut found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, interceptor.as_ptr()) };

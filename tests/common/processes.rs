@@ -3,8 +3,8 @@
 //! From fork(2) to execve(2), a new process has copies of all descriptors of this process. A socket
 //! or pipe that another test closes in between stays open until execve(2), so its peer receives no
 //! EOF, and its port or name stays taken. Tests run in parallel, so a binary whose tests hold a
-//! [`NoForks`] starts processes with [`spawn`] or [`output`]. A test that needs a close to take effect
-//! immediately holds a [`NoForks`] from the close to the assertion.
+//! [`NoForks`] starts processes with [`spawn`] or [`output`]. A test that needs a close to take
+//! effect immediately holds a [`NoForks`] from the close to the assertion.
 
 use std::io::{self, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -17,16 +17,16 @@ use super::Watchdog;
 /// Locked for writing while a process starts, and for reading by [`NoForks`].
 static FORKS: RwLock<()> = RwLock::new(());
 
-/// While this value lives, [`spawn`] starts no process, and no process that [`spawn`] has started has
-/// copies of this process's close-on-exec descriptors. The holder must not call [`spawn`], which would
-/// wait for the holder's own lock.
+/// While this value lives, [`spawn`] starts no process, and no process that [`spawn`] has started
+/// has copies of this process's close-on-exec descriptors. The holder must not call [`spawn`],
+/// which would wait for the holder's own lock.
 #[derive(Debug)]
 pub struct NoForks {
     _held: RwLockReadGuard<'static, ()>,
 }
 
-/// Waits until the process that [`spawn`] is starting, if any, has closed its copies of descriptors.
-/// [`spawn`] starts no other process while the returned value lives.
+/// Waits until the process that [`spawn`] is starting, if any, has closed its copies of
+/// descriptors. [`spawn`] starts no other process while the returned value lives.
 pub fn no_forks() -> NoForks {
     NoForks { _held: FORKS.read().unwrap_or_else(PoisonError::into_inner) }
 }
@@ -36,7 +36,8 @@ pub fn no_forks() -> NoForks {
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let _alone = FORKS.write().unwrap_or_else(PoisonError::into_inner);
     // `Command::spawn` may return before execve(2) closes the copies. execve(2) closes them in the
-    // order of their numbers, so the marker gets a large number, if the descriptor limit permits one.
+    // order of their numbers, so the marker gets a large number, if the descriptor limit permits
+    // one.
     let (mut end, marker) = io::pipe()?;
     let marker = fcntl_dupfd_cloexec(&marker, 1000).unwrap_or_else(|_| marker.into());
     let spawned = command.spawn();
@@ -46,12 +47,13 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
     spawned
 }
 
-/// Starts `command` as [`spawn`] does, with an empty standard input. Waits until it ends, and
-/// returns its output.
+/// Starts `command` as [`spawn`] does, with an empty standard input. Waits until the process ends,
+/// and returns its output.
 pub fn output(command: &mut Command) -> io::Result<Output> {
     spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
 }
 
+/// The environment variable that contains, in a child process, the name of the test to run.
 const CHILD: &str = "NETPOLL_TEST_CHILD";
 
 /// Returns whether this is the child process of test `name`.
@@ -65,8 +67,8 @@ pub fn child(name: &str, body: impl FnOnce()) {
     child_with(name, &[], body);
 }
 
-/// Works like [`child`], with a poller that has a single epoll instance, for tests that count its
-/// system calls.
+/// Works like [`child`], with a poller that has a single epoll instance, for tests that count the
+/// poller's system calls.
 #[track_caller]
 pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
     child_with(name, &ON_ONE_EPOLL, body);
@@ -78,13 +80,14 @@ pub const ON_EPOLL: (&str, &str) = ("NETPOLL_BACKEND", "epoll");
 /// The environment variables that select epoll and one shard of the poller.
 pub const ON_ONE_EPOLL: [(&str, &str); 2] = [ON_EPOLL, ("NETPOLL_POLLER_SHARDS", "1")];
 
-/// Returns whether `NETPOLL_BACKEND` names epoll or no back end. On Linux, this process then uses epoll.
+/// Returns whether `NETPOLL_BACKEND` names epoll or no back end. On Linux, this process then uses
+/// epoll.
 pub fn is_on_epoll() -> bool {
     std::env::var_os(ON_EPOLL.0).is_none_or(|name| name.is_empty() || name == ON_EPOLL.1)
 }
 
-/// Works like [`child`], with environment variables. Returns the child's output, or `None` in the
-/// child.
+/// Works like [`child`], with environment variables. Returns the child's standard output and
+/// standard error, or `None` in the child.
 #[track_caller]
 pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
     if is_child(name) {
@@ -101,7 +104,8 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
-/// Calls [`child_with`] once for each value of an environment variable. A child process runs `body` once.
+/// Calls [`child_with`] once for each value of an environment variable. A child process runs `body`
+/// once.
 #[track_caller]
 pub fn child_for_each(name: &str, variable: &str, values: &[&str], body: impl Fn()) {
     for value in values {
@@ -112,8 +116,8 @@ pub fn child_for_each(name: &str, variable: &str, values: &[&str], body: impl Fn
 }
 
 /// Works like [`child`], in new mount and network namespaces with a loopback interface. `files`, as
-/// (path, contents), replace the host's files. Skips the test if the namespaces cannot be set up, for
-/// example because the process lacks the privilege or ip(8) is missing.
+/// (path, contents), replace the host's files. Skips the test if the namespaces cannot be set up,
+/// for example because the process lacks the privilege, or because unshare(1) or ip(8) is missing.
 #[track_caller]
 pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     if is_child(name) {

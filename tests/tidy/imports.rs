@@ -1,8 +1,9 @@
 //! The imports between the files of `src`: which file uses a name that another file defines.
 //!
-//! This module reads text and knows no types. It follows `use` items, paths that begin with `crate`, `super` or `self`, and paths that
-//! begin with a child module or an imported name, through re-exports to the file that defines the name. It ignores method calls, which need
-//! no import, the item after each `#[cfg(test)]`, and files whose names end in `tests`.
+//! This module analyses text, not types. It follows `use` items, paths that begin with `crate`,
+//! `super` or `self`, and paths that begin with a child module or an imported name, through
+//! re-exports to the file that defines the name. It ignores the item after each `#[cfg(test)]`, and
+//! files whose names end in `tests`. It also ignores method calls, which need no import.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +15,15 @@ pub(crate) type Graph = BTreeMap<String, BTreeSet<String>>;
 struct Module {
     file: String,
     children: BTreeSet<String>,
-    /// The names that `use` items define, and the paths for which they stand. A path may be relative.
+    /// The names that `use` items define, and the path for which each name stands. A path may be
+    /// relative.
     aliases: BTreeMap<String, Vec<String>>,
     /// The modules of `use …::*`.
     globs: Vec<Vec<String>>,
     /// The names of items that the file itself defines.
     items: BTreeSet<String>,
-    /// The paths of `use` items that are not re-exports, and the paths of two or more names in other code.
+    /// The paths of `use` items that are not re-exports, and the paths of two or more names in
+    /// other code.
     paths: Vec<Vec<String>>,
 }
 
@@ -51,7 +54,8 @@ pub(crate) fn graph(files: &[(String, String)]) -> Graph {
     graph
 }
 
-/// Returns the path of a file's module: `net/tcp/mod.rs` is `net::tcp`, `lib.rs` is the root.
+/// Returns the path of a file's module. For example, `net/tcp/mod.rs` is `net::tcp`, and `lib.rs`
+/// is the root.
 fn module_of(file: &str) -> Vec<String> {
     let mut name: Vec<_> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
     if matches!(name.last().map(String::as_str), Some("mod" | "lib")) {
@@ -60,8 +64,9 @@ fn module_of(file: &str) -> Vec<String> {
     name
 }
 
-/// Returns the file that defines the item or module that `path` names in the module `from`. Returns `None` if the path begins outside the
-/// crate or with a local name, or if more than 16 aliases or globs follow one another.
+/// Returns the file that defines the item or module that `path` names in the module `from`. Returns
+/// `None` if the path begins outside the crate or with a local name, or if more than 16 aliases or
+/// globs follow one another.
 fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> Option<String> {
     if depth > 16 {
         return None;
@@ -78,7 +83,8 @@ fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> O
             }
         }
         first => {
-            // Follows child modules and imported names. Any other name is that of a crate, is local, or comes from a glob import.
+            // Only child modules and imported names are followed. Any other name is that of a
+            // crate, is local, or comes from a glob import.
             let module = &modules[from];
             if !module.children.contains(first) && !module.aliases.contains_key(first) {
                 return None;
@@ -108,6 +114,7 @@ fn resolve(modules: &Modules, from: &[String], path: &[String], depth: u32) -> O
     modules.get(&at).map(|module| module.file.clone())
 }
 
+/// Returns the module of a file with this text. The module has no children yet.
 fn parse(file: &str, text: &str) -> Module {
     let mut module = Module { file: file.to_owned(), ..Module::default() };
     let tokens = without_tests(&tokens(text));
@@ -165,7 +172,8 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Returns the paths of a `use` item, and the name that each has in the module: `*` for all names.
+/// Returns the paths of a `use` item, each with its name in the module. The name of a glob import
+/// is `*`.
 fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
     fn walk(tokens: &[String], at: &mut usize, prefix: &[String], found: &mut Vec<(Vec<String>, String)>) {
         let mut path = prefix.to_vec();
@@ -210,8 +218,8 @@ fn use_tree(tokens: &[String]) -> Vec<(Vec<String>, String)> {
     found
 }
 
-/// Splits a text into names, numbers, `::` and other single characters. Leaves out white space, line comments, character literals and
-/// lifetimes. A string becomes the token `"`.
+/// Splits a text into names, numbers, `::` and other single characters. Leaves out white space,
+/// line comments, character literals and lifetimes. A string becomes the token `"`.
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
@@ -292,7 +300,8 @@ fn without_tests(tokens: &[String]) -> Vec<String> {
     kept
 }
 
-/// Returns the cycles: sets of files that all use one another, directly or through other files.
+/// Returns the cycles. A cycle is a set of files that all use one another, directly or through
+/// other files.
 pub(crate) fn cycles(graph: &Graph) -> Vec<Vec<String>> {
     let reach = |from: &String| {
         let mut reached = BTreeSet::new();
