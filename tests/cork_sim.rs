@@ -49,7 +49,8 @@ async fn ask(batches: u8, depth: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the number of packets in a run.
+/// Returns the number of packets in a run of [`serve`] and [`ask`]. `gather` is the option of the
+/// server.
 fn packets(gather: bool) -> u64 {
     let count = Arc::new(AtomicU64::new(0));
     let result = count.clone();
@@ -81,8 +82,8 @@ fn lost_packets_do_not_change_the_bytes() {
     }
 }
 
-/// Accepts a connection, waits for a second, and reads until the end of the stream. Sets `done` if it
-/// has read `total` correct bytes.
+/// Accepts a connection, waits for a second, and reads until the end of the stream. Sets `done` if
+/// it has read `total` correct bytes.
 async fn read_late(total: usize, done: Arc<AtomicBool>) -> std::io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:7").await?;
     let (stream, _) = listener.accept().await?;
@@ -142,7 +143,8 @@ async fn fill(stream: &TcpStream) {
     }
 }
 
-/// Returns a connection to the server with 100 gathered bytes, for which the send buffer has no room.
+/// Returns a connection to the server with 100 gathered bytes, for which the send buffer has no
+/// room.
 async fn gathered_behind_a_full_buffer() -> TcpStream {
     let stream = TcpStream::connect("server:7").await.unwrap();
     fill(&stream).await;
@@ -152,8 +154,8 @@ async fn gathered_behind_a_full_buffer() -> TcpStream {
     stream
 }
 
-/// The only edge wakes the task that sends the rest, and is then passed to a write whose call returns
-/// `WouldBlock` every time. The flush that waits behind these two gets no edge.
+/// The only edge wakes the task that sends the rest, and is then passed to a write whose call
+/// returns `WouldBlock` every time. The flush that waits behind these two gets no edge.
 #[test]
 fn flush_ends_when_others_have_used_the_edge() {
     Sim::run(3, async move |sim: Sim| {
@@ -194,7 +196,8 @@ fn flush_ends_when_others_have_used_the_edge() {
     });
 }
 
-/// After a write deadline has passed, the task that sends the rest makes pauses. A write sends the rest during a pause.
+/// After a write deadline has passed, the task that sends the rest makes pauses. A write sends the
+/// rest during a pause.
 #[test]
 fn flush_ends_when_a_write_sends_the_rest_during_a_pause() {
     Sim::run(3, async move |sim: Sim| {

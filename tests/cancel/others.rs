@@ -36,7 +36,7 @@ fn dropped_udp_receives_lose_no_datagram() {
                 let (mut buf, mut batch) = ([0; 8], RecvBatch::new(4, 64));
                 let mut slices_of = [0; 8];
                 let mut slices = [IoSliceMut::new(&mut slices_of)];
-                // Returns the number of datagrams that the operation takes from the queue.
+                // The output is the number of datagrams that the operation takes from the queue.
                 let receive: Operation<'_, usize> = match kind {
                     "recv_from" => Box::pin(async { one.recv_from(&mut buf).await.map(|_| 1) }),
                     "recv_msg" => Box::pin(async { one.recv_msg(&mut slices).await.map(|_| 1) }),
@@ -330,7 +330,7 @@ fn dropped_unix_datagram_operations_lose_no_datagram() {
     });
 }
 
-// ---- in memory, any descriptor ----
+// ---- `pipe` and `AsyncFd` ----
 
 #[test]
 fn dropped_pipe_operations_lose_no_data() {
@@ -339,8 +339,8 @@ fn dropped_pipe_operations_lose_no_data() {
         sweep("pipe read", async |at| {
             let (one, other) = pipe().unwrap();
             let mut buf = [0; 8];
-            // A write to a pipe completes when all of its bytes have been read, so it is started
-            // here and kept.
+            // A write to a `pipe` completes when all of its bytes have been read, so `stir` only
+            // starts the write.
             let mut write = Box::pin(other.write_all(b"hello"));
             let stir = async || drop(poll_now(&mut write));
             let outcome = drop_at(at, one.read(&mut buf), stir).await;
@@ -449,7 +449,6 @@ fn dropped_dials_lookups_and_listens_leak_nothing() {
             })
             .await;
         }
-        // The listener is part of the sweep's baseline.
         sweep("lookup_host", async |at| {
             let outcome = drop_at(at, lookup_host("localhost"), async || {}).await;
             outcome.output.is_some_and(|found| !found.unwrap().is_empty())
@@ -470,10 +469,10 @@ fn dropped_dials_lookups_and_listens_leak_nothing() {
     });
 }
 
-// ---- copying ----
+// ---- copies, `send_file` and `send_zerocopy` ----
 
 #[test]
-fn dropped_copies_leave_their_sockets_usable() {
+fn dropped_copies_and_sends_leave_their_sockets_usable() {
     let _alone = alone();
     run(async {
         // A dropped copy loses the data that it has read and not written. Its sockets remain
@@ -522,7 +521,8 @@ fn dropped_copies_leave_their_sockets_usable() {
             let got = Cell::new(0);
             let drain = async || {
                 let mut buf = vec![0; 65536];
-                // Reads some data, and all that follows soon. The sender is not polled, so it sends no more.
+                // Reads until at least one byte has arrived and none arrives for 20 ms. The sender
+                // is not polled meanwhile, so it sends no more.
                 let idle = Duration::from_millis(20);
                 loop {
                     match netpoll::future::timeout(idle, server.read(&mut buf)).await {

@@ -1,4 +1,4 @@
-//! Drops receives of packet sockets, which macOS does not have.
+//! Drops receives of Unix seqpacket sockets, which macOS does not have.
 
 use netpoll::os::unix::net::UnixSeqpacket;
 

@@ -1,4 +1,5 @@
-//! Drops a future at each of its awaits: after k polls, woken or not, for every k until the future completes.
+//! Drops a future after k polls, before or after the wake-up that follows, for every k until the
+//! future completes.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,8 @@ use netpoll::{rt, task};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Waits until no other test of this binary holds the returned guard.
+/// Waits until no other test of this binary holds the guard, and returns the guard. Each test holds
+/// it until its end.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -26,13 +28,14 @@ pub(crate) struct At {
 /// The result of a future that was polled and perhaps dropped.
 #[derive(Debug)]
 pub(crate) struct Outcome<T> {
+    /// The output, or `None` if the future was dropped before it completed.
     pub(crate) output: Option<T>,
-    /// Whether the test has caused the event that the future waits for.
+    /// Whether `stir` was called.
     pub(crate) stirred: bool,
 }
 
-/// Polls `future` up to the point `at` or until it completes, and drops it. When this function first waits for a wake-up, `stir` causes the
-/// event that the future waits for.
+/// Polls `future` up to the point `at` or until it completes, and drops it. Calls `stir` before the
+/// first wait for a wake-up. `stir` causes the event that the future waits for.
 pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce()) -> Outcome<F::Output> {
     let mut future = Box::pin(future);
     let mut stir = Some(stir);
@@ -54,8 +57,9 @@ pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce
     Outcome { output: None, stirred: stir.is_none() }
 }
 
-/// Calls `case` with every point at which to drop a future, until `case` reports that the future completed. After each call, waits until
-/// the descriptors of the call are closed and no waiter is left. Panics if the future does not complete within 49 polls.
+/// Calls `case` with every point at which to drop a future, until `case` reports that the future
+/// completed. After each call, waits until the descriptors of the call are closed and no waiter is
+/// left. Panics if the future does not complete within 49 polls.
 pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
     let baseline = rt::metrics().descriptors;
     for polls in 0..50 {
@@ -74,7 +78,7 @@ pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
     panic!("{what} never completed");
 }
 
-/// Waits until no waiter is left. The sockets of the case are still open.
+/// Waits until no waiter is left, while the sockets of the case are still open.
 pub(crate) async fn no_operation_waits(what: &str, at: At) {
     becomes(&format!("no waiter of {what} is left, dropped {at:?}"), || rt::metrics().waiters == 0).await;
 }

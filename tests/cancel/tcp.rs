@@ -36,7 +36,7 @@ fn dropped_connects_are_closed() {
                 let stream = match outcome.output {
                     Some(stream) => stream.unwrap(),
                     None => {
-                        // The dropped connection may have reached the queue; it is closed.
+                        // The connection of the dropped connect may be in the queue. It is closed.
                         let stream = TcpStream::connect(addr).await.unwrap();
                         let own = stream.local_addr().unwrap();
                         loop {
@@ -154,8 +154,8 @@ fn dropped_reads_lose_no_data() {
                     };
                     let outcome = drop_at(at, read, &write).await;
                     if kind != "traits" {
-                        // The waker of a `poll_read` stays until the next event, because the call has no future whose
-                        // drop would remove it.
+                        // The waker of a `poll_read` stays until the next event, because the call
+                        // has no future whose drop would remove it.
                         no_operation_waits(kind, at).await;
                     }
                     if !outcome.stirred {
@@ -260,7 +260,7 @@ async fn rest_of(server: &TcpStream) -> Vec<u8> {
     }
 }
 
-/// Starts the write operation named `kind`.
+/// Returns the write operation named `kind`.
 fn start<'a>(
     kind: &str,
     client: &'a TcpStream,
@@ -276,9 +276,18 @@ fn start<'a>(
     }
 }
 
-/// Checks the data that follows the bytes of `fill`: as many bytes as the operation reported (for a dropped `write_all`, any part; for
-/// another dropped operation, none), then the bytes that this function writes as the end mark.
-async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStream, said: Option<usize>, most: usize) {
+/// Writes an end mark, reads to the end of the stream, and checks the data before the end mark. An
+/// operation that reported a number of bytes has written this number. A dropped `write_all` has
+/// written up to `most` bytes, and any other dropped operation none. Then checks that the other
+/// direction is usable.
+async fn check_written(
+    kind: &str,
+    at: At,
+    client: &TcpStream,
+    server: &TcpStream,
+    reported: Option<usize>,
+    most: usize,
+) {
     let finish = async {
         client.write_all(b"end").await.unwrap();
         client.close_write().unwrap();
@@ -286,7 +295,7 @@ async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStrea
     let ((), got) = both(finish, rest_of(server)).await;
     let Some(payload) = got.strip_suffix(b"end") else { panic!("{kind} dropped {at:?}: the end is missing") };
     assert!(payload.iter().all(|&byte| byte == 7));
-    match (said, kind) {
+    match (reported, kind) {
         (Some(count), _) => assert_eq!(payload.len(), count, "{kind} dropped {at:?}"),
         (None, "write_all") => assert!(payload.len() <= most),
         (None, _) => assert_eq!(payload.len(), 0, "{kind} dropped {at:?}: nothing was written"),
@@ -317,7 +326,8 @@ fn dropped_writes_leave_the_stream_usable() {
                     drain().await;
                 }
                 if outcome.output.is_none() && kind == "write_all" && outcome.stirred {
-                    // `write_all` wrote a part and continues when the peer has read it. Further polls repeat this case.
+                    // `write_all` wrote a part and continues when the peer has read it. Further
+                    // polls repeat this case.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return at.polls >= 3;
                 }
@@ -329,7 +339,8 @@ fn dropped_writes_leave_the_stream_usable() {
     });
 }
 
-/// Another operation holds the lock, and the event that the write waits for is the drop of that operation.
+/// Another operation holds the lock, and the event that the write waits for is the drop of that
+/// operation.
 #[test]
 fn writes_dropped_behind_the_lock_write_nothing() {
     let _alone = alone();
@@ -343,10 +354,10 @@ fn writes_dropped_behind_the_lock_write_nothing() {
                 let mut holder = client.write_all(&[1; 65536]);
                 assert!(poll_now(&mut holder).is_pending());
                 let holder = RefCell::new(Some(holder));
-                let let_go = async || drop(holder.borrow_mut().take());
-                let outcome = drop_at(at, start(kind, &client, &payload, &slices), &let_go).await;
+                let release = async || drop(holder.borrow_mut().take());
+                let outcome = drop_at(at, start(kind, &client, &payload, &slices), &release).await;
                 if !outcome.stirred {
-                    let_go().await;
+                    release().await;
                 }
                 if kind != "traits" {
                     no_operation_waits(kind, at).await;
@@ -354,7 +365,8 @@ fn writes_dropped_behind_the_lock_write_nothing() {
                 let mut junk = vec![0; filled];
                 read_exact(&server, &mut junk).await.unwrap();
                 if outcome.output.is_none() && at.polls >= 2 {
-                    // The write now has the lock and waits for room, which `dropped_writes_leave_the_stream_usable` covers.
+                    // The write now has the lock and waits for room, which
+                    // `dropped_writes_leave_the_stream_usable` covers.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return true;
                 }
@@ -473,7 +485,6 @@ fn task_with_a_dropped_handle_continues_to_run() {
                     }
                 };
                 let outcome = drop_at(at, handle, async || {}).await;
-                // A task whose handle is dropped continues to run.
                 becomes("the task has ended", || done.load(Ordering::SeqCst)).await;
                 outcome.output.is_some_and(|output| output == 5)
             })
@@ -523,8 +534,8 @@ fn dropped_cancellation_still_drops_the_task() {
     });
 }
 
-/// Many operations run on one connection concurrently. Each has a timeout of less than 200 µs, at which it is dropped. None may leave a
-/// waiter.
+/// Many operations run on one connection concurrently. Each has a timeout of less than 200 µs, at
+/// which it is dropped. None may leave a waiter.
 #[test]
 fn operations_dropped_at_various_times_leave_no_waiter() {
     let _alone = alone();

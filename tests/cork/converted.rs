@@ -15,7 +15,8 @@ use netpoll::rt;
 use super::common::{self, run};
 use super::{fill_unix, pair, read_to_end};
 
-/// Returns a full Unix stream with gathered bytes, a blocking peer, and the number of bytes accepted.
+/// Returns a full Unix stream with gathered bytes, a blocking peer, and the number of bytes
+/// accepted.
 async fn full_unix() -> (UnixStream, std_net::UnixStream, usize) {
     let (ours, peer) = UnixStream::pair().unwrap();
     let peer = std_net::UnixStream::try_from(peer).unwrap();
@@ -24,7 +25,7 @@ async fn full_unix() -> (UnixStream, std_net::UnixStream, usize) {
     (ours, peer, total)
 }
 
-/// Reads until the end of the stream, on a thread.
+/// Reads until the end of the stream, on another thread.
 fn read_on_thread(mut peer: std_net::UnixStream) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut all = Vec::new();

@@ -1,5 +1,5 @@
-//! Shutdowns, closes and conversions send the gathered bytes first, except in a child of fork(2). A close
-//! with a linger time of zero discards them.
+//! Shutdowns, closes and conversions send the gathered bytes first, except in a child of fork(2). A
+//! close with a linger time of zero discards them.
 
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +13,7 @@ use netpoll::task;
 use super::common::{becomes, child, poll_once, read_exact, run};
 use super::{Counted, assert_ends, info, narrow_pair, pair, pattern, read_to_end, sends, some_round_is_undisturbed};
 
-/// Writes more bytes than the buffers of a narrow pair hold, until some are gathered. Returns the
+/// Writes to a stream of a narrow pair until the socket is full and bytes are gathered. Returns the
 /// number of bytes accepted.
 pub(super) async fn stuff(ours: &TcpStream) -> usize {
     let (mut at, mut number) = (0, 0);
@@ -162,7 +162,7 @@ fn released_descriptor_has_sent_gathered_bytes() {
 }
 
 #[test]
-fn clone_keeps_the_bytes_of_a_dropped_one() {
+fn gathered_bytes_outlive_the_clone_that_wrote_them() {
     run(some_round_is_undisturbed(async || {
         let Counted { ours, peer, number } = Counted::new().await;
         let clone = ours.clone();

@@ -23,6 +23,7 @@ async fn failed() -> TcpStream {
     ours
 }
 
+/// Asserts that an operation returns the error of the earlier send.
 fn assert_late<T: std::fmt::Debug>(result: io::Result<T>) {
     let kind = result.unwrap_err().kind();
     assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{kind:?}");
@@ -59,7 +60,8 @@ fn wait_for_room_ends_at_a_failure_and_leaves_it_to_the_next_write() {
     });
 }
 
-/// The option is turned off before the failure is reported, or the call that turns it off fails to send.
+/// The option is turned off after the send has failed, or the send fails in the call that turns the
+/// option off.
 #[test]
 fn next_write_reports_the_failure_although_the_option_is_off() {
     run(async {

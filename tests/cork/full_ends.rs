@@ -13,6 +13,7 @@ use super::common::{becomes, child};
 use super::ends::stuff;
 use super::{assert_ends, fill_unix, narrow_pair};
 
+/// The time limit of shutdowns that must succeed.
 const LONG: Duration = Duration::from_secs(20);
 
 #[test]
@@ -83,7 +84,8 @@ fn full_socket_that_only_reads_sends_the_rest_after_a_shutdown() {
     });
 }
 
-/// Destructors that block delay the drop of the task that sends the rest until the runtime has started again.
+/// Destructors that block delay the drop of the task that sends the rest until the runtime has
+/// started again.
 #[test]
 fn rest_is_sent_if_its_task_is_dropped_after_a_restart() {
     struct Blocked(Arc<Mutex<()>>);
@@ -97,7 +99,7 @@ fn rest_is_sent_if_its_task_is_dropped_after_a_restart() {
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().unwrap();
         let (ours, peer, total) = task::block_on(async {
-            // More tasks than a shutdown has threads for their destructors.
+            // These are more tasks than a shutdown has threads that run their destructors.
             for _ in 0..200 {
                 let blocked = Blocked(gate.clone());
                 drop(task::spawn(async move {
@@ -126,8 +128,8 @@ fn rest_is_sent_if_its_task_is_dropped_after_a_restart() {
     });
 }
 
-/// A child of fork(2) discards its copy of the gathered bytes, and does not end the stream, because its
-/// parent still has to send the bytes.
+/// A child of fork(2) discards its copy of the gathered bytes, and does not end the stream, because
+/// its parent still has to send the bytes.
 #[test]
 fn child_process_does_not_end_the_stream_before_the_rest_is_sent() {
     let name = "full_ends::child_process_does_not_end_the_stream_before_the_rest_is_sent";

@@ -2,10 +2,10 @@
 //! on errors, full sockets, deadlines and closes.
 //!
 //! `turns` tests when the bytes of a turn are sent. `room` tests full sockets, deadlines and other
-//! calls that write, `errors` the operations after a failure, `ends` shutdowns, closes and forks, and
-//! `converted` conversions to other types. `full_ends` tests closes, forks and shutdowns of the runtime
-//! while a socket is full, and `rest` the bytes that a task sends after a close. `random` compares
-//! random programs with an oracle.
+//! calls that write, `errors` the operations after a failure, `ends` shutdowns, closes and forks,
+//! and `converted` conversions to other types. `full_ends` tests closes, forks and shutdowns of the
+//! runtime while a socket is full, and `rest` the bytes that a task sends after a close. `random`
+//! compares random programs with an oracle.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -59,8 +59,8 @@ impl Counted {
     }
 }
 
-/// Fills a Unix stream with `a`, and writes more bytes, which are gathered. Returns the number of
-/// bytes written, and how many of them the kernel has.
+/// Fills a Unix stream with bytes `a`, and writes more bytes `a`, which are gathered. Returns the
+/// number of bytes written, and how many of them the kernel has.
 async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
     let mut kernel = 0;
     while let Poll::Ready(count) = common::poll_once(&mut ours.write(&[b'a'; 7000])).await {
@@ -99,8 +99,8 @@ fn sends(number: RawFd) -> u32 {
 }
 
 /// Runs `round` until it returns true, up to 20 times. Sysmon sends the bytes of a turn that two of
-/// its checks, 10 ms apart, find in progress. On a busy machine, a turn may wait that long for a CPU.
-/// So a round with an early send is repeated.
+/// its checks, 10 ms apart, find in progress. On a busy machine, a turn may wait that long for a
+/// CPU. So a round with an early send is repeated.
 async fn some_round_is_undisturbed(mut round: impl AsyncFnMut() -> bool) {
     for _ in 0..20 {
         if round().await {
@@ -126,7 +126,8 @@ fn pattern(from: usize, len: usize) -> Vec<u8> {
     (from..from + len).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-/// Asserts that fork(2) has created the process `pid`, and that this process ends with status 0.
+/// Asserts that fork(2) has created the process `pid`, waits until it ends, and asserts that its
+/// status is 0.
 fn assert_ends(pid: libc::pid_t) {
     assert!(pid > 0, "fork: {}", io::Error::last_os_error());
     let mut status = 0;

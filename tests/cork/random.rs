@@ -1,9 +1,9 @@
 //! Random programs against an oracle: the peer receives exactly the bytes that writes have
-//! accepted, in order and without interleaving, whatever other operations run in between. If a close
-//! aborts the connection, the peer receives a prefix of these bytes.
+//! accepted, in order and without interleaving, whatever other operations run in between. If a
+//! close aborts the connection, the peer receives a prefix of these bytes.
 //!
-//! `NETPOLL_CORK_RUNS` sets the number of programs per test (by default 12), and `NETPOLL_SEED` the first seed of
-//! `peer_receives_exactly_the_accepted_bytes` (by default 1).
+//! `NETPOLL_CORK_RUNS` sets the number of programs per test (by default 12), and `NETPOLL_SEED` the
+//! first seed of `peer_receives_exactly_the_accepted_bytes` (by default 1).
 
 use std::io;
 use std::task::Poll;
@@ -20,6 +20,7 @@ use super::{narrow_pair, pair, pattern};
 struct Random(u64);
 
 impl Random {
+    /// Returns a number less than `limit`.
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -27,6 +28,7 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
     }
 
+    /// Returns the size of a write.
     fn size(&mut self) -> usize {
         match self.below(20) {
             0 => 16_000 + self.below(1000),
@@ -37,8 +39,8 @@ impl Random {
     }
 }
 
-/// Reads to the end of the stream, with random pauses and sizes, and compares the bytes. Returns their
-/// number.
+/// Reads to the end of the stream, with random pauses and sizes, and compares the bytes. Returns
+/// their number.
 async fn verify(peer: TcpStream, mut random: Random) -> usize {
     let (mut at, mut buf) = (0, vec![0; 70_000]);
     loop {
@@ -194,7 +196,7 @@ fn close_delivers_all_bytes_and_abort_a_prefix() {
             closer.await;
             let written = writer.await;
             match reader.await {
-                // Without an abort nothing that was accepted is lost.
+                // Without an abort, no accepted byte is lost.
                 Ok(received) => {
                     let is_right = if aborts { received <= written } else { received == written };
                     assert!(is_right, "seed {seed}: {received} of {written}");

@@ -35,8 +35,8 @@ fn without_spare_descriptor<T>(close: impl FnOnce() -> T) -> T {
     closed
 }
 
-/// If no descriptor is free for a duplicate, the task owns the number itself, so the close ends when all bytes
-/// are sent.
+/// If no descriptor is free for a duplicate, the task owns the number itself, so the close ends
+/// when all bytes are sent.
 #[test]
 fn close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent() {
     let name = "rest::close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent";
@@ -47,7 +47,8 @@ fn close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent() {
             ours.set_notsent_lowat(1).unwrap();
             let number = ours.as_raw_fd();
             let mut closed = without_spare_descriptor(|| ours.force_close());
-            // SAFETY: the number is open: the task has not sent all bytes, because the peer reads nothing.
+            // SAFETY: the number is open, because the task still has bytes to send while the peer
+            // reads nothing.
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
             assert!(rustix::io::fcntl_getfd(fd).is_ok());
             assert!(poll_once(&mut closed).await.is_pending());

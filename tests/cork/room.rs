@@ -1,6 +1,6 @@
-//! A full socket: a task sends the gathered bytes that remain, and writes wait as they do without
-//! the option. Also deadlines, flushes after a close, and other calls that write: their bytes follow the
-//! gathered bytes.
+//! Full sockets, deadlines, flushes after a close, and other calls that write. While a socket is
+//! full, a task sends the gathered bytes, and writes wait as they do without the option. The bytes
+//! of the other calls follow the gathered bytes.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,8 +14,8 @@ use super::common::by_hand::{Wakes, are_woken, assert_timeout, in_ms, past};
 use super::common::{self, becomes, poll_once, poll_with, read_exact, run};
 use super::{info, narrow_pair, pattern, read_to_end};
 
-/// Fills the socket and gathers 100 bytes, which the kernel does not accept. Returns the total number
-/// of bytes written.
+/// Fills the socket and gathers 100 bytes, which the kernel does not accept. Returns the total
+/// number of bytes written.
 async fn block(ours: &TcpStream, number: i32) -> usize {
     let filled = fill(ours).await;
     filled + gather(ours, number).await
@@ -29,7 +29,7 @@ async fn fill(ours: &TcpStream) -> usize {
     filled
 }
 
-/// Gathers 100 bytes, which the kernel does not accept, because the socket is full. Returns their number.
+/// Gathers 100 bytes, which the kernel does not accept, because the socket is full. Returns 100.
 async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
     task::yield_now().await;
@@ -53,7 +53,7 @@ fn rest_is_sent_when_there_is_room() {
 }
 
 #[test]
-fn full_socket_pushes_back_on_the_next_write() {
+fn write_behind_gathered_bytes_waits_while_the_socket_is_full() {
     run(async {
         let (ours, peer) = common::by_hand::narrow_pair().await;
         let number = ours.as_raw_fd();
@@ -171,7 +171,7 @@ fn cancelled_write_all_leaves_the_stream_usable() {
 }
 
 #[test]
-fn other_calls_send_first() {
+fn other_calls_that_write_send_gathered_bytes_first() {
     run(async {
         let (ours, peer) = super::pair().await;
         ours.write_all(b"one ").await.unwrap();
@@ -275,7 +275,8 @@ fn flush_after_a_close_is_an_error() {
     });
 }
 
-/// A stream that never gathered has nothing to flush, as with async-std and tokio.
+/// A stream that has never gathered has nothing to flush, so a flush does nothing, as in async-std
+/// and tokio.
 #[test]
 fn flush_without_gathering_succeeds_even_after_a_close() {
     run(async {
@@ -288,7 +289,8 @@ fn flush_without_gathering_succeeds_even_after_a_close() {
     });
 }
 
-/// After the shutdown, nothing can follow the gathered bytes, although the socket does not accept them yet.
+/// After the shutdown, nothing can follow the gathered bytes, although the socket does not accept
+/// them yet.
 #[test]
 fn shutdown_ends_waiting_writes_while_gathered_bytes_are_left() {
     run(async {

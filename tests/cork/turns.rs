@@ -1,5 +1,6 @@
-//! The gathered bytes are sent at the end of a turn, or earlier, for example before a wait, with a large write, when
-//! much is gathered, by sysmon, or by a change of the option or the write deadline.
+//! The gathered bytes are sent at the end of a turn, or earlier, for example before a wait, with a
+//! large write, when much is gathered, by sysmon, or by a change of the option or the write
+//! deadline.
 
 use std::future::pending;
 use std::io::IoSlice;
@@ -116,7 +117,7 @@ fn write_vectored_all_is_gathered() {
     }));
 }
 
-/// Each case waits for the echo of the byte that it has gathered.
+/// Each case waits for the echo of the byte that it has written.
 #[test]
 fn every_wait_sends_gathered_bytes_first() {
     run(async {
@@ -149,7 +150,7 @@ fn every_wait_sends_gathered_bytes_first() {
     });
 }
 
-/// The turn polls each of these as another executor within the turn would.
+/// Each case polls one of these waits as another executor within the turn would.
 #[test]
 fn wait_for_a_set_a_look_up_a_close_or_a_cancel_sends_gathered_bytes_first() {
     run(async {
@@ -415,7 +416,8 @@ fn threads_that_take_turns_write_in_order() {
                 ask.send(()).unwrap();
                 answered.recv().unwrap();
                 if round == 0 {
-                    // By the end of this sleep, the process is usually registered for membarrier(2), so writes can do without the lock.
+                    // By the end of this sleep, the process is usually registered for
+                    // membarrier(2), so writes can do without the lock.
                     task::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -513,13 +515,14 @@ fn deadline_change_sends() {
     });
 }
 
-/// In a debug build, the writes take longer than the time limit of a turn that makes system calls, but less than
-/// that of a turn that only gathers. Ending the turn early would cost a send.
+/// In a debug build, the writes take longer than the time limit of a turn that makes system calls,
+/// but less than that of a turn that only gathers. Ending the turn early would cost a send.
 #[test]
 fn time_does_not_end_a_turn_that_only_gathers() {
     run(async {
         task::spawn(async {}).await;
-        // The runtime limits the time of turns when it has measured the rate of the CPU's counter for 100 ms.
+        // The runtime limits the time of turns when it has measured the rate of the CPU's counter
+        // for 100 ms.
         task::sleep(Duration::from_millis(150)).await;
         some_round_is_undisturbed(async || {
             let Counted { ours, peer, number } = Counted::new().await;

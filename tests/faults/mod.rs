@@ -1,22 +1,26 @@
 //! Faults in system calls, injected from outside the crate.
 //!
-//! A test binary with this module defines functions with the C library's names; the linker prefers them for the calls of the crate, socket2
-//! and std. Each function decides on a fault and, unless the fault replaces the call, calls the C library's function. The tested code is
-//! therefore the shipped code, in any profile and through every layer. Under a sanitizer the functions call the sanitizer's interceptors,
-//! which record the memory that the kernel writes.
+//! A test binary with this module defines functions with the names of functions of the C library.
+//! The linker uses them for the calls of the crate, socket2 and std. Each function decides on a
+//! fault and, unless the fault replaces the call, calls the C library's function. So the tests run
+//! the crate's code without changes, in any profile. In a build with a sanitizer, the functions
+//! call the sanitizer's interceptors, which record the memory that the kernel writes.
 //!
 //! # Kinds of faults
-//! * [`inject`]: a given number of calls of one kind, on one descriptor or on any, fail with an errno.
-//! * [`Chaos`]: of the calls on sockets that socket(2) or accept4(2) creates while it is active, some are interrupted (EINTR), fail (EAGAIN, for
-//!   accept4 also ECONNABORTED) or are cut short. Some waits for events are interrupted, and some batches of events are small, shuffled and padded
-//!   with a spurious event. The fault of a socket's n-th such call is determined by the seed, the socket's serial number and n.
-//! * [`Stale`]: every batch begins with up to four events of closed descriptors, with all flags set.
+//! * [`inject`] makes a given number of calls of one kind, on one descriptor or on any, fail with
+//!   an errno. [`inject_after`] makes the calls first.
+//! * [`Chaos`] affects the sockets that socket(2) or accept4(2) creates while it is active. Some
+//!   calls on them are interrupted (EINTR), fail (EAGAIN, for accept4 also ECONNABORTED) or are cut
+//!   short. The fault of a socket's n-th call is determined by the seed, the socket's serial number
+//!   and n. Also, some waits for events are interrupted, and some batches of events are small,
+//!   shuffled and extended by a spurious event.
+//! * [`Stale`] adds up to four events of closed descriptors, with all flags set, to every batch.
 //!
 //! # Injected faults keep the kernel's contract
-//! After EAGAIN, and after a short count on TCP, the kernel reports an edge when the operation can proceed. If an injected fault hides that
-//! the operation can already proceed, no edge would follow. So the module renews the registration (EPOLL_CTL_MOD), which makes the kernel
-//! report an edge.
-#![allow(dead_code, unreachable_pub)]
+//! After EAGAIN, and after a short count on TCP, the kernel reports an edge when the operation can
+//! proceed. If the operation can already proceed when a fault is injected, no edge would follow. So
+//! the module renews the registration (EPOLL_CTL_MOD), which makes the kernel report an edge.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
@@ -32,7 +36,7 @@ use libc::{
 
 use crate::common::stored_original;
 
-/// [`Chaos`] affects only descriptors below this number.
+/// [`Chaos`] affects only sockets with descriptor numbers less than this.
 const NUMBERS: usize = 1 << 12;
 
 #[derive(Debug)]
@@ -40,7 +44,9 @@ struct Rule {
     call: &'static str,
     fd: Option<c_int>,
     errno: c_int,
+    /// The number of calls that have yet to fail.
     left: AtomicUsize,
+    /// The number of calls that have failed.
     hits: AtomicUsize,
     /// Whether the call is made before its result is replaced.
     after: bool,
@@ -69,8 +75,8 @@ pub fn inject(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, ti
     order(call, fd.into(), errno, times, false)
 }
 
-/// Makes calls return an error as [`inject`] does, but only after they were made. Has no effect on the results of epoll_ctl(2) and of waits for
-/// events.
+/// Makes calls return an error as [`inject`] does, but only after they were made. Has no effect on
+/// the results of epoll_ctl(2) and of waits for events.
 pub fn inject_after(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, times: usize) -> Injection {
     order(call, fd.into(), errno, times, true)
 }
@@ -83,7 +89,8 @@ fn order(call: &'static str, fd: Option<c_int>, errno: c_int, times: usize, afte
     Injection(rule)
 }
 
-/// Records epoll registrations until the value is dropped. [`inject`] needs the records to renew registrations after EAGAIN.
+/// Records epoll registrations until the value is dropped. [`inject`] needs the records to renew
+/// registrations after EAGAIN.
 pub fn watch() -> Injection {
     order("none", None, 0, 0, false)
 }
@@ -108,6 +115,7 @@ pub fn stale_events() -> u64 {
 pub struct Chaos(());
 
 impl Chaos {
+    /// Begins to affect the calls with a probability of `percent`.
     pub fn begin(seed: u64, percent: u32) -> Chaos {
         SEED.store(seed, SeqCst);
         NEXT_SERIAL.store(1, SeqCst);
@@ -193,13 +201,18 @@ pub fn mix(value: u64) -> u64 {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
+    /// The call is made.
     Real,
+    /// The call is not made, and fails with this errno.
     Fail(c_int),
+    /// The call is made, and then fails with this errno.
     After(c_int),
+    /// The call is made with less data. The number determines how much.
     Short(u64),
 }
 
-/// Returns the next random number of this descriptor if its call is to be affected.
+/// Counts a call on this descriptor, and returns a random number if [`Chaos`] is to affect the
+/// call.
 fn roll(fd: c_int) -> Option<u64> {
     let percent = PERCENT.load(SeqCst);
     let number = usize::try_from(fd).ok().filter(|&number| percent != 0 && number < NUMBERS)?;
@@ -212,6 +225,8 @@ fn roll(fd: c_int) -> Option<u64> {
     (random % 100 < u64::from(percent)).then_some(random / 100)
 }
 
+/// Decides which fault a call has, and renews the registration of the descriptor if the call fails
+/// with EAGAIN.
 fn decide(call: &'static str, fd: c_int) -> Answer {
     CALLS.fetch_add(1, SeqCst);
     let ruled = locked(&RULES).iter().find_map(|rule| {
@@ -309,8 +324,8 @@ macro_rules! c_name {
     };
 }
 
-/// Defines functions that replace those of the C library. `call` is the kind of the call, `fd` is its descriptor, and the block shortens the
-/// call's arguments.
+/// Defines functions that replace those of the C library. `call` is the kind of the call, `fd` is
+/// its descriptor, and the block shortens the call's arguments.
 macro_rules! interpose {
     ($($name:ident($($arg:ident: $type:ty),*) -> $return:ty, $call:expr, $fd:expr, |$r:ident| $short:block;)*) => {$(
         #[unsafe(no_mangle)]
@@ -319,11 +334,11 @@ macro_rules! interpose {
             type Function = unsafe extern "C" fn($($type),*) -> $return;
             static REAL: AtomicUsize = AtomicUsize::new(0);
             let address = stored_original(&REAL, c_name!("", $name), c_name!("__interceptor_", $name));
-            // SAFETY: the C library's function of that name has this signature. (fcntl(2) is variadic, which makes no difference to calls on
-            // Linux.)
+            // SAFETY: the C library's function of that name has this signature. (fcntl(2) is
+            // variadic, which makes no difference to calls on Linux.)
             let function = unsafe { std::mem::transmute::<usize, Function>(address) };
             if ACTIVE.load(SeqCst) == 0 {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller upholds the function's contract.
                 return unsafe { function($($arg),*) };
             }
             let (call, fd): (&'static str, c_int) = ($call, $fd);
@@ -336,7 +351,8 @@ macro_rules! interpose {
                 Answer::Short($r) => $short,
                 Answer::Real | Answer::After(_) => {}
             }
-            // SAFETY: the caller's promise; a length was only made shorter, and a copied message is valid until this thread copies another.
+            // SAFETY: the caller upholds the function's contract. A length was only made shorter,
+            // and the copy of a message is valid until this thread makes the next copy.
             let result = unsafe { function($($arg),*) };
             if let Answer::After(errno) = answer {
                 set_errno(errno);
@@ -348,12 +364,13 @@ macro_rules! interpose {
     )*};
 }
 
+/// Returns a random length from 1 to less than `length`, or `length` if it is less than 2.
 fn shorter(length: size_t, random: u64) -> size_t {
     if length < 2 { length } else { 1 + random as usize % (length - 1) }
 }
 
-/// Returns a copy of the message that has only the first buffer, shortened. A message with control data or without a buffer is returned as it
-/// is.
+/// Returns a copy of the message that has only the first buffer, shortened. A message with control
+/// data or without a buffer is returned as it is.
 fn shorter_message(message: *const msghdr, random: u64) -> *const msghdr {
     thread_local!(static COPY: UnsafeCell<(MaybeUninit<msghdr>, iovec)> =
         const { UnsafeCell::new((MaybeUninit::uninit(), iovec { iov_base: std::ptr::null_mut(), iov_len: 0 })) });
@@ -394,7 +411,8 @@ fn fcntl_name(command: c_int) -> &'static str {
     }
 }
 
-/// Returns the kind of a connect call. Unix sockets have a separate kind, because their connect has completed when the call returns.
+/// Returns the kind of a connect call. Unix sockets have a separate kind, because their connect has
+/// completed when the call returns.
 fn connect_name(address: *const sockaddr) -> &'static str {
     // SAFETY: the caller's address has at least a family.
     if c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX { "connect unix" } else { "connect" }
@@ -441,7 +459,8 @@ interpose! {
     eventfd(value: u32, flags: c_int) -> c_int, "eventfd", -1, |_r| {};
 }
 
-/// Replaces close(2). Forgets the descriptor before the call, because the number may be reused afterwards.
+/// Replaces close(2). Forgets the descriptor before the call, because the number may be reused
+/// afterwards.
 #[unsafe(no_mangle)]
 #[allow(clippy::missing_safety_doc)]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
@@ -453,13 +472,13 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
         forget(fd);
         // Linux closes the descriptor even if the call fails.
         if let Answer::Fail(errno) | Answer::After(errno) = decide("close", fd) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller upholds the function's contract.
             unsafe { function(fd) };
             set_errno(errno);
             return -1;
         }
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller upholds the function's contract.
     unsafe { function(fd) }
 }
 
@@ -473,14 +492,14 @@ pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, ev
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
     if ACTIVE.load(SeqCst) == 0 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the function's contract.
         return unsafe { function(epoll, operation, fd, event) };
     }
     if let Answer::Fail(errno) = decide(control_name(operation), fd) {
         set_errno(errno);
         return -1;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller upholds the function's contract.
     let result = unsafe { function(epoll, operation, fd, event) };
     if result == 0 {
         with_epoll(|table| match operation {
@@ -495,7 +514,8 @@ pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, ev
     result
 }
 
-/// Waits for events in three steps: decides whether to make the call and for how many events, makes it, and changes the batch returned.
+/// Waits for events in three steps: decides whether to make the call and for how many events, makes
+/// the call, and changes the returned batch.
 fn wait(
     call: &'static str,
     epoll: c_int,
@@ -548,7 +568,8 @@ fn wait(
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);
         if batch.len() < room {
-            // This event may be spurious. If so, the next call returns EAGAIN.
+            // The added event may be spurious. If so, the next call on the descriptor returns
+            // EAGAIN.
             let live: Option<u64> = with_epoll(|table| {
                 let skip = next() as usize % table.live.len().max(1);
                 table.live.values().nth(skip).filter(|live| live.2 != u64::MAX).map(|live| live.2)
@@ -560,7 +581,8 @@ fn wait(
             batch.swap(index, next() as usize % (index + 1));
         }
     }
-    // SAFETY: the caller's buffer has room for `most` events. The batch has at most as many, and does not overlap it.
+    // SAFETY: the caller's buffer has room for `most` events. The batch has at most as many, and
+    // does not overlap the buffer.
     unsafe { std::ptr::copy_nonoverlapping(batch.as_ptr(), events, batch.len()) };
     batch.len() as c_int
 }
@@ -573,7 +595,8 @@ pub unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, most
     let address = stored_original(&REAL, c"epoll_wait", c"__interceptor_epoll_wait");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
-    // SAFETY: the caller's promise; `wait` requests at most as many events as the caller.
+    // SAFETY: the caller upholds the function's contract, and `wait` requests at most as many
+    // events as the caller.
     wait("epoll_wait", epoll, events, most, |most| unsafe { function(epoll, events, most, millis) })
 }
 
@@ -591,6 +614,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     let address = stored_original(&REAL, c"epoll_pwait2", c"__interceptor_epoll_pwait2");
     // SAFETY: the C library's function of that name has this signature.
     let function = unsafe { std::mem::transmute::<usize, Function>(address) };
-    // SAFETY: the caller's promise; `wait` requests at most as many events as the caller.
+    // SAFETY: the caller upholds the function's contract, and `wait` requests at most as many
+    // events as the caller.
     wait("epoll_pwait2", epoll, events, most, |most| unsafe { function(epoll, events, most, limit, mask) })
 }
