@@ -1,5 +1,5 @@
-//! Row 12 of the tables in docs/RELIABILITY.md: a shutdown leaks nothing, and programs that are started
-//! while sockets are opened and closed inherit no socket.
+//! Row 12 of the tables in docs/RELIABILITY.md: a shutdown leaks nothing, and programs that are
+//! started while sockets are opened and closed inherit no socket.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -41,8 +41,8 @@ fn thousand(dropped: &Arc<AtomicUsize>) {
             match n % 4 {
                 0 => {
                     let _ = reader.set_read_deadline(Instant::now() + Duration::from_secs(60));
-                    // A read that has to wait after the runtime has ended fails. The task is then dropped at the
-                    // next await.
+                    // A read that has to wait after the runtime has ended fails. The task is then
+                    // dropped at the next await.
                     while reader.read(&mut [0; 8]).await.is_err() {
                         task::yield_now().await;
                     }
@@ -83,9 +83,10 @@ fn shutdowns_leak_nothing() {
             assert_eq!((metrics.tasks_alive, metrics.descriptors, metrics.waiters), (0, 0, 0), "round {round}");
             bytes.push(live_bytes());
         }
-        // Memory kept for the next start has the size of the maximum so far. It grows with the number of workers and
-        // spare workers, and a busy machine may double the capacity of a list of 240 kB in a late round. A leak of
-        // 100 bytes per task adds 500 kB in the five measured rounds of a quick run.
+        // The runtime keeps memory for the next start. Its size is the maximum so far, which grows
+        // with the number of workers and spare workers, and a busy machine may double the capacity
+        // of a list of 240 kB in a late round. A leak of 100 bytes per task adds 500 kB in the five
+        // measured rounds of a quick run.
         let grown = bytes.last().unwrap() - bytes[4.max(rounds / 10)];
         figure(
             "12",
@@ -100,7 +101,8 @@ fn shutdowns_leak_nothing() {
     });
 }
 
-/// Returns the files that a newly started program has open, except pipes, /dev/null and the directory that it reads.
+/// Returns the files that a newly started program has open, except pipes, /dev/null and the
+/// directory that it reads.
 fn inherited() -> BTreeSet<String> {
     let output = Command::new("sh").args(["-c", "for n in /proc/$$/fd/*; do readlink $n || :; done"]).output().unwrap();
     assert!(output.status.success());
@@ -109,8 +111,8 @@ fn inherited() -> BTreeSet<String> {
     text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).map(str::to_owned).collect()
 }
 
-/// TCP, UDP and Unix stream sockets are close-on-exec from their creation, so a program inherits none even
-/// if it is started while tasks open and close sockets.
+/// TCP, UDP and Unix stream sockets are close-on-exec from their creation, so a program inherits
+/// none even if it is started while tasks open and close sockets.
 #[test]
 fn child_programs_inherit_nothing() {
     process("ending::child_programs_inherit_nothing", 60, 300, || {
@@ -144,7 +146,8 @@ fn child_programs_inherit_nothing() {
                             1 => UnixStream::pair().map(drop),
                             2 => TcpListener::bind("127.0.0.1:0").await.map(drop),
                             _ => match TcpStream::connect(address).await {
-                                // Closes with a reset, so that the port can be reused at once.
+                                // The close resets the connection, so that the port can be reused
+                                // at once.
                                 Ok(stream) => stream.set_linger(Some(Duration::ZERO)),
                                 Err(error) => Err(error),
                             },

@@ -1,5 +1,5 @@
-//! Row 11 of the tables in docs/RELIABILITY.md: clients that need more memory than the server may use,
-//! very many tasks, and panics in polls, destructors and wakers.
+//! Row 11 of the tables in docs/RELIABILITY.md: clients that need more memory than the server may
+//! use, very many tasks, and panics in polls, destructors and wakers.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Write};
@@ -19,7 +19,9 @@ use netpoll::{rt, task};
 use crate::common::{IS_SANITIZED, echo, eventually, pair, park_on, ping, poll_with, read_exact, set_nofile};
 use crate::scale::*;
 
+/// The memory limit of the server, in bytes.
 const CEILING: u64 = 64 << 20;
+/// The bytes that a refused client receives.
 const BUSY: &[u8] = b"busy\n";
 
 /// A memory control group (version 1) that is removed when the value is dropped.
@@ -34,6 +36,7 @@ impl Group {
         Ok(group)
     }
 
+    /// Returns the maximum memory use so far, in bytes.
     fn peak(&self) -> u64 {
         std::fs::read_to_string(self.0.join("memory.max_usage_in_bytes")).unwrap().trim().parse().unwrap()
     }
@@ -46,16 +49,17 @@ impl Drop for Group {
     }
 }
 
-/// Returns the number of clients, and the memory per connection: 160 MiB in total if the server
-/// accepts them all.
+/// Returns the number of clients, and the size of the server's buffer per connection. The buffers
+/// for all clients have 160 MiB.
 fn crowd() -> (usize, usize) {
     let clients = size(400, 5_000);
     (clients, (160 << 20) / clients)
 }
 
-/// Runs the server, an echo with a large buffer per connection, in this process, which joins the
-/// control group `group` unless `group` is empty. If `limited`, the server has descriptors for about an eighth of
-/// the clients and sends the others a refusal.
+/// Runs the server in this process. The server echoes, with a large buffer per connection. The
+/// process joins the control group with the path `group`, unless `group` is empty. If `limited`,
+/// the server has descriptors for about an eighth of the clients, and sends a refusal to the
+/// others.
 fn serve(group: &str, limited: bool) {
     if !group.is_empty() {
         std::fs::write(PathBuf::from(group).join("cgroup.procs"), std::process::id().to_string()).unwrap();
@@ -86,6 +90,8 @@ fn serve(group: &str, limited: bool) {
 
 const CEILING_TEST: &str = "overload::server_memory_stays_below_limit";
 
+/// Starts a process with the server. Returns the process and the address of the server.
+/// `NETPOLL_GROUP` and `NETPOLL_LIMITED` pass the arguments of [`serve`].
 fn start(group: Option<&Group>, limited: bool) -> (Child, SocketAddr) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", CEILING_TEST, "--nocapture", "--test-threads=1"])
@@ -101,14 +107,17 @@ fn start(group: Option<&Group>, limited: bool) -> (Child, SocketAddr) {
     (child, SocketAddr::from(([127, 0, 0, 1], port.expect("a port"))))
 }
 
+/// Counts of visits by their result.
 #[derive(Debug, Default)]
 struct Clients {
     served: AtomicUsize,
     refused: AtomicUsize,
+    /// Visits that failed without a refusal.
     cut: AtomicUsize,
 }
 
-/// Connects and exchanges 16 KiB with the server ten times. If `stubborn`, repeats this until it succeeds.
+/// Visits the server: connects, and exchanges 16 KiB with the server ten times. If `stubborn`,
+/// visits until a visit succeeds.
 async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
     let message = vec![9; 16 << 10];
     let mut pause = Duration::from_millis(20);
@@ -116,7 +125,8 @@ async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
         let visit = async {
             let stream = TcpStream::connect(address).await?;
             for _ in 0..10 {
-                // The server may send a refusal instead of an answer, even before it has read the message.
+                // The server may send a refusal instead of an answer, even before it has read the
+                // message.
                 let sent = stream.write_all(&message).await;
                 let mut first = [0; 1];
                 read_exact(&stream, &mut first).await?;
@@ -211,8 +221,8 @@ fn server_memory_stays_below_limit() {
     });
 }
 
-/// Runs `count` tasks at once. Returns the memory per waiting task, the time taken to spawn all
-/// tasks, and the time until all have ended.
+/// Runs `count` tasks at once. Returns the memory per waiting task in bytes, the time taken to
+/// spawn all tasks, and the time until all tasks have ended.
 fn crowd_of_tasks(count: usize) -> (i64, Duration, Duration) {
     let (before, alive) = (live_bytes(), rt::metrics().tasks_alive);
     let done = Arc::new(AtomicUsize::new(0));
@@ -264,10 +274,12 @@ fn million_tasks_complete() {
                  {first} B kept after the first crowd, {second} B after another and a shutdown; {workers} workers"
             ),
         );
-        // After the tasks have ended, the runtime keeps their records for reuse, as many as tasks were alive at once, and a black box per
-        // worker. A record has 40 bytes, a place for a waker that is kept 16, and a place in the vector of free records 8, of which a
-        // vector that grows may have twice as many. Records are allocated in steps of 1 MiB. A busy machine may have many workers. After
-        // the second crowd, about three times the memory of the first is permitted.
+        // After the tasks have ended, the runtime keeps their records for reuse, as many as tasks
+        // were alive at once, and a black box per worker. A record has 40 bytes, a place for a
+        // waker that is kept 16, and a place in the vector of free records 8, of which a vector
+        // that grows may have twice as many. Records are allocated in steps of 1 MiB. A busy
+        // machine may have many workers. After the second crowd, about three times the memory of
+        // the first is permitted.
         let most = 72 * count as i64 + workers as i64 * (144 << 10) + (2 << 20);
         assert!(second < most && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
@@ -285,6 +297,7 @@ impl Drop for Spiteful {
 }
 
 thread_local! {
+    /// Whether a panic on this thread is expected.
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -309,8 +322,8 @@ impl Wake for Trap {
 #[test]
 fn panics_stay_contained() {
     process("overload::panics_stay_contained", 90, 120, || {
-        // Only unexpected panics are reported: those with other messages, and those on this thread while
-        // `EXPECTED` is false.
+        // Only unexpected panics are reported: those with other messages, and those on this thread
+        // while `EXPECTED` is false.
         let (report, own) = (std::panic::take_hook(), std::thread::current().id());
         std::panic::set_hook(Box::new(move |panic| {
             let meant = ["in a poll", "in a destructor", "in a waker"];
@@ -335,8 +348,8 @@ fn panics_stay_contained() {
                 panic!("in a poll");
             });
             caught += usize::from(panics(|| park_on(task)));
-            // A destructor panics in the poll of a task, and in a task that is cancelled (even rounds) or
-            // that the shutdown drops (odd rounds).
+            // A destructor panics in the poll of a task, and in a task that is cancelled (even
+            // rounds) or that the shutdown drops (odd rounds).
             let ending = task::spawn(async { drop(Spiteful) });
             caught += usize::from(panics(|| park_on(ending)));
             let waiting = task::spawn(async {
@@ -344,7 +357,8 @@ fn panics_stay_contained() {
                 task::sleep(Duration::from_secs(3600)).await;
             });
             if round % 2 == 0 {
-                // If the task has begun, its destructor panics. `cancel` does not resume this panic.
+                // If the task has begun, its destructor panics. `cancel` does not resume this
+                // panic.
                 assert_eq!(park_on(waiting.cancel()), None);
             } else {
                 drop(waiting);
@@ -356,8 +370,8 @@ fn panics_stay_contained() {
                 let mut buf = [0; 1];
                 let mut read = one.read(&mut buf);
                 let mut is_pending = || poll_with(&mut read, &waker).is_pending();
-                // Now and then an operation yields by calling its waker. Then the waker panics in
-                // this poll, and the next poll waits.
+                // An operation may yield by calling its waker. The waker then panics in this poll,
+                // and the next poll waits.
                 let mut waits = false;
                 if panics(|| waits = is_pending()) {
                     waits = is_pending();
@@ -378,7 +392,8 @@ fn panics_stay_contained() {
         park_on(service).unwrap();
         eventually("nothing is left", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
         eventually("half of the sleeping tasks are left", || rt::metrics().tasks_alive == rounds as u64 / 2);
-        // The shutdown drops these tasks on other threads or, if it can start none, on this thread. It contains their panics.
+        // The shutdown drops these tasks on other threads or, if it can start none, on this thread.
+        // It contains their panics.
         EXPECTED.set(true);
         rt::shutdown(Duration::from_secs(120)).unwrap();
         EXPECTED.set(false);

@@ -1,5 +1,5 @@
-//! Rows 9 (resets) and 10 (all but half-open) of the tables in docs/RELIABILITY.md: peers that are silent,
-//! never read, reset, connect and disconnect in bursts, or use all the bandwidth.
+//! Rows 9 (resets) and 10 (all but half-open) of the tables in docs/RELIABILITY.md: peers that are
+//! silent, never read, reset, connect and disconnect in bursts, or use all the bandwidth.
 //!
 //! The peers are plain threads with std sockets, so the runtime's metrics count only the service.
 
@@ -17,6 +17,7 @@ use netpoll::{rt, task};
 use crate::common::{becomes, echo, eventually, fd_count, park_on, resident};
 use crate::scale::*;
 
+/// Counts of connections.
 #[derive(Debug, Default)]
 struct Served {
     accepted: AtomicUsize,
@@ -24,7 +25,8 @@ struct Served {
     timed_out: AtomicUsize,
 }
 
-/// Serves every connection with `service`, each in its own task.
+/// Serves every connection with `service`, each in its own task. Returns the address, the counts,
+/// and the task that accepts.
 fn serve<F>(
     listener: TcpListener,
     service: impl Fn(TcpStream) -> F + Send + 'static,
@@ -75,8 +77,8 @@ fn round_trip(mut stream: &net::TcpStream) -> Duration {
     begin.elapsed()
 }
 
-/// Cancels `accepts`, waits until the service has released everything, and shuts the runtime down. Then waits until `fds`
-/// descriptors are open.
+/// Cancels `accepts`, waits until the service has released everything, and shuts the runtime down.
+/// Then waits until `fds` descriptors are open.
 fn end_service(fds: usize, accepts: task::JoinHandle<()>) {
     park_on(accepts.cancel());
     eventually("all resources are released", || {
@@ -109,8 +111,8 @@ async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// Half of the clients are silent, and half send a byte about every 100 ms. The read deadline for a line disconnects the clients of both
-/// kinds. Until then, an honest client is served promptly.
+/// Half of the clients are silent, and half send a byte about every 100 ms. The read deadline for a
+/// line disconnects the clients of both kinds. Until then, an honest client is served promptly.
 #[test]
 fn silent_clients_do_not_delay_others() {
     process("peers::silent_clients_do_not_delay_others", 90, 180, || {
@@ -120,7 +122,8 @@ fn silent_clients_do_not_delay_others() {
         let honest = connect(address);
         let mut alone: Vec<_> = (0..500).map(|_| round_trip(&honest)).collect();
         let (bytes, pages) = (live_bytes(), resident());
-        // The honest client sends a line before each connect, because the deadline applies to it too.
+        // The honest client sends a line before each connect, because the deadline applies to it
+        // too.
         let silent_client = |_| {
             round_trip(&honest);
             connect(address)
@@ -138,7 +141,8 @@ fn silent_clients_do_not_delay_others() {
             let mut sent = 0_usize;
             while !stopped.load(Ordering::Relaxed) {
                 for mut stream in crowd.iter().step_by(2) {
-                    // The write may fail, because the service closes the connection at the deadline.
+                    // The write may fail, because the service closes the connection at the
+                    // deadline.
                     sent += usize::from(stream.write(b"x").is_ok());
                 }
                 thread::sleep(Duration::from_millis(100));
@@ -170,7 +174,8 @@ fn silent_clients_do_not_delay_others() {
                 pages as f64 / silent as f64
             ),
         );
-        // The figure includes the task with its buffer of 512 bytes, and the runtime's memory for a socket.
+        // The figure includes the task with its buffer of 512 bytes, and the runtime's memory for a
+        // socket.
         assert!(each < 4096, "{each} bytes per silent connection");
         limit("p99 of an honest client", percentile(&mut among, 99.0), Duration::from_millis(5));
         drop((crowd, honest));
@@ -192,7 +197,8 @@ fn clients_that_never_read_are_disconnected() {
                 if stream.read(&mut [0; 1]).await? == 0 {
                     return Ok(());
                 }
-                // Fills the peer's receive buffer, so that its window is zero, and then the send buffer.
+                // Fills the peer's receive buffer, so that its window is zero, and then the send
+                // buffer.
                 let due = Instant::now() + patience;
                 stream.set_write_deadline(due)?;
                 let result = stream.write_all(&answer).await;
@@ -242,8 +248,8 @@ fn connection_bursts_leak_nothing() {
             .map(|thread| {
                 thread::spawn(move || {
                     for n in 0..storm / threads {
-                        // Uses many destination addresses, because TIME_WAIT blocks reuse of a local port to
-                        // the same destination for up to 60 s.
+                        // Uses many destination addresses, because TIME_WAIT blocks reuse of a
+                        // local port to the same destination for up to 60 s.
                         let to = SocketAddr::from(([127, 0, thread as u8 + 1, (n % 200) as u8 + 1], address.port()));
                         let stream = connect(to);
                         match n % 3 {
@@ -277,7 +283,7 @@ fn connection_bursts_leak_nothing() {
     });
 }
 
-/// One connection transfers as much as it can while many others send a request now and then.
+/// One connection transfers as much as it can while many others send a request from time to time.
 #[test]
 fn greedy_connection_does_not_starve_others() {
     process("peers::greedy_connection_does_not_starve_others", 90, 180, || {
@@ -326,8 +332,8 @@ fn greedy_connection_does_not_starve_others() {
                 c.as_secs_f64() / a.as_secs_f64()
             ),
         );
-        // On a busy machine, or one with too few CPUs for both ends of a connection, quiet connections are delayed about as much while the
-        // plain thread serves the greedy one.
+        // On a busy machine, or one with too few CPUs for both ends of a connection, quiet
+        // connections are delayed about as much while the plain thread serves the greedy one.
         limit("p99 with a greedy connection", b, (a * 6).max(c * 2));
         drop(crowd);
         end_service(fds, accepts);
@@ -362,8 +368,10 @@ fn with_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
     (result, rate)
 }
 
+/// The number of results of each kind.
 type Kinds = BTreeMap<String, usize>;
 
+/// Counts a result by its kind of error.
 fn note(kinds: &mut Kinds, what: &str, result: &io::Result<()>) {
     let text = match result {
         Ok(()) => format!("{what}: end"),
@@ -407,7 +415,8 @@ fn spoil(mut stream: net::TcpStream, random: &mut Random) {
     reset(stream);
 }
 
-/// The service accepts half of the connections and dials the other half. The peers reset each connection at a random moment.
+/// The service accepts half of the connections and dials the other half. The peers reset each
+/// connection at a random moment.
 #[test]
 fn resets_are_reported_as_resets() {
     process("peers::resets_are_reported_as_resets", 120, 600, || {
@@ -444,8 +453,8 @@ fn resets_are_reported_as_resets() {
         let dials = task::spawn(async move {
             let under_way = Arc::new(AtomicUsize::new(0));
             for n in 0..half as u64 {
-                // Keeps fewer connections under way than the backlog holds, because a SYN dropped at a full queue is retransmitted only
-                // after a second.
+                // Keeps fewer connections under way than the backlog holds, because a SYN dropped
+                // at a full queue is retransmitted only after a second.
                 becomes("the queue has room", || count(&under_way) < 16).await;
                 under_way.fetch_add(1, Ordering::Relaxed);
                 let (told, under_way) = (told.clone(), under_way.clone());
@@ -470,7 +479,8 @@ fn resets_are_reported_as_resets() {
             note(&mut kinds, what, &result);
         }
         figure("9", format_args!("{} resets in {:.1?}: {kinds:?}", half * 2, begin.elapsed()));
-        // A reset is not an orderly end. A write after the reset was reported may fail with a broken pipe.
+        // A reset is not an orderly end. A write after the reset was reported may fail with a
+        // broken pipe.
         let known = ["ConnectionReset", "BrokenPipe"];
         assert!(kinds.keys().all(|kind| known.iter().any(|known| kind.ends_with(known))), "{kinds:?}");
         end_service(fds, accepts);

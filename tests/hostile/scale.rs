@@ -13,8 +13,8 @@ use crate::common::{has_descriptors, is_child};
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-/// An allocator that counts the allocated bytes. The count is exact, whereas the resident size is
-/// noisy.
+/// An allocator that counts the allocated bytes. The count is exact. The resident size also depends
+/// on the system.
 struct Counting;
 
 // SAFETY: every call is forwarded to the system's allocator unchanged.
@@ -27,13 +27,15 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`, and every block is the system allocator's.
+        // SAFETY: the caller keeps the contract of `dealloc`, and every block is the system
+        // allocator's.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LIVE.fetch_add(size as i64 - layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `realloc`, and every block is the system allocator's.
+        // SAFETY: the caller keeps the contract of `realloc`, and every block is the system
+        // allocator's.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -46,12 +48,13 @@ pub(crate) fn live_bytes() -> i64 {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// Returns whether this is a run at full size (`ci/hostile.sh` without `QUICK=1`), in which time
-/// limits apply.
+/// Returns whether this is a run at full size, in which time limits apply: whether the environment
+/// variable `NETPOLL_FULL` is set. `ci/hostile.sh` sets it, except with `QUICK=1`.
 pub(crate) fn is_full() -> bool {
     std::env::var_os("NETPOLL_FULL").is_some()
 }
 
+/// Returns `full` in a run at full size, and `quick` otherwise.
 pub(crate) fn size(quick: usize, full: usize) -> usize {
     if is_full() { full } else { quick }
 }
@@ -169,6 +172,7 @@ impl Random {
         self.0
     }
 
+    /// Returns a number less than `limit`.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }

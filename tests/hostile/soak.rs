@@ -1,7 +1,8 @@
-//! Row 13 of the tables in docs/RELIABILITY.md: a mixed load with faults, in rounds. After each round
-//! everything is at rest. Memory and descriptors must not grow from round to round.
+//! Row 13 of the tables in docs/RELIABILITY.md: a mixed load with faults, in rounds. After each
+//! round everything is at rest. Memory and descriptors must not grow from round to round.
 //!
-//! `NETPOLL_SOAK` sets the duration in seconds; `NETPOLL_SEED` selects another run.
+//! `NETPOLL_SOAK` sets the duration in seconds (by default 6, and 7,200 at full size).
+//! `NETPOLL_SEED` selects another random run (by default 1).
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -17,6 +18,7 @@ use netpoll::{future, rt, task};
 use crate::common::{IS_SANITIZED, echo, eventually, fd_count, park_on, ping, resident, set_nofile, thread_count};
 use crate::scale::*;
 
+/// Counts of events in the whole test.
 #[derive(Debug, Default)]
 struct Counts {
     opened: AtomicU64,
@@ -25,11 +27,14 @@ struct Counts {
     ended: AtomicU64,
     round_trips: AtomicU64,
     resets: AtomicU64,
+    /// Reads that a close by this process has ended.
     evicted: AtomicU64,
     timeouts: AtomicU64,
+    /// Reads that were dropped while they waited.
     abandoned: AtomicU64,
     datagrams: AtomicU64,
     panics: AtomicU64,
+    /// Operations that failed with EMFILE.
     no_descriptor: AtomicU64,
 }
 
@@ -63,7 +68,8 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.opened);
     let message: Vec<_> = (0..1 + random.below(6000)).map(|n| n as u8).collect();
     for _ in 0..random.below(20) {
-        // Under pressure the accepting side may have no free descriptor, so the connection waits in the queue.
+        // If the process has no free descriptor, the connection waits in the accept queue for a
+        // while.
         ping(&stream, &message).await.expect("an echo");
         bump(&counts.round_trips);
     }
@@ -103,8 +109,8 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.closed);
 }
 
-/// Performs an operation of another kind: datagrams, a Unix stream, a task that is cancelled or
-/// panics, a blocking call, or a sleep.
+/// Performs one operation of another kind: sends and receives datagrams, uses a Unix stream,
+/// cancels a task, spawns a task that panics, makes a blocking call, or sleeps.
 async fn sundries(random: &mut Random, counts: &Counts) {
     match random.below(6) {
         0 => {
@@ -141,9 +147,9 @@ async fn sundries(random: &mut Random, counts: &Counts) {
     }
 }
 
-/// At intervals, lowers the limit on descriptors to the number of open ones for 20 ms, so that
-/// almost none is free. If no operation has failed by then, keeps the limit until one fails, or until
-/// `end`.
+/// Every 150 ms, lowers the limit on descriptors to the number of open ones for 20 ms, so that
+/// almost none is free. If no operation has failed for lack of a descriptor by then, keeps the
+/// limit until one fails, or until `end`. Otherwise the limit is `most`.
 fn pressure(stop: &AtomicBool, end: Instant, counts: &Counts, most: u64) {
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(150));
@@ -166,7 +172,8 @@ async fn check_service(address: SocketAddr, counts: &Counts) {
     bump(&counts.closed);
 }
 
-/// Runs one round of the load for `length`, and waits until its actors have ended. Then checks that the server still accepts connections.
+/// Runs one round of the load for `length`, and waits until its actors have ended. Then checks that
+/// the server still accepts connections.
 fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>) {
     let end = Instant::now() + length;
     let stop = Arc::new(AtomicBool::new(false));
@@ -202,9 +209,9 @@ fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>)
 struct Rest {
     /// The time since the start, in seconds.
     at: f64,
-    /// In bytes.
+    /// The allocated memory, in bytes.
     heap: f64,
-    /// In KiB.
+    /// The resident memory, in KiB.
     resident: f64,
     descriptors: f64,
     threads: usize,
@@ -222,8 +229,8 @@ fn slope(rests: &[Rest], value: fn(&Rest) -> f64) -> f64 {
     top / bottom * 3600.0
 }
 
-/// Makes all workers, spare workers and threads for blocking calls run at the same time, so that each
-/// has allocated its memory.
+/// Makes all workers, spare workers and threads for blocking calls run at the same time, so that
+/// each has allocated its memory.
 fn start_threads(spares: usize, blocking: usize) {
     let workers = rt::metrics().workers + spares;
     let all = Arc::new(Barrier::new(workers));

@@ -1,5 +1,5 @@
-//! Rows 9 (faults) and 10 (half-open) of the tables in docs/RELIABILITY.md: data through a network that
-//! loses, delays, duplicates, reorders and damages packets; and peers whose network is cut.
+//! Rows 9 (faults) and 10 (half-open) of the tables in docs/RELIABILITY.md: data through a network
+//! that loses, delays, duplicates, reorders and damages packets, and peers whose network is cut.
 //!
 //! Kernels of small machines often lack netem, so the tests simulate the network: two
 //! network namespaces, a TUN device in each, and a thread that carries packets between them and
@@ -32,7 +32,8 @@ use crate::scale::*;
 struct Weather {
     loss: u64,
     delay: Duration,
-    /// 5 % of packets are duplicated, 5 % are up to 10 ms late, 2 % have a flipped bit.
+    /// Whether 5 % of the packets are duplicated, 5 % are up to 10 ms late, and 2 % have a flipped
+    /// bit.
     disorder: bool,
 }
 
@@ -75,8 +76,8 @@ struct Place {
 }
 
 impl Place {
-    /// Starts the thread. Returns the place and the TUN device in its namespace. Prints the reason and returns
-    /// `None` if the namespace or the device cannot be created.
+    /// Starts the thread. Returns the place and the TUN device in its namespace. Prints the reason
+    /// and returns `None` if the namespace or the device cannot be created.
     fn new(own: &'static str, peer: &'static str) -> Option<(Place, File)> {
         let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let (ready, wait) = mpsc::channel();
@@ -99,8 +100,8 @@ impl Place {
         }
     }
 
-    /// Runs `job` on the thread in the namespace, because a socket belongs to the namespace of the
-    /// thread that creates it.
+    /// Runs `job` on the thread in the namespace. A socket belongs to the namespace of the thread
+    /// that creates it.
     fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, wait) = mpsc::channel();
         self.jobs.send(Box::new(move || drop(done.send(job())))).unwrap();
@@ -132,6 +133,7 @@ impl Link {
         Some(Link { here, there, packets, cut, stop, carrier: Some(carrier) })
     }
 
+    /// Returns a listener on the host `there`, and its address.
     fn listen(&self) -> (TcpListener, SocketAddr) {
         let listener = self.there.run(|| std::net::TcpListener::bind((THERE, 0)).unwrap());
         let address = listener.local_addr().unwrap();
@@ -149,6 +151,8 @@ impl Drop for Link {
 /// Packets in flight: the time of arrival, sequence number, direction and contents of each.
 type UnderWay = BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>;
 
+/// Carries packets between the devices `ends` until `stop` is true. While `cut` is true, all
+/// packets are lost.
 fn carry(
     mut ends: [File; 2],
     weather: Weather,
@@ -211,8 +215,8 @@ fn pattern(stream: u64, at: usize) -> u8 {
     ((at as u64).wrapping_mul(0x9e37_79b9).wrapping_add(stream.wrapping_mul(0x85eb_ca6b)) >> 11) as u8
 }
 
-/// Sends `total` bytes while it reads them back. Returns the number of bytes read, and the error
-/// of the reads or else of the writes, if there was one.
+/// Sends `total` bytes and reads the echo at the same time. Returns the number of bytes read, and
+/// the error of the reads or else of the writes, if there was one.
 async fn exchange(stream: &TcpStream, id: u64, total: usize) -> (usize, Option<io::Error>) {
     let send = async {
         let mut random = Random::new(id);
@@ -245,16 +249,20 @@ async fn exchange(stream: &TcpStream, id: u64, total: usize) -> (usize, Option<i
     (got, error.or(sent.err()))
 }
 
+/// The result of the connections over one network.
 #[derive(Debug, Default)]
 struct Outcome {
+    /// The number of connections that received all bytes.
     whole: usize,
     timed_out: usize,
+    /// The number of bytes received.
     bytes: usize,
+    /// The time of the connection that took longest.
     longest: Duration,
 }
 
-/// Runs connections over one network. Each connection completes, or a deadline ends it. Returns
-/// `None` if the network cannot be created.
+/// Runs `streams` connections over one network. Each connection completes, or its deadline ends it
+/// after `most`. Returns `None` if the network cannot be created.
 fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duration) -> Option<Outcome> {
     let link = Link::new(weather, seed)?;
     let (listener, address) = link.listen();
@@ -263,7 +271,8 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
         while let Ok((stream, _)) = listener.accept().await {
             echoes.push(task::spawn(async move {
                 stream.set_deadline(Instant::now() + most).unwrap();
-                // The echo ends when the client ends its stream, or with an error, such as the deadline's.
+                // The echo ends when the client ends its stream, or with an error, such as the
+                // deadline's.
                 let _ = echo(&stream).await;
             }));
         }
@@ -383,8 +392,8 @@ fn data_is_intact_under_network_faults() {
     });
 }
 
-/// The network is cut and later restored. Deadlines and TCP_USER_TIMEOUT end waits that would otherwise
-/// last for minutes or forever.
+/// The network is cut and later restored. Deadlines and TCP_USER_TIMEOUT end waits that would
+/// otherwise last for minutes or forever.
 #[test]
 fn deadlines_end_operations_behind_cut_network() {
     process("weather::deadlines_end_operations_behind_cut_network", 60, 60, || {
@@ -397,8 +406,8 @@ fn deadlines_end_operations_behind_cut_network() {
                     let client = TcpStream::connect(address).await.unwrap();
                     pairs.push((client, listener.accept().await.unwrap().0));
                 }
-                // The listener stays open, so that only the cut network keeps later dials from being
-                // answered.
+                // The listener stays open, so that only the cut network keeps later dials from
+                // being answered.
                 std::mem::forget(listener);
                 pairs.into_iter().unzip()
             })
