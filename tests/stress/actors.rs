@@ -1,8 +1,10 @@
-//! The interpreter: runs the actors of a program on their hosts, the events at the same time, and the checks at the end.
+//! The interpreter: runs the actors of a program on their hosts, the events at the same time, and
+//! the checks at the end.
 //!
-//! The *main thread*, which calls [`run`], controls the run. It starts the runtime with the program's settings, then the events and all actors.
-//! The first actor on [`Host::Main`] runs on the main thread itself. The main thread waits until all actors and events have
-//! ended, and shuts the runtime down. Afterwards, no thread, descriptor, task or waker of the runtime may remain.
+//! The *main thread*, which calls [`run`], controls the run. It starts the runtime with the
+//! program's settings, then the events and all actors. The first actor on [`Host::Main`] runs on
+//! the main thread itself. The main thread waits until all actors and events have ended, and shuts
+//! the runtime down. Afterwards, no thread, descriptor, task or waker of the runtime may remain.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +28,7 @@ use crate::{deadlines, endings, shared, sockets, tasks, timers, waits, wakes};
 /// A `Send` future with its type erased.
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Runs a program. Returns if every check passed; otherwise the process ends.
+/// Runs a program. Returns if every check passes. If a check fails, the process ends.
 pub fn run(program: Program) {
     let (threads, unreaped, descriptors) = (faults::threads(), faults::unreaped(), open_descriptors());
     faults::refuse_threads(program.config.refuse);
@@ -85,13 +87,14 @@ pub fn builder(config: &Config) -> rt::Builder {
     if report.is_zero() { builder } else { builder.on_blocked_task(move |_| oracle::keep(report, false)) }
 }
 
-/// Returns the targets of the open descriptors, except those in /proc, which the heartbeat thread opens at any time, and
-/// the placeholder, which the first call of `as_fd` opens.
+/// Returns the targets of the open descriptors, except those in /proc, which the heartbeat thread
+/// opens at any time, and the placeholder, which the first call of `as_fd` opens.
 pub fn open_descriptors() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
     let mut targets: Vec<_> = targets.filter(|target| !target.starts_with("/proc")).collect();
-    // The numbers of closed sockets that are kept in use refer to the root directory, too.
+    // The placeholder refers to the root directory, like the descriptors that keep the numbers of
+    // closed sockets in use. One of them is left out.
     if let Some(placeholder) = targets.iter().position(|target| target == std::path::Path::new("/")) {
         targets.remove(placeholder);
     }
@@ -167,8 +170,8 @@ impl Drop for Seat {
 
 /// Runs the actions of an actor.
 async fn act(number: usize, actor: Actor) {
-    // A task belongs to the epoch in which it was spawned. On any other host an action may rely on the current
-    // runtime.
+    // A task belongs to the epoch in which it was spawned. On any other host an action may rely on
+    // the current runtime.
     let whole = Span::begin();
     let mut dropped = Dropped { number, whole, ended: false };
     for (step, action) in actor.actions.iter().enumerate() {
@@ -249,7 +252,8 @@ async fn perform(action: &Action, span: Span) {
 #[must_use]
 pub struct Peer<T> {
     span: Span,
-    /// Returns the peer's result, or `None` if the peer was dropped, panicked or was told to stop, which only a shutdown may cause.
+    /// Returns the peer's result, or `None` if the peer was dropped, panicked or was told to stop,
+    /// which only a shutdown may cause.
     job: Job<Option<T>>,
     stop: oneshot::Sender<()>,
 }
@@ -302,8 +306,8 @@ pub fn peer<T: Send + 'static>(span: Span, party: Party, body: impl Future<Outpu
     Peer { span, job, stop }
 }
 
-/// Runs both sides of an action. Returns the result of the actor's side, or `None` if the peer was dropped or panicked, which only a shutdown
-/// may cause. After a shutdown the peer is told to stop.
+/// Runs both sides of an action. Returns the result of the actor's side, or `None` if the peer was
+/// dropped or panicked, which only a shutdown may cause. After a shutdown the peer is told to stop.
 pub async fn with_peer<T, U>(own: impl Future<Output = T>, peer: Peer<U>) -> Option<T> {
     let Peer { span, job, stop } = peer;
     match select(pin!(own), job).await {

@@ -154,7 +154,7 @@ pub fn bytes(at: usize, count: usize) -> Vec<u8> {
     (at..at + count).map(byte).collect()
 }
 
-/// A waker that counts its wake-ups. The wakers themselves are counted too.
+/// A waker that counts its wake-ups. The oracle counts these wakers.
 #[derive(Debug)]
 pub struct Counting {
     woken: AtomicU64,

@@ -1,5 +1,5 @@
-//! Actions that use deadlines and reused slots. They check that a deadline is never early and stays until it is moved,
-//! and that a closed socket leaves nothing in its slot for the next owner.
+//! Actions that use deadlines and reused slots. They check that a deadline is never early and stays
+//! until it is moved, and that a closed socket leaves nothing in its slot for the next owner.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -23,7 +23,8 @@ use crate::timers::not_early;
 use crate::waits::Stops;
 use crate::words::{Many, Ms};
 
-/// Opens `count` connections, one after another, and reads from both ends of each until the reads time out.
+/// Opens `count` connections, one after another, and reads from both ends of each until the reads
+/// time out.
 pub async fn has_timeouts(span: Span, stream: Stream, count: usize) {
     for _ in 0..count {
         let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };
@@ -46,8 +47,9 @@ fn times_out<T: std::fmt::Debug>(span: Span, start: Instant, length: Duration, r
     }
 }
 
-/// Runs `op` with a deadline that is set as `how` says, and checks that the operation times out, but not early. With
-/// [`DeadlineHow::Cleared`], the operation may also wait until the action ends it.
+/// Runs `op` with a deadline that is set as `how` says, and checks that the operation times out,
+/// but not early. With [`DeadlineHow::Cleared`], the operation may also wait until the action ends
+/// it.
 pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 3, format!("{op:?} with a deadline of {length:?} that is set {how:?}"));
@@ -185,7 +187,8 @@ impl Waiter {
         }
     }
 
-    /// Sets the relative timeout of the operation. A listener has none, so it gets a deadline.
+    /// Sets the relative timeout of the operation. A listener has no such timeout, so this sets its
+    /// deadline.
     fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match (&self.on, self.op) {
             (Target::Conn(conn), WaitOp::Write | WaitOp::Queued) => conn.set_write_timeout(timeout),
@@ -216,9 +219,9 @@ impl Waiter {
     }
 }
 
-/// In each round, begins a read with a timeout while another thread closes the reading end at about the same time. If that
-/// end is a socket, the socket of the next round usually gets the same slot. After every 16 rounds and after the last one,
-/// also checks timeouts without a close.
+/// In each round, begins a read with a timeout while another thread closes the reading end at about
+/// the same time. If that end is a socket, the socket of the next round usually gets the same slot.
+/// After every 16 rounds and after the last one, also checks timeouts without a close.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();
@@ -270,7 +273,7 @@ pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
 }
 
 /// A waker that closes one end of a connection when it is dropped.
-struct Closes(Mutex<Option<Conn>>, #[expect(dead_code, reason = "it is counted")] Token);
+struct Closes(Mutex<Option<Conn>>, #[expect(dead_code, reason = "the oracle counts tokens")] Token);
 
 impl Wake for Closes {
     fn wake(self: Arc<Self>) {}
@@ -284,8 +287,8 @@ impl Drop for Closes {
     }
 }
 
-/// Reads with a waker whose destructor closes the reading end. The next poll replaces the waker, so the close happens inside
-/// that poll. Then checks that timeouts work in the slots that were used.
+/// Reads with a waker whose destructor closes the reading end. The next poll replaces the waker, so
+/// the close happens inside that poll. Then checks that timeouts work in the slots that were used.
 pub async fn closer(span: Span, stream: Stream, ms: Ms) {
     let _watch = watch_for(ms.duration(), format!("a waker whose destructor closes the reading end of a {stream:?}"));
     let Some((one, other)) = span.ok(Conn::pair(stream).await, "a pair") else { return };

@@ -1,4 +1,5 @@
-//! The events of a program (shutdowns and restarts, refused threads, snapshots), and the checks at the end.
+//! The events of a program (shutdowns and restarts, refused threads, snapshots), and the checks at
+//! the end.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,7 +62,8 @@ pub fn happen(event: Event, config: &Config) {
     }
 }
 
-/// Calls `shutdown` inside the runtime. The call must be refused, unless a shutdown from outside has dropped the caller.
+/// Calls `shutdown` inside the runtime. The call must be refused, unless a shutdown from outside
+/// has dropped the caller.
 fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
     let _watch = watch("a shutdown from inside, which is refused");
     let span = Span::begin();
@@ -74,7 +76,8 @@ fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
 
 /// Shuts the runtime down and restarts it as `restart` says.
 fn storm(timeout: Duration, restart: Restart, config: &Config) {
-    /// Marks the runtime as usable again when this value is dropped, whether the restart succeeds or fails.
+    /// Marks the runtime as usable again when this value is dropped, whether the restart succeeds
+    /// or fails.
     struct Over;
     impl Drop for Over {
         fn drop(&mut self) {
@@ -105,8 +108,8 @@ fn storm(timeout: Duration, restart: Restart, config: &Config) {
     }
 }
 
-/// Calls shutdown when it is dropped. The drop may happen during another shutdown.
-struct Shuts(#[expect(dead_code, reason = "it is counted")] Token);
+/// A value that calls shutdown when it is dropped, perhaps during another shutdown.
+struct Shuts(#[expect(dead_code, reason = "the oracle counts tokens")] Token);
 
 impl Drop for Shuts {
     fn drop(&mut self) {
@@ -115,8 +118,8 @@ impl Drop for Shuts {
     }
 }
 
-/// Calls shutdown in a destructor, where it is usually refused. A destructor that an earlier shutdown left behind may run at any time, so
-/// the call may also succeed or time out.
+/// Calls shutdown in a destructor, where it is usually refused. A destructor that an earlier
+/// shutdown left behind may run at any time, so the call may also succeed or time out.
 fn incidental() {
     let _storm = oracle::storm_begins();
     // The result does not matter; the call must return.
@@ -124,9 +127,10 @@ fn incidental() {
     oracle::storm_is_over();
 }
 
-/// A thread-local value of a thread that runs tasks. It is dropped when the thread ends or another task replaces it. On the main thread it is
-/// dropped at the latest when all actors have ended.
-struct Left(Residue, #[expect(dead_code, reason = "it is counted")] Token);
+/// A thread-local value of a thread that runs tasks. The value is dropped when the thread ends or
+/// another task replaces the value. On the main thread, it is dropped at the latest when all actors
+/// have ended.
+struct Left(Residue, #[expect(dead_code, reason = "the oracle counts tokens")] Token);
 
 impl Drop for Left {
     fn drop(&mut self) {
@@ -160,8 +164,9 @@ fn leave_residue(residue: Residue) {
     span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
 }
 
-/// Checks, after all actors have ended, that all threads of actors end, and that few ended threads are neither joined nor detached. If
-/// [`oracle::tasks_end`] returns true, also checks that no operation waits, no socket is open, no task is left and no nested `block_on` runs.
+/// Checks, after all actors have ended, that all threads of actors end, and that few ended threads
+/// are neither joined nor detached. If [`oracle::tasks_end`] returns true, also checks that no
+/// operation waits, no socket is open, no task is left and no nested `block_on` runs.
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
     // Drops the thread-local value of this thread, which may have run tasks.
@@ -186,7 +191,8 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Shuts the runtime down, and waits for the tasks that earlier shutdowns left behind.
 fn last_shutdown() {
-    // The report of a blocked task may delay the shutdown. The watch, not the timeout, limits the duration of the shutdown.
+    // The report of a blocked task may delay the shutdown. The watch, not the timeout, limits the
+    // duration of the shutdown.
     let _watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
     while let Err(still) = rt::shutdown(FOR_EVER) {
@@ -199,13 +205,16 @@ fn last_shutdown() {
     }
 }
 
-/// Performs the last shutdown, and checks that no thread, descriptor, task or waker of the runtime is left.
+/// Performs the last shutdown, and checks that no thread, descriptor, task or waker of the runtime
+/// is left.
 pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: &[PathBuf]) {
     last_shutdown();
-    // A thread of the stress test, or one that an earlier shutdown left behind, may still be exiting.
+    // A thread of the stress test, or one that an earlier shutdown left behind, may still be
+    // exiting.
     eventually("all tokens are dropped", || oracle::tokens_left().is_empty());
     if oracle::is_stormy() {
-        // A thread-local value that was dropped only now may have spawned a task, which has started the runtime again.
+        // A thread-local value that was dropped only now may have spawned a task, which has started
+        // the runtime again.
         last_shutdown();
     }
     eventually("all threads have ended", || faults::threads() == threads);

@@ -1,13 +1,15 @@
 //! Counts threads, refuses to create them, and stops them at arbitrary instructions.
 //!
-//! The test binary defines `pthread_create` and the functions that join and detach threads. The linker prefers these definitions for the
-//! calls of std and the crate. They call the C library's functions and count the calls that succeed. `pthread_create` also refuses calls if
-//! requested. The stress test's own threads, created by [`own_thread`], are neither refused nor stopped.
+//! The test binary defines `pthread_create` and the functions that join and detach threads. The
+//! linker prefers these definitions for the calls of std and the crate. They call the C library's
+//! functions and count the calls that succeed. `pthread_create` also refuses calls if requested.
+//! The stress test's own threads, created by [`own_thread`], are neither refused nor stopped.
 //!
 //! # Stops
-//! A thread of the stress test sends a signal to a thread of the process from time to time. The handler sleeps for up to 12 ms, so the
-//! thread stops at an arbitrary instruction while other threads continue and see its intermediate state. A stop within a race window of a
-//! few nanoseconds is thereby far more likely than by preemption alone.
+//! A thread of the stress test sends a signal to a thread of the process from time to time. The
+//! handler sleeps for up to 12 ms, so the thread stops at an arbitrary instruction while other
+//! threads continue and see its intermediate state. A stop within a race window of a few
+//! nanoseconds is thereby far more likely than by preemption alone.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -34,11 +36,13 @@ static ACTORS: AtomicU64 = AtomicU64::new(0);
 static EXEMPT: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// Set while this thread creates one of the stress test's own threads or the thread of an actor.
+    /// Set while this thread creates one of the stress test's own threads or the thread of an
+    /// actor.
     static IS_OWN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Refuses to create the next `count` threads, except those that [`own_thread`] and [`actor_thread`] start.
+/// Refuses to create the next `count` threads, except those that [`own_thread`] and
+/// [`actor_thread`] start.
 pub fn refuse_threads(count: u64) {
     REFUSALS.fetch_add(count as i64, SeqCst);
 }
@@ -53,9 +57,11 @@ pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count())
 }
 
-/// Returns the number of threads that were created and neither joined nor detached, whether they run or have ended.
+/// Returns the number of threads that were created and neither joined nor detached, whether they
+/// run or have ended.
 pub fn unreaped() -> u64 {
-    // Read first, so that a thread that is created and reaped between the two reads counts as unreaped.
+    // Read first, so that a thread that is created and reaped between the two reads counts as
+    // unreaped.
     let reaped = REAPED.load(SeqCst);
     CREATED.load(SeqCst) - reaped
 }
@@ -135,7 +141,8 @@ pub unsafe extern "C" fn pthread_create(
     result
 }
 
-/// Defines functions that replace the C library's and, after a success, count the thread as joined or detached.
+/// Defines functions that replace the C library's and, after a success, count the thread as joined
+/// or detached.
 macro_rules! reaps {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
         #[unsafe(no_mangle)]
@@ -171,7 +178,8 @@ const SIGNAL: c_int = libc::SIGUSR2;
 static STOP_MAX: AtomicU32 = AtomicU32::new(0);
 static STOPS: AtomicU64 = AtomicU64::new(0);
 
-/// The signal handler: stops the thread on which it runs. It calls only functions that are safe in a signal handler.
+/// The signal handler: stops the thread on which it runs. It calls only functions that are safe in
+/// a signal handler.
 extern "C" fn stop(_: c_int) {
     let most = STOP_MAX.load(SeqCst);
     if most == 0 {
@@ -192,7 +200,8 @@ extern "C" fn stop(_: c_int) {
     unsafe { *errno = before };
 }
 
-/// Unless `level` is [`Preempt::Off`], starts a thread that stops other threads until the process ends or [`end_stops`] is called.
+/// Unless `level` is [`Preempt::Off`], starts a thread that stops other threads until the process
+/// ends or [`end_stops`] is called.
 pub fn begin_stops(level: Preempt, seed: u64) {
     let (every, most) = match level {
         Preempt::Off => return,
@@ -204,7 +213,8 @@ pub fn begin_stops(level: Preempt, seed: u64) {
     let action = unsafe { action.assume_init_mut() };
     action.sa_sigaction = stop as *const () as usize;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `action` is valid, and its handler calls only functions that are safe in a signal handler.
+    // SAFETY: `action` is valid, and its handler calls only functions that are safe in a signal
+    // handler.
     assert_eq!(unsafe { libc::sigaction(SIGNAL, action, std::ptr::null_mut()) }, 0);
     STOP_MAX.store(most, SeqCst);
     let _ = own_thread("stops", move || send_stops(every, seed));
@@ -232,7 +242,8 @@ fn send_stops(every: Duration, seed: u64) {
             let tries = if random.chance(30) { 1 } else { 4 };
             let draws: Vec<_> = (0..tries).map(|_| threads[random.below(threads.len() as u64) as usize]).collect();
             let thread = draws.iter().copied().skip(1).find(|&thread| runs(thread)).unwrap_or(draws[0]);
-            // SAFETY: the arguments are numbers that the kernel checks; for a thread that has ended, the call fails without effect.
+            // SAFETY: the arguments are numbers that the kernel checks; for a thread that has
+            // ended, the call fails without effect.
             unsafe { libc::tgkill(process, thread, SIGNAL) };
         }
     }

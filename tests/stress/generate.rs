@@ -22,11 +22,13 @@ enum Kind {
     Refused,
     /// Mostly operations on shared connections.
     Shared,
-    /// Mostly actions that take seconds, such as long sleeps and blocked threads, often with a slow report.
+    /// Mostly actions that take seconds, such as long sleeps and blocked threads, often with a slow
+    /// report.
     Long,
 }
 
-/// Returns the program of `seed`. A program of the kind [`Kind::Long`] may take more than half a minute.
+/// Returns the program of `seed`. A program of the kind [`Kind::Long`] may take more than half a
+/// minute.
 pub fn program(seed: u64) -> Program {
     let random = &mut Random::new(seed);
     let kind = random.weighted(&[
@@ -123,7 +125,8 @@ fn host(random: &mut Random, kind: Kind, config: &Config) -> Host {
             (2, Host::Local),
             (1, Host::Inner),
         ]);
-        // A nested actor occupies the thread of its task until the actor ends. The thread may be one inside `block_on` that runs tasks.
+        // A nested actor occupies the thread of its task until the actor ends. The thread may be
+        // one inside `block_on` that runs tasks.
         let delays_root = kind == Kind::Long && config.root == RootMode::Yes;
         let takes_thread = matches!(host, Host::Nested) && (config.spares == 0 || delays_root);
         let takes_place = matches!(host, Host::Pool) && config.blocking < 64;
@@ -182,8 +185,8 @@ fn fits(action: &Action, host: Host, config: &Config) -> bool {
     if blocks_tasks && config.spares == 0 {
         return false;
     }
-    // As documented, a blocking call may occupy a thread inside `block_on` that runs tasks, and then delays everything that relies on its
-    // root future.
+    // As documented, a blocking call may occupy a thread inside `block_on` that runs tasks, and
+    // then delays everything that relies on its root future.
     let is_root = matches!(host, Host::Root | Host::Main | Host::Local | Host::Inner);
     let relies_on_root = match action {
         Action::Recv { sender, .. } => is_root && *sender == Sender::Own,
@@ -191,7 +194,8 @@ fn fits(action: &Action, host: Host, config: &Config) -> bool {
         Action::Guard { .. } => true,
         _ => false,
     };
-    // A root future is late by the length of such a call, so the call must end well within the bound on lateness.
+    // A root future is late by the length of such a call, so the call must end well within the
+    // bound on lateness.
     let delays_root = matches!(action, Action::Recv { ms, .. } if ms.0 > LATE_MS / 2);
     if (relies_on_root || delays_root) && config.root == RootMode::Yes {
         return false;

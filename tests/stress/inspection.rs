@@ -1,8 +1,10 @@
-//! Takes snapshots during all other actions. A snapshot may pair a task and a socket only if the task waits for that socket.
+//! Takes snapshots during all other actions. A snapshot may pair a task and a socket only if the
+//! task waits for that socket.
 //!
-//! Each task of this module has one socket and records its descriptor number before it waits for the socket. The socket is open for as long
-//! as the task exists, so any other number in the snapshot's row for the task is wrong. The rows of all tasks must agree with the rows of
-//! the sockets.
+//! Each task of this module has one socket and records its descriptor number before it waits for
+//! the socket. The socket is open for as long as the task exists, so any other number in the
+//! snapshot's row for the task is wrong. The rows of all tasks must agree with the rows of the
+//! sockets.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
@@ -31,8 +33,8 @@ fn number(conn: &Conn) -> i32 {
     }
 }
 
-/// Takes three snapshots in each of `looks` rounds, while tasks are spawned, end, and are cancelled, and their sockets are closed. A round
-/// during a shutdown may take fewer.
+/// Takes three snapshots in each of `looks` rounds, while tasks are spawned, end, and are
+/// cancelled, and their sockets are closed. A round during a shutdown may take fewer.
 pub fn look(looks: Many) {
     park_on(rounds(looks.0));
 }
@@ -88,7 +90,7 @@ fn check(owned: &Owned) {
         }
     }
     for task in &snapshot.tasks {
-        // Of all sockets, only its own wakes a task of this module.
+        // No socket except its own wakes a task of this module.
         if let (Some(number), Some(WokenBy::Socket(by))) = (owned.get(&task.id()), task.woken_by())
             && snapshot.socket(by).map(|socket| socket.fd()) != Some(*number)
         {

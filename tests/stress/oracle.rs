@@ -1,29 +1,33 @@
-//! The oracle: the properties that must hold, their checks, and the thread that detects operations that do not end and a process that is not
-//! idle.
+//! The oracle: the properties that must hold, their checks, and the thread that detects operations
+//! that do not end and a process that is not idle.
 //!
 //! # Time
-//! Bounds are counted in beats, not by the clock. A heartbeat thread adds the time since its last beat, at most
-//! [`BEAT_MAX`], so time in which the machine stands still hardly counts. The thread multiplies this time by the share
-//! that the process received of the CPU time that it wanted, according to the scheduler, so other load on the machine does
-//! not count either. In a program with slow reports, time in which threads of the runtime may be blocked ([`Blocking`]) does not count towards
-//! a bound.
+//! Bounds are counted in beats, not by the clock. A heartbeat thread adds the time since its last
+//! beat, at most [`BEAT_MAX`], so time in which the machine stands still hardly counts. The thread
+//! multiplies this time by the ratio of the time in which threads of the process ran to the time in
+//! which they were runnable, according to the scheduler. So other load on the machine does not
+//! count either. In a program with slow reports, time in which threads of the runtime may be
+//! blocked ([`Blocking`]) does not count towards a bound.
 //!
 //! # Bounds
-//! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread prints the state of the run, including the
-//! program, the current action of every actor and the overdue operations, and ends the process. The thread does not use the tested runtime,
-//! so a hang of the runtime does not hang the process.
+//! A [`Watch`] guards every operation that must end. If its bound passes, the heartbeat thread
+//! prints the state of the run, including the program, the current action of every actor and the
+//! overdue operations, and ends the process. The thread does not use the tested runtime, so a hang
+//! of the runtime does not hang the process.
 //!
 //! # Idleness
-//! An actor that only sleeps declares this with a [`Quiet`]. In a program without events and stops, the process must not use more
-//! than [`IDLE_SHARE`] of a CPU while all running actors only sleep and there is no [`Blocking`] value.
+//! An actor that only sleeps declares this with a [`Quiet`]. In a program without events and stops,
+//! the process must not use more than [`IDLE_SHARE`] of a CPU while all running actors only sleep
+//! and there is no [`Blocking`] value.
 //!
 //! # Storms
-//! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A [`Span`] tells whether a storm may have
-//! happened since the span began. Results are compared with the expected results only if no storm has happened.
+//! A *storm* is a time in which the runtime is shut down: operations fail and tasks are dropped. A
+//! [`Span`] tells whether a storm may have happened since the span began. Results are compared with
+//! the expected results only if no storm has happened.
 //!
 //! # Counting
-//! A value that must be dropped exactly once, such as the future of a task, a waker or a thread-local value, holds a [`Token`]. At the end no
-//! token may be left.
+//! A value that must be dropped exactly once, such as the future of a task, a waker or a
+//! thread-local value, holds a [`Token`]. At the end no token may be left.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -44,13 +48,13 @@ use crate::words::Word;
 
 /// The interval of the heartbeat thread.
 const BEAT: Duration = Duration::from_millis(10);
-/// The maximum time that one beat counts for.
+/// The maximum time that one beat adds.
 const BEAT_MAX: Duration = Duration::from_millis(40);
 /// The number of beats between two readings of the scheduler's figures, which are slow to read.
 const SHARE_EVERY: u32 = 20;
 /// The maximum share of one CPU that the process may use while all of its actors sleep.
 const IDLE_SHARE: f64 = 0.5;
-/// The default bound on lateness.
+/// The default bound on lateness, in milliseconds.
 pub const LATE_MS: u64 = 20_000;
 
 /// The exit code when a property does not hold.
@@ -67,8 +71,9 @@ struct Watched {
 #[derive(Debug, Default)]
 struct Seat {
     host: String,
-    /// The current action and its index.
+    /// The current action.
     action: String,
+    /// The index of the current action.
     step: usize,
     steps: usize,
     since: u64,
@@ -83,8 +88,10 @@ struct Oracle {
     label: String,
     program: Program,
     late: Duration,
-    /// The time counted so far, in microseconds. If the program has slow reports, `calm` omits the beats during which threads may be blocked.
+    /// The time counted so far, in microseconds.
     beats: AtomicU64,
+    /// The time that counts towards bounds, in microseconds. If the program has slow reports, this
+    /// omits the beats during which threads may be blocked.
     calm: AtomicU64,
     /// The number of [`Blocking`] values.
     blockers: AtomicU64,
@@ -92,11 +99,13 @@ struct Oracle {
     quiet: AtomicU64,
     /// The number of actors whose threads [`keep`] occupies.
     kept: AtomicU64,
-    /// The number of storms that have begun, and of those that are over.
+    /// The number of storms that have begun.
     begun: AtomicU64,
+    /// The number of storms that are over.
     over: AtomicU64,
     /// The number of the next [`Watch`].
     next: AtomicU64,
+    /// Whether tasks are left that only a shutdown ends.
     leaves_tasks: AtomicBool,
     watched: Mutex<HashMap<u64, Watched>>,
     seats: Mutex<Vec<Seat>>,
@@ -197,7 +206,8 @@ fn heartbeat() {
     }
 }
 
-/// Times of all threads of the process according to the scheduler: on a CPU, and waiting for one.
+/// The times, in nanoseconds, that each thread of the process has run and has waited for a CPU,
+/// according to the scheduler.
 #[derive(Debug)]
 struct Figures {
     at: Instant,
@@ -224,8 +234,9 @@ impl Figures {
         ran(self).saturating_sub(ran(before)) as f64 / passed
     }
 
-    /// Returns the share that threads got of the CPU time that they wanted since `before`, but at least 0.02. Returns 1 if they waited for
-    /// less than a tenth of the time.
+    /// Returns the ratio of the time in which threads ran to the time in which they were runnable,
+    /// since `before`, but at least 0.02. Returns 1 if the threads waited for a CPU for less than a
+    /// tenth of the time.
     fn share_since(&self, before: &Figures) -> f64 {
         let (mut ran, mut waited) = (0, 0);
         for (thread, now) in &self.threads {
@@ -263,9 +274,10 @@ pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
-/// Occupies the calling thread for `length`. If `length` exceeds the bound on lateness, the call may return earlier: as soon as all other actors
-/// have ended or are occupied as well. So the call outlasts the bound of an actor that wrongly waits for this thread, but does not delay a
-/// correct program for the whole `length`.
+/// Occupies the calling thread for `length`. If `length` exceeds the bound on lateness, the call
+/// may return earlier: as soon as all other actors have ended or are occupied as well. So the call
+/// outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct
+/// program for the whole `length`.
 pub fn keep(length: Duration, on_behalf_of_actor: bool) {
     if length <= oracle().late {
         return thread::sleep(length);
@@ -283,7 +295,8 @@ fn all_others_are_kept() -> bool {
     left <= oracle().kept.load(SeqCst)
 }
 
-/// Declares, while a value exists, that threads of the runtime may be blocked, so that timers and events may have to wait for sysmon.
+/// Declares, while a value exists, that threads of the runtime may be blocked, so that timers and
+/// events may have to wait for sysmon.
 #[derive(Debug)]
 pub struct Blocking(());
 
@@ -332,7 +345,8 @@ impl Drop for Quiet {
     }
 }
 
-/// Returns whether all running actors only sleep, there is no [`Blocking`] value, and the program has no events and no stops.
+/// Returns whether all running actors only sleep, there is no [`Blocking`] value, and the program
+/// has no events and no stops.
 fn all_are_quiet() -> bool {
     let oracle = oracle();
     let left = locked(&oracle.seats).iter().filter(|seat| seat.state == IS_AT).count() as u64;
@@ -362,7 +376,7 @@ pub fn storm_is_over() {
     oracle().over.fetch_add(1, SeqCst);
 }
 
-/// A stretch of time in which the runtime may have been shut down.
+/// A period in which the runtime may have been shut down.
 #[derive(Clone, Copy, Debug)]
 pub struct Span(Option<u64>);
 
@@ -385,8 +399,8 @@ impl Span {
         }
     }
 
-    /// Returns the value of a call that must succeed, or `None` if it failed and the runtime was shut down in the
-    /// meantime.
+    /// Returns the value of a call that must succeed, or `None` if it failed and the runtime was
+    /// shut down in the meantime.
     #[track_caller]
     pub fn ok<T, E: Display>(self, result: Result<T, E>, what: &str) -> Option<T> {
         match result {
@@ -457,7 +471,8 @@ pub fn fail(what: impl Display) -> ! {
     end(EXIT_WRONG, &format!("{what} [{place}]"))
 }
 
-/// Ignores a panic that is part of a program or that a shutdown may cause. Any other panic is a failure.
+/// Ignores a panic that is part of a program or that a shutdown may cause. Any other panic is a
+/// failure.
 pub fn judge_panic(panic: &PanicHookInfo<'_>) {
     let text = panic_text(panic.payload());
     let is_known = text == ON_PURPOSE || text.contains("a shutdown of the runtime has dropped");

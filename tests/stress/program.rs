@@ -1,15 +1,17 @@
 //! A program describes one run of the stress test as data.
 //!
-//! A program has a configuration of the runtime, events that happen while the actors run (shutdowns, refused threads,
-//! snapshots), and actors. An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of
-//! another executor, and so on.
-//! Every action ends by itself, so the other actions still end when any action or actor is removed. Shrinking and the oracle rely on this.
-//! Every action has its own peers, except that `Use` and `Shut` share connections.
+//! A program has a configuration of the runtime, events that happen while the actors run
+//! (shutdowns, refused threads, snapshots), and actors. An actor is a sequence of actions on a
+//! host: a task, a thread inside `block_on`, a thread of another executor, and so on. Every action
+//! ends by itself, so the other actions still end when any action or actor is removed. Shrinking
+//! and the oracle rely on this. Every action has its own connections and peers, except that the
+//! actions `Use` and `Shut` of all actors share connections.
 //!
 //! # Text
-//! The text has one line per part: `config …`, `event …`, `actor HOST`, and below each actor its actions.
-//! `Program::from_str` parses the output of `Display`, and ignores blank lines and lines that begin with `#`. An unknown
-//! action is an error, so a program that is kept in the source stays valid or fails visibly.
+//! The text has one line per part: `config …`, `event …`, `actor HOST`, and below each actor its
+//! actions. `Program::from_str` parses the output of `Display`, and ignores blank lines and lines
+//! that begin with `#`. An unknown action is an error, so a program that is kept in the source
+//! stays valid or fails visibly.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +28,7 @@ words! {
         Root,
         /// Another executor on a separate thread.
         Foreign,
-        /// `block_on` on the main thread; a second such actor takes a thread.
+        /// `block_on` on the main thread. A second such actor runs on a separate thread.
         Main,
         /// `block_on` within a spawned task.
         Nested,
@@ -98,7 +100,8 @@ actions! {
     Action {
         // ---- timers ----
         40 Sleep { ms: Ms, how: SleepHow },
-        /// Loops over timers that are already due or over look-ups of a literal address, while another task runs.
+        /// Loops over timers that are already due or over look-ups of a literal address, while
+        /// another task runs.
         20 Due { rounds: Many, how: DueHow, end: End },
         15 Interval { ms: Ms, ticks: Few },
         25 Timeout { ms: Ms, of: TimeoutOf },
@@ -108,7 +111,8 @@ actions! {
         20 Detach { tasks: Many },
         40 Cancel { tasks: Few, state: CancelState },
         20 Pool { calls: Few, ms: Ms },
-        /// Nested calls of `block_on` within a task. The task then blocks until a task that it has spawned sends a message.
+        /// Nested calls of `block_on` within a task. The task then blocks until a task that it has
+        /// spawned sends a message.
         30 Nested { depth: Few, ms: Ms, woken: WokenBy },
         /// Tasks that each call `block_on`.
         10 Crowd { tasks: Many, of: CrowdOf, ms: Ms },
@@ -126,7 +130,8 @@ actions! {
         30 Destructor { act: DropAct, place: DropPlace },
         /// Blocks the actor's own thread.
         5 Pause { ms: Ms },
-        /// Blocks the actor's own thread within a turn and then spawns a task. A restart may happen in between.
+        /// Blocks the actor's own thread within a turn and then spawns a task. A restart may happen
+        /// in between.
         15 Stall { ms: Ms },
         /// A task that blocks its thread and then wakes another task, which was spawned later.
         15 Bridge { ms: Ms },
@@ -139,19 +144,22 @@ actions! {
         // ---- sockets ----
         40 Echo { stream: Stream, peer: Party, bytes: Bytes, rounds: Few },
         20 Half { stream: Stream, peer: Party, bytes: Bytes },
-        /// Operations that wait when their end of the connection is closed. Then the slot is used again.
+        /// Operations that wait when their end of the connection is closed. Then the slot is used
+        /// again.
         40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
         50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
-        /// Reads with a timeout, one per round. A thread closes the reading end at about the time when the read begins. The
-        /// socket of the next round usually gets the same slot.
+        /// Reads with a timeout, one per round. A thread closes the reading end at about the time
+        /// when the read begins. The socket of the next round usually gets the same slot.
         40 Reuse { stream: Stream, rounds: Many, ms: Ms },
-        /// A read with a waker whose destructor closes the reading end. The slot's next owner has a timeout.
+        /// A read with a waker whose destructor closes the reading end. The slot's next owner has a
+        /// timeout.
         15 Closer { stream: Stream, ms: Ms },
         30 Accept { dials: Few, by: Party, ms: Ms },
         20 Datagrams { kind: Datagram, count: Few, by: Party },
         /// Polls, each with a new waker.
         30 Wakers { polls: Polls, op: PollOp },
-        /// A single poll, made after the kernel has received the end of a stream. The poll must see the end.
+        /// A single poll, made after the kernel has received the end of a stream. The poll must see
+        /// the end.
         10 Liveness { stream: Stream },
         /// Tasks that transfer bytes without a pause, while another task runs.
         20 Greedy { stream: Stream, tasks: Few, bytes: Bytes },
@@ -171,8 +179,8 @@ actions! {
     /// An event that happens while the actors run.
     Event {
         10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
-        /// The next `threads` calls of pthread_create(3) fail. Calls that create threads of the stress test or of actors do not
-        /// fail and do not count.
+        /// The next `threads` calls of pthread_create(3) fail. Calls that create threads of the
+        /// stress test or of actors do not fail and do not count.
         10 Refuse { after: Ms, threads: Few },
         /// Takes snapshots in a loop, while its own tasks and sockets are created and dropped.
         10 Inspect { after: Ms, looks: Many },
@@ -187,7 +195,8 @@ pub struct Config {
     /// The number of threads for blocking calls.
     pub blocking: u64,
     pub root: RootMode,
-    /// How long the function for reports of blocked tasks runs, at most. With 0, no function is set.
+    /// The maximum time for which the function for reports of blocked tasks runs. With 0, no
+    /// function is set.
     pub report: Ms,
     pub preempt: Preempt,
     /// The bound on lateness. 0 stands for the default.
@@ -210,8 +219,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Returns whether the runtime may be shut down while actors run, so that tasks may be dropped and operations may
-    /// fail.
+    /// Returns whether the runtime may be shut down while actors run, so that tasks may be dropped
+    /// and operations may fail.
     pub fn is_stormy(&self) -> bool {
         self.events.iter().any(|event| matches!(event, Event::Shutdown { .. }))
     }

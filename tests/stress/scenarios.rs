@@ -1,7 +1,8 @@
-//! Directed programs. Each program found a defect that has been fixed, or is similar to a program that did.
+//! Directed programs. Most programs have found a defect that is fixed now, or are similar to a
+//! program that found one.
 //!
-//! Random programs find most of these defects too, given time; each test here finds its defect within seconds. The
-//! names of the defects are those of docs/RELIABILITY.md.
+//! Random programs find most of these defects too, but later. Each test here finds its defect
+//! within seconds. The names of the defects are those of docs/RELIABILITY.md.
 
 use crate::program::Program;
 use crate::shrink::{Outcome, run};
@@ -20,7 +21,8 @@ fn holds(times: usize, text: &str) {
     }
 }
 
-/// Runs a program once with each of the given settings in place of `SETTINGS`. The runs are parallel, because programs mostly wait.
+/// Runs a program once with each of the given settings in place of `SETTINGS`. The runs are
+/// parallel, because programs mostly wait.
 #[track_caller]
 fn holds_with(settings: &[&str], text: &str) {
     std::thread::scope(|scope| {
@@ -83,7 +85,7 @@ fn due_timers_let_other_tasks_run() {
     }
 }
 
-/// A4: the network is polled by workers for any number of runnable tasks, not by sysmon only.
+/// A4: workers, and not only sysmon, poll the network, however many tasks are runnable.
 #[test]
 fn yielding_tasks_do_not_starve_network() {
     holds_with(
@@ -109,7 +111,7 @@ fn task_is_monitored_after_nested_block_on() {
     );
 }
 
-/// A6: a thread that holds the poller role runs no tasks.
+/// A6: a thread that holds the role of polling runs no tasks.
 #[test]
 fn poller_role_is_free_while_task_blocks() {
     holds_with(
@@ -168,8 +170,8 @@ fn deadline_fires_in_reused_slot() {
     }
 }
 
-/// B1, B2: deadlines fire in a slot whose last socket was closed while a timeout was being armed. Threads are stopped at arbitrary
-/// instructions.
+/// B1, B2: deadlines fire in a slot whose last socket was closed while a timeout was being armed.
+/// Threads are stopped at arbitrary instructions.
 #[test]
 fn deadlines_fire_in_repeatedly_reused_slots() {
     holds_with(
@@ -305,7 +307,8 @@ fn runtime_continues_after_refused_thread() {
                  Timeout ms=20 of=read",
         );
     }
-    // If the thread for a blocking call is refused, the thread that waits for the call does not make the call itself.
+    // If the thread for a blocking call is refused, the thread that waits for the call does not
+    // make the call itself.
     holds(
         1,
         "config workers=2
@@ -361,7 +364,8 @@ fn polls_with_new_wakers_keep_few_wakers() {
     }
 }
 
-/// D15: a poll sees the end of a stream that the kernel has received, before any thread has taken the event.
+/// D15: a poll sees the end of a stream that the kernel has received, before any thread has taken
+/// the event.
 #[test]
 fn one_poll_sees_that_peer_has_gone() {
     let actions = ["tcp", "unix"].map(|stream| format!("             Liveness stream={stream}\n").repeat(60)).concat();
@@ -372,7 +376,8 @@ fn one_poll_sees_that_peer_has_gone() {
     );
 }
 
-/// Snapshots pair tasks with their own sockets during shutdowns and while threads are stopped at arbitrary instructions.
+/// Snapshots pair tasks with their own sockets during shutdowns and while threads are stopped at
+/// arbitrary instructions.
 #[test]
 fn snapshots_pair_tasks_with_their_sockets() {
     for settings in ["workers=1", "workers=2 preempt=heavy"] {

@@ -1,9 +1,11 @@
-//! Connections that several actors use at the same time: operations of every kind, deadlines that other actors move, closes while other
-//! actors wait, and new connections that immediately take the place of closed ones.
+//! Connections that several actors use at the same time: operations of every kind, deadlines that
+//! other actors move, closes while other actors wait, and new connections that immediately take the
+//! place of closed ones.
 //!
-//! The result of an operation is not predictable, so any result is accepted. But each operation must end by its own bound: it is dropped,
-//! loses a race, or its deadline or timeout passes, unless another actor has changed the deadline or timeout. A timeout must not be reported
-//! before the earliest time that was set.
+//! The result of an operation is not predictable, so any result is accepted. But each operation
+//! must end by its own bound: it is dropped, loses a race, or its deadline or timeout passes,
+//! unless another actor has changed the deadline or timeout. A timeout must not be reported before
+//! the earliest time that was set.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -33,6 +35,7 @@ struct Shared {
     earliest: AtomicU64,
 }
 
+/// The number of places for connections.
 const PLACES: usize = 8;
 static PLACE: [Mutex<Option<Arc<Shared>>>; PLACES] = [const { Mutex::new(None) }; PLACES];
 /// Selects the end of the connection that an operation uses.
@@ -43,7 +46,8 @@ fn place(slot: Few) -> MutexGuard<'static, Option<Arc<Shared>>> {
 }
 
 impl Shared {
-    /// Records a deadline at `due`, or a timeout that may fire at `due` at the earliest. Returns the new version.
+    /// Records a deadline at `due`, or a timeout that may fire at `due` at the earliest. Returns
+    /// the new version.
     fn note(&self, due: Instant) -> u64 {
         self.earliest.fetch_min(due.saturating_duration_since(self.made).as_nanos() as u64, SeqCst);
         self.version.fetch_add(1, SeqCst) + 1
@@ -67,6 +71,7 @@ async fn connection(span: Span, slot: Few) -> Option<Arc<Shared>> {
     Some(place(slot).get_or_insert(shared).clone())
 }
 
+/// Performs an operation on a shared connection, and checks that its bound ends it.
 pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) {
     let length = ms.duration().min(Duration::from_millis(400));
     let _watch = watch_for(length, format!("{op:?} on shared connection {}, bound {bound:?} {length:?}", slot.0));
@@ -98,10 +103,11 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
             match select(act, pin!(task::sleep(patience))).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => {
-                    // Other actors may have moved the deadline. Then the time at which the operation ends is unknown.
+                    // Other actors may have moved the deadline. Then the time at which the
+                    // operation ends is unknown.
                     let was_moved = shared.version.load(SeqCst) != version;
-                    // A hold has no deadline, a copy ends by itself, and a timeout does not apply to a wait for the
-                    // peer's end.
+                    // A hold has no deadline, a copy ends by itself, and a timeout does not apply
+                    // to a wait for the peer's end.
                     let must_end = match op {
                         SharedOp::Hold | SharedOp::Copies => false,
                         SharedOp::PeerClosed => bound == Bound::Deadline,
@@ -134,7 +140,8 @@ async fn perform(conn: Conn, op: SharedOp, length: Duration) -> io::Result<()> {
         SharedOp::PollWrite => poll_fn(|cx| conn.poll_write(cx, &buf)).await.map(drop),
         SharedOp::PeerClosed => conn.peer_closed().await,
         SharedOp::Hold => {
-            // This future only occupies a place in the queue of waiters. A call of its waker polls nothing.
+            // This future only occupies a place in the queue of waiters. A call of its waker polls
+            // nothing.
             let waker = Waker::from(Counting::new());
             let mut read: Pin<Box<dyn Future<Output = io::Result<usize>> + Send>> = Box::pin(conn.read(&mut buf));
             let _ = read.as_mut().poll(&mut Context::from_waker(&waker));

@@ -1,12 +1,14 @@
 //! Runs programs in child processes, and shrinks a program that fails.
 //!
-//! Every run is a separate process, so it has the settings of its program, and the effects of a failure end with the process. In addition
-//! to the child's own bounds, [`CHILD_MAX`] limits a child that does not detect its own hang.
+//! Every run is a separate process, so it has the settings of its program, and the effects of a
+//! failure end with the process. In addition to the child's own bounds, [`CHILD_MAX`] limits a
+//! child that does not detect its own hang.
 //!
 //! # Shrinking
-//! A smaller program is kept if it fails in [`FAILS`] of at most [`TRIES`] runs, because schedules differ from run to run.
-//! First, halves of the actors are removed, then single events, actors and actions; then settings and values are simplified, one at a time.
-//! Shrinking continues until no smaller program fails or its time is over.
+//! A smaller program is kept if it fails in [`FAILS`] of at most [`TRIES`] runs, because schedules
+//! differ from run to run. First, halves of the actors are removed, then single events, actors and
+//! actions; then settings and values are simplified, one at a time. Shrinking continues until no
+//! smaller program fails or its time is over.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -141,8 +143,8 @@ impl Plan {
         }
     }
 
-    /// Runs the programs. Prints the first failure, or every failure with `keep_going`. Shrinks the first failing
-    /// program if that is configured, and panics if a program failed.
+    /// Runs the programs. Prints the first failure, or every failure with `keep_going`. Shrinks the
+    /// first failing program if that is configured, and panics if a program failed.
     pub fn carry_out(&self) {
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
         let failed = Mutex::new(Vec::new());
@@ -201,13 +203,15 @@ fn label(seed: u64) -> String {
     )
 }
 
-/// Returns whether the program's text contains the word in NETPOLL_STRESS_WITH, or true if the variable is not set.
+/// Returns whether the program's text contains the word in NETPOLL_STRESS_WITH, or true if the
+/// variable is not set.
 fn is_wanted(program: &Program) -> bool {
     std::env::var("NETPOLL_STRESS_WITH").map_or(true, |word| program.to_string().contains(&word))
 }
 
-/// Returns the program of `seed`, without the actions and events whose text has a word that the environment excludes. A word that occurs in
-/// `Refuse` also removes the refusals of the configuration.
+/// Returns the program of `seed`, without the actions and events whose text has a word that the
+/// environment excludes. A word that occurs in `Refuse` also removes the refusals of the
+/// configuration.
 fn program_of(seed: u64) -> Program {
     let mut program = generate::program(seed);
     let Ok(words) = std::env::var("NETPOLL_STRESS_WITHOUT") else { return program };
@@ -260,7 +264,8 @@ pub fn shrink(mut program: Program, end: Instant) -> Program {
     }
 }
 
-/// Returns two programs, each with one half of the actors of `program`, or none if there is only one actor.
+/// Returns two programs, each with one half of the actors of `program`, or none if there is only
+/// one actor.
 fn fewer_actors(program: &Program) -> Vec<Program> {
     let half = program.actors.len() / 2;
     if half == 0 {
@@ -270,7 +275,8 @@ fn fewer_actors(program: &Program) -> Vec<Program> {
     vec![with(&program.actors[..half]), with(&program.actors[half..])]
 }
 
-/// Returns every variant of `program` without one actor, one event or one action. The last actor, and the last action of an actor, stay.
+/// Returns every variant of `program` without one actor, one event or one action. The last actor,
+/// and the last action of an actor, stay.
 fn fewer_parts(program: &Program) -> Vec<Program> {
     let mut found = Vec::new();
     let mut without = |remove: &dyn Fn(&mut Program)| {
@@ -296,7 +302,8 @@ fn fewer_parts(program: &Program) -> Vec<Program> {
     found
 }
 
-/// Returns every variant of `program` with one setting at its simplest value. The settings `late` and `refuse` stay.
+/// Returns every variant of `program` with one setting at its simplest value. The settings `late`
+/// and `refuse` stay.
 fn simpler_settings(program: &Program) -> Vec<Program> {
     let default = Config::default();
     let mut found = Vec::new();

@@ -1,4 +1,5 @@
-//! Actions on sockets. They check that the right bytes arrive, every wait ends, errors are of the right kind, and wakers do not accumulate.
+//! Actions on sockets. They check that the right bytes arrive, every wait ends, errors are of the
+//! right kind, and wakers do not accumulate.
 
 use std::future::Future;
 use std::io;
@@ -104,8 +105,8 @@ pub async fn half(span: Span, stream: Stream, party: Party, size: Bytes) {
     with_peer(own, peer(span, party, answers)).await;
 }
 
-/// Closes one end of a connection and checks that every operation that waits on this end fails as closed. Deadlines of the slot's next owner
-/// must work.
+/// Closes one end of a connection and checks that every operation that waits on this end fails as
+/// closed. Deadlines of the slot's next owner must work.
 pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length * 2, format!("{} waiters of a {stream:?} that {party:?} closes", waiters.0));
@@ -122,7 +123,8 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
                     _ => conn.peer_closed().await,
                 }
             };
-            // The first operation runs in the actor's own future, each of the others in a separate task.
+            // The first operation runs in the actor's own future, each of the others in a separate
+            // task.
             peer(span, if number == 0 { Party::Joined } else { Party::Task }, body)
         })
         .collect();
@@ -188,8 +190,9 @@ pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     }
 }
 
-/// The socket that waits for answers, held by the answering side. A datagram socket has no end of stream, so if the answering side ends
-/// early, the drop of this value ends the wait with a deadline.
+/// The socket that waits for answers, held by the answering side. A datagram socket has no end of
+/// stream, so if the answering side ends early, the drop of this value ends the wait with a
+/// deadline.
 struct Asker {
     socket: Arc<UdpSocket>,
     is_over: bool,
@@ -270,8 +273,8 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
 /// The maximum number of wakers of one operation that may be kept, however it is polled.
 const WAKERS_MAX: i64 = 10_000;
 
-/// Polls with a new waker each time. Only a limited number of wakers may be kept. If the operation is on a socket, the last waker must be
-/// called.
+/// Polls with a new waker each time. Only a limited number of wakers may be kept. If the operation
+/// is on a socket, the last waker must be called.
 pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     let _watch = watch(format!("{} polls with a new waker each, {op:?}", polls.0));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
@@ -314,7 +317,8 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     // Other actors of the program hold wakers too.
     let bound = WAKERS_MAX * oracle::actors() as i64;
     span.check(most <= bound, || format!("{op:?} kept {most} wakers after {} polls", polls.0));
-    // Causes the event that the last poll waits for, except for a join or a sleep. The waker of this poll must be called.
+    // Causes the event that the last poll waits for, except for a join or a sleep. The waker of
+    // this poll must be called.
     match op {
         PollOp::Read | PollOp::Readable => _ = span.ok(other.write_all(b"x").await, "a write"),
         PollOp::RecvFrom => {
@@ -343,7 +347,8 @@ pub async fn survive(stream: Stream, ms: Ms) {
     }
 }
 
-/// Sends a few bytes from one end of a connection to the other, which waits for them. Returns whether they arrived.
+/// Sends a few bytes from one end of a connection to the other, which waits for them. Returns
+/// whether they arrived.
 async fn exchange(span: Span, one: &Conn, other: &Conn) -> bool {
     let mut buf = [0; 8];
     let write = async {

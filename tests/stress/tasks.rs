@@ -1,5 +1,6 @@
-//! Actions on tasks, blocking calls and task-local values. They check that tasks that are joined or detached run once, results arrive, each
-//! future is dropped once, and a panic or a destructor affects no other actor.
+//! Actions on tasks, blocking calls and task-local values. They check that tasks that are joined or
+//! detached run once, results arrive, each future is dropped once, and a panic or a destructor
+//! affects no other actor.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -163,7 +164,8 @@ pub async fn pool(span: Span, calls: Few, ms: Ms) {
     }
 }
 
-/// Runs a chain of tasks. The first task waits for a message or for ever, and each later task awaits the one spawned before it.
+/// Runs a chain of tasks. The first task waits for a message, or forever, and each later task
+/// awaits the task spawned before it.
 pub async fn chain(span: Span, tasks: Many, end: ChainEnd) {
     let _watch = watch(format!("a chain of {} tasks", tasks.0));
     let (release, released) = oneshot::channel::<u64>();
@@ -332,7 +334,7 @@ pub async fn panics(span: Span, place: PanicPlace) {
     span.check(result == 7, || format!("after a panic a task gives {result}"));
 }
 
-struct PanicsWhenWoken(#[expect(dead_code, reason = "it is counted")] Token);
+struct PanicsWhenWoken(#[expect(dead_code, reason = "the oracle counts tokens")] Token);
 
 impl Wake for PanicsWhenWoken {
     fn wake(self: Arc<Self>) {
@@ -353,7 +355,8 @@ async fn waker_panics(span: Span) {
         let waker = Waker::from(Arc::new(PanicsWhenWoken(Token::new("waker"))));
         let polled =
             std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
-        // A poll that is deferred for fairness calls the waker immediately, so the panic occurs here.
+        // A poll that is deferred for fairness calls the waker immediately, so the panic occurs
+        // here.
         if polled.is_ok_and(|polled| polled.is_pending()) {
             span.ok(other.write_all(b"x").await, "a write");
             span.ok(to_calm.write_all(b"x").await, "a write");

@@ -1,4 +1,5 @@
-//! Actions on timers. They check that no timer is early, every timer fires within its bound, and timers that are due let other tasks run.
+//! Actions on timers. They check that no timer is early, every timer fires within its bound, and
+//! timers that are due let other tasks run.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -70,7 +71,8 @@ pub async fn sleep(ms: Ms, how: SleepHow) {
         SleepHow::Moved => {
             let mut sleep = Sleep::new(length);
             let _ = begin(&mut sleep).await;
-            // The sleep continues in a task, perhaps on another thread. The handle of a task that a shutdown dropped panics.
+            // The sleep continues in a task, perhaps on another thread. The handle of a task that a
+            // shutdown dropped panics.
             let moved = task::spawn(sleep);
             moved.await;
         }
@@ -78,8 +80,9 @@ pub async fn sleep(ms: Ms, how: SleepHow) {
     not_early(start, length, "a sleep");
 }
 
-/// Runs a task that loops over timers that are due, or over look-ups of a literal address, which need not wait either. Checks that another task
-/// runs, and that the looping task ends or can be cancelled.
+/// Runs a task that loops over timers that are due, or over look-ups of a literal address, which
+/// need not wait either. Checks that another task runs, and that the looping task ends or can be
+/// cancelled.
 pub async fn due(span: Span, rounds: Many, how: DueHow, end: End) {
     let _watch = watch(format!("{} rounds of timers that are due ({how:?}), and another task", rounds.0));
     let token = Token::new("due");

@@ -1,6 +1,8 @@
-//! Actions that occupy threads: nested `block_on`, threads in `block_on`, tasks that block on a channel or a lock, actors that block their own
-//! threads, computations before I/O, and crowds that yield. However a task occupies its thread, timers and sockets make progress, and so do
-//! other tasks as long as there are spare workers. Root futures make progress too, unless threads in `block_on` run tasks.
+//! Actions that occupy threads: nested `block_on`, threads in `block_on`, tasks that block on a
+//! channel or a lock, actors that block their own threads, computations before I/O, and crowds that
+//! yield. However a task occupies its thread, timers and sockets make progress, and so do other
+//! tasks as long as there are spare workers. Root futures make progress too, unless threads in
+//! `block_on` run tasks.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -22,7 +24,8 @@ use crate::oracle::{self, Blocking, Span, Token, fail, watch, watch_for};
 use crate::program::{ComputeOp, CrowdOf, GuardWait, Party, Preempt, Sender, WokenBy};
 use crate::words::{Few, Many, Ms};
 
-/// Nests calls of `block_on` in a task. The innermost call waits. Afterwards the task blocks until a task that it spawned has run.
+/// Nests calls of `block_on` in a task. The innermost call waits. Afterwards the task blocks until
+/// a task that it spawned has run.
 pub async fn nested(span: Span, depth: Few, ms: Ms, woken: WokenBy) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} nested block_on, woken by {woken:?} after {length:?}", depth.0));
@@ -203,7 +206,8 @@ pub async fn stall(ms: Ms) {
     span.check(matches!(result, Ok(7)), || "a task that was spawned after a stall was dropped".to_owned());
 }
 
-/// Runs a task that blocks its thread and then sends a message to another task, which was spawned later and waits for the message.
+/// Runs a task that blocks its thread and then sends a message to another task, which was spawned
+/// later and waits for the message.
 pub async fn bridge(ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("a task woken by one that has blocked its thread for {length:?}"));
@@ -232,7 +236,8 @@ pub async fn bridge(ms: Ms) {
     span.check(matches!(result, Ok(Ok(7))), || "a task woken by one from before a restart was dropped".to_owned());
 }
 
-/// Runs a root future that repeatedly holds a lock across an await while a task takes the same lock.
+/// Runs a root future that repeatedly holds a lock across an await while a task takes the same
+/// lock.
 #[allow(clippy::await_holding_lock)]
 pub async fn guard(span: Span, rounds: Many, wait: GuardWait) {
     let (done, is_done) = oneshot::channel();
@@ -296,7 +301,8 @@ async fn computing<F: Future>(length: Duration, future: F) -> (F::Output, u32) {
 /// The maximum number of polls of an operation, however long its task computes before each poll.
 const POLLS_MAX: u32 = 5;
 
-/// Runs a task that computes in each of its turns, and checks that its operation takes at most [`POLLS_MAX`] polls.
+/// Runs a task that computes in each of its turns, and checks that its operation takes at most
+/// [`POLLS_MAX`] polls.
 pub async fn compute(span: Span, ms: Ms, op: ComputeOp) {
     let length = Duration::from_millis(12 + ms.0 % 50);
     let _watch = watch_for(length * 20, format!("a task that computes {length:?} before each {op:?}"));
@@ -387,7 +393,8 @@ async fn computed(span: Span, length: Duration, op: ComputeOp) -> Option<u32> {
     Some(polls)
 }
 
-/// Sets a flag when it is dropped, so that the tasks or threads that check the flag end, whether the action succeeds or fails.
+/// Sets a flag when it is dropped, so that the tasks or threads that check the flag end, whether
+/// the action succeeds or fails.
 pub struct Stops(pub Arc<AtomicBool>);
 
 impl Drop for Stops {
@@ -396,7 +403,8 @@ impl Drop for Stops {
     }
 }
 
-/// The maximum number of turns that a task of a yielding crowd gets, on average, during one of the two hops of the median echo.
+/// The maximum number of turns that a task of a yielding crowd gets, on average, during one of the
+/// two hops of the median echo.
 const ROUNDS_MAX: u64 = 5;
 
 /// Runs tasks that yield repeatedly during echoes between two other tasks.

@@ -1,5 +1,6 @@
-//! Actions on wake-ups. They check that no wake-up is lost, a late wake-up has no effect, a waker may block, spawn, read or close, and tasks
-//! that transfer bytes without a pause let other tasks run.
+//! Actions on wake-ups. They check that no wake-up is lost, a late wake-up has no effect, a waker
+//! may block, spawn, read or close, and tasks that transfer bytes without a pause let other tasks
+//! run.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -21,7 +22,8 @@ use crate::program::{Party, Stream, WakeAct};
 use crate::waits::Stops;
 use crate::words::{Bytes, Few, Many};
 
-/// Starts threads that increment a counter and wake a future, which completes when the counter has its final value.
+/// Starts threads that increment a counter and wake a future, which completes when the counter has
+/// its final value.
 pub async fn wakes(span: Span, threads: Few, wakes: Many) {
     let _watch = watch(format!("{} threads that wake {} times each", threads.0, wakes.0));
     let total = threads.0 * wakes.0;
@@ -89,7 +91,8 @@ pub async fn stale(span: Span, tasks: Few, wakes: Few) {
     waking.ends().await;
 }
 
-/// Runs tasks that transfer bytes without a pause, and checks that another task gets its turns and a timer fires.
+/// Runs tasks that transfer bytes without a pause, and checks that another task gets its turns and
+/// a timer fires.
 pub async fn greedy(span: Span, stream: Stream, tasks: Few, size: Bytes) {
     let _watch = watch(format!("a task and a timer during {} connections without a pause, {stream:?}", tasks.0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -176,8 +179,8 @@ pub async fn waker(span: Span, act: WakeAct) {
     let conn = one.clone();
     let acts = Arc::new(Acts { act, span, woken: AtomicBool::new(false), conn, _token: Token::new("waker") });
     let waker = Waker::from(acts.clone());
-    // A poll that is deferred for fairness calls the waker immediately, on this thread. The waker panics if a shutdown drops a task that it
-    // awaits.
+    // A poll that is deferred for fairness calls the waker immediately, on this thread. The waker
+    // panics if a shutdown drops a task that it awaits.
     let polled = std::panic::catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(&mut Context::from_waker(&waker))));
     drop(waker);
     let is_waiting = polled.is_ok_and(|polled| polled.is_pending());

@@ -1,8 +1,10 @@
 //! The vocabulary of programs: values that have a text form.
 //!
-//! A program that fails is printed. It can be run again from that text, and is shrunk value by value. So each value of a
-//! program can be written, parsed, drawn at random and simplified. [`words!`](crate::words) declares enums whose variants
-//! have no fields, [`actions!`](crate::actions) an enum whose variants have named fields: `Sleep ms=20 how=plain`.
+//! A program that fails is printed. The program can be run again from that text, and is shrunk
+//! value by value. So each value of a program can be written, parsed, drawn at random and
+//! simplified. [`words!`](crate::words) declares enums whose variants have no fields.
+//! [`actions!`](crate::actions) declares an enum whose variants have named fields, such as
+//! `Sleep ms=20 how=plain`.
 
 /// A generator of pseudo-random numbers (splitmix64).
 #[derive(Clone, Debug)]
@@ -20,7 +22,7 @@ impl Random {
         value ^ (value >> 31)
     }
 
-    /// Returns a number below `bound`, which must not be 0.
+    /// Returns a number less than `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -30,8 +32,9 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// Returns a number from `low` to `high`: `low` itself, or a number in one of the ranges from `low` to 2 × `low`, from
-    /// there to 4 × `low`, and so on. `low` and each of the ranges are equally likely.
+    /// Returns a number from `low` to `high`: `low` itself, or a number in one of the ranges from
+    /// `low` to 2 × `low`, from there to 4 × `low`, and so on. `low` and each of the ranges are
+    /// equally likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let (mut least, mut most) = (low, low);
         // The last range may end earlier, at `high`.
@@ -58,10 +61,13 @@ impl Random {
 
 /// A value in a program.
 pub trait Word: Sized + Clone {
+    /// Returns the text of the value.
     fn write(&self) -> String;
+    /// Returns the value that has this text, or `None` if no value has it.
     fn read(text: &str) -> Option<Self>;
     /// Returns a simpler value, or `None` if the value is already the simplest.
     fn simpler(&self) -> Option<Self>;
+    /// Returns a random value.
     fn draw(random: &mut Random) -> Self;
 }
 
@@ -126,7 +132,8 @@ number! {
     Bytes, 1, |random| random.magnitude(1, 300_000)
 }
 
-/// Declares enums whose variants have no fields. The text of a value is the name of its variant in lower case.
+/// Declares enums whose variants have no fields. The text of a value is the name of its variant in
+/// lower case.
 #[macro_export]
 macro_rules! words {
     ($($(#[$meta:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident),+ $(,)? })+) => {$(
@@ -155,8 +162,8 @@ macro_rules! words {
     )+};
 }
 
-/// Declares an enum whose variants have named fields that are [`Word`]s. The number before a variant is its weight in a
-/// random draw.
+/// Declares an enum whose variants have named fields that are [`Word`]s. The number before a
+/// variant is its weight in a random draw.
 #[macro_export]
 macro_rules! actions {
     ($(#[$meta:meta])* $enum:ident {
