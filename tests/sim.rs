@@ -31,6 +31,7 @@ async fn echo(addr: &str) -> io::Result<()> {
     }
 }
 
+/// Connects, sends `text`, and returns as many bytes of the answer.
 async fn ask(addr: &str, text: &[u8]) -> io::Result<Vec<u8>> {
     let stream = TcpStream::connect(addr).await?;
     stream.write_all(text).await?;
@@ -45,6 +46,7 @@ async fn ask(addr: &str, text: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
+/// Returns the message of a panic.
 fn message(payload: Box<dyn std::any::Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(text) => *text,
@@ -171,7 +173,8 @@ fn peers_notice_partition_and_crash() {
     });
 }
 
-/// A waker may be called under a lock that a destructor takes, so the wake-up of an ended task does not drop the task.
+/// A waker may be called under a lock that a destructor takes, so the wake-up of an ended task does
+/// not drop the task.
 #[test]
 fn tasks_that_wake_each_other_under_a_lock_end_with_their_host() {
     use std::sync::{Arc, Mutex};
@@ -271,7 +274,8 @@ fn misuse_is_reported() {
     });
 }
 
-/// The simulation fails after the limit of real time without a yield, with a message that names the task.
+/// If a task does not yield within the limit of real time, the simulation fails with a message that
+/// names the task.
 #[test]
 fn task_that_never_yields_is_named() {
     use std::sync::Arc;
@@ -396,8 +400,8 @@ fn fifo_order_runs_tasks_as_they_were_woken() {
     assert_ne!(order(Order::Random).output, sorted);
 }
 
-/// In either order of the scheduler, a draw chooses a control task if one is runnable, except that about one of 20 draws
-/// chooses among all runnable tasks.
+/// In either order of the scheduler, a draw chooses a control task if one is runnable, except that
+/// about one of 20 draws chooses among all runnable tasks.
 #[test]
 fn control_tasks_go_first_and_starve_no_task() {
     const OTHERS: usize = 5;
@@ -443,7 +447,8 @@ fn log_diagram_and_capture_show_the_packets() {
     });
 }
 
-/// `ci/sim.sh capture` passes the file to tshark.
+/// With `NETPOLL_CAPTURE=FILE`, the test writes the capture to this file. `ci/sim.sh capture`
+/// passes the file to tshark.
 #[test]
 fn capture_is_written_for_other_tools() {
     let capture = Sim::run(1, async |sim| {
@@ -490,7 +495,8 @@ fn blocking_sleep_blocks_the_whole_simulation() {
     });
 }
 
-/// A slot of the poll cache keeps the timer entry of its previous socket. The time of the entry is on that socket's clock.
+/// A slot keeps the timer entry of its previous socket. The time of the entry is that of the
+/// previous socket's clock, which may be virtual.
 #[test]
 fn deadlines_hold_in_slots_that_a_simulation_has_used() {
     async fn sockets() -> Vec<UdpSocket> {
@@ -575,8 +581,9 @@ async fn test_that_returns_an_error_fails() -> io::Result<()> {
     TcpStream::connect("127.0.0.1:1").await.map(drop)
 }
 
-/// Clients send requests during partitions, crashes and faults. Every request is answered in full, fails with an error
-/// of a kind that real networks cause, or is dropped when the client's timeout ends.
+/// Clients send requests during partitions, crashes and faults. Every request is answered in full,
+/// fails with an error of a kind that real networks cause, or is dropped when the client's timeout
+/// ends.
 #[netpoll::test(sim, seeds = 30)]
 async fn all_requests_end_under_partitions_and_crashes(sim: Sim) {
     let server = sim.host("server");
@@ -665,7 +672,8 @@ fn seed_that_fails_fails_again_when_repeated() {
     assert!(text.contains("a packet was lost"), "{text}");
 }
 
-/// The first simulation on this thread reads the crate's clock after two seconds, and the second at its beginning.
+/// The first run on this thread reads the crate's clock after two seconds, and the second run at
+/// its beginning.
 #[test]
 fn second_simulation_on_a_thread_sleeps_as_long_as_the_first() {
     for blocks in [2, 0] {

@@ -1,8 +1,10 @@
-//! Compares the simulated kernel with the real one. Random sequences of system calls, drawn from seeds, are made in the real kernel and in a
-//! simulation. All results must be equal: counts, bytes, errors, readiness, options. The tests avoid the differences that
-//! docs/SIMULATION.md lists. The module `programs` has fixed sequences, and random ones of calls on TCP sockets in any state.
+//! Compares the simulated kernel with the real kernel (feature `sim`). Random sequences of system
+//! calls, drawn from seeds, are made in the real kernel and in a simulation. All results must be
+//! equal: counts, bytes, errors, readiness, options. The tests avoid the differences that
+//! docs/SIMULATION.md lists. The module `programs` has fixed sequences, and random sequences of
+//! calls on TCP sockets in any state.
 //!
-//! `NETPOLL_DIFFERENTIAL=n` sets the number of sequences of each kind, instead of 20.
+//! `NETPOLL_DIFFERENTIAL=n` sets the number of random sequences of each kind (default 20).
 
 #[path = "sim_differential/programs.rs"]
 mod programs;
@@ -48,10 +50,12 @@ struct Player {
     trace: Vec<String>,
     /// The address of the TCP listener, or `None` for other kinds.
     addr: Option<SocketAddr>,
-    /// The number of bytes passed so far to calls that send. It is limited, so that the buffers of both kernels never fill.
+    /// The number of bytes passed so far to calls that send. It is limited, so that the buffers of
+    /// both kernels never fill.
     sent: usize,
 }
 
+/// Returns the text of a result, which is the value or the errno.
 fn shown<T: Debug>(result: io::Result<T>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
@@ -124,8 +128,8 @@ impl Player {
         matches!(self.kind, Kind::Tcp | Kind::TcpV6)
     }
 
-    /// Makes a randomly chosen call on a randomly chosen socket and records the result. If the socket is not open, connects or accepts
-    /// another for TCP, and does nothing for other kinds.
+    /// Makes a randomly chosen call on a randomly chosen socket and records the result. If the
+    /// socket is not open, connects or accepts another for TCP, and does nothing for other kinds.
     fn step(&mut self, draw: &mut Draw) {
         let place = draw.below(self.sockets.len() as u64) as usize;
         let (call, argument) = (draw.below(14), draw.below(600) as usize);
@@ -155,7 +159,8 @@ impl Player {
             }
             7 if !is_listener => {
                 let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][argument % 3];
-                // Data that arrives after both directions were shut down resets the connection, and the kernels do so at different times.
+                // Data that arrives after both directions were shut down resets the connection, and
+                // the two kernels send this reset at different times.
                 let how = if self.is_tcp() { Shutdown::Write } else { how };
                 ("shutdown", format!("{how:?} {}", shown(socket.shutdown(how))))
             }
@@ -189,7 +194,8 @@ impl Player {
                         self.sent += 10;
                         ("send_to", shown(socket.send_to(&[byte; 10], &addr)))
                     }
-                    // No socket is bound to this port, so a later send causes an error, which arrives before the next call.
+                    // No socket is bound to this port, so a later send causes an error, which
+                    // arrives before the next call.
                     None => ("connect", shown(socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into()))),
                 }
             }
@@ -225,6 +231,7 @@ fn receive(socket: &Socket, buf: &mut [MaybeUninit<u8>], flags: i32) -> io::Resu
     socket.recv_vectored_with_flags(&mut [MaybeUninitSlice::new(buf)], flags).map(|(count, _)| count)
 }
 
+/// Returns an error with the same errno, because `io::Error` cannot be cloned.
 fn copy(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
@@ -255,8 +262,8 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
     }
 }
 
-/// Runs `program` in the real kernel, if possible in a network namespace of this thread alone, in which no other program takes a port or fills
-/// the table of connections in TIME-WAIT.
+/// Runs `program` in the real kernel, if possible in a network namespace of this thread alone, in
+/// which no other program takes a port or fills the table of connections in TIME-WAIT.
 fn in_kernel<F: Future>(program: F) -> F::Output {
     thread_local! {
         static NETWORK: () = enter_network();
@@ -265,7 +272,8 @@ fn in_kernel<F: Future>(program: F) -> F::Output {
     task::block_on(program)
 }
 
-/// Moves this thread into a new network namespace. The thread stays where it is if that is not permitted.
+/// Moves this thread into a new network namespace. The thread stays in its namespace if that is not
+/// permitted, or if the loopback device of the new namespace cannot be set up.
 fn enter_network() {
     let Ok(before) = std::fs::File::open("/proc/thread-self/ns/net") else { return };
     // SAFETY: the call affects only this thread.
@@ -285,7 +293,8 @@ fn enter_network() {
     }
 }
 
-/// Makes the calls of a sequence and returns the results. After each call, `settle` waits until the network is likely to be quiet.
+/// Makes the calls of a sequence and returns the results. After each call, `settle` waits until the
+/// network is likely to be quiet.
 async fn play(kind: Kind, seed: u64, settle: impl AsyncFn()) -> Vec<String> {
     let mut draw = Draw(seed.wrapping_mul(0x1234_5678_9abc_def1) ^ kind as u64);
     let mut player = Player::new(kind);
@@ -297,6 +306,8 @@ async fn play(kind: Kind, seed: u64, settle: impl AsyncFn()) -> Vec<String> {
     player.trace
 }
 
+/// Makes the calls of a sequence in the real kernel and in a simulation, and returns the first
+/// difference between the results.
 fn differs(kind: Kind, seed: u64, patience: u32) -> Option<String> {
     let real = in_kernel(play(kind, seed, async || {
         // Loopback delivers within the call, or shortly after on a busy machine.
@@ -308,7 +319,8 @@ fn differs(kind: Kind, seed: u64, patience: u32) -> Option<String> {
     difference(&real, &simulated).map(|text| format!("{kind:?}, seed {seed}, {text}"))
 }
 
-/// Returns the first difference between the results in the real kernel and in the simulation, with the results before it.
+/// Returns the first difference between the results in the real kernel and in the simulation, with
+/// the results before it.
 fn difference(real: &[String], simulated: &[String]) -> Option<String> {
     let at = (0..real.len().max(simulated.len())).find(|&at| real.get(at) != simulated.get(at))?;
     let before = real[at.saturating_sub(12)..at].join("\n  ");
@@ -316,8 +328,9 @@ fn difference(real: &[String], simulated: &[String]) -> Option<String> {
     Some(format!("after\n  {before}\nreal      {}\nsimulated {}", show(real), show(simulated)))
 }
 
-/// The factors by which the pauses in the real kernel are multiplied in the runs of a program. On a busy machine the real kernel may be late,
-/// so a program counts as different only if each of these runs finds a difference.
+/// The factors by which the pauses in the real kernel are multiplied in the runs of a program. On a
+/// busy machine the real kernel may be late, so a program counts as different only if each of these
+/// runs finds a difference.
 const PATIENCE: [u32; 3] = [1, 5, 25];
 
 /// Returns the difference that the last run finds, if all runs find one.
@@ -325,7 +338,8 @@ fn lasting_difference(differs: impl Fn(u32) -> Option<String>) -> Option<String>
     PATIENCE.into_iter().map_while(differs).nth(PATIENCE.len() - 1)
 }
 
-/// Compares the results of each sequence.
+/// Compares the results of each random sequence, and fails with the difference of each sequence
+/// that differs.
 fn compare(differs: impl Fn(u64, u32) -> Option<String>) {
     let count = std::env::var("NETPOLL_DIFFERENTIAL").map_or(20, |count| count.parse().expect("a number"));
     let differing: Vec<_> =

@@ -1,10 +1,13 @@
-//! Runs, in simulations, the examples of README.md that need only sockets and time. The tests include the examples' own source files, and
-//! have a copy of the first program of README.md. Most tests draw networks that may lose, delay, duplicate and reorder packets. `ci/sim.sh`
-//! runs each test with a thousand seeds, twice, and compares the digests.
+//! Runs, in simulations, the examples of README.md that need only sockets and time (feature `sim`).
+//! The tests include the examples' own source files, and have a copy of the first program of
+//! README.md. Most tests draw networks that may lose, delay, duplicate and reorder packets. By
+//! default, `ci/sim.sh` runs each test with a thousand seeds, twice, and compares the digests.
 //!
-//! Other examples also need something else: `quickstart` sets a limit of the process, `health` and `black_box` start the runtime with their
-//! own settings, `graceful` waits for a signal, `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files. The `sim_*`
-//! examples are simulations themselves. The examples of other packages (`ecosystem`, `hyper`) are not run here.
+//! Other examples also need something else: `quickstart` sets a limit of the process, `health` and
+//! `black_box` start the runtime with their own settings, `graceful` waits for a signal,
+//! `hot_restart` and `unix_fdpass` start processes, and `inotify` watches files. The `sim_*`
+//! examples are simulations themselves. The examples of other packages (`ecosystem`, `hyper`) are
+//! not run here.
 
 #[allow(dead_code)]
 #[path = "../examples/chat.rs"]
@@ -55,6 +58,7 @@ fn random_links(sim: Sim) {
     }
 }
 
+/// Draws a message of up to 20,000 bytes.
 fn message(sim: Sim) -> Vec<u8> {
     (0..1 + sim.random() % 20_000).map(|at| at as u8).collect()
 }
@@ -72,6 +76,7 @@ async fn exchange(addr: &str, message: &[u8]) -> io::Result<Vec<u8>> {
     written.and(read).map(|_| back)
 }
 
+/// Sends messages from three clients to the server, and checks the echoes.
 async fn check_echo(sim: Sim) {
     let clients: Vec<_> = (0..3)
         .map(|number| {

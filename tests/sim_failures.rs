@@ -1,4 +1,5 @@
-//! Tests the output of simulated tests that fail. The failing tests run in child processes.
+//! Tests the output of simulated tests that fail (feature `sim`). The failing tests run in child
+//! processes.
 #![cfg(feature = "sim")]
 
 use std::io;
@@ -11,6 +12,7 @@ use netpoll::task;
 /// The environment variable that makes the tests fail. It is set for the child processes.
 const FAILS: &str = "NETPOLL_TEST_FAILS";
 
+/// Returns whether the tests are to fail.
 fn fails() -> bool {
     std::env::var_os(FAILS).is_some()
 }
@@ -28,7 +30,8 @@ async fn has_a_host_that_returns_an_error_on_request(sim: Sim) {
     task::sleep(ms(1)).await;
 }
 
-/// If the test is to fail, the second run sleeps longer than the first, because the counter belongs to the process.
+/// If the test is to fail, the second run sleeps longer than the first, because the counter is not
+/// part of the simulation.
 #[netpoll::test(sim)]
 async fn differs_between_runs_on_request(sim: Sim) {
     static RUNS: AtomicU64 = AtomicU64::new(0);

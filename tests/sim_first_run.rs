@@ -1,5 +1,6 @@
-//! The first simulation of a process behaves like its later ones (feature `sim`). A run that `NETPOLL_SEED` repeats is
-//! the first of its process. This binary has only one test, so that nothing runs before it.
+//! The first simulation of a process behaves like its later ones (feature `sim`). A run that
+//! `NETPOLL_SEED` repeats is the first of its process. This binary has only one test, so that
+//! nothing runs before it.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,6 +9,7 @@ use netpoll::net::{Dialer, ListenConfig, TcpListener, TcpStream, UdpSocket, serv
 use netpoll::sim::{Sim, ms};
 use netpoll::task::{self, TaskSet};
 
+/// Accepts connections on a listener with a limit.
 async fn limited() -> io::Result<()> {
     let listener = ListenConfig::new().max_connections(4).listen("0.0.0.0:8").await?;
     loop {
@@ -15,8 +17,8 @@ async fn limited() -> io::Result<()> {
     }
 }
 
-/// Uses parts of the crate that keep tables for the whole process. Returns the digest and the order of a `HashMap`, which would reveal a
-/// difference.
+/// Uses parts of the crate that keep tables for the whole process. Returns the digest and the order
+/// of a `HashMap`, which would reveal a difference.
 async fn tour(sim: Sim) -> (u64, Vec<u32>) {
     sim.host("server").spawn(|| async {
         let listener = TcpListener::bind("0.0.0.0:7").await?;
@@ -24,7 +26,7 @@ async fn tour(sim: Sim) -> (u64, Vec<u32>) {
         io::Result::Ok(())
     });
     sim.host("server").spawn(limited);
-    // During this sleep the listeners are bound.
+    // The server binds its listeners during this sleep.
     task::sleep(ms(1)).await;
     let stream = TcpStream::connect("server:7").await.unwrap();
     stream.write_all(b"x").await.unwrap();

@@ -210,7 +210,8 @@ fn restarted_host_resets_old_connections_and_serves_new_ones() {
     });
 }
 
-/// The test `failing_seed_is_printed_with_the_faults_that_it_needs` runs this test.
+/// The test `failing_seed_is_printed_with_the_faults_that_it_needs` runs this test in child
+/// processes with the environment variable `NETPOLL_TEST_FAILS`. Otherwise the test does nothing.
 #[netpoll::test(sim, seeds = 50)]
 async fn fails_if_the_fourth_datagram_is_lost(sim: Sim) {
     if std::env::var_os("NETPOLL_TEST_FAILS").is_none() {
@@ -230,6 +231,7 @@ async fn fails_if_the_fourth_datagram_is_lost(sim: Sim) {
     assert!(got.contains(&3), "the fourth datagram was lost");
 }
 
+/// Runs the failing test in a child process, and returns its output.
 fn output(variables: &[(&str, &str)]) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "fails_if_the_fourth_datagram_is_lost", "--nocapture"])
@@ -304,7 +306,8 @@ fn socket_features_that_are_not_simulated_are_named() {
     });
 }
 
-/// No event occurs while the only thread of the simulation waits in poll(2). The wait takes its timeout of virtual time.
+/// No event occurs while the only thread of the simulation waits in poll(2), so the wait lasts for
+/// its whole timeout of virtual time.
 #[test]
 fn wait_in_poll_advances_the_clock_or_is_refused() {
     Sim::run(1, async |sim| {
@@ -325,7 +328,7 @@ fn wait_in_poll_advances_the_clock_or_is_refused() {
     });
 }
 
-/// The call would wait for an event on the only thread of the simulation.
+/// The call would block the only thread of the simulation, so that no event could end the call.
 #[test]
 fn connect_of_a_blocking_socket_is_refused_with_the_reason() {
     Sim::run(1, async |sim| {

@@ -89,7 +89,8 @@ fn snapshot_names_what_woke_each_task() {
     });
 }
 
-/// Asserts that a picture is well-formed XML: its elements are closed in order, and its texts are escaped.
+/// Asserts that a picture is well-formed XML: its elements are closed in order, and its texts are
+/// escaped.
 fn assert_well_formed(svg: &str) {
     let mut open = Vec::new();
     for tag in svg.split('<').skip(1) {
@@ -114,14 +115,15 @@ async fn answer(addr: &str) -> std::io::Result<()> {
     stream.write_all(&[0; 3000]).await
 }
 
+/// Sends a request and reads the answer.
 async fn ask() {
     let stream = TcpStream::connect("server:80").await.unwrap();
     stream.write_all(b"request").await.unwrap();
     while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
 }
 
-/// With `NETPOLL_PICTURE=FILE`, the test writes the picture of seed 13 to that file. This picture
-/// is docs/simulation.svg.
+/// With `NETPOLL_PICTURE=FILE`, the test writes the picture of seed 13 to this file. The picture is
+/// also in docs/simulation.svg.
 #[test]
 fn picture_has_an_arrow_for_each_packet_and_a_cross_for_each_loss() {
     let (mut lost, mut twice) = (0, 0);
@@ -201,7 +203,9 @@ fn picture_of_a_long_run_has_its_last_events() {
     assert!(!svg.contains("event 999.") && svg.contains("event 1000.") && svg.contains("event 2999."));
 }
 
-/// Makes three tasks, of which one waits for a datagram and one is in the control lane, and returns the metrics before, during and after.
+/// Spawns three tasks, of which one waits for a datagram and one is in the control lane, and makes
+/// a blocking call. Returns the metrics before this, while the tasks wait, and after they have
+/// ended.
 async fn measured() -> [Metrics; 3] {
     let before = metrics();
     let socket = UdpSocket::bind("0.0.0.0:7").await.unwrap();

@@ -59,7 +59,8 @@ unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut libc::timespec) -> c
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getrandom(buf: *mut c_void, count: usize, flags: u32) -> isize {
     RANDOM_CALLS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the caller passes a buffer of `count` bytes. std, which draws the keys of `HashMap`, has initialised them.
+    // SAFETY: the caller passes a buffer of `count` bytes. std, which draws the keys of `HashMap`,
+    // has initialised them.
     let bytes = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
     if ASKS.load(Ordering::Relaxed) && sim::getrandom(bytes) {
         return count as isize;

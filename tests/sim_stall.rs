@@ -1,5 +1,6 @@
-//! A simulation that stands still reports, host by host, the event that each task waits for. One whose clock stands still
-//! or passes the limit is reported as well (feature `sim`).
+//! Tests the reports of simulations that cannot end (feature `sim`). A simulation that stands still
+//! reports, for each host, the event that each task waits for. A simulation whose clock stands
+//! still or passes the limit fails, too.
 
 use std::panic::catch_unwind;
 use std::time::Duration;

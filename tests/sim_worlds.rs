@@ -1,6 +1,6 @@
-//! Tests the descriptor numbers and slots of several simulations, and of a simulation that runs while
-//! there are real sockets. Also tests links to hosts that are added later, names and signals of hosts, and the end of a
-//! simulation (feature `sim`).
+//! Tests the descriptor numbers and slots of several simulations, and of a simulation that runs
+//! while there are real sockets (feature `sim`). Also tests links to hosts that are added later,
+//! names and signals of hosts, and the end of a simulation.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,8 +21,9 @@ async fn connection() -> (TcpStream, TcpStream) {
 
 #[test]
 fn socket_kept_from_another_simulation_closes_none_of_this_one() {
-    // Two runs of one test with the same seed would use the same descriptor numbers, but a simulation
-    // avoids the numbers of another simulation that runs or whose descriptors are still open.
+    // Two runs of one test with the same seed would use the same descriptor numbers, but a
+    // simulation avoids the numbers of another simulation that runs or whose descriptors are still
+    // open.
     let kept = Sim::run(1, async |_| connection().await);
     Sim::run(1, async move |_| {
         let (client, server) = connection().await;
@@ -207,7 +208,7 @@ fn signal_reaches_the_listeners_of_its_host() {
         drop(other.spawn_task(listen(1)));
         task::sleep(ms(1)).await;
         assert!(!one.raise(SignalKind::TERMINATE), "nothing listens for this signal");
-        // Signals of a kind that are pending merge.
+        // Pending signals of the same kind merge.
         assert!(one.raise(SignalKind::HANGUP) && one.raise(SignalKind::HANGUP));
         first.await;
         task::sleep(ms(1)).await;
@@ -265,7 +266,8 @@ fn number_that_is_no_signal_is_refused() {
     Sim::run(1, async move |_| check());
 }
 
-/// Regression: after an explicit close, the borrowed number of a simulated socket belonged to the next socket.
+/// Regression: after an explicit close, the borrowed number of a simulated socket belonged to the
+/// next socket.
 #[test]
 fn borrowed_number_of_a_closed_socket_is_in_use_until_the_socket_is_dropped() {
     const EBADF: Option<i32> = Some(9);
@@ -284,7 +286,8 @@ fn borrowed_number_of_a_closed_socket_is_in_use_until_the_socket_is_dropped() {
     });
 }
 
-/// A socket that outlives its simulation frees its number when it is dropped, and not the same number of a later simulation.
+/// The drop of a socket that outlives its simulation frees the socket's number, and not the same
+/// number of a later simulation.
 #[test]
 fn kept_number_of_an_ended_simulation_is_not_used_by_another_one() {
     let (kept, number) = Sim::run(1, async |_| {

@@ -1,4 +1,5 @@
-//! Calls after the end of a connection, after bind(2) or shutdown(2) has failed, and on further descriptors of a socket.
+//! Calls after the end of a connection, after bind(2) or shutdown(2) has failed, and on further
+//! descriptors of a socket.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
@@ -11,17 +12,20 @@ fn listener() -> Socket {
     server
 }
 
-/// Returns the address of a socket, with `own` in place of the port `own`.
+/// Returns the address of a socket. In place of the port, the text has `own` if the port is `own`,
+/// and otherwise whether the port is not 0.
 fn address(socket: &Socket, own: u16) -> String {
     let addr = local(socket);
     let port = if addr.port() == own { "own".to_owned() } else { (addr.port() != 0).to_string() };
     format!("{}:{port}", addr.ip())
 }
 
+/// Returns the readiness of a socket, and whether it has a peer.
 fn state(socket: &Socket) -> String {
     format!("{} {}", ready(socket.as_raw_fd()), shown(socket.peer_addr().map(|_| ())))
 }
 
+/// Returns the numbers of bytes to read and of bytes not acknowledged.
 fn queued(socket: &Socket) -> String {
     let counts = [libc::FIONREAD, libc::TIOCOUTQ].map(|request| {
         let mut count = 7;
@@ -344,7 +348,8 @@ fn fcntl(fd: RawFd, command: i32, argument: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Returns the result of a call that returns a new descriptor, which is closed: whether its number is at least `least`, and its flags.
+/// Makes a call that returns a new descriptor, and closes the descriptor. Returns whether its
+/// number is at least `least`, and its flags.
 fn duplicate(fd: RawFd, command: i32, argument: i32, least: RawFd) -> String {
     let new = fcntl(fd, command, argument).map(|new| {
         // SAFETY: the call has returned this descriptor, and nothing else owns it.

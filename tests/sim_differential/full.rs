@@ -1,4 +1,5 @@
-//! Unix sockets whose buffers or queues are full: which writes they take, and when they become writable.
+//! Calls on Unix sockets whose buffers or queues are full: which writes succeed, and when the
+//! sockets become writable.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use netpoll::io::AsyncFd;
 use super::kinds::{kinds, name, recv_many, send_many, unix};
 use super::*;
 
-/// What the peer of a full socket shuts down.
+/// The directions that the peer of a full socket shuts down.
 const SHUTS: [Option<Shutdown>; 4] = [None, Some(Shutdown::Read), Some(Shutdown::Write), Some(Shutdown::Both)];
 
-/// Returns a pair whose first end has a buffer of 200,000 bytes.
+/// Returns a pair whose first end has a send buffer of 200,000 bytes. (The kernel doubles the
+/// value.)
 fn pair(ty: Type) -> (Socket, Socket) {
     let (one, other) = Socket::pair(Domain::UNIX, ty, None).unwrap();
     for socket in [&one, &other] {
@@ -23,7 +25,8 @@ fn pair(ty: Type) -> (Socket, Socket) {
     (one, other)
 }
 
-/// Sends messages of 20,000 bytes until a call fails. Returns the number of messages, the error and the readiness.
+/// Sends messages of 20,000 bytes until a call does not send a whole message. Returns the number of
+/// whole messages, the result of the last call and the readiness.
 fn fill(socket: &Socket) -> String {
     let mut count = 0;
     loop {
@@ -104,8 +107,9 @@ impl Wake for Woken {
     }
 }
 
-/// Begins a write, which waits, makes `then` calls on the peer, and reads messages of 20,000 bytes from it. Notes after which of these the
-/// write is woken, and its result.
+/// Begins a write, which waits. Then calls `then` with the peer, and receives messages of 20,000
+/// bytes at the peer. Notes after which of these calls the write is woken, and the result of the
+/// write.
 async fn wait_to_write(trace: &mut Trace, one: Socket, other: &Socket, then: impl Fn(&Socket)) {
     let one = AsyncFd::new(one).unwrap();
     let mut write = pin!(one.write_with(|one: &Socket| one.send_vectored(&[io::IoSlice::new(b"x")])));

@@ -1,4 +1,5 @@
-//! Calls whose results depend on the family and the type of the socket: options, addresses, and the limits of datagrams.
+//! Calls whose results depend on the family and the type of the socket: options, addresses, and the
+//! limits of datagrams.
 
 use super::*;
 
@@ -68,7 +69,8 @@ fn options_of_another_family_or_type_are_errors() {
                 (libc::IPPROTO_TCP, libc::TCP_CORK),
                 (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
             ] {
-                // IPV6_MULTICAST_HOPS exists for both types on IPv6 sockets, and a simulation reports its refusal.
+                // IPV6_MULTICAST_HOPS exists for both types on IPv6 sockets, and a simulation
+                // reports its refusal.
                 if kind == 2 && option == libc::IPV6_MULTICAST_HOPS && level == libc::IPPROTO_IPV6 {
                     continue;
                 }

@@ -1,7 +1,9 @@
-//! Fixed sequences of system calls for cases that random sequences do not reach. The real kernel and a simulation must give equal results.
-//! The module `kinds` has sequences for the differences between the kinds of sockets, `states` for those between states of a socket, `ends`
-//! for those after the end of a connection, after calls that fail, and on further descriptors of a socket, and `full` for Unix sockets without
-//! room. `sequences` has random sequences.
+//! Fixed sequences of system calls for cases that random sequences do not reach. The real kernel
+//! and a simulation must give equal results. The sequences of the module `kinds` test the
+//! differences between kinds of sockets, and those of `states` the differences between states of a
+//! socket. The sequences of `ends` make calls after the end of a connection, after a call that
+//! fails, and on further descriptors of a socket. Those of `full` use Unix sockets without room.
+//! The module `sequences` has random sequences.
 
 mod ends;
 mod full;
@@ -26,7 +28,8 @@ const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
 /// The results of a program.
 struct Trace {
-    /// In the real kernel, the time after which the network is likely to be quiet; `None` in a simulation.
+    /// The time after which the network of the real kernel is likely to be quiet, or `None` in a
+    /// simulation.
     pause: Option<Duration>,
     lines: Vec<String>,
 }
@@ -36,7 +39,7 @@ impl Trace {
         self.lines.push(format!("{what}: {}", result.into()));
     }
 
-    /// Waits until the network is quiet.
+    /// Waits until the network is likely to be quiet.
     async fn settle(&self) {
         match self.pause {
             Some(pause) => std::thread::sleep(pause),
@@ -45,7 +48,8 @@ impl Trace {
     }
 }
 
-/// Runs a program in the real kernel and in a simulation, and compares the results. See [`PATIENCE`](super::PATIENCE).
+/// Runs a program in the real kernel and in a simulation, and compares the results. See
+/// [`PATIENCE`](super::PATIENCE).
 fn same(program: impl AsyncFn(&mut Trace) + Copy + Send + 'static) {
     let differs = |patience| {
         let mut real = Trace { pause: Some(patience * Duration::from_millis(2)), lines: Vec::new() };
@@ -92,6 +96,7 @@ fn free_port(ty: Type) -> u16 {
     local(&socket).port()
 }
 
+/// Returns the bits that poll(2) reports.
 fn ready(fd: RawFd) -> String {
     let mut entry = libc::pollfd { fd, events: !0, revents: 0 };
     // SAFETY: one valid entry.
@@ -124,7 +129,8 @@ fn disconnect(socket: &Socket) -> String {
 fn poll_accepts_negative_and_real_descriptors() {
     same(async |trace| {
         let mut pipe = [0; 2];
-        // SAFETY: there is room for two descriptors. The call is not replaced, so they are real in a simulation too.
+        // SAFETY: there is room for two descriptors. The call is not replaced, so they are real in
+        // a simulation too.
         assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
         let (one, _other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         let mut entries = [-1, pipe[1], pipe[0], one.as_raw_fd()].map(|fd| libc::pollfd { fd, events: !0, revents: 7 });
@@ -139,6 +145,7 @@ fn poll_accepts_negative_and_real_descriptors() {
     });
 }
 
+/// Sets an option, and returns its value afterwards.
 fn set(socket: &Socket, level: i32, name: i32, value: &[u8]) -> io::Result<i32> {
     let (fd, length) = (socket.as_raw_fd(), value.len() as libc::socklen_t);
     // SAFETY: the value is valid for its length.
@@ -469,6 +476,7 @@ fn control_messages_that_fit_are_returned() {
     });
 }
 
+/// Calls getaddrinfo(3), and returns its result.
 fn resolve(host: Option<&std::ffi::CStr>, service: Option<&std::ffi::CStr>, family: i32, flags: i32) -> i32 {
     // SAFETY: plain data for which all zeroes is a valid value.
     let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };

@@ -1,15 +1,17 @@
-//! Random sequences of calls on TCP sockets in any state: new, bound, listening, connecting, connected, ended, and after calls that have failed.
+//! Random sequences of calls on TCP sockets in any state: new, bound, listening, connecting,
+//! connected, ended, and after calls that have failed.
 
 use super::*;
 
 const SOCKETS: u64 = 4;
 
-/// The sockets of a sequence, and what it has seen.
+/// The sockets of a sequence, and its results so far.
 struct Calls {
     sockets: Vec<Socket>,
-    /// The ports in the order in which they were seen. The results have the index of a port in place of the port.
+    /// The ports in the order in which they were seen. The results have the index of a port in
+    /// place of the port.
     ports: Vec<u16>,
-    /// A socket to whose port no connection is possible.
+    /// A socket that is bound and does not listen, so that its port refuses connections.
     nobody: Socket,
     trace: Vec<String>,
 }
@@ -22,6 +24,7 @@ impl Calls {
         Calls { sockets, ports: vec![0], nobody, trace: Vec::new() }
     }
 
+    /// Returns the text of an address, with the index of the port.
     fn shown(&mut self, addr: io::Result<SockAddr>) -> String {
         let Ok(addr) = addr else { return shown(addr.map(|_| ())) };
         let addr = addr.as_socket().unwrap();
@@ -32,7 +35,7 @@ impl Calls {
         format!("{} port {index}", addr.ip())
     }
 
-    /// Makes a call that is drawn on a socket that is drawn, and returns the result.
+    /// Makes a randomly chosen call on a randomly chosen socket, and returns the result.
     fn step(&mut self, draw: &mut Draw) -> String {
         let [place, other] = [(); 2].map(|()| draw.below(SOCKETS) as usize);
         let (call, choice) = (draw.below(17), draw.below(3) as usize);
@@ -72,7 +75,7 @@ impl Calls {
         format!("{place} {what} {other}: {result}")
     }
 
-    /// Returns the states of all sockets that the calls do not change.
+    /// Returns the address and the readiness of each socket.
     fn states(&mut self) -> String {
         let addrs: Vec<_> = self.sockets.iter().map(Socket::local_addr).collect();
         let addrs: Vec<_> = addrs.into_iter().map(|addr| self.shown(addr)).collect();

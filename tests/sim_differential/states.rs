@@ -1,4 +1,4 @@
-//! Calls on sockets in states in which they fail or have an unusual effect.
+//! Calls that fail or have an unusual effect because of the state of their socket.
 
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ async fn pair(trace: &Trace) -> (Socket, Socket) {
     (client, accepted)
 }
 
+/// Returns the readiness of a socket, and whether it has a peer.
 fn state(socket: &Socket) -> String {
     format!("{} {}", ready(socket.as_raw_fd()), shown(socket.peer_addr().map(|_| ())))
 }
 
-/// Calls connect(2) three times.
+/// Calls connect(2) three times. Notes each result and the state of the socket after it.
 async fn connect(trace: &mut Trace, what: &str, socket: &Socket, to: &SockAddr) {
     for _ in 0..3 {
         trace.note(what, shown(socket.connect(to)));

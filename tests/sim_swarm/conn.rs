@@ -14,6 +14,7 @@ use crate::draw::Draw;
 use crate::program::Flow;
 use crate::scene::{Scene, is_deadline};
 
+/// One end of a connection.
 #[derive(Clone, Debug)]
 pub enum Conn {
     Tcp(TcpStream),
@@ -40,7 +41,8 @@ impl Conn {
     }
 
     pub async fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        // The method of the stream borrows its slices for their whole lifetime, so it gets new ones.
+        // The method of the stream borrows its slices for their whole lifetime, so it is called
+        // with new slices.
         let [first, second] = bufs else { return Ok(0) };
         let mut two = [IoSliceMut::new(first), IoSliceMut::new(second)];
         either!(self, stream => stream.read_vectored(&mut two).await)
@@ -99,7 +101,8 @@ impl Conn {
         either!(self, stream => stream.set_write_timeout(timeout))
     }
 
-    /// Makes the buffers of a TCP stream small, so that few bytes fill them. Does not change a Unix stream.
+    /// Makes the buffers of a TCP stream small, so that few bytes fill them. Does not change a Unix
+    /// stream.
     pub fn narrow(&self) -> io::Result<()> {
         match self {
             Conn::Tcp(stream) => {
@@ -129,6 +132,7 @@ fn bytes(key: u64, at: usize, count: usize) -> Vec<u8> {
     (at..at + count).map(|at| byte(key, at)).collect()
 }
 
+/// Sleeps for a random time, and checks that the sleep is exact.
 async fn pause(scene: &Scene, draw: &mut Draw) {
     let (begin, length) = (Instant::now(), Duration::from_micros(draw.magnitude(1, 100_000)));
     task::sleep(length).await;
@@ -177,8 +181,8 @@ pub async fn write_flow(scene: &Scene, conn: &Conn, flow: &Flow, mut draw: Draw)
     conn.shutdown(Shutdown::Write)
 }
 
-/// Reads until the end of the stream with `flow.readers` concurrent readers, and compares the bytes with
-/// those of the flow. Returns the number of bytes.
+/// Reads until the end of the stream with `flow.readers` concurrent readers, and compares the bytes
+/// with those of the flow. Returns the number of bytes.
 pub async fn read_flow(scene: &Arc<Scene>, conn: &Conn, flow: &Flow, mut draw: Draw) -> io::Result<usize> {
     let at = Arc::new(Mutex::new(0));
     let mut others = Vec::new();

@@ -20,12 +20,13 @@ impl Draw {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number below `bound`, or 0 if `bound` is 0.
+    /// Returns a number less than `bound`, or 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// Returns a number from `low` to `high`, inclusive. All orders of magnitude are about equally likely.
+    /// Returns a number from `low` to `high`, inclusive. All orders of magnitude are about equally
+    /// likely.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let bits = |value: u64| u64::from(64 - value.leading_zeros());
         let width = bits(low) + self.below(bits(high) - bits(low) + 1);
@@ -38,6 +39,7 @@ impl Draw {
         self.below(count) == 0
     }
 
+    /// Returns one of the values, all of which are equally likely.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }

@@ -1,4 +1,5 @@
-//! Sessions of datagrams, dials, listeners, timers and tasks. [`run`] also starts the sessions of [`turns`].
+//! Sessions of datagrams, dials, listeners, timers and tasks. [`run`] also starts the sessions of
+//! [`turns`].
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -32,6 +33,7 @@ pub async fn echo_datagrams() -> io::Result<()> {
     }
 }
 
+/// Runs a session that is not on streams.
 pub async fn run(scene: Arc<Scene>, number: u64, session: Session) {
     match session {
         Session::Datagrams { count, size, is_connected } => {
@@ -53,7 +55,8 @@ pub async fn run(scene: Arc<Scene>, number: u64, session: Session) {
     }
 }
 
-/// Sends datagrams and receives their echoes until two seconds have passed since the last send or echo.
+/// Sends datagrams and receives their echoes until two seconds have passed since the last send or
+/// echo.
 async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_connected: bool) -> io::Result<()> {
     let socket = retried!(UdpSocket::bind("0.0.0.0:0"))?;
     if is_connected {
@@ -116,8 +119,9 @@ async fn datagrams(scene: &Scene, number: u64, count: u64, size: usize, is_conne
     Ok(())
 }
 
-/// Makes the dial `what`, or sends its datagram. The attempt must fail for the reason that `what` names. Another error is accepted only if
-/// lost packets, disturbances or injected faults explain it.
+/// Makes the dial `what`, or sends its datagram. The attempt must fail for the reason that `what`
+/// names. Another error is accepted only if lost packets, disturbances or injected faults explain
+/// it.
 async fn dial(scene: &Scene, what: Dial, after: Duration) {
     let begin = Instant::now();
     let kind = |result: &io::Result<TcpStream>| result.as_ref().err().map(io::Error::kind);
@@ -147,7 +151,8 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
             });
             let is_right = kind(&result) == Some(ErrorKind::TimedOut);
             scene.check(is_right, || format!("a dial to a silent host: {result:?}"));
-            // The second of two addresses gets the rest of the time, unless no descriptor is free for the second attempt.
+            // The second of two addresses gets the rest of the time, unless no descriptor is free
+            // for the second attempt.
             if scene.program.rates.no_descriptors == 0.0 {
                 scene.exactly(begin, after, "a dial with a timeout");
             }
@@ -175,7 +180,8 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
     }
 }
 
-/// Runs tasks that accept, and dials their listener. Then closes the listener, or cancels the tasks if the time of the close has passed.
+/// Runs tasks that accept, and dials their listener. Then closes the listener, or cancels the tasks
+/// if the time of the close has passed.
 async fn accept(scene: &Arc<Scene>, acceptors: u64, dials: u64, after: Duration) {
     let listener = match scene.listen("127.0.0.1:0").await {
         Ok(listener) => Arc::new(listener),
@@ -245,7 +251,8 @@ async fn timers(scene: &Arc<Scene>, number: u64, tasks: u64) {
             let (scene, mut draw) = (scene.clone(), scene.draw(number * 100 + at));
             task::spawn(async move {
                 for _ in 0..1 + draw.below(5) {
-                    // A third of the timers have the same length, so that several often end at the same time.
+                    // A third of the timers have the same length, so that several often end at the
+                    // same time.
                     let length = if draw.one_in(3) { us(10_000) } else { us(draw.magnitude(1, 60_000_000)) };
                     let begin = Instant::now();
                     match draw.below(6) {
@@ -289,6 +296,7 @@ async fn timers(scene: &Arc<Scene>, number: u64, tasks: u64) {
     }
 }
 
+/// Counts its drop.
 struct Ends(Arc<AtomicU64>);
 
 impl Drop for Ends {
@@ -297,8 +305,8 @@ impl Drop for Ends {
     }
 }
 
-/// Cancels or joins tasks. Each task must be dropped once, and return its result if it ended before the cancellation. Each round also makes
-/// a blocking call and checks its result.
+/// Cancels or joins tasks. Each task must be dropped once, and return its result if it ended before
+/// the cancellation. Each round also makes a blocking call and checks its result.
 async fn cancel(scene: &Scene, number: u64, tasks: u64) {
     let mut draw = scene.draw(number * 100 + 9);
     let ended = Arc::new(AtomicU64::new(0));

@@ -49,9 +49,13 @@ pub enum Transport {
 /// The bytes of one direction.
 #[derive(Clone, Debug)]
 pub struct Flow {
+    /// Determines the values of the bytes.
     pub key: u64,
+    /// The number of bytes.
     pub bytes: usize,
+    /// The maximum number of bytes per write.
     pub chunk: usize,
+    /// The number of concurrent readers.
     pub readers: usize,
 }
 
@@ -71,7 +75,8 @@ pub struct Cut {
     pub after_us: u64,
 }
 
-/// A session. It uses only its own sockets and those on which the server serves all sessions, and ends by itself.
+/// A session. It uses only its own sockets and those on which the server serves all sessions, and
+/// ends by itself.
 #[derive(Clone, Debug)]
 pub enum Session {
     /// Bytes in both directions of one connection.
@@ -93,6 +98,8 @@ pub enum Session {
     Idle {
         transport: Transport,
         waiters: u64,
+        /// The times at which the deadline is set, and the time from there to the deadline, in
+        /// microseconds. `None` clears the deadline.
         moves: Vec<(u64, Option<u64>)>,
         close_us: u64,
     },
@@ -122,7 +129,8 @@ pub enum Session {
     Cancel {
         tasks: u64,
     },
-    /// A loop over operations that are always ready, and another operation that must still get turns.
+    /// A loop over operations that are always ready, and another operation that must still get
+    /// turns.
     Turns {
         greedy: Instantly,
         other: Instantly,
@@ -236,7 +244,8 @@ impl Flow {
         Flow {
             key: draw.next(),
             bytes,
-            // Bounds the number of chunks, because many small chunks would only repeat the same steps.
+            // Bounds the number of chunks, because many small chunks would only repeat the same
+            // steps.
             chunk: (draw.magnitude(1, 20_000) as usize).max(bytes / 40),
             readers: if draw.one_in(4) { 2 } else { 1 },
         }
@@ -269,7 +278,8 @@ fn session(draw: &mut Draw) -> Session {
             let (mut at, mut due) = (0, None);
             let moves = (0..draw.below(4)).map(|_| {
                 at += draw.magnitude(10, 500_000);
-                // A deadline that passes at the moment at which it is moved may fire before or after the move.
+                // A deadline that passes at the moment at which it is moved may fire before or
+                // after the move.
                 at += u64::from(due == Some(at));
                 let after = (!draw.one_in(4)).then(|| draw.magnitude(1, 900_000));
                 due = after.map(|after| at + after);
@@ -323,8 +333,9 @@ impl Program {
         let clients = 1 + draw.below(3);
         let count = 1 + draw.below(5);
         let mut sessions: Vec<_> = (0..count).map(|_| (draw.magnitude(1, 200_000), session(&mut draw))).collect();
-        // The sessions of turns are drawn from a separate source, so that the rest of a program does not depend on them. The seeds that found
-        // defects before these sessions existed (209, 223, 2104, 2122, 390405) draw none, so their programs are unchanged.
+        // The sessions of turns are drawn from a separate source, so that the rest of a program
+        // does not depend on them. The seeds that found defects before these sessions existed (209,
+        // 223, 2104, 2122, 390405) draw none, so their programs are unchanged.
         let mut draw = Draw::new(seed, 4);
         let mut long_turns = None;
         if draw.one_in(3) {

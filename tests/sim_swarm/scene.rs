@@ -17,7 +17,8 @@ const EMFILE: i32 = 24;
 /// The maximum number of attempts of a call that fails for lack of descriptors.
 pub const TRIES: usize = 200;
 
-/// Awaits a call, and retries it while it fails for lack of descriptors, up to [`TRIES`] attempts in total.
+/// Awaits a call, and retries it while it fails for lack of descriptors, up to [`TRIES`] attempts
+/// in total.
 macro_rules! retried {
     ($call:expr) => {{
         let mut tries = 0;
@@ -74,16 +75,18 @@ impl Scene {
         Arc::new(Scene { sim, program, failures, open: AtomicU64::new(0), excused: AtomicU64::new(0) })
     }
 
+    /// Returns random source number `stream` of this program.
     pub fn draw(&self, stream: u64) -> Draw {
         Draw::new(self.program.seed, 1000 + stream)
     }
 
+    /// Counts a handler or task until the returned value is dropped.
     pub fn open(self: &Arc<Self>) -> Open {
         self.open.fetch_add(1, Ordering::Relaxed);
         Open(self.clone())
     }
 
-    /// Spawns a task that must end before the program does, even if its handle is dropped.
+    /// Spawns a task that must end before the program ends, even if the task's handle is dropped.
     pub fn spawn<F: Future<Output: Send> + Send + 'static>(self: &Arc<Self>, future: F) -> JoinHandle<F::Output> {
         let open = self.open();
         task::spawn(async move {
@@ -117,7 +120,8 @@ impl Scene {
         self.check(took == expected, || format!("{what} took {took:?}, not {expected:?}"));
     }
 
-    /// Returns whether this program can cause an error of this kind. Counts the timeouts that losses excuse.
+    /// Returns whether this program can cause an error of this kind. Counts the timeouts that
+    /// losses excuse.
     pub fn explains(&self, fate: Fate, error: &io::Error) -> bool {
         use ErrorKind::*;
         let kind = error.kind();
@@ -156,10 +160,11 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
     error.get_ref()?.downcast_ref()
 }
 
+/// Returns whether a call has failed for lack of descriptors. If the dials of all addresses of a
+/// name have failed, `error` is that of one attempt: with `TcpStream::connect`, the attempt with
+/// the last address, and with a `Dialer`, the attempt that failed first.
 pub fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().or_else(|| op_error(error)?.raw_os_error());
-    // If the dials of all addresses of a name fail, `TcpStream::connect` returns the error of the last address, and a
-    // `Dialer` returns that of the attempt that failed first.
     errno == Some(EMFILE)
 }
 

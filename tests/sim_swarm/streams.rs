@@ -1,4 +1,5 @@
-//! Sessions on streams. Both sides take the session from the program. Over TCP, the client sends the session's number in two bytes.
+//! Sessions on streams. Both sides take the session from the program. Over TCP, the client sends
+//! the session's number in two bytes.
 
 use std::io;
 use std::net::Shutdown;
@@ -91,6 +92,7 @@ async fn open(scene: &Arc<Scene>, number: u64, session: &Session, transport: Tra
     }
 }
 
+/// Runs the far side of a session on streams.
 async fn far_side(scene: &Arc<Scene>, number: u64, session: &Session, conn: Conn, fate: Fate) {
     match session {
         Session::Exchange { up, down, cut, narrow, .. } => {
@@ -118,6 +120,7 @@ async fn far_side(scene: &Arc<Scene>, number: u64, session: &Session, conn: Conn
     }
 }
 
+/// Returns the fate of a connection that one side ends early.
 fn cut(fate: Fate) -> Fate {
     Fate::Cut { is_local: fate == Fate::Local }
 }
@@ -151,8 +154,8 @@ pub async fn near_side(scene: Arc<Scene>, number: u64, session: Session) {
     }
 }
 
-/// Writes one flow of a connection and reads the other. `ends` is the cut of the connection, if there is one, and whether
-/// this side makes it.
+/// Writes one flow of a connection and reads the other. `ends` is the cut of the connection, if
+/// there is one, and whether this side makes it.
 #[allow(clippy::too_many_arguments)]
 async fn exchange(
     scene: &Arc<Scene>,
@@ -246,7 +249,8 @@ async fn write_records(
                     if draw.one_in(3) {
                         task::sleep(us(draw.magnitude(1, 50_000))).await;
                     }
-                    // `writable` takes no lock, so its waiters begin and end while other tasks write.
+                    // `writable` takes no lock, so its waiters begin and end while other tasks
+                    // write.
                     if draw.one_in(4) {
                         let _ = future::timeout(us(draw.magnitude(1, 1000)), conn.writable()).await;
                     }
@@ -277,6 +281,8 @@ async fn write_records(
     }
 }
 
+/// Reads records until the end of the stream, and checks that each is whole and that those of each
+/// writer are in order.
 async fn read_records(
     scene: &Arc<Scene>,
     number: u64,
@@ -321,7 +327,8 @@ async fn read_records(
 /// Runs operations that wait while the deadline is moved, until a close.
 async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Option<u64>)], close_us: u64, fate: Fate) {
     let begin = Instant::now();
-    // The deadline that ends the waiting operations, unless the close comes first. Moves after this deadline do not affect these operations.
+    // The deadline that ends the waiting operations, unless the close comes first. Moves after this
+    // deadline do not affect these operations.
     let mut due: Option<u64> = None;
     for &(at, to) in moves {
         if due.is_some_and(|due| due <= at) {
@@ -370,8 +377,8 @@ async fn idle(scene: &Arc<Scene>, conn: Conn, waiters: u64, moves: &[(u64, Optio
     }
 }
 
-/// Opens connections one after another, so that their slots are reused. A connection may be closed while an operation waits with a time
-/// limit. This limit must not affect the next connection.
+/// Opens connections one after another, so that their slots are reused. A connection may be closed
+/// while an operation waits with a time limit. This limit must not affect the next connection.
 async fn churn(scene: &Arc<Scene>, number: u64, session: &Session, transport: Transport, rounds: u64) {
     let mut draw = scene.draw(number * 100 + 70);
     for _ in 0..rounds {

@@ -1,7 +1,7 @@
-//! Loops over operations that are always ready, long turns, and polls whose wakers are always new.
+//! Loops over operations that are always ready, long turns, and polls with a new waker each.
 //!
-//! The virtual clock stands still while a loop can run, so no timeout could end a loop that keeps its thread. The loops count their rounds
-//! instead.
+//! The virtual clock stands still while a loop can run, so no timeout could end a loop that keeps
+//! its thread. The loops count their rounds instead.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -18,7 +18,8 @@ use netpoll::{future, task};
 use crate::program::Instantly;
 use crate::scene::{Scene, retried};
 
-/// The number of rounds of one loop within which the other loop must have completed all of its operations.
+/// The number of rounds of one loop within which the other loop must have completed all of its
+/// operations.
 const ROUNDS_MAX: u32 = 20_000;
 
 /// The maximum number of wakers that a direction keeps: a list of 4,096, and a slot.
@@ -35,7 +36,8 @@ async fn complete(what: Instantly, filled: &UnixStream) {
     }
 }
 
-/// Runs a loop until another loop, in the same task or in another, has completed `count` operations.
+/// Runs a loop until another loop, in the same task or in another, has completed `count`
+/// operations.
 pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, count: u64, is_one_task: bool) {
     let (Ok((first, first_peer)), Ok((second, second_peer))) =
         (retried!(async { UnixStream::pair() }), retried!(async { UnixStream::pair() }))
@@ -47,7 +49,8 @@ pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, coun
             scene.fail(format!("a byte for a loop: {error}"));
         }
     }
-    // After an injected EAGAIN or with a late edge, an operation needs the clock to advance, which the loop prevents.
+    // After an injected EAGAIN or with a late edge, an operation needs the clock to advance, which
+    // the loop prevents.
     let rates = &scene.program.rates;
     let other = if rates.spurious > 0.0 || rates.late > 0.0 { Instantly::Sleep } else { other };
     let done = Arc::new(AtomicBool::new(false));
@@ -76,9 +79,9 @@ pub async fn turns(scene: &Arc<Scene>, greedy: Instantly, other: Instantly, coun
     }
 }
 
-/// Runs a ready operation, and blocks the thread before each poll for so long that sysmon would ask a task to yield.
-/// The operation must complete within a limited number of polls. The block advances the clock of the whole simulation, so
-/// no session may run at the same time.
+/// Runs a ready operation, and blocks the thread before each poll for so long that the task is
+/// asked to yield. The operation must complete within a limited number of polls. The block advances
+/// the clock of the whole simulation, so no session may run at the same time.
 pub async fn long_turns(scene: &Scene, what: Instantly) {
     const POLLS_MAX: u32 = 60;
     let Ok((filled, other)) = retried!(async { UnixStream::pair() }) else {
@@ -98,6 +101,7 @@ pub async fn long_turns(scene: &Scene, what: Instantly) {
     scene.check(is_done, || format!("{what:?} is not done in {POLLS_MAX} long turns"));
 }
 
+/// A waker that is counted while it exists.
 struct Counted(Arc<AtomicUsize>);
 
 impl Wake for Counted {
@@ -110,8 +114,8 @@ impl Drop for Counted {
     }
 }
 
-/// Polls a read of a silent peer with a new waker each time. Checks that only a limited number of wakers is kept, and none after the socket
-/// is closed.
+/// Polls a read of a silent peer with a new waker each time. Checks that only a limited number of
+/// wakers is kept, and none after the socket is closed.
 pub async fn polls(scene: &Scene, count: u64) {
     let Ok((mut near, _far)) = retried!(async { UnixStream::pair() }) else {
         return scene.fail("a pair of Unix sockets".to_owned());
