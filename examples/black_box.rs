@@ -1,12 +1,14 @@
-//! Uses the black box, the record of the workers' last events, to find the cause of a stall.
-//!
-//! An echo server and its clients share one worker. A task named `report` then computes for 30 ms without yielding. The clients stall until
-//! the runtime adds a spare worker.
+//! Finds the cause of a stall with the black box, which is the record of the workers' last events.
 //!
 //! ```text
-//! cargo run --release --example black_box                            prints the events around the stall
-//! cargo run --release --example black_box -- TRACE.json PICTURE.svg  also writes all events for ui.perfetto.dev, and a picture of the stall
+//! cargo run --release --example black_box
+//! cargo run --release --example black_box -- TRACE.json PICTURE.svg
 //! ```
+//!
+//! An echo server and its clients share one worker. A task named `report` then computes for 30 ms
+//! without yielding. The clients stall until the runtime adds a spare worker. The program prints
+//! the events around the stall. It also writes a trace of all events for ui.perfetto.dev to the
+//! first argument, and a picture of the stall to the second argument, if these arguments are given.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,7 +19,7 @@ use netpoll::prelude::*;
 use netpoll::rt::{self, BlackBox, WorkerEvent, WorkerEventKind};
 use netpoll::task;
 
-/// The time shown before and after the longest turn.
+/// The length of the periods that are shown before and after the longest turn.
 const AROUND: Duration = Duration::from_millis(2);
 
 async fn echo(stream: TcpStream) -> io::Result<()> {
@@ -89,8 +91,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Draws the turns of each worker, with one row per worker. A turn that ends after the picture is cut off. A turn that
-/// began before the picture is not drawn.
+/// Draws the turns of each worker, with one row per worker. A turn that ends after the picture is
+/// cut off. A turn that began before the picture is not drawn.
 fn picture(shown: &BlackBox, begin: Duration, end: Duration) -> String {
     const WIDTH: f64 = 960.0;
     const LEFT: f64 = 80.0;

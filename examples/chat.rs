@@ -1,16 +1,17 @@
 //! A chat server: every line that a client writes is sent to all other clients.
 //!
 //! ```text
-//! cargo run --release --example chat                    # 127.0.0.1:7000
-//! nc 127.0.0.1 7000                                     # in several terminals
+//! cargo run --release --example chat                      # 127.0.0.1:7000
+//! cargo run --release --example chat -- 127.0.0.1:8000
+//! nc 127.0.0.1 7000                                       # in several terminals
 //! ```
 //!
-//! The example shows shared handles. Each client has one task, which reads from its stream and writes to all
-//! other streams. Any number of tasks may write to one stream at the same time, and `write_all`
-//! keeps their lines whole. There is no queue per client and no task that owns the writing side. A
-//! client that does not read delays the tasks that write to it by at most the write timeout. The first
-//! task whose write times out closes the stream, which ends the task of that client. Ctrl-C or SIGTERM
-//! stops the server.
+//! The example shows shared handles. Each client has one task, which reads from its stream and
+//! writes to all other streams. Any number of tasks may write to one stream at the same time, and
+//! `write_all` keeps their lines whole. There is no queue per client and no task that owns the
+//! writing side. A client that does not read delays the tasks that write to it by at most the write
+//! timeout of one second. The first task whose write times out closes the stream, which ends the
+//! task of that client. Ctrl-C or SIGTERM stops the server.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,13 +24,14 @@ use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{io, signal, task};
 
-/// The maximum length of a line, in bytes, so that no client can exhaust the memory.
+/// The maximum length of a line in bytes, including the line terminator. Without a limit, a client
+/// could exhaust the memory.
 const LINE_BYTES_MAX: u64 = 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Clients = Arc<Mutex<HashMap<SocketAddr, TcpStream>>>;
 
-// Unused in sim_chat.rs, which includes this file and has its own main function.
+// Unused in sim_chat.rs and tests/sim_examples.rs, which include this file as a module.
 #[allow(dead_code)]
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());

@@ -1,4 +1,4 @@
-//! An echo server, which sends back the data that it receives.
+//! An echo server, which sends the data that it receives back to the client.
 //!
 //! ```text
 //! cargo run --release --example echo                    # 127.0.0.1:7000
@@ -6,9 +6,10 @@
 //! printf 'hi\n' | nc -q1 127.0.0.1 7000
 //! ```
 //!
-//! The example shows `net::serve`: an accept loop that waits while the process is out of descriptors, with one task
-//! per connection. Ctrl-C or SIGTERM stops the server. It then still echoes the data that clients have
-//! already sent, followed by end of stream.
+//! The example shows `net::serve`: an accept loop that waits while the process is out of
+//! descriptors, with one task per connection. Ctrl-C or SIGTERM stops the server. The server then
+//! echoes the data that has already arrived and closes the connections. Connections that do not end
+//! within ten seconds are closed by force.
 
 use std::future::Future;
 

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! cargo run --release --example echo_deadline                         # 127.0.0.1:7000, 10 seconds
-//! cargo run --release --example echo_deadline -- 127.0.0.1:8000 0.5
-//! nc 127.0.0.1 7000                                                   # and wait
+//! cargo run --release --example echo_deadline -- 127.0.0.1:8000 0.5   # half a second
+//! nc 127.0.0.1 7000                                                   # type nothing
 //! ```
 //!
-//! The example shows the read deadline: a point in time, stored in the socket, after which every read fails,
-//! including a read that is already waiting. The server moves the deadline before each read, which costs
-//! one atomic swap and no timer. The write timeout is like std's: a duration, counted from the moment when
-//! a write begins to wait. It ends the connection of a client that sends but does not read. Ctrl-C or
-//! SIGTERM stops the server.
+//! The example shows the read deadline, which is a point in time that is stored in the socket.
+//! After this time every read fails, including a read that is already waiting. The server moves the
+//! deadline before each read. Moving it to a later time costs one atomic swap and arms no timer.
+//! The write timeout is a duration, as in std, and is counted from the moment when a write begins
+//! to wait. It ends the connection of a client that sends data but reads none for five seconds.
+//! Ctrl-C or SIGTERM stops the server.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ fn main() -> io::Result<()> {
 
 pub(crate) async fn serve(addr: &str, idle: Duration, stop: impl Future + Send + 'static) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
-    println!("listening on {}, patience {idle:?}", listener.local_addr()?);
+    println!("listening on {}, idle limit {idle:?}", listener.local_addr()?);
     let handler = move |stream: TcpStream| async move {
         if let Err(error) = echo(&stream, idle).await {
             eprintln!("{stream:?}: {error}");

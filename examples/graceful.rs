@@ -1,15 +1,17 @@
-//! A server that stops on SIGTERM or Ctrl-C, and loses no request that it can answer within a time limit.
+//! A server that stops on SIGTERM or Ctrl-C, and loses no request that it can answer within a time
+//! limit.
 //!
 //! ```text
-//! cargo run --release --example graceful                       # 127.0.0.1:7000, 5 seconds
-//! cargo run --release --example graceful -- 127.0.0.1:8000 0.5
-//! printf '100\n' | nc -q9 127.0.0.1 7000
+//! cargo run --release --example graceful                          # 127.0.0.1:7000, 5 seconds
+//! cargo run --release --example graceful -- 127.0.0.1:8000 0.5    # half a second
+//! printf '100\n' | nc -q9 127.0.0.1 7000                          # a response after 100 ms
 //! ```
 //!
-//! The example shows `net::serve` with `signal::termination`. A request is a number of milliseconds, after which the
-//! server responds. After the signal the server accepts the connections in its queue (at most 4,096) and no others.
-//! `close_read` lets each handler read the requests that have already arrived, and then end of stream.
-//! After the time limit the remaining connections are closed by force, and the report lists them.
+//! The example shows `net::serve` with `signal::termination`. A request is a number of
+//! milliseconds, after which the server responds. After the signal the server accepts the
+//! connections in the listener's queue (at most 4,096) and no others. After `close_read`, each
+//! handler reads the requests that have already arrived, and then end of stream. After the time
+//! limit the remaining connections are closed by force, and the report lists them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +22,8 @@ use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{signal, task};
 
-/// The maximum length of a request, in bytes, so that no client can exhaust the memory.
+/// The maximum length of a request in bytes, including the line terminator. Without a limit, a
+/// client could exhaust the memory.
 const REQUEST_BYTES_MAX: usize = 32;
 
 /// The numbers of requests read and of responses written.

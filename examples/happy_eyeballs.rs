@@ -1,13 +1,15 @@
-//! Dials an unreachable and a reachable address, with and without a race between them, and prints the times.
+//! Dials an unreachable and a reachable address, with and without a race between them, and prints
+//! the times.
 //!
 //! ```text
-//! cargo run --release --example happy_eyeballs                    # both on loopback; ends by itself
-//! cargo run --release --example happy_eyeballs -- example.org:80  # or the addresses of a name
+//! cargo run --release --example happy_eyeballs                      # two addresses on loopback
+//! cargo run --release --example happy_eyeballs -- example.org:80    # addresses of a host
 //! ```
 //!
-//! The example shows the stagger of `Dialer`, the control hook (called for each socket before it connects), and a
-//! timeout for the whole dial. The unreachable address is that of a listener with a full queue,
-//! which does not answer. It is an IPv6 address if this host has IPv6.
+//! The example shows three settings of `Dialer`: the stagger, a timeout of four seconds for the
+//! whole dial, and a control function, which is called for each socket before it connects. The
+//! unreachable address is that of a listener with a full queue, which does not answer. It is an
+//! IPv6 address if this host has IPv6.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -45,8 +47,8 @@ pub(crate) async fn race(addrs: impl ToSocketAddrs, dialer: Dialer) -> io::Resul
     Ok(())
 }
 
-/// Returns the address of a listener with a full queue. The address is unreachable as long as the returned sockets
-/// exist.
+/// Opens a listener and fills its queue. Returns the listener, the clients in the queue, and the
+/// address of the listener. The address is unreachable as long as these sockets are open.
 fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
     let listener = match listen(Ipv6Addr::LOCALHOST.into()) {
         Err(_) => listen(Ipv4Addr::LOCALHOST.into())?,
@@ -56,7 +58,8 @@ fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
     let mut full = vec![listener];
     loop {
         let client = socket2::Socket::new(name.domain(), socket2::Type::STREAM, None)?;
-        // The kernel accepts the first clients. Once a client has to wait, the queue is full.
+        // The kernel completes the first connections. The queue is full when a connection times
+        // out.
         if client.connect_timeout(&name, Duration::from_millis(300)).is_err() {
             let addr = name.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
             return Ok((full, addr));

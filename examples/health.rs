@@ -1,13 +1,14 @@
-//! Answers health checks quickly while other tasks saturate the workers.
+//! Answers health checks quickly while other tasks saturate the worker.
 //!
 //! ```text
-//! cargo run --release --example health              # 500 saturating tasks, 100 checks per lane
-//! cargo run --release --example health -- 1000 300
+//! cargo run --release --example health                # 500 busy tasks, 100 checks per lane
+//! cargo run --release --example health -- 1000 300    # 1,000 busy tasks, 300 checks per lane
 //! ```
 //!
-//! The example shows `rt::Lane::Control`: a control task serves the listener of the health checks, and the tasks of
-//! its connections inherit the lane. The checks are served first by tasks of the lane `Normal`, and then
-//! by tasks of the lane `Control`. The output shows how long the checks take.
+//! The example shows `rt::Lane::Control`. A task of this lane serves the listener of the health
+//! checks, and the tasks of the connections inherit the lane. The checks are served first by tasks
+//! of the lane `Normal`, and then by tasks of the lane `Control`. The output shows how long the
+//! checks take.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ fn main() -> io::Result<()> {
     // There is one worker, so that all tasks compete for it.
     rt::Builder::new().workers(1).start()?;
     for _ in 0..busy {
-        // This stands for a connection with endless requests, each of which takes 50 µs.
+        // A busy task stands for a connection with endless requests, each of which takes 50 µs.
         task::spawn(async {
             loop {
                 let begun = Instant::now();
@@ -44,7 +45,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Serves health checks in `lane`, and makes `checks` checks, at least one. Returns their times in ascending order.
+/// Serves health checks in `lane`, and makes `checks` of them, at least one. Returns how long each
+/// took, in ascending order.
 async fn check(lane: Lane, checks: usize) -> io::Result<Vec<Duration>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;

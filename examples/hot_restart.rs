@@ -1,17 +1,25 @@
-//! A server that can be replaced without refusing a connection: its successor takes over the listening
-//! socket.
+//! A server whose process can be replaced without refusing a connection. The new process takes over
+//! the listening socket.
 //!
 //! ```text
-//! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces the process
+//! cargo run --release --example hot_restart                      # 127.0.0.1:7000; press Enter
+//! cargo run --release --example hot_restart -- 127.0.0.1:8000
+//! while sleep 5; do echo; done | cargo run --release --example hot_restart    # every 5 seconds
 //! echo hello | nc 127.0.0.1 7000
 //! ```
 //!
-//! The old process starts the new process and passes it the listening socket, and one end of a socket
-//! pair over which the new process reports that it is ready. Then the old process closes its own copy of
-//! the listening socket, and exits when its last connection has ended, or after ten seconds. Connections
-//! that are not yet accepted wait in the socket's queue, which both processes share. If systemd starts the
-//! server with a socket (`LISTEN_FDS`), the server uses that socket. A request is a line, and the response
-//! contains the id of the process. End of input, Ctrl-C or SIGTERM stops the server.
+//! Each line of standard input replaces the process. (In a terminal, only the first line does,
+//! because the shell takes the terminal back when the first process has ended.) The old process
+//! starts the new process and passes it two descriptors: the listening socket, and one end of a
+//! socket pair over which the new process reports that it is ready. Then the old process closes its
+//! own copy of the listening socket, and exits when its last connection has ended, or after ten
+//! seconds. Connections that are not yet accepted wait in the socket's queue, which both processes
+//! share.
+//!
+//! If the environment announces a socket (`LISTEN_FDS`, sd_listen_fds(3)), the server uses it
+//! instead of the address. A request is a line. The response is the id of the process and the line.
+//! End of input, Ctrl-C or SIGTERM stops the server, so a systemd service needs a standard input
+//! other than /dev/null.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,7 +49,7 @@ async fn run(addr: &str) -> io::Result<()> {
         Some(listener) => listener,
         None => TcpListener::bind(addr).await?,
     };
-    // This duplicate of the descriptor is passed to the successor.
+    // A duplicate of the descriptor, which is passed to the new process.
     let handle = listener.as_fd().try_clone_to_owned()?;
     let terminated = signal::termination()?;
     println!("listening on {}, process {}", listener.local_addr()?, std::process::id());
@@ -54,7 +62,7 @@ async fn run(addr: &str) -> io::Result<()> {
         while let Some(Ok(_)) = lines.next().await {
             match replace(&handle).await {
                 Ok(()) => break,
-                Err(error) => eprintln!("no successor: {error}"),
+                Err(error) => eprintln!("not replaced: {error}"),
             }
         }
     };
@@ -66,15 +74,16 @@ async fn run(addr: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts this program again with the listener, and waits until the new process reports that it is ready.
+/// Starts this program again with the listener, and waits until the new process reports that it is
+/// ready.
 async fn replace(listener: &OwnedFd) -> io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     activation::pass(&mut command, [("web", listener.as_fd()), ("ready", theirs.as_fd())])?;
     task::spawn_blocking(move || {
         command.spawn()?;
-        // The command owns a duplicate of `theirs`. Both are dropped, so that the read ends if the new
-        // process fails to start.
+        // The command owns a duplicate of `theirs`. Both are dropped, so that the read fails if the
+        // new process ends before it is ready.
         drop((command, theirs));
         ours.read_exact(&mut [0; 1])
     })

@@ -1,13 +1,14 @@
-//! Watches a directory and prints its events.
+//! Watches a directory with inotify(7) and prints its events. Without arguments, it creates, writes
+//! and removes a file in a temporary directory to cause events. Linux only.
 //!
 //! ```text
-//! cargo run --release --example inotify                 # a temporary directory, in which the program creates events
-//! cargo run --release --example inotify -- /tmp         # until Ctrl-C
-//! cargo run --release --example inotify -- /tmp 10      # ten events
+//! cargo run --release --example inotify               # a temporary directory
+//! cargo run --release --example inotify -- /tmp       # until Ctrl-C
+//! cargo run --release --example inotify -- /tmp 10    # ten events
 //! ```
 //!
-//! The example shows `io::AsyncFd`, which can wait on any descriptor that epoll accepts, with deadlines like those of
-//! a socket.
+//! The example shows `io::AsyncFd`, which waits on any descriptor that epoll(7) supports, and has
+//! deadlines like a socket.
 
 #[cfg(target_os = "linux")]
 #[path = "linux/inotify.rs"]

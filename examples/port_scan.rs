@@ -2,13 +2,16 @@
 //! dial and a progress bar.
 //!
 //! ```text
-//! cargo run --release --example port_scan                              # the ports around one that the program opens
-//! cargo run --release --example port_scan -- localhost 1-1024          # a host and a range of ports
-//! cargo run --release --example port_scan -- localhost 1-1024 100 0.2  # 100 at a time, 0.2 s each
+//! cargo run --release --example port_scan                      # ports around one that it opens
+//! cargo run --release --example port_scan -- localhost         # all ports of a host
+//! cargo run --release --example port_scan -- localhost 1-1024  # a range of ports, or one port
+//! cargo run --release --example port_scan -- localhost 1-1024 100 0.2    # 100 dials, 0.2 s each
 //! ```
 //!
-//! Scan only your own hosts. The example shows a `Dialer` that tasks share, without the socket options that
-//! a probe does not need, and how to limit concurrency: each task takes the next port from a counter.
+//! Scan only your own hosts. If the host has several addresses, the program scans the first one. By
+//! default it makes 64 dials at a time, each with a timeout of 0.5 s. The example shows how to
+//! limit concurrency: a fixed number of tasks share a `Dialer`, and each takes its next port from a
+//! counter. The dialer does not set the socket options that a scan does not need.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -96,7 +99,7 @@ pub(crate) async fn scan(ip: IpAddr, (first, last): (u16, u16), at_a_time: usize
     Ok(())
 }
 
-/// Draws on standard error, so that the results can be piped.
+/// Draws the progress bar on standard error, so that standard output has only the results.
 fn draw(done: u32, count: u32) {
     const WIDTH: usize = 40;
     let filled = (u64::from(done) * WIDTH as u64 / u64::from(count)) as usize;

@@ -1,14 +1,15 @@
-//! A TCP proxy. It accepts connections at LISTEN and forwards each to TARGET, in both directions. On
-//! Linux, the bytes usually stay in the kernel.
+//! A TCP proxy. It accepts connections at LISTEN and forwards the bytes of each to TARGET and back.
+//! On Linux, the bytes usually stay in the kernel.
 //!
 //! ```text
+//! cargo run --release --example proxy -- LISTEN TARGET [IDLE-SECONDS]
 //! cargo run --release --example proxy -- 127.0.0.1:8080 example.com:80
 //! curl -H 'Host: example.com' http://127.0.0.1:8080/
 //! ```
 //!
-//! The example shows `copy_bidirectional_with`: splice(2) between the sockets, half-close, and a limit for idle
-//! connections. The third argument is this limit in seconds; the default is 300. After Ctrl-C or
-//! SIGTERM, connections have ten seconds to end.
+//! The example shows `copy_bidirectional_with`, which uses splice(2) between the sockets, forwards
+//! a half-close, and ends idle connections. A connection is idle if no bytes are copied for
+//! IDLE-SECONDS. The default is 300. After Ctrl-C or SIGTERM, connections have ten seconds to end.
 
 use std::future::Future;
 use std::time::Duration;

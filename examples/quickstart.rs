@@ -1,9 +1,15 @@
-//! An echo server and a thousand clients in one process, on loopback. They exchange 10,000 requests per second in total, then as many as possible.
+//! An echo server and a thousand clients in one process, on loopback. In the first phase the
+//! clients send 10,000 requests per second in total, and in the second phase as many as possible.
 //!
-//! Run with `cargo run --release --example quickstart`, or append ` -- 200 1` for 200 clients and 1 second per phase.
+//! ```text
+//! cargo run --release --example quickstart             # 1,000 clients, 3 seconds per phase
+//! cargo run --release --example quickstart -- 200 1    # 200 clients, 1 second per phase
+//! ```
 //!
-//! The first phase shows the latency of a request. In the second phase every client sends its next request as soon as it has the response to the
-//! previous one. A request then waits behind those of all other clients, so the mean latency is the number of clients divided by the throughput.
+//! The first phase shows the latency of a request. In the second phase every client sends its next
+//! request as soon as it has the response to the previous one. A request then waits behind those of
+//! all other clients, so the mean latency is the number of clients divided by the throughput. If
+//! necessary, the program raises its soft limit of open files.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -57,7 +63,8 @@ async fn serve(listener: TcpListener) {
         drop(task::spawn(async move {
             let mut buf = [0; 4096];
             loop {
-                // Drops a client that is idle for a minute. Moving the deadline to a later time costs one atomic swap.
+                // Drops a client that is idle for a minute. Moving the deadline to a later time
+                // costs one atomic swap.
                 stream.set_read_deadline(Instant::now() + Duration::from_secs(60))?;
                 match stream.read(&mut buf).await? {
                     0 => return io::Result::Ok(()),
@@ -101,7 +108,8 @@ async fn client(
     }
 }
 
-/// Shows the progress of a phase: on one line if the output is a terminal, otherwise with one line per second. Returns the requests per second.
+/// Shows the progress of a phase: on one line if the output is a terminal, otherwise with one line
+/// per second. Returns the requests per second.
 async fn watch(phase: usize, end: Instant) -> f64 {
     let live = std::io::stdout().is_terminal();
     let pause = Duration::from_millis(if live { 100 } else { 1000 });
@@ -120,13 +128,14 @@ async fn watch(phase: usize, end: Instant) -> f64 {
     }
 }
 
-/// Raises the soft limit of open files, if it is lower, to two per client and 64 more, but at most to the hard limit. Returns the number of
-/// clients that the hard limit allows, from 1 to `clients`.
+/// Raises the soft limit of open files to two per client and 64 more, but not above the hard limit.
+/// Returns the number of clients for which the limit is sufficient, at most `clients`. Returns 1 if
+/// the limit is not sufficient for one client.
 fn limit(clients: u64) -> u64 {
     let (needed, limit) = (2 * clients + 64, getrlimit(Resource::Nofile));
     let allowed = limit.maximum.map_or(needed, |most| most.min(needed));
     if limit.current.is_some_and(|current| current < allowed) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), ..limit }).expect("up to the maximum is allowed");
+        setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), ..limit }).expect("at most the hard limit");
     }
     let fewer = clients.min(allowed.saturating_sub(64) / 2).max(1);
     if fewer < clients {

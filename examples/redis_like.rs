@@ -1,16 +1,18 @@
-//! A server for a few Redis commands (PING, ECHO, SET, GET, DEL, EXISTS, INCR, DBSIZE, FLUSHALL,
-//! CONFIG GET, COMMAND and QUIT) with the protocol RESP2.
+//! A server that implements a few commands of Redis (PING, ECHO, SET, GET, DEL, EXISTS, INCR,
+//! DBSIZE, FLUSHALL, CONFIG GET, COMMAND and QUIT) over the protocol RESP2.
 //!
 //! ```text
-//! cargo run --release --example redis_like              # 127.0.0.1:7000
+//! cargo run --release --example redis_like                              # 127.0.0.1:7000
+//! cargo run --release --example redis_like -- 127.0.0.1:7000 plain 2    # ADDRESS MODE WORKERS
 //! redis-cli -p 7000 set greeting hello
 //! redis-benchmark -p 7000 -t set,get -n 1000000 -P 16
 //! ```
 //!
-//! The example shows gathered writes (`auto_cork`). A client may send many commands before it reads a response. The
-//! server simply writes each response separately, but the responses to all commands of one read are
-//! usually sent with one system call. `-- ADDRESS plain` disables this for comparison. A third argument is the
-//! number of workers. Ctrl-C or SIGTERM stops the server.
+//! The example shows gathered writes (`auto_cork`). A client may send many commands before it reads
+//! a response. The server writes each response separately, but the responses to all commands of one
+//! read are usually sent with one system call. The mode `plain` disables this for comparison. Any
+//! other mode, such as `gather`, leaves it enabled. The third argument is the number of workers.
+//! Ctrl-C or SIGTERM stops the server.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,7 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use netpoll::net::{self, ListenConfig, TcpStream};
 use netpoll::{io, rt, signal, task};
 
-/// The maximum length of a command, in bytes, so that no client can exhaust the memory.
+/// The maximum length of a command in bytes. Without a limit, a client could exhaust the memory
+/// with one command.
 const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// The maximum number of words of a command that is sent as an array.
 const WORDS_MAX: usize = 1024;
@@ -53,7 +56,8 @@ pub(crate) async fn serve(addr: &str, gather: bool, stop: impl Future + Send + '
     Ok(())
 }
 
-/// Executes the commands of one client until the client disconnects, quits, or sends a command that is malformed or too long.
+/// Executes the commands of one client until the client disconnects, quits, or sends a command that
+/// is malformed or too long.
 async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
     let (mut buf, mut filled, mut answer) = (vec![0; 16 << 10], 0, Vec::new());
     loop {
@@ -92,12 +96,12 @@ async fn talk(stream: &TcpStream, store: &Store) -> io::Result<()> {
 /// The words of a command.
 type Words<'a> = Vec<&'a [u8]>;
 
-/// Returns the words of the first command and its length in bytes, or `None` if the command is incomplete. Returns an error text if the
-/// command is malformed.
+/// Returns the words of the first command and its length in bytes, or `None` if the command is
+/// incomplete. Returns an error text if the command is malformed.
 fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     let Some((first, mut at)) = line(bytes, 0) else { return Ok(None) };
     let Some(count) = first.strip_prefix(b"*") else {
-        // An inline command, such as one typed by hand.
+        // An inline command: a line of words, such as one that is typed by hand.
         return Ok(Some((first.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect(), at)));
     };
     let count = number(count).filter(|count| *count <= WORDS_MAX).ok_or("invalid number of words")?;
@@ -118,7 +122,8 @@ fn command(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, &'static str> {
     Ok(Some((words, at)))
 }
 
-/// Returns the line at `from` without its line terminator, and the index after the terminator, or `None` if the line is incomplete.
+/// Returns the line at `from` without its line terminator, and the index after the terminator, or
+/// `None` if the line is incomplete.
 fn line(bytes: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let end = from + bytes[from..].iter().position(|byte| *byte == b'\n')?;
     let line = &bytes[from..end];
@@ -129,7 +134,8 @@ fn number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Executes a command and appends its response to `answer`. Returns whether the connection stays open.
+/// Executes a command and appends its response to `answer`. Returns whether the connection stays
+/// open.
 fn execute(words: &[&[u8]], store: &Store, answer: &mut Vec<u8>) -> bool {
     let name = words[0].to_ascii_uppercase();
     let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,13 +1,16 @@
 //! Runs the chat server of `chat.rs`, unchanged, in simulations with losses and a partition.
 //!
 //! ```text
-//! cargo run --release --features sim --example sim_chat            # a thousand seeds
-//! cargo run --release --features sim --example sim_chat -- 17      # one, with a picture of its packets
-//! cargo run --release --features sim --example sim_chat -- 17 chat.svg   # the picture as SVG
+//! cargo run --release --features sim --example sim_chat           # a thousand seeds
+//! cargo run --release --features sim --example sim_chat -- 17     # one seed
+//! cargo run --release --features sim --example sim_chat -- 17 chat.svg
 //! ```
 //!
-//! Each simulation has a server and three clients. Two clients send lines, the network loses packets, and the third client is cut off for some time.
-//! Afterwards it receives the lines of the others, unless its connection fails. It never receives part of a line, nor a line twice.
+//! Each simulation has a server and three clients. The network loses packets. Two clients send
+//! lines, and the third client is cut off for some time. Afterwards the third client receives the
+//! lines of the others, unless its connection fails. It never receives part of a line, nor a line
+//! twice. With a seed as the argument, the program runs only this seed and prints a diagram of the
+//! packets. With a second argument, it writes the diagram to this file, as SVG, instead.
 
 #[path = "chat.rs"]
 mod chat;
@@ -33,7 +36,8 @@ async fn talk(name: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the text of each line received until the connection ended, failed, or was silent for a minute, without the speaker's address.
+/// Receives lines until the connection ends, fails, or is silent for a minute. Returns the lines
+/// without the addresses of their senders.
 async fn listen() -> Vec<String> {
     let mut heard = Vec::new();
     let Ok(stream) = TcpStream::connect("server:7000").await else { return heard };

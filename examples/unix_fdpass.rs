@@ -1,16 +1,18 @@
-//! A server with worker processes: the parent accepts connections and passes each to a worker over a
-//! Unix socket.
+//! A server with worker processes: the parent accepts connections and passes each to a worker over
+//! a Unix socket.
 //!
 //! ```text
-//! cargo run --release --example unix_fdpass                       # 127.0.0.1:7000, two workers
-//! cargo run --release --example unix_fdpass -- 127.0.0.1:8000 4
+//! cargo run --release --example unix_fdpass                          # 127.0.0.1:7000, two workers
+//! cargo run --release --example unix_fdpass -- 127.0.0.1:8000 4      # four workers
 //! nc 127.0.0.1 7000
 //! ```
 //!
-//! The example shows descriptors in messages (one byte per connection, with its descriptor), the peer's credentials,
-//! and sockets created from received descriptors. A worker sends a greeting and then echoes. When Ctrl-C
-//! or SIGTERM stops the parent, it closes the workers' sockets. Each worker then echoes the data that its
-//! clients have already sent, and exits.
+//! The example shows messages with descriptors (one byte per connection, with the connection's
+//! descriptor), the credentials of a peer, and sockets created from received descriptors. A worker
+//! sends a greeting to each client and then echoes its data. When Ctrl-C or SIGTERM stops the
+//! parent, the parent closes the workers' sockets. Each worker then echoes the data that has
+//! already arrived from its clients, and exits. The parent starts each worker as the same program
+//! with the argument `worker`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
@@ -67,8 +69,8 @@ fn start_worker() -> io::Result<(UnixStream, Child)> {
 }
 
 async fn worker() -> io::Result<()> {
-    // Ctrl-C sends SIGINT to the foreground process group, which includes the workers. They ignore the signal and end
-    // with the parent.
+    // Ctrl-C sends SIGINT to the foreground process group, which includes the workers. A worker
+    // ignores the signal, and ends when the parent has closed its socket.
     let _interrupts = Signal::new(SignalKind::INTERRUPT)?;
     let parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let user = parent.peer_cred()?.uid();
@@ -80,7 +82,7 @@ async fn worker() -> io::Result<()> {
     net::serve(Passed(parent), handler).when_stopping(|stream| drop(stream.close_read())).await.map(drop)
 }
 
-/// A listener whose connections are passed by the parent.
+/// A listener that receives its connections from the parent, over a Unix socket.
 struct Passed(UnixStream);
 
 impl Listener for Passed {

@@ -1,12 +1,12 @@
-//! Runs code that is written for the traits of async-rs on netpoll. An adapter implements the traits, and the
-//! function `talk` uses only them.
+//! Runs code that is written for the traits of async-rs on netpoll. An adapter implements the
+//! traits. The function `talk` uses only the traits.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example async_rs
 //! ```
 //!
-//! The example shows implementations of `Executor` and `Reactor`: tasks that can be detached and cancelled, timers,
-//! streams, and any descriptor that epoll accepts.
+//! The example shows implementations of `Executor` and `Reactor`: tasks that can be detached and
+//! cancelled, timers, streams, and any descriptor that epoll accepts.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -48,7 +48,7 @@ impl Executor for Netpoll {
     }
 }
 
-/// A handle to a task. Dropping it detaches the task, as in netpoll.
+/// A handle to a task. Dropping the handle detaches the task, as in netpoll.
 struct Handle<T>(Option<JoinHandle<T>>);
 
 impl<T: Send + 'static> TaskImpl for Handle<T> {
@@ -72,7 +72,8 @@ impl Reactor for Netpoll {
     type TcpStream = TcpStream;
     type Sleep = Sleep;
 
-    // The trait requires `AsSysFd`, which is not public. Its supertrait `AsFd` is sufficient.
+    // In the trait, the bound of `H` is `AsSysFd`, which is not public. Its supertrait `AsFd` is
+    // sufficient here.
     fn register<H: Read + Write + AsFd + Send + 'static>(
         &self,
         handle: H,
@@ -148,7 +149,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// Sends a word to an echo server and returns the reply. Uses only the traits.
+/// Sends a word to an echo server and returns the reply. Uses only the traits of async-rs.
 async fn talk<R: RuntimeKit + Sync>(runtime: &Runtime<R>, addr: SocketAddr) -> io::Result<String> {
     let mut stream = runtime.tcp_connect(addr).await?;
     runtime.sleep(Duration::from_millis(1)).await;

@@ -1,14 +1,16 @@
-//! An axum application on netpoll: axum without its `tokio` feature, served by `netpoll-hyper`.
+//! An axum application on netpoll. `netpoll-hyper` serves it, and axum's feature `tokio` is
+//! disabled.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example axum_hello                # 127.0.0.1:8080
+//! cargo run --release -p netpoll-ecosystem --example axum_hello    # 127.0.0.1:8080
+//! cargo run --release -p netpoll-ecosystem --example axum_hello -- 127.0.0.1:9090
 //! curl http://127.0.0.1:8080/hello/you
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
 //! `netpoll_hyper::serve_tower(listener, app)` replaces `axum::serve`. This program uses
-//! `Server::serve_tower_until`, which stops on Ctrl-C or SIGTERM. Requests in progress then have ten seconds
-//! to finish.
+//! `Server::serve_tower_until`, which stops on Ctrl-C or SIGTERM. Requests in progress then have
+//! ten seconds to finish.
 
 use axum::Router;
 use axum::extract::Path;
@@ -21,7 +23,7 @@ use netpoll_hyper::Server;
 use std::time::Duration;
 
 async fn hello(Path(name): Path<String>) -> String {
-    // Handlers use netpoll's timers.
+    // Handlers can use netpoll's timers.
     task::sleep(Duration::from_millis(1)).await;
     format!("Hello, {name}!\n")
 }

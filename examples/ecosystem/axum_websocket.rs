@@ -1,12 +1,14 @@
 //! WebSocket in an axum application, without axum's feature `ws`, which requires tokio's runtime.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example axum_websocket                 # 127.0.0.1:7080
+//! cargo run --release -p netpoll-ecosystem --example axum_websocket    # 127.0.0.1:7080
+//! cargo run --release -p netpoll-ecosystem --example axum_websocket -- 127.0.0.1:8000
 //! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:7080 hello
 //! ```
 //!
-//! The example shows hyper's upgrade in an axum handler, and async-tungstenite on the upgraded connection in a
-//! netpoll task. Ctrl-C or SIGTERM stops the server. Upgraded connections end with the process.
+//! The server sends each message back. The example shows hyper's upgrade in an axum handler, and
+//! async-tungstenite on the upgraded connection in a netpoll task. Ctrl-C or SIGTERM stops the
+//! server. Upgraded connections end with the process.
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::derive_accept_key;

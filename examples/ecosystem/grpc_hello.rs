@@ -1,13 +1,15 @@
-//! A gRPC server and client with tonic on hyper's HTTP/2, without the `transport` feature, tokio's runtime or generated code.
+//! A gRPC server and client with tonic on hyper's HTTP/2, without tonic's feature `transport`,
+//! tokio's runtime or generated code.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example grpc_hello                # both sides, on loopback
+//! cargo run --release -p netpoll-ecosystem --example grpc_hello                       # both sides
 //! cargo run --release -p netpoll-ecosystem --example grpc_hello -- 127.0.0.1:50051    # the server
 //! ```
 //!
-//! The example shows how to replace tonic's transport: in the server with `service_fn` and
-//! `netpoll_hyper::Server`, in the client with a tower service around hyper's `SendRequest`. The codec is
-//! for one message type; prost's codec is used in the same way. Ctrl-C or SIGTERM stops the server.
+//! The example shows how to replace tonic's transport. The server uses `service_fn` and
+//! `netpoll_hyper::Server`, and the client a tower service around hyper's `SendRequest`. The
+//! example has a codec for its message type. The codec of prost can be used in the same way. Ctrl-C
+//! or SIGTERM stops the server.
 //!
 //! ```proto
 //! message Text { string text = 1; }
@@ -97,7 +99,7 @@ impl Decoder for Text {
     }
 }
 
-/// The method as a service, as generated code would define it.
+/// The method `SayHello` as a tower service, like the one in generated code.
 struct SayHello;
 
 impl Service<Request<String>> for SayHello {
@@ -119,7 +121,7 @@ async fn route(request: http::Request<Incoming>) -> Result<http::Response<Body>,
     })
 }
 
-/// A connection as a tower service for tonic's client.
+/// An HTTP/2 connection as a tower service, on which tonic's client sends its requests.
 struct Channel(SendRequest<Body>);
 
 impl Service<http::Request<Body>> for Channel {

@@ -1,13 +1,16 @@
-//! An HTTP client that prints the pages at the given URLs.
+//! An HTTP client that requests URLs and prints the responses.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example http_get -- http://127.0.0.1:8080/ http://127.0.0.1:8080/
-//! cargo run --release -p netpoll-ecosystem --example http_get -- --ca certificate.pem https://localhost:8443/
+//! cargo run --release -p netpoll-ecosystem --example http_get -- [--ca CERTIFICATES] URL...
+//! cargo run --release -p netpoll-ecosystem --example http_get -- http://127.0.0.1:8080/
+//! cargo run --release -p netpoll-ecosystem --example http_get -- \
+//!     --ca certificate.pem https://localhost:8443/hello/you
 //! ```
 //!
-//! The example shows hyper-util's client with `netpoll_hyper::Connector`: pooled connections, HTTP/1 or HTTP/2 as
-//! negotiated by ALPN, Happy Eyeballs, and one time limit per request. The client also works under any
-//! other executor.
+//! The example shows hyper-util's client with `netpoll_hyper::Connector`: pooled connections,
+//! HTTP/1 or HTTP/2 as negotiated by ALPN, Happy Eyeballs, and a time limit of 30 s per request.
+//! The client trusts only the certificates in the PEM file that follows `--ca`. The client also
+//! works under any other executor.
 
 use std::error::Error;
 use std::time::Duration;
@@ -31,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             roots.add(certificate?)?;
         }
     }
-    // For public servers, use the root certificates of the crate webpki-roots or rustls-native-certs.
+    // For public servers, use the root certificates of the crate webpki-roots or
+    // rustls-native-certs.
     let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let client = Connector::new().tls(tls).client::<Empty<Bytes>>();
     task::block_on(async {

@@ -1,15 +1,16 @@
 //! An HTTP/1 and HTTP/2 server that responds with a greeting.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example http_hello -- -w 2 127.0.0.1:8080    # two workers; the default address
+//! cargo run --release -p netpoll-ecosystem --example http_hello    # 127.0.0.1:8080
+//! cargo run --release -p netpoll-ecosystem --example http_hello -- -w 2 127.0.0.1:9090
 //! curl http://127.0.0.1:8080/
 //! curl --http2-prior-knowledge http://127.0.0.1:8080/
 //! wrk -t1 -c64 -d5 http://127.0.0.1:8080/
 //! h2load -c64 -m10 -n100000 http://127.0.0.1:8080/
 //! ```
 //!
-//! The example shows `netpoll_hyper::Server` and its graceful shutdown: after Ctrl-C or SIGTERM it stops accepting
-//! connections, and the requests in progress have ten seconds to finish.
+//! The example shows `netpoll_hyper::Server` and its graceful shutdown. After Ctrl-C or SIGTERM the
+//! server stops accepting connections, and the requests in progress have ten seconds to finish.
 
 use std::convert::Infallible;
 

@@ -1,16 +1,19 @@
-//! HTTPS: an axum application over TLS with futures-rustls, with a certificate generated at startup.
+//! An HTTPS server: an axum application over TLS with futures-rustls.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example https_hello                                # 127.0.0.1:8443, certificate.pem
+//! cargo run --release -p netpoll-ecosystem --example https_hello    # 127.0.0.1:8443
 //! cargo run --release -p netpoll-ecosystem --example https_hello -- 127.0.0.1:9443 /tmp/own.pem
 //! curl --cacert certificate.pem https://localhost:8443/hello/you
-//! cargo run --release -p netpoll-ecosystem --example http_get -- --ca certificate.pem https://localhost:8443/hello/you
+//! cargo run --release -p netpoll-ecosystem --example http_get -- \
+//!     --ca certificate.pem https://localhost:8443/hello/you
 //! ```
 //!
-//! The example shows `Server::serve_with`: its closure makes the TLS handshake in the task of the connection, and
-//! returns the stream and the service. The handshake is subject to `header_read_timeout`, and its errors go to
-//! `on_error`. ALPN offers HTTP/2; without `alpn_protocols`, browsers use HTTP/1. The server stops on Ctrl-C or
-//! SIGTERM.
+//! At startup the server generates a certificate for localhost and writes it to the file in the
+//! second argument, by default `certificate.pem`. The example shows `Server::serve_with`. Its
+//! closure makes the TLS handshake in the task of the connection, and returns the stream and the
+//! service. The handshake is subject to `header_read_timeout`, and its errors go to `on_error`.
+//! With `alpn_protocols`, the server offers HTTP/2, which browsers otherwise do not use. The server
+//! stops on Ctrl-C or SIGTERM.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,11 +1,13 @@
-//! Uses netpoll's sockets under the executors of `futures`, smol and tokio, and under netpoll's own executor.
+//! Uses netpoll's sockets under the executors of `futures`, smol and tokio, and under netpoll's own
+//! executor.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example own_executor
 //! ```
 //!
-//! A socket needs only a waker. netpoll's threads poll the network and the timers for every executor, so there is no adapter, no context to
-//! enter and no feature to enable.
+//! A socket needs only the waker of the task that uses it. netpoll's threads poll the network and
+//! run the timers for every executor. So there is no adapter, no context to enter and no feature to
+//! enable.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -44,7 +46,7 @@ async fn session(executor: &str) -> io::Result<()> {
     let (bytes, ()) = echo.try_join(requests).await?;
     assert_eq!(bytes, u64::from(ROUNDS) * 64);
 
-    // Deadlines and sleeps work as well.
+    // Deadlines and sleeps also work under each executor.
     server.set_read_deadline(Instant::now() + Duration::from_millis(5))?;
     netpoll::task::sleep(Duration::from_millis(10)).await;
     let error = server.read(&mut [0; 1]).await.expect_err("the deadline has passed");

@@ -1,12 +1,15 @@
-//! Sends a file over QUIC with quinn, with a certificate generated at startup.
+//! Sends a file over QUIC with quinn, from a server to a client in the same process.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example quic_file                        # 16 MiB of generated data, on loopback
-//! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md   # a file, and its copy
+//! cargo run --release -p netpoll-ecosystem --example quic_file    # 16 MiB of generated data
+//! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md
 //! ```
 //!
-//! The example shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets. They use
-//! the kernel's offload in both directions if the kernel supports it.
+//! The first argument is the file, of at most 1 GiB, and the second the path of the copy. Without a
+//! second argument, the copy is only compared with the file. The example shows
+//! `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets. The
+//! endpoints use the kernel's offload for sending and receiving if the kernel supports it. The
+//! server's certificate is generated at startup.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -21,6 +24,7 @@ use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
+/// The maximum size of the file, in bytes.
 const FILE_MAX: usize = 1 << 30;
 
 /// Returns the configurations of a server and of a client that trusts the server's certificate.

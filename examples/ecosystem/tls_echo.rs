@@ -1,14 +1,17 @@
-//! An echo server over TLS with futures-rustls, with a certificate generated at startup.
+//! An echo server over TLS with futures-rustls.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example tls_echo                                  # 127.0.0.1:7443, certificate.pem
+//! cargo run --release -p netpoll-ecosystem --example tls_echo    # 127.0.0.1:7443
 //! cargo run --release -p netpoll-ecosystem --example tls_echo -- 127.0.0.1:8443 /tmp/own.pem
 //! openssl s_client -quiet -connect 127.0.0.1:7443 -servername localhost -CAfile certificate.pem
 //! ```
 //!
-//! The example shows that deadlines belong to the socket. The server sets them on the stream, of which rustls has a
-//! clone. They end a handshake that hangs and the connection of a silent client, although rustls does not know about
-//! them. After Ctrl-C or SIGTERM, connections have five seconds to end.
+//! At startup the server generates a certificate for localhost and writes it to the file in the
+//! second argument, by default `certificate.pem`. The example shows that deadlines belong to the
+//! socket. The server sets them on its handle of the stream, and rustls has a clone of the stream.
+//! The deadlines end a handshake that takes more than 5 seconds, and the connection of a client
+//! that is silent for 60 seconds, although rustls has no time limits. After Ctrl-C or SIGTERM,
+//! connections have five seconds to end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

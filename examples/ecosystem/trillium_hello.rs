@@ -1,14 +1,17 @@
-//! A trillium application on netpoll: a runtime adapter, and a program with two routes.
+//! A trillium application on netpoll: an adapter of netpoll for trillium, and a server with two
+//! routes.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example trillium_hello            # 127.0.0.1:8080
+//! cargo run --release -p netpoll-ecosystem --example trillium_hello    # 127.0.0.1:8080
+//! cargo run --release -p netpoll-ecosystem --example trillium_hello -- 127.0.0.1:9090
 //! curl http://127.0.0.1:8080/
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! The example implements `Server`, `RuntimeTrait` and `Transport` of trillium-server-common with netpoll's listener
-//! and streams. It serves HTTP/1 and HTTP/2. After Ctrl-C or SIGTERM, the server stops accepting connections and
-//! answers the requests in progress. QUIC is not supported, so `UdpTransport` is `()`.
+//! The example implements `Server`, `RuntimeTrait` and `Transport` of trillium-server-common with
+//! netpoll's listener and streams. It serves HTTP/1 and HTTP/2. After Ctrl-C or SIGTERM, the server
+//! stops accepting connections and answers the requests in progress. QUIC is not supported, so
+//! `UdpTransport` is `()`.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -40,8 +43,8 @@ impl RuntimeTrait for Netpoll {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        // Awaiting a netpoll task resumes its panic, but trillium expects `None`. Dropping the handle
-        // detaches the task in both.
+        // Awaiting the handle of a netpoll task resumes the task's panic, but trillium expects
+        // `None`. Dropping the handle detaches the task in both.
         DroppableFuture::new(AssertUnwindSafe(task::spawn(future)).catch_unwind().map(Result::ok))
     }
 
@@ -67,8 +70,8 @@ impl Server for Listener {
     type UdpTransport = ();
 
     async fn accept(&mut self) -> io::Result<Connection> {
-        // Unlike `accept`, `incoming` waits while the process is out of descriptors. After an error of
-        // `accept`, trillium would retry immediately.
+        // Unlike `accept`, `incoming` waits while the process is out of descriptors. After an error
+        // of `accept`, trillium would retry immediately.
         let stream = self.0.incoming().next().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))?;
         Ok(Connection(stream))
     }
@@ -86,7 +89,8 @@ impl Server for Listener {
     }
 }
 
-/// A wrapper of `TcpStream`, on which a trait of another crate can be implemented.
+/// A `TcpStream` in a type of this crate, because `Transport` and `TcpStream` belong to other
+/// crates.
 struct Connection(TcpStream);
 
 impl Transport for Connection {

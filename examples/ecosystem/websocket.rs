@@ -1,13 +1,16 @@
 //! A WebSocket echo server and a client, with async-tungstenite.
 //!
 //! ```text
-//! cargo run --release -p netpoll-ecosystem --example websocket                     # the server: 127.0.0.1:7080
-//! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:7080 hello    # the client: sends words, prints the replies
+//! cargo run --release -p netpoll-ecosystem --example websocket    # 127.0.0.1:7080
+//! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:8000
+//! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:7080 hello
 //! ```
 //!
-//! The example shows a protocol library for futures-io that works with netpoll's streams without an adapter, and a
-//! read deadline on the socket that every message moves to a later time. Ctrl-C or SIGTERM stops the server
-//! after it has answered the messages that have arrived.
+//! Without arguments or with an address only, the program is the server. With an address and words,
+//! it is a client that sends each word and prints the reply. The example shows that a protocol
+//! library for futures-io works with netpoll's streams without an adapter. The server has a read
+//! deadline on each socket, which every message moves to 60 seconds later. After Ctrl-C or SIGTERM,
+//! the server answers the messages that have arrived and stops.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +63,8 @@ async fn echo(stream: &TcpStream) -> Result<(), Error> {
     let mut socket = accept_async(stream).await?;
     while let Some(message) = socket.next().await {
         let message = match message {
-            // The client has closed the connection without a closing handshake, or the server stops.
+            // The stream ends because the client has closed the connection without a closing
+            // handshake, or because the server stops.
             Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => break,
             message => message?,
         };

@@ -1,4 +1,4 @@
-//! The implementation of the example `inotify`.
+//! The implementation of the example `inotify` for Linux.
 
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,8 @@ async fn watch(dir: &Path, mut count: usize, deadline: Option<Instant>) -> io::R
     println!("watching {}", dir.display());
     let mut buf = [MaybeUninit::uninit(); 4096];
     while count > 0 {
-        // One read(2) may return many events. `read_events` reads until no more are available.
+        // A read(2) may return several events. `read_events` reads until no more events are
+        // available.
         let events = inotify.read_with(|fd| read_events(fd, &mut buf)).await?;
         for (flags, name) in events.iter().take(count) {
             println!("{:?} {name}", flags);
