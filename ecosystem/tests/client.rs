@@ -1,5 +1,5 @@
-//! Tests of hyper-util's HTTP client over netpoll-hyper's connector: HTTP/1 and HTTP/2, its dialer, TLS, other executors,
-//! failures.
+//! Tests of hyper-util's HTTP client with `netpoll_hyper::Connector`: HTTP/1 and HTTP/2, the
+//! connector's dialer, TLS, other executors and errors.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -45,7 +45,8 @@ fn client_reuses_connections_over_http1() {
     run(async {
         let server = start(&mut Server::new()).await;
         let client = Connector::new().client::<Full<Bytes>>();
-        // A connection returns to the pool some time after the end of the response. A request that is sent earlier opens another connection.
+        // A connection returns to the pool some time after the end of the response. A request that
+        // is sent before that opens another connection.
         let mut reused = 0;
         while reused < 5 {
             let opened = server.seen.connections.load(Ordering::SeqCst);
@@ -80,7 +81,8 @@ fn client_multiplexes_over_http2() {
     });
 }
 
-/// A resolver that returns an IPv6 address that refuses connections, followed by an IPv4 address that accepts them.
+/// A resolver that returns the IPv6 address of localhost, on which the server does not listen, and
+/// the IPv4 address of the server.
 #[derive(Debug)]
 struct DeadFirst(SocketAddr);
 
@@ -101,7 +103,7 @@ impl Resolve for DeadFirst {
 }
 
 #[test]
-fn client_dials_with_its_dialer() {
+fn client_uses_dialer_of_connector() {
     run(async {
         let server = start(&mut Server::new()).await;
         let dialer = Dialer::new().resolver(DeadFirst(server.addr)).timeout(common::BOUND);
@@ -129,8 +131,9 @@ fn client_runs_under_any_executor() {
     run(server.stop()).unwrap();
 }
 
-/// Returns two TLS configurations: one for a server with a certificate for localhost and the ALPN protocols h2 and http/1.1, and one for a
-/// client that trusts the certificate and sets no ALPN protocols.
+/// Returns the TLS configurations of a server and of a client. The server has a new certificate for
+/// localhost and the ALPN protocols h2 and http/1.1. The client trusts the certificate and has no
+/// ALPN protocols.
 fn tls_configs() -> (Arc<ServerConfig>, ClientConfig) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -187,7 +190,7 @@ fn client_and_server_choose_http_version_by_alpn() {
 #[test]
 fn tls_handshake_has_a_time_limit() {
     run(async {
-        // The kernel accepts the connection, but no server answers the handshake.
+        // The kernel completes the connection, but no server responds to the TLS handshake.
         let listener = common::listener().await;
         let url: Uri = format!("https://localhost:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
         let connector = Connector::new().tls(tls_configs().1).handshake_timeout(Duration::from_millis(20));

@@ -1,5 +1,7 @@
-//! Tests of the ecosystem examples, most of the servers with clients of other projects. Each example runs in a separate process.
-//! `cargo test` builds the examples.
+//! Tests of the examples in `examples/ecosystem`. Each example runs in a separate process, and
+//! `cargo test` builds the examples. Most servers are tested with programs of other projects:
+//! openssl, curl, wrk and h2load. If such a program is not installed, the parts of the tests that
+//! need it are skipped.
 
 #[path = "../../tests/common/example.rs"]
 mod example;
@@ -71,7 +73,8 @@ fn http_hello_answers_curl_and_ends_gracefully() {
     assert!(status.success(), "{status}");
 }
 
-/// Runs h2load, which makes 2,000 requests on 16 connections. Returns its report, or `None` if h2load is not installed.
+/// Runs h2load, which makes 2,000 requests on 16 connections. Returns its report, or `None` if
+/// h2load is not installed.
 fn h2load(url: &str) -> Option<String> {
     let output = Command::new("h2load").args(["-c16", "-m10", "-n2000", url]).output();
     let output = output.map_err(|_| eprintln!("skipped in part: h2load is not installed")).ok()?;
@@ -79,7 +82,7 @@ fn h2load(url: &str) -> Option<String> {
     Some(String::from_utf8(output.stdout).expect("UTF-8 output"))
 }
 
-/// Every request from wrk and h2load succeeds. A tool that is not installed is skipped.
+/// Every request of wrk and h2load succeeds.
 #[test]
 fn http_hello_survives_load() {
     let server = Example::start("http_hello", &["127.0.0.1:0"]);
@@ -142,7 +145,7 @@ fn https_hello_answers_http_get_and_curl() {
 }
 
 #[test]
-fn axum_websocket_talks_to_the_websocket_example() {
+fn axum_websocket_answers_the_client_of_the_websocket_example() {
     let server = Example::start("axum_websocket", &["127.0.0.1:0"]);
     let addr = server.addr().to_string();
     let (status, output) = Example::start("websocket", &[&addr, "one", "two"]).end();
@@ -159,9 +162,10 @@ fn grpc_hello_calls_itself_and_answers_curl() {
     let (status, output) = Example::start("grpc_hello", &[]).end();
     assert!(status.success(), "{status}: {output}");
     assert!(output.ends_with("Hello, gRPC!\n"), "{output}");
-    // The file contains a gRPC message: a zero byte for no compression, the length in four bytes, and field 1.
     let server = Example::start("grpc_hello", &["127.0.0.1:0"]);
     let url = format!("http://{}/hello.Greeter/SayHello", server.addr());
+    // The file contains a gRPC message: a zero byte for no compression, the length in four bytes,
+    // and field 1.
     let file = std::env::temp_dir().join(format!("netpoll-grpc-{}", std::process::id()));
     std::fs::write(&file, b"\0\0\0\0\x06\x0a\x04curl").expect("a temporary file");
     let data = format!("@{}", file.display());
@@ -189,7 +193,7 @@ fn quic_file_copies_a_file() {
 }
 
 #[test]
-fn async_rs_runs_runtime_generic_program() {
+fn async_rs_adapter_runs_program_that_uses_only_the_traits() {
     let (status, output) = Example::start("async_rs", &[]).end();
     assert!(status.success(), "{status}: {output}");
     assert_eq!(output, "echo: hello\nregistered: hello\n3 ticks\ncancelled: true\n");

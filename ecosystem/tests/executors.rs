@@ -1,4 +1,5 @@
-//! Tests of netpoll's sockets and timers under tokio and smol, and of the sockets of both in netpoll's tasks.
+//! Tests of netpoll's sockets and timers under the executors of tokio and smol, and of tokio's and
+//! smol's sockets and timers in netpoll's tasks.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -23,7 +24,7 @@ fn sockets_work_under_tokio() {
         for task in tasks {
             task.await.unwrap();
         }
-        // A timer of tokio around an operation of netpoll.
+        // A timeout of tokio ends an operation of netpoll.
         let (client, _server) = pair().await;
         let late = tokio::time::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await;
         assert!(late.is_err());
@@ -54,8 +55,9 @@ fn lookup_works_under_smol() {
     assert!(!smol::block_on(netpoll::net::resolve("localhost:1")).unwrap().is_empty());
 }
 
-/// Sockets and timers of tokio and smol work in netpoll's tasks, and the sockets can communicate with netpoll's. Only creating tokio's
-/// sockets and timers requires entering its runtime. A thread of async-io drives smol's sockets and timers.
+/// Sockets and timers of tokio and smol work in netpoll's tasks, and the sockets can communicate
+/// with netpoll's sockets. tokio's sockets and timers must be created inside tokio's runtime, but
+/// can be used outside of it. A thread of async-io polls for smol's sockets and timers.
 #[test]
 fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -88,7 +90,7 @@ fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
         let (stream, _) = listener.accept().await.unwrap();
         echo(&stream).await.unwrap();
         theirs.await;
-        // A tokio task is awaited like any future.
+        // The handle of a tokio task can be awaited in a netpoll task.
         assert_eq!(tokio.spawn(async { 1 }).await.unwrap(), 1);
 
         let theirs = task::spawn(async move {

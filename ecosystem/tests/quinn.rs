@@ -1,5 +1,6 @@
-//! Tests of QUIC by quinn over netpoll's sockets: transfers, offload, many connections, a peer on smol's runtime, a peer of another library,
-//! other executors, std's sockets, deadlines, closing and timers.
+//! Tests of QUIC by quinn over netpoll's UDP sockets: transfers, offload, many connections, a
+//! client on smol's runtime, a client of another library (aioquic), other executors, std's sockets,
+//! deadlines, closing and timers.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -26,7 +27,8 @@ fn configure() -> (ServerConfig, ClientConfig) {
     (server, client)
 }
 
-/// Returns the configurations of a server and of a client that trusts it, and the server's certificate in PEM.
+/// Returns the configurations of a server and of a client that trusts the server's certificate, and
+/// the certificate in PEM.
 fn configure_with_certificate() -> (ServerConfig, ClientConfig, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -40,7 +42,7 @@ async fn socket() -> Arc<UdpSocket> {
     Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap())
 }
 
-/// Returns the endpoints of a server and a client, and their sockets in the same order.
+/// Returns the endpoints of a server and a client, and the sockets of both, in the same order.
 async fn endpoints() -> ([Endpoint; 2], [Arc<UdpSocket>; 2]) {
     let (server_config, client_config) = configure();
     let sockets = [socket().await, socket().await];
@@ -50,7 +52,7 @@ async fn endpoints() -> ([Endpoint; 2], [Arc<UdpSocket>; 2]) {
     ([server, client], sockets)
 }
 
-/// Returns both ends of a new connection: the server's, then the client's.
+/// Connects `client` to `server`. Returns the server's end of the connection and the client's end.
 async fn connect(server: &Endpoint, client: &Endpoint) -> (Connection, Connection) {
     let accepted = async { server.accept().await.expect("an open endpoint").await.unwrap() };
     let connected = async { client.connect(server.local_addr().unwrap(), "localhost").unwrap().await.unwrap() };
@@ -66,7 +68,7 @@ async fn echo(connection: Connection) {
     }
 }
 
-/// Sends `data` on a new stream and expects it back.
+/// Sends `data` on a new stream, and asserts that the peer sends the same bytes back.
 async fn ask(connection: &Connection, data: &[u8]) {
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     let sent = async {
@@ -149,7 +151,8 @@ fn client_on_smol_runtime_is_served() {
     });
 }
 
-/// A client of another implementation. It sends 1 MB and prints whether the same bytes came back.
+/// A Python program that connects with aioquic, sends 1 MB, and prints `True` if it receives the
+/// same bytes.
 const AIOQUIC: &str = "
 import asyncio, sys
 from aioquic.asyncio import connect
@@ -168,7 +171,7 @@ asyncio.run(main(*sys.argv[1:]))
 ";
 
 #[test]
-fn client_of_another_library_is_served() {
+fn aioquic_client_is_served() {
     let mut import = Command::new("python3");
     if !common::output(import.args(["-c", "import aioquic"])).is_ok_and(|import| import.status.success()) {
         return eprintln!("skipped: aioquic is not installed");
@@ -186,7 +189,7 @@ fn client_of_another_library_is_served() {
     });
 }
 
-/// Endpoints can be awaited outside of netpoll's tasks.
+/// Operations of endpoints and connections can be awaited outside of netpoll's tasks.
 #[test]
 fn endpoints_are_awaited_under_any_executor() {
     let ([server, client], _) = park_on(endpoints());
@@ -197,7 +200,8 @@ fn endpoints_are_awaited_under_any_executor() {
     park_on(echo);
 }
 
-/// quinn's own constructor converts a std socket.
+/// `Endpoint::new` of quinn passes a std socket to netpoll's implementation of `Runtime`, which
+/// converts it.
 #[test]
 fn std_sockets_of_either_family_are_accepted() {
     run(async {
@@ -258,7 +262,7 @@ fn silent_peer_times_out_by_quinn_timer() {
 }
 
 #[test]
-fn timer_reset_to_any_time_never_fires_early() {
+fn reset_timer_does_not_fire_early() {
     run(async {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);

@@ -1,5 +1,6 @@
-//! Tests of TLS by futures-rustls over netpoll's streams: data, certificates, deadlines, closing, the stop of a server, `openssl s_client`,
-//! and HTTPS with curl.
+//! Tests of TLS by futures-rustls over netpoll's streams: data, certificates, deadlines, closing,
+//! the graceful stop of a server, `openssl s_client` as a client, and HTTPS with curl. The tests
+//! with openssl and curl are skipped if the program is not installed.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -18,8 +19,8 @@ use futures_rustls::{TlsAcceptor, TlsConnector};
 use netpoll::net::{self, TcpStream, is_closed, is_timeout};
 use netpoll::task;
 
-/// Returns an acceptor with a new certificate for localhost and the ALPN protocols h2 and http/1.1, a connector that trusts the certificate,
-/// and the certificate in PEM.
+/// Returns an acceptor with a new certificate for localhost and the ALPN protocols h2 and http/1.1,
+/// a connector that trusts the certificate, and the certificate in PEM.
 fn certificate() -> (TlsAcceptor, TlsConnector, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -36,7 +37,7 @@ fn localhost() -> ServerName<'static> {
     ServerName::try_from("localhost").unwrap()
 }
 
-/// A temporary file with a certificate. Dropping it removes the file.
+/// A temporary file with a certificate. Dropping the value removes the file.
 struct File(std::path::PathBuf);
 
 impl File {
@@ -54,7 +55,7 @@ impl Drop for File {
 }
 
 #[test]
-fn data_passes_both_ways() {
+fn tls_stream_transfers_data_in_both_directions() {
     run(async {
         let (acceptor, connector, _) = certificate();
         let (client, server) = pair().await;
@@ -90,7 +91,8 @@ fn wrong_certificate_is_rejected() {
     });
 }
 
-/// A deadline of the socket ends operations that wait for the peer, during the handshake and after it.
+/// A deadline of the socket ends operations that wait for the peer, during the handshake and after
+/// it.
 #[test]
 fn deadlines_apply_through_tls() {
     run(async {
@@ -116,7 +118,7 @@ fn deadlines_apply_through_tls() {
             }
         };
         assert!(is_timeout(&error), "{error}");
-        // No data is lost. Without a deadline, the stream continues.
+        // No received data is lost. Without a deadline, the connection can be read again.
         ours.set_deadline(None).unwrap();
         let mut buf = [0; 5];
         client.write_all(b"hello").await.unwrap();
@@ -152,7 +154,7 @@ fn force_close_applies_through_tls() {
     });
 }
 
-/// Echoes single bytes through TLS. After the byte `s`, waits forever.
+/// Echoes bytes one at a time over TLS. Waits forever after it has echoed the byte `s`.
 async fn echo_bytes(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Infallible> {
     let mut tls = acceptor.accept(stream).await?;
     let mut byte = [0];
@@ -235,7 +237,7 @@ fn openssl_client_gets_its_echo() {
 }
 
 #[test]
-fn curl_speaks_https_with_both_versions() {
+fn curl_gets_responses_over_https_with_http1_and_http2() {
     use http_body_util::Full;
     use hyper::body::{Bytes, Incoming};
     use hyper::{Request, Response, service::service_fn};
@@ -255,7 +257,8 @@ fn curl_speaks_https_with_both_versions() {
         };
         let (server, ours) = (Server::new(), Arc::clone(&listener));
         let server = task::spawn(async move { server.serve_with(ours, connect, std::future::pending::<()>()).await });
-        // A client that never completes the handshake delays neither other clients nor the end of the server.
+        // A client that never completes the handshake delays neither other clients nor the end of
+        // the server.
         let _silent = TcpStream::connect(addr).await.unwrap();
         for (option, version) in [("--http1.1", "HTTP/1.1 x"), ("--http2", "HTTP/2.0 x")] {
             let mut curl = Command::new("curl");

@@ -1,5 +1,5 @@
-//! Tests of tokio's I/O traits on netpoll's streams, without tokio's runtime: tokio's own helpers, uninitialised buffers,
-//! vectored writes, deadlines and closing, and h2.
+//! Tests of tokio's I/O traits on netpoll's streams, without tokio's runtime: tokio's extension
+//! traits and `copy`, uninitialised buffers, vectored writes, deadlines and closing, and h2.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -30,13 +30,13 @@ fn tokio_io_helpers_work_on_streams_and_references() {
         AsyncReadExt::read_to_end(&mut client, &mut rest).await.unwrap();
         assert!(rest.is_empty());
         assert_eq!(echo.await.unwrap(), 8);
-        // The peer has closed the connection. A second shutdown is not an error.
+        // A second shutdown, after the peer has closed the connection, is not an error.
         AsyncWriteExt::shutdown(&mut &client).await.unwrap();
     });
 }
 
 #[test]
-fn reads_go_straight_into_uninitialised_memory() {
+fn read_initialises_only_the_bytes_that_it_fills() {
     run(async {
         let (client, mut server) = pair().await;
         client.write_all(b"abc").await.unwrap();

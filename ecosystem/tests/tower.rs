@@ -1,5 +1,5 @@
-//! Tests of tower's services on `netpoll_hyper::Server`: an axum `Router` over HTTP/1, HTTP/2 and Unix sockets, one service per connection,
-//! services that are not ready immediately, and failures.
+//! Tests of tower services on `netpoll_hyper::Server`: an axum `Router` over HTTP/1, HTTP/2 and
+//! Unix sockets, one service per connection, services that are not ready immediately, and errors.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -99,7 +99,8 @@ fn axum_router_is_served_over_unix_sockets_with_settings() {
     });
 }
 
-/// Makes the service of a connection, as axum's `IntoMakeServiceWithConnectInfo` does.
+/// A make service: returns a service for each connection, as axum's
+/// `IntoMakeServiceWithConnectInfo` does.
 #[derive(Clone)]
 struct WithPeer(Router);
 
@@ -128,9 +129,10 @@ fn make_service_gets_the_peer_of_each_connection() {
     });
 }
 
-/// The hook receives the errors of a make service that fails, of a malformed request, and of a request head that is late.
+/// The hook is called with the error of a make service that fails, of a malformed request, and of a
+/// request head that is not complete in time.
 #[test]
-fn errors_of_connections_reach_the_hook() {
+fn hook_is_called_with_errors_of_connections() {
     #[derive(Clone)]
     struct Refusing;
     impl Service<SocketAddr> for Refusing {
@@ -190,9 +192,9 @@ fn errors_of_connections_reach_the_hook() {
     });
 }
 
-/// A handler learns the peer from an extension that `connect` adds.
+/// A handler gets the peer's address from an extension that the closure `connect` adds.
 #[test]
-fn axum_handler_learns_the_peer_of_its_connection() {
+fn axum_handler_gets_the_peer_of_its_connection() {
     run(async {
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
@@ -216,7 +218,8 @@ fn axum_handler_learns_the_peer_of_its_connection() {
     });
 }
 
-/// A service whose clones become ready at their third poll and must not be called earlier.
+/// A service whose clones become ready at the third `poll_ready`. `call` asserts that the clone is
+/// ready.
 #[derive(Debug, Default)]
 struct Lazy {
     polls: usize,
@@ -268,7 +271,8 @@ fn tower_service_is_called_when_it_is_ready() {
     });
 }
 
-/// A service whose `poll_ready` fails or never completes. Its connection ends, or is cut off after the grace period.
+/// A service whose `poll_ready` fails or never completes. If it fails, the connection ends.
+/// Otherwise the connection is cut off after the grace period.
 #[derive(Clone, Debug)]
 struct Failing {
     fails: bool,
@@ -291,7 +295,7 @@ impl Service<Request<Incoming>> for Failing {
 }
 
 #[test]
-fn tower_service_that_fails_ends_its_connection() {
+fn connection_ends_if_tower_service_never_becomes_ready() {
     run(async {
         for fails in [true, false] {
             let listener = Arc::new(common::listener().await);
@@ -306,7 +310,7 @@ fn tower_service_that_fails_ends_its_connection() {
             });
             let stream = TcpStream::connect(addr).await.unwrap();
             send(&stream, "/").await;
-            becomes("the service is asked", || asked.load(Ordering::SeqCst) > 0).await;
+            becomes("the service is polled", || asked.load(Ordering::SeqCst) > 0).await;
             if fails {
                 while stream.read(&mut [0; 512]).await.is_ok_and(|count| count > 0) {}
             }

@@ -1,5 +1,6 @@
-//! Tests of WebSocket by async-tungstenite over netpoll's streams: with its own client on netpoll's and on smol's sockets, with soketto as the
-//! client and as the server, with examples of RFC 6455, with deadlines and closing, and after an upgrade by hyper.
+//! Tests of WebSocket by async-tungstenite over netpoll's streams: clients on netpoll's and on
+//! smol's sockets, soketto as the client and as the server, examples of RFC 6455, deadlines and
+//! closing, and an upgrade by hyper.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -25,6 +26,8 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>
     Ok(())
 }
 
+/// Makes the handshake of a client, asserts that the server echoes messages, and closes the
+/// connection.
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
     let (mut client, response) = client_async("ws://localhost/chat", stream).await.unwrap();
     assert_eq!(response.status().as_u16(), 101);
@@ -50,7 +53,7 @@ fn messages_of_all_lengths_are_echoed() {
     });
 }
 
-/// The client uses smol's sockets and is awaited in a netpoll task.
+/// The client uses a socket of smol in a netpoll task.
 #[test]
 fn websocket_client_on_smol_sockets_is_served() {
     run(async {
@@ -63,9 +66,10 @@ fn websocket_client_on_smol_sockets_is_served() {
     });
 }
 
-/// soketto's client on smol's sockets talks to tungstenite's server on netpoll's streams.
+/// A client of soketto on a socket of smol communicates with a server of async-tungstenite on a
+/// stream of netpoll.
 #[test]
-fn client_of_another_library_is_served() {
+fn soketto_client_is_served() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -92,9 +96,10 @@ fn client_of_another_library_is_served() {
     });
 }
 
-/// soketto's server on netpoll's streams answers tungstenite's client.
+/// A client of async-tungstenite communicates with a server of soketto. Both use streams of
+/// netpoll.
 #[test]
-fn websocket_server_of_another_library_runs_on_netpoll_streams() {
+fn soketto_server_runs_on_netpoll_streams() {
     run(async {
         let (client, stream) = pair().await;
         let server = task::spawn(async move {
@@ -121,7 +126,8 @@ fn websocket_server_of_another_library_runs_on_netpoll_streams() {
     });
 }
 
-/// Sends a handshake with the key of section 1.3, and the bytes of the masked message of section 5.7.
+/// The server responds to the handshake with the key of section 1.3, and to the masked message of
+/// section 5.7.
 #[test]
 fn rfc_6455_examples_are_answered() {
     run(async {

@@ -1,5 +1,5 @@
-//! Tests of the attributes in a crate that depends on netpoll under another name, like a program that migrates from async-std by changing
-//! only its manifest.
+//! Tests of the attributes in a crate that depends on netpoll under the name `async-std`. Such a
+//! crate can migrate from async-std by a change of its manifest only.
 
 use async_std::io;
 use async_std::net::{TcpListener, TcpStream};
@@ -26,7 +26,8 @@ mod program {
 }
 
 mod workers {
-    /// The attribute does not set `workers`, because all tests of this file share one runtime, which another test may have started.
+    /// The attribute does not set `workers`, because all tests of this file share one runtime, and
+    /// another test may have started it.
     #[async_std::main(crate = async_std)]
     pub(super) async fn main() -> usize {
         async_std::rt::metrics().workers
@@ -39,7 +40,8 @@ fn main_finds_the_name_of_the_dependency() {
     assert!(workers::main() > 0);
 }
 
-/// Stands for another crate, whose macro uses the attribute. The user of the macro need not depend on netpoll.
+/// Stands for a crate that re-exports netpoll and has a macro that uses the attribute. A crate that
+/// calls the macro need not depend on netpoll.
 mod facade {
     pub(super) use async_std as runtime;
 

@@ -1,5 +1,7 @@
-//! Tests of protocols in simulations: a hyper server and client, an axum application, TLS by futures-rustls, QUIC by quinn. Most of the
-//! networks lose packets. With `NETPOLL_SIM=twice`, each seed runs twice, and both runs must be identical.
+//! Tests of protocols in simulations: a hyper server and client, an axum application, TLS by
+//! futures-rustls, and QUIC by quinn. Most of the simulated networks lose packets. With
+//! `NETPOLL_SIM=twice`, each seed runs twice, and both runs must be identical. `NETPOLL_SEED` and
+//! `NETPOLL_SEEDS` select the seeds.
 
 use std::convert::Infallible;
 use std::io;
@@ -33,7 +35,8 @@ struct Identity {
 }
 
 impl Identity {
-    /// Generates a key. If the key were in a static, only the first run would generate it, so runs of one seed would differ.
+    /// Generates a key and a certificate. If they were in a static, only the first run would
+    /// generate them, and two runs with one seed would differ.
     fn new() -> Identity {
         let key = rcgen::generate_simple_self_signed(["server".to_owned()]).unwrap();
         Identity { certificate: key.cert.der().clone(), key: key.signing_key.serialize_der() }
@@ -54,7 +57,8 @@ impl Identity {
     }
 }
 
-fn weather(sim: Sim) {
+/// Makes all links slow and unreliable.
+fn impair_links(sim: Sim) {
     sim.link("*", "*").latency(ms(2)..ms(30)).loss(0.03).reorder(0.05, ms(10)).bandwidth(mbit(20));
 }
 
@@ -83,7 +87,7 @@ async fn ask(path: &str, body: Vec<u8>, is_http2: bool) -> Result<(StatusCode, B
 
 #[netpoll::test(sim, seeds = 5)]
 async fn hyper_server_and_client_work_over_a_bad_network(sim: Sim) {
-    weather(sim);
+    impair_links(sim);
     sim.host("server").spawn(|| async {
         let listener = TcpListener::bind("0.0.0.0:80").await?;
         netpoll_hyper::serve(listener, service_fn(answer)).await
@@ -105,7 +109,7 @@ async fn hyper_server_and_client_work_over_a_bad_network(sim: Sim) {
     }
 }
 
-/// The server is cut off. The client's own timeout ends the request at the exact virtual time.
+/// The server is cut off. A timeout around the request ends it at the exact virtual time.
 #[netpoll::test(sim, seeds = 5)]
 async fn hyper_client_times_out_during_a_partition(sim: Sim) {
     let server = sim.host("server");
@@ -131,7 +135,7 @@ async fn hello(Path(name): Path<String>) -> String {
 
 #[netpoll::test(sim, seeds = 5)]
 async fn axum_application_answers_after_a_virtual_minute(sim: Sim) {
-    weather(sim);
+    impair_links(sim);
     sim.host("server").spawn(|| async {
         let app = Router::new().route("/hello/{name}", get(hello).post(hello));
         let listener = TcpListener::bind("0.0.0.0:80").await?;
@@ -145,7 +149,8 @@ async fn axum_application_answers_after_a_virtual_minute(sim: Sim) {
     assert_eq!(client.run(ask("/nothing", Vec::new(), true)).await.unwrap().0, StatusCode::NOT_FOUND);
 }
 
-/// Sends the bytes of each client back, in reverse order.
+/// Reads the bytes of each client until the end of the stream, and sends them back in reverse
+/// order.
 async fn serve_tls(acceptor: TlsAcceptor) -> io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:443").await?;
     loop {
@@ -164,7 +169,7 @@ async fn serve_tls(acceptor: TlsAcceptor) -> io::Result<()> {
 
 #[netpoll::test(sim, seeds = 5)]
 async fn tls_carries_bytes_over_a_bad_network(sim: Sim) {
-    weather(sim);
+    impair_links(sim);
     let identity = Identity::new();
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(identity.chain(), identity.key()).unwrap();

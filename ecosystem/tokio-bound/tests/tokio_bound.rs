@@ -1,7 +1,8 @@
-//! Tests of crates that call tokio's functions, in programs on netpoll: axum's `ConnectInfo` and `WebSocketUpgrade`, tower-http's
-//! `TimeoutLayer`, and reqwest.
+//! Tests of crates that depend on tokio's runtime, in programs on netpoll: axum's `ConnectInfo` and
+//! `WebSocketUpgrade`, tower-http's `TimeoutLayer`, and reqwest.
 //!
-//! `async_compat::Compat` enters its own tokio runtime around each poll of a future. The sockets that the server accepts remain netpoll's.
+//! `async_compat::Compat` wraps a future, and enters a tokio runtime during each poll of the
+//! future. The sockets that the server accepts are netpoll's sockets.
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
@@ -85,7 +86,7 @@ fn tower_http_timeout_answers_within_compat() {
             .route("/slow", get(async || std::future::pending::<()>().await))
             .route("/quick", get(async || "quick"))
             .layer(timeout)
-            // This layer is added last, so that it wraps the other one.
+            // The layer with `Compat` is added last, so that it wraps the timeout.
             .layer(MapFutureLayer::new(Compat::new));
         let stop = async {
             let stream = TcpStream::connect(addr).await.unwrap();
@@ -111,7 +112,8 @@ fn reqwest_runs_within_compat() {
         }));
         assert_eq!(answered.await.unwrap(), (200, "hello".to_owned()));
 
-        // reqwest's own timeout is a timer of tokio. A timeout around the request is a timer of netpoll.
+        // The timeout of the reqwest client is a timer of tokio. The timeout around the second
+        // request is a timer of netpoll.
         let late = Compat::new(async move {
             let client = reqwest::Client::builder().timeout(Duration::from_millis(20)).build()?;
             client.get(format!("http://{addr}/wait")).send().await
