@@ -1,8 +1,10 @@
-//! A stand-in for async-io 1 over netpoll. Crates that depend on async-io 1 wait on netpoll's poller and timers, unchanged.
+//! A stand-in for async-io 1 over netpoll. Crates that depend on async-io 1 are compiled unchanged,
+//! and wait on netpoll's poller and timers.
 //!
-//! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it. README.md of this package shows how.
-//! It shares most source files with the stand-in for async-io 2. In version 1 a handle needs only `AsRawFd`, mutable access is safe, and
-//! futures-io's traits are implemented for every type that implements std's `Read` or `Write`.
+//! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it.
+//! README.md of this package shows how. Most source files are those of the stand-in for async-io 2.
+//! In version 1 the type of a handle needs to implement only `AsRawFd`, mutable access is safe, and
+//! futures-io's traits are implemented for every handle that implements std's `Read` or `Write`.
 #![deny(unsafe_code)]
 
 #[path = "../../async-io/src/adapter.rs"]
@@ -18,8 +20,9 @@ mod timer;
 mod traits;
 
 mod io_safe {
-    //! The bound `IoSafe` of the shared files. In this version every type satisfies it.
+    //! The bound `IoSafe` of the shared files. In version 1 every type satisfies it.
 
+    /// A trait that every type implements.
     pub(crate) trait IoSafe {}
 
     impl<T: ?Sized> IoSafe for T {}
@@ -31,8 +34,8 @@ pub use adapter::Async;
 pub use ready::{Readable, ReadableOwned, Writable, WritableOwned};
 pub use timer::Timer;
 
-/// Runs a future to completion on the calling thread. While the future is pending, the thread polls the network and the timers if no
-/// worker does.
+/// Runs a future to completion on the calling thread. While the future is pending, the thread polls
+/// the network and the timers if no worker does.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     netpoll::task::block_on(future)
 }

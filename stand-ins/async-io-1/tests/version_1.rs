@@ -1,5 +1,7 @@
-//! Tests of features that only async-io 1 has: handles that implement only `AsRawFd`, safe mutable access, and futures-io's traits for every
-//! type that implements std's `Read` or `Write`. The tests in stand-ins/async-io/tests cover the shared code.
+//! Tests of the parts that differ from the stand-in for async-io 2: handles that implement only
+//! `AsRawFd`, safe mutable access, and futures-io's traits for every handle that implements std's
+//! `Read` or `Write`. The tests in stand-ins/async-io/tests cover the shared code. Two tests here
+//! check that it also works in version 1.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +13,8 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer, block_on};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 
-/// A type that implements `AsRawFd` but not `AsFd`, as in older crates. It counts the calls of `read`.
+/// A type that implements `AsRawFd` but not `AsFd`, like the types of older crates. It counts the
+/// calls of `read`.
 struct Old {
     stream: UnixStream,
     reads: usize,
@@ -64,7 +67,7 @@ fn type_with_only_as_raw_fd_is_read_and_written() -> io::Result<()> {
 }
 
 #[test]
-fn mutable_access_waits_for_readiness() -> io::Result<()> {
+fn calls_with_mutable_access_wait_for_readiness() -> io::Result<()> {
     let (left, right) = Async::<UnixStream>::pair()?;
     let mut left = left;
     block_on(async {
@@ -78,7 +81,7 @@ fn mutable_access_waits_for_readiness() -> io::Result<()> {
 }
 
 #[test]
-fn sockets_connect_and_owned_waits_complete() -> io::Result<()> {
+fn tcp_sockets_connect_and_owned_wait_completes() -> io::Result<()> {
     block_on(async {
         let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0))?;
         let addr = listener.get_ref().local_addr()?;
@@ -99,7 +102,7 @@ fn sockets_connect_and_owned_waits_complete() -> io::Result<()> {
 }
 
 #[test]
-fn timer_fires_and_is_cleared() {
+fn timer_fires_and_cleared_timer_does_not() {
     let begin = Instant::now();
     assert!(block_on(Timer::after(Duration::from_millis(5))) >= begin);
     assert!(begin.elapsed() >= Duration::from_millis(5));

@@ -1,9 +1,11 @@
-//! [`Async`]: an I/O handle that waits on netpoll's poller. The stand-ins for both versions of async-io compile this file. The constructors
-//! and the mutable access differ; they are in handle.rs of each version.
+//! [`Async`]: an I/O handle that waits on netpoll's poller. The stand-ins for both versions of
+//! async-io compile this file. The constructors and the methods with mutable access differ between
+//! the versions, and are in handle.rs of each version.
 //!
 //! # Ownership
-//! `io` keeps the descriptor open, unless the user closes or replaces it through a mutable reference. `fd` borrows the descriptor and is
-//! declared before `io`. So `fd` is dropped first, and the descriptor is removed from the poller while it is still open.
+//! The field `io` keeps the descriptor open, unless the user closes or replaces it through a
+//! mutable reference. The field `fd` borrows the descriptor and is declared before `io`. So `fd` is
+//! dropped first, and the descriptor is removed from the poller while it is still open.
 
 use std::fmt;
 use std::io;
@@ -18,7 +20,8 @@ use crate::ready::{Readable, ReadableOwned, Writable, WritableOwned};
 /// An I/O handle in non-blocking mode, registered with netpoll's poller.
 ///
 /// # Errors
-/// Operations return the errors of the calls on `T`, and the errors of `AsyncFd`, for example if the runtime is shut down while they wait.
+/// Operations return the errors of the calls on `T`, and the errors of `AsyncFd`, for example if
+/// the runtime is shut down while they wait.
 pub struct Async<T> {
     pub(crate) fd: AsyncFd<BorrowedFd<'static>>,
     pub(crate) io: T,
@@ -33,17 +36,19 @@ impl<T> Async<T> {
         &self.io
     }
 
-    /// Removes the I/O handle from the poller and returns it. It stays in non-blocking mode.
+    /// Removes the I/O handle from the poller and returns the handle, which stays in non-blocking
+    /// mode.
     ///
     /// # Errors
-    /// Never fails; the signature is async-io's.
+    /// Never returns an error. The return type is that of async-io.
     pub fn into_inner(self) -> io::Result<T> {
         let Async { fd, io } = self;
         drop(fd);
         Ok(io)
     }
 
-    /// Waits until the handle is readable: data is available, the end of the stream is reached, or a read would return an error.
+    /// Waits until the handle is readable: data is available, the end of the stream is reached, or
+    /// a read would return an error.
     pub fn readable(&self) -> Readable<'_, T> {
         Readable::new(self)
     }
@@ -53,7 +58,8 @@ impl<T> Async<T> {
         ReadableOwned::new(self)
     }
 
-    /// Waits until the handle is writable: there is space for data, or a write would return an error.
+    /// Waits until the handle is writable: there is space for data, or a write would return an
+    /// error.
     pub fn writable(&self) -> Writable<'_, T> {
         Writable::new(self)
     }
@@ -63,25 +69,27 @@ impl<T> Async<T> {
         WritableOwned::new(self)
     }
 
-    /// Returns `Ready` if the handle is readable. If it is not, returns `Pending` and wakes the task when it becomes readable. Any number
-    /// of tasks may wait this way.
+    /// Returns `Ready` if the handle is readable. If it is not, returns `Pending` and wakes the
+    /// task when it becomes readable. Any number of tasks may wait this way.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_readable(cx).map_ok(drop)
     }
 
-    /// Returns `Ready` if the handle is writable. If it is not, returns `Pending` and wakes the task when it becomes writable. Any number
-    /// of tasks may wait this way.
+    /// Returns `Ready` if the handle is writable. If it is not, returns `Pending` and wakes the
+    /// task when it becomes writable. Any number of tasks may wait this way.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_writable(cx).map_ok(drop)
     }
 
-    /// Calls `op` until its result is not a `WouldBlock` error, and returns that result. Waits for readability between the calls.
+    /// Calls `op` until its result is not a `WouldBlock` error, and returns that result. Waits for
+    /// readability between the calls.
     pub async fn read_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.read_with(|_| op(&self.io)).await
     }
 
-    /// Calls `op` until its result is not a `WouldBlock` error, and returns that result. Waits for writability between the calls.
+    /// Calls `op` until its result is not a `WouldBlock` error, and returns that result. Waits for
+    /// writability between the calls.
     pub async fn write_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.write_with(|_| op(&self.io)).await

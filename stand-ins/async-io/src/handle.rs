@@ -1,4 +1,5 @@
-//! The parts of [`Async`] that only version 2 has: constructors for types with `AsFd`, and unsafe mutable access.
+//! The parts of [`Async`] that only version 2 has: constructors for types that implement `AsFd`,
+//! and unsafe mutable access.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,22 +13,25 @@ impl<T: AsFd> Async<T> {
     /// Puts `io` into non-blocking mode and registers it with the poller.
     ///
     /// # Errors
-    /// Returns the OS error of fcntl(2), or an error of `AsyncFd::new`, such as `InvalidInput` for a file that epoll(7) does not support.
+    /// Returns the OS error of fcntl(2), or an error of `AsyncFd::new`, such as `InvalidInput` for
+    /// a file that epoll(7) does not support.
     pub fn new(io: T) -> io::Result<Async<T>> {
-        // This calls fcntl(2), which works for any descriptor.
+        // `SockRef` is for sockets, but this method calls fcntl(2), which accepts any descriptor.
         SockRef::from(&io).set_nonblocking(true)?;
         Async::new_nonblocking(io)
     }
 
-    /// Registers `io`, which must already be in non-blocking mode, with the poller.
+    /// Registers `io`, which must be in non-blocking mode, with the poller.
     ///
     /// # Errors
-    /// Returns an error of `AsyncFd::new`, such as `InvalidInput` for a file that epoll(7) does not support.
+    /// Returns an error of `AsyncFd::new`, such as `InvalidInput` for a file that epoll(7) does not
+    /// support.
     #[allow(unsafe_code)]
     pub fn new_nonblocking(io: T) -> io::Result<Async<T>> {
         let number = io.as_fd().as_raw_fd();
-        // SAFETY: `io` keeps the descriptor open, stays in the same `Async`, and is dropped or returned to the caller only after `fd` is
-        // dropped. Mutable access is unsafe or requires `IoSafe`, so it keeps the descriptor open.
+        // SAFETY: `io` keeps the descriptor open, stays in the same `Async`, and is dropped or
+        // returned to the caller only after `fd` is dropped. Mutable access is unsafe or requires
+        // `IoSafe`, so it keeps the descriptor open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         Ok(Async { fd: AsyncFd::new(borrowed)?, io })
     }

@@ -1,18 +1,20 @@
-//! [`IoSafe`]: handles for which futures-io's traits are implemented.
+//! [`IoSafe`]: the trait of the handles for which futures-io's traits are implemented.
 
 use std::io::{self, Read, Write};
 
-/// Types whose `Read` and `Write` neither close nor replace the descriptor.
+/// Types whose implementations of `Read` and `Write` neither close nor replace the descriptor.
 ///
 /// # Safety
-/// `std::io::Read` and `Write` of the type must not close its descriptor or replace it with another one.
+/// The implementations of `std::io::Read` and `std::io::Write` must not close the descriptor or
+/// replace it with another one.
 #[allow(unsafe_code)]
 pub unsafe trait IoSafe {}
 
 macro_rules! io_safe {
     ($([$($generics:tt)*] $type:ty;)*) => {$(
-        // SAFETY: std's types read from and write to the descriptor that they were created with, and wrappers forward the calls. A `&T`
-        // cannot be used to close or replace the descriptor that `AsFd` has returned for the `T`.
+        // SAFETY: std's types read from and write to the descriptor that they were created with,
+        // and wrappers forward the calls. A `&T` cannot be used to close or replace the descriptor
+        // that `AsFd` has returned for the `T`.
         #[allow(unsafe_code)]
         unsafe impl<$($generics)*> IoSafe for $type {}
     )*};

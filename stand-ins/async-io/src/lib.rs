@@ -1,4 +1,5 @@
-//! A stand-in for async-io 2 over netpoll. Crates that depend on async-io wait on netpoll's poller and timers, unchanged.
+//! A stand-in for async-io 2 over netpoll. Crates that depend on async-io 2 are compiled unchanged,
+//! and wait on netpoll's poller and timers.
 //!
 //! The package has async-io's name, so that `[patch.crates-io]` can replace async-io with it:
 //!
@@ -7,8 +8,9 @@
 //! async-io = { version = "2", git = "…" }    # netpoll's repository
 //! ```
 //!
-//! [`Async`] wraps [`netpoll::io::AsyncFd`], [`Timer`] wraps [`netpoll::time::Sleep`], and [`block_on`] calls
-//! [`netpoll::task::block_on`]. async-io's reactor thread is not started. README.md of this package lists the differences in behaviour.
+//! [`Async`] wraps [`netpoll::io::AsyncFd`], [`Timer`] wraps [`netpoll::time::Sleep`], and
+//! [`block_on`] calls [`netpoll::task::block_on`]. async-io's reactor thread is not started.
+//! README.md of this package lists the differences in behaviour.
 #![deny(unsafe_code)]
 
 mod adapter;
@@ -27,8 +29,8 @@ pub mod os {
 
         use std::os::fd::BorrowedFd;
 
-        /// Returns `None`. In async-io this is a descriptor on which another event loop can wait for the reactor; here netpoll's own
-        /// threads poll.
+        /// Returns `None`, because netpoll's own threads poll. In async-io, returns a descriptor on
+        /// which another event loop can wait for the reactor.
         pub fn reactor_fd() -> Option<BorrowedFd<'static>> {
             None
         }
@@ -42,8 +44,8 @@ pub use io_safe::IoSafe;
 pub use ready::{Readable, ReadableOwned, Writable, WritableOwned};
 pub use timer::Timer;
 
-/// Runs a future to completion on the calling thread. While the future is pending, the thread polls the network and the timers if no
-/// worker does.
+/// Runs a future to completion on the calling thread. While the future is pending, the thread polls
+/// the network and the timers if no worker does.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     netpoll::task::block_on(future)
 }

@@ -1,5 +1,5 @@
-//! The futures returned by [`Async::readable`](crate::Async::readable) and the other waiting methods. The stand-ins for both versions of
-//! async-io compile this file.
+//! The futures returned by [`Async::readable`](crate::Async::readable), `readable_owned`,
+//! `writable` and `writable_owned`. The stand-ins for both versions of async-io compile this file.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! [`Async`]'s methods for sockets. The stand-ins for both versions of async-io compile this file.
+//! The methods of [`Async`] for sockets. The stand-ins for both versions of async-io compile this
+//! file.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,8 +13,9 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::Async;
 
-/// The error of connect(2) on a non-blocking socket while the handshake is in progress. On Linux, most architectures have the number 115; MIPS
-/// has 150, and SPARC has 36, as macOS and the BSDs do.
+/// The number of the error EINPROGRESS, which connect(2) on a non-blocking socket returns while the
+/// handshake is in progress. It is 115 on most architectures of Linux, 150 on MIPS, and 36 on SPARC
+/// and on macOS and the BSDs.
 const EINPROGRESS: i32 = {
     let is_linux = cfg!(any(target_os = "linux", target_os = "android"));
     let is_mips =
@@ -28,8 +30,8 @@ const EINPROGRESS: i32 = {
     }
 };
 
-/// Connects a stream socket: calls connect(2). If this does not complete immediately, waits until the socket is writable, and fails with the
-/// socket's pending error, if there is one.
+/// Opens a stream socket and calls connect(2). If the connection is not complete immediately, waits
+/// until the socket is writable. Returns the socket's pending error, if there is one.
 async fn connect<T>(domain: Domain, protocol: Option<Protocol>, addr: &SockAddr) -> io::Result<Async<T>>
 where
     T: AsFd + AsRawFd + From<Socket>,
@@ -76,7 +78,7 @@ impl Async<TcpStream> {
     pub async fn connect<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpStream>> {
         let addr = addr.into();
         let stream: Self = connect(Domain::for_address(addr), Some(Protocol::TCP), &addr.into()).await?;
-        // If the socket has no pending error but is not connected, this returns `NotConnected`.
+        // Returns `NotConnected` if the socket has no pending error but is not connected.
         stream.get_ref().peer_addr()?;
         Ok(stream)
     }
@@ -98,7 +100,8 @@ impl Async<UdpSocket> {
         self.read_with(|io| io.recv_from(buf)).await
     }
 
-    /// Receives a datagram without removing it from the receive queue. Returns the number of bytes received and the sender's address.
+    /// Receives a datagram without removing it from the receive queue. Returns the number of bytes
+    /// received and the sender's address.
     pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.read_with(|io| io.peek_from(buf)).await
     }
@@ -114,7 +117,8 @@ impl Async<UdpSocket> {
         self.read_with(|io| io.recv(buf)).await
     }
 
-    /// Receives a datagram from the connected peer without removing it from the receive queue. Returns the number of bytes received.
+    /// Receives a datagram from the connected peer without removing it from the receive queue.
+    /// Returns the number of bytes received.
     pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(|io| io.peek(buf)).await
     }
@@ -151,7 +155,8 @@ impl Async<UnixStream> {
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixStream>> {
         let addr = SockAddr::unix(path)?;
         let stream: Self = connect(Domain::UNIX, None, &addr).await?;
-        // If connect(2) returned EAGAIN because the listener's queue is full, the socket is not connected, and this returns an error.
+        // Returns `NotConnected` if connect(2) has returned EAGAIN because the listener's queue is
+        // full.
         stream.get_ref().peer_addr()?;
         Ok(stream)
     }

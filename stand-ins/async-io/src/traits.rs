@@ -1,5 +1,6 @@
-//! Implements futures-io's traits for handles that implement std's. The stand-ins for both versions of async-io compile this file; in
-//! version 1 every type is [`IoSafe`].
+//! Implements futures-io's traits for [`Async`] handles that implement std's traits and [`IoSafe`].
+//! The stand-ins for both versions of async-io compile this file. In version 1, every type
+//! implements [`IoSafe`].
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;
@@ -60,7 +61,7 @@ impl<T: IoSafe + Write> AsyncWrite for Async<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Async { fd, io } = self.get_mut();
-        // Most handles have nothing to flush, so the flush is tried before waiting for writability.
+        // Most handles have nothing to flush, so `flush` is called before a wait for writability.
         match io.flush() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => fd.poll_write_with(cx, |_| io.flush()),
             flushed => Poll::Ready(flushed),
@@ -89,7 +90,7 @@ where
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Most handles have nothing to flush, so the flush is tried before waiting for writability.
+        // Most handles have nothing to flush, so `flush` is called before a wait for writability.
         match (&self.io).flush() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.fd.poll_write_with(cx, |_| (&self.io).flush())

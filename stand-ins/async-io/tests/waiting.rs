@@ -1,4 +1,5 @@
-//! Tests of the stand-in's handles and timers, in addition to async-io's own tests.
+//! Tests of the handles and timers of the stand-in for async-io 2. `ci/dependents.sh async-io` also
+//! runs async-io's own tests.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -58,7 +59,7 @@ fn unwrapped_handle_stays_non_blocking_and_can_be_wrapped_again() -> io::Result<
 }
 
 #[test]
-fn any_number_of_owned_futures_wait_for_one_handle() -> io::Result<()> {
+fn several_owned_futures_wait_for_one_handle() -> io::Result<()> {
     let (left, right) = Async::<UnixStream>::pair()?;
     let left = Arc::new(left);
     let waiting: Vec<_> = (0..4)
@@ -78,7 +79,7 @@ fn any_number_of_owned_futures_wait_for_one_handle() -> io::Result<()> {
 }
 
 #[test]
-fn read_with_mut_works_for_handles_that_read_by_mutable_reference() -> io::Result<()> {
+fn read_with_mut_waits_for_data() -> io::Result<()> {
     struct Counted(UnixStream, usize);
     impl std::os::fd::AsFd for Counted {
         fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -134,7 +135,8 @@ fn reset_timer_wakes_its_task_without_another_poll() {
 
 #[test]
 fn interval_that_fires_wakes_its_task_for_the_next_time_without_another_poll() {
-    // The first time has come when the timer is polled. The second time has come too, or is in the future.
+    // The first time has passed when the timer is polled. The second time has also passed, or is in
+    // the future.
     for period in [Duration::from_nanos(1), Duration::from_millis(50)] {
         let (waker, woken) = waker();
         let mut timer = Timer::interval_at(Instant::now(), period);
@@ -145,7 +147,7 @@ fn interval_that_fires_wakes_its_task_for_the_next_time_without_another_poll() {
 }
 
 #[test]
-fn timer_that_has_fired_for_the_last_time_wakes_no_task_when_it_is_reset() {
+fn timer_that_has_fired_for_the_last_time_wakes_no_task_if_it_is_reset() {
     let (waker, woken) = waker();
     let mut timer = Timer::after(Duration::from_millis(2));
     let mut cx = Context::from_waker(&waker);
@@ -158,7 +160,7 @@ fn timer_that_has_fired_for_the_last_time_wakes_no_task_when_it_is_reset() {
 }
 
 #[test]
-fn interval_yields_the_times_that_were_set() {
+fn interval_yields_the_instants_that_were_set() {
     block_on(async {
         let (start, period) = (Instant::now(), Duration::from_millis(2));
         let moments: Vec<_> = Timer::interval_at(start, period).take(3).collect().await;

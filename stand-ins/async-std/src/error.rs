@@ -1,9 +1,11 @@
-//! Errors that describe the failed operation in async-std's words, because dependents compare the text.
+//! Errors with the texts of async-std, which name the failed operation. Some dependents compare
+//! these texts.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
+/// An error with another text.
 #[derive(Debug)]
 struct WithContext {
     text: String,
@@ -22,7 +24,8 @@ impl Error for WithContext {
     }
 }
 
-/// Replaces the text of an error. The kind stays the same, and the original error becomes the source.
+/// Replaces the text of an error. The kind stays the same, and the original error becomes the
+/// source.
 pub(crate) fn with_context<T>(result: io::Result<T>, text: impl FnOnce() -> String) -> io::Result<T> {
     result.map_err(|source| io::Error::new(source.kind(), WithContext { text: text(), source }))
 }

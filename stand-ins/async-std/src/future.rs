@@ -1,4 +1,5 @@
-//! Futures: netpoll's types and functions under async-std's names, and async-std's trait `IntoFuture` (feature `unstable`).
+//! Futures: netpoll's types and functions under async-std's names, and async-std's trait
+//! `IntoFuture` (feature `unstable`).
 
 pub use netpoll::future::{Future, TimeoutError, pending, poll_fn, ready, timeout};
 
@@ -13,7 +14,8 @@ mod flatten {
 
     use pin_project_lite_02::pin_project;
 
-    /// Types that can be converted into a future. async-std's trait differs from the standard library's.
+    /// Types that can be converted into a future. As in async-std, this trait is not the standard
+    /// library's `IntoFuture`.
     pub trait IntoFuture {
         /// The output type of the future.
         type Output;

@@ -1,4 +1,5 @@
-//! Input and output: std's and netpoll's types and functions under async-std's names, and async-std's extension traits.
+//! Input and output: types of std, types and functions of netpoll, and extension traits, all under
+//! async-std's names.
 
 pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 
@@ -18,12 +19,13 @@ pub mod prelude {
     pub use crate::extension::{BufReadExt, ReadExt, SeekExt, WriteExt};
 }
 
-/// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
+/// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and
+/// returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` or
-/// `ConnectionReset` if the writer is a socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after
-/// `Interrupted`.
+/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more
+/// bytes, or `BrokenPipe` or `ConnectionReset` if the writer is a socket whose peer is gone. Bytes
+/// that were read but not yet written are then lost. Retries after `Interrupted`.
 ///
 /// # Cancel safety
 /// Not cancel safe: dropping the future loses bytes that were read but not yet written.
@@ -36,12 +38,13 @@ where
     netpoll::io::copy(reader, writer).await
 }
 
-/// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and returns the number of bytes copied.
+/// Copies bytes from `reader` to `writer` until the end of the stream, flushes the writer and
+/// returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more bytes, or `BrokenPipe` or
-/// `ConnectionReset` if the writer is a socket whose peer is gone. Bytes that were read but not yet written are then lost. Retries after
-/// `Interrupted`.
+/// Returns the first error of the reader or the writer, `WriteZero` if the writer accepts no more
+/// bytes, or `BrokenPipe` or `ConnectionReset` if the writer is a socket whose peer is gone. Bytes
+/// that were read but not yet written are then lost. Retries after `Interrupted`.
 ///
 /// # Cancel safety
 /// Not cancel safe: dropping the future loses bytes that were read but not yet written.

@@ -1,4 +1,5 @@
-//! A stand-in for async-std 1.13 over netpoll. Crates that depend on async-std run on netpoll's runtime, unchanged.
+//! A stand-in for async-std 1.13 over netpoll. Crates that depend on async-std are compiled
+//! unchanged, and run on netpoll's runtime.
 //!
 //! The package has async-std's name, so that `[patch.crates-io]` can replace async-std with it:
 //!
@@ -7,10 +8,12 @@
 //! async-std = { git = "…" }    # netpoll's repository
 //! ```
 //!
-//! The package has the public items that async-std has with its default features. Sockets, tasks, timers and standard streams are netpoll's
-//! types. Files and paths are types of this package that call `task::spawn_blocking`. `channel`, `sync` and `process` re-export the crates
-//! that async-std uses, and `sync` adds a condition variable. Items that need async-std's feature `unstable` need it here too, because an
-//! additional method can make a call ambiguous.
+//! With its default features, the package has the public items that async-std has with its default
+//! features. Sockets, tasks, timers and standard streams are netpoll's types. Files and paths are
+//! types of this package that call `task::spawn_blocking`. `channel`, `sync` and `process`
+//! re-export items of the same crates as in async-std, and `sync` has a condition variable of this
+//! package. Items that need async-std's feature `unstable` need it here too, because an additional
+//! method can make a call ambiguous.
 //!
 //! README.md of this package lists the differences in behaviour.
 #![deny(unsafe_code)]

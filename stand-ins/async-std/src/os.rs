@@ -1,13 +1,14 @@
-//! Items for specific operating systems: those for Unix.
+//! Items for specific operating systems. Only Unix has such items here.
 
 pub mod unix {
-    //! Unix: child processes, files, descriptors and sockets.
+    //! Items for Unix: child processes, files, descriptors and sockets.
 
     #[cfg(feature = "unstable")]
     pub use async_process::unix as process;
 
     pub mod fs {
-        //! Symbolic links, and extension traits for Unix-specific options and properties of files and directories.
+        //! Symbolic links, and extension traits for Unix-specific options and properties of files
+        //! and directories.
 
         use crate::io;
         use crate::path::Path;

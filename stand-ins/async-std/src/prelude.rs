@@ -1,4 +1,4 @@
-//! The traits that most programs need, and `task_local`.
+//! The traits that most programs need, and the macro `task_local`.
 
 #[doc(inline)]
 pub use crate::extension::{FutureExt, StreamExt};

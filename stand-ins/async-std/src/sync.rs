@@ -1,4 +1,5 @@
-//! Synchronization between tasks: re-exports async-lock 3, as async-std does, and adds a condition variable.
+//! Synchronization between tasks: items of async-lock 3 and of std, as in async-std, and a
+//! condition variable of this package.
 
 pub use async_lock_3::{
     Mutex, MutexGuard, MutexGuardArc, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard,

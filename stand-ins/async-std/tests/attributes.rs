@@ -1,4 +1,4 @@
-//! Tests that the attributes work under async-std's name.
+//! Tests of the attributes `#[async_std::main]` and `#[async_std::test]`.
 #![cfg(feature = "attributes")]
 
 #[async_std::test]

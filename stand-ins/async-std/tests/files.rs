@@ -66,8 +66,9 @@ fn write_begins_at_the_position_despite_read_ahead() {
         let path = folder.file("data");
         fs::write(&path, b"0123456789").await?;
         let mut file = OpenOptions::new().read(true).write(true).open(&path).await?;
-        // If a read future is dropped, the next read gets its bytes. If a blocking thread completes the read before the first poll
-        // returns, that poll returns the bytes, and the test tries again.
+        // If the future of a read is dropped, the next read gets the bytes. If a thread for
+        // blocking calls completes the read before the first poll returns, that poll returns the
+        // bytes, and the test tries again.
         let mut large = [0; 8];
         loop {
             let mut read = pin!(file.read(&mut large));
@@ -89,7 +90,7 @@ fn write_begins_at_the_position_despite_read_ahead() {
 }
 
 #[test]
-fn clones_share_the_position_and_references_read_and_write() {
+fn clones_share_the_position_and_references_can_read() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("data");
@@ -107,7 +108,7 @@ fn clones_share_the_position_and_references_read_and_write() {
 }
 
 #[test]
-fn reading_continues_when_the_file_grows() {
+fn read_after_end_of_file_returns_bytes_added_since() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("log");
@@ -144,7 +145,7 @@ fn drop_waits_for_writes() {
 }
 
 #[test]
-fn error_of_a_write_is_returned_by_flush() {
+fn error_of_a_write_is_returned_by_flush_or_sync_once() {
     task::block_on(async {
         let mut full = OpenOptions::new().write(true).open("/dev/full").await?;
         full.write_all(b"no room").await?;
@@ -160,7 +161,7 @@ fn error_of_a_write_is_returned_by_flush() {
 }
 
 #[test]
-fn many_tasks_append_whole_lines() {
+fn lines_appended_by_many_tasks_are_whole() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("log");
@@ -196,7 +197,7 @@ fn conversions_to_and_from_descriptors_preserve_the_file() {
         file.write_all(b"text").await?;
         let clone = file.clone();
         let fd = file.into_raw_fd();
-        // SAFETY: the descriptor was released above.
+        // SAFETY: `into_raw_fd` has passed the ownership of the descriptor to this function.
         let file = unsafe { File::from_raw_fd(fd) };
         assert_eq!(file.metadata().await?.len(), 4);
         assert!(clone.as_raw_fd() >= 0);
@@ -205,15 +206,17 @@ fn conversions_to_and_from_descriptors_preserve_the_file() {
     .unwrap();
 }
 
-/// Begins a read of at most `len` bytes and drops its future, as a timeout does. Returns false if the read completed at once.
+/// Begins a read of at most `len` bytes and drops the future, as a timeout does. Returns false if
+/// the read is already complete.
 async fn begin_to_read(file: &mut File, len: usize) -> bool {
     let mut buf = vec![0; len];
     let mut read = file.read(&mut buf);
     poll_fn(|cx| Poll::Ready(Pin::new(&mut read).poll(cx).is_pending())).await
 }
 
-/// Opens the file at `path` and begins to read it.
-async fn being_read(path: &Path, len: usize) -> File {
+/// Opens the file at `path`, begins a read of at most `len` bytes, and drops the future of the read
+/// before it returns the bytes.
+async fn open_and_begin_to_read(path: &Path, len: usize) -> File {
     loop {
         let mut file = File::open(path).await.unwrap();
         if begin_to_read(&mut file, len).await {
@@ -229,7 +232,7 @@ fn conversion_continues_at_the_position_despite_read_ahead() {
         let path = folder.file("data");
         fs::write(&path, b"hello world").await?;
         for with_clone in [false, true] {
-            let mut file = being_read(&path, 11).await;
+            let mut file = open_and_begin_to_read(&path, 11).await;
             let clone = with_clone.then(|| file.clone());
             file.read_exact(&mut [0; 6]).await?;
             let mut rest = String::new();
@@ -249,7 +252,7 @@ fn read_in_progress_does_not_move_the_offset_after_a_conversion() {
         let path = folder.file("data");
         fs::write(&path, b"hello world").await?;
         for _ in 0..500 {
-            let file = being_read(&path, 11).await;
+            let file = open_and_begin_to_read(&path, 11).await;
             let mut all = String::new();
             std::io::Read::read_to_string(&mut std::fs::File::from(OwnedFd::from(file)), &mut all)?;
             assert_eq!(all, "hello world");
@@ -268,7 +271,7 @@ fn conversion_does_not_wait_for_a_read_of_a_pipe() {
         assert!(begin_to_read(&mut file, 4).await);
         let mut reader = std::fs::File::from(OwnedFd::from(file));
         std::io::Write::write_all(&mut writer, b"textmore")?;
-        // The read that began before the conversion gets the first or the last four bytes.
+        // The read that began before the conversion returns the first or the last four bytes.
         let (mut one, mut other) = ([0; 4], [0; 4]);
         std::io::Read::read_exact(&mut reader, &mut one)?;
         (&clone).read_exact(&mut other).await?;
@@ -305,7 +308,7 @@ fn write_of_a_clone_waits_for_set_len() {
 }
 
 #[test]
-fn error_of_set_len_is_returned_by_it() {
+fn set_len_returns_its_error() {
     let folder = Folder::new();
     task::block_on(async {
         let path = folder.file("data");

@@ -1,5 +1,6 @@
-//! Tests of the parts of async-std's feature `unstable` that this package implements: collecting, sums and products, double-ended streams,
-//! flattened streams and futures, `copy` by value, and the condition variable.
+//! Tests of the parts of async-std's feature `unstable` that this package implements: collecting,
+//! sums and products, double-ended streams, flattened streams and futures, `copy` by value, and the
+//! condition variable.
 #![cfg(feature = "unstable")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -15,10 +16,10 @@ use async_std::{future, io, task};
 
 /// A collection that polls the stream again after its end.
 #[derive(Debug, PartialEq)]
-struct Insistent(Vec<i32>);
+struct PollsAgain(Vec<i32>);
 
-impl Insistent {
-    async fn poll_beyond_the_end(stream: impl Stream<Item = i32>) -> Insistent {
+impl PollsAgain {
+    async fn poll_beyond_the_end(stream: impl Stream<Item = i32>) -> PollsAgain {
         let mut stream = std::pin::pin!(stream);
         let mut items = Vec::new();
         for _ in 0..2 {
@@ -26,43 +27,43 @@ impl Insistent {
                 items.push(item);
             }
         }
-        Insistent(items)
+        PollsAgain(items)
     }
 }
 
-impl FromStream<i32> for Insistent {
+impl FromStream<i32> for PollsAgain {
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where
         S: IntoStream<Item = i32> + 'a,
         S::IntoStream: Send,
     {
-        Box::pin(Insistent::poll_beyond_the_end(stream.into_stream()))
+        Box::pin(PollsAgain::poll_beyond_the_end(stream.into_stream()))
     }
 }
 
-impl stream::Sum<i32> for Insistent {
+impl stream::Sum<i32> for PollsAgain {
     fn sum<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + 'a>>
     where
         S: Stream<Item = i32> + 'a,
     {
-        Box::pin(Insistent::poll_beyond_the_end(stream))
+        Box::pin(PollsAgain::poll_beyond_the_end(stream))
     }
 }
 
 #[test]
-fn stream_is_not_polled_after_a_failure_even_if_the_collection_insists() {
+fn stream_is_not_polled_after_a_failure_even_if_the_collection_polls_again() {
     task::block_on(async {
         let mut seen = 0;
         let options = stream::from_iter([Some(1), None, Some(2)]).inspect(|_| seen += 1);
-        assert_eq!(options.collect::<Option<Insistent>>().await, None);
+        assert_eq!(options.collect::<Option<PollsAgain>>().await, None);
         assert_eq!(seen, 2);
         let mut seen = 0;
         let results = stream::from_iter([Ok(1), Err("first"), Ok(2), Err("second")]).inspect(|_| seen += 1);
-        assert_eq!(results.collect::<Result<Insistent, _>>().await, Err("first"));
+        assert_eq!(results.collect::<Result<PollsAgain, _>>().await, Err("first"));
         assert_eq!(seen, 2);
         let mut seen = 0;
         let results = stream::from_iter([Ok(1), Err("first"), Ok(2), Err("second")]).inspect(|_| seen += 1);
-        assert_eq!(<Result<Insistent, _> as stream::Sum<_>>::sum(results).await, Err("first"));
+        assert_eq!(<Result<PollsAgain, _> as stream::Sum<_>>::sum(results).await, Err("first"));
         assert_eq!(seen, 2);
     });
 }
@@ -93,6 +94,7 @@ fn streams_collect_into_collections_texts_and_paths() {
     });
 }
 
+/// The longest text of a stream.
 struct Longest(String);
 
 impl FromStream<&'static str> for Longest {
@@ -110,6 +112,7 @@ impl FromStream<&'static str> for Longest {
     }
 }
 
+/// The number of items that were added.
 struct Count(usize);
 
 impl Extend<u8> for Count {
@@ -126,7 +129,7 @@ impl Extend<u8> for Count {
 }
 
 #[test]
-fn dependents_can_implement_the_collection_traits() {
+fn other_crates_can_implement_the_collection_traits() {
     task::block_on(async {
         let longest: Longest = stream::from_iter(["a", "ccc", "bb"]).collect().await;
         assert_eq!(longest.0, "ccc");
@@ -137,7 +140,7 @@ fn dependents_can_implement_the_collection_traits() {
 }
 
 #[test]
-fn sums_and_products_of_numbers_results_and_options() {
+fn numbers_results_and_options_have_sums_and_products() {
     task::block_on(async {
         assert_eq!(stream::from_iter([1u8, 2, 3]).sum::<u8>().await, 6);
         assert_eq!(stream::from_iter([1.5, 2.0]).product::<f64>().await, 3.0);
@@ -151,7 +154,7 @@ fn sums_and_products_of_numbers_results_and_options() {
 }
 
 #[test]
-fn streams_of_values_are_read_from_both_ends() {
+fn streams_of_existing_values_yield_items_from_both_ends() {
     task::block_on(async {
         let mut numbers = stream::from_iter(1..=5);
         assert_eq!(numbers.next_back().await, Some(5));
@@ -170,7 +173,7 @@ fn streams_of_values_are_read_from_both_ends() {
 }
 
 #[test]
-fn flattened_streams_and_futures_yield_the_inner_ones() {
+fn flatten_returns_items_of_inner_streams_and_output_of_inner_future() {
     struct Later(u8);
     impl IntoFuture for Later {
         type Output = u8;
@@ -191,7 +194,7 @@ fn flattened_streams_and_futures_yield_the_inner_ones() {
 }
 
 #[test]
-fn copy_takes_readers_and_writers_by_value_and_by_reference() {
+fn copy_takes_reader_by_value_and_writer_by_reference() {
     task::block_on(async {
         let mut out = io::Cursor::new(Vec::new());
         assert_eq!(io::copy(&b"text"[..], &mut out).await?, 4);
@@ -202,7 +205,7 @@ fn copy_takes_readers_and_writers_by_value_and_by_reference() {
 }
 
 #[test]
-fn condition_variable_wakes_waiters_one_by_one_and_all() {
+fn condition_variable_wakes_one_waiter_or_all() {
     task::block_on(async {
         let shared = Arc::new((Mutex::new(0), Condvar::new()));
         let waiters: Vec<_> = (0..3)

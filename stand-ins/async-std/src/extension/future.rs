@@ -9,8 +9,8 @@ use {
     std::time::Duration,
 };
 
-/// Extension methods for futures. See netpoll's [`FutureExt`](netpoll::future::FutureExt) for details. As in async-std, the trait has no
-/// methods without the feature `unstable`.
+/// Extension methods for futures. See netpoll's [`FutureExt`](netpoll::future::FutureExt) for
+/// details. As in async-std, the trait has no methods without the feature `unstable`.
 pub trait FutureExt: Future {
     /// Delays the first poll of this future until `duration` has passed since this call.
     #[cfg(feature = "unstable")]
@@ -21,7 +21,8 @@ pub trait FutureExt: Future {
         Ours::delay(self, duration)
     }
 
-    /// Runs this future, then the future that it returns, and returns the output of the second.
+    /// Runs this future, converts its output into a second future, runs that future, and returns
+    /// its output.
     #[cfg(feature = "unstable")]
     fn flatten(self) -> FlattenFuture<Self, <Self::Output as IntoFuture>::Future>
     where
@@ -31,7 +32,8 @@ pub trait FutureExt: Future {
         FlattenFuture::new(self)
     }
 
-    /// Runs both futures concurrently, returns the output of the first to complete and drops the other.
+    /// Runs both futures concurrently, returns the output of the first to complete and drops the
+    /// other.
     #[cfg(feature = "unstable")]
     fn race<F>(self, other: F) -> Race<Self, F>
     where
@@ -61,7 +63,8 @@ pub trait FutureExt: Future {
         Ours::join(self, other)
     }
 
-    /// Runs both futures concurrently and returns both values. Returns the first error as soon as one fails.
+    /// Runs both futures concurrently and returns both values, or the first error as soon as one
+    /// future fails.
     #[cfg(feature = "unstable")]
     fn try_join<F, A, B, E>(self, other: F) -> TryJoin<Self, A, F, B>
     where
@@ -71,7 +74,8 @@ pub trait FutureExt: Future {
         Ours::try_join(self, other)
     }
 
-    /// Returns the output of the future, or a `TimeoutError` if it does not complete within `duration`.
+    /// Returns the output of the future, or a `TimeoutError` if it does not complete within
+    /// `duration`.
     #[cfg(feature = "unstable")]
     fn timeout(self, duration: Duration) -> TimeoutFuture<Self>
     where

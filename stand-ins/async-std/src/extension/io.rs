@@ -12,7 +12,8 @@ use crate::io::{BufRead, Bytes, Chain, IoSlice, IoSliceMut, Lines, Read, Seek, S
 
 /// Extension methods for readers. See netpoll's [`ReadExt`](netpoll::io::ReadExt) for details.
 pub trait ReadExt: Read {
-    /// Reads up to `buf.len()` bytes and returns the number of bytes read; 0 means end of stream, or that `buf` is empty.
+    /// Reads up to `buf.len()` bytes and returns the number of bytes read; 0 means end of stream,
+    /// or that `buf` is empty.
     fn read<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadFuture<'a, Self>
     where
         Self: Unpin,
@@ -20,8 +21,8 @@ pub trait ReadExt: Read {
         OurReadExt::read(self, buf)
     }
 
-    /// Reads into several buffers, filling each before the next, and returns the number of bytes read; 0 means end of stream, or that all
-    /// buffers are empty.
+    /// Reads into several buffers in order, and returns the number of bytes read; 0 means end of
+    /// stream, or that all buffers are empty.
     fn read_vectored<'a>(&'a mut self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectoredFuture<'a, Self>
     where
         Self: Unpin,
@@ -37,8 +38,8 @@ pub trait ReadExt: Read {
         OurReadExt::read_to_end(self, buf)
     }
 
-    /// Reads until the end of the stream, appends the text to `buf` and returns the number of bytes read. Fails with `InvalidData` if the
-    /// bytes are not UTF-8.
+    /// Reads until the end of the stream, appends the text to `buf` and returns the number of bytes
+    /// read. Fails with `InvalidData` if the bytes are not UTF-8.
     fn read_to_string<'a>(&'a mut self, buf: &'a mut String) -> ReadToStringFuture<'a, Self>
     where
         Self: Unpin,
@@ -46,7 +47,8 @@ pub trait ReadExt: Read {
         OurReadExt::read_to_string(self, buf)
     }
 
-    /// Reads exactly `buf.len()` bytes. Fails with `UnexpectedEof` if the stream ends before `buf` is full.
+    /// Reads exactly `buf.len()` bytes. Fails with `UnexpectedEof` if the stream ends before `buf`
+    /// is full.
     fn read_exact<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadExactFuture<'a, Self>
     where
         Self: Unpin,
@@ -54,7 +56,8 @@ pub trait ReadExt: Read {
         OurReadExt::read_exact(self, buf)
     }
 
-    /// Returns a reader that reads at most `limit` bytes from this reader and then reports end of stream.
+    /// Returns a reader that reads at most `limit` bytes from this reader and then reports end of
+    /// stream.
     fn take(self, limit: u64) -> Take<Self>
     where
         Self: Sized,
@@ -62,7 +65,7 @@ pub trait ReadExt: Read {
         OurReadExt::take(self, limit)
     }
 
-    /// Borrows the reader, so that an adapter can use it without consuming it.
+    /// Returns the reader as a mutable reference, so that an adapter does not consume the reader.
     fn by_ref(&mut self) -> &mut Self
     where
         Self: Sized,
@@ -78,7 +81,8 @@ pub trait ReadExt: Read {
         OurReadExt::bytes(self)
     }
 
-    /// Returns a reader that reads this reader to its end, and then `next`.
+    /// Returns a reader that reads from this reader until the end of the stream, and then from
+    /// `next`.
     fn chain<R: Read>(self, next: R) -> Chain<Self, R>
     where
         Self: Sized,
@@ -134,10 +138,11 @@ pub trait WriteExt: Write {
 
 impl<T: Write + ?Sized> WriteExt for T {}
 
-/// Extension methods for buffered readers. See netpoll's [`BufReadExt`](netpoll::io::BufReadExt) for details.
+/// Extension methods for buffered readers. See netpoll's [`BufReadExt`](netpoll::io::BufReadExt)
+/// for details.
 pub trait BufReadExt: BufRead {
-    /// Reads up to and including the next `byte`, or to the end of the stream. Appends the bytes to `buf` and returns their number; 0 means
-    /// end of stream.
+    /// Reads up to and including the next `byte`, or to the end of the stream. Appends the bytes to
+    /// `buf` and returns their number; 0 means end of stream.
     fn read_until<'a>(&'a mut self, byte: u8, buf: &'a mut Vec<u8>) -> ReadUntilFuture<'a, Self>
     where
         Self: Unpin,
@@ -145,7 +150,8 @@ pub trait BufReadExt: BufRead {
         OurBufReadExt::read_until(self, byte, buf)
     }
 
-    /// Reads the next line, appends it with its line terminator to `buf` and returns the number of bytes read; 0 means end of stream.
+    /// Reads the next line, appends it with its line terminator to `buf` and returns the number of
+    /// bytes read; 0 means end of stream.
     fn read_line<'a>(&'a mut self, buf: &'a mut String) -> ReadLineFuture<'a, Self>
     where
         Self: Unpin,
@@ -172,7 +178,8 @@ pub trait BufReadExt: BufRead {
 
 impl<T: BufRead + ?Sized> BufReadExt for T {}
 
-/// Extension method for readers and writers that can seek.
+/// The extension method of types that can seek. See netpoll's [`SeekExt`](netpoll::io::SeekExt) for
+/// details.
 pub trait SeekExt: Seek {
     /// Seeks to `pos` and returns the new position in bytes from the start of the stream.
     fn seek(&mut self, pos: SeekFrom) -> SeekFuture<'_, Self>

@@ -23,7 +23,8 @@ use crate::stream::{
 /// The type of a function that compares items by their natural order.
 type Natural<T> = fn(&T, &T) -> Ordering;
 
-/// Extension methods for streams. See netpoll's [`StreamExt`](netpoll::stream::StreamExt) for details.
+/// Extension methods for streams. See netpoll's [`StreamExt`](netpoll::stream::StreamExt) for
+/// details.
 pub trait StreamExt: Stream {
     /// Returns the next item, or `None` after the last one.
     fn next(&mut self) -> NextFuture<'_, Self>
@@ -97,7 +98,8 @@ pub trait StreamExt: Stream {
         Ours::copied(self)
     }
 
-    /// Returns a stream that repeats this stream forever, each time from a clone of its initial state. An empty stream stays empty.
+    /// Returns a stream that repeats this stream forever, each time from a clone of its initial
+    /// state. An empty stream stays empty.
     fn cycle(self) -> Cycle<Self>
     where
         Self: Clone + Sized,
@@ -165,7 +167,8 @@ pub trait StreamExt: Stream {
         Ours::filter(self, predicate)
     }
 
-    /// Calls `f` with each item and returns a stream of the items of the resulting streams, one stream after the other.
+    /// Calls `f` with each item and returns a stream of the items of the resulting streams, one
+    /// stream after the other.
     #[cfg(feature = "unstable")]
     fn flat_map<U, F>(self, f: F) -> FlatMap<Self, U, F>
     where
@@ -176,7 +179,8 @@ pub trait StreamExt: Stream {
         Ours::flat_map(self, f)
     }
 
-    /// Flattens a stream of streams: returns a stream of the items of each inner stream, one stream after the other.
+    /// Flattens a stream of streams: returns a stream of the items of each inner stream, one stream
+    /// after the other.
     #[cfg(feature = "unstable")]
     fn flatten(self) -> Flatten<Self>
     where
@@ -215,7 +219,8 @@ pub trait StreamExt: Stream {
         Ours::max_by_key(self, key)
     }
 
-    /// Returns the smallest item according to `compare`, or `None` if the stream is empty.
+    /// Returns the smallest item according to `compare`, or `None` if the stream is empty. Of
+    /// several equal items, returns the first.
     fn min_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -224,7 +229,8 @@ pub trait StreamExt: Stream {
         Ours::min_by(self, compare)
     }
 
-    /// Returns the largest item, or `None` if the stream is empty.
+    /// Returns the largest item, or `None` if the stream is empty. Of several equal items, returns
+    /// the last.
     fn max(self) -> BestFuture<Self, Natural<Self::Item>>
     where
         Self: Sized,
@@ -233,7 +239,8 @@ pub trait StreamExt: Stream {
         Ours::max(self)
     }
 
-    /// Returns the smallest item, or `None` if the stream is empty.
+    /// Returns the smallest item, or `None` if the stream is empty. Of several equal items, returns
+    /// the first.
     fn min(self) -> BestFuture<Self, Natural<Self::Item>>
     where
         Self: Sized,
@@ -242,7 +249,8 @@ pub trait StreamExt: Stream {
         Ours::min(self)
     }
 
-    /// Returns the largest item according to `compare`, or `None` if the stream is empty.
+    /// Returns the largest item according to `compare`, or `None` if the stream is empty. Of
+    /// several equal items, returns the last.
     fn max_by<F>(self, compare: F) -> BestFuture<Self, F>
     where
         Self: Sized,
@@ -277,7 +285,8 @@ pub trait StreamExt: Stream {
         Ours::find(self, predicate)
     }
 
-    /// Calls `f` with each item and returns the first result that is `Some`, or `None` if all results are `None`.
+    /// Calls `f` with each item and returns the first result that is `Some`, or `None` if all
+    /// results are `None`.
     fn find_map<F, B>(&mut self, f: F) -> FindMapFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -286,7 +295,8 @@ pub trait StreamExt: Stream {
         Ours::find_map(self, f)
     }
 
-    /// Combines all items into one value: starts with `init` and calls `f` with the value so far and each item.
+    /// Combines all items into one value, which is initially `init`. Calls `f` with the value and
+    /// each item, and replaces the value with the result.
     fn fold<B, F>(self, init: B, f: F) -> FoldFuture<Self, F, B>
     where
         Self: Sized,
@@ -324,14 +334,15 @@ pub trait StreamExt: Stream {
         Ours::any(self, f)
     }
 
-    /// Borrows the stream, so that an adapter can use it without consuming it.
+    /// Returns the stream as a mutable reference, so that an adapter does not consume the stream.
     #[cfg(feature = "unstable")]
     fn by_ref(&mut self) -> &mut Self {
         self
     }
 
-    /// Calls `f` with a mutable state and each item. Returns a stream of the values inside the `Some` results. The stream ends when `f`
-    /// returns `None`.
+    /// Calls `f` with a mutable state, which is initially `initial_state`, and with each item.
+    /// Returns a stream of the values inside the `Some` results. The stream ends when `f` returns
+    /// `None`.
     fn scan<St, B, F>(self, initial_state: St, f: F) -> Scan<Self, St, F>
     where
         Self: Sized,
@@ -357,7 +368,8 @@ pub trait StreamExt: Stream {
         Ours::skip(self, n)
     }
 
-    /// Returns a stream that yields each item as `Ok`, and an `Err` whenever no item arrives within `duration`.
+    /// Returns a stream that yields each item as `Ok`, and an `Err` whenever no item arrives within
+    /// `duration`.
     #[cfg(feature = "unstable")]
     fn timeout(self, duration: Duration) -> Timeout<Self>
     where
@@ -366,7 +378,8 @@ pub trait StreamExt: Stream {
         Ours::timeout(self, duration)
     }
 
-    /// Combines the items like [`fold`](StreamExt::fold), but stops at the first error of `f` and returns it.
+    /// Combines the items like [`fold`](StreamExt::fold), but stops at the first error of `f` and
+    /// returns the error.
     fn try_fold<B, F, E>(&mut self, init: B, f: F) -> TryFoldFuture<'_, Self, F, B>
     where
         Self: Unpin + Sized,
@@ -375,7 +388,8 @@ pub trait StreamExt: Stream {
         Ours::try_fold(self, init, f)
     }
 
-    /// Calls `f` with each item. Stops at the first error of `f` and returns it, or returns `Ok(())` after the last item.
+    /// Calls `f` with each item. Stops at the first error of `f` and returns the error. Returns
+    /// `Ok(())` after the last item.
     fn try_for_each<F, E>(&mut self, f: F) -> TryForEachFuture<'_, Self, F>
     where
         Self: Unpin + Sized,
@@ -384,7 +398,8 @@ pub trait StreamExt: Stream {
         Ours::try_for_each(self, f)
     }
 
-    /// Returns a stream of pairs of an item of this stream and an item of `other`, until either ends.
+    /// Returns a stream of pairs of an item of this stream and an item of `other`, until either
+    /// ends.
     fn zip<U>(self, other: U) -> Zip<Self, U>
     where
         Self: Sized,
@@ -415,7 +430,7 @@ pub trait StreamExt: Stream {
         FromStream::from_stream(self)
     }
 
-    /// Returns a stream of the items of both streams, as they arrive.
+    /// Returns a stream of the items of both streams, in the order in which the items arrive.
     #[cfg(feature = "unstable")]
     fn merge<U>(self, other: U) -> Merge<Self, U>
     where
@@ -435,7 +450,8 @@ pub trait StreamExt: Stream {
         Ours::partial_cmp(self, other)
     }
 
-    /// Returns the index of the first item for which `predicate` is true, or `None` if there is no such item.
+    /// Returns the index of the first item for which `predicate` is true, or `None` if there is no
+    /// such item.
     fn position<P>(&mut self, predicate: P) -> PositionFuture<'_, Self, P>
     where
         Self: Unpin + Sized,
@@ -444,7 +460,7 @@ pub trait StreamExt: Stream {
         Ours::position(self, predicate)
     }
 
-    /// Compares the streams lexicographically.
+    /// Compares the streams lexicographically by the total order of their items.
     fn cmp<S>(self, other: S) -> CompareFuture<Self, S, Ordering>
     where
         Self: Sized,

@@ -22,12 +22,13 @@ pub struct DirBuilder {
 }
 
 impl DirBuilder {
-    /// Creates a set of options for a single directory with the default mode.
+    /// Creates options for a single directory with the default mode.
     pub fn new() -> DirBuilder {
         DirBuilder::default()
     }
 
-    /// Sets whether to create missing parent directories too, and to accept a directory that already exists.
+    /// Sets whether missing parent directories are created too. With true, a directory that already
+    /// exists is not an error.
     pub fn recursive(&mut self, recursive: bool) -> &mut DirBuilder {
         self.recursive = recursive;
         self
@@ -58,22 +59,24 @@ impl DirBuilderExt for DirBuilder {
 /// Returns a stream of the entries of a directory, in no particular order.
 ///
 /// # Errors
-/// Returns the OS error, such as `NotFound` or `NotADirectory`, if the directory cannot be opened. The stream yields errors that occur
-/// while it reads the entries.
+/// Returns the OS error, such as `NotFound` or `NotADirectory`, if the directory cannot be opened.
+/// The stream yields errors that occur while it reads the entries.
 pub async fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
     let path = path.as_ref().to_owned();
     let inner = at(path, "read directory", |path| fs::read_dir(path)).await?;
     Ok(ReadDir { idle: Some(inner), step: None })
 }
 
-/// The result of reading one entry: the iterator over the remaining entries, and the entry, or `None` at the end of the directory.
+/// The result of reading one entry: the iterator over the remaining entries, and the entry, or
+/// `None` at the end of the directory.
 type Step = (fs::ReadDir, Option<io::Result<fs::DirEntry>>);
 
 /// The stream that [`read_dir`] returns.
 #[derive(Debug)]
 pub struct ReadDir {
-    /// The iterator, or `None` while `step` has it.
+    /// The iterator over the remaining entries, or `None` while `step` reads an entry from it.
     idle: Option<fs::ReadDir>,
+    /// The call that reads the next entry, or `None` while no call is in progress.
     step: Option<JoinHandle<Step>>,
 }
 
@@ -125,8 +128,8 @@ impl DirEntry {
     /// Returns the file type, without following a symbolic link.
     ///
     /// # Errors
-    /// Returns the OS error. Most filesystems return the type together with the name; in that case no system call is made and no error
-    /// occurs.
+    /// Returns the OS error of lstat(2). Most filesystems return the type together with the name.
+    /// Then no system call is made and no error occurs.
     pub async fn file_type(&self) -> io::Result<FileType> {
         let entry = self.0.clone();
         spawn_blocking(move || entry.file_type()).await

@@ -1,23 +1,28 @@
 //! [`File`]: an open file. Reads and writes run on the threads for blocking calls.
 //!
 //! # States
-//! All clones share a [`Shared`], which has at most one call, a read, a write or `set_len`, queued or running:
+//! All clones of a file share a [`Shared`]. At most one call (a read, a write or `set_len`) is
+//! queued or running:
 //!
 //! ```text
 //! Idle ──queue──▶ Queued ──first thread to take it──▶ Running ──▶ Idle, all waiters woken
 //! ```
 //!
-//! A thread of the pool runs the queued call. Dropping a `File` waits for writes and `set_len`, and may run the queued call on the dropping
-//! thread, so the drop does not depend on a free thread in the pool. If the pool drops a closure without running it, dropping the closure runs
-//! the call.
+//! A thread of the pool for blocking calls runs the queued call. Dropping a `File` waits for writes
+//! and `set_len`, and may run the queued call on the dropping thread, so the drop does not depend
+//! on a free thread of the pool. If the pool drops the closure of a call without running the
+//! closure, the drop of the closure runs the call.
 //!
-//! A read puts bytes into `buffer`, and the next `poll_read` calls of any clone return them. Until then the kernel's offset is ahead of the
-//! position by the number of unread bytes; a write, a seek, `set_len` or a conversion to a descriptor moves the offset back. A write copies the
-//! bytes into `buffer` and returns. If writing them to the file fails, the next write, flush, close, seek, `set_len` or sync returns the error.
+//! A read puts bytes into `buffer`, and the next `poll_read` calls of any clone return them. Until
+//! then the kernel's offset is ahead of the position of the `File` by the number of unread bytes. A
+//! write, a seek, `set_len` or a conversion to a descriptor moves the offset back to the position.
+//! A write copies the bytes into `buffer` and returns. If writing them to the file fails, the next
+//! write, flush, close, seek, `set_len` or sync returns the error.
 //!
 //! # Cancellation
-//! Dropping a future loses no data: bytes that were read from the file stay in `buffer` for the next read. If the file cannot seek, a write,
-//! a seek or `set_len` before that read discards them.
+//! Dropping the future of a read loses no data. The bytes that were read from the file stay in
+//! `buffer` for the next read. If the file cannot seek, a write, a seek or `set_len` before that
+//! read discards the bytes.
 
 use std::fs;
 use std::future::poll_fn;
@@ -35,21 +40,25 @@ use crate::io::{self, Read, Seek, SeekFrom, Write};
 use crate::path::Path;
 use crate::task::spawn_blocking;
 
-/// The maximum number of bytes per queued call. Filling or writing a larger buffer takes several calls.
+/// The maximum number of bytes per queued call. A larger buffer takes several calls.
 const CALL_MAX: usize = 1 << 20;
 
-/// How long a conversion waits before it tries again to duplicate a descriptor. Nothing reports that a descriptor is free.
+/// The pause of a conversion before the next attempt to duplicate a descriptor, because the kernel
+/// has no event for a free descriptor.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// An open file. Clones share the position.
 ///
-/// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are buffered. [`flush`] waits until they
-/// are passed to write(2). If write(2) fails, the next write, flush, close, seek, `set_len` or sync returns the error. Dropping a `File`
-/// blocks the thread until writes and `set_len` have ended. The drop or conversion of the last clone discards an error.
+/// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes are
+/// buffered. [`flush`] waits until they have been passed to write(2). If write(2) fails, the next
+/// write, flush, close, seek, `set_len` or sync returns the error. Dropping a `File` blocks the
+/// thread until writes and `set_len` have ended. The drop or conversion of the last clone discards
+/// an error.
 ///
-/// A conversion to a descriptor blocks the thread in the same way and, unless the file is a pipe or another file without an offset, until
-/// reads have ended too. If a clone or a call in progress still uses the file, the descriptor is a duplicate, and the conversion blocks while
-/// the process has no descriptor left.
+/// A conversion to a descriptor blocks the thread in the same way and, unless the file is a pipe or
+/// another file without an offset, until reads have ended too. If a clone or a call in progress
+/// still uses the file, the descriptor is a duplicate. Then the conversion also blocks while the
+/// process has no free descriptor.
 ///
 /// [`flush`]: crate::io::prelude::WriteExt::flush
 #[derive(Clone)]
@@ -57,6 +66,7 @@ pub struct File {
     shared: Arc<Shared>,
 }
 
+/// The state that all clones of a [`File`] share.
 struct Shared {
     file: fs::File,
     state: Mutex<State>,
@@ -67,21 +77,26 @@ struct Shared {
 #[derive(Default)]
 struct State {
     call: Call,
-    /// After a read, the bytes read, of which the first `taken` were returned. While a write is queued, the bytes to write. Empty while a
-    /// call is running and while `set_len` is queued.
+    /// After a read, the bytes that were read. While a write is queued, the bytes to write. Empty
+    /// while a call is running and while `set_len` is queued.
     buffer: Vec<u8>,
+    /// The number of bytes at the start of `buffer` that `poll_read` has already returned.
     taken: usize,
-    /// The result of the last read, until a `poll_read` takes it, or a write, a seek, `set_len` or a conversion discards it.
+    /// The result of the last read, until a `poll_read` takes it, or a write, a seek, `set_len` or
+    /// a conversion discards it.
     read: Option<io::Result<()>>,
+    /// The error of the last write, until an operation returns it.
     write_error: Option<io::Error>,
-    /// While `set_len` is queued, where its result goes.
+    /// The place for the result of a queued `set_len`.
     resized: Option<Arc<Resized>>,
+    /// The wakers of the tasks that wait for the end of a call.
     waiting: Vec<Waker>,
 }
 
-/// The result of a `set_len`, until its future takes it.
+/// The result of a `set_len`, until the future of the `set_len` takes it.
 type Resized = Mutex<Option<io::Result<()>>>;
 
+/// The state of the call of a file.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Call {
     #[default]
@@ -90,12 +105,13 @@ enum Call {
     Running(Kind),
 }
 
+/// The kind of a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// A read of at most the given number of bytes.
     Read(usize),
     Write,
-    /// `set_len` with this size.
+    /// A `set_len` with the given size in bytes.
     Resize(u64),
 }
 
@@ -122,7 +138,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the locked state if `busy` returns false for it. Otherwise, returns `Pending` and wakes the task when a call completes.
+    /// Returns the locked state if `busy` returns false for it. Otherwise, returns `Pending` and
+    /// wakes the task when a call completes.
     fn poll_until_not(&self, cx: &mut Context<'_>, busy: fn(&State) -> bool) -> Poll<MutexGuard<'_, State>> {
         let state = self.lock();
         if !busy(&state) {
@@ -150,8 +167,9 @@ impl Shared {
         self.poll_until_not(cx, |state| state.call != Call::Idle)
     }
 
-    /// Waits until no call is queued or running, and returns the error of an earlier write, if there is one. Otherwise, moves the kernel's
-    /// offset back by the number of unread bytes, discards these bytes, and returns the locked state.
+    /// Waits until no call is queued or running. Then returns the error of an earlier write, if
+    /// there is one. Otherwise, moves the kernel's offset back by the number of unread bytes,
+    /// discards these bytes, and returns the locked state.
     fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
         let mut state = ready!(self.poll_idle(cx));
         if let Some(error) = state.write_error.take() {
@@ -199,7 +217,8 @@ impl Shared {
             }
             Kind::Resize(size) => self.file.set_len(size),
         };
-        // The result is stored before the call ends, because the end of the call wakes the future that takes it.
+        // The result is stored before the call ends, because the end of the call wakes the future
+        // that takes it.
         let result = match resized {
             Some(resized) => {
                 *resized.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
@@ -230,8 +249,10 @@ impl Shared {
         drop(ended.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Blocks this thread until no call is queued or running, and moves the kernel's offset back to the position. For a file without an
-    /// offset, such as a pipe, only waits for writes: its reads may wait for a peer, and the bytes that they read stay here for the clones.
+    /// Blocks this thread until no call is queued or running, and moves the kernel's offset back to
+    /// the position. For a file without an offset, such as a pipe, waits only for writes and
+    /// `set_len`, because a read may wait for a peer. The bytes of such a read stay in `buffer` for
+    /// the clones.
     fn settle(&self) {
         self.wait_for_writes();
         if (&self.file).stream_position().is_err() {
@@ -261,7 +282,8 @@ fn read(mut file: &fs::File, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Runs the queued call when it is dropped, whether or not the closure that owns it ran.
+/// A guard in the closure of a queued call. Dropping the guard runs the call, whether or not the
+/// closure was run.
 struct Runner(Arc<Shared>);
 
 impl Drop for Runner {
@@ -280,7 +302,8 @@ impl File {
         at(path, "open", |path| fs::File::open(path)).await.map(File::from)
     }
 
-    /// Opens a file for writing. Creates the file if it does not exist, and truncates it if it does.
+    /// Opens a file for writing. Creates the file if it does not exist, and truncates it if it
+    /// does.
     ///
     /// # Errors
     /// Returns the OS error.
@@ -362,7 +385,8 @@ impl File {
         drop(spawn_blocking(move || drop(runner)));
     }
 
-    /// Returns the file at the position of this one, or a duplicate if a clone or a call in progress still uses it.
+    /// Moves the kernel's offset to the position and returns the std file, or a duplicate if a
+    /// clone or a call in progress still uses the file.
     fn into_std(self) -> fs::File {
         let shared = self.shared.clone();
         drop(self);
@@ -371,8 +395,10 @@ impl File {
     }
 }
 
-/// Returns the file, or a duplicate if `shared` has other owners. If the file cannot be duplicated, for example because the process has no
-/// descriptor left, blocks this thread until it can be, or until there are no other owners. The traits of the callers cannot return an error.
+/// Returns the file, or a duplicate if `shared` has other owners. If the duplication fails, for
+/// example because the process has no free descriptor, blocks this thread until it succeeds or
+/// there are no other owners. The function returns no error, because the traits of the callers,
+/// such as `From<File> for OwnedFd`, cannot return one.
 fn owned(mut shared: Arc<Shared>, mut duplicate: impl FnMut(&fs::File) -> io::Result<fs::File>) -> fs::File {
     loop {
         shared = match Arc::try_unwrap(shared) {
@@ -525,7 +551,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conversion_without_a_free_descriptor_waits_for_one_or_for_the_clones() {
+    fn conversion_waits_for_a_free_descriptor_or_for_the_drop_of_the_clones() {
         let file = || File::from(fs::File::open("/dev/null").unwrap());
         let (one, clone) = (file(), file());
         let mut clones = vec![clone.clone()];

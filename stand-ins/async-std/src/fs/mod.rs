@@ -1,8 +1,10 @@
-//! Files and directories. System calls run on netpoll's threads for blocking calls, so they do not block other tasks. There are two exceptions:
-//! lseek(2) runs on the calling thread, and dropping a [`File`] or converting it to a descriptor blocks the thread while earlier calls run.
+//! Files and directories. System calls run on netpoll's threads for blocking calls, so they do not
+//! block other tasks. There are two exceptions. lseek(2) runs on the calling thread. Dropping a
+//! [`File`], or converting it to a descriptor, blocks the thread while earlier calls run.
 //!
-//! Dropping a future does not stop a call that has begun. Most errors have async-std's texts, which name the path; their source is the OS
-//! error. A path with a NUL byte causes an `InvalidInput` error.
+//! Dropping a future does not stop a call that has begun. Most errors have async-std's texts, which
+//! name the path. The source of such an error is the OS error. A path with a NUL byte causes an
+//! `InvalidInput` error.
 
 mod dir;
 mod file;
@@ -19,7 +21,8 @@ pub use dir::{DirBuilder, DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use open_options::OpenOptions;
 
-/// Runs `call` with `path` on a blocking thread. The text of an error is "could not", followed by `what` and the path.
+/// Runs `call` with `path` on a thread for blocking calls. The text of an error is "could not",
+/// followed by `what` and the path.
 async fn at<T, F>(path: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path) -> io::Result<T> + Send + 'static,
@@ -28,7 +31,8 @@ where
     spawn_blocking(move || with_context(call(path.as_std()), || format!("could not {what} `{}`", path.display()))).await
 }
 
-/// Runs `call` with both paths on a blocking thread. The text of an error is "could not", followed by `what`, `from`, "to" and `to`.
+/// Runs `call` with both paths on a thread for blocking calls. The text of an error is "could not",
+/// followed by `what`, `from`, "to" and `to`.
 async fn between<T, F>(from: PathBuf, to: PathBuf, what: &'static str, call: F) -> io::Result<T>
 where
     F: FnOnce(&std::path::Path, &std::path::Path) -> io::Result<T> + Send + 'static,
@@ -53,7 +57,8 @@ pub async fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 /// Copies the contents and permissions of a file and returns the number of bytes copied.
 ///
 /// # Errors
-/// Returns the OS error, or `InvalidInput` if `from` is not a regular file. Some of the contents may have been copied.
+/// Returns the OS error, or `InvalidInput` if `from` is not a regular file. Some of the contents
+/// may have been copied.
 pub async fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
     let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
     between(from, to, "copy", |from, to| std::fs::copy(from, to)).await
@@ -149,7 +154,8 @@ pub async fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, "remove file", |path| std::fs::remove_file(path)).await
 }
 
-/// Renames a file or directory, and replaces a file or empty directory that already has the new name: rename(2).
+/// Renames a file or directory: rename(2). Replaces a file or an empty directory that has the new
+/// name.
 ///
 /// # Errors
 /// Returns the OS error.
@@ -176,7 +182,8 @@ pub async fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
     spawn_blocking(move || std::fs::symlink_metadata(path)).await
 }
 
-/// Writes `contents` to a file. Replaces its old contents, or creates the file if it does not exist.
+/// Writes `contents` to a file. Replaces the previous contents, or creates the file if it does not
+/// exist.
 ///
 /// # Errors
 /// Returns the OS error. Some of the contents may have been written.

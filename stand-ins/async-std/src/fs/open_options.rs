@@ -20,7 +20,7 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Creates a set of options, all initially false.
+    /// Creates options that are all false.
     pub fn new() -> OpenOptions {
         OpenOptions(fs::OpenOptions::new())
     }
@@ -55,7 +55,7 @@ impl OpenOptions {
         self
     }
 
-    /// Sets whether to create a new file, failing if it already exists.
+    /// Sets whether to create a new file. With true, `open` fails if the file exists.
     pub fn create_new(&mut self, create_new: bool) -> &mut OpenOptions {
         self.0.create_new(create_new);
         self

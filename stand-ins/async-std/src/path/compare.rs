@@ -1,4 +1,5 @@
-//! Comparisons of paths with OS strings and between the path types. Both sides are compared as paths, component by component.
+//! Comparisons of paths with OS strings and between the path types. Both sides are compared as
+//! paths, component by component.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -1,4 +1,4 @@
-//! Conversions between this crate's paths, the standard library's paths and strings.
+//! Conversions between the paths of this package, the standard library's paths, and strings.
 
 use std::borrow::{Borrow, Cow};
 use std::ffi::{OsStr, OsString};

@@ -1,7 +1,7 @@
-//! Paths with methods that access the filesystem without blocking.
+//! Paths with methods that access the filesystem without blocking the thread.
 //!
-//! As in async-std, [`Path`] and [`PathBuf`] are distinct from the standard library's types, because some dependents implement a trait both for
-//! these types and for the standard library's.
+//! As in async-std, [`Path`] and [`PathBuf`] are distinct from the standard library's types,
+//! because some dependents implement a trait both for these types and for the standard library's.
 
 mod compare;
 mod convert;

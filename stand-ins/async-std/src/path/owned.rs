@@ -45,7 +45,8 @@ impl PathBuf {
         self.inner.set_file_name(file_name);
     }
 
-    /// Replaces, adds or removes the extension and returns true, or returns false if the path has no file name.
+    /// Replaces, adds or removes the extension and returns true, or returns false if the path has
+    /// no file name.
     ///
     /// # Panics
     /// Panics if `extension` contains a `/`.

@@ -22,29 +22,31 @@ impl fmt::Debug for Path {
 }
 
 impl Path {
-    /// Wraps a string as a path, without copying it.
+    /// Returns a string as a path, without copying the string.
     pub fn new<S: AsRef<OsStr> + ?Sized>(s: &S) -> &Path {
         Path::wrap(path::Path::new(s))
     }
 
     #[allow(unsafe_code)]
     pub(super) fn wrap(path: &path::Path) -> &Path {
-        // SAFETY: `Path` is transparent over `std::path::Path`, so both pointers have the same layout, including metadata. The lifetime
-        // does not change.
+        // SAFETY: `Path` is a transparent wrapper of `std::path::Path`, so pointers to both types
+        // have the same layout and the same metadata. The lifetime does not change.
         unsafe { &*(std::ptr::from_ref(path) as *const Path) }
     }
 
     #[allow(unsafe_code)]
     pub(super) fn wrap_box(path: Box<path::Path>) -> Box<Path> {
         let raw = Box::into_raw(path) as *mut Path;
-        // SAFETY: `Path` is transparent over `std::path::Path`, so this is the same allocation with the same layout, owned by `path` until now.
+        // SAFETY: `Path` is a transparent wrapper of `std::path::Path`, so the allocation has the
+        // layout of a `Box<Path>`. `path` has owned it until now.
         unsafe { Box::from_raw(raw) }
     }
 
     #[allow(unsafe_code)]
     fn unwrap_box(path: Box<Path>) -> Box<path::Path> {
         let raw = Box::into_raw(path) as *mut path::Path;
-        // SAFETY: as in `wrap_box`, in the other direction.
+        // SAFETY: `Path` is a transparent wrapper of `std::path::Path`, so the allocation has the
+        // layout of a `Box<std::path::Path>`. `path` has owned it until now.
         unsafe { Box::from_raw(raw) }
     }
 
@@ -140,7 +142,8 @@ impl Path {
         PathBuf::from(self.inner.with_file_name(file_name))
     }
 
-    /// Returns a copy of the path with the extension replaced, added or, if `extension` is empty, removed.
+    /// Returns a copy of the path with the extension replaced, added or, if `extension` is empty,
+    /// removed.
     ///
     /// # Panics
     /// Panics if `extension` contains a `/`.
@@ -163,7 +166,7 @@ impl Path {
         self.inner.display()
     }
 
-    /// Converts a boxed path into a [`PathBuf`] without copying it.
+    /// Converts a boxed path into a [`PathBuf`], without copying the path.
     pub fn into_path_buf(self: Box<Path>) -> PathBuf {
         PathBuf::from(Path::unwrap_box(self).into_path_buf())
     }
@@ -213,12 +216,14 @@ impl Path {
         fs::metadata(self).await.is_ok()
     }
 
-    /// Returns whether the path refers to a regular file. Returns false if its metadata cannot be read.
+    /// Returns whether the path refers to a regular file. Returns false if its metadata cannot be
+    /// read.
     pub async fn is_file(&self) -> bool {
         fs::metadata(self).await.is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// Returns whether the path refers to a directory. Returns false if its metadata cannot be read.
+    /// Returns whether the path refers to a directory. Returns false if its metadata cannot be
+    /// read.
     pub async fn is_dir(&self) -> bool {
         fs::metadata(self).await.is_ok_and(|metadata| metadata.is_dir())
     }

@@ -58,7 +58,8 @@ integers!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
 accumulate!(Sum sum 0.0, Add::add: f32 f64);
 accumulate!(Product product 1.0, Mul::mul: f32 f64);
 
-/// Returns a stream of the values that `value` returns for the items. At the first `Err`, stores the error in `stop` and ends the stream.
+/// Returns a stream of the values that `value` returns for the items. At the first `Err`, the
+/// stream stores the error in `stop` and ends.
 fn values<'a, S, T, V: 'a>(
     stream: S,
     stop: &'a mut Option<T>,

@@ -1,4 +1,5 @@
-//! Collecting the items of a stream. The traits have the same signatures as async-std's, because dependents implement them.
+//! Collecting the items of a stream. The traits have the same signatures as async-std's, because
+//! dependents implement them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
@@ -140,7 +141,8 @@ impl<T: Send, E: Send, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, 
     }
 }
 
-/// Collects all values, or returns `None` if an item is `None`. The stream is not polled after such an item.
+/// Collects all values, or returns `None` if an item is `None`. The stream is not polled after such
+/// an item.
 impl<T: Send, C: FromStream<T>> FromStream<Option<T>> for Option<C> {
     fn from_stream<'a, S>(stream: S) -> Pin<Box<dyn Future<Output = Self> + Send + 'a>>
     where

@@ -1,6 +1,7 @@
 //! Double-ended streams, streams of known length, and fused streams.
 //!
-//! The asynchronous methods return `impl Future`, because in async-std the types of their futures are private.
+//! The asynchronous methods return `impl Future`, because in async-std the types of their futures
+//! are private.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -10,7 +11,8 @@ use super::{FromIter, Once, Pending, Stream};
 
 /// A stream that yields items from both ends.
 pub trait DoubleEndedStream: Stream {
-    /// Works like `poll_next`, but returns the last remaining item instead of the first, or `None` if no items remain.
+    /// Works like `poll_next`, but returns the last remaining item instead of the first, or `None`
+    /// if no items remain.
     fn poll_next_back(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
     /// Returns the last remaining item, or `None` if no items remain.
@@ -21,7 +23,8 @@ pub trait DoubleEndedStream: Stream {
         poll_fn(|cx| Pin::new(&mut *self).poll_next_back(cx))
     }
 
-    /// Returns the item with index `n`, counted from 0 at the back, or `None` if the stream is shorter.
+    /// Returns the item with index `n`, counted from 0 at the back, or `None` if the stream is
+    /// shorter.
     fn nth_back(&mut self, n: usize) -> impl Future<Output = Option<Self::Item>> + Unpin
     where
         Self: Unpin + Sized,
@@ -54,7 +57,8 @@ pub trait DoubleEndedStream: Stream {
         })
     }
 
-    /// Combines all items, from the back, into one value: starts with `accum` and calls `f` with the value so far and each item.
+    /// Combines all items, from the back, into one value, which is initially `accum`. Calls `f`
+    /// with the value and each item, and replaces the value with the result.
     fn rfold<B, F>(self, accum: B, f: F) -> impl Future<Output = B>
     where
         Self: Sized,
@@ -70,7 +74,8 @@ pub trait DoubleEndedStream: Stream {
         }
     }
 
-    /// Combines the items like [`rfold`](DoubleEndedStream::rfold), but stops at the first error of `f` and returns it.
+    /// Combines the items like [`rfold`](DoubleEndedStream::rfold), but stops at the first error of
+    /// `f` and returns the error.
     fn try_rfold<B, F, E>(self, accum: B, f: F) -> impl Future<Output = Result<B, E>>
     where
         Self: Sized,
@@ -111,7 +116,8 @@ pub trait ExactSizeStream: Stream {
     /// Returns the number of remaining items.
     ///
     /// # Panics
-    /// Panics if the lower and upper bounds of `size_hint` differ, or if the upper bound is unknown.
+    /// Panics if the lower and upper bounds of `size_hint` differ, or if the upper bound is
+    /// unknown.
     fn len(&self) -> usize {
         let (lower, upper) = self.size_hint();
         assert_eq!(upper, Some(lower), "the size hint of an ExactSizeStream must be exact");

@@ -1,8 +1,10 @@
-//! Streams: netpoll's types and functions under async-std's names, and the parts that netpoll does not have.
+//! Streams: types and functions of netpoll under async-std's names, and types and traits of this
+//! package that netpoll does not have.
 //!
-//! `sources` has streams of existing values. With the feature `unstable`, `accumulate` has sums and products, `collect` the traits for
-//! collections, `ends` the traits for double-ended streams, streams of known length and fused streams, and `flatten` the stream of
-//! `StreamExt::flatten`.
+//! The module `sources` has streams of existing values. The other modules need the feature
+//! `unstable`: `accumulate` has sums and products, `collect` the traits for collections, `ends` the
+//! traits for double-ended streams, streams of known length and fused streams, and `flatten` the
+//! stream of `StreamExt::flatten`.
 
 #[cfg(feature = "unstable")]
 mod accumulate;

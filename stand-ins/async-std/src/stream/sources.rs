@@ -1,4 +1,5 @@
-//! Streams of existing values. They are types of this crate, because async-std's are double-ended and netpoll's are not.
+//! Streams of existing values. They are types of this package, because such streams of async-std
+//! are double-ended, and those of netpoll are not.
 
 use std::iter;
 use std::pin::Pin;

@@ -18,11 +18,12 @@ impl WaitTimeoutResult {
     }
 }
 
-/// A condition variable for tasks: [`std::sync::Condvar`] for an async [`Mutex`](super::Mutex), without blocking.
+/// A condition variable for tasks. It corresponds to [`std::sync::Condvar`], but its mutex is the
+/// async [`Mutex`](super::Mutex), and its waits do not block the thread.
 ///
 /// # Cancel safety
-/// If a wait is dropped, the lock is released. A notification that the wait received is passed to another waiter, unless the wait was
-/// already reacquiring the lock.
+/// If the future of a wait is dropped, the lock is released. A notification that the wait has
+/// received is passed to another waiter, unless the wait was already reacquiring the lock.
 #[derive(Debug, Default)]
 pub struct Condvar {
     event: Event,
@@ -34,7 +35,8 @@ impl Condvar {
         Condvar { event: Event::new() }
     }
 
-    /// Releases the lock of `guard`, waits for a notification and reacquires the lock. The wait may also end without a notification.
+    /// Releases the lock of `guard`, waits for a notification and reacquires the lock. The wait may
+    /// also end without a notification.
     pub async fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let mutex = MutexGuard::source(&guard);
         // The waiter is registered before the lock is released, so that no notification is lost.
@@ -44,7 +46,8 @@ impl Condvar {
         mutex.lock().await
     }
 
-    /// Waits until `condition` returns true for the protected value.
+    /// Waits until `condition` returns true for the value that the lock protects. Returns the
+    /// guard.
     pub async fn wait_until<'a, T, F>(&self, guard: MutexGuard<'a, T>, condition: F) -> MutexGuard<'a, T>
     where
         F: FnMut(&mut T) -> bool,
@@ -56,7 +59,8 @@ impl Condvar {
         guard
     }
 
-    /// Waits like [`wait`](Condvar::wait), but for at most `duration`. Reacquiring the lock is not limited in time.
+    /// Waits like [`wait`](Condvar::wait), but for at most `duration`. Reacquiring the lock is not
+    /// limited in time.
     pub async fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
