@@ -1,4 +1,6 @@
-//! `netpoll-top`: shows in a terminal what the tasks, sockets and workers of a netpoll program are doing.
+//! `netpoll-top`: shows what the tasks, sockets and workers of a running netpoll program are doing.
+//!
+//! The exit status is 0 on success, 1 after an error, and 2 if the arguments are invalid.
 
 mod rows;
 mod screen;
@@ -18,12 +20,16 @@ const USAGE: &str =
     "usage: netpoll-top [--once | --json | --metrics | --trace] [--interval SECONDS] [--sort id|cpu|polls|since]
                    [--filter TEXT] SOCKET
 
+Shows the tasks, sockets and workers of a running program in a live view, or prints one answer and exits.
 SOCKET is the path that the program was given with NETPOLL_INSPECT, rt::Builder::inspect_socket or rt::InspectServer.
-  --once      print the tables of one snapshot
-  --json      print one snapshot as JSON
-  --metrics   print the program's metrics in the OpenMetrics format
-  --trace     print the last events of the workers as a trace for ui.perfetto.dev
-  --interval and --sort apply to the live view, --filter to the rows of the live view and of --once.
+  --once              print the tables of one snapshot
+  --json              print one snapshot as JSON
+  --metrics           print the program's metrics in the OpenMetrics format
+  --trace             print the last events of the workers as a trace for ui.perfetto.dev
+  --interval SECONDS  minimum time between two snapshots of the live view, 0.05 to 3600 (default 1)
+  --sort ORDER        first order of the rows of the live view (default id)
+  --filter TEXT       show only the rows that contain TEXT, in the live view and with --once
+  -h, --help          print this text
 ";
 
 #[derive(Debug)]
@@ -39,7 +45,8 @@ struct Arguments {
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String> {
     let (mut format, mut interval, mut order) = (None, Duration::from_secs(1), Order::Id);
     let (mut filter, mut path) = (String::new(), None);
-    // The last option given that applies only to tables and the live view, and the last that applies only to the live view.
+    // The last option that applies only to the live view and `--once`, and the last that applies
+    // only to the live view.
     let (mut rows_only, mut live_only) = (None, None);
     while let Some(argument) = arguments.next() {
         let mut value = |name: &str| {
@@ -104,8 +111,9 @@ fn run(arguments: Arguments) -> io::Result<()> {
     out.flush()
 }
 
-/// Returns `answer` without the rows that do not contain `filter`. The first line, which is the summary, is kept. All other lines that begin with
-/// a digit are rows. The row of the shared queues begins with a word and is kept.
+/// Returns `answer` without the rows that do not contain `filter`. Lines that begin with a digit
+/// are rows, except the first line, which is the summary. All other lines are kept, such as the row
+/// of the shared queues, which begins with a word.
 fn filtered(answer: &str, filter: &str) -> String {
     let is_row = |line: &str| line.starts_with(|c: char| c.is_ascii_digit());
     let lines = answer.split_inclusive('\n').enumerate();

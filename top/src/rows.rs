@@ -2,7 +2,7 @@
 
 use crate::snapshot::{Snapshot, Socket, Task, WaitsFor, WokenBy};
 
-/// A table that the terminal can show.
+/// A table that the live view can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
     Tasks,
@@ -60,8 +60,9 @@ pub(crate) struct Row {
     pub(crate) cells: Vec<String>,
 }
 
+/// Returns the name and the width of each column of `table`. The last column has the width 0 and
+/// takes the rest of the line.
 pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
-    // The name and the width of each column. The last column takes the rest.
     match table {
         Table::Tasks => {
             &[("TASK", 7), ("STATE", 8), ("SINCE", 7), ("CPU%", 5), ("POLLS/S", 8), ("NAME", 14), ("WAITS FOR", 0)]
@@ -74,8 +75,9 @@ pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
     }
 }
 
-/// Returns the rows of `table` that have `filter` in a cell, in `order`. Rates are per second since the snapshot `before`,
-/// and 0 without this snapshot or if it does not have the subject of the row.
+/// Returns the rows of `table` that contain `filter` in a cell, in `order`. Rates are per second
+/// since the snapshot `before`. A rate is 0 if there is no such snapshot or if the subject of the
+/// row is not in it.
 pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, order: Order, filter: &str) -> Vec<Row> {
     let seconds = before.map_or(0.0, |before| now.taken - before.taken);
     let rate = |new: f64, old: Option<f64>| match old {
@@ -112,7 +114,8 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
             .sockets
             .iter()
             .map(|socket| {
-                // In the earlier snapshot, the descriptor number may have belonged to another socket.
+                // In the earlier snapshot, the descriptor number may have belonged to another
+                // socket.
                 let is_same =
                     |old: &&Socket| old.local == socket.local && old.peer == socket.peer && old.age <= socket.age;
                 let old = before.and_then(|before| before.socket(socket.fd)).filter(is_same);
@@ -195,8 +198,8 @@ fn shared_queue(now: &Snapshot) -> Row {
     Row { key: Key::SharedQueue, cells: cells.into() }
 }
 
-/// Describes an operation with the words that precede the socket, such as "read of". `listens` says whether the socket
-/// is a listener, which has no peer that could hang up.
+/// Describes an operation with the words that precede the socket, such as "read of". `listens` is
+/// true if the socket is a listener, which has no peer that could hang up.
 fn verb(operation: &str, listens: bool) -> &str {
     match operation {
         "readable" => "read of",
@@ -226,8 +229,9 @@ fn label(task: &Task) -> String {
     task.name.as_ref().map_or_else(|| task.id.to_string(), |name| format!("{} ({name})", task.id))
 }
 
-/// Describes the socket, task or other event that a task waits for. If it waits for another task, describes the whole chain. Returns an empty
-/// string if the task runs or is ready.
+/// Describes the socket, task or timer that a task waits for. If the task waits for another task,
+/// also describes the wait of that task, and so on. Returns an empty string if the task runs or is
+/// ready.
 pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     let mut text = String::new();
     let mut seen = vec![task.id];
@@ -266,7 +270,8 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     text
 }
 
-/// Names a socket by its descriptor and, if it is in the snapshot, its `end`. A snapshot has the descriptor -1 for a socket that is closed.
+/// Returns a text that names a socket by its descriptor and, if the socket is in the snapshot, by
+/// the result of `end`. A snapshot has the descriptor -1 for a closed socket.
 fn socket_name(now: &Snapshot, fd: i32, end: impl Fn(&Socket) -> Option<String>) -> String {
     match now.socket(fd).and_then(end) {
         Some(end) => format!("fd {fd} ({end})"),
@@ -295,6 +300,7 @@ fn far_end(socket: &Socket) -> String {
     ends.into_iter().flatten().next().cloned().unwrap_or_default()
 }
 
+/// Lists the operations that wait for a socket, each with its task if the task is known.
 fn waiters(now: &Snapshot, socket: &Socket) -> String {
     let known = socket.waiting.iter().map(|waiting| {
         let task = now.task(waiting.task).map_or_else(|| waiting.task.to_string(), label);
@@ -308,8 +314,9 @@ fn waiters(now: &Snapshot, socket: &Socket) -> String {
     parts.join(", ")
 }
 
-/// Returns the kernel's figures of a socket that may explain a wait: the length of the accept queue and its maximum, or the number of unsent bytes.
-/// In a terminal of 80 columns, the column of this text has 15 characters.
+/// Returns figures of the kernel that may explain a wait for the socket: the length of the accept
+/// queue and its maximum, or the number of unsent bytes. The text is short, because its column has
+/// only 15 characters in a terminal of 80 columns.
 fn hint(socket: &Socket) -> String {
     match &socket.tcp {
         Some(tcp) if tcp.state == "LISTEN" && tcp.accept_queue > 0 => {
@@ -437,8 +444,9 @@ fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
     lines
 }
 
-/// Returns the subject that Enter opens from the details of `key`: for a task, the task or socket that it waits for; for a socket, its first
-/// waiting task; for a worker, the task that it runs. Returns `None` if there is no such subject.
+/// Returns the subject that Enter opens from the details of `key`: for a task, the task or socket
+/// that it waits for; for a socket, its first waiting task; for a worker, the task that it runs.
+/// Returns `None` if there is no such subject.
 pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
     match key {
         Key::Task(id) => match &now.task(id)?.waits_for {

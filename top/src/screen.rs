@@ -37,16 +37,22 @@ impl Drop for Terminal {
 /// The state of the view.
 pub(crate) struct View {
     path: PathBuf,
+    /// The last snapshot.
     now: Snapshot,
+    /// The snapshot before the last, if there is one.
     before: Option<Snapshot>,
+    /// The error of the last attempt to take a snapshot, if it failed.
     error: Option<io::Error>,
     table: Table,
     order: Order,
     filter: String,
+    /// Whether the user is typing a filter.
     types_filter: bool,
     paused: bool,
+    /// The index of the selected row.
     selected: usize,
-    /// The subjects whose details are open. The details of the last one are shown.
+    /// The subjects whose details are open, in the order in which they were opened. The details of
+    /// the last one are shown.
     open: Vec<Key>,
     rows: Vec<Row>,
 }
@@ -78,6 +84,7 @@ impl View {
                 self.refresh();
             }
             // Snapshots of a program with many sockets take longer, so they are taken less often.
+            // At most a quarter of the time is spent on them.
             let next = begin + interval.max(begin.elapsed() * 4);
             loop {
                 self.draw()?;
@@ -193,7 +200,7 @@ impl View {
         out.flush()
     }
 
-    /// Returns the lines of the screen. The boolean tells whether the line is that of the selected row.
+    /// Returns the lines of the screen. The boolean is true for the line of the selected row.
     pub(crate) fn lines(&self, width: usize, height: usize) -> Vec<(String, bool)> {
         let mut lines = vec![(fit(&self.summary(), width), false)];
         if let Some(&key) = self.open.last() {
@@ -254,7 +261,8 @@ fn row(cells: &[String], titles: &[(&str, usize)]) -> String {
     cells.collect::<Vec<_>>().join(" ")
 }
 
-/// Cuts `text` to `width` characters, and replaces control characters.
+/// Returns the first `width` characters of `text`, with control characters replaced by question
+/// marks.
 fn fit(text: &str, width: usize) -> String {
     text.chars().take(width).map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }

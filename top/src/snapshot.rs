@@ -1,4 +1,5 @@
-//! The snapshot that a program serves; see `Snapshot::to_json` of netpoll.
+//! [`Snapshot`]: a snapshot of a program, from the JSON of `Snapshot::to_json` of netpoll, and the
+//! request for it. All times are in seconds.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The time limit for each read from the program and each write to it.
+/// The time limit of each read from the socket and each write to the socket.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,11 +34,12 @@ pub(crate) struct Metrics {
     pub(crate) tasks_injected: u64,
 }
 
-/// A histogram: the total number of values, and the number of values up to each of a series of bounds.
+/// A histogram of values, such as the durations of polls in seconds.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Histogram {
+    /// The number of all values.
     pub(crate) count: u64,
-    /// Upper bounds, each with the number of values up to it.
+    /// The upper bounds, in ascending order, each with the number of values up to the bound.
     pub(crate) buckets: Vec<(f64, u64)>,
 }
 
@@ -55,7 +57,7 @@ impl Histogram {
 pub(crate) struct Task {
     pub(crate) id: u64,
     pub(crate) kind: String,
-    /// Absent for ordinary tasks.
+    /// The lane of the task, or `None` for the lane `Normal`.
     pub(crate) lane: Option<String>,
     pub(crate) state: String,
     pub(crate) name: Option<String>,
@@ -152,8 +154,8 @@ pub(crate) struct Worker {
     pub(crate) steals: u64,
 }
 
-/// Requests an answer from the program that serves snapshots at `path`. The format is `text`, `json`,
-/// `metrics` or `trace`.
+/// Requests an answer from the program that serves snapshots at `path`. The format is `text`,
+/// `json`, `metrics` or `trace`.
 pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -172,7 +174,7 @@ pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
             Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
         }
         Ok(_) => Ok(answer),
-        // The server closes the connection of another user without reading the request.
+        // The server closes the connection of a client of another user without reading the request.
         Err(error)
             if answer.is_empty()
                 && matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>

@@ -1,4 +1,5 @@
-//! Tests of the arguments, the answers and the view. Most tests view this process.
+//! Tests of the arguments, the snapshots, the tables and the live view. In most tests, the program
+//! that serves the snapshots is the test process.
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -16,6 +17,7 @@ use crate::screen::View;
 use crate::snapshot::Snapshot;
 use crate::{filtered, parse};
 
+/// A server of snapshots of this process.
 struct Served(InspectServer);
 
 impl Served {
@@ -24,6 +26,8 @@ impl Served {
         Served(InspectServer::bind(path).unwrap())
     }
 
+    /// Takes snapshots until `wanted` returns true for one, for at most 60 seconds. Returns this
+    /// snapshot.
     fn until(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let begin = Instant::now();
         loop {
@@ -37,7 +41,7 @@ impl Served {
 }
 
 #[test]
-fn waits_of_a_live_program_are_shown_and_followed() {
+fn waits_are_shown_and_followed() {
     let served = Served::new("live");
     let acceptor = task::Builder::new().name("acceptor".into()).spawn(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -166,7 +170,8 @@ fn histograms_are_shown_as_ranges() {
     let served = Served::new("times");
     let begin = Instant::now();
     let snapshot = served.until(|snapshot| {
-        // The worker measures only some polls, such as the first poll after every eighth time that the worker sleeps. It sleeps while the task does.
+        // A worker measures only some polls, such as the first poll after every eighth sleep of the
+        // worker. The worker sleeps while the task sleeps.
         task::block_on(async { task::spawn(task::sleep(Duration::from_micros(10))).await });
         assert!(begin.elapsed() < Duration::from_secs(60));
         snapshot.histograms.get("poll_seconds").is_some_and(|histogram| histogram.count > 0)
@@ -280,7 +285,7 @@ fn close_without_an_answer_is_an_error() {
 }
 
 #[test]
-fn socket_of_an_ended_program_is_an_error_that_says_so() {
+fn error_for_the_socket_of_an_ended_program_names_the_cause() {
     let path = std::env::temp_dir().join(format!("netpoll-top-{}-ended", std::process::id()));
     drop(UnixListener::bind(&path).unwrap());
     let error = Snapshot::take(&path).unwrap_err();
@@ -290,7 +295,7 @@ fn socket_of_an_ended_program_is_an_error_that_says_so() {
 }
 
 #[test]
-fn error_of_missing_program_is_shown() {
+fn error_for_a_missing_socket_is_shown() {
     let error = Snapshot::take("/nonexistent/socket".as_ref()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     let mut view = View::new("/nonexistent/socket".into(), Order::Id, String::new());
