@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# Runs the tests on the back end poll(2), on Linux: all of them, or with `quick` the unit tests and those of edges, deadlines, close and
-# cancellation.
+# Runs the unit tests and the integration tests on the back end poll(2), on Linux. With `quick`,
+# runs only the unit tests and the tests of edges, deadlines, close and cancellation.
 #
-# usage: ci/backends.sh [quick|full]
-# Tests of epoll's own system calls select epoll themselves. Tests of properties that only epoll has are left out, each with its reason.
+# usage: ci/backends.sh [quick|full]      default: full
+#
+# Tests of epoll's own system calls select epoll themselves. Tests of properties that only epoll has
+# are left out. The script prints each of these with its reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 export NETPOLL_BACKEND=poll
 
-# name-of-a-test:reason
+# The entries have the form TEST:REASON.
 readonly exceptions=(
-    "device_unsupported_by_epoll_is_rejected:poll(2) reports a device without a poll operation as ready, epoll refuses it"
+    "device_unsupported_by_epoll_is_rejected:poll(2) reports a device without a poll operation as ready, and epoll refuses it"
     "call_that_needs_more_bytes_does_not_spin:poll(2) repeatedly reports bytes that the call has left unread"
-    "spurious_wake_up_does_not_end_a_dial:counts the calls of a dial whose socket was never connected; poll(2) repeatedly reports its hang-up"
+    "spurious_wake_up_does_not_end_a_dial:counts the calls of a dial whose socket was never connected, and poll(2) repeatedly reports the hang-up of this socket"
 )
 
 skips=()

@@ -1,13 +1,17 @@
-# Functions for conformance.sh, which sources this file: they place the programs of async-std's package, and run and check each.
+# Functions that place, run and check the programs of async-std's package. conformance.sh sources
+# this file, sets the variables that the functions use, and opens a FIFO from which no byte arrives
+# as descriptor 9.
 # shellcheck shell=bash disable=SC2154
 
-# block FILE N: prints the Nth Rust block of a page of the book, with the lines that rustdoc hides.
+# block FILE N: prints the Nth Rust block of a page of the book. Removes the `# ` of the lines that
+# rustdoc hides.
 block() {
     awk -v wanted="$2" '/^```rust/ { inside = ++count == wanted; next } /^```/ { inside = 0 } inside' "$source/docs/src/$1" |
         sed -e 's/^# //' -e '/^#$/d'
 }
 
-# Puts all programs where cargo finds them, and adds the missing `main` to the book's servers and clients.
+# place_programs: writes all programs to $run/src/bin, where cargo finds them. Adds the missing
+# `main` to the book's servers and clients.
 place_programs() {
     local bin=$run/src/bin name
     for name in "${programs[@]}"; do
@@ -26,7 +30,7 @@ place_programs() {
     { block tutorial/implementing_a_client.md 1; echo "$runs"; } | rename >"$bin/book-client.rs"
     block concepts/tasks.md 4 | rename >"$bin/book-block-on.rs"
     block concepts/tasks.md 5 | rename >"$bin/book-panic.rs"
-    # A server that is not async-std's: it answers one request, closes the connection and ends.
+    # This server is not from async-std. It answers one request, closes the connection and ends.
     cat >"$bin/answer.rs" <<RUST
 use std::io::{Read, Write};
 
@@ -40,7 +44,7 @@ fn main() -> std::io::Result<()> {
 RUST
 }
 
-# await FILE TEXT: waits until FILE contains TEXT, for 20 s at most.
+# await FILE TEXT: waits until FILE contains TEXT, for at most 20 s. Prints the file if it fails.
 await() {
     local i
     for ((i = 0; i < 400; i++)); do
@@ -52,18 +56,20 @@ await() {
     return 1
 }
 
-# begin NAME ARGUMENT...: runs the program in the background, with its output in $here/NAME.
+# begin NAME ARGUMENT...: runs the program in the background for at most 90 s, with its output in
+# $here/NAME.
 begin() {
     timeout --kill-after=5 90 "$bin/$1" "${@:2}" >"$here/$1" 2>&1 &
 }
 
-# finish NAME ARGUMENT...: runs the program to its end, with its output in $here/NAME and on standard output.
+# finish NAME ARGUMENT...: runs the program to its end, for at most 30 s, with its output in
+# $here/NAME and on standard output. Returns its exit status.
 finish() {
     timeout --kill-after=5 30 "$bin/$1" "${@:2}" 2>&1 | tee "$here/$1"
     return "${PIPESTATUS[0]}"
 }
 
-# reachable HOST: waits until a program listens on the port, for 20 s at most.
+# reachable HOST: waits until a program listens on the port, for at most 20 s.
 reachable() {
     local i
     for ((i = 0; i < 400; i++)); do
@@ -74,21 +80,23 @@ reachable() {
     return 1
 }
 
-# echoes HOST: checks that the server sends a line back, within 20 s.
+# echoes HOST: checks that the server sends a line back within 20 s.
 echoes() {
     local line=
     { printf 'to %s\n' "$1" >&3 && read -r -t 20 line <&3; } 3<>"/dev/tcp/$1/$port"
     [[ $line == "to $1" ]]
 }
 
-# says LINE REPLY: sends LINE and checks the reply up to the end of the stream, within 20 s.
+# says LINE REPLY: sends LINE, and checks that the reply, up to the end of the stream, is REPLY.
+# Waits for at most 20 s.
 says() {
     # shellcheck disable=SC2016
     timeout 20 bash -c 'exec 3<>"/dev/tcp/$1/$2"; printf %s "$3" >&3; cat <&3' _ "$host" "$port" "$1" >"$here/answer"
     [[ $(tr -d '\r' <"$here/answer") == "$2" ]]
 }
 
-# chat SERVER CLIENT ARGUMENT...: checks that a line of one client reaches the other, with the name of its sender.
+# chat SERVER CLIENT ARGUMENT...: checks that a message of each of two clients reaches the other,
+# with the name of its sender. SERVER may contain arguments.
 chat() {
     local i
     mkfifo "$here/alice.in" "$here/bob.in"
@@ -100,7 +108,7 @@ chat() {
     timeout 60 "$bin/$2" "${@:3}" <&5 >"$here/bob" 2>&1 &
     echo alice >&4
     echo bob >&5
-    # No program reports when a name is known, and a message to an unknown name is lost.
+    # A message to an unknown name is lost, and no program reports when the server knows a name.
     for ((i = 0; i < 100; i++)); do
         echo 'bob, carol: good morning' >&4
         sleep 0.1
@@ -110,7 +118,7 @@ chat() {
     await "$here/bob" 'from alice: good morning' && await "$here/alice" 'from bob: and to you'
 }
 
-# drive NAME: runs a program and checks its behaviour.
+# drive NAME: runs a program and checks its behaviour. Its files are in $out/NAME.
 drive() (
     here=$out/$1
     bin=$scratch/target/debug
@@ -127,7 +135,7 @@ drive() (
     stdin-echo) [[ $(printf 'one\ntwo\nthree' | finish "$1") == $'one\ntwo\nthree' ]] ;;
     stdin-timeout)
         echo typed | finish "$1" | grep -F 'line = "typed\n"' || exit
-        # Without a line the program gives up after five seconds.
+        # If no line arrives, the program gives up after five seconds.
         SECONDS=0
         if finish "$1" <&9; then exit 1; fi
         grep -F TimedOut "$1" && ((SECONDS >= 4 && SECONDS < 20))

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Runs async-std's own tests, examples and book programs against this crate. The script takes them from async-std's package in the registry,
-# changes the crate's name, and builds and runs them in target/conformance. It connects to a program as a client or gives it input, if the
-# program needs this, and checks the answer, the output or the status.
+# Runs async-std's own tests, examples and book programs on this crate. The script takes them from
+# async-std's package in the registry, changes the crate's name, and builds and runs them in
+# target/conformance. If a program needs a client or input, the script provides it. The script
+# checks the answer, the output or the exit status of each program.
 #
-# Prints "N of M" and the entries that are left out. Entries listed as `later` count in M but cause no failure; everything else must pass.
+# usage: ci/conformance.sh
+#
+# Prints the result of each entry, the end of the output of each entry that failed, the entries that
+# are left out, and "N of M tests and programs ... pass". Fails unless every entry passes. Entries
+# in the lists `tests_later` and `programs_later` count in M but are not run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,15 +19,16 @@ readonly programs=(
     tcp-echo tcp-client tcp-ipv4-and-6-echo udp-echo udp-client a-chat
     book-accept-loop book-receiving-messages book-all-together book-chat book-block-on book-panic
 )
-# Entries that wait for a part of this crate. When that part exists, move the names to the lists above.
+# Entries that wait for a part of this crate. When that part exists, move the names to the lists
+# above.
 readonly tests_later=()
 readonly programs_later=()
 
 readonly left_out="\
-tests channel condvar mutex rwlock: of the modules sync and channel, which netpoll does not have (async-lock and async-channel have them)
-test verbose_errors open_file, examples line-count list-dir print-file, book concepts: files (async-fs)
-example surf-web: surf brings async-std itself
-book blocks that are excerpts of the programs above or use the package async-listen"
+tests channel condvar mutex rwlock: netpoll does not have the modules sync and channel (see async-lock and async-channel)
+test open_file of verbose_errors, examples line-count list-dir print-file, book concepts: netpoll has no files (see async-fs)
+example surf-web: surf depends on async-std
+book blocks that are excerpts of the programs above, or that use the package async-listen"
 
 readonly root=$PWD
 readonly scratch=$root/target/conformance
@@ -35,7 +41,8 @@ source ci/conformance-programs.sh
 rm -rf "$run" "$out"
 mkdir -p "$scratch/source/src" "$run/src/bin/a-chat" "$run/tests" "$out"
 
-# A package that depends on async-std and is never built: cargo fetches the sources and reports where they are.
+# This package depends on async-std and is never built. cargo fetches the sources for it and reports
+# where they are.
 cat >"$scratch/source/Cargo.toml" <<TOML
 [package]
 name = "source"
@@ -52,7 +59,8 @@ manifest=$(cargo metadata --manifest-path "$scratch/source/Cargo.toml" --format-
     grep -o "\"manifest_path\":\"[^\"]*/async-std-$version/Cargo.toml\"" | cut -d'"' -f4)
 source=$(dirname "$manifest")
 
-# The dependencies of the tests and examples; async-channel in the version that async-std re-exports.
+# The dependencies are those of the tests and examples. async-std re-exports this version of
+# async-channel.
 cat >"$run/Cargo.toml" <<TOML
 [package]
 name = "conformance"
@@ -68,7 +76,7 @@ log = "0.4"
 pin-project-lite = "0.2"
 tempfile = "3"
 
-# The features that gate tests and examples of unstable items.
+# This feature gates the tests and examples of unstable items.
 [features]
 default = ["unstable"]
 unstable = []
@@ -84,7 +92,8 @@ TOML
 : >"$run/src/lib.rs"
 if [[ -e $scratch/Cargo.lock ]]; then cp "$scratch/Cargo.lock" "$run/Cargo.lock"; fi
 
-# Renames the crate, and replaces the well-known addresses and ports with those of this run.
+# rename [FILE]...: renames the crate, and replaces fixed addresses and ports with those of this
+# run.
 host=127.$((BASHPID / 250 % 250 + 1)).$((BASHPID % 250 + 1)).1
 port=$((20000 + RANDOM % 5000 * 2))
 rename() {
@@ -96,7 +105,7 @@ rename() {
 for name in "${tests[@]}"; do
     rename "$source/tests/$name.rs" >"$run/tests/$name.rs"
 done
-# Leaves out one test of this file, which opens a file.
+# Removes the test `open_file`, and its import of the module `fs`.
 sed -i -e 's/{fs, /{/' -e '0,/^#\[test\]/{/^#\[test\]/d}' -e '/^fn open_file/,/^}/d' "$run/tests/verbose_errors.rs"
 place_programs
 
@@ -110,7 +119,7 @@ passed=0
 total=0
 missing=0
 broken=()
-# result NAME PASSED ALL OUTPUT: counts and prints a result.
+# result NAME PASSED ALL OUTPUT: counts and prints a result. OUTPUT is the file with the output.
 result() {
     passed=$((passed + $2))
     total=$((total + $3))
@@ -118,7 +127,7 @@ result() {
     (($2 == $3)) || broken+=("$4")
 }
 
-# A test and a program need a standard input that neither has a line nor ends.
+# A test and a program need a standard input on which no line arrives and which does not end.
 mkfifo "$out/silence"
 exec 9<>"$out/silence"
 

@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# Prints, for each file of src that does not itself belong to the tests, the number and the share of the lines that the tests run. Needs
-# rustup's component llvm-tools. Dependencies are not instrumented, and not built again.
-#   ci/coverage.sh [--lib, --test NAME, …]      default: all tests with the default features, except those of the documentation
-# Child processes of a test count as well, unless they are killed or abort. target/coverage has the annotated sources.
+# Prints the coverage of each file of src, except files that only tests use: the numbers of
+# functions and lines, how many of them no test runs, and the share of the others. Installs rustup's
+# component llvm-tools if it is missing.
+#
+# usage: ci/coverage.sh [OPTION]...      options of `cargo test`, such as --test NAME;
+#                                        default: --lib --tests
+#
+# Dependencies are neither instrumented nor built again. Child processes of a test count as well,
+# unless they are killed or abort. A test that fails does not end the script. The output is in
+# target/coverage: report.txt, lines.txt (the annotated sources) and tests.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -20,7 +26,8 @@ chmod +x "$out/wrapper"
 export RUSTC_WORKSPACE_WRAPPER=$out/wrapper LLVM_PROFILE_FILE=$out/%p-%8m.profraw
 (($#)) || set -- --lib --tests
 
-# An instrumented test may be too slow and fail, but its lines count, so the script continues.
+# An instrumented test may be too slow and fail. Its lines count nevertheless, so the script
+# continues.
 cargo test --no-fail-fast "$@" >"$out/tests.txt" 2>&1 || printf 'some tests failed: %s\n' "$out/tests.txt"
 mapfile -t binaries < <(sed -n 's/^ *Running .* (\(.*\))$/\1/p' "$out/tests.txt")
 ((${#binaries[@]} > 0))

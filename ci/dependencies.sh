@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Prints the crates of the default build, and fails if there are more than eleven, netpoll included. Also checks that `cargo test` builds
-# none of the large crates on which ecosystem/ depends.
+# Prints the crates of the default build, and fails if there are more than eleven, netpoll included.
+# Also fails if `cargo test` builds one of the large crates that only other packages of the
+# workspace need.
+#
+# usage: ci/dependencies.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly most=11

@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
-# Builds crates that depend on async-std or async-io, unchanged, on netpoll: [patch.crates-io] replaces async-std and async-io with the
-# packages in stand-ins. Each crate's own tests (except those of its documentation) run on them and, as a control, on the originals. The rows
-# async-std and async-io are these crates' own tests against the stand-ins.
+# Builds crates that depend on async-std or async-io with netpoll instead, without changes to their
+# library code. [patch.crates-io] replaces async-std and async-io with the packages in stand-ins.
+# Runs each crate's own tests, except those of its documentation, on netpoll and, as a control, on
+# the originals. The rows async-std and async-io are these crates' own tests against the stand-ins.
 #
-#   ci/dependents.sh [--write] [six | CRATE...]
+# usage: ci/dependents.sh [--write] [six | CRATE...]
 #
-# Without names, the script runs all crates of ci/dependents.txt; `six` stands for those that `.ci/run full` runs. --write puts the rows into
-# docs/DEPENDENTS.md and README.md and replaces earlier rows of the same crates. Rows of the control are kept in the target directory and
-# reused.
+# CRATE is a name in ci/dependents.txt. By default, all crates of that file are tested. `six` stands
+# for the six crates that `.ci/run full` tests. With --write, the script writes the rows to
+# docs/DEPENDENTS.md and README.md, where they replace earlier rows of the same crates. A build may
+# take 50 minutes, and a test run 15 minutes.
 #
-# Fails if a crate that builds with the originals does not build on netpoll, or if fewer of its tests pass there.
+# The crates are copied from cargo's registry to a temporary directory. The script starts the server
+# that a crate's tests need (ci/dependents/servers.sh), with separate data. If a server is not
+# installed, the script skips the crate and names the Debian package. Needs python3 for nginx,
+# postgres and rabbitmq-server.
 #
-# The crates are copied from cargo's registry to a temporary directory. The script starts the server that a crate's tests need
-# (ci/dependents/servers.sh), with separate data. If a server is not installed, the script skips the crate and names the Debian package.
+# DEPENDENTS_TARGET sets the directory for builds, logs and rows of the control (default:
+# target/dependents). The rows of the control are reused by later runs.
+#
+# Fails if a crate that builds with the originals does not build on netpoll, if fewer of its tests
+# pass there, or if an installed server does not start. Exits with status 2 if a CRATE is unknown.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -37,18 +45,19 @@ fi
 scratch=$(mktemp -d)
 source ci/dependents/servers.sh
 trap 'rm -rf "$scratch"' EXIT
-# Tests of standard input need an input that neither has a line nor ends.
+# Tests of standard input need an input on which no line arrives and which does not end.
 mkfifo "$scratch/silence"
 exec 9<>"$scratch/silence"
 mkdir -p "$target/logs" "$target/control-rows" "$scratch/source/src"
-# The database server runs as another user.
+# The database server runs as another user, which must reach its directory.
 chmod 711 "$scratch"
 : >"$scratch/source/src/lib.rs"
 for name in "${names[@]}"; do
     grep -q "^$name " "$list" || { printf '%s is not in ci/dependents.txt\n' "$name" >&2; exit 2; }
 done
 
-# source_of NAME VERSION: prints the directory of the crate's source. cargo fetches it for a package that depends on it and is never built.
+# source_of NAME VERSION: prints the directory of the crate's source. cargo fetches the source for a
+# package that depends on the crate and is never built.
 source_of() {
     printf '[package]\nname = "source"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n"%s" = "=%s"\n' "$1" "$2" \
         >"$scratch/source/Cargo.toml"
@@ -57,8 +66,8 @@ source_of() {
         grep -o '"manifest_path":"[^"]*"' | cut -d'"' -f4 | grep "/$1-$2/Cargo.toml$")"
 }
 
-# own_tests NAME VERSION ORIGINAL COPY SIDE: creates a package that has the tests of async-std or async-io and depends on
-# the tested crate.
+# own_tests NAME VERSION ORIGINAL COPY SIDE: creates a package in COPY that has the tests of
+# async-std or async-io, and depends on the stand-in (if SIDE is netpoll) or the original.
 own_tests() {
     local name=$1 version=$2 original=$3 copy=$4 side=$5 features=()
     [[ $side == netpoll ]] || version="=$version"
@@ -68,7 +77,7 @@ own_tests() {
     cp -r "$original/tests" "$copy/tests"
     {
         printf '[package]\nname = "own-tests-of-%s"\nversion = "0.0.0"\nedition = "2021"\n' "$name"
-        # The features that gate the tests of unstable items.
+        # This feature gates the tests of unstable items.
         printf '[features]\ndefault = ["unstable"]\nunstable = []\n[dependencies]\n'
         printf '"%s" = { version = "%s", features = [%s] }\n' "$name" "$version" "$(IFS=,; printf '%s' "${features[*]}")"
         printf 'async-channel = "2"\nfemme = "2.1"\nfutures = "0.3"\nfutures-lite = "2"\nparking = "2"\nrand = "0.8"\n'
@@ -76,8 +85,9 @@ own_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# sqlx_tests ORIGINAL COPY: creates a package that has sqlx's tests of PostgreSQL and depends on sqlx. The tests cannot run in sqlx's own
-# package, whose dev-dependency sqlx-test is not published. Leaves out derives, macros, test-attr and types, and rustsec, which sends 4 GiB.
+# sqlx_tests ORIGINAL COPY: creates a package in COPY that has sqlx's tests of PostgreSQL and
+# depends on sqlx. The tests cannot run in sqlx's own package, whose dev-dependency sqlx-test is not
+# published. Leaves out derives, macros, test-attr and types, and rustsec, which sends 4 GiB.
 sqlx_tests() {
     local original=$1 copy=$2 test
     mkdir -p "$copy/src" "$copy/sqlx-test/src"
@@ -98,8 +108,9 @@ sqlx_tests() {
     } >"$copy/Cargo.toml"
 }
 
-# redis_tests COPY: adds the dev-dependency redis-test, which the published manifest of redis lacks, and the version of tempfile that
-# redis-test requires. redis-test itself depends on redis, so a patch makes it use the copy.
+# redis_tests COPY: adds the dev-dependency redis-test, which the published manifest of redis lacks,
+# and the version of tempfile that redis-test requires. redis-test itself depends on redis, so a
+# patch makes it use the copy.
 redis_tests() {
     sed -i '/^\[dev-dependencies.tempfile\]/,/^version/s/^version = .*/version = "3"/' "$1/Cargo.toml"
     {
@@ -108,8 +119,9 @@ redis_tests() {
     } >>"$1/Cargo.toml"
 }
 
-# run SIDE NAME VERSION FEATURES SKIP SERVER: runs the tests of one crate. Prints PASSED ALL, "0 0" if the crate is only built, or "- -" if it
-# does not build.
+# run SIDE NAME VERSION FEATURES SKIP SERVER: runs the tests of one crate on netpoll or, if SIDE is
+# control, on the originals. Prints the numbers of tests that passed and of all tests, "0 0" if the
+# crate is only built, or "- -" if it does not build.
 run() (
     trap stop_servers EXIT
     local side=$1 name=$2 version=$3 features=$4 skip=$5 server=$6 within=()
@@ -126,13 +138,14 @@ run() (
         cp -r "$original" "$copy"
         rm -f "$copy/Cargo.lock"
     fi
-    # Only benchmarks use criterion, and it is larger than most crates here.
+    # Removes criterion, which only benchmarks use, and which is larger than most of these crates.
     sed -i '/^\[dev-dependencies.criterion\]/,/^$/d' "$copy/Cargo.toml"
     if [[ $name == redis ]]; then
         redis_tests "$copy"
-        # redis' other tests use blocking connections.
+        # The other tests of redis use blocking connections.
         targets=(--lib --test=parser --test=test_async)
-        # A process chooses its runtime once. Tests of other runtimes are left out by their names, which end in the name of the runtime.
+        # A process chooses its runtime once, so each test runs in a separate process. The tests on
+        # tokio are skipped by their names.
         runner=(--config "target.'cfg(all())'.runner='$root/ci/dependents/one_by_one.sh'")
     fi
     case $name in
@@ -141,14 +154,16 @@ run() (
             printf '[dev-dependencies.async-h1]\nversion = "2"\n' >>"$copy/Cargo.toml"
             ;;
         suppaftp)
-            # suppaftp needs testcontainers only for containers.
+            # Only the replaced module uses testcontainers.
             cp "$root/ci/dependents/suppaftp_container.rs" "$copy/src/test_container.rs"
             sed -i '/^\[dev-dependencies.testcontainers\]/,/^$/d' "$copy/Cargo.toml"
             ;;
-        # async-tar is published without its archives. Another descendant of the crate tar is published with them.
+        # async-tar is published without the archives that its tests read. astral-tokio-tar, which
+        # descends from the same crate, is published with them.
         async-tar) cp -r "$(source_of astral-tokio-tar 0.5.6)/tests/archives" "$copy/tests/" ;;
     esac
-    # zbus is published without zbus_xml, which is in a neighbouring directory of its repository.
+    # The published manifest of zbus lacks the dev-dependency zbus_xml, another package of its
+    # repository.
     [[ $name != zbus ]] || printf '[dev-dependencies.zbus_xml]\nversion = "5"\n' >>"$copy/Cargo.toml"
     if [[ $features != - ]]; then
         if [[ $features == no-default* ]]; then
@@ -175,7 +190,7 @@ run() (
     fi
     local common=(--manifest-path "$copy/Cargo.toml" --target-dir "$target/build" "${patch[@]}")
     [[ $server != dbus-daemon ]] || within=(dbus-run-session --)
-    # The server starts before the build, because sqlx's macros query the database about statements.
+    # The server starts before the build, because sqlx's macros check statements with the database.
     if [[ $server != - ]] && ! start_server "$server" "$copy" >"$target/logs/$server.txt" 2>&1; then
         printf '%s did not start: %s\n' "$server" "$target/logs/$server.txt" >&2
         exit 1
@@ -196,7 +211,7 @@ run() (
     fi
     timeout --kill-after=10 900 "${within[@]}" cargo test "${common[@]}" "${runner[@]}" "${targets[@]}" --no-fail-fast "${arguments[@]}" \
         -- "${filters[@]}" <&9 >>"$log" 2>&1 || true
-    # Each test program is as large as all of its dependencies together, so the programs are removed.
+    # A test program contains all of its dependencies, so the programs are large, and are removed.
     cargo clean --quiet --package "$(sed -n '/^\[package\]/,/^name/s/^name = "\(.*\)"/\1/p' "$copy/Cargo.toml")" "${common[@]}" 2>>"$log" || true
     sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" |
         awk '{ passed += $1; failed += $2 } END { print passed + 0, passed + failed }'
@@ -211,13 +226,15 @@ for name in "${names[@]}"; do
         printf '%-18s left out: install the Debian package %s, which has %s\n' "$name" "${debian_package[$server]}" "$server"
         continue
     fi
-    # The file's name contains a checksum of the rest of the row and of the crate's files in ci/dependents.
+    # The file's name contains a checksum of the other columns and of the crate's files in
+    # ci/dependents.
     kept=$target/control-rows/$name-$version-$(
         { printf '%s\n' "$features $skip $server"; cat ci/dependents/"$name"_* 2>/dev/null || true; } | cksum | cut -d' ' -f1
     )
     if [[ ! -e $kept ]]; then
         run control "$name" "$version" "$features" "$skip" "$server" >"$scratch/row"
-        # If the crate does not build, the next run of the script tries again.
+        # A row of a crate that does not build is not kept, so the next run of the script tries
+        # again.
         grep -q '^-' "$scratch/row" || cp "$scratch/row" "$kept"
     else
         cp "$kept" "$scratch/row"
@@ -242,7 +259,8 @@ for name in "${names[@]}"; do
     printf '| %s | %s | %s | %s | %s |\n' "$name" "$version" "$result" "$control" "${server/#-/}" >>"$rows"
 done
 
-# Writes the sorted rows between the two marks of a document and replaces earlier rows of the same crates.
+# place DOCUMENT: writes the sorted rows between the two marks of a document, where they replace
+# earlier rows of the same crates.
 place() {
     local document=$1 kept
     kept=$(sed -n '/<!-- dependents -->/,/<!-- end -->/p' "$document" | grep '^| [a-z]' | grep -v '^| crate' || true)
@@ -268,5 +286,5 @@ for name in "${worse[@]}"; do
     printf '\n---- %s\n' "$name"
     grep -E '^(error|test .* FAILED|---- )' -A4 "$target/logs/$name-netpoll.txt" | tail -n 40
 done
-printf '%d crates, %d with fewer tests than on the originals\n' "$(wc -l <"$rows")" "${#worse[@]}"
+printf '%d crates, %d worse than on the originals\n' "$(wc -l <"$rows")" "${#worse[@]}"
 ((${#worse[@]} == 0))

@@ -1,4 +1,10 @@
-"""Checks the pages that rustdoc has generated for a crate: documentation.py FOLDER CRATE [marks]."""
+"""Checks the pages that rustdoc has generated for a crate: documentation.py FOLDER CRATE [marks].
+
+FOLDER contains the folder CRATE with the pages. Every link must have a target, rustdoc must have
+resolved every reference, and the pages of some types must begin with a given method. With `marks`,
+an item that says that only some systems have it must have rustdoc's mark of these systems. Prints
+the complaints and exits with status 1, or prints the number of pages.
+"""
 
 import html
 import os
@@ -8,7 +14,8 @@ from urllib.parse import unquote
 
 folder, crate, *options = sys.argv[1:]
 
-# Methods of futures-lite's types: this crate cannot define the targets of their links.
+# The number of unresolved references that a page may have. They are in the documentation of methods
+# of futures-lite's types.
 FOREIGN = {"io/struct.Cursor.html": 2, "io/struct.Take.html": 1}
 
 # The first method on the page of a type.
@@ -39,7 +46,7 @@ def page(path):
     return pages[path]
 
 
-def leads_nowhere(path, link):
+def has_no_target(path, link):
     """Returns whether a relative link of the page at `path` has no target."""
     if re.match(r"[a-z]+:", link) or "${" in link:
         return False
@@ -55,7 +62,8 @@ def leads_nowhere(path, link):
     return anchor not in anchors and unquote(anchor) not in anchors
 
 
-# The text of an item that only some systems have, and rustdoc's mark, which follows from its cfg.
+# The text of an item that only some systems have, as a pattern, and rustdoc's mark of such an item,
+# which follows from its cfg.
 SYSTEMS = {
     r"<p>Linux only\.|(?<!</strong> only)\sLinux only\.": "Available on <strong>Linux</strong> only.",
     r"\sNot on macOS\.|<p>Not on macOS\.": "Available on <strong>non-macOS</strong> only.",
@@ -71,7 +79,7 @@ for where, _, names in os.walk(root):
         count += 1
         path = os.path.join(where, name)
         short = os.path.relpath(path, root)
-        # Implementations of other crates' traits come with those crates' documentation.
+        # Implementations of other crates' traits have the documentation of those crates.
         own = page(path)[0].split('id="trait-implementations"')[0]
         if "marks" in options and not short.startswith("guide"):
             for text, mark in SYSTEMS.items():
@@ -79,13 +87,13 @@ for where, _, names in os.walk(root):
                 marks += has
                 if says != has:
                     complaints.append(f"{short}: {says} items say that only some systems have them, {has} have the mark: {mark}")
-        # Rustdoc leaves a reference that it could not resolve in brackets.
+        # rustdoc leaves the brackets of a reference that it could not resolve.
         raw = re.findall(r"\[<code>([^\]]*)</code>\]", own)
         if len(raw) > FOREIGN.get(short, 0):
             complaints.append(f"{short}: unresolved: {raw[0]}")
         for link in sorted({html.unescape(link) for link in re.findall(r'href="([^"]*)"', own)}):
-            if leads_nowhere(path, link):
-                complaints.append(f"{short}: leads nowhere: {link}")
+            if has_no_target(path, link):
+                complaints.append(f"{short}: no target: {link}")
 
 for short, wanted in FIRST.items():
     text = page(os.path.join(root, short))[0]

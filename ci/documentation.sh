@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# Checks that the documentation of the workspace (cargo doc without dependencies) builds without warnings, that every link in netpoll's pages
-# has a target, and that the pages of sockets begin with constructors. Needs python3.
-#   ci/documentation.sh docsrs    as docs.rs builds netpoll (nightly); also checks rustdoc's marks of items that only some systems have
+# Checks that the documentation of the workspace (`cargo doc` without dependencies) builds without
+# warnings. Also checks netpoll's pages (ci/documentation.py): every link has a target, rustdoc has
+# resolved every reference, and the pages of sockets begin with a constructor.
+#
+# usage: ci/documentation.sh             the workspace, in CARGO_TARGET_DIR (default: target)
+#        ci/documentation.sh docsrs      netpoll as docs.rs builds it, in target/docsrs; also checks
+#                                        rustdoc's marks of items that only some systems have
+#
+# Needs python3, and nightly for docsrs, where warnings are no errors. RUSTDOCFLAGS may contain
+# further flags.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

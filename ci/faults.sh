@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Runs the tests of faults, rows 3–7 of docs/RELIABILITY.md, and prints their figures. Without --full, the sizes are those of `cargo test`.
-# `exit` is not a row there: it checks that a server exits at most 50 ms after its drain time.
-#   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel | exit]...      default: all
-# --full uses a release build, 10^6 echoes, half a minute at the limit of descriptors and 10^7 reuses. It takes a quarter of an hour on two CPUs.
-#   NETPOLL_SEED=n ci/faults.sh chaos      replays a failure
+# Runs the tests of faults, rows 3 to 7 of docs/RELIABILITY.md, and prints their figures. The row
+# `exit` is not in that document: it checks that a server exits at most 50 ms after its drain time.
+#
+# usage: ci/faults.sh [--full] [errno|chaos|pressure|reuse|close|cancel|exit]...      default: all
+#
+# Without --full, the sizes are those of `cargo test`. --full uses a release build, 10^6 echoes,
+# half a minute at the limit of descriptors, and 10^7 reuses. It takes a quarter of an hour on two
+# CPUs.
+#
+# The tests assert time limits, which hold on an idle machine; NETPOLL_TIMED=0 disables these
+# limits. NETPOLL_SEED=n repeats a failed run of `chaos`. Without --full, NETPOLL_ECHOES,
+# NETPOLL_PRESSURE_MS and NETPOLL_REUSES set the sizes. Exits with status 2 for an unknown row.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -15,7 +22,7 @@ if [[ ${1:-} == --full ]]; then
     export NETPOLL_ECHOES=1000000 NETPOLL_PRESSURE_MS=30000 NETPOLL_REUSES=10000000
 fi
 export NETPOLL_REUSES=${NETPOLL_REUSES:-100000}
-# The tests also assert how soon things happen, which needs an idle machine.
+# With 1, the tests assert time limits.
 export NETPOLL_TIMED=${NETPOLL_TIMED-1}
 (($#)) || set -- errno chaos pressure reuse close cancel exit
 for row in "$@"; do

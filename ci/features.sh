@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Runs clippy on every combination of the features other than `sim`, on `sim` alone, and on all features together with all targets.
-# Builds the documentation with all features. Runs clippy on some combinations of netpoll-hyper's features.
+# Runs clippy on every combination of netpoll's features other than `sim`, on `sim` alone, and on
+# all features together with all targets. Builds the documentation with all features. Runs clippy on
+# some combinations of netpoll-hyper's features. Fails at the first warning.
+#
+# usage: ci/features.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -16,7 +19,8 @@ for ((set = 0; set < sets; set++)); do
     printf 'clippy: %s\n' "${chosen[*]-}"
     cargo clippy --quiet --no-default-features --features "${chosen[*]-}" -- -D warnings
 done
-# No code depends on `sim` and another feature at the same time, so `sim` is checked only by itself and with all others.
+# The only other feature that code of `sim` depends on is `signal`. So `sim` is checked only alone
+# and with all other features.
 cargo clippy --quiet --no-default-features --features sim -- -D warnings
 cargo clippy --quiet --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features

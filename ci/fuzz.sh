@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Fuzzes each target of fuzz/ with libFuzzer and AddressSanitizer. Needs nightly and cargo-fuzz (cargo install cargo-fuzz).
-#   ci/fuzz.sh [SECONDS [TARGET…]]      60 seconds each, all targets
-# NETPOLL_FUZZ_TIMEOUT limits the seconds per input (default 60). Increase it if the run is sometimes stopped (SIGSTOP).
-# A failing input is left in fuzz/artifacts: move it to fuzz/seeds/TARGET, where `cargo test -p netpoll-fuzz` replays it. New inputs are in
-# fuzz/corpus, which is not kept in the tree.
+# Fuzzes targets of fuzz/ with libFuzzer and AddressSanitizer. Needs nightly and cargo-fuzz (cargo
+# install cargo-fuzz).
+#
+# usage: ci/fuzz.sh [SECONDS [TARGET]...]      default: 60 s per target, all targets
+#
+# NETPOLL_FUZZ_TIMEOUT is the time limit per input in seconds (default: 60). Increase it if the run
+# is sometimes stopped (SIGSTOP). The script stops at the first target that fails, with status 1.
+# The failing input is in fuzz/artifacts. Move it to fuzz/seeds/TARGET, so that the tests of
+# netpoll-fuzz replay it. New inputs are in fuzz/corpus, and the output is in fuzz/TARGET.log. Git
+# ignores these artifacts, inputs and logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# Runs rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, with time limits; with QUICK=1, at the sizes of `cargo test`.
-# Needs an idle machine for rows 8 and 10, root for rows 9 to 11 (namespaces, a memory control group), and 20,000 descriptors.
-#   ci/hostile.sh 8|9|10|11|12|13...     default: all rows
-#   NETPOLL_SOAK=180 ci/hostile.sh 13    row 13 for this many seconds; default 7200
-#   NETPOLL_SEED=2                       another random run
+# Runs rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build. Asserts time limits.
+#
+# usage: ci/hostile.sh [8|9|10|11|12|13]...      default: all rows
+#
+# Needs an idle machine for rows 8 and 10, root and ip(8) for rows 9 and 10 (network namespaces, TUN
+# devices), root for row 11 (a memory control group, version 1), and 20,000 descriptors. A test
+# without its prerequisites is skipped or checks less, and passes.
+#
+# With QUICK=1, the sizes are those of `cargo test`, and no time limits are asserted. NETPOLL_SOAK=n
+# runs row 13 for n seconds (default: 7200, and 6 with QUICK=1). NETPOLL_SEED=n selects another
+# random run (default: 1).
+#
+# Prints each test that fails, and runs the others. Exits with status 1 if a test has failed, and
+# with status 2 for an unknown row.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -21,9 +30,9 @@ declare -A tests=(
     [13]="soak::soak_grows_nothing"
 )
 for row; do
-    [[ -n ${tests[$row]:-} ]] || { echo "no row $row here" >&2; exit 2; }
+    [[ -n ${tests[$row]:-} ]] || { echo "no row $row" >&2; exit 2; }
 done
-# Half of the tests hold some thousands of connections in one process.
+# Half of the tests hold thousands of connections in one process.
 ulimit -n "$(ulimit -Hn)"
 [[ ${QUICK:-0} == 1 ]] || export NETPOLL_FULL=1
 
@@ -35,7 +44,7 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 for row; do
     for test in ${tests[$row]}; do
-        # Each test has its own time limit; this one is for the harness.
+        # Each test has a time limit. This longer one is for the test harness.
         timeout --kill-after=10 $((${NETPOLL_SOAK:-7200} + 1800)) \
             "$binary" --exact "$test" --nocapture --test-threads=1 2>&1 >"$output" || {
             echo "row $row: $test failed"

@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Runs tests that shut down the runtime under valgrind's memcheck. Fails if an access is outside the blocks of the heap or to a freed block,
-# if a branch, an address or a system call depends on unwritten memory, or if memory is lost after `rt::shutdown`. Needs valgrind.
-#   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
-# The poll cache's blocks stay reachable by design (invariant C1 of src/rt/slab.rs). 48 bytes of std are "possibly lost": the main thread's
-# handle, to which a thread-local points.
+# Runs tests that shut down the runtime under valgrind's memcheck. Fails if an access is outside the
+# blocks of the heap or to a freed block, if a branch, an address or a system call depends on
+# unwritten memory, or if memory is lost after `rt::shutdown`. Needs valgrind.
+#
+# usage: ci/memcheck.sh [TEST]...      tests of tests/shutdown.rs; default: the five below
+#
+# The poll cache's blocks stay reachable by design (invariant C1 of src/rt/slab.rs). Memory that is
+# "possibly lost" is no error: std's handle of the main thread, to which a thread-local points, and
+# a static hash map. The reports are in target/memcheck-TEST.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits: with the default features, with each
-# optional dependency alone, and with all. It uses a copy of the tree, so that the lock file does not change.
-#   ci/minimal-versions.sh [--features NAME, …]     only these
+# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits: with
+# the default features, with each optional dependency alone, and with all features. Works on a copy
+# of the tree, so the lock file does not change. Builds in target/minimal.
+#
+# usage: ci/minimal-versions.sh [OPTION]...      builds once, with these options of `cargo check`,
+#                                                such as --features NAME
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -11,13 +14,13 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 git ls-files --cached --others --exclude-standard | tar -c -T - | tar -x -C "$scratch"
 cd "$scratch"
-# Dependencies of tests and models are not part of this promise and have separate minimum versions.
+# Dependencies of tests and models have other minimum versions, which this check does not cover.
 sed -i '/^\[dev-dependencies\]/,/^\[/{/^\[workspace\]/!{/^\[dev-dep/!{/^\[/!d}}}' Cargo.toml
 sed -i 's/^members = .*/members = ["macros"]/; s/^exclude = \["benches".*/exclude = ["benches", "ecosystem", "models"]/' Cargo.toml
-# The flag belongs to cargo, not to the compiler: stable accepts it with the variable.
+# The option is unstable. cargo of stable accepts it with RUSTC_BOOTSTRAP.
 RUSTC_BOOTSTRAP=1 cargo update --quiet -Zdirect-minimal-versions
 
-# check NAME OPTION…
+# check NAME OPTION...: prints NAME, and runs `cargo check` with the options.
 check() {
     printf '==> %s\n' "$1"
     cargo check --quiet --package netpoll --target-dir "$root/target/minimal" "${@:2}"

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Checks that the workspace and its examples compile with the Rust version that Cargo.toml declares. netpoll-ecosystem and
-# netpoll-tokio-bound are left out, because their dependencies need newer versions.
+# Checks that the workspace and its examples compile with the Rust version that Cargo.toml declares.
+# Installs this version with rustup if it is missing. netpoll-ecosystem and netpoll-tokio-bound are
+# left out, because their dependencies need newer versions. Builds in target/msrv.
+#
+# usage: ci/msrv.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
-# Checks the metrics of the example `metrics` with Prometheus: promtool checks their text, and a server scrapes them and answers queries
-# about them. Needs Debian's package `prometheus`, and curl; without them the script says so and succeeds.
+# Checks the metrics of netpoll-hyper's example `metrics` with Prometheus: promtool checks their
+# text, and a server scrapes them and answers queries about them. Needs Debian's packages
+# `prometheus` and `curl`. Without them, the script says so and exits with status 0.
+#
+# usage: ci/prometheus.sh
+#
+# Builds in CARGO_TARGET_DIR (default: target).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in prometheus promtool curl; do
@@ -13,6 +18,7 @@ done
 cargo build -p netpoll-hyper --example metrics
 folder=$(mktemp -d)
 pids=()
+# finish: ends the servers and removes the files.
 finish() {
     for pid in "${pids[@]}"; do
         kill "$pid" 2>/dev/null || true
@@ -22,7 +28,8 @@ finish() {
 }
 trap finish EXIT
 
-# until_true SECONDS COMMAND...: repeats the command until it succeeds.
+# until_true SECONDS COMMAND...: repeats the command until it succeeds. After SECONDS, prints the
+# logs and exits with status 1.
 until_true() {
     local end=$((SECONDS + $1))
     shift
@@ -42,7 +49,7 @@ until_true 30 grep -q "^echo on " "$folder/metrics.log"
 address=$(sed -n 's/^listening on //p' "$folder/metrics.log")
 echo_port=$(sed -n 's/^echo on .*://p' "$folder/metrics.log")
 
-# Some traffic, and enough connections that some are sampled for the lengths of accept queues.
+# Exchanges messages over so many connections that the length of the accept queue is sampled.
 for _ in $(seq 300); do
     exec 4<>"/dev/tcp/127.0.0.1/$echo_port"
     echo hello >&4
@@ -55,7 +62,8 @@ header=$(curl -sS -D - -o "$folder/openmetrics" "http://$address/metrics")
 grep -qi '^content-type: application/openmetrics-text; version=1.0.0' <<<"$header"
 [[ $(tail -n 1 "$folder/openmetrics") == "# EOF" ]]
 
-# promtool reads the older format, in which the type of a counter is declared under its full name and units are unknown.
+# promtool reads Prometheus' older format. There, the type of a counter is declared under its full
+# name, and units do not exist.
 sed -E -e '/^# (UNIT|EOF)/d' -e '/^# TYPE [a-z_]+ counter$/s/ counter$/_total counter/' "$folder/openmetrics" |
     awk '/^# HELP/ { help = $0; next } /^# TYPE/ { split(help, words, " "); sub(words[3] " ", $3 " ", help); print help } { print }' |
     tee "$folder/text" | promtool check metrics
@@ -70,6 +78,7 @@ scrape_configs:
       - targets: ["$address"]
 YAML
 promtool check config "$folder/prometheus.yml"
+# Tries three random ports, because another program may use one.
 port=
 for try in $((20000 + RANDOM % 10000)) $((20000 + RANDOM % 10000)) $((20000 + RANDOM % 10000)); do
     prometheus --config.file="$folder/prometheus.yml" --storage.tsdb.path="$folder/data" \
@@ -88,7 +97,7 @@ done
     exit 1
 }
 
-# query EXPRESSION: succeeds if the server has a positive value for it.
+# query EXPRESSION: succeeds if the server has a positive value for the expression.
 query() {
     promtool query instant "http://127.0.0.1:$port" "$1" | tee "$folder/answer" | grep -Eq '=> [0-9.]*[1-9]'
 }

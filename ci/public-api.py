@@ -1,10 +1,14 @@
-"""Prints the public API that rustdoc's JSON describes, one line per item, sorted. See public-api.sh."""
+"""Prints the public API that rustdoc's JSON describes: public-api.py FILE, for public-api.sh.
+
+Prints one line per item, sorted: public items with their signatures, types with their auto traits,
+and implementations of traits.
+"""
 
 import json
 import sys
 
 AUTO_TRAITS = ["Send", "Sync", "Unpin", "UnwindSafe", "RefUnwindSafe"]
-# The versions of the format that this script accepts.
+# The versions of the JSON format that this script accepts.
 FORMATS = range(45, 70)
 
 document = json.load(open(sys.argv[1]))
@@ -15,6 +19,7 @@ lines = set()
 
 
 def path_of(path):
+    """Returns the last name of a path, with its generic arguments."""
     return (path.get("path") or path.get("name", "?")).split("::")[-1] + arguments(path.get("args"))
 
 
@@ -87,6 +92,7 @@ def type_of(item):
 
 
 def generics(item):
+    """Returns the generic parameters and the where clause of an item, each as text or empty."""
     parts = []
     for parameter in item["params"]:
         kind, value = next(iter(parameter["kind"].items()))
@@ -113,6 +119,7 @@ def signature(sig):
 
 
 def function(path, item, prefix="pub "):
+    """Adds the line of a function or method."""
     inner = item["inner"]["function"]
     before, where = generics(inner["generics"])
     header = inner["header"]
@@ -121,6 +128,7 @@ def function(path, item, prefix="pub "):
 
 
 def implementations(path, ids):
+    """Adds the lines of a type's methods and traits. Returns the type's auto traits."""
     autos = {}
     for impl_id in ids:
         item = index[str(impl_id)]
@@ -147,6 +155,7 @@ def implementations(path, ids):
 
 
 def walk(item, path, seen):
+    """Adds the lines of an item that is visible under `path`, and of its members."""
     kind, inner = next(iter(item["inner"].items()))
     if "#[doc(hidden)]" in json.dumps(item.get("attrs", [])):
         return

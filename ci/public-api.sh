@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Compares the public API with docs/public-api.txt: every public item with its signature, every type with its auto traits. A difference
-# needs a decision. For a new item, write the file again with --write. A changed or removed line is a breaking change (semver).
-#   ci/public-api.sh [--write]
-# cargo-public-api, which does the same, is not used: each of its releases needs a nightly toolchain of the same date. The items come from
-# rustdoc's JSON, which stable prints with RUSTC_BOOTSTRAP. Needs python3.
+# Compares the public API with docs/public-api.txt: every public item with its signature, every type
+# with its auto traits. Fails if they differ. A difference needs a decision: a new item needs an
+# update of the file with --write, and a changed or removed line is a breaking change (semver).
+#
+# usage: ci/public-api.sh [--write]
+#
+# The items come from rustdoc's JSON, which stable prints with RUSTC_BOOTSTRAP. cargo-public-api is
+# not used, because each of its releases needs a nightly toolchain of the same date. Needs python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

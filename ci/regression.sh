@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Checks system calls, user instructions and idleness of an echo server against limits. These figures are reproducible. Times are not checked.
-# Also limits the instructions that the black box and the records of tasks add to an echo, compared with servers built without them. Needs
-# valgrind, and perf or strace. Installs missing tools with apt-get if permitted.
+# Checks system calls and user instructions of an echo server, and context switches while it is
+# idle, against limits. These figures are reproducible. Times are not checked. Also limits the
+# instructions that the black box and the records of tasks add to an echo, by comparison with
+# servers built without them.
+#
+# usage: ci/regression.sh
+#
+# Needs valgrind, and perf or strace. Installs missing tools with apt-get if permitted. Builds in
+# benches/target. Fails if a figure exceeds its limit or cannot be measured.
 set -euo pipefail
 cd "$(dirname "$0")/../benches"
 exec </dev/null
@@ -17,11 +23,12 @@ if ((${#missing[@]})); then
 fi
 readonly flags=${RUSTFLAGS:-} options=(--quiet --release --no-default-features --features netpoll)
 
-# server NAME FLAGS: builds the server with the flags.
+# server NAME FLAGS: builds the server with these flags of rustc in benches/target/NAME.
 server() {
     RUSTFLAGS="$flags $2" cargo build "${options[@]}" --bin server --target-dir "target/$1"
 }
-# Only the programs that are needed, because each is linked with LTO. LTO uses one CPU, so the builds run at the same time.
+# Builds only the programs that are needed, because each is linked with LTO. Fat LTO mostly uses one
+# CPU, so the builds run at the same time.
 server no-black-box '--cfg netpoll_no_black_box' &
 first=$!
 server no-inspection '--cfg netpoll_no_black_box --cfg netpoll_no_records' &
@@ -29,13 +36,14 @@ second=$!
 cargo build "${options[@]}" --bin compare --bin server --bin load --target-dir target
 wait "$first"
 wait "$second"
-# The programs that measure a server are beside it.
+# `compare` starts the server and the load program of its own directory.
 for name in no-black-box no-inspection; do
     cp target/release/compare target/release/load "target/$name/release/"
 done
 target/release/compare --check
 
-# instructions FOLDER: prints the instructions per echo in the functions that serve a request. The others vary with the load of the machine.
+# instructions FOLDER: prints the instructions per echo in the functions that serve a request. Those
+# of other functions vary with the load of the machine.
 instructions() {
     "$1/release/compare" --case profile --only netpoll | sed -n 's/^in the functions that serve a request: //p'
 }
@@ -43,7 +51,7 @@ all=$(instructions target)
 no_black_box=$(instructions target/no-black-box)
 no_inspection=$(instructions target/no-inspection)
 
-# hold NAME MORE LESS LIMIT: fails if the difference is above the limit.
+# hold NAME MORE LESS LIMIT: fails if MORE - LESS exceeds LIMIT.
 hold() {
     awk -v name="$1" -v more="$2" -v less="$3" -v limit="$4" 'BEGIN {
         if (more + 0 == 0 || less + 0 == 0) { print name ": not measured"; exit 1 }

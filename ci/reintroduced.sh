@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Reintroduces fixed defects, one by one, and checks that the test named for each fails: ci/reintroduced/*.patch.
-#   ci/reintroduced.sh [NAME...]     those only, such as A1; docs/RELIABILITY.md lists them
-#   ci/reintroduced.sh --check       only checks that the patches apply
-# Each patch is applied to a copy of the tree. Its test must pass without the patch. With the patch, it must fail or not end within a minute.
-# Exits with status 1 if a test does otherwise.
+# Reintroduces the fixed defects of ci/reintroduced/*.patch, one by one, and checks that the test
+# named in each patch fails.
+#
+# usage: ci/reintroduced.sh [NAME...]      default: all; NAME is a file without .patch, such as A1
+#        ci/reintroduced.sh --check        only checks that the patches apply
+#
+# docs/RELIABILITY.md lists the defects. Each patch is applied to a copy of the tree. Its test must
+# pass without the patch. With the patch, it must fail or not end within a minute. If a test passes
+# with its patch, the script continues, and exits with status 1 at the end. It also fails if a patch
+# does not apply or a test does not pass without its patch. Builds in CARGO_TARGET_DIR (default:
+# target/reintroduced).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -22,12 +28,13 @@ fi
 copy=$(mktemp -d)
 log=$(mktemp)
 trap 'rm -rf "$copy" "$log"' EXIT
-# The files get new times. Otherwise cargo would use a build of an earlier copy with a patch, which the target directory may have.
+# tar -m gives the files new times. Otherwise, cargo could use a build of an earlier, patched copy
+# that is in the target directory.
 git ls-files -z | tar --null --files-from=- -cf - | tar -xmf - -C "$copy"
 cd "$copy"
 export GIT_CEILING_DIRECTORIES=$copy
 
-# named PATCH: prints the test binary, or `lib`, and the test that the patch names.
+# named PATCH: prints the test binary (`lib` for the unit tests) and the test that the patch names.
 named() {
     sed -n 's/^Test: //p' "$1"
 }
@@ -42,7 +49,7 @@ run() {
     timeout --kill-after=10 "$1" cargo test --quiet "$(target "$2")" -- --exact "$3" >"$log" 2>&1
 }
 
-printf 'as it is\n'
+printf 'without patches\n'
 binaries=()
 for patch in "${patches[@]}"; do
     git apply --check "$patch"
@@ -54,7 +61,7 @@ for patch in "${patches[@]}"; do
     read -r binary test < <(named "$patch")
     if ! run 300 "$binary" "$test" || ! grep -q '^running 1 test' "$log"; then
         cat "$log"
-        printf '%s does not pass as it is\n' "$test"
+        printf '%s does not pass without its patch\n' "$test"
         exit 1
     fi
 done

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Runs random programs over the whole runtime, each in its own process (tests/stress).
-#   ci/runtime-stress.sh SECONDS [FIRST]     from seed FIRST on, or from a random one
-# A failing program is printed with its seed. Smaller ones are then tried for two minutes. `NETPOLL_STRESS_SEED=n cargo test --test stress random`
-# runs the program of seed n again; thread scheduling varies, so it may pass. The other variables are in tests/stress/main.rs.
+# Runs random programs over the whole runtime, each in a separate process (tests/stress).
+#
+# usage: ci/runtime-stress.sh SECONDS [FIRST]      from seed FIRST on; default: a random seed
+#
+# If a program fails, it is printed with its seed, smaller programs are tried for two minutes, and
+# the script fails. NETPOLL_STRESS_JOBS sets the number of processes at a time (default: two per
+# CPU), and NETPOLL_STRESS_SHRINK the seconds for smaller programs. tests/stress/main.rs lists the
+# other variables. `NETPOLL_STRESS_SEED=n cargo test --test stress random` runs the program of seed
+# n again. It may pass, because the scheduling of threads varies.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

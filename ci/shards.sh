@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Runs the tests with several shards of the poller on two workers: all tests, and random programs for 120 s, with 2 and with 4 shards. With
-# `quick`, it uses 4 shards, and runs the unit tests, some integration tests (of wake-ups, sleeps, deadlines, closes, shutdowns and forks, among
-# others), and random programs for 10 s.
+# Runs tests with several shards of the poller on two workers: the unit and integration tests, and
+# random programs for 120 s, first with 2 and then with 4 shards. With `quick`, uses 4 shards, and
+# runs the unit tests, some integration tests (of wake-ups, sleeps, deadlines, closes, shutdowns and
+# forks, among others), and random programs for 10 s.
 #
-# usage: ci/shards.sh [quick|full]
-# Tests of epoll's own system calls select one shard themselves. The models of several shards are in models/src/shards.rs.
+# usage: ci/shards.sh [quick|full]      default: full
+#
+# Tests of epoll's own system calls select one shard themselves. models/src/shards.rs has the models
+# of several shards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

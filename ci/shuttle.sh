@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Runs the models of models/ under shuttle's schedulers, half of the schedules random, half PCT. Also runs the injected bugs: shuttle must
-# find each, except those that need weak memory, which it must not find (models/src/schedules.rs lists them; loom finds those).
-#   ci/shuttle.sh [SCHEDULES]      the total number, split evenly between the models; default: 1,000,000
-#   NETPOLL_SEED=n                 repeats the schedules of a run
-#   NETPOLL_REPLAY=text cargo test -p netpoll-models --release --features shuttle MODEL      replays a printed failure
+# Runs the models of models/ under shuttle, with random schedules and PCT schedules in equal
+# numbers. Also runs the injected bugs. Shuttle must find each of them, except those that need weak
+# memory, which it must not find (models/src/schedules.rs lists these; loom finds them).
+#
+# usage: ci/shuttle.sh [SCHEDULES]      the total number, split evenly between the models;
+#                                       default: 1,000,000
+#
+# NETPOLL_SEED=n repeats the schedules of a run. To replay the schedule that a failure has printed:
+#   NETPOLL_REPLAY=SCHEDULE cargo test -p netpoll-models --release --features shuttle MODEL
+# The output is in target/shuttle.txt, and is printed if a model fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -22,7 +27,7 @@ export NETPOLL_SCHEDULES=$(((total + models - 1) / models))
     cat "$log" >&2
     exit 1
 }
-# Each model must have run as often as requested.
+# Every model must have run, with at least the requested number of schedules in total.
 awk -v models="$models" -v total="$total" '
     match($0, /played [0-9]+ schedules/) { played++; schedules += substr($0, RSTART + 7) }
     /found: `/ { found++ }

@@ -1,23 +1,35 @@
 #!/usr/bin/env bash
-# Runs simulations.
-#   ci/sim.sh quick           the step of .ci/run: the tests, the unit tests of the simulator, the swarm with 10,000 seeds, the inputs of a fuzz
-#                             target, the protocols of other projects, the crate's own tests in simulations
-#   ci/sim.sh [SEEDS]         in a release build: each test of tests/sim.rs and each example with SEEDS seeds (1000), twice, with equal digests; the
-#                             swarm with a hundred times as many; the unit tests of the simulator. In a debug build: the protocols of other
-#                             projects with a twentieth, twice; a check of a capture by tshark, if it is installed; the opt-out
-#   ci/sim.sh own             the crate's own socket tests in simulations only
-#   ci/sim.sh capture         the capture only
-#   ci/sim.sh opt-out         a program that defines clock_gettime and getrandom itself, built with --cfg netpoll_no_interpose
-#   ci/sim.sh reintroduced [NAME...]   whether the swarm finds the defects of ci/reintroduced/NAME.patch; without names, those that it can find
+# Runs simulations. The swarm consists of random programs (tests/sim_swarm).
+#
+# usage: ci/sim.sh [SEEDS | quick | own | capture | opt-out | reintroduced [NAME]...]
+#
+#   SEEDS          in a release build, the unit tests of the simulator and the simulations of
+#                  tests/sim.rs and tests/sim_examples.rs with SEEDS seeds, those simulations twice
+#                  each with equal digests, and the swarm with a hundred times as many; in a debug
+#                  build, the protocols of other projects, twice each with a twentieth of the seeds,
+#                  `capture` and `opt-out`; default: 1000
+#   quick          the step of .ci/run: the tests of the feature `sim`, the unit tests of the
+#                  simulator, the swarm with 10,000 seeds, the inputs of the fuzz target `sockets`,
+#                  the protocols of other projects, twice, and `own`
+#   own            the crate's own tests of ci/sim-own.txt, in simulations
+#   capture        checks a capture with tshark; skipped if tshark is not installed
+#   opt-out        tests a program that defines clock_gettime and getrandom itself, built with
+#                  --cfg netpoll_no_interpose
+#   reintroduced   checks that the swarm finds the defect of each ci/reintroduced/NAME.patch;
+#                  without names, of each patch whose defect it can find. If the swarm does not end
+#                  within 15 minutes, the defect counts as found.
+#
+# The output of `own` and `reintroduced` is in target/sim-own.log and target/sim-reintroduced.log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 mkdir -p target
 
-# The README examples that need only sockets and time are tests of tests/sim_examples.rs, in this order.
+# These programs of README.md need only sockets and time. tests/sim_examples.rs runs them.
 readonly examples=(echo "README's first program" echo_deadline udp_echo chat proxy port_scan happy_eyeballs redis_like)
 
-# The crate's own tests of ci/sim-own.txt, in simulations. docs/SIMULATION.md says why the other tests need the real kernel.
+# own: runs the crate's own tests of ci/sim-own.txt in simulations. docs/SIMULATION.md says why
+# other tests of their files need the real kernel.
 own() {
     local file tests
     while read -r file tests; do
@@ -38,6 +50,7 @@ own() {
     done <ci/sim-own.txt
 }
 
+# capture: checks a capture of a simulation with tshark.
 capture() {
     if ! command -v tshark >/dev/null; then
         printf 'tshark is not installed: the capture is not checked (apt-get install tshark)\n'
@@ -46,7 +59,7 @@ capture() {
     local file
     file=$(mktemp --suffix=.pcap)
     NETPOLL_CAPTURE=$file cargo test --quiet --features sim --test sim -- --exact capture_is_written_for_other_tools
-    # tshark must dissect every packet and find no wrong checksum or length.
+    # tshark must find no malformed packet and no wrong checksum.
     local packets malformed
     packets=$(tshark -r "$file" 2>/dev/null | wc -l)
     malformed=$(tshark -r "$file" -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE -o ip.check_checksum:TRUE \
@@ -57,22 +70,26 @@ capture() {
     ((packets > 20 && malformed == 0))
 }
 
-# The opt-out of a program that defines the clock itself. It needs a separate build.
+# opt_out: tests a program that defines clock_gettime and getrandom itself. It needs a separate
+# build.
 opt_out() {
     RUSTFLAGS="${RUSTFLAGS:-} --cfg netpoll_no_interpose" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/opt-out" \
         cargo test --features sim --test sim_opt_out
 }
 
-# The defects in code that a simulation runs: timers, slots, budgets, waiters. docs/SIMULATION.md says why the swarm cannot find the others.
+# The swarm can find these defects, which are in code that a simulation runs: timers, slots,
+# budgets, waiters. docs/SIMULATION.md says why it cannot find the others.
 readonly findable=(A2 A3 B1 B2 C6)
 
-# Reintroduces defects one by one in a copy of the tree, and checks that the swarm finds each.
+# reintroduced NAME...: reintroduces defects one by one in a copy of the tree, and checks that the
+# swarm finds each.
 reintroduced() {
     local copy patch name status=0 names=("$@")
     ((${#names[@]})) || names=("${findable[@]}")
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' RETURN
-    # The files get new times, because cargo would otherwise use a build of an earlier copy.
+    # tar -m gives the files new times. Otherwise, cargo could use a build of an earlier, patched
+    # copy.
     git ls-files -z | tar --null --files-from=- -cf - | tar -xmf - -C "$copy"
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/reintroduced}" GIT_CEILING_DIRECTORIES=$copy
     for name in "${names[@]}"; do
@@ -112,7 +129,7 @@ reintroduced) reintroduced "${@:2}" ;;
     NETPOLL_SEEDS="$seeds" NETPOLL_SIM=twice cargo test --release --features sim --test sim
     printf '%d examples: %s\n' "${#examples[@]}" "${examples[*]}"
     NETPOLL_SEEDS="$seeds" NETPOLL_SIM=twice cargo test --release --features sim --test sim_examples
-    # Not in a release build, which would take longer than the runs.
+    # This is a debug build, because a release build would take longer than the runs.
     NETPOLL_SEEDS=$((seeds < 20 ? 1 : seeds / 20)) NETPOLL_SIM=twice cargo test -p netpoll-ecosystem-sim
     NETPOLL_SWARM=$((seeds * 100)) cargo test --release --features sim --test sim_swarm
     capture

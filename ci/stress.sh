@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Runs the test binaries repeatedly while one busy process per CPU runs, so that threads are preempted everywhere.
-#   ci/stress.sh [ROUNDS]      default: 20
+# Runs netpoll's test binaries repeatedly while one busy process per CPU runs, so that threads are
+# preempted everywhere. Stops at the first binary that fails, with status 1.
+#
+# usage: ci/stress.sh [ROUNDS]      default: 20
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Checks the library, its tests and its examples, with default features, for other machines and systems: Linux on i686 and aarch64, macOS, and
-# FreeBSD. This needs only the compiler and the standard library of the target, because nothing is linked or run.
+# Checks the library, its tests and its examples, with default features, for other targets. This
+# needs only the compiler and the standard library of a target, because nothing is linked or run.
 #
 # usage: ci/targets.sh [--strict] [TARGET]...
-# The standard library comes from rustup. If rustup has none for the target, Debian's compiler and sources are used (rustc-web, rust-web-src,
-# libstd-rust-web-*, libllvm*), unpacked into target/targets without installing anything. A target for which neither is available is named
-# and skipped. With --strict, the script then fails.
+#
+# The default TARGETs are i686 and aarch64 Linux, x86_64 and aarch64 macOS, and x86_64 FreeBSD.
+#
+# The standard library comes from rustup, and the check is clippy. If rustup has no standard library
+# for a target, the script uses Debian's compiler and sources (rustc-web, rust-web-src,
+# libstd-rust-web-*, libllvm*) without clippy. It downloads them with apt-get and unpacks them into
+# target/targets; nothing is installed. The script names and skips a target for which neither is
+# available. With --strict, it then exits with status 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -20,7 +25,8 @@ if ((${#targets[@]} == 0)); then
 fi
 readonly folder=$PWD/target/targets
 
-# Puts Debian's compiler with its sources into $folder/debian; fails if there are none.
+# debian: unpacks Debian's compiler and its sources into $folder/debian, unless they are there.
+# Fails if they are not available.
 debian() {
     [[ -x $folder/debian/usr/bin/rustc ]] && return
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
@@ -44,7 +50,7 @@ for target in "${targets[@]}"; do
         cargo clippy --lib --tests --examples --target "$target" --target-dir "$folder" -- -D warnings
         printf '%s: no complaint (%d s)\n' "$target" $((SECONDS - begin))
     elif debian; then
-        # The compiler has no clippy; its warnings are errors.
+        # Debian's compiler has no clippy.
         RUSTC=$folder/debian/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS='-D warnings' \
             LD_LIBRARY_PATH=$(find "$folder/debian" -name 'libLLVM*.so*' -printf '%h\n' | sort -u | paste -sd:) \
             cargo check --lib --tests --examples -Zbuild-std=std,panic_abort --target "$target" --target-dir "$folder/build-std"

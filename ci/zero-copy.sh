@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Copies a stream and a file of 1 GiB each, compares every byte, and counts the system calls of the copies by `io::copy`. Fails if 64 KiB or more
-# of such a copy pass through the memory of the process. Needs strace.
-#   ci/zero-copy.sh [MIB]      default: 1024
+# Copies a stream and a file, compares every byte, and counts the system calls of the copies by
+# `io::copy`. Fails if 64 KiB or more of such a copy pass through the memory of the process. Needs
+# strace. Builds in benches/target.
+#
+# usage: ci/zero-copy.sh [MIB]      the size of each copy in MiB; default: 1024
 set -euo pipefail
 cd "$(dirname "$0")/../benches"
 readonly mib=${1:-1024}
@@ -9,12 +11,13 @@ readonly mib=${1:-1024}
 cargo build --release --no-default-features --features netpoll --bin proxy --target-dir target
 trace=$(mktemp -d)
 trap 'rm -r "$trace"' EXIT
-# The parent is the sender and the receiver. A child process makes each copy, on its first thread. Each thread has its own trace file.
+# The parent process is the sender and the receiver. A child process makes each copy, on its first
+# thread. Each thread has its own trace file.
 strace -ff -o "$trace/calls" -e trace=execve,splice,sendfile,read,write,recvfrom,sendto,sendmsg,readv \
     target/release/proxy --mib "$mib" --rounds 1
 
-# Prints, for each way, the number of calls that move bytes in the kernel, the bytes that they moved, and the bytes that went through the
-# memory of the process.
+# Prints, for each way, the number of calls that move bytes within the kernel, the bytes that they
+# moved, and the bytes that went through the memory of the process.
 for way in splice sendfile; do
     first=$(grep -l "\"serve\", \"$way\"" "$trace"/calls.*)
     awk -v way="$way" '

@@ -1,7 +1,8 @@
-# Starts and ends the servers for ci/dependents.sh, which sources this file and sets `scratch`. A server is a child process of the script,
-# has its data in a directory below `scratch`, and listens only on loopback and Unix sockets.
+# Functions that start and end the servers for ci/dependents.sh, which sources this file and sets
+# `root` and `scratch`. A server is a child process of the script, has its data in a directory below
+# `scratch`, and listens only on loopback and Unix sockets.
 
-# "SIGNAL PID" of each running server, in the order in which they are to be ended.
+# An entry "SIGNAL PID" for each running server. stop_servers ends the servers in this order.
 servers=()
 
 # free_port: prints a TCP port of 127.0.0.1 that no socket uses.
@@ -9,23 +10,25 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# The Debian package of each program that must be installed. Debian has some of the programs in directories that are not in PATH.
+# Debian installs some of the servers in these directories, which are not in PATH.
 PATH+=:/usr/sbin:/usr/lib/rabbitmq/bin
 for directory in /usr/lib/postgresql/*/bin; do
     PATH+=:$directory
 done
+# The Debian package of each server.
 declare -A debian_package=([dbus-daemon]=dbus [nginx]=nginx-light [postgres]=postgresql [pure-ftpd]=pure-ftpd
     [rabbitmq-server]=rabbitmq-server [redis-server]=redis-server)
 
-# start_nginx: starts nginx, which sends the files of the directory NGINX_FILES and is a gateway to a server of the tests. Sets NGINX_ADDR to
-# nginx's address. The gateway expects the server at the Unix socket NGINX_UPSTREAM.
+# start_nginx: starts nginx, and waits until it listens, for at most 60 s. nginx sends the files of
+# the directory NGINX_FILES, and is a gateway to a server of the tests on the Unix socket
+# NGINX_UPSTREAM. Exports these variables, and NGINX_ADDR, the address of nginx.
 start_nginx() {
     local data=$scratch/nginx port tries=0
     rm -rf "$data"
     mkdir -p "$data/files"
     port=$(free_port)
     export NGINX_ADDR=127.0.0.1:$port NGINX_FILES=$data/files NGINX_UPSTREAM=$data/upstream
-    # Only root can set the user of the workers.
+    # The workers of root's nginx would run as another user. Only root can set their user.
     ((EUID != 0)) || printf 'user root;\n' >"$data/conf"
     sed "s|DATA|$data|; s|PORT|$port|" "$root/ci/dependents/nginx.conf" >>"$data/conf"
     nginx -p "$data" -c "$data/conf" -e stderr &
@@ -36,7 +39,8 @@ start_nginx() {
     done
 }
 
-# start_pure_ftpd: creates a directory for the servers that suppaftp's tests start.
+# start_pure_ftpd: creates a directory for the servers that suppaftp's tests start, and exports it
+# as PURE_FTPD_DIRECTORY. Fails unless the user is root.
 start_pure_ftpd() {
     ((EUID == 0)) || { printf 'pure-ftpd runs as root only\n'; return 1; }
     export PURE_FTPD_DIRECTORY=$scratch/pure-ftpd
@@ -44,7 +48,9 @@ start_pure_ftpd() {
     mkdir "$PURE_FTPD_DIRECTORY"
 }
 
-# start_postgres COPY: starts a database, sets DATABASE_URL, and runs the set-up statements of sqlx's tests. postgres refuses to run as root.
+# start_postgres COPY: starts a database, waits until it answers, for at most 60 s, and runs the
+# set-up statements of sqlx's tests. Exports DATABASE_URL. If the user is root, the database runs as
+# the user postgres, because postgres refuses to run as root.
 start_postgres() {
     local data=$scratch/postgres as=() port tries=0
     rm -rf "$data"
@@ -56,7 +62,7 @@ start_postgres() {
     port=$(free_port)
     (cd / && "${as[@]}" initdb --auth=trust --username=postgres --no-sync "$data/data")
     (cd / && exec "${as[@]}" postgres -D "$data/data" -h 127.0.0.1 -p "$port" -k "$data" -c fsync=off) &
-    # SIGTERM would wait for clients.
+    # After SIGTERM, postgres would wait until its clients disconnect.
     servers=("INT $!")
     export DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres
     until psql --quiet --command 'SELECT 1' "$DATABASE_URL" >/dev/null 2>&1; do
@@ -66,7 +72,8 @@ start_postgres() {
     psql --quiet --set ON_ERROR_STOP=1 --file "$1/tests/postgres/setup.sql" "$DATABASE_URL"
 }
 
-# start_rabbitmq: starts a broker, sets AMQP_ADDR, and starts the daemon of Erlang with which its nodes register.
+# start_rabbitmq: starts a broker, and epmd, the daemon with which Erlang's nodes register. Waits
+# until the broker listens, for at most 60 s. Exports AMQP_ADDR.
 start_rabbitmq() {
     local data=$scratch/rabbitmq port epmd_port distribution tries=0
     rm -rf "$data"
@@ -90,8 +97,8 @@ start_rabbitmq() {
     done
 }
 
-# start_server PROGRAM COPY: starts the server for the tests in COPY. The tests start redis-server themselves, and dbus-run-session
-# starts dbus-daemon.
+# start_server PROGRAM COPY: starts the server PROGRAM for the tests in COPY. Does nothing for
+# redis-server, which the tests start, and for dbus-daemon, which dbus-run-session starts.
 start_server() {
     case $1 in
         nginx) start_nginx ;;
@@ -101,6 +108,7 @@ start_server() {
     esac
 }
 
+# stop_servers: ends the servers, and waits until they have ended.
 stop_servers() {
     local server
     for server in "${servers[@]}"; do

@@ -1,4 +1,5 @@
-//! The functions that sqlx's tests import from sqlx-test, a package of its repository that is not published.
+//! Replaces sqlx-test, a package of sqlx's repository that is not published, with the functions
+//! that sqlx's tests import from it. `DATABASE_URL` names the database.
 
 use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Database, Pool};

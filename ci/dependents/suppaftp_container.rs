@@ -1,5 +1,6 @@
-//! Replaces suppaftp's module test_container, which runs pure-ftpd in a container from a registry of images. This module starts Debian's
-//! pure-ftpd on loopback with a separate directory. Dropping the runner ends the server. pure-ftpd needs root.
+//! Replaces suppaftp's module test_container, which runs pure-ftpd in a container from a registry
+//! of images. This module starts Debian's pure-ftpd on loopback, with a directory of its own below
+//! `PURE_FTPD_DIRECTORY`. Dropping the runner ends the server. pure-ftpd needs root.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -12,7 +13,8 @@ use std::{env, fs, process, thread};
 
 /// The id of Debian's user `nobody`, and of its group.
 const NOBODY: u32 = 65534;
-/// The crypt(3) hash of the password `test`. pure-pw would spend a second on a hash, and so would each login.
+/// The crypt(3) hash of the password `test`. A hash by pure-pw would take a second to compute, at its
+/// creation and at each login.
 const PASSWORD: &str = "$1$depends$npt6tFYZR3v23bVWb4IIn/";
 
 pub struct SyncPureFtpRunner {
@@ -53,7 +55,10 @@ impl SyncPureFtpRunner {
         runner
     }
 
-    /// Waits for the greeting of the server.
+    /// Waits until the server sends its greeting.
+    ///
+    /// # Panics
+    /// Panics if the server does not listen within 30 s.
     fn wait(&self) {
         for _ in 0..600 {
             if let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) {

@@ -1,5 +1,5 @@
-//! Tests that ci/dependents.sh adds to surf's own: surf and async-h1 as clients of nginx, and tide as the server behind it, on a Unix socket.
-//! The configuration of nginx is in nginx.conf.
+//! Tests that ci/dependents.sh adds to those of surf: surf and async-h1 are clients of nginx, and
+//! tide is the server behind nginx, on a Unix socket. nginx.conf is the configuration of nginx.
 
 use std::collections::HashSet;
 use std::convert::TryInto;
@@ -42,14 +42,16 @@ fn client(keep: bool, timeout: Option<Duration>) -> Client {
     Config::new().set_http_keep_alive(keep).set_timeout(timeout).try_into().expect("the configuration is valid")
 }
 
-/// Returns nginx's number of the connection on which the response arrived, and the number of the request on that connection.
+/// Returns nginx's number of the connection on which the response arrived, and the number of the
+/// request on this connection.
 fn connection(response: &surf::Response) -> (String, u32) {
     let value = response["X-Connection"].as_str().to_owned();
     let (connection, request) = value.split_once(' ').expect("nginx.conf has two variables");
     (connection.to_owned(), request.parse().expect("the second variable is a number"))
 }
 
-/// A body of [`ALL`](Pieces::ALL) bytes, each of which is available after a call of [`permit`](Pieces::permit).
+/// A body of [`ALL`](Pieces::ALL) bytes. Each call of [`permit`](Pieces::permit) makes one more
+/// byte available.
 #[derive(Clone, Default)]
 struct Pieces(Arc<Mutex<(usize, usize, Option<Waker>)>>);
 
@@ -81,7 +83,7 @@ impl Read for Pieces {
     }
 }
 
-/// Starts tide behind nginx, once. Its state is the body of the path `pieces`.
+/// Starts the tide server behind nginx, at the first call. Returns the body of the path `/pieces`.
 fn upstream() -> &'static Pieces {
     static PIECES: OnceLock<Pieces> = OnceLock::new();
     PIECES.get_or_init(|| {
@@ -106,7 +108,7 @@ fn upstream() -> &'static Pieces {
             Ok(tide::Response::builder(200).body(tide::Body::from_reader(body, None)).build())
         });
         app.at("/never").get(|_| std::future::pending::<tide::Result<&str>>());
-        // The server starts on another thread, because this function blocks the thread of the test's future.
+        // The server starts on another thread, because this thread is in `block_on` already.
         let started = thread::spawn(|| {
             task::block_on(async move {
                 let mut listener =
@@ -216,7 +218,7 @@ async fn half_closed_connection_gets_the_answer() -> Result {
 }
 
 #[async_std::test]
-async fn abandoned_answers_leave_other_requests_alone() -> Result {
+async fn dropped_responses_do_not_affect_other_requests() -> Result {
     let contents = file("abandoned", 4_000_000);
     let client = client(true, None);
     for _ in 0..10 {
@@ -266,7 +268,8 @@ async fn bodies_pass_to_the_upstream_and_back() -> Result {
             assert_eq!(response.status(), StatusCode::Ok);
             assert!(response.body_bytes().await? == contents, "{path}, {count} bytes, chunked");
             assert_eq!(response["X-From"].as_str(), if path.starts_with('u') { "127.0.0.1" } else { "" });
-            // If nginx has received a short body completely, together with the head, it knows the length.
+            // If nginx has received a whole short body together with the head, it forwards its
+            // length.
             if path.starts_with('b') {
                 assert_eq!(response["X-Length"].as_str(), format!("Some({count})"));
             } else if count == 2_000_000 {
