@@ -1,4 +1,4 @@
-//! Fuzz targets for decoders: control messages, addresses, text in pieces.
+//! Fuzz targets for decoders of control messages, addresses, and text that arrives in pieces.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,9 +15,11 @@ use super::Input;
 use crate::ancillary::{Ancillary, Ecn};
 use crate::sys::control::{ControlWriter, Messages, Word, space, words};
 
+/// The size of the buffers for control data, in words.
 const CONTROL_WORDS: usize = 64;
 
-/// Decodes control data as a hostile kernel would write it, or control data that the crate has written.
+/// Decodes control data as a hostile kernel may write it, or control data that the crate has
+/// written. The first byte of the input selects one of them.
 pub fn control(data: &[u8]) {
     let mut input = Input(data);
     let ours = input.byte();
@@ -62,7 +64,7 @@ pub fn control(data: &[u8]) {
     ancillary(data);
 }
 
-/// Encodes and decodes an `Ancillary`, whose fields must not change.
+/// Encodes and decodes an `Ancillary`, and checks that its fields are unchanged.
 fn ancillary(data: &[u8]) {
     let mut input = Input(data);
     let mut sent = Ancillary::new();
@@ -91,20 +93,21 @@ fn ancillary(data: &[u8]) {
 fn address_of(bytes: &[u8]) -> SockAddr {
     let count = bytes.len().min(size_of::<libc::sockaddr_storage>());
     let fill = |storage: *mut SockAddrStorage, len: *mut libc::socklen_t| {
-        // SAFETY: the storage is large enough; `bytes` does not overlap it.
+        // SAFETY: the storage has at least `count` bytes, and `bytes` does not overlap it.
         unsafe { storage.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), count) };
         // SAFETY: `len` is valid for the call.
         unsafe { len.write(count as libc::socklen_t) };
         Ok(())
     };
-    // SAFETY: socket2 zeroes the storage, so all of it is initialised, and every bit pattern is valid in it. The length
-    // is at most that of the storage. It may not match the family, but socket2 reads only the storage.
+    // SAFETY: socket2 zeroes the storage, so all of it is initialised, and every bit pattern is
+    // valid in it. The length is at most that of the storage. The length may not match the family,
+    // but socket2 reads nothing beyond the storage.
     let filled = unsafe { SockAddr::try_init(fill) };
     filled.expect("nothing fails").1
 }
 
-/// Decodes addresses from a kernel that may write anything, and compares addresses from users with
-/// std's parser.
+/// Decodes an address from a kernel that may write anything. Parses an address from a user, and
+/// compares the result with that of std's parser.
 pub fn addresses(data: &[u8]) {
     let address = address_of(data);
     if let Some(addr) = Addr::of(&address) {
@@ -130,13 +133,14 @@ pub fn addresses(data: &[u8]) {
             assert!(before == format!("[{host}]") || (before == host && !host.contains(':')), "{before} became {host}");
         }
         (Err(_), None) => {
-            // A port that is not a number may be a service. This target does not look services up.
+            // A port that is not a number may be the name of a service. This target looks up no
+            // names.
             let port = text.rsplit_once(':').map_or("", |(_, port)| port);
             if port.bytes().any(|byte| !byte.is_ascii_digit() && byte != b'+' && byte != b'-') {
                 return;
             }
-            // The host is not a name either, so the answer is available immediately: an error, or
-            // the wildcard addresses.
+            // The host is not a name either, so the answer is available immediately. It is an error
+            // or the wildcard addresses.
             match block_on(text.to_socket_addrs()) {
                 Ok(mut addrs) => assert!(addrs.all(|addr| addr.ip().is_unspecified())),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput),
@@ -145,7 +149,8 @@ pub fn addresses(data: &[u8]) {
     }
 }
 
-/// Returns its bytes in pieces of 1 to 16 bytes, whose lengths depend on `lengths`.
+/// A reader that returns `rest` in pieces of at most 16 bytes. `lengths` determines the lengths of
+/// the first pieces. Later pieces have at most 8 bytes.
 struct Pieces<'a> {
     rest: &'a [u8],
     lengths: &'a [u8],
@@ -163,7 +168,8 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// Reads lines and texts that arrive in pieces, and compares the results with std's.
+/// Reads delimited parts, lines and a whole text from bytes that arrive in pieces, and compares the
+/// results with those of std's traits.
 pub fn text(data: &[u8]) {
     let mut input = Input(data);
     let (delimiter, capacity) = (input.byte(), 1 + input.below(32));

@@ -1,4 +1,5 @@
-//! A state machine over the two ends of a Unix stream, in which every result is predicted.
+//! The fuzz target `sockets`: operations on the two ends of a Unix stream. A model of both ends
+//! predicts every result.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,21 +14,23 @@ use netpoll::task::block_on;
 
 use super::Input;
 
-/// The maximum number of bytes in flight in each direction; well below a socket's capacity, so that no write waits.
+/// The maximum number of bytes in flight in each direction. It is well below the capacity of a
+/// socket, so that no write waits.
 const QUEUE_MAX: usize = 8192;
 /// The maximum number of operations per input.
 const STEPS_MAX: usize = 200;
-/// The time limit for something that must happen.
+/// The time limit of an operation that must complete.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// The expected state of one end.
 #[derive(Debug, Default)]
 struct End {
-    /// The clones of the stream. Empty if the end was dropped.
+    /// The clones of the stream. There are none if the end was dropped.
     handles: Vec<UnixStream>,
     closed: bool,
     read_shut: bool,
     write_shut: bool,
+    /// Whether the read deadline and the write deadline have expired.
     expired: [bool; 2],
     /// Bytes sent to this end and not read yet.
     queue: VecDeque<u8>,
@@ -36,6 +39,7 @@ struct End {
     reset: bool,
 }
 
+/// The expected result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Closed,
@@ -53,6 +57,7 @@ impl End {
         self.closed || self.handles.is_empty()
     }
 
+    /// Returns the expected result of a read.
     fn reads(&self, peer: &End) -> Expected {
         if self.closed {
             Expected::Closed
@@ -69,6 +74,7 @@ impl End {
         }
     }
 
+    /// Returns the expected result of a write.
     fn writes(&self, peer: &End) -> Expected {
         if self.closed {
             Expected::Closed
@@ -99,7 +105,8 @@ fn check(expected: Expected, result: io::Result<usize>) -> usize {
     }
 }
 
-/// Returns whether the future is pending. Polls it up to twice, because fairness defers some polls.
+/// Returns whether the future is pending. Polls it up to twice, because a poll without budget
+/// returns `Pending` without a call.
 fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     (0..2).all(|_| matches!(Pin::new(&mut *future).poll(&mut cx), Poll::Pending))
@@ -109,13 +116,14 @@ async fn bounded<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T
     netpoll::io::timeout(BOUND, future).await
 }
 
-fn went(end: &mut End, peer: &mut End) {
+/// Records that `end` was closed or dropped.
+fn record_close(end: &mut End, peer: &mut End) {
     // On Linux, a close with unread data resets the connection.
     peer.reset |= !end.queue.is_empty() && !peer.is_gone();
     end.queue.clear();
 }
 
-/// Performs an action that may end a wait.
+/// Performs an action on the end number `at`. The action may end a wait.
 async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
     let (left, right) = ends.split_at_mut(1);
     let (end, peer) = if at == 0 { (&mut left[0], &mut right[0]) } else { (&mut right[0], &mut left[0]) };
@@ -126,9 +134,9 @@ async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) 
             let expected = end.writes(peer);
             if expected != Expected::Data || peer.queue.len() + bytes.len() <= QUEUE_MAX {
                 let mut result = bounded(handle.write(&bytes)).await;
-                // If epoll_wait(2) checks a socket at the moment at which it is closed, the kernel
-                // releases the socket in that call, slightly later. Data written in the meantime is
-                // not read, so a reset follows.
+                // If epoll_wait(2) checks a socket while the socket is closed, the kernel releases
+                // the socket in epoll_wait(2), slightly after the close. Data written in the
+                // meantime is not read, so a reset follows.
                 let (start, was_late) = (Instant::now(), expected == BROKEN_PIPE && result.is_ok());
                 while was_late && result.is_ok() && start.elapsed() < BOUND {
                     std::thread::yield_now();
@@ -167,20 +175,20 @@ async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) 
         4 => {
             handle.force_close().await.expect("close returns no error");
             if !std::mem::replace(&mut end.closed, true) {
-                went(end, peer);
+                record_close(end, peer);
             }
         }
         _ => {
             let was_gone = end.is_gone();
             end.handles.pop();
             if end.handles.is_empty() && !was_gone {
-                went(end, peer);
+                record_close(end, peer);
             }
         }
     }
 }
 
-/// Reads or peeks, and checks the bytes.
+/// Reads or peeks up to `room` bytes, and checks the result.
 async fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
     let Some(handle) = end.handles.last() else { return };
     let mut buf = vec![0; room];
@@ -204,8 +212,8 @@ pub fn operations(data: &[u8]) {
     block_on(play(data));
 }
 
-/// Performs the operations of [`operations`] in the calling task. In a simulation the simulated kernel
-/// must return the same results.
+/// Performs the operations of [`operations`] in the calling task. In a simulation, the simulated
+/// kernel must return the same results.
 pub async fn play(data: &[u8]) {
     let mut input = Input(data);
     let (one, other) = UnixStream::pair().expect("a pair of sockets");
@@ -232,13 +240,13 @@ pub async fn play(data: &[u8]) {
             }
             6 => {}
             _ => {
-                // A read that waits while something happens to one of the ends.
+                // A read waits while an action is performed on one of the ends.
                 let [first, second] = &ends;
                 let (end, peer) = if at == 0 { (first, second) } else { (second, first) };
                 if end.reads(peer) != Expected::Pending {
                     continue;
                 }
-                // This handle stays, so the end is not dropped during the read.
+                // The additional handle prevents the action from dropping the end during the read.
                 let Some(handle) = end.handles.first().cloned() else { continue };
                 ends[at].handles.push(handle.clone());
                 let mut buf = [0; 64];

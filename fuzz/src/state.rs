@@ -1,4 +1,4 @@
-//! Fuzz targets with state: timers and poll descriptors, compared with oracles.
+//! Fuzz targets for types with state: timers and poll descriptors. Oracles predict the results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::time::timer::{SleepKey, Target, TimerSet};
 use crate::rt::waiters::{Interest, Key, Waiter, Wakers};
 
-/// Counts wake-ups.
+/// A waker that counts its calls.
 #[derive(Debug, Default)]
 struct Bell(AtomicUsize);
 
@@ -23,11 +23,13 @@ impl Wake for Bell {
 }
 
 impl Bell {
+    /// Returns the number of calls since the previous check.
     fn rung(&self) -> usize {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
 
+/// An armed sleep, and its expected state.
 #[derive(Debug)]
 struct Sleep {
     key: SleepKey,
@@ -36,8 +38,9 @@ struct Sleep {
     bell: Arc<Bell>,
 }
 
-/// Arms and releases sleeps, sets, moves and clears deadlines, and runs the timers. Each timer that is
-/// still armed must fire once, when it is due. Only `clear_sleeps` fires sleeps earlier.
+/// Arms and releases sleeps, sets, moves and clears deadlines, and runs the timers. Each timer that
+/// is still armed must fire once, at the first run after it is due. Only `clear_sleeps` fires
+/// sleeps earlier.
 pub fn timers(data: &[u8]) {
     let (mut input, set) = (Input(data), TimerSet::new());
     let mut sleeps: Vec<Sleep> = Vec::new();
@@ -123,6 +126,7 @@ pub fn timers(data: &[u8]) {
     }
 }
 
+/// A listed waiter.
 #[derive(Debug)]
 struct Listed {
     key: Option<Key>,
@@ -137,6 +141,7 @@ struct SideModel {
     listed: Vec<Listed>,
 }
 
+/// An open poll descriptor, and its expected state.
 #[derive(Debug)]
 struct Slot {
     desc: &'static PollDesc,
@@ -145,7 +150,7 @@ struct Slot {
     sides: [SideModel; 2],
 }
 
-/// Blocks are never freed, so one cache serves all inputs.
+/// The cache for all inputs. There is one cache, because its blocks are never freed.
 static CACHE: PollCache = PollCache::new();
 
 const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
@@ -159,7 +164,7 @@ fn woken(listed: &mut Vec<Listed>, count: usize) -> Vec<Listed> {
 }
 
 /// Opens, waits on, makes ready, expires, closes and reuses poll descriptors. No waiter may be
-/// woken by an event of another descriptor, and none that should be woken may be missed.
+/// woken by an event of another descriptor, and every waiter must be woken by its own event.
 pub fn poll_cache(data: &[u8]) {
     let mut input = Input(data);
     let mut slots: Vec<Slot> = Vec::new();
@@ -179,7 +184,7 @@ pub fn poll_cache(data: &[u8]) {
             continue;
         }
         if command % 9 == 1 && !stale.is_empty() {
-            // A stale event for a descriptor that no longer exists.
+            // The event is stale, because its descriptor no longer exists.
             let (desc, generation) = stale[input.below(stale.len())];
             assert!(!desc.side(direction, generation).set_ready(HANG_UP, &mut wakers), "a stale event was accepted");
             // If the byte is the time of the slot's entry, the entry fires at 99. The remaining
@@ -265,7 +270,7 @@ pub fn poll_cache(data: &[u8]) {
                     assert!(at <= to && desc.counts(at));
                     let now = 100 + u64::from(input.byte());
                     if now >= at {
-                        // The test does not add the entry that `fire` requests, so the remaining
+                        // This target does not add the entry that `fire` requests, so the remaining
                         // deadlines may never expire.
                         let _ = desc.fire(at, now, &mut wakers);
                         let mut count = 0;
@@ -315,7 +320,7 @@ pub fn poll_cache(data: &[u8]) {
     assert_eq!(wakers.wake_all(), 0);
 }
 
-/// Releases a slot, whose generation is then stale.
+/// Retires the descriptor of a slot and frees the slot. The generation is then stale.
 fn retire(slot: Slot, stale: &mut Vec<(&'static PollDesc, u32)>) {
     slot.desc.retire(slot.generation);
     assert!(!slot.desc.is_current(slot.generation));

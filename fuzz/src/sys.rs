@@ -1,4 +1,4 @@
-//! The parts of the crate's `sys` that the targets use.
+//! The parts of the crate's `sys` that the targets need.
 
 #[path = "../../src/sys/control.rs"]
 pub(crate) mod control;

@@ -1,11 +1,11 @@
-//! Replays the seeds of each target, mutations of them, and noise.
+//! Runs each fuzz target with its seeds, mutations of them, and random bytes.
 
 use std::path::Path;
 
 use netpoll_fuzz::{codecs, sockets, state};
 
-/// The number of inputs per target in addition to the seeds; `NETPOLL_FUZZ_INPUTS` overrides
-/// it.
+/// The number of inputs per target in addition to the seeds, unless `NETPOLL_FUZZ_INPUTS` sets
+/// another number.
 const INPUTS: u64 = 1000;
 
 /// The maximum number of bytes of a mutated seed.
@@ -18,7 +18,7 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// Returns a seed with some bytes changed, inserted, repeated or cut, or noise.
+/// Returns a seed of which some bytes were changed, inserted, repeated or removed, or random bytes.
 fn mutated(seeds: &[Vec<u8>], state: &mut u64) -> Vec<u8> {
     let pick = |state: &mut u64, bound: usize| (random(state) >> 20) as usize % bound.max(1);
     let at = pick(state, seeds.len() + 1);
@@ -38,7 +38,8 @@ fn mutated(seeds: &[Vec<u8>], state: &mut u64) -> Vec<u8> {
     bytes
 }
 
-/// Replays the seeds of `name`, mutations of them, and noise. Prints a failing input.
+/// Runs the target `name` with its seeds, mutations of them, and random bytes. Prints a failing
+/// input.
 fn replay(name: &str, target: fn(&[u8])) {
     struct Shown<'a>(&'a [u8]);
     impl Drop for Shown<'_> {
@@ -92,7 +93,8 @@ fn sockets() {
     replay("sockets", sockets::operations);
 }
 
-/// The oracle that predicts the results of the real kernel also predicts those of the simulated one.
+/// The model of `sockets`, which predicts the results of the real kernel, also predicts those of
+/// the simulated kernel.
 #[cfg(feature = "simulations")]
 #[test]
 fn sockets_in_simulations() {

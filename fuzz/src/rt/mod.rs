@@ -1,4 +1,4 @@
-//! The parts of the crate's `rt` that the targets use.
+//! The parts of the crate's `rt` that the targets need.
 
 pub(crate) mod poll;
 pub(crate) mod sched;

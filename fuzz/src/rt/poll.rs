@@ -1,4 +1,4 @@
-//! The parts of the crate's `rt::poll` that the targets use.
+//! The parts of the crate's `rt::poll` that the targets need.
 
 #[path = "../../../src/rt/poll/expiry.rs"]
 mod expiry;

@@ -1,4 +1,4 @@
-//! The parts of the crate's `rt::time` that the targets use.
+//! The parts of the crate's `rt::time` that the targets need.
 
 #[path = "../../../src/rt/time/clock.rs"]
 pub(crate) mod clock;
