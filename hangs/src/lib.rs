@@ -1,13 +1,16 @@
-//! Functions shared by the programs that docs/HANGS.md explains. Each program hangs or is slow for a known reason. Run a program with
-//! `NETPOLL_INSPECT=/tmp/hang.sock` and inspect it with `netpoll-top /tmp/hang.sock`.
+//! Functions shared by the programs that docs/HANGS.md explains. Each program hangs or is slow for
+//! a known reason. Run a program with `NETPOLL_INSPECT=/tmp/hang.sock` and inspect it with
+//! `netpoll-top /tmp/hang.sock`.
 //!
-//! Each program exits after ten minutes, or after the number of seconds in `NETPOLL_HANG_SECONDS`.
+//! Each program exits after ten minutes, or after the number of seconds in `NETPOLL_HANG_SECONDS`,
+//! with the exit code [`ENDED`].
 
 use std::time::Duration;
 
 use netpoll::task::{self, JoinHandle};
 
-/// The time in seconds after which a program exits, unless the environment sets another time.
+/// The time in seconds after which a program exits, unless `NETPOLL_HANG_SECONDS` sets another
+/// time.
 const BOUND_SECONDS: u64 = 600;
 
 /// The exit code of a program that has reached its time limit.

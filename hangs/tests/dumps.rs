@@ -1,5 +1,6 @@
-//! Runs each program until its dump has the most important of the lines that docs/HANGS.md explains, then kills it. Also tests that the
-//! programs exit by themselves. `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
+//! Runs each program until its dump has the most important of the lines that docs/HANGS.md
+//! explains, and then kills the program. Also tests that the programs exit by themselves.
+//! `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,14 +8,17 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// The time limit for an expected dump, and for the exit of a program.
 const BOUND: Duration = Duration::from_secs(120);
 
+/// A running program, which is killed when the value is dropped.
 struct Program {
     child: Child,
     path: PathBuf,
 }
 
 impl Program {
+    /// Starts a program with a socket for its dumps.
     fn start(executable: &str) -> Program {
         let name = executable.rsplit('/').next().unwrap();
         let path = std::env::temp_dir().join(format!("netpoll-hang-{}-{name}", std::process::id()));
@@ -27,6 +31,7 @@ impl Program {
         Program { child, path }
     }
 
+    /// Returns the dump that the program sends over its socket.
     fn dump(&self) -> std::io::Result<String> {
         let mut client = UnixStream::connect(&self.path)?;
         client.write_all(b"text\n")?;
@@ -35,7 +40,8 @@ impl Program {
         Ok(text)
     }
 
-    /// Waits until, for each list in `expected`, the dump has a line that contains all texts of the list.
+    /// Waits until, for each list in `expected`, the dump has a line that contains all texts of the
+    /// list.
     fn until(&self, expected: &[&[&str]]) {
         let begin = Instant::now();
         loop {
@@ -60,13 +66,13 @@ impl Drop for Program {
 }
 
 #[test]
-fn lost_message_shows_a_client_that_waits_for_something_foreign() {
+fn client_of_a_lost_message_waits_for_something_foreign() {
     let program = Program::start(env!("CARGO_BIN_EXE_lost_message"));
     program.until(&[&["client", "waiting", "something foreign", "src/bin/lost_message.rs:"]]);
 }
 
 #[test]
-fn lock_over_await_shows_what_the_holder_waits_for() {
+fn holder_of_a_lock_waits_for_a_socket_and_users_for_something_foreign() {
     let program = Program::start(env!("CARGO_BIN_EXE_lock_over_await"));
     program.until(&[
         &["refresher", "waiting", "read of fd", "(peer 127.0.0.1:"],
@@ -82,37 +88,37 @@ fn blocking_task_is_running_and_blocks_its_worker() {
 }
 
 #[test]
-fn zero_window_shows_unsent_bytes() {
+fn write_waits_on_a_socket_with_unsent_bytes() {
     let program = Program::start(env!("CARGO_BIN_EXE_zero_window"));
     program.until(&[&["sender", "waiting", "write to fd"], &["tcp", "ESTABLISHED", "write task", "unsent "]]);
 }
 
 #[test]
-fn missing_deadline_shows_a_read_without_one() {
+fn read_waits_on_a_socket_without_a_deadline() {
     let program = Program::start(env!("CARGO_BIN_EXE_no_deadline"));
     program.until(&[&["client", "waiting", "read of fd"], &["tcp", "ESTABLISHED", "read task", "  none  "]]);
 }
 
 #[test]
-fn full_accept_queue_is_shown_without_an_accepting_task() {
+fn acceptor_waits_for_a_timer_beside_a_full_accept_queue() {
     let program = Program::start(env!("CARGO_BIN_EXE_full_accept_queue"));
     program.until(&[&["acceptor", "waiting", "a timer, in"], &["tcp", "LISTEN", "accept queue 5 of 4"]]);
 }
 
 #[test]
-fn cycle_of_joins_is_named() {
+fn joins_in_a_cycle_are_shown_as_a_cycle() {
     let program = Program::start(env!("CARGO_BIN_EXE_join_cycle"));
     program.until(&[&["parser", "which waits for task", ": a cycle"], &["writer", ": a cycle"]]);
 }
 
 #[test]
-fn starved_task_is_ready_behind_a_long_queue() {
+fn starved_task_is_ready_like_its_neighbours() {
     let program = Program::start(env!("CARGO_BIN_EXE_chatty_neighbour"));
     program.until(&[&["quiet", "ready"], &["chatty 0", "ready"], &["chatty 19", "ready"]]);
 }
 
 #[test]
-fn programs_end_by_themselves() {
+fn programs_exit_at_their_time_limit() {
     let programs = [
         env!("CARGO_BIN_EXE_lost_message"),
         env!("CARGO_BIN_EXE_lock_over_await"),
@@ -124,7 +130,7 @@ fn programs_end_by_themselves() {
         env!("CARGO_BIN_EXE_chatty_neighbour"),
     ];
     let start = |program: &&str| Command::new(program).env("NETPOLL_HANG_SECONDS", "1").spawn().unwrap();
-    // The programs run concurrently, so that the test takes only as long as one program.
+    // The programs run concurrently, so the test takes only as long as one program.
     for (program, mut child) in programs.iter().zip(programs.iter().map(start).collect::<Vec<_>>()) {
         let begin = Instant::now();
         let status = loop {

@@ -1,5 +1,5 @@
-//! Hangs because a task blocks its thread: it waits for a lock of the standard library, which
-//! another thread holds.
+//! A program that hangs because a task blocks its thread. The task waits for a lock of the standard
+//! library, which another thread holds.
 
 use std::sync::Mutex;
 

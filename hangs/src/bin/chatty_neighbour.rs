@@ -1,5 +1,5 @@
-//! Is slow because of chatty neighbours: each of their polls is too short to be reported as blocking, but
-//! there are many, and a quiet task waits for all of them.
+//! A program that is slow because of chatty tasks. Each of their polls is too short to be reported
+//! as blocking, but there are many, and a quiet task waits for all of them.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // Spare workers are disabled. They would be added on a busy machine, where a poll may take longer.
+    // Spare workers are disabled. On a busy machine, a poll may take so long that one is added.
     rt::Builder::new().workers(1).spare_workers(0).start()?;
     for number in 0..20 {
         drop(named(&format!("chatty {number}"), async {

@@ -1,5 +1,5 @@
-//! Is slow because the accept queue is full: the task that accepts waits for something else after
-//! each connection.
+//! A program that is slow because its accept queue is full. The task that accepts waits for a timer
+//! after each connection.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn main() -> std::io::Result<()> {
         let acceptor = named("acceptor", async move {
             loop {
                 let (stream, _) = listener.accept().await?;
-                // This stands for a slow look-up of the client, one client at a time.
+                // The sleep stands for a slow look-up of the client.
                 task::sleep(Duration::from_secs(3600)).await;
                 drop(stream);
             }

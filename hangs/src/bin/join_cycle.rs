@@ -1,4 +1,4 @@
-//! Hangs because three tasks await each other in a cycle.
+//! A program that hangs because three tasks await each other in a cycle.
 
 use futures::channel::oneshot;
 use netpoll::task::{self, JoinHandle};

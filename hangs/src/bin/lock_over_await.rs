@@ -1,5 +1,5 @@
-//! Hangs because a lock is held over an await: the task that refreshes a cache waits for a server
-//! that does not answer, and all users of the cache wait for the lock.
+//! A program that hangs because a task holds the lock of a cache while it waits for a server that
+//! does not answer. All users of the cache wait for the lock.
 
 use std::sync::Arc;
 

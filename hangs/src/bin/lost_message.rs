@@ -1,4 +1,4 @@
-//! Hangs because a message is lost: the server keeps every third request and never answers it.
+//! A program that hangs because the server keeps every third request and never answers it.
 
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};

@@ -1,4 +1,4 @@
-//! Hangs because no deadline was set: the server never answers, and nothing limits the wait.
+//! A program that hangs because no deadline limits its read from a server that never answers.
 
 use netpoll::net::TcpStream;
 use netpoll::task;

@@ -1,5 +1,5 @@
-//! Hangs because the peer does not read: its receive window is closed, the send buffer is full, and the
-//! write waits for room.
+//! A program that hangs because the peer does not read. The receive window of the peer is closed,
+//! the send buffer is full, and the write waits for room.
 
 use std::net::Shutdown;
 
