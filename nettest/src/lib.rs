@@ -1,8 +1,10 @@
-//! A conformance suite for connections: the properties that every implementation of [`netpoll::net::Conn`] must have.
+//! A conformance suite for connections: the properties that every implementation of
+//! [`netpoll::net::Conn`] must have.
 //!
-//! Each property is an async function that takes the two ends of a new connection. If the property does not hold, the function panics or never
-//! completes; [`run`] then panics too. Dropping the future detaches the tasks that it has spawned. [`conn_suite!`] declares a module with one test
-//! per property.
+//! Each property is an async function that takes the two ends of a new connection. If the property
+//! does not hold, the function panics or never completes. In both cases, [`run`] panics. Dropping
+//! the future of the function detaches the tasks that it has spawned. [`conn_suite!`] declares a
+//! module with one test per property.
 //!
 //! ```
 //! use netpoll::net::{self, Pipe};
@@ -15,7 +17,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! The properties are those of golang.org/x/net/nettest.
+//! The properties are those that `nettest.TestConn` of golang.org/x/net/nettest checks.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -28,7 +30,7 @@ use netpoll::future::timeout;
 use netpoll::net::{Conn, is_closed, is_timeout};
 use netpoll::task;
 
-/// The time limit of a property: far longer than any property takes, even on a busy machine.
+/// The time limit of a property, which takes far less time even on a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
 /// Runs a property to completion.
@@ -40,10 +42,12 @@ pub fn run(property: impl Future<Output = ()>) {
     assert!(ended.is_ok(), "the property did not complete within {BOUND:?}");
 }
 
+/// Returns a deadline that has passed.
 fn past() -> Option<Instant> {
     Some(Instant::now())
 }
 
+/// Returns a deadline `millis` milliseconds from now.
 fn soon(millis: u64) -> Option<Instant> {
     Some(Instant::now() + Duration::from_millis(millis))
 }
@@ -54,7 +58,8 @@ fn assert_timeout<T: std::fmt::Debug>(result: io::Result<T>) {
     assert!(is_timeout(&error), "{error}");
 }
 
-/// Writes until a write fails. At some point a write has to wait, however much the connection buffers.
+/// Writes until a write fails. At some point a write has to wait, however much the connection
+/// buffers.
 async fn write_until_failure<C: Conn + Clone>(conn: &C) -> io::Error {
     write_and_count(conn).await.1
 }
@@ -109,8 +114,8 @@ async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
     }
 }
 
-/// Checks that a megabyte that is written in pieces of one size arrives when it is read in pieces of another size, that it can be sent back,
-/// and that the peer of a closed end reads end of stream.
+/// Checks that 1 MiB, written in pieces of one size, arrives if it is read in pieces of another
+/// size, that it can be sent back, and that the peer of a closed end reads end of stream.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -142,7 +147,8 @@ pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
     assert_eq!(other.read(&mut buf).await.unwrap(), 0, "and again");
 }
 
-/// Checks that a counter can be sent 500 times, by the two ends in turn, and that a close then ends the peer's read.
+/// Checks that a counter can be sent 500 times, by the two ends in turn, and that a close then ends
+/// the peer's read.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -167,8 +173,9 @@ pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
     second.await;
 }
 
-/// Checks that reads in ten tasks with short deadlines each return data or time out while data arrives, that at least one returns data, and
-/// that a close of the other end ends a write there.
+/// Checks that, while data arrives, each read of ten tasks with short deadlines returns data or
+/// times out, that at least one read returns data, and that a close of the other end ends its
+/// writes with a closed error.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -209,8 +216,8 @@ pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
     assert!(is_closed(&writer.await));
 }
 
-/// Checks that writes in ten tasks with short deadlines each write data or time out, that at least one writes data, and that the peer reads as
-/// many bytes as were written.
+/// Checks that each write of ten tasks with short deadlines writes data or times out, that at least
+/// one writes data, and that the peer reads as many bytes as were written.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -279,7 +286,8 @@ pub async fn write_timeout<C: Conn + Clone>(one: C, other: C) {
     writer.await.unwrap();
 }
 
-/// Checks that a deadline in the past fails both directions immediately, and that the connection is usable once the deadline is cleared.
+/// Checks that a deadline in the past fails reads and writes immediately, and that the connection
+/// is usable once the deadline is cleared.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -293,7 +301,7 @@ pub async fn past_timeout<C: Conn + Clone>(one: C, other: C) {
     round_trip(&one, &other).await;
 }
 
-/// Checks that setting a deadline that has passed ends waiting operations in both directions.
+/// Checks that setting a deadline that has passed ends a waiting read and a waiting write.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -322,8 +330,8 @@ pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
     writer.await;
 }
 
-/// Checks that a future deadline ends waiting operations when it expires and not earlier, and that the connection is usable once the deadline
-/// is cleared.
+/// Checks that a future deadline ends a waiting read and a waiting write when it expires and not
+/// earlier, and that the connection is usable once the deadline is cleared.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -352,8 +360,9 @@ pub async fn future_timeout<C: Conn + Clone>(one: C, other: C) {
     round_trip(&one, &other).await;
 }
 
-/// Checks that a close ends waiting operations with a closed error, however far away the deadline is, that a deadline can then no longer be
-/// set, and that a second close succeeds.
+/// Checks that a close ends a waiting read and a waiting write with a closed error long before
+/// their deadline, that setting a deadline then fails with a closed error, and that a second close
+/// succeeds.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -375,7 +384,8 @@ pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
     one.force_close().await.unwrap();
 }
 
-/// Checks that reads, writes and changes of deadlines can be made concurrently in a hundred tasks, and that each call returns.
+/// Checks that a hundred tasks can concurrently read, write and set deadlines, and that each call
+/// returns.
 ///
 /// # Panics
 /// Panics, or never completes, if the property does not hold.
@@ -409,8 +419,8 @@ pub async fn concurrent_methods<C: Conn + Clone>(one: C, other: C) {
     echo.await;
 }
 
-/// Declares a module with one test per property. `$pair` is the path, from inside the module, of an async function that returns the two ends
-/// of a new connection.
+/// Declares a module with one test per property. `$pair` is the path, from inside the module, of an
+/// async function that returns the two ends of a new connection.
 #[macro_export]
 macro_rules! conn_suite {
     ($module:ident, $pair:path) => {

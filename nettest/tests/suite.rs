@@ -1,4 +1,5 @@
-//! Tests that the suite passes on netpoll's connections and on a type that wraps one, and fails on a type that violates a property.
+//! Tests that netpoll's connections, and a type that wraps one, have the properties of the suite,
+//! and that a property fails on a type that violates it.
 
 use std::future::Future;
 use std::io;
@@ -33,16 +34,17 @@ conn_suite!(over_unix, super::unix);
 conn_suite!(over_pipe, super::pipe);
 conn_suite!(over_wrapper, super::wrapped);
 
-/// A connection that forwards its operations to a [`Pipe`]. If `deaf` is true, it ignores read deadlines.
+/// A connection that forwards its operations to a [`Pipe`].
 #[derive(Clone, Debug)]
 struct Wrapper {
     inner: Pipe,
-    deaf: bool,
+    /// Whether read deadlines are not forwarded.
+    ignores_deadlines: bool,
 }
 
 async fn wrapped() -> (Wrapper, Wrapper) {
     let (one, other) = net::pipe().unwrap();
-    (Wrapper { inner: one, deaf: false }, Wrapper { inner: other, deaf: false })
+    (Wrapper { inner: one, ignores_deadlines: false }, Wrapper { inner: other, ignores_deadlines: false })
 }
 
 impl Read for Wrapper {
@@ -79,7 +81,7 @@ impl Conn for Wrapper {
     }
 
     fn set_read_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.deaf { Ok(()) } else { self.inner.set_read_deadline(deadline) }
+        if self.ignores_deadlines { Ok(()) } else { self.inner.set_read_deadline(deadline) }
     }
 
     fn set_write_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
@@ -104,15 +106,15 @@ impl Conn for Wrapper {
 }
 
 #[test]
-fn connection_that_ignores_read_deadlines_fails_the_suite() {
+fn connection_that_ignores_read_deadlines_fails_past_timeout() {
     let result = catch_unwind(AssertUnwindSafe(|| {
         netpoll_nettest::run(async {
             let (one, other) = net::pipe().unwrap();
             // The peer sends a byte, so that the read does not wait forever.
             let writer = other.clone();
             task::spawn(async move { writer.write_all(b"x").await });
-            let one = Wrapper { inner: one, deaf: true };
-            netpoll_nettest::past_timeout(one, Wrapper { inner: other, deaf: true }).await;
+            let one = Wrapper { inner: one, ignores_deadlines: true };
+            netpoll_nettest::past_timeout(one, Wrapper { inner: other, ignores_deadlines: true }).await;
         });
     }));
     let message = *result.unwrap_err().downcast::<String>().unwrap();
