@@ -10,21 +10,23 @@ use crate::expand::Attribute;
 /// The parsed arguments.
 #[derive(Default)]
 pub(crate) struct Arguments {
-    /// The path of `netpoll`.
+    /// The path of `netpoll`, if present.
     pub(crate) path: Option<TokenStream>,
-    /// The number of worker threads.
+    /// The number of worker threads, if present.
     pub(crate) workers: Option<Literal>,
-    /// The span of `flavor` with the value `"current_thread"`, if present. Tasks then run on the thread of `block_on`.
+    /// The span of `flavor`, if its value is `"current_thread"`. Tasks then run on the thread of
+    /// `block_on`.
     pub(crate) single_threaded: Option<Span>,
     /// The span of the word `sim`, if present. The test then runs in a simulation.
     pub(crate) sim: Option<Span>,
     /// The span of the word `paused`, if present. The test then has a virtual clock and real
     /// sockets.
     pub(crate) paused: Option<Span>,
-    /// The number of seeds with which the test runs.
+    /// The number of seeds with which the test runs, if present.
     pub(crate) seeds: Option<Literal>,
 }
 
+/// Returns the part of an error message that lists the arguments of `attribute`.
 fn accepted(attribute: Attribute) -> &'static str {
     match attribute {
         Attribute::Main => {
@@ -131,14 +133,14 @@ fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     parse_number(name, value, u64::MAX, "seeds", "seeds = 100")
 }
 
-/// Parses a number of threads, from 1 to `u32::MAX`. The program checks the maximum number of workers when it
-/// starts.
+/// Parses a number of threads, from 1 to `u32::MAX`. The runtime checks the maximum number of
+/// workers when it starts.
 fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     parse_number(name, value, u32::MAX.into(), "threads", "workers = 4")
 }
 
-/// Parses a decimal number from 1 to `max`, without underscores and without a suffix. Also accepts a number that
-/// a macro variable has put into a group without delimiters.
+/// Parses a decimal number from 1 to `max`, without underscores and without a suffix. Also accepts
+/// a number that a macro variable has put into a group without delimiters.
 fn parse_number(name: Span, value: Option<TokenTree>, max: u64, what: &str, example: &str) -> Result<Literal, Error> {
     let span = value.as_ref().map_or(name, TokenTree::span);
     let expected = || Error::new(span, format!("expected a number of {what}, at least 1, such as `{example}`"));
@@ -152,7 +154,8 @@ fn parse_number(name: Span, value: Option<TokenTree>, max: u64, what: &str, exam
     }
 }
 
-/// Returns the token in a group without delimiters, or `token` if it is not a group of one token.
+/// Returns the token in a group without delimiters, or `token` itself if it is not such a group of
+/// one token.
 fn ungrouped(token: TokenTree) -> TokenTree {
     if let TokenTree::Group(group) = &token
         && group.delimiter() == Delimiter::None
@@ -210,8 +213,8 @@ fn unquote(literal: &Literal) -> Option<String> {
     Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned())
 }
 
-/// Returns whether `text` is a list of names separated by `::`, possibly with a leading `::` or `$crate::`, or
-/// is `$crate`.
+/// Returns whether `text` is a list of names separated by `::`, possibly with a leading `::` or
+/// `$crate::`, or is `$crate`.
 fn is_path(text: &str) -> bool {
     let is_name = |name: &str| {
         let name = name.strip_prefix("r#").unwrap_or(name);

@@ -22,8 +22,9 @@ impl Error {
         Error { start, end, message: message.into() }
     }
 
-    /// Returns `::core::compile_error! { "message" }`. The compiler reports the message at the span
-    /// from the first to the last of these tokens.
+    /// Returns `::core::compile_error! { "message" }`. The compiler reports the message at the
+    /// tokens from `start` to `end`, because the first and the last token of the expansion have
+    /// these spans.
     pub(crate) fn into_tokens(self) -> TokenStream {
         let mut message = Literal::string(&self.message);
         message.set_span(self.end);

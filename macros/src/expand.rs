@@ -1,4 +1,5 @@
-//! The expansion of the attributes: a function that contains the user's function and runs it to completion.
+//! The expansion of the attributes: a function that contains the user's function and runs it to
+//! completion.
 
 use proc_macro::{Delimiter, Group, Literal, Span, TokenStream, TokenTree};
 
@@ -14,8 +15,8 @@ pub(crate) enum Attribute {
     Test,
 }
 
-/// Expands `item`. If the item or an argument is invalid, returns the tokens of an error message and, for
-/// `main`, an empty `main` function.
+/// Expands `item`. If the item or an argument is invalid, returns the tokens of an error message
+/// and, for `main`, an empty `main` function.
 pub(crate) fn expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -> TokenStream {
     match try_expand(attribute, arguments, item) {
         Ok(tokens) => tokens,
@@ -72,9 +73,9 @@ fn signature(function: &Function) -> TokenStream {
     head.into_iter().chain(function.output.clone()).collect()
 }
 
-/// Returns `{ async fn name() output { body } path::task::block_on(name()) }`. With a setting of the
-/// runtime, the statement `path::rt::Builder::new().workers(N)…;` precedes the call. With `paused`, the call is
-/// `path::sim::paused(name)`.
+/// Returns `{ async fn name() output { body } path::task::block_on(name()) }`. With a setting of
+/// the runtime, a statement such as `path::rt::Builder::new().workers(N).start()…;` precedes the
+/// call. With `paused`, the call is `path::sim::paused(name)`.
 fn outer_body(function: &Function, path: TokenStream, setting: Option<(&str, TokenStream)>, paused: bool) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
@@ -97,15 +98,15 @@ fn outer_body(function: &Function, path: TokenStream, setting: Option<(&str, Tok
     tokens.extend([parenthesised(call)]);
 
     let mut body = Group::new(Delimiter::Brace, tokens);
-    // The compiler reports errors about the whole function, such as an invalid return type of `main`,
-    // at the user's braces.
+    // The compiler reports errors about the whole function, such as an invalid return type of
+    // `main`, at the user's braces.
     body.set_span(function.body.span());
     body
 }
 
-/// Returns `{ async fn name(sim: Sim) output { body }
-/// path::sim::test(concat!(module_path!(), "::name"), seeds, name) }`. Without a parameter, the last argument
-/// is `|_| name()`.
+/// Returns `{ async fn name(sim: Sim) output { body } call }`, where the call is
+/// `path::sim::test(concat!(module_path!(), "::name"), seeds, name)`. If the user's function has no
+/// parameter, the last argument is `|_| name()`.
 fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
@@ -128,13 +129,14 @@ fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>
     body
 }
 
-/// Parses code of this crate and gives it this crate's spans. The edition of this crate then applies to
-/// it, not the user's, and most lints ignore it.
+/// Parses code of this crate and gives it this crate's spans. The edition of this crate, not that
+/// of the user's crate, then applies to the code, and most lints ignore it.
 fn parse_ours(code: &str) -> TokenStream {
     let tokens: TokenStream = code.parse().unwrap_or_else(|_| unreachable!("this crate's own code: {code}"));
     place(tokens)
 }
 
+/// Gives all tokens this crate's spans.
 fn place(tokens: TokenStream) -> TokenStream {
     let place = |token| match token {
         TokenTree::Group(group) => {

@@ -12,7 +12,8 @@ pub(crate) struct Function {
     pub(crate) async_token: Ident,
     pub(crate) fn_token: Ident,
     pub(crate) name: Ident,
-    /// The parentheses with the parameters. They are empty unless the function runs in a simulation.
+    /// The parentheses with the parameters. They are empty unless the function runs in a
+    /// simulation.
     pub(crate) parameters: Group,
     /// `-> Type`, or nothing.
     pub(crate) output: TokenStream,
@@ -32,8 +33,8 @@ fn is_punct(token: Option<&TokenTree>, char: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == char)
 }
 
-/// Parses `item`. `whom` names the kind of function in messages, such as "the main function". `takes_sim`
-/// permits parameters.
+/// Parses `item`. `whom` names the kind of function in messages, such as "the main function".
+/// `takes_sim` permits parameters.
 pub(crate) fn parse(item: TokenStream, whom: &str, takes_sim: bool) -> Result<Function, Error> {
     let all = item.clone();
     let mut tokens = item.into_iter().peekable();
@@ -83,7 +84,8 @@ fn parse_visibility(tokens: &mut Tokens) -> TokenStream {
     [public].into_iter().chain(tokens.next_if(restriction)).collect()
 }
 
-/// Parses `async fn`. For the qualifiers `unsafe`, `const`, `extern` and `safe`, the error names the qualifier.
+/// Parses `async fn`. If there is a qualifier `unsafe`, `const`, `extern` or `safe`, the error
+/// names the qualifier.
 fn parse_qualifiers(tokens: &mut Tokens, all: &TokenStream, whom: &str) -> Result<(Ident, Ident), Error> {
     let mut async_token = None;
     let mut refused = None;
@@ -114,8 +116,8 @@ fn parse_qualifiers(tokens: &mut Tokens, all: &TokenStream, whom: &str) -> Resul
     }
 }
 
-/// Returns an error that points at all of `<…>`, whose first token `open` was already taken. The `>` of
-/// an arrow (`F: Fn() -> T`) does not close the list.
+/// Returns an error that points at all of `<…>`, whose first token `open` was already taken. The
+/// `>` of an arrow (`F: Fn() -> T`) does not close the list.
 fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     let fallback = open.span();
     let mut generics = vec![open];
@@ -134,12 +136,12 @@ fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     Error::over(&generics.into_iter().collect(), fallback, format!("{whom} cannot have generic parameters"))
 }
 
-/// Parses the tokens after the parameters. The last token is the body, and the tokens before it are the
-/// return type.
+/// Parses the tokens after the parameters. The last token is the body, and the tokens before it are
+/// the return type.
 fn parse_output_and_body(tokens: &mut Tokens, name: &Ident, whom: &str) -> Result<(TokenStream, Group), Error> {
     let mut rest: Vec<TokenTree> = tokens.collect();
     let body = rest.pop().and_then(as_body);
-    // A function in a trait or an extern block ends with `;`.
+    // A function in a trait or an extern block may end with `;`.
     let Some(body) = body else { return Err(Error::new(name.span(), format!("{whom} must have a body"))) };
     if let Some(at) = rest.iter().position(|token| is_ident(Some(token), "where")) {
         let clause = rest.split_off(at).into_iter().collect();

@@ -1,13 +1,13 @@
-//! Finding the name under which the compiled crate depends on `netpoll`.
+//! Finds the name under which the compiled crate depends on `netpoll`.
 //!
 //! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro does not
 //! have `$crate`. Cargo sets `CARGO_MANIFEST_DIR` to the directory of the manifest. Only a few
 //! scalar values of the manifest are needed, so this module parses them itself. A TOML parser would
 //! add several crates to the build.
 //!
-//! A package may depend on netpoll under several names: on two versions, or on the stand-in for async-std and, for the
-//! simulation in its tests, on netpoll. Its programs cannot use its development dependencies, so a name in
-//! `[dependencies]` takes precedence.
+//! A package may have several dependencies that contain netpoll: two versions of netpoll, or the
+//! stand-in for async-std and, for simulations in the package's tests, netpoll. The programs of a
+//! package cannot use its development dependencies, so a name in `[dependencies]` takes precedence.
 //!
 //! If the name is not found (in a build without Cargo, or if the dependency is indirect), `netpoll`
 //! is used. The argument `crate = "…"` overrides the name.
@@ -19,8 +19,8 @@ use crate::expand::Attribute;
 
 const NETPOLL: &str = "netpoll";
 
-/// The name of a package that also contains the items used by the expansions, if the package replaces async-std (with
-/// `[patch.crates-io]`) and re-exports netpoll.
+/// The name of the package async-std. The stand-in that replaces it (`[patch.crates-io]`) has this
+/// name too, and contains the items that the expansions use.
 const STAND_IN: &str = "async-std";
 
 /// Returns the name of netpoll in the compiled crate, as an identifier.
@@ -29,6 +29,8 @@ pub(crate) fn name_of_netpoll(attribute: Attribute) -> String {
     found.unwrap_or_else(|| NETPOLL.to_owned())
 }
 
+/// Returns the name for the package whose manifest is in `dir`, or `None` if the package has no
+/// such dependency.
 fn find(dir: &Path, attribute: Attribute) -> Option<String> {
     let values = read(&dir.join("Cargo.toml"))?;
     let shared = LazyCell::new(|| workspace(&values, dir));
@@ -41,7 +43,8 @@ fn find(dir: &Path, attribute: Attribute) -> Option<String> {
         all.min_by_key(|dependency| (!dependency.is_normal, dependency.name != wanted))
     };
     let (netpoll, stand_in) = (find(NETPOLL), find(STAND_IN));
-    // A test may use items that only netpoll has. If async-std is not replaced, the attribute is netpoll's.
+    // A test may use items that only netpoll has. If async-std is not replaced, the attribute is
+    // netpoll's.
     let prefers_stand_in = attribute == Attribute::Main
         && netpoll.is_some_and(|netpoll| !netpoll.is_normal)
         && stand_in.is_some_and(|stand_in| stand_in.is_normal)
@@ -50,8 +53,8 @@ fn find(dir: &Path, attribute: Attribute) -> Option<String> {
     found.map(|dependency| dependency.name.replace('-', "_"))
 }
 
-/// Returns whether the package's manifest, that of its workspace, or one in a parent directory replaces async-std in
-/// `[patch]`, or names another source than a registry for it.
+/// Returns whether the package's manifest, that of its workspace, or one in a parent directory
+/// replaces async-std in `[patch]`, or names a source other than a registry for async-std.
 fn is_async_std_replaced(values: &[Value], dir: &Path) -> bool {
     let replaces = |(keys, value): &Value| match &keys.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["patch", _, name, ..] if *name == STAND_IN => true,
@@ -67,25 +70,27 @@ fn is_async_std_replaced(values: &[Value], dir: &Path) -> bool {
 /// A scalar value of a manifest: its keys, and its text without quotes.
 type Value = (Vec<String>, String);
 
+/// Returns the values of a manifest, or `None` if the file cannot be read.
 fn read(manifest: &Path) -> Option<Vec<Value>> {
     Some(values(&std::fs::read_to_string(manifest).ok()?))
 }
 
-/// Returns the keys after `[dependencies]` or a similar table, including
-/// `[target.'…'.dependencies]`.
+/// Returns the keys after `dependencies`, `dev-dependencies` or `build-dependencies`, also below
+/// `target.'…'`. Returns `None` for other keys.
 fn dependency_keys(keys: &[String]) -> Option<&[String]> {
     let keys = if keys.first()? == "target" { keys.get(2..)? } else { keys };
     matches!(keys.first()?.as_str(), "dependencies" | "dev-dependencies" | "build-dependencies").then(|| &keys[1..])
 }
 
-/// A dependency: its name, and whether it is neither a development dependency nor a build dependency.
+/// A dependency: its name, and whether it is neither a development dependency nor a build
+/// dependency.
 #[derive(Clone, Copy)]
 struct Dependency<'a> {
     name: &'a str,
     is_normal: bool,
 }
 
-/// Returns the dependencies, in order. A dependency occurs once per scalar value.
+/// Returns the dependencies, in order. A dependency occurs as often as it has scalar values.
 fn dependencies(values: &[Value]) -> impl Iterator<Item = Dependency<'_>> {
     values.iter().filter_map(|(keys, _)| {
         let name = dependency_keys(keys)?.first()?;
@@ -94,8 +99,9 @@ fn dependencies(values: &[Value]) -> impl Iterator<Item = Dependency<'_>> {
     })
 }
 
-/// Returns the package of the dependency `name`. If the dependency is inherited, looks up the package in
-/// `shared`, the values of the workspace's manifest, and returns `None` if this manifest is not found.
+/// Returns the package of the dependency `name`. If the dependency is inherited, looks up the
+/// package in `shared`, the values of the workspace's manifest, and returns `None` if this manifest
+/// is not found.
 fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Value]>) -> Option<String> {
     let key = |wanted: &str| {
         let is_wanted =
@@ -112,8 +118,9 @@ fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Va
     Some(name.to_owned())
 }
 
-/// Returns the values of the workspace's manifest. This is the manifest that `package.workspace` names or,
-/// without this key, the nearest manifest in `dir` and its parent directories that has a workspace.
+/// Returns the values of the workspace's manifest. This is the manifest that `package.workspace`
+/// names or, without this key, the nearest manifest in `dir` and its parent directories that has a
+/// workspace.
 fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
     if let Some((_, path)) = values.iter().find(|(keys, _)| *keys == ["package", "workspace"]) {
         return read(&dir.join(path).join("Cargo.toml"));
@@ -124,8 +131,8 @@ fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
     folders.iter().filter_map(|folder| read(&folder.join("Cargo.toml"))).find(is_root)
 }
 
-/// Returns the scalar values of a TOML document. Arrays are skipped. Malformed text is ignored, because
-/// cargo reports it.
+/// Returns the scalar values of a TOML document. Arrays are skipped. Malformed text is ignored,
+/// because cargo reports it.
 fn values(text: &str) -> Vec<Value> {
     let mut scanner = Scanner { rest: text, values: Vec::new() };
     let mut table = Vec::new();
@@ -141,7 +148,7 @@ fn values(text: &str) -> Vec<Value> {
             scanner.pair(&table)
         };
         if read.is_none() {
-            // Skip a line that cannot be parsed.
+            // Skips the rest of a line that cannot be parsed.
             scanner.rest = scanner.rest.split_once('\n').map_or("", |(_, rest)| rest);
         } else if scanner.rest.starts_with(']') {
             scanner.rest = scanner.rest.trim_start_matches(']');
@@ -149,6 +156,7 @@ fn values(text: &str) -> Vec<Value> {
     }
 }
 
+/// The rest of a document, and the values found so far.
 struct Scanner<'a> {
     rest: &'a str,
     values: Vec<Value>,
@@ -170,6 +178,7 @@ impl Scanner<'_> {
         }
     }
 
+    /// Skips blanks, and takes `token` if it is next.
     fn take(&mut self, token: char) -> Option<()> {
         self.skip_blank(false);
         self.rest = self.rest.strip_prefix(token)?;
@@ -191,6 +200,7 @@ impl Scanner<'_> {
         }
     }
 
+    /// Takes the longest text of characters for which `is_part` returns true, unless it is empty.
     fn word(&mut self, is_part: fn(char) -> bool) -> Option<String> {
         let end = self.rest.find(|char| !is_part(char)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
@@ -198,13 +208,15 @@ impl Scanner<'_> {
         (!word.is_empty()).then(|| word.to_owned())
     }
 
-    /// Parses `keys = value`, and records the scalars of the value under `table` followed by `keys`.
+    /// Parses `keys = value`, and records the scalars of the value under `table` followed by
+    /// `keys`.
     fn pair(&mut self, table: &[String]) -> Option<()> {
         let keys = self.keys()?;
         self.take('=')?;
         self.value(&[table, &keys].concat())
     }
 
+    /// Parses a value, and records its scalars under `keys`.
     fn value(&mut self, keys: &[String]) -> Option<()> {
         self.skip_blank(false);
         let value = match self.rest.chars().next()? {
@@ -223,6 +235,7 @@ impl Scanner<'_> {
         Some(())
     }
 
+    /// Parses items separated by commas, between `open` and `close`.
     fn list(&mut self, open: char, close: char, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         self.take(open)?;
         loop {
@@ -238,8 +251,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// Parses a string of any of the four kinds. Escapes are not decoded, because the values that this
-    /// module uses need none.
+    /// Parses a string of any of TOML's four kinds. Escapes are not decoded, because the values
+    /// that this module uses need none.
     fn string(&mut self) -> Option<String> {
         let quote = if self.rest.starts_with('"') { '"' } else { '\'' };
         let long = quote.to_string().repeat(3);
@@ -364,7 +377,8 @@ mod tests {
         assert_eq!(find(&folder.0, Attribute::Main).as_deref(), Some("netpoll"));
     }
 
-    /// Regression test: the name was that of the development dependency, which a program cannot use.
+    /// Regression: the macro used the name of the development dependency, which a program cannot
+    /// use.
     #[test]
     fn development_dependency_is_not_preferred() {
         let sim = "[dev-dependencies]\nnetpoll = { version = \"0.2\", features = [\"sim\"] }\n";
@@ -375,7 +389,8 @@ mod tests {
         assert_eq!(found(sim).as_deref(), Some("netpoll"));
     }
 
-    /// Regression test: as above, for a program on async-std.
+    /// Regression: as in `development_dependency_is_not_preferred`, but for a program that uses the
+    /// stand-in for async-std.
     #[test]
     fn stand_in_for_async_std_is_preferred_to_a_development_dependency() {
         let sim = "[dev-dependencies]\nnetpoll = { version = \"0.2\", features = [\"sim\"] }\n";
@@ -397,7 +412,7 @@ mod tests {
         }
         let direct = format!("{sim}[dependencies]\nasync-std = {{ git = \"…\", features = [\"attributes\"] }}\n");
         assert_eq!(name("", &direct, Attribute::Main).as_deref(), Some("async_std"));
-        // This is async-std itself, beside netpoll in examples.
+        // Without a patch, the dependency is async-std itself, and only the examples use netpoll.
         assert_eq!(name("[workspace]", &member, Attribute::Main).as_deref(), Some("netpoll"));
     }
 }

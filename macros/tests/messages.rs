@@ -1,8 +1,8 @@
-//! Tests of the attributes in the compiler. Valid programs must compile. For each invalid program, the
-//! compiler must report exactly one error, at the expected place.
+//! Tests that run the compiler on programs with the attributes. Valid programs must compile. For
+//! each invalid program, the compiler must report exactly one error, at the expected place.
 //!
-//! `proc_macro` works only inside the compiler, so these tests also cover the parsing of tokens. The
-//! programs are compiled with the library of this crate that cargo built for this test.
+//! `proc_macro` works only inside the compiler, so these tests also cover the parsing of tokens.
+//! The programs are compiled with the library of this crate that cargo built for this test.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,14 @@ fn library() -> PathBuf {
     entries.max_by_key(built).expect("cargo has built the macro library")
 }
 
-/// Compiles a program in which the crate itself is called `netpoll` and has the items that the expansion
-/// without `workers`, `flavor`, `sim` and `paused` needs.
+/// Compiles a program in which the crate itself is called `netpoll` and has the items that the
+/// expansion without `workers`, `flavor`, `sim` and `paused` needs.
 fn check(program: &str) -> Output {
     check_in(Path::new(env!("CARGO_MANIFEST_DIR")), "netpoll", program)
 }
 
-/// Compiles a program as the package in `folder`. In the program, the crate itself is called `name`.
+/// Compiles a program as the package in `folder`. In the program, the crate itself is called
+/// `name`.
 fn check_in(folder: &Path, name: &str, program: &str) -> Output {
     let source = format!(
         "extern crate self as {name};\n\
@@ -35,8 +36,8 @@ fn check_in(folder: &Path, name: &str, program: &str) -> Output {
          pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
          {program}\n"
     );
-    // The output is not /dev/null, because the compiler replaces its output file. A compiler that runs as
-    // root would replace the device.
+    // The output is not /dev/null, because the compiler replaces its output file. A compiler that
+    // runs as root would replace the device.
     static PROGRAMS: AtomicU32 = AtomicU32::new(0);
     let number = PROGRAMS.fetch_add(1, Ordering::Relaxed);
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}-{number}", std::process::id()));
@@ -70,7 +71,8 @@ fn marked<'a>(errors: &'a str, program: &str) -> Vec<&'a str> {
     marks.collect()
 }
 
-/// Checks that the one-line `program` is rejected with `message`, and that exactly `at` is underlined.
+/// Checks that the one-line `program` is rejected with `message`, and that exactly `at` is
+/// underlined.
 #[track_caller]
 fn refuses(program: &str, message: &str, at: &str) {
     let output = check(program);
@@ -236,8 +238,8 @@ fn invalid_attribute_arguments_are_rejected() {
     refuses("#[netpoll::test(crate = \"a\", crate = \"b\")] async fn works() {}", twice, "crate");
 }
 
-/// The compiler reports errors in the body where they occur, as in any async function. If the path in the
-/// argument `crate` does not exist, the compiler reports the error at this argument.
+/// The compiler reports errors in the body where they occur, as in any async function. If the path
+/// in the argument `crate` does not exist, the compiler reports the error at this argument.
 #[test]
 fn type_errors_point_at_their_source() {
     let shown = |program: &str, code: &str, at: &str| {
