@@ -226,10 +226,12 @@ for name in "${names[@]}"; do
         printf '%-18s left out: install the Debian package %s, which has %s\n' "$name" "${debian_package[$server]}" "$server"
         continue
     fi
-    # The file's name contains a checksum of the other columns and of the crate's files in
-    # ci/dependents.
+    # The file's name contains a checksum of the other columns, of the crate's files in
+    # ci/dependents and, if a server is needed, of the files that start and configure servers.
+    inputs=(ci/dependents/"$name"_*)
+    [[ $server == - ]] || inputs+=(ci/dependents/servers.sh ci/dependents/nginx.conf)
     kept=$target/control-rows/$name-$version-$(
-        { printf '%s\n' "$features $skip $server"; cat ci/dependents/"$name"_* 2>/dev/null || true; } | cksum | cut -d' ' -f1
+        { printf '%s\n' "$features $skip $server"; cat "${inputs[@]}" 2>/dev/null || true; } | cksum | cut -d' ' -f1
     )
     if [[ ! -e $kept ]]; then
         run control "$name" "$version" "$features" "$skip" "$server" >"$scratch/row"

@@ -11,7 +11,7 @@
 # runs row 13 for n seconds (default: 7200, and 6 with QUICK=1). NETPOLL_SEED=n selects another
 # random run (default: 1).
 #
-# Prints each test that fails, and runs the others. Exits with status 1 if a test has failed, and
+# Prints each test that fails or is skipped, and runs the others. Exits with status 1 if a test has failed, and
 # with status 2 for an unknown row.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,6 +55,8 @@ for row; do
             echo "row $row: no test has the name $test"
             failed=1
         }
+        # The reason for a skip follows other text on its line if the test harness has printed there.
+        sed -n "s/.*\(skipped: .*\)/row $row: ${test}: \1/p" "$output"
     done
 done
 printf 'load %s on %d CPUs, Linux %s\n' "$(cut -d' ' -f1 /proc/loadavg)" "$(nproc)" "$(uname -r)"

@@ -10,4 +10,4 @@ exec </dev/null
 
 version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 rustup toolchain list | grep -q "^$version" || rustup toolchain install --profile minimal "$version"
-cargo "+$version" check --workspace --exclude netpoll-ecosystem --exclude netpoll-tokio-bound --examples --target-dir "target/msrv"
+cargo "+$version" check --workspace --exclude netpoll-ecosystem --exclude netpoll-tokio-bound --lib --bins --examples --target-dir "target/msrv"

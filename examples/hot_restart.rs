@@ -8,8 +8,8 @@
 //! echo hello | nc 127.0.0.1 7000
 //! ```
 //!
-//! Each line of standard input replaces the process. (In a terminal, only the first line does,
-//! because the shell takes the terminal back when the first process has ended.) The old process
+//! Each line of standard input replaces the process. In a terminal, only the first line does,
+//! because the shell takes the terminal back when the first process has ended. The old process
 //! starts the new process and passes it two descriptors: the listening socket, and one end of a
 //! socket pair over which the new process reports that it is ready. Then the old process closes its
 //! own copy of the listening socket, and exits when its last connection has ended, or after ten
@@ -18,8 +18,8 @@
 //!
 //! If the environment announces a socket (`LISTEN_FDS`, sd_listen_fds(3)), the server uses it
 //! instead of the address. A request is a line. The response is the id of the process and the line.
-//! End of input, Ctrl-C or SIGTERM stops the server, so a systemd service needs a standard input
-//! other than /dev/null.
+//! Ctrl-C or SIGTERM stops the server. The end of standard input does not, so the server also runs
+//! as a service, whose standard input is /dev/null.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,7 +28,7 @@ use std::process::Command;
 
 use netpoll::net::{self, TcpListener, TcpStream, activation};
 use netpoll::prelude::*;
-use netpoll::{io, signal, task};
+use netpoll::{future, io, signal, task};
 
 const CONNECTIONS_MAX: usize = 10_000;
 
@@ -61,10 +61,13 @@ async fn run(addr: &str) -> io::Result<()> {
         let mut lines = io::BufReader::new(io::stdin()).lines();
         while let Some(Ok(_)) = lines.next().await {
             match replace(&handle).await {
-                Ok(()) => break,
+                Ok(()) => return,
                 Err(error) => eprintln!("not replaced: {error}"),
             }
         }
+        // At the end of the input, `handle` is no longer needed, and only a signal stops the server.
+        drop(handle);
+        future::pending().await
     };
     // `replaced` owns `handle`, which is dropped when `stop` completes.
     let stop = async move { replaced.race(async { drop(terminated.await) }).await };

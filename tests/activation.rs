@@ -155,6 +155,7 @@ fn activated_by_shell(name: &str, script: &str) -> Command {
 #[test]
 fn named_process_takes_its_descriptors() {
     let name = "named_process_takes_its_descriptors";
+    let _watchdog = Watchdog::new();
     if is_child(name) {
         let taken = activation::take().unwrap();
         assert_eq!(taken.len(), 1);
@@ -172,6 +173,7 @@ fn named_process_takes_its_descriptors() {
 #[test]
 fn missing_descriptors_and_malformed_variables_are_errors() {
     let name = "missing_descriptors_and_malformed_variables_are_errors";
+    let _watchdog = Watchdog::new();
     if is_child(name) {
         let expected = (std::env::var("EXPECT").unwrap() == "EBADF").then_some(libc::EBADF);
         // Both calls fail in the same way, because the first one takes nothing.
@@ -296,10 +298,10 @@ fn is_taken() -> bool {
 #[test]
 fn helper_process_does_not_take_parent_descriptors() {
     let name = "helper_process_does_not_take_parent_descriptors";
+    let _watchdog = Watchdog::new();
     match &role()[..] {
         "helper" => return assert!(!is_taken()),
         role @ ("successor" | "executed") => {
-            let _watchdog = Watchdog::new();
             let helpers = || {
                 succeeds(successor(name).env("ROLE", "helper"));
                 // A shell, which is a process in between, starts this helper.

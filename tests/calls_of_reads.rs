@@ -8,6 +8,8 @@
 #![cfg(target_os = "linux")] // Elsewhere, data may follow a short read.
 #![allow(unsafe_code)]
 
+mod common;
+
 use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::future::poll_fn;
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use common::run;
 use netpoll::io::{Read, Write};
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::{rt, task};
@@ -145,13 +148,10 @@ fn reader_of_requests_makes_one_call_per_request() {
     }
     rt::Builder::new().workers(1).start().unwrap();
     // On each connection, one call reads the request, and one the end of the stream.
-    let counted = task::block_on(calls_of_connections());
+    let counted = run(calls_of_connections());
     assert!((2 * COUNTED..2 * COUNTED + COUNTED / 2).contains(&counted), "{counted} calls for {COUNTED} connections");
     for way in [Way::Future, Way::Trait, Way::Adapter] {
-        let calls =
-            task::block_on(task::spawn(
-                async move { calls(&TcpListener::bind("127.0.0.1:0").await.unwrap(), way).await },
-            ));
+        let calls = run(task::spawn(async move { calls(&TcpListener::bind("127.0.0.1:0").await.unwrap(), way).await }));
         // On a busy machine, some requests are read before the runtime has received their event,
         // and others in a new turn, because the last turn has used up its time.
         assert!((COUNTED..COUNTED + COUNTED / 2).contains(&calls), "{calls} calls for {COUNTED} requests, {way:?}");

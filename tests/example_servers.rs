@@ -20,7 +20,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use example::{Example, PATIENCE};
+use example::{Example, PATIENCE, terminate};
 
 fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("the example listens");
@@ -289,6 +289,17 @@ fn proxy_drops_idle_connections() {
     assert_eq!(client.read(&mut [0]).expect("the end"), 0);
 }
 
+/// The ids of processes that replace each other. If the test panics, the last one is terminated.
+struct Processes(Vec<u32>);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if let Some(&last) = self.0.last().filter(|_| thread::panicking()) {
+            let _ = terminate(last);
+        }
+    }
+}
+
 /// Clients connect continuously. No connection is refused or reset, and every process of the
 /// sequence serves clients.
 #[test]
@@ -302,7 +313,7 @@ fn hot_restart_refuses_no_connection() {
         .expect("an address")
         .parse()
         .expect("an address");
-    let mut processes = vec![process_of(&line)];
+    let mut processes = Processes(vec![process_of(&line)]);
 
     let stop = Arc::new(AtomicBool::new(false));
     let (answered, answers) = channel();
@@ -333,25 +344,28 @@ fn hot_restart_refuses_no_connection() {
             assert!(start.elapsed() < PATIENCE, "process {process} serves no client");
         }
     };
-    is_served_by(processes[0]);
+    is_served_by(processes.0[0]);
     for _ in 0..3 {
         stdin.write_all(b"\n").expect("the process accepts the input");
         let mut lines = [server.line(), server.line()];
         lines.sort();
         // The successor prints its address, and the predecessor prints that it has ended.
         let next = process_of(&lines[0]);
-        assert_eq!(lines[1], format!("process {} has ended", processes.last().expect("at least one")));
-        assert!(!processes.contains(&next));
-        processes.push(next);
+        assert_eq!(lines[1], format!("process {} has ended", processes.0.last().expect("at least one")));
+        assert!(!processes.0.contains(&next));
+        processes.0.push(next);
         is_served_by(next);
     }
     stop.store(true, Ordering::SeqCst);
     let served: usize = clients.into_iter().map(|client| client.join().expect("no client was refused")).sum();
     assert!(served >= 4, "{served}");
+    // The end of the input stops no server.
     drop(stdin);
+    drop(connect(addr));
+    terminate(processes.0[3]).expect("the last process runs");
     let (status, output) = server.end();
     assert!(status.success(), "{status}: {output}");
-    assert!(output.contains(&format!("process {} has ended", processes[3])), "{output}");
+    assert!(output.contains(&format!("process {} has ended", processes.0[3])), "{output}");
     assert!(TcpStream::connect(addr).is_err(), "the listener is closed");
 }
 

@@ -372,7 +372,8 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
 #[test]
 fn drops_in_forked_child_do_not_affect_parent() {
     child("drops_in_forked_child_do_not_affect_parent", || {
-        let path = std::env::temp_dir().join(format!("netpoll-fork-{}", std::process::id()));
+        let folder = common::Folder::new();
+        let path = folder.join("listener");
         let (client, server) = park_on(pair());
         // Code that has seen the number may have a duplicate, so a close removes the socket from
         // the poller.

@@ -1,5 +1,7 @@
 //! `netpoll::future`: the timeout and the combinators, through the public API.
 
+mod common;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -7,9 +9,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use common::run as block_on;
 use netpoll::future::{self, TimeoutError};
 use netpoll::prelude::*;
-use netpoll::task::{self, block_on};
+use netpoll::task;
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -11,7 +11,7 @@ use std::task::{Context, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::eventually;
+use common::{eventually, run};
 use netpoll::task::{self, JoinHandle};
 
 /// A waker that calls a function.
@@ -66,7 +66,7 @@ fn waker_of_handle_runs_outside_of_ended_task() {
         let kept = end_with(&waker, keeps_handle);
         eventually("each task wakes its waker", || seen.lock().unwrap().len() == 2);
         assert_eq!(*seen.lock().unwrap(), [None; 2]);
-        kept.into_iter().for_each(|handle| assert_eq!(task::block_on(handle), 7));
+        kept.into_iter().for_each(|handle| assert_eq!(run(handle), 7));
     }
 }
 
@@ -94,7 +94,7 @@ fn waker_of_cancelled_task_runs_outside_of_it() {
     drop(sender);
     eventually("the waker is called", || !seen.lock().unwrap().is_empty());
     assert_eq!(seen.lock().unwrap()[0], None);
-    assert_eq!(task::block_on(cancel), None);
+    assert_eq!(run(cancel), None);
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn panicking_waker_of_handle_ends_neither_process_nor_task() {
         })));
         let kept = end_with(&waker, keeps_handle);
         eventually("each task wakes its waker", || *count.lock().unwrap() == 2);
-        kept.into_iter().for_each(|handle| assert_eq!(task::block_on(handle), 7));
-        assert_eq!(task::block_on(task::spawn(async { 8 })), 8, "the workers continue");
+        kept.into_iter().for_each(|handle| assert_eq!(run(handle), 7));
+        assert_eq!(run(task::spawn(async { 8 })), 8, "the workers continue");
     }
 }
 
@@ -141,8 +141,8 @@ fn panicking_waker_with_the_data_of_the_own_waker_does_not_end_the_process() {
         .await;
         [inner]
     });
-    let [inner] = task::block_on(outer);
+    let [inner] = run(outer);
     is_over.store(true, Ordering::SeqCst);
     eventually("the waker is called", || WOKEN.load(Ordering::SeqCst) == 1);
-    assert_eq!(task::block_on(inner), 7);
+    assert_eq!(run(inner), 7);
 }

@@ -3,12 +3,14 @@
 #![cfg(target_os = "linux")] // the C library's functions
 #![allow(unsafe_code)]
 
+mod common;
+
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::run;
 use netpoll::io::ReadExt;
 use netpoll::net::{TcpListener, TcpStream};
-use netpoll::task;
 
 static RECEIVED: AtomicUsize = AtomicUsize::new(0);
 static SENT: AtomicUsize = AtomicUsize::new(0);
@@ -35,7 +37,7 @@ unsafe extern "C" fn send(fd: c_int, buf: *const c_void, len: usize, flags: c_in
 
 #[test]
 fn functions_of_the_program_see_every_byte() {
-    task::block_on(async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (peer, _) = listener.accept().await.unwrap();

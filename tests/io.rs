@@ -1,6 +1,8 @@
 //! `netpoll::io` with scripted readers and writers: results, the contents of buffers after an error
 //! or a dropped future, and the calls that the reader or writer receives. Also `io::timeout`.
 
+mod common;
+
 use std::collections::VecDeque;
 use std::error::Error as _;
 use std::fmt;
@@ -12,11 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use common::run as block_on;
 use netpoll::io::{
     self, BufReader, BufWriter, Cursor, Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom, TooLong, prelude::*,
 };
 use netpoll::prelude::*;
-use netpoll::task::block_on;
 
 /// A step of a scripted reader or writer. Each poll executes the next step.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use std::sync::{LazyLock, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use common::eventually;
+use common::{eventually, run};
 use netpoll::net::TcpStream;
 use netpoll::{rt, task};
 
@@ -112,7 +112,7 @@ fn worker_without_work_takes_events_of_a_sleeping_worker_that_does_not_run() {
     eventually("the other worker reads", || IS_READ.load(Ordering::SeqCst));
     assert_eq!(HELD.load(Ordering::SeqCst), 1);
     drop(hold);
-    task::block_on(async {
+    run(async {
         reader.await;
         for task in tasks {
             task.await;

@@ -1,6 +1,8 @@
 //! `netpoll::stream` through the public API, as async-std programs use it. Tests that use the clock
 //! assert that nothing is early, but not how late it is.
 
+mod common;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -8,9 +10,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use common::run as block_on;
 use netpoll::prelude::*;
 use netpoll::stream::{self, Interval};
-use netpoll::task::{self, block_on};
+use netpoll::task;
 
 /// A stream that yields the items of its steps. For a step of `None`, a poll wakes the task and
 /// returns Pending. A poll after the end panics.

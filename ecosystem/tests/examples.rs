@@ -13,6 +13,9 @@ use example::Example;
 
 #[test]
 fn tls_echo_answers_openssl() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        return eprintln!("skipped: openssl is not installed");
+    }
     let file = std::env::temp_dir().join(format!("netpoll-tls-echo-{}.pem", std::process::id()));
     let tls_echo = Example::start("tls_echo", &["127.0.0.1:0", file.to_str().expect("a UTF-8 path")]);
     let addr = tls_echo.addr().to_string();
@@ -28,9 +31,6 @@ fn tls_echo_answers_openssl() {
         "-CAfile",
     ]);
     openssl.arg(&file).stderr(Stdio::null());
-    if Command::new("openssl").arg("version").output().is_err() {
-        return eprintln!("skipped: openssl is not installed");
-    }
     let mut client = Example::spawn(&mut openssl);
     let mut stdin = client.stdin();
     stdin.write_all(b"hi\n").expect("room in the pipe");

@@ -54,8 +54,7 @@ impl Example {
 
     /// Sends SIGTERM to the example.
     pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a process");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the example runs");
+        terminate(self.child.id()).expect("the example runs");
     }
 
     /// Waits for the exit. Returns the status and the rest of the standard output.
@@ -83,6 +82,12 @@ impl Drop for Example {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends SIGTERM to the process `id`, which the test or an example has started.
+pub fn terminate(id: u32) -> std::io::Result<()> {
+    let pid = rustix::process::Pid::from_raw(id.cast_signed()).expect("a process");
+    Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
 }
 
 /// Returns the path of an example's executable, which must exist.
