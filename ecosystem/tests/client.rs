@@ -71,7 +71,7 @@ fn client_multiplexes_over_http2() {
         assert_eq!(text(client.get(url(server.addr, "/version")).await.unwrap()).await, "HTTP/2.0");
         let waiting: Vec<_> = (0..10).map(|_| task::spawn(client.get(url(server.addr, "/wait")))).collect();
         becomes("all requests are in progress", || server.seen.waiting.load(Ordering::SeqCst) == 10).await;
-        server.seen.let_go.store(10, Ordering::SeqCst);
+        server.seen.released.store(10, Ordering::SeqCst);
         for response in waiting {
             assert_eq!(text(response.await.unwrap()).await, "waited");
         }

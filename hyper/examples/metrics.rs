@@ -1,13 +1,14 @@
 //! Serves the metrics of the program's own runtime over HTTP, for Prometheus.
 //!
 //! ```text
-//! cargo run --release -p netpoll-hyper --example metrics -- 127.0.0.1:9464    # the default address
+//! cargo run --release -p netpoll-hyper --example metrics -- [ADDRESS]    # default: 127.0.0.1:9464
 //! curl http://127.0.0.1:9464/metrics
 //! ```
 //!
 //! The example shows `rt::openmetrics` and this crate's HTTP server. The program also runs an echo
-//! server, so that clients can create traffic to measure. SIGTERM or Ctrl-C stops the program. `ci/prometheus.sh`
-//! collects the metrics with Prometheus.
+//! server on a free port of 127.0.0.1, so that clients can create traffic to measure. It prints the
+//! addresses of both servers. SIGTERM or Ctrl-C stops the program. `ci/prometheus.sh` collects the
+//! metrics with Prometheus.
 
 use std::convert::Infallible;
 

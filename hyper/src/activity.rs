@@ -1,16 +1,18 @@
 //! [`Activity`]: whether a connection has a request in progress, and whether bytes are transferred.
 //!
 //! The decision when to end a connection depends on both, and hyper reports neither. [`Watched`]
-//! wraps the service and counts requests from their head to the end of their response. An HTTP/2 response
-//! ends when the last of its data has been written to the stream, or when its stream is reset.
-//! [`Wire`](super::wire::Wire) wraps the stream and counts progress. The task that drives the
-//! connection reads both.
+//! wraps the service and counts requests from their head to the end of their response. An HTTP/2
+//! response ends when the last of its data has been written to the connection, or when its HTTP/2
+//! stream is reset. [`Wire`](super::wire::Wire) wraps the connection's stream and counts progress.
+//! The task that drives the connection reads both counts.
 //!
 //! # Memory ordering
 //! With HTTP/2, requests are answered in separate tasks, which store `answered` and `has_tunnel`.
-//! They then decrement `requests` with Release, and the connection's task reads it with Acquire.
-//! The task that owns an upgraded stream reads `released`, and writes `progress`, `blocked`, `unflushed` and `closing`. Only
-//! the connection's own task writes and reads the other fields.
+//! These tasks then decrement `requests` with Release, and the connection's task reads `requests`
+//! with Acquire.
+//! The task that owns an upgraded stream reads `released`, and reads and writes `progress`,
+//! `blocked`, `unflushed` and `closing`. Only the connection's own task writes and reads the other
+//! fields.
 
 use std::future::{Future, pending};
 use std::io::IoSlice;
@@ -34,36 +36,41 @@ use super::listener::Watch;
 pub(super) struct Activity {
     watch: Option<Watch>,
     start: Instant,
-    /// The number of requests whose responses have not ended, plus the number of chunks of HTTP/2 responses that have
-    /// not been written.
+    /// The number of requests whose responses have not ended, plus the number of chunks of HTTP/2
+    /// responses that hyper has not dropped. hyper drops a chunk when it has been written.
     requests: AtomicUsize,
-    /// The time at which the last HTTP/2 response ended, in nanoseconds since `start`, or 0 if none has ended.
+    /// The time at which the last HTTP/2 response ended, in nanoseconds since `start`, or 0 if none
+    /// has ended.
     answered: AtomicU64,
-    /// The number of completed reads and writes of the underlying stream, and of completed flushes that had to wait, modulo
-    /// 2⁶⁴. Failed reads, reads of the bytes that identify the HTTP version, and reads that discard bytes at the end are not
+    /// The number of completed reads and writes of the underlying stream, and of completed flushes
+    /// that had to wait, modulo 2⁶⁴. Failed writes and flushes are counted. Failed reads, reads of
+    /// the bytes that identify the HTTP version, and reads that discard bytes at the end are not
     /// counted.
     progress: AtomicU64,
     /// Whether at least one request has arrived.
     used: AtomicBool,
     /// Whether the last request had a body, which the service may not have read.
     has_body: AtomicBool,
-    /// Whether a CONNECT request over HTTP/2 was accepted. Its tunnel is inside this connection, and
-    /// the end of the tunnel cannot be observed.
+    /// Whether a CONNECT request over HTTP/2 was accepted. Its tunnel is inside this connection,
+    /// and the end of the tunnel cannot be observed.
     has_tunnel: AtomicBool,
-    /// Whether the server is stopping, so that the connection ends after the response.
+    /// Whether the server is stopping, so that the connection ends after the response. Always false
+    /// for HTTP/2.
     draining: AtomicBool,
     /// Whether the last write to the stream had to wait.
     blocked: AtomicBool,
-    /// Whether the last flush of the stream had to wait. A stream that buffers, such as TLS, may accept the end of a
-    /// response before it can send it.
+    /// Whether the last flush of the stream had to wait. A stream that buffers, such as TLS, may
+    /// accept the end of a response before it can send these bytes.
     unflushed: AtomicBool,
     /// Whether hyper, or the owner of an upgraded stream, has begun to shut the stream down.
     closing: AtomicBool,
-    /// Whether the connection has ended or will be upgraded, so that hyper no longer shuts the stream down.
+    /// Whether the connection has ended or will be upgraded, so that hyper no longer shuts the
+    /// stream down.
     released: AtomicBool,
 }
 
-/// Declares the getter and setter of a flag. ORDERING: Relaxed; a flag guards no other memory.
+/// Declares a getter and a setter per flag. ORDERING: Relaxed, because a flag guards no other
+/// memory.
 macro_rules! flags {
     ($($flag:ident, $set:ident;)*) => {$(
         pub(super) fn $flag(&self) -> bool {
@@ -105,14 +112,14 @@ impl Activity {
         released, set_released;
     }
 
-    /// Returns whether bytes, the peer's FIN or an error can be read. Without a view of the socket, returns
-    /// false.
+    /// Returns whether bytes, the peer's FIN or an error can be read. Without a view of the socket,
+    /// returns false.
     pub(super) fn is_readable(&self) -> bool {
         self.watch.as_ref().is_some_and(Watch::is_readable)
     }
 
-    /// Waits for the end of the connection like [`Watch::aborted`]. Without a view of the socket, never
-    /// completes.
+    /// Waits for the end of the connection like [`Watch::aborted`]. Without a view of the socket,
+    /// never completes.
     pub(super) async fn aborted(&self) {
         match &self.watch {
             Some(watch) => watch.aborted().await,
@@ -120,7 +127,8 @@ impl Activity {
         }
     }
 
-    /// Returns whether bytes for the peer have to wait, because the peer does not read or the network is slow.
+    /// Returns whether bytes for the peer have to wait, because the peer does not read or the
+    /// network is slow.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked() || self.unflushed()
     }
@@ -137,7 +145,8 @@ impl Activity {
         self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
     }
 
-    /// Returns a number that changes whenever hyper, or the owner of an upgraded stream, transfers bytes.
+    /// Returns a number that changes whenever hyper, or the owner of an upgraded stream, transfers
+    /// bytes.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }
@@ -148,7 +157,8 @@ impl Activity {
     }
 }
 
-/// A guard that counts a request, or a chunk of its response, as in progress until it is dropped.
+/// A guard that counts a request, or a chunk of its response, as in progress until the guard is
+/// dropped.
 #[derive(Debug)]
 struct UnderWay {
     activity: Arc<Activity>,
@@ -163,8 +173,8 @@ impl UnderWay {
         UnderWay { activity: Arc::clone(activity), is_http2 }
     }
 
-    /// Returns a guard for a chunk of the response. Returns `None` for HTTP/1, because then the connection is not
-    /// checked for progress after the end of the body.
+    /// Returns a guard for a chunk of the response. Returns `None` for HTTP/1, because an HTTP/1
+    /// connection is not checked for progress.
     fn of_chunk(&self) -> Option<UnderWay> {
         self.is_http2.then(|| UnderWay::begin(&self.activity, true))
     }
@@ -174,8 +184,8 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.is_http2 {
             let answered = u64::try_from(self.activity.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            // If two responses end at the same time, the earlier time may be stored last. The limit is
-            // then counted from the earlier time.
+            // If two responses end at the same time, the earlier time may be stored last. The time
+            // limit is then counted from the earlier time.
             self.activity.answered.store(answered, Ordering::Relaxed);
         }
         // ORDERING: Release pairs with the Acquire in `Activity::is_busy`.
@@ -183,8 +193,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// A service that counts its requests. When the server is stopping, it adds `connection: close` to
-/// HTTP/1 responses, except those that upgrade the connection.
+/// A service that counts its requests. When the server is stopping, the service adds
+/// `connection: close` to HTTP/1 responses, except those that upgrade the connection.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     pub(super) service: S,
@@ -236,8 +246,9 @@ where
             if *is_http2 {
                 activity.has_tunnel.fetch_or(is_tunnel, Ordering::Relaxed);
             } else if is_tunnel || is_switch {
-                // The new owner may shut the stream down before the connection's task continues. If hyper refuses
-                // the switch because the request does not ask for one, hyper remains the owner.
+                // The new owner may shut the stream down before the connection's task continues. If
+                // hyper refuses the switch because the request does not ask for one, hyper remains
+                // the owner.
                 activity.set_released(is_tunnel || *this.wants_upgrade);
             } else if activity.draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -249,8 +260,8 @@ where
 }
 
 pin_project! {
-    /// The body of a response. The request is in progress until the body is dropped and, with HTTP/2, all chunks of
-    /// the body are dropped.
+    /// The body of a response. The request is in progress until the body and, with HTTP/2, all
+    /// chunks of the body have been dropped.
     pub(super) struct WatchedBody<B> {
         #[pin]
         body: B,
@@ -279,9 +290,9 @@ impl<B: Body> Body for WatchedBody<B> {
     }
 }
 
-/// A chunk of the body of a response. hyper drops the body when it has the last chunk. With HTTP/2, this chunk may
-/// then still wait for the peer to open the flow-control window, so the request is in progress until the chunk is
-/// dropped.
+/// A chunk of the body of a response. hyper drops the body when it has taken the last chunk. With
+/// HTTP/2, this chunk may then still wait for the peer to open the flow-control window, so the
+/// request is in progress until the chunk is dropped.
 #[derive(Debug)]
 pub(super) struct Chunk<D> {
     data: D,

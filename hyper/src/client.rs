@@ -1,18 +1,23 @@
 //! [`Connector`]: connections for hyper-util's pooled HTTP client (feature `client`).
 //!
-//! hyper-util's client pools connections per origin, speaks HTTP/1 and HTTP/2, and is parameterised by
-//! a connector, an executor and a timer. All three are netpoll's, so requests can be made under any
-//! executor.
+//! hyper-util's client pools connections per origin, speaks HTTP/1 and HTTP/2, and is parameterised
+//! by a connector, an executor and a timer. All three are netpoll's, so requests can be made under
+//! any executor.
 //!
 //! # States
-//! A connection is first *dialled* (look-up, Happy Eyeballs). With `https` the TLS *handshake* follows,
-//! in which ALPN selects the HTTP version. Then the connection carries requests, and between them it is in
-//! the *pool*. The first state is limited by the dialer's settings, the second by the handshake timeout,
-//! and the time in the pool by hyper-util's settings. Requests have no time limit.
+//! A connection is first *dialled* (look-up, Happy Eyeballs). With `https` the TLS *handshake*
+//! follows, in which ALPN selects the HTTP version. Then the connection carries requests. An HTTP/1
+//! connection is in the *pool* between two requests, and an HTTP/2 connection from its first
+//! request on. The first state is limited by the dialer's settings, the second by the handshake
+//! timeout, and the time in the pool by hyper-util's settings. Requests have no time limit.
+//!
+//! A connection that has been unused for the *idle timeout* is not used again. This time is
+//! counted from the end of the last response over HTTP/1, and from the start of the last request
+//! over HTTP/2.
 //!
 //! # Compared with Go (net/http.Transport)
-//! The defaults are those of `DefaultTransport`: 30 s to dial, 10 s for the TLS handshake, 90 s in the
-//! pool without a request.
+//! The defaults are those of `DefaultTransport`: 30 s to dial, 10 s for the TLS handshake, 90 s
+//! unused in the pool.
 
 use std::fmt;
 use std::future::Future;
@@ -45,15 +50,15 @@ const DIAL: Duration = Duration::from_secs(30);
 /// The default time limit for the TLS handshake.
 #[cfg(feature = "rustls")]
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The default time that a connection without a request stays in the pool.
+/// The default idle timeout of pooled connections.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// A connector for hyper-util's client. It dials with a [`Dialer`], and with the feature `rustls` it
-/// makes TLS connections for `https` URLs.
+/// A connector for hyper-util's client. It dials with a [`Dialer`], and with the feature `rustls`
+/// it makes TLS connections for `https` URLs.
 ///
-/// [`client`](Connector::client) creates a client from it, and [`builder`](Connector::builder) gives
-/// access to the client's settings. The connector implements `tower_service::Service<Uri>`, so other
-/// clients that accept such a service can use it as well.
+/// [`client`](Connector::client) creates a client from the connector.
+/// [`builder`](Connector::builder) gives access to the client's settings. The connector implements
+/// `tower_service::Service<Uri>`, so other clients that accept such a service can use it as well.
 ///
 /// # Examples
 /// ```
@@ -71,7 +76,7 @@ const IDLE: Duration = Duration::from_secs(90);
 ///     task::spawn(netpoll_hyper::serve(listener, service_fn(hello)));
 ///
 ///     let client = Connector::new().client::<String>();
-///     // Both requests use one connection, which returns to the pool when a response has been read.
+///     // Both requests use one connection, which returns to the pool when the response has been read.
 ///     for _ in 0..2 {
 ///         let response = client.get(url.clone()).await?;
 ///         assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
@@ -93,8 +98,8 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Creates a connector with the settings of [`Dialer::new`] and a time limit of 30 s for look-up and
-    /// connect.
+    /// Creates a connector with the settings of [`Dialer::new`] and a time limit of 30 s for
+    /// look-up and connect.
     pub fn new() -> Connector {
         Connector {
             dialer: Dialer::new().timeout(DIAL),
@@ -105,18 +110,18 @@ impl Connector {
         }
     }
 
-    /// Sets the dialer, whose settings, such as its time limit, local address, resolver and socket options,
-    /// apply to all connections. The default limit of 30 s does not apply to this dialer, even if it has no
-    /// time limit itself.
+    /// Sets the dialer, whose settings, such as its time limit, local address, resolver and socket
+    /// options, apply to all connections. The default limit of 30 s does not apply to this dialer,
+    /// even if it has no time limit of its own.
     pub fn dialer(mut self, dialer: Dialer) -> Connector {
         self.dialer = dialer;
         self
     }
 
-    /// Sets the TLS configuration of connections for `https` URLs. Without it, requests for such URLs
-    /// fail.
+    /// Sets the TLS configuration of connections for `https` URLs. Without a configuration,
+    /// requests for such URLs fail.
     ///
-    /// If `config` has no ALPN protocols, this sets `h2` and `http/1.1`.
+    /// If `config` has no ALPN protocols, this method sets `h2` and `http/1.1`.
     #[cfg(feature = "rustls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
     pub fn tls(mut self, config: impl Into<Arc<ClientConfig>>) -> Connector {
@@ -128,7 +133,8 @@ impl Connector {
         self
     }
 
-    /// Sets the time limit for the TLS handshake, after which the request fails. The default is 10 s.
+    /// Sets the time limit for the TLS handshake. A request whose handshake takes longer fails. The
+    /// default is 10 s.
     #[cfg(feature = "rustls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Connector {
@@ -136,8 +142,9 @@ impl Connector {
         self
     }
 
-    /// Returns a client with hyper-util's default settings. Connections are removed from the pool
-    /// after 90 s without a request. `B` is the type of the request bodies.
+    /// Returns a client with hyper-util's default settings and netpoll's executor and timers. A
+    /// pooled connection that has been unused for 90 s is not used again. `B` is the type of the
+    /// request bodies.
     pub fn client<B>(self) -> Client<Connector, B>
     where
         B: Body + Send,
@@ -146,8 +153,8 @@ impl Connector {
         Connector::builder().build(self)
     }
 
-    /// Returns hyper-util's builder with the settings of [`client`](Connector::client), which the caller
-    /// can change before `build(connector)` creates a client. The executor and the timers are netpoll's.
+    /// Returns hyper-util's builder with the settings of [`client`](Connector::client), which the
+    /// caller can change before `build(connector)` creates a client.
     pub fn builder() -> Builder {
         let mut builder = Client::<(), ()>::builder(Executor);
         builder.timer(Timer).pool_timer(Timer).pool_idle_timeout(IDLE);
@@ -172,7 +179,8 @@ impl Connector {
             let name =
                 ServerName::try_from(host_name(host).to_owned()).map_err(|error| invalid(format!("{uri}: {error}")))?;
             let stream = self.dialer.dial((host_name(host), port)).await?;
-            // The deadline of the socket applies to the reads and writes of rustls.
+            // rustls reads from and writes to the socket, so the socket's deadline limits the
+            // handshake.
             stream.set_deadline(Instant::now().checked_add(self.handshake))?;
             let encrypted = tls.connect(name, stream.clone()).await?;
             stream.set_deadline(None)?;

@@ -1,22 +1,22 @@
 //! Serves one connection, HTTP/1 or HTTP/2, from beginning to end.
 //!
-//! The first bytes identify the HTTP version. The bytes read to identify it (up to [`HEAD_BYTES`],
-//! usually the whole first request) are then passed to hyper, so the identification usually costs
-//! no additional system call.
+//! The first bytes identify the HTTP version. These bytes (up to [`HEAD_BYTES`], usually the whole
+//! first request) are then passed to hyper, so the identification usually costs no additional
+//! system call.
 //!
 //! # Ending
-//! When the server stops, an HTTP/1 connection first reads the bytes that the peer has already sent.
-//! A request in them is answered, with `connection: close`. Then hyper's graceful shutdown begins: an
-//! idle connection is closed, and a connection with a request in progress is closed after the
-//! response. With HTTP/2, the graceful shutdown begins at once. hyper alone would wait for the rest
-//! of the first request's head and, with HTTP/2, for the peer's PING reply. This module ends such a
-//! connection if it has no request in progress.
+//! When the server stops, hyper first reads the bytes that have already arrived on an HTTP/1
+//! connection. A request in these bytes is answered, with `connection: close`. Then hyper's
+//! graceful shutdown begins. It closes an idle connection immediately, and a connection with a
+//! request in progress after the response. With HTTP/2, the graceful shutdown begins at once. hyper
+//! alone would wait for the rest of the first request's head and, with HTTP/2, for the peer's PING
+//! reply. This module ends such a connection if it has no request in progress.
 //!
 //! An HTTP/2 connection that has no request for the time limit of a request's head is shut down
-//! gracefully. From then on it is checked for progress after each interval of the same length, or of
-//! [`PING_REPLY`] when the server stops. It ends if no bytes were read or written in an interval and no
-//! request is in progress, unless the server stops and bytes wait to be sent. The frames that begin the
-//! shutdown do not count as progress.
+//! gracefully. From then on it is checked for progress after each interval of the same length, or
+//! of [`PING_REPLY`] when the server stops. It ends if no bytes were read or written in an interval
+//! and no request is in progress, unless the server stops and bytes wait to be sent. The frames
+//! that begin the shutdown do not count as progress.
 
 use std::any::Any;
 use std::error::Error;
@@ -48,11 +48,11 @@ use super::wire::Wire;
 /// the first line of these bytes.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The size of the buffer for the first bytes of a connection.
+/// The size of the buffer for the first bytes of a connection, in bytes.
 const HEAD_BYTES: usize = 1024;
 
-/// The length of the intervals after which an HTTP/2 connection is checked for progress when the server is
-/// stopping. A live peer usually replies to a PING within one round trip.
+/// The length of the intervals after which an HTTP/2 connection is checked for progress when the
+/// server is stopping. A live peer usually replies to a PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
 /// The settings of a server's connections.
@@ -60,8 +60,8 @@ const PING_REPLY: Duration = Duration::from_secs(1);
 pub(super) struct Settings {
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Executor>,
-    /// The time limit for a request's head, for the beginning of a connection (the future `connect` and the first
-    /// bytes), and for HTTP/2 connections without a request.
+    /// The time limit for a request's head, for the beginning of a connection (the future of the
+    /// closure `connect`, and the first bytes), and for HTTP/2 connections without a request.
     pub(super) head: Option<Duration>,
     pub(super) on_error: Option<OnError>,
 }
@@ -88,8 +88,8 @@ impl Settings {
 }
 
 pin_project! {
-    /// The beginning of a connection: the future of the closure `connect`, or the panic of the closure. The panic is
-    /// resumed in the connection's task.
+    /// The beginning of a connection: the future of the closure `connect`, or the panic of the
+    /// closure. The panic is resumed in the connection's task.
     #[project = ConnectingProjection]
     pub(super) enum Connecting<F> {
         Future { #[pin] future: F },
@@ -98,7 +98,7 @@ pin_project! {
 }
 
 impl<F> Connecting<F> {
-    /// Calls `connect`.
+    /// Calls `connect`, and catches its panic.
     pub(super) fn new(connect: impl FnOnce() -> F) -> Connecting<F> {
         match catch_unwind(AssertUnwindSafe(connect)) {
             Ok(future) => Connecting::Future { future },
@@ -121,8 +121,8 @@ impl<F: Future> Future for Connecting<F> {
     }
 }
 
-/// Serves a connection until it ends. Errors, such as malformed input, a broken pipe or a time limit,
-/// end only this connection.
+/// Serves a connection until it ends. Errors, such as malformed input, a broken pipe or a time
+/// limit, end only this connection, and are reported to the hook.
 pub(super) async fn serve<F, T, S, B>(connect: F, activity: Arc<Activity>, settings: Arc<Settings>, mut member: Member)
 where
     F: Future<Output = io::Result<(T, S)>>,
@@ -160,8 +160,8 @@ where
     activity.set_released(true);
 }
 
-/// Reads until it is known whether the first bytes are the HTTP/2 preface. Returns true if they are.
-/// Returns false if they are not, or if the stream ends within the preface.
+/// Reads until it is known whether the first bytes are the HTTP/2 preface. Returns true if they
+/// are. Returns false if they are not, or if the stream ends within the preface.
 async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     let mut head = vec![0; HEAD_BYTES];
     let mut count = 0;
@@ -183,8 +183,8 @@ async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     Ok(is_http2)
 }
 
-/// Drives an HTTP/1 connection until it ends. It is not an error if the connection ends because the server
-/// stops, or because it is reset or closed while the service handles a request.
+/// Drives an HTTP/1 connection until it ends. It is not an error if the connection ends because the
+/// server stops, or because the connection is reset or closed while the service handles a request.
 async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
@@ -224,15 +224,17 @@ async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
             }
             break;
         }
-        // hyper reads from the stream, and so detects a reset, except while it waits for the service.
+        // hyper reads from the stream, and so detects a reset, except while it waits for the
+        // service.
         if activity.is_busy() { aborted.as_mut().poll(cx).map(Ok) } else { Poll::Pending }
     })
     .await
 }
 
-/// Drives an HTTP/2 connection until it ends. It is not an error if the connection ends because of a time
-/// limit, or because the server stops. A peer may close the connection as soon as it receives GOAWAY, and the
-/// frames that follow GOAWAY then fail or reset the connection. This is not an error either.
+/// Drives an HTTP/2 connection until it ends. It is not an error if the connection ends because of
+/// a time limit, or because the server stops. A peer may close the connection as soon as it
+/// receives GOAWAY. A write after GOAWAY may then fail or make the peer send a reset, which is not
+/// an error either.
 async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
@@ -241,21 +243,21 @@ async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     member: &mut Member,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
-    let mut watch = Watch::new(limit);
+    let mut check = Http2Check::new(limit);
     poll_fn(|cx| {
         let stage = member.stage(cx);
         if stage == CUT {
             return Poll::Ready(Ok(()));
         }
-        if stage != SERVING && watch.stop() {
+        if stage != SERVING && check.stop() {
             shut_down(connection.as_mut());
         }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                let is_over = watch.is_ending() && !activity.is_busy();
+                let is_over = check.is_ending() && !activity.is_busy();
                 return Poll::Ready(ended.or_else(|error| if is_over && is_io(&error) { Ok(()) } else { Err(error) }));
             }
-            match watch.poll(cx, activity) {
+            match check.poll(cx, activity) {
                 Poll::Ready(Verdict::ShutDown) => shut_down(connection.as_mut()),
                 Poll::Ready(Verdict::End) => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
@@ -265,40 +267,44 @@ async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     .await
 }
 
-/// Returns whether the stream of a connection has failed, and not the protocol on it.
+/// Returns whether the error is an I/O error of a connection's stream, and not a protocol error.
 fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|source| source.is::<io::Error>())
 }
 
-/// Watches an HTTP/2 connection for requests and, during its shutdown, for progress.
-struct Watch {
+/// Checks an HTTP/2 connection for requests and, during its shutdown, for progress.
+struct Http2Check {
     sleep: Sleep,
-    /// The time limit without a request or, after the graceful shutdown has begun, the interval between checks for
-    /// progress.
+    /// The time limit without a request or, after the graceful shutdown has begun, the interval
+    /// between checks for progress.
     limit: Option<Duration>,
     ending: Ending,
     /// Whether the server is stopping.
     is_stopping: bool,
 }
 
-/// How far the graceful shutdown is.
+/// The state of the graceful shutdown.
 #[derive(Clone, Copy)]
 enum Ending {
+    /// The shutdown has not begun.
     No,
-    /// It has begun. hyper writes GOAWAY and PING when it is polled next.
+    /// The shutdown has begun. hyper writes GOAWAY and PING when the connection is polled next.
     Begun,
     /// The progress at the last check, or after GOAWAY and PING were written.
     Since(u64),
 }
 
+/// The result of a check.
 enum Verdict {
+    /// The graceful shutdown should begin.
     ShutDown,
+    /// The connection should end immediately.
     End,
 }
 
-impl Watch {
-    fn new(limit: Option<Duration>) -> Watch {
-        Watch { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: Ending::No, is_stopping: false }
+impl Http2Check {
+    fn new(limit: Option<Duration>) -> Http2Check {
+        Http2Check { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: Ending::No, is_stopping: false }
     }
 
     /// Notes that the server is stopping. Returns whether the graceful shutdown should begin now.
@@ -318,7 +324,8 @@ impl Watch {
         !matches!(self.ending, Ending::No)
     }
 
-    /// Returns what to do with the connection, which was polled before.
+    /// Checks the connection, which the caller has polled before. Returns `Pending` if the
+    /// connection should continue.
     fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Verdict> {
         if matches!(self.ending, Ending::Begun) {
             self.ending = Ending::Since(activity.progress());
@@ -336,8 +343,8 @@ impl Watch {
                         return Poll::Ready(Verdict::ShutDown);
                     }
                     Ending::No => next = activity.idle_since() + limit,
-                    // The last response may still be on its way to a slow peer. The server's grace
-                    // period limits this.
+                    // A slow peer may not have received the whole last response yet. The server's
+                    // grace period limits this wait.
                     Ending::Since(before) if before == progress && !(self.is_stopping && activity.is_blocked()) => {
                         return Poll::Ready(Verdict::End);
                     }
@@ -358,32 +365,33 @@ mod tests {
     use hyper::rt::ReadBufCursor;
     use std::task::Waker;
 
-    /// Regression: the bytes of GOAWAY counted as progress of the first interval, so a silent peer was given two.
+    /// Regression test: the bytes of GOAWAY counted as progress of the first interval, so the
+    /// connection of a silent peer ended one interval late.
     #[test]
-    fn goaway_is_no_progress_of_the_first_interval() {
+    fn goaway_does_not_count_as_progress() {
         let mut cx = Context::from_waker(Waker::noop());
         let activity = Activity::new(None);
-        let mut watch = Watch::new(None);
-        assert!(watch.stop());
+        let mut check = Http2Check::new(None);
+        assert!(check.stop());
         // hyper is polled and writes GOAWAY.
         activity.note_progress();
-        assert!(watch.poll(&mut cx, &activity).is_pending());
-        watch.sleep = Sleep::new(Duration::ZERO);
-        assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
+        assert!(check.poll(&mut cx, &activity).is_pending());
+        check.sleep = Sleep::new(Duration::ZERO);
+        assert!(matches!(check.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
     }
 
     #[test]
-    fn progress_in_an_interval_begins_another() {
+    fn progress_in_an_interval_starts_another_interval() {
         let mut cx = Context::from_waker(Waker::noop());
         let activity = Activity::new(None);
-        let mut watch = Watch::new(None);
-        assert!(watch.stop());
-        assert!(watch.poll(&mut cx, &activity).is_pending());
+        let mut check = Http2Check::new(None);
+        assert!(check.stop());
+        assert!(check.poll(&mut cx, &activity).is_pending());
         activity.note_progress();
-        watch.sleep = Sleep::new(Duration::ZERO);
-        assert!(watch.poll(&mut cx, &activity).is_pending());
-        watch.sleep = Sleep::new(Duration::ZERO);
-        assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
+        check.sleep = Sleep::new(Duration::ZERO);
+        assert!(check.poll(&mut cx, &activity).is_pending());
+        check.sleep = Sleep::new(Duration::ZERO);
+        assert!(matches!(check.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
     }
 
     /// A stream that accepts all bytes, and sends them when `sends` is true.
@@ -411,25 +419,25 @@ mod tests {
         }
     }
 
-    /// Regression: the end of the last response was in the buffer of a TLS library, and the connection was closed before
-    /// the peer had received it.
+    /// Regression test: the end of the last response was in the buffer of a TLS library, and the
+    /// connection was closed before the peer had received this end.
     #[test]
-    fn stopping_connection_waits_for_a_flush() {
+    fn connection_of_a_stopping_server_waits_for_a_flush() {
         let mut cx = Context::from_waker(Waker::noop());
         let activity = Activity::new(None);
         let wire = |sends| Wire::new(Buffer { sends }, Arc::clone(&activity));
-        let mut watch = Watch::new(None);
-        assert!(watch.stop());
+        let mut check = Http2Check::new(None);
+        assert!(check.stop());
         assert!(Pin::new(&mut wire(false)).poll_write(&mut cx, b"the end").is_ready());
         assert!(Pin::new(&mut wire(false)).poll_flush(&mut cx).is_pending());
         for _ in 0..3 {
-            assert!(watch.poll(&mut cx, &activity).is_pending());
-            watch.sleep = Sleep::new(Duration::ZERO);
+            assert!(check.poll(&mut cx, &activity).is_pending());
+            check.sleep = Sleep::new(Duration::ZERO);
         }
-        // The end of the flush is progress, so the peer has another interval.
+        // The end of the flush is progress, so another interval follows.
         assert!(Pin::new(&mut wire(true)).poll_flush(&mut cx).is_ready());
-        assert!(watch.poll(&mut cx, &activity).is_pending());
-        watch.sleep = Sleep::new(Duration::ZERO);
-        assert!(matches!(watch.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
+        assert!(check.poll(&mut cx, &activity).is_pending());
+        check.sleep = Sleep::new(Duration::ZERO);
+        assert!(matches!(check.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
     }
 }

@@ -1,11 +1,14 @@
-//! [`Group`]: the connections of a server. Stopping a server notifies them and waits until they have ended.
+//! [`Group`]: the connections of a server. A server that stops notifies its connections and waits
+//! until they have ended.
 //!
 //! # States
-//! *serving* → *draining* (requests that have arrived are answered, and no new requests are accepted) →
-//! *cut* (connections end immediately). If the server's future is dropped, *cut* may follow *serving*
-//! directly. The stage only moves forward. It is an atomic that a connection loads on every poll. From
-//! its first poll on, the connection's waker is in the group, so a change of the stage wakes waiting
-//! connections. A change removes the wakers; a connection that sees a new stage registers its waker again.
+//! The stage of a group is first *serving*. In the stage *draining*, requests that have arrived are
+//! answered, and no new requests are accepted. In the stage *cut*, connections end immediately. If
+//! the server's future is dropped, *cut* may follow *serving* directly. The stage never moves back.
+//!
+//! The stage is an atomic that a connection loads on every poll. From its first poll on, the
+//! connection's waker is in the group, so a change of the stage wakes waiting connections. A change
+//! removes the wakers. A connection that sees a new stage registers its waker again.
 //!
 //! # Locking
 //! Wakers are cloned, woken and dropped outside the lock.
@@ -22,6 +25,7 @@ use netpoll::time::{Duration, Sleep};
 use super::activity::Activity;
 use super::lock;
 
+// The stages of a group, in order.
 pub(super) const SERVING: u32 = 0;
 pub(super) const DRAINING: u32 = 1;
 pub(super) const CUT: u32 = 2;
@@ -40,7 +44,7 @@ struct Members {
     /// The free slots in `wakers`.
     free: Vec<usize>,
     count: usize,
-    /// The server's waker while it waits for a connection to end.
+    /// The server's waker while the server waits for a connection to end.
     server: Option<Waker>,
 }
 
@@ -57,8 +61,8 @@ impl Group {
         Member { group: Arc::clone(self), place, seen: SERVING, waker: None }
     }
 
-    /// Returns `Ready` if there are fewer than `most` connections. If not, returns `Pending` and wakes
-    /// the task when a connection ends.
+    /// Returns `Ready` if there are fewer than `most` connections. Otherwise, returns `Pending`,
+    /// and the task is woken when a connection ends.
     pub(super) fn poll_fewer(&self, most: usize, cx: &mut Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         let mut members = lock(&self.members);
@@ -111,8 +115,9 @@ impl Member {
         self.seen
     }
 
-    /// Awaits `future`. Returns a `TimedOut` error if the future is not ready within `limit`. If the server
-    /// stops, returns `None` as soon as no bytes are available to read, or when all connections are cut off.
+    /// Awaits `future`. Returns a `TimedOut` error if the future is not ready within `limit`. When
+    /// the server stops, returns `None` as soon as the future is pending and no bytes are available
+    /// to read. Also returns `None` when all connections are cut off.
     pub(super) async fn while_serving<T, F: Future<Output = io::Result<T>>>(
         &mut self,
         limit: Option<Duration>,

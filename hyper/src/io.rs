@@ -7,15 +7,15 @@ use std::task::{Context, Poll, ready};
 use futures_io::{AsyncRead, AsyncWrite};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
-/// The maximum number of bytes of hyper's buffer that are zeroed per read, because futures-io's
-/// traits need initialised memory. It is the maximum payload of a TLS record.
+/// The maximum number of bytes per read. futures-io's traits need initialised memory, so each read
+/// first initialises this part of hyper's buffer. The number is the maximum payload of a TLS record.
 const READ_MAX: usize = 16 << 10;
 
-/// An adapter from futures-io's traits to hyper's, for example for a TLS stream, and from hyper's traits
-/// to futures-io's, for example for `hyper::upgrade::Upgraded`.
+/// An adapter from futures-io's traits to hyper's, for example for a TLS stream, and from hyper's
+/// traits to futures-io's, for example for `hyper::upgrade::Upgraded`.
 ///
 /// For netpoll's own streams use [`Socket`](crate::Socket), which reads without zeroing the buffer
-/// and writes vectored.
+/// and supports vectored writes.
 ///
 /// # Examples
 /// ```
@@ -71,8 +71,9 @@ impl<T: AsyncRead + Unpin> Read for Io<T> {
     }
 }
 
-/// `is_write_vectored` returns false, because futures-io's traits do not tell whether a stream supports
-/// vectored writes. hyper then copies a response into one buffer, which TLS can send as one record if it fits.
+/// `is_write_vectored` returns false, because futures-io's traits do not tell whether a stream
+/// supports vectored writes. hyper then copies a response into one buffer. TLS can send the buffer
+/// as one record if it is not larger than a record.
 impl<T: AsyncWrite + Unpin> Write for Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)

@@ -2,18 +2,19 @@
 //!
 //! * [`Server`]: an HTTP/1 and HTTP/2 server with limits and a graceful shutdown. With the feature
 //!   `tower` it accepts tower services, such as an axum `Router`: `serve_tower(listener, router)`.
-//! * [`Socket`]: hyper's traits `Read` and `Write` for [`TcpStream`] and [`UnixStream`], for direct use
-//!   of hyper's connections.
-//! * `Connector` (feature `client`): HTTP/1 and HTTP/2 requests with hyper-util's pooled client, over
-//!   TLS with rustls (feature `rustls`).
+//! * [`Socket`]: hyper's traits `Read` and `Write` for [`TcpStream`] and [`UnixStream`], for direct
+//!   use of hyper's connections.
+//! * `Connector` (feature `client`): HTTP/1 and HTTP/2 requests with hyper-util's pooled client,
+//!   over TLS with rustls (feature `rustls`).
 //! * [`Io`]: an adapter for streams that have only futures-io's traits, such as TLS.
-//! * [`Listener`]: the source of a server's connections. [`Watch`]: a view of the socket of a connection.
+//! * [`Listener`]: the source of a server's connections.
+//! * [`Watch`]: a view of the socket of a connection.
 //! * [`Executor`] and [`Timer`]: implementations of hyper's runtime traits.
 //!
-//! With [`Socket`], reads fill hyper's buffer directly, without zeroing it first. With HTTP/1, the head of a
-//! response and a body that is available are sent with one sendmsg(2). Deadlines of the socket apply to hyper's
-//! reads and writes, so a deadline set through a clone of the stream can end an operation on which hyper
-//! waits.
+//! With [`Socket`], reads fill hyper's buffer directly, without zeroing it first. With HTTP/1, the
+//! head of a response and a body that is available are sent with one sendmsg(2). Deadlines of the
+//! socket apply to hyper's reads and writes, so a deadline set through a clone of the stream can
+//! end an operation for which hyper waits.
 //!
 //! [`TcpStream`]: netpoll::net::TcpStream
 //! [`UnixStream`]: netpoll::os::unix::net::UnixStream
@@ -47,7 +48,7 @@
 //! ```
 
 #![deny(unsafe_code)]
-// docs.rs sets `docsrs`; each item then shows the feature that it requires.
+// docs.rs sets `docsrs`. The page of each item then names the feature that the item requires.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod activity;

@@ -1,4 +1,4 @@
-//! [`Listener`]: a source of connections, and [`Watch`], a view of their sockets.
+//! [`Listener`]: a source of connections. [`Watch`]: a view of the socket of a connection.
 
 use std::future::Future;
 use std::io;
@@ -12,25 +12,26 @@ use netpoll::prelude::*;
 
 use super::socket::Socket;
 
-/// A source of connections for a server. It is implemented for [`TcpListener`] and
-/// [`UnixListener`], and for references to listeners and `Arc`s of them.
+/// A source of connections for a server. The trait is implemented for [`TcpListener`] and
+/// [`UnixListener`], and for references to listeners and `Arc`s of listeners.
 pub trait Listener {
     /// The type of a connection.
     type Io: Send + 'static;
 
-    /// Returns a stream of connections. An error or the end of the stream stops the server. The server
-    /// returns the error, unless it is a [closed](netpoll::net::is_closed) error or the server was already stopping.
+    /// Returns a stream of connections. An error or the end of the stream stops the server. The
+    /// server returns the error, unless the error is a [closed](netpoll::net::is_closed) error or
+    /// the server was already stopping.
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
-    /// Waits until the listener accepts no more connections. Returns an error if
+    /// Waits until the listener accepts no more connections. Returns an error if the stream of
     /// [`accepted`](Listener::accepted) would return one, such as `TimedOut` after the listener's
-    /// deadline. The server polls the future while it is at its connection limit and does not accept.
-    /// The server stops when the future is ready.
+    /// deadline. The server polls this future while it is at its connection limit and does not
+    /// accept. The server stops when the future is ready.
     fn closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Returns whether a connection is in the listener's queue, even if
-    /// [`accepted`](Listener::accepted) has not been notified of it. The server calls this when it
-    /// stops. The default implementation returns false.
+    /// Returns whether a connection is in the listener's queue, even if the stream of
+    /// [`accepted`](Listener::accepted) has not been notified of this connection. The server calls
+    /// this method when it stops. The default implementation returns false.
     fn is_queued(&self) -> bool {
         false
     }
@@ -43,11 +44,12 @@ pub trait Listener {
     }
 }
 
-/// A view of the socket of a connection. It shows the server events that TLS or an HTTP library hides.
+/// A view of the socket of a connection. With the view, a server detects events that TLS or an HTTP
+/// library hides.
 ///
-/// With this view, a server drops the handler of an HTTP/1 request when the peer resets the connection
-/// or [`force_close`](TcpStream::force_close) closes it. A stopping server also answers a request that
-/// has arrived but of which the runtime has not been notified yet.
+/// A server with this view drops the handler of an HTTP/1 request when the peer resets the
+/// connection, or when [`force_close`](TcpStream::force_close) closes the connection. A stopping
+/// server also answers a request that has arrived but whose event the runtime has not received yet.
 ///
 /// # Examples
 /// A listener that wraps another one passes on the view of the underlying stream:
@@ -83,18 +85,19 @@ pub trait Listener {
 pub struct Watch(SocketView);
 
 impl Watch {
-    /// Returns whether bytes, the peer's FIN or an error can be read. If so, a waiting reader was or will be
-    /// woken. Returns false if the socket was dropped or closed.
+    /// Returns whether bytes, the peer's FIN or an error can be read. If so, a waiting reader was
+    /// or will be woken. Returns false if the socket was dropped or closed.
     pub(super) fn is_readable(&self) -> bool {
         self.0.is_readable()
     }
 
-    /// Waits until the connection is reset, is closed in both directions, or is closed by `force_close`, or
-    /// until the wait fails, for example because the runtime is shut down. Never completes if the socket's
-    /// write deadline passes first, or if the socket was dropped before the first poll.
+    /// Waits until the connection is reset, is closed in both directions, or is closed by
+    /// `force_close`, or until the wait fails, for example because the runtime is shut down. Never
+    /// completes if the socket's write deadline passes first, or if the socket was dropped before
+    /// the first poll.
     ///
-    /// The future keeps the socket alive only from its first poll on. Before that, the only handle can
-    /// still be converted into a std socket.
+    /// The future keeps the socket open only from its first poll on. Before this poll, the only
+    /// handle of the socket can still be converted into a std socket.
     pub(super) async fn aborted(&self) {
         self.0.aborted().await;
     }

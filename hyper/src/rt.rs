@@ -35,8 +35,8 @@ where
 
 /// A timer for hyper, based on [`Sleep`].
 ///
-/// Resetting a sleep of this timer does not allocate. Moving it to a later time only stores the new
-/// time. The timer still fires at the earlier time, and is then set to the new time.
+/// Resetting a sleep of this timer does not allocate. A reset to a later time only stores this
+/// time. netpoll's timer still fires at the earlier time, and is then armed for the later time.
 ///
 /// # Examples
 /// ```
@@ -65,9 +65,10 @@ impl rt::Timer for Timer {
 
 /// The timer of one HTTP/1 connection.
 ///
-/// hyper creates a sleep for the head of each request and drops it when the head has arrived. This
-/// timer keeps the dropped sleep armed and moves it for the next request. So only the first request
-/// creates a timer, but the sleep wakes the connection spuriously about once per time limit.
+/// hyper creates a sleep for the head of each request and drops the sleep when the head has
+/// arrived. This timer keeps the dropped sleep armed and resets it for the next request. So only
+/// the first request arms a new sleep, but the sleep wakes the connection spuriously about once per
+/// time limit.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTimer(Home);
 

@@ -2,24 +2,24 @@
 //! graceful shutdown.
 //!
 //! # States
-//! A server is *accepting* until the listener is closed, `stop` completes or an accept fails. Then it is
-//! *draining*, until the last connection has ended or the grace period is over. It then cuts off the
-//! connections that remain, and waits at most [`CUT_OFF`] for their end. Dropping the future cuts off
-//! all connections.
+//! A server is *accepting* until the listener is closed, `stop` completes or an accept fails. Then
+//! it is *draining*, until the last connection has ended or the grace period is over. It then cuts
+//! off the connections that remain, and waits at most [`CUT_OFF`] for their end. Dropping the
+//! future cuts off all connections.
 //!
-//! When `stop` completes, connections in the listener's queue are served as well, because their clients
-//! may have sent requests. The server accepts at most 4,096 of them, up to its own connection limit.
-//! The grace period begins before they are accepted, because a listener with its own limit accepts them
-//! only when other connections have ended. If the server has no connection, and for [`CUT_OFF`] none of the
-//! queue can be accepted, for lack of descriptors or because upgraded connections are at the listener's limit,
-//! it stops accepting.
+//! When `stop` completes, connections in the listener's queue are served as well, because their
+//! clients may have sent requests. The server accepts at most 4,096 of them ([`QUEUED`]), up to its
+//! own connection limit. The grace period begins before they are accepted, because a listener with
+//! its own limit accepts them only when other connections have ended. If the server has no
+//! connection and cannot accept one from the queue for [`CUT_OFF`], it stops accepting. The reasons
+//! may be a lack of descriptors, or upgraded connections that are at the listener's limit.
 //!
 //! # Compared with Go (net/http.Server)
-//! Closing the listener and [`Server::grace`] correspond to `Shutdown` with the timeout of a context.
-//! The server has no settings for read and write timeouts, because the timeouts of a socket also apply
-//! to hyper's reads and writes. With both servers a client that half-closes gets its response. Go then
-//! cancels the request's context; here the handler can use
-//! [`TcpStream::peer_closed`](netpoll::net::TcpStream::peer_closed).
+//! Closing the listener and [`Server::grace`] correspond to `Shutdown` with the timeout of a
+//! context. The server has no settings for read and write timeouts, because the timeouts of a
+//! socket also apply to hyper's reads and writes. With both servers, a client that half-closes gets
+//! its response. Go's server cancels the context of the request at the half-close. Here, the
+//! handler can use [`TcpStream::peer_closed`](netpoll::net::TcpStream::peer_closed).
 
 use std::error::Error;
 use std::fmt;
@@ -51,20 +51,21 @@ use super::drain::{CUT, DRAINING, Group};
 use super::listener::Listener;
 use super::rt::{Executor, Timer};
 
-/// The maximum number of connections accepted from the queue after `stop` has completed. It equals the
-/// default of `net.core.somaxconn` (since Linux 5.4), and protects against clients that connect faster
-/// than the server accepts.
+/// The maximum number of connections accepted from the queue after `stop` has completed. The limit
+/// equals the default of `net.core.somaxconn` (since Linux 5.4). Without it, clients that connect
+/// faster than the server accepts would prevent the server from stopping.
 const QUEUED: usize = 4096;
 
-/// The longest time limit that is passed to hyper, which adds the limit to the current time and panics on overflow.
+/// The longest time limit that is passed to hyper, 100 years. hyper adds the limit to the current
+/// time and panics on overflow.
 const HEAD_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// The maximum time that the server waits for the end of connections that it has cut off. Also the maximum time that a
-/// stopping server without connections waits until one of the queue can be accepted.
+/// The maximum time that the server waits for the end of connections that it has cut off. Also the
+/// maximum time that a stopping server without connections waits to accept one from the queue.
 const CUT_OFF: Duration = Duration::from_millis(200);
 
 /// Serves the connections of `listener` with `service` until the listener is closed, then lets
-/// requests in progress finish. This is [`Server::serve`] with the settings of [`Server::new`]; the
+/// requests in progress finish. This is [`Server::serve`] with the settings of [`Server::new`]. The
 /// [crate](crate) documentation has an example.
 ///
 /// # Errors
@@ -91,8 +92,8 @@ where
 /// # Examples
 /// A server with TLS, or one whose service depends on the peer, creates a stream and a service per
 /// connection. With TLS, the closure makes the handshake, for example by
-/// `acceptor.accept(stream.into_inner()).await?` with futures-rustls, and returns `Io::new(tls)` as the
-/// stream. The example `https_hello` in the repository is a complete HTTPS server.
+/// `acceptor.accept(stream.into_inner()).await?` with futures-rustls, and returns `Io::new(tls)` as
+/// the stream. The example `https_hello` in the repository is a complete HTTPS server.
 /// ```
 /// use hyper::{Request, Response, body::Incoming, service::service_fn};
 /// use netpoll::{net::{TcpListener, TcpStream}, prelude::*, task};
@@ -132,9 +133,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Creates a server with the default settings: no connection limit, 30 s for a request's head, and
-    /// a grace period of 10 s. hyper's settings have their defaults, except `http1().half_close(true)` and the
-    /// timers, which are netpoll's.
+    /// Creates a server with the default settings: no connection limit, 30 s for a request's head,
+    /// and a grace period of 10 s. hyper's settings have their defaults, except that `half_close`
+    /// of HTTP/1 is enabled and that the executor and the timers are netpoll's.
     pub fn new() -> Server {
         let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(Executor));
         http1.timer(Timer).half_close(true);
@@ -148,23 +149,24 @@ impl Server {
         server
     }
 
-    /// Sets the maximum number of connections that are served at the same time; 0 counts as 1. Further
-    /// connections wait in the listener's queue. The default is no limit.
+    /// Sets the maximum number of connections that are served at the same time; 0 counts as 1.
+    /// Further connections wait in the listener's queue. The default is no limit.
     pub fn max_connections(&mut self, most: usize) -> &mut Server {
         self.max_connections = most.max(1);
         self
     }
 
-    /// Sets the time limit for a request's head, counted from the end of the previous response. On a new
-    /// connection, it applies to the future of the closure of [`serve_with`](Server::serve_with) and the
-    /// first bytes together, and then again to the rest of the head. It also limits how long a connection is
-    /// kept alive without a request. `None` means no limit. The default is 30 s.
+    /// Sets the time limit for a request's head, counted from the end of the previous response. On
+    /// a new connection, it applies to the future of the closure of
+    /// [`serve_with`](Server::serve_with) and the first bytes together, and then again to the rest
+    /// of the head. The limit also applies to a connection that is kept alive without a request.
+    /// `None` means no limit. The default is 30 s.
     ///
-    /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY). It is
-    /// closed when the client has acknowledged this, or after an interval of the same length in which no
-    /// bytes are transferred. A request in progress is not limited; `http2().keep_alive_interval(…)`
-    /// detects clients that are gone. The limit does not apply to an HTTP/2 connection on which a CONNECT
-    /// request was accepted.
+    /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY). It
+    /// is closed when the client has acknowledged the shutdown, or after an interval of the same
+    /// length in which no bytes are transferred. The time of a request in progress is not limited.
+    /// `http2().keep_alive_interval(…)` detects clients that are gone. The limit does not apply to
+    /// an HTTP/2 connection on which a CONNECT request was accepted.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {
         let timeout = timeout.into().map(|timeout| timeout.min(HEAD_MAX));
         self.settings.head = timeout;
@@ -172,31 +174,35 @@ impl Server {
         self
     }
 
-    /// Sets the grace period, counted from the completion of `stop`, the close of the listener or the
-    /// failure of an accept. In this time requests in progress finish and, if `stop` has completed, at most
-    /// 4,096 connections in the listener's queue are accepted, up to the connection limit. After it, the
-    /// connections that remain are cut off. A handler that blocks its thread is dropped when it returns;
-    /// the server waits at most 200 ms for it. If the server owns the listener, connections that remain in
-    /// the queue are reset. The default is 10 s.
+    /// Sets the grace period, counted from the completion of `stop`, the close of the listener or
+    /// the failure of an accept. In this time requests in progress finish and, if `stop` has
+    /// completed, at most 4,096 connections in the listener's queue are accepted, up to the
+    /// connection limit. After the grace period, the connections that remain are cut off. If the
+    /// server owns the listener, connections that remain in the queue are reset. The default is
+    /// 10 s.
+    ///
+    /// A handler that blocks its thread can be dropped only when its poll returns. The server waits
+    /// at most 200 ms for such handlers.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
     }
 
-    /// Calls `hook` with each error that ends a connection. By default these errors are ignored. They
-    /// are:
-    /// * an error of the closure of [`serve_with`](Server::serve_with), such as a failed TLS handshake;
+    /// Calls `hook` with each error that ends a connection. By default these errors are ignored.
+    /// They are:
+    /// * an error of the future of the closure of [`serve_with`](Server::serve_with), such as a
+    ///   failed TLS handshake;
     /// * an error of reading the first bytes, such as `TimedOut`;
     /// * an error of hyper (`hyper::Error`), such as a malformed request, a head that took too long
     ///   (including on an idle connection), a reset, or an error of the service.
     ///
-    /// It is not an error if a client closes a connection between requests, if an HTTP/1 connection is reset
-    /// or closed by force while the service handles a request, if an HTTP/2 connection is closed because it
-    /// has no request, or if a connection is closed or cut off because the server stops. The hook runs in the
-    /// connection's task.
+    /// It is not an error if a client closes a connection between requests, if an HTTP/1 connection
+    /// is reset or closed by force while the service handles a request, if an HTTP/2 connection is
+    /// closed because it has no request, or if a connection is closed or cut off because the server
+    /// stops. The hook runs in the connection's task.
     ///
-    /// The text of a `hyper::Error`, such as `connection error`, does not contain the cause. Print the error with
-    /// `{:?}`, or print its `source` too.
+    /// The text of a `hyper::Error`, such as `connection error`, does not contain the cause. Print
+    /// the error with `{:?}`, or print its `source` too.
     pub fn on_error(
         &mut self,
         hook: impl Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync + 'static,
@@ -208,10 +214,11 @@ impl Server {
     /// Returns hyper's settings for HTTP/1. The server replaces the timer.
     ///
     /// `half_close` is enabled, so a client that sends a request and then shuts down its sending
-    /// side gets the response, as in Go. According to RFC 9112 (section 9.6), a half-close does not mean
-    /// that the client is no longer interested in a response. Until the server sends data, it cannot
-    /// distinguish such a client from one that has closed its socket. So the request of a client that has
-    /// closed its socket is handled as well, at least until the server sends data.
+    /// side gets the response, as in Go. According to RFC 9112 (section 9.6), a half-close does not
+    /// mean that the client is no longer interested in a response. Until the server sends data, it
+    /// cannot distinguish a client that has half-closed the connection from one that has closed its
+    /// socket. So the request of the latter is handled as well, at least until the server sends
+    /// data.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }
@@ -259,27 +266,29 @@ impl Server {
         self.serve_with(listener, |io| ready(Ok((io, service.clone()))), stop).await
     }
 
-    /// Serves connections until the listener is closed, `stop` completes or an accept fails. `connect`
-    /// converts each connection into a stream for hyper and a service. Its future runs in the connection's
-    /// own task, so that a TLS handshake does not delay other connections. If the future fails, the
-    /// connection ends.
+    /// Serves connections until the listener is closed, `stop` completes or an accept fails.
+    /// `connect` converts each connection into a stream for hyper and a service. Its future runs in
+    /// the connection's own task, so that a TLS handshake does not delay other connections. If the
+    /// future fails, the connection ends.
     ///
     /// When the server stops, it answers requests that have arrived, with `connection: close` over
     /// HTTP/1. If `stop` has completed, this includes requests on at most 4,096 connections in the
-    /// listener's queue, up to the connection limit; if the listener was closed, the kernel resets those
-    /// connections. Idle connections and connections with an incomplete head are closed. Connections with
-    /// requests in progress are closed after the responses (HTTP/2 with GOAWAY). Connections that remain
-    /// after the [grace period](Server::grace) are cut off.
+    /// listener's queue, up to the connection limit. If the listener was closed, the kernel resets
+    /// the connections in the queue. Idle connections and connections with an incomplete head are
+    /// closed. Connections with requests in progress are closed after the responses (HTTP/2 with
+    /// GOAWAY). Connections that remain after the [grace period](Server::grace) are cut off.
     ///
-    /// If queued connections cannot be accepted for lack of descriptors, the server stops accepting when no other
-    /// connection is left. If it owns the listener, they are then reset.
+    /// If queued connections cannot be accepted for lack of descriptors, the server stops accepting
+    /// 200 ms after the last other connection has ended. If the server owns the listener, the
+    /// queued connections are then reset.
     ///
-    /// A panic of `connect` or of the service ends its connection. With HTTP/2, a panic of the service's
-    /// future ends only its stream. A panic of `stop` stops the server, as if `stop` had completed.
+    /// A panic of `connect` or of the service ends its connection. With HTTP/2, a panic of the
+    /// service's future ends only its stream. A panic of `stop` stops the server, as if `stop` had
+    /// completed.
     ///
     /// # Errors
-    /// Returns the listener's error if accepting failed before the server stopped. Otherwise, returns
-    /// `TimedOut` if connections were cut off.
+    /// Returns the listener's error if accepting failed before the server stopped. Otherwise,
+    /// returns `TimedOut` if connections were cut off.
     ///
     /// # Cancel safety
     /// Dropping the future cuts off all connections.
@@ -319,10 +328,11 @@ impl Server {
         result.and(Err(io::Error::new(io::ErrorKind::TimedOut, "connections were cut off after the grace period")))
     }
 
-    /// Accepts connections until there is a reason to stop, and spawns the future that `begin` returns
-    /// for each. Then sets the stage to draining and starts `grace`. If the reason is `stop`, also accepts
-    /// the connections in the listener's queue, at most [`QUEUED`] and up to the connection limit, until
-    /// `grace` is over. Returns the error of an accept if it is the reason to stop.
+    /// Accepts connections until there is a reason to stop, and spawns the future that `begin`
+    /// returns for each. Then sets the stage to *draining* and starts `grace`. If the reason is
+    /// `stop`, also accepts the connections in the listener's queue, at most [`QUEUED`] and up to
+    /// the connection limit, until `grace` is over. If the reason is the error of an accept,
+    /// returns this error.
     async fn accept<L: Listener, F>(
         &self,
         listener: &L,
@@ -355,8 +365,8 @@ impl Server {
             match next.await {
                 Some(Some(Ok(io))) => {
                     let connection = begin(io);
-                    // `stop` is checked before the connection's first poll, so that the connection knows
-                    // from the start that the server is stopping.
+                    // `stop` is checked before the connection's first poll, so that the first poll
+                    // finds the stage *draining* if the server is stopping.
                     is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
                     if is_stopped {
                         group.advance(DRAINING);
@@ -415,7 +425,8 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Waits until `stop` completes or panics. A panic is caught, because it would cut off all connections.
+/// Waits until `stop` completes or panics. The panic is caught, because it would cut off all
+/// connections.
 async fn contained(stop: impl Future) {
     let mut stop = pin!(stop);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| stop.as_mut().poll(cx).map(drop))) {

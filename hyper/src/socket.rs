@@ -72,7 +72,7 @@ impl<S> Deref for Socket<S> {
     }
 }
 
-/// Implements both traits for `Socket`s of the given stream types.
+/// Implements hyper's traits `Read` and `Write` for `Socket`s of the given stream types.
 macro_rules! hyper_stream {
     ($($stream:ty),*) => {$(
         impl Read for Socket<$stream> {

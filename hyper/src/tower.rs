@@ -23,12 +23,13 @@ use super::socket::Socket;
 /// A tower service as a hyper service.
 ///
 /// Each request is passed to a clone of the service once that clone is ready. [`serve_tower`] and
-/// the methods of [`Server`] with `tower` in their names wrap the service themselves. For
-/// [`Server::serve_with`], which has one service per connection, wrap it explicitly.
+/// the methods of [`Server`] with `tower` in their names wrap the service themselves. The closure
+/// of [`Server::serve_with`] returns one service per connection, which it must wrap explicitly.
 ///
 /// # Examples
 /// This server creates a service with the peer's address for each connection, and stops when `stop`
-/// completes. With axum, `router.clone().layer(Extension(peer))` creates the service of a connection.
+/// completes. With axum, `router.clone().layer(Extension(peer))` creates the service of a
+/// connection.
 /// ```
 /// use hyper::{Request, Response, body::Incoming};
 /// use netpoll_hyper::{Server, Socket, Tower};
@@ -105,7 +106,8 @@ where
 }
 
 pin_project! {
-    /// The future of [`Tower`]. It waits until the service is ready, calls it and returns the response.
+    /// The future of [`Tower`]. It waits until the service is ready, calls it and returns the
+    /// response.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless they are awaited"]
     pub struct TowerFuture<S: Service<R>, R> {
@@ -145,8 +147,8 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
 }
 
 /// Serves the connections of `listener` with a tower service, such as an axum `Router`, until the
-/// listener is closed, then lets requests in progress finish. This is [`Server::serve_tower`] with the
-/// settings of [`Server::new`].
+/// listener is closed, then lets requests in progress finish. This is [`Server::serve_tower`] with
+/// the settings of [`Server::new`].
 ///
 /// # Errors
 /// Returns the errors of [`Server::serve_with`].
@@ -172,7 +174,7 @@ where
     Server::new().serve_tower(listener, service).await
 }
 
-/// Serving tower services.
+/// Methods that serve tower services.
 impl Server {
     /// Serves the connections of `listener` with clones of a tower service, such as an axum
     /// `Router`, until the listener is closed, then stops like [`serve_with`](Server::serve_with).
@@ -192,8 +194,8 @@ impl Server {
         self.serve(listener, Tower::new(service)).await
     }
 
-    /// Serves the connections of `listener` with clones of a tower service until `stop` completes or
-    /// the listener is closed, then stops like [`serve_with`](Server::serve_with). `stop` may be
+    /// Serves the connections of `listener` with clones of a tower service until `stop` completes
+    /// or the listener is closed, then stops like [`serve_with`](Server::serve_with). `stop` may be
     /// `netpoll::signal::termination()?`, for example.
     ///
     /// # Errors
@@ -212,12 +214,12 @@ impl Server {
         self.serve_until(listener, Tower::new(service), stop).await
     }
 
-    /// Serves each connection with a separate service until `stop` completes or the listener is closed,
-    /// then stops like [`serve_with`](Server::serve_with). `make` is a tower service that returns the
-    /// service for a peer's address.
+    /// Serves each connection with a separate service until `stop` completes or the listener is
+    /// closed, then stops like [`serve_with`](Server::serve_with). `make` is a tower service that
+    /// returns the service for a peer's address.
     ///
     /// Each connection uses a clone of `make` once that clone is ready. An error of `make` ends the
-    /// connection; see [`on_error`](Server::on_error).
+    /// connection, and is passed to the hook of [`on_error`](Server::on_error).
     ///
     /// # Errors
     /// Returns the errors of [`serve_with`](Server::serve_with).

@@ -7,9 +7,9 @@
 //! close(2) with unread bytes in the receive buffer sends a reset, which may make the peer discard
 //! data that it has not read. Such data may be the response to a request whose body was refused, or
 //! to the first of several requests. So after sending FIN, `Wire` reads and discards the bytes that
-//! the peer still sends. It stops at the peer's FIN or an error, [`QUIET`] after the last byte, or at the
-//! first byte that arrives later than [`LINGER`]. It waits only if the peer may still send data, that is, if
-//! the last request had a body or bytes are available.
+//! the peer still sends. It stops at the peer's FIN or an error, [`QUIET`] after the last byte, or
+//! at the first byte that arrives later than [`LINGER`] after its own FIN. It waits only if the
+//! peer may still send data, that is, if the last request had a body or bytes are available.
 //!
 //! # Compared with Go (net/http/server.go, `closeWriteAndWait`)
 //! Go waits for 500 ms without reading.
@@ -28,7 +28,8 @@ use super::activity::Activity;
 /// The time without a byte after which a closing connection no longer waits for the peer's FIN.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// The time after which further bytes no longer extend the wait for the peer's FIN.
+/// The time, counted from the server's FIN, after which further bytes no longer extend the wait for
+/// the peer's FIN.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// The number of bytes discarded per read.
@@ -38,18 +39,20 @@ const DISCARD_BYTES: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     io: T,
-    /// The bytes to return first; empty once hyper has read them.
+    /// The bytes to return first. Empty once hyper has read them.
     head: Vec<u8>,
     /// The number of bytes of `head` that hyper has read.
     taken: usize,
     activity: Arc<Activity>,
-    /// `Some` after FIN was sent, while the bytes that the peer sends are discarded.
+    /// `Some` after FIN was sent, while the bytes that the peer still sends are discarded.
     linger: Option<Linger>,
 }
 
+/// The state of the wait for the peer's FIN.
 #[derive(Debug)]
 struct Linger {
-    /// The timer that ends the wait for the next byte; `None` if the peer is not expected to send more.
+    /// The timer that ends the wait for the next byte, or `None` if the peer is not expected to
+    /// send more.
     quiet: Option<Sleep>,
     /// The time after which further bytes no longer extend the wait.
     end: Instant,
@@ -62,8 +65,8 @@ impl<T> Wire<T> {
 }
 
 impl<T: Read + Unpin> Wire<T> {
-    /// Reads from the underlying stream into `buf`, ignoring `head`. Returns `Pending` if no bytes are
-    /// available.
+    /// Reads from the underlying stream into `buf`, ignoring `head`. Returns `Pending` if no bytes
+    /// are available.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf.unfilled())
     }

@@ -1,8 +1,9 @@
-//! Tests of how connections of `netpoll_hyper::Server` end: after a half-close or a reset by the client, a forced close, an early response or
-//! an upgrade, when the server stops, and without a request. Also tests that `connect` may convert a stream.
+//! Tests of how connections of `netpoll_hyper::Server` end: after a half-close or a reset by the
+//! client, a forced close, an early response or an upgrade, when the server stops, and without a
+//! request. Also tests that the closure `connect` may convert a stream.
 //!
-//! Where the grace period must not end the server, it is one hour. If a connection then keeps the server from ending, the test hangs until
-//! its watchdog stops it.
+//! Where the grace period must not end the server, it is one hour. If a connection then keeps the
+//! server from ending, the test hangs until its watchdog aborts the process.
 
 mod common;
 mod serving;
@@ -32,6 +33,7 @@ use netpoll::unix::{UnixListener, UnixStream};
 use netpoll_hyper::{Executor, Io, Server, Socket};
 use serving::{Seen, answer, assert_hello, get, receive, send, start, with_some_limit};
 
+/// A grace period that does not end within a test.
 const HOUR: Duration = Duration::from_secs(3600);
 
 const GET: &[u8] = b"GET /hello HTTP/1.1\r\nhost: h\r\n\r\n";
@@ -49,7 +51,7 @@ fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
 }
 
-/// Waits until the peer has closed the connection, with a FIN or a reset.
+/// Waits until the peer has closed the connection, with a FIN or a reset, and discards all data.
 async fn assert_ends(stream: &TcpStream) {
     let mut bytes = [0; 512];
     while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
@@ -59,16 +61,18 @@ async fn assert_ends(stream: &TcpStream) {
 fn request_followed_by_fin_is_answered() {
     run(async {
         let server = start(Server::new().grace(HOUR)).await;
-        // The handler waits until it is released, so the FIN arrives before the response is written.
+        // The handler waits until it is released, so the FIN arrives before the response is
+        // written.
         let slow = server.connect().await;
         send(&slow, "/wait").await;
         slow.close_write().unwrap();
         becomes("the handler waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
         task::sleep(Duration::from_millis(20)).await;
-        server.seen.let_go.store(1, Ordering::SeqCst);
+        server.seen.released.store(1, Ordering::SeqCst);
         let text = read_to_end(&slow).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("waited"), "{text}");
-        // Requests with a body, several requests in a row, and more data than fits into a socket's buffer.
+        // The requests have a body, or there are several. Some responses are larger than a socket's
+        // buffer.
         let body = "b".repeat(100_000);
         let echo = format!("POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         let large = "GET /large HTTP/1.1\r\nhost: h\r\n\r\n".repeat(20);
@@ -115,7 +119,7 @@ fn request_followed_by_fin_is_answered_over_unix_sockets() {
         stream.close_write().unwrap();
         becomes("the handler waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
         task::sleep(Duration::from_millis(20)).await;
-        seen.let_go.store(1, Ordering::SeqCst);
+        seen.released.store(1, Ordering::SeqCst);
         assert!(read_to_end(&stream).await.unwrap().ends_with("waited"));
         listener.close().await.unwrap();
         server.await.unwrap();
@@ -196,8 +200,8 @@ fn reset_and_force_close_drop_the_handler() {
     });
 }
 
-/// The clients have sent nothing, part of their first head, part of a later head, part of HTTP/2's preface, or the preface but no complete
-/// request.
+/// The clients have sent nothing, part of their first head, part of a later head, part of HTTP/2's
+/// preface, or the preface but no complete request.
 #[test]
 fn part_of_a_head_does_not_hold_a_stopping_server() {
     run(async {
@@ -228,7 +232,7 @@ fn part_of_a_head_does_not_hold_a_stopping_server() {
     });
 }
 
-/// Waits until `flag` is set. Registers no waker, so the caller must poll it again.
+/// Waits until `flag` is set. Registers no waker, so the caller must poll the future again.
 async fn until(flag: &AtomicBool) {
     poll_fn(|_| if flag.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
@@ -285,8 +289,9 @@ fn requests_in_the_queue_of_a_listener_are_answered_when_the_server_stops() {
     });
 }
 
-/// Runs a server whose listener has a limit of one connection. Stops the server when one connection has a request in progress and
-/// another one is in the queue. Calls `then` with both connections and the handlers' state.
+/// Runs a server whose listener has a limit of one connection. Stops the server when one connection
+/// has a request in progress and another one is in the queue. Calls `then` with both connections
+/// and the handlers' state. Returns the server's result.
 async fn stop_at_limit_of_listener(
     grace: Duration,
     then: impl AsyncFnOnce(&TcpStream, &TcpStream, &Seen),
@@ -315,7 +320,8 @@ async fn stop_at_limit_of_listener(
     server.await
 }
 
-/// Regression test: the grace period began only when the queue was empty. A request that did not end could delay it without limit.
+/// Regression test: the grace period began only when the queue was empty, so a request that did not
+/// end could delay the beginning of the period without limit.
 #[test]
 fn grace_ends_a_server_whose_listener_is_at_its_limit() {
     run(async {
@@ -331,7 +337,7 @@ fn grace_ends_a_server_whose_listener_is_at_its_limit() {
 fn queued_request_is_answered_if_it_is_accepted_within_the_grace_period() {
     run(async {
         let ended = stop_at_limit_of_listener(HOUR, async |first, queued, seen| {
-            seen.let_go.store(1, Ordering::SeqCst);
+            seen.released.store(1, Ordering::SeqCst);
             assert!(read_to_end(first).await.unwrap().ends_with("waited"));
             let text = read_to_end(queued).await.unwrap();
             assert!(text.contains("connection: close") && text.ends_with("hello"), "{text}");
@@ -340,7 +346,8 @@ fn queued_request_is_answered_if_it_is_accepted_within_the_grace_period() {
     });
 }
 
-/// Regression test: the server waited until descriptors were available, and later until the end of the grace period.
+/// Regression test: the server waited until descriptors were available and, after a first
+/// correction, until the end of the grace period.
 #[test]
 fn server_without_descriptors_and_connections_ends_at_its_stop() {
     common::child("server_without_descriptors_and_connections_ends_at_its_stop", || {
@@ -385,8 +392,8 @@ async fn read_all(stream: TcpStream) -> io::Result<String> {
     read_to_end(&stream).await
 }
 
-/// Reads the response of an HTTP/2 request without a client library, because a library chooses which frames it sends and when. Returns the
-/// body.
+/// Reads the response to an HTTP/2 request and replies to PINGs. Returns the body. Uses no client
+/// library, because a library chooses which frames it sends and when.
 async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     let mut head = [0; 9];
@@ -430,7 +437,7 @@ fn http2_request_is_answered_as_the_server_stops() {
     });
 }
 
-/// Reads a frame and returns its type.
+/// Reads an HTTP/2 frame and returns its type.
 async fn frame(client: &TcpStream) -> u8 {
     let mut head = [0; 9];
     read_exact(client, &mut head).await.unwrap();
@@ -458,7 +465,7 @@ fn reset_after_goaway_of_a_stopping_server_is_not_an_error() {
             assert_eq!(frame(&client).await, 4, "SETTINGS");
             becomes("the request has arrived", || server.seen.waiting.load(Ordering::SeqCst) == errors).await;
             server.listener.close().await.unwrap();
-            // GOAWAY.
+            // A frame of type 7 is GOAWAY.
             while frame(&client).await != 7 {}
             client.set_linger(Some(Duration::ZERO)).unwrap();
             drop(client);
@@ -468,7 +475,8 @@ fn reset_after_goaway_of_a_stopping_server_is_not_an_error() {
     });
 }
 
-/// `Io` stands for a TLS stream, whose remaining bytes are read through the TLS library.
+/// `Io` takes the place of a TLS stream, which the server also reads only through futures-io's
+/// traits.
 #[test]
 fn request_over_a_futures_io_stream_is_answered_as_the_server_stops() {
     run(async {
@@ -488,8 +496,8 @@ fn request_over_a_futures_io_stream_is_answered_as_the_server_stops() {
     });
 }
 
-/// The service responds before it has read the body. Without lingering, close(2) with unread bytes sends a reset, after which the client may
-/// discard the response.
+/// The service responds before it has read the body. If the server closed the socket immediately,
+/// close(2) with unread bytes would send a reset, after which the client may discard the response.
 #[test]
 fn early_answer_to_an_upload_arrives() {
     run(async {
@@ -525,8 +533,8 @@ fn early_answer_to_an_upload_arrives() {
                     assert!(text.starts_with("HTTP/1.1 413") && text.ends_with("too much"), "{text}");
                     answered += 1;
                 }
-                // The server stops waiting after half a second without a byte, which can happen on a
-                // busy machine.
+                // The server closes the socket after half a second without a byte. On a busy
+                // machine, the client may send nothing for that long.
                 Err(error) => {
                     assert!(start.elapsed() >= Duration::from_millis(500), "{error}");
                     assert!(begin.elapsed() < common::BOUND, "{error}, and {answered} answers");
@@ -577,7 +585,7 @@ fn http2_request_may_take_longer_than_the_head_limit() {
         let seen = Arc::clone(&server.seen);
         let late = task::spawn(async move {
             task::sleep(limit * 4).await;
-            seen.let_go.store(1, Ordering::SeqCst);
+            seen.released.store(1, Ordering::SeqCst);
         });
         let response = sender.send_request(request).await;
         if server.seen.waiting.load(Ordering::SeqCst) == 0 {
@@ -591,8 +599,9 @@ fn http2_request_may_take_longer_than_the_head_limit() {
     }));
 }
 
-/// Regression test: hyper drops a body when it has the last chunk, even if the chunk is larger than the peer's flow-control window. The request
-/// then counted as answered, and the connection was closed although the peer had not received the rest of the chunk.
+/// Regression test: hyper drops a body when it has the last chunk, even if the chunk is larger than
+/// the peer's flow-control window. The request then counted as answered, and the connection was
+/// closed although the peer had not received the rest of the chunk.
 #[test]
 fn http2_client_may_pause_within_a_response_for_longer_than_the_head_limit() {
     run(with_some_limit(async |limit| {
@@ -666,7 +675,8 @@ fn switch_to_own() -> Response<String> {
     response
 }
 
-/// An upgraded stream belongs to the service, so shutting it down must not discard bytes that the peer sends.
+/// An upgraded stream belongs to the service, so shutting it down must not discard bytes that the
+/// peer sends.
 #[test]
 fn upgraded_stream_can_be_read_after_its_shutdown() {
     run(async {
@@ -700,8 +710,8 @@ fn upgraded_stream_can_be_read_after_its_shutdown() {
     });
 }
 
-/// The new owner may shut an upgraded stream down before the connection's task continues. Here it does so in the waker that
-/// hyper calls when it passes the stream on.
+/// The new owner may shut an upgraded stream down before the connection's task continues. In this
+/// test, the waker that hyper calls when it passes the stream on shuts the stream down.
 #[test]
 fn upgraded_stream_can_be_shut_down_immediately() {
     /// The upgrade, and the result of the shutdown.
@@ -756,7 +766,7 @@ fn upgraded_stream_can_be_shut_down_immediately() {
     });
 }
 
-/// The server has no handle of the stream while `connect` owns it, so that the stream can be converted.
+/// While `connect` owns the stream, the server has no handle of it, so the stream can be converted.
 #[test]
 fn connect_may_convert_the_stream() {
     run(async {

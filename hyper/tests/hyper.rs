@@ -1,5 +1,6 @@
-//! Tests of hyper on netpoll's streams: both HTTP versions with curl, with hyper's client and with handwritten requests, Unix sockets, the I/O
-//! traits, the timer, limits, deadlines, panics, and the ways to end a server.
+//! Tests of hyper on netpoll's streams: both HTTP versions with curl, with hyper's client and with
+//! handwritten requests, Unix sockets, the I/O traits, the timer, limits, deadlines, panics, and
+//! the ways to end a server.
 
 mod common;
 mod serving;
@@ -58,8 +59,8 @@ fn curl_speaks_both_versions() {
         for (option, version) in [("--http1.1", "HTTP/1.1"), ("--http2-prior-knowledge", "HTTP/2.0")] {
             let url = |path: &str| format!("http://{}{path}", server.addr);
             let mut text = String::new();
-            // With HTTP/1, one command sends several requests on one connection. With HTTP/2, curl 7.88 fails on the second request of a
-            // command, with any server.
+            // With HTTP/1, one command sends several requests on one connection. With HTTP/2, curl
+            // 7.88 fails on the second request of a command, with any server.
             let paths = ["/version", "/hello", "/large"].map(url);
             for urls in paths.chunks(if option == "--http1.1" { 3 } else { 1 }) {
                 let Some(output) = curl([&[option.to_owned()], urls].concat()).await else { return };
@@ -77,7 +78,8 @@ fn curl_speaks_both_versions() {
     });
 }
 
-/// The HTTP version is detected even if the first request arrives byte by byte or begins like the preface.
+/// The HTTP version is detected even if the first request arrives byte by byte or begins like the
+/// preface.
 #[test]
 fn version_is_detected_from_the_first_bytes() {
     run(async {
@@ -99,7 +101,7 @@ fn version_is_detected_from_the_first_bytes() {
             task::sleep(Duration::from_micros(200)).await;
         }
         assert_eq!(receive(&http1).await.unwrap().1, b"hello");
-        // A stream that ends within the preface is closed.
+        // A connection whose stream ends within the preface is closed.
         let ended = server.connect().await;
         ended.write_all(b"PRI * HT").await.unwrap();
         ended.close_write().unwrap();
@@ -147,7 +149,8 @@ fn reads_go_straight_into_uninitialised_memory() {
         let mut buf = ReadBuf::uninit(&mut memory);
         poll_fn(|cx| Read::poll_read(Pin::new(&mut server), cx, buf.unfilled())).await.unwrap();
         assert_eq!(buf.filled(), b"abc");
-        // SAFETY: every byte of `memory` was initialised above, and the read has written only initialised bytes.
+        // SAFETY: every byte of `memory` was initialised above, and the read has written only
+        // initialised bytes.
         assert!(memory[3..].iter().all(|byte| unsafe { byte.assume_init() } == 0xAA));
         // A read at end of stream, through a reference to the stream, fills nothing.
         drop(client);
@@ -157,7 +160,7 @@ fn reads_go_straight_into_uninitialised_memory() {
     });
 }
 
-/// A stream that counts its writes.
+/// A stream that counts its vectored writes and its plain writes.
 struct Counted {
     stream: Socket<TcpStream>,
     vectored: Arc<AtomicUsize>,
@@ -209,7 +212,8 @@ fn head_and_body_are_sent_in_one_vectored_write() {
         }
         drop(client);
         server.await.unwrap();
-        // hyper makes only vectored writes on such a stream. A partial write, which does not happen here, would be followed by another.
+        // hyper makes only vectored writes on such a stream. Another write would follow a partial
+        // one, but these responses are small enough for complete writes.
         assert_eq!((vectored.load(Ordering::SeqCst), plain.load(Ordering::SeqCst)), (20, 0));
     });
 }
@@ -222,7 +226,7 @@ fn timer_resets_sleeps_in_place() {
         let mut sleep = Timer.sleep(Duration::from_secs(3600));
         let place = std::ptr::from_ref(&*sleep).cast::<()>();
         assert!(poll_once(&mut sleep).await.is_pending());
-        // The armed sleep is reset to an earlier time, to a later time, and to a still later time.
+        // The armed sleep is reset to an earlier time, and then twice to a later time.
         Timer.reset(&mut sleep, at(5));
         assert!(poll_once(&mut sleep).await.is_pending() || start.elapsed() >= Duration::from_millis(5));
         Timer.reset(&mut sleep, at(10));
@@ -274,7 +278,7 @@ fn closing_listener_lets_requests_finish() {
         assert_eq!(TcpStream::connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         drop(no_forks);
         assert!(poll_once(&mut end).await.is_pending());
-        seen.let_go.store(2, Ordering::SeqCst);
+        seen.released.store(2, Ordering::SeqCst);
         let (head, body) = receive(&busy).await.unwrap();
         assert!(head.contains("connection: close"), "{head}");
         assert_eq!(body, b"waited");
@@ -407,14 +411,15 @@ fn missing_request_head_ends_connection() {
             return None;
         }
         task::sleep(limit * 3 / 2).await;
-        server.seen.let_go.store(1, Ordering::SeqCst);
+        server.seen.released.store(1, Ordering::SeqCst);
         assert_eq!(receive(&slow).await.unwrap().1, b"waited");
         server.stop().await.unwrap();
         Some(())
     }));
 }
 
-/// Regression test: hyper adds the limit to the current time, so each HTTP/1 connection ended with a panic.
+/// Regression test: hyper adds the limit to the current time, so each HTTP/1 connection ended with
+/// a panic.
 #[test]
 fn longest_head_limit_does_not_overflow() {
     run(async {
@@ -426,7 +431,8 @@ fn longest_head_limit_does_not_overflow() {
     });
 }
 
-/// The head of every request has a time limit, but few requests arm a timer, because the connection's timer is moved to a later time.
+/// The head of every request has a time limit, but few requests arm a timer, because the sleep of
+/// the connection is reset to a later time.
 #[test]
 fn header_timeout_costs_no_timer_per_request() {
     common::child("header_timeout_costs_no_timer_per_request", || {
@@ -500,7 +506,7 @@ fn panic_of_stop_lets_requests_finish() {
         send(&client, "/wait").await;
         let stop = async {
             becomes("the handler waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
-            seen.let_go.store(1, Ordering::SeqCst);
+            seen.released.store(1, Ordering::SeqCst);
             panic!("on purpose");
         };
         Server::new().grace(common::BOUND).serve_until(listener, service, stop).await.unwrap();
@@ -549,7 +555,7 @@ fn deadlines_and_close_apply_through_hyper() {
     });
 }
 
-/// The server runs on a Unix socket; curl gets its address as a path.
+/// The server runs on a Unix socket, whose path is an argument of curl.
 #[test]
 fn http_is_served_over_unix_sockets() {
     run(async {
@@ -581,7 +587,7 @@ fn http_is_served_over_unix_sockets() {
 #[test]
 fn accept_error_ends_server() {
     run(async {
-        // With one connection, the second server is at its limit.
+        // The second server is at its limit with one connection.
         for server in [&mut Server::new(), Server::new().max_connections(1)] {
             let server = start(server).await;
             let stream = server.connect().await;
@@ -593,7 +599,8 @@ fn accept_error_ends_server() {
     });
 }
 
-/// Another owner of the listening socket shuts it down. The server returns the error of accept(2), even at its connection limit.
+/// Another owner of the listening socket shuts the socket down. The server returns the error of
+/// accept(2), even at its connection limit.
 #[test]
 fn listener_shut_down_by_another_owner_ends_server() {
     run(async {

@@ -121,7 +121,7 @@ fn reqwest_runs_within_compat() {
         assert!(late.await.unwrap_err().is_timeout());
         let late = Compat::new(async move { reqwest::get(format!("http://{addr}/wait")).await });
         assert!(future::timeout(Duration::from_millis(20), late).await.is_err());
-        server.seen.let_go.store(usize::MAX, Ordering::SeqCst);
+        server.seen.released.store(usize::MAX, Ordering::SeqCst);
         server.stop().await.unwrap();
     });
 }

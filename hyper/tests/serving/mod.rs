@@ -1,4 +1,5 @@
-//! Shared code of the tests of `netpoll_hyper::Server`: a service, a server in a task, handwritten requests and requests with curl.
+//! Shared code of the tests of `netpoll_hyper::Server`: a service, a server in a task, handwritten
+//! requests, and requests with curl.
 #![allow(dead_code, unreachable_pub)]
 
 use std::convert::Infallible;
@@ -25,22 +26,24 @@ pub struct Seen {
     /// The number of requests that have begun to wait in `/wait`.
     pub waiting: AtomicUsize,
     /// The number of requests to `/wait` that are released.
-    pub let_go: AtomicUsize,
+    pub released: AtomicUsize,
+    /// The number of connections for which the closure `connect` was called.
     pub connections: AtomicUsize,
 }
 
 pub type Answer = Response<Either<Full<Bytes>, Incoming>>;
 
+/// Responds to a request according to its path.
 pub async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let text = match (request.method(), request.uri().path()) {
         (&Method::POST, "/echo") => return Ok(Response::new(Either::Right(request.into_body()))),
         (_, "/hello") => "hello".to_owned(),
         (_, "/version") => format!("{:?}", request.version()),
         (_, "/large") => "x".repeat(300_000),
-        (_, "/panic") => panic!("asked to"),
+        (_, "/panic") => panic!("the request is for /panic"),
         (_, "/wait") => {
             let number = seen.waiting.fetch_add(1, Ordering::SeqCst);
-            while seen.let_go.load(Ordering::SeqCst) <= number {
+            while seen.released.load(Ordering::SeqCst) <= number {
                 task::sleep(Duration::from_millis(1)).await;
             }
             "waited".to_owned()
@@ -54,13 +57,16 @@ pub async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Answe
     Ok(Response::new(Either::Left(Full::from(text))))
 }
 
+/// A server in a task.
 pub struct Running {
     pub listener: Arc<TcpListener>,
     pub addr: SocketAddr,
     pub seen: Arc<Seen>,
+    /// The handle of the server's task.
     pub end: JoinHandle<io::Result<()>>,
 }
 
+/// Starts a server whose service is [`answer`], on a free port of 127.0.0.1.
 pub async fn start(server: &mut Server) -> Running {
     let listener = Arc::new(common::listener().await);
     let seen = Arc::new(Seen::default());
@@ -90,7 +96,8 @@ impl Running {
     }
 }
 
-/// Calls `attempt` with increasing limits until it returns `Some`, because on a busy machine a request may not arrive within a small limit.
+/// Calls `attempt` with increasing limits until it returns `Some`, because on a busy machine a
+/// request may not arrive within a small limit.
 pub async fn with_some_limit(mut attempt: impl AsyncFnMut(Duration) -> Option<()>) {
     let mut limit = Duration::from_millis(100);
     while attempt(limit).await.is_none() {
@@ -99,6 +106,7 @@ pub async fn with_some_limit(mut attempt: impl AsyncFnMut(Duration) -> Option<()
     }
 }
 
+/// Sends a GET request without a body.
 pub async fn send(stream: &TcpStream, path: &str) {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
 }
@@ -118,11 +126,13 @@ pub async fn receive(stream: &TcpStream) -> io::Result<(String, Vec<u8>)> {
     Ok((head, body))
 }
 
+/// Sends a GET request and receives the response. Returns its head and its body.
 pub async fn get(stream: &TcpStream, path: &str) -> io::Result<(String, Vec<u8>)> {
     send(stream, path).await;
     receive(stream).await
 }
 
+/// Sends a GET request and returns the body of the response.
 pub async fn get_body(stream: &TcpStream, path: &str) -> Vec<u8> {
     get(stream, path).await.unwrap().1
 }
@@ -141,13 +151,14 @@ pub async fn assert_peers_are_known(addr: SocketAddr) {
     }
 }
 
+/// Asserts that the server responds to `/hello`.
 pub async fn assert_hello(stream: &TcpStream) {
     let (head, body) = get(stream, "/hello").await.unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert_eq!(body, b"hello");
 }
 
-/// Runs curl. Returns `None` if curl is not installed.
+/// Runs curl with `args`. Returns `None` if curl is not installed.
 pub async fn curl(args: Vec<String>) -> Option<Output> {
     let output = task::spawn_blocking(move || {
         let mut command = Command::new("curl");
