@@ -5,12 +5,12 @@
 //! fragmentation. If the kernel supports UDP_SEGMENT and UDP_GRO, one call transfers many
 //! datagrams. tokio's runtime is not needed.
 //!
-//! [`endpoint`] creates an endpoint on a socket to which the caller may keep a reference. The socket's
-//! deadlines and [`close`] apply to the endpoint. If a receive fails, for example because the socket is
-//! closed or its read deadline has passed, the endpoint accepts no more connections, and its connections
-//! end with a `TransportError`. If a send fails, because the socket is closed or its write deadline has
-//! passed, the sending connection ends with `LocallyClosed`, but only when at most one handle to it and
-//! to its streams is left.
+//! [`endpoint`] creates an endpoint on a socket to which the caller may keep a reference. The
+//! socket's deadlines and [`close`] apply to the endpoint. If a receive fails, for example because
+//! the socket is closed or its read deadline has passed, the endpoint accepts no more connections,
+//! and its connections end with a `TransportError`. If a send fails because the socket is closed or
+//! its write deadline has passed, the sending connection ends with `LocallyClosed`, but only when
+//! at most one handle to the connection and to its streams is left.
 //!
 //! The example `quic_file` in netpoll's repository sends a file.
 //!

@@ -1,4 +1,5 @@
-//! [`Runtime`]: quinn's tasks, timers and sockets. [`endpoint()`] creates an endpoint that uses it.
+//! [`Runtime`]: quinn's runtime trait, with netpoll's tasks, timers and sockets. [`endpoint()`]
+//! creates an endpoint that uses this runtime.
 
 use std::future::Future;
 use std::io;
@@ -15,8 +16,8 @@ use netpoll::time::{Movable, Sleep};
 
 use super::Socket;
 
-/// Creates an endpoint on `socket`, served by tasks of netpoll's runtime. With a server configuration the
-/// endpoint accepts connections. The endpoint can be used under any executor.
+/// Creates an endpoint on `socket`, which tasks of netpoll's runtime serve. With a server
+/// configuration, the endpoint accepts connections. The endpoint can be used under any executor.
 ///
 /// # Errors
 /// Returns the errors of [`Socket::new`].
@@ -36,8 +37,8 @@ pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Ar
     Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))
 }
 
-/// An implementation of quinn's runtime trait with netpoll's runtime. Pass it to `quinn::Endpoint::new`,
-/// which takes std sockets. For netpoll's sockets use [`endpoint`].
+/// An implementation of quinn's runtime trait with netpoll's runtime. Pass it to
+/// `quinn::Endpoint::new`, which takes sockets of std. For netpoll's sockets, use [`endpoint`].
 ///
 /// # Examples
 /// ```

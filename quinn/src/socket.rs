@@ -1,6 +1,6 @@
 //! [`Socket`]: a [`UdpSocket`] that sends and receives with quinn-udp.
 //!
-//! Before each send quinn asks whether the socket is writable. The answer needs no system call,
+//! quinn checks before each send whether the socket is writable. This check needs no system call,
 //! because the socket counts as writable until a send returns `WouldBlock`. The sender then waits
 //! until the socket is writable.
 
@@ -17,8 +17,8 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use netpoll::net::UdpSocket;
 
-/// A [`UdpSocket`] that implements quinn's socket trait. [`endpoint`](super::endpoint) creates a `Socket`
-/// itself.
+/// A [`UdpSocket`] that implements quinn's socket trait. A program that uses
+/// [`endpoint`](super::endpoint) need not create a `Socket` itself.
 #[derive(Debug)]
 pub struct Socket {
     socket: Arc<UdpSocket>,
@@ -28,13 +28,14 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Wraps `socket` and sets the options that quinn needs: receive offload, ECN and destination of
-    /// each datagram, no fragmentation. Other users of `socket` can set its deadlines and close it, but
-    /// should not receive from it.
+    /// Wraps `socket` and sets the options that quinn needs: receive offload, the ECN bits and the
+    /// destination of each received datagram, and no fragmentation. Other users of `socket` can set
+    /// its deadlines and close it, but should not receive from it.
     ///
     /// # Errors
     /// Returns the OS error of reading the socket's address or of reading or setting its options,
-    /// `TimedOut` after the write deadline, or a [closed](netpoll::net::is_closed) error after `close`.
+    /// `TimedOut` after the write deadline, or a [closed](netpoll::net::is_closed) error after
+    /// `close`.
     pub fn new(socket: Arc<UdpSocket>) -> io::Result<Socket> {
         let offload = socket.try_write_io(|fd| UdpSocketState::new((&fd).into()))?;
         Ok(Socket { socket, offload, full: AtomicUsize::new(0) })
@@ -95,9 +96,10 @@ struct Poller {
 impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Poller { socket, seen } = &mut *self;
-        // ORDERING: Relaxed, because the counter guards no other memory. A sender sees the increment of
-        // its own send in program order. If it misses the increment of another sender and the socket is still
-        // full, its next send returns `WouldBlock` and increments the counter.
+        // ORDERING: Relaxed, because the counter guards no other memory. A sender sees the
+        // increment of its own send in program order. If the sender misses the increment of another
+        // sender and the socket is still full, its next send returns `WouldBlock` and increments
+        // the counter.
         let full = socket.full.load(Ordering::Relaxed);
         if full != *seen {
             ready!(socket.socket.poll_writable(cx))?;
@@ -121,7 +123,8 @@ mod tests {
             let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             let quic = Arc::new(Socket::new(Arc::clone(&socket)).unwrap());
             let mut poller = Arc::clone(&quic).create_io_poller();
-            // The socket is writable, so `Pending` only means that the poll was deferred for fairness.
+            // The socket is writable, so a poll that returns `Pending` was only deferred for
+            // fairness.
             let mut poll = || loop {
                 if let Poll::Ready(result) = poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())) {
                     return result;

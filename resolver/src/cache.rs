@@ -1,9 +1,10 @@
 //! [`Cache`]: cached answers.
 //!
-//! An answer is used until its TTL expires, for at most one week. The number of answers and the memory
-//! that they use are bounded, because a server determines the size of its answers and, through the names
-//! in them, also some of the queries. If a new answer would exceed a bound, answers whose TTL has expired
-//! are removed. If that does not free enough, all answers are removed.
+//! An answer is used until its TTL expires, for at most one week. The number of answers and the
+//! memory that they use are bounded, because a server determines the size of its answers and,
+//! through the names in them, also some of the queries. If a new answer would exceed a bound,
+//! answers whose TTL has expired are removed. If this does not free enough memory or entries, all
+//! answers are removed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,15 +53,17 @@ impl Answers {
     }
 }
 
+/// A cache of answers, by query.
 #[derive(Debug, Default)]
 pub(super) struct Cache(Mutex<Answers>);
 
 impl Cache {
     fn lock(&self) -> MutexGuard<'_, Answers> {
-        // No code that may panic runs under the lock.
+        // Poisoning is ignored, because no code that may panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the cached answer to a query, unless its TTL has expired.
     pub(super) fn get(&self, query: &Query) -> Option<Reply> {
         let answers = self.lock();
         let answer = answers.by_query.get(query)?;
@@ -68,8 +71,8 @@ impl Cache {
     }
 
     /// Caches an answer for `ttl` seconds, at most [`TTL_MAX`]. A TTL with the highest bit set
-    /// counts as 0 (RFC 2181, section 8). An answer whose TTL is 0, or which is larger than [`BYTES_MAX`], is not
-    /// cached.
+    /// counts as 0 (RFC 2181, section 8). An answer whose TTL is 0, or which is larger than
+    /// [`BYTES_MAX`], is not cached.
     pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
         if ttl == 0 || i32::try_from(ttl).is_err() {
             return;
@@ -112,15 +115,15 @@ fn size(query: &Query, reply: &Reply) -> usize {
         }
 }
 
-/// Returns the maximum heap memory of a name, in bytes. A short name is stored inline. A longer name may
-/// have a vector of its bytes and a vector with one byte per label. Their capacity is at most twice their
-/// length.
+/// Returns the maximum heap memory of a name, in bytes. A short name is stored inline. A longer
+/// name may have a vector of its bytes and a vector with one byte per label. The capacity of a
+/// vector is at most twice its length.
 fn heap_of_name(name: &Name) -> usize {
     if name.len() <= 32 { 0 } else { 2 * name.len() }
 }
 
-/// Returns the heap memory of a record, in bytes, for the types that a [`Resolver`](super::Resolver)
-/// queries.
+/// Returns the heap memory of a record, in bytes, for the record types that a
+/// [`Resolver`](super::Resolver) queries.
 fn heap_of_data(data: &RData) -> usize {
     match data {
         RData::MX(mx) => heap_of_name(&mx.exchange),
@@ -147,7 +150,7 @@ mod tests {
         Reply::Records { owner: Name::root(), data: data.into_iter().collect() }
     }
 
-    /// Returns nearly as much text as fits into the largest message, which has 65,535 bytes.
+    /// Returns nearly as much text as fits into the largest message, whose size is 65,535 bytes.
     fn large_text() -> Reply {
         records([RData::TXT(TXT::from_bytes(vec![&[b'x'; 255]; 255]))])
     }
@@ -168,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_without_bytes_count_their_pointers() {
+    fn size_of_empty_texts_includes_their_pointers() {
         let texts: &[u8] = &[];
         let reply = records([RData::TXT(TXT::from_bytes(vec![texts; 60_000]))]);
         assert!(size(&query("a.test."), &reply) >= 60_000 * size_of::<Box<[u8]>>());
     }
 
     #[test]
-    fn replaced_answer_no_longer_counts() {
+    fn size_of_a_replaced_answer_is_subtracted() {
         let cache = Cache::default();
         for _ in 0..1000 {
             cache.put(query("a.test."), large_text(), 60);

@@ -1,24 +1,27 @@
-//! The order in which servers of the same preference or priority should be tried: a random order, so
-//! that clients share the load. RFC 5321, section 5.1, for MX records; RFC 2782 for SRV records, in
-//! which the probability that a server is first is proportional to its weight.
+//! The order of servers in MX and SRV records.
 //!
-//! The random numbers are seeded with the keys of a `HashMap`'s hasher. In a simulation, these keys, and thus the
-//! random numbers, depend only on the seed of the simulation.
+//! Servers of the same preference (MX) or priority (SRV) are in a random order, so that clients
+//! share the load (RFC 5321, section 5.1; RFC 2782). With SRV records, the probability that a
+//! server is first is proportional to its weight.
 //!
-//! Go (net/dnsclient.go: `byPref`, `byPriorityWeight`) also takes servers one after the other by
-//! weight. Here, each server gets a random time, distributed exponentially with its weight as the
-//! rate, and the server with the earliest time is first. The result has the same distribution, and takes one sort even
-//! if a server sends thousands of records.
+//! The random numbers are seeded with the keys of a `HashMap`'s hasher. In a simulation, these
+//! keys, and thus the random numbers, depend only on the seed of the simulation.
+//!
+//! # Compared with Go (net/dnsclient.go: `byPref`, `byPriorityWeight`)
+//! Go chooses one server after the other, with a probability proportional to its weight. Here, each
+//! server gets a random time, distributed exponentially with the weight as the rate, and the
+//! servers are sorted by this time. The order has the same distribution. One sort is sufficient,
+//! even if a server sends thousands of records.
 
 use std::hash::{BuildHasher, RandomState};
 
 use super::{Mx, Srv};
 
-/// The weight that is used in place of 0. Servers of weight zero should have a very small chance to be chosen
-/// before others, and equal chances among themselves.
+/// The weight that is used in place of 0. RFC 2782 gives servers of weight 0 a very small chance to
+/// be chosen before others. Among themselves, they have equal chances.
 const ZERO: f64 = 0.01;
 
-/// Random numbers: SplitMix64.
+/// A generator of random numbers (SplitMix64).
 struct Random(u64);
 
 impl Random {
@@ -34,7 +37,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number between 0 and 1, and neither of them.
+    /// Returns a number greater than 0 and less than 1.
     fn fraction(&mut self) -> f64 {
         ((self.next() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
     }
@@ -46,7 +49,7 @@ pub(super) fn order_mx(servers: &mut [Mx]) {
     servers.sort_by_cached_key(|mx| (mx.preference, random.next()));
 }
 
-/// Orders servers by ascending priority, and within a priority randomly by weight.
+/// Orders servers by ascending priority, and within a priority in a random order by weight.
 pub(super) fn order_srv(servers: &mut [Srv]) {
     let mut random = Random::new();
     servers.sort_by_cached_key(|srv| {
@@ -77,7 +80,8 @@ mod tests {
         ["a", "b"].map(|name| orders.iter().filter(|order| order[0] == name).count())
     }
 
-    // The limits are more than ten standard deviations away.
+    /// The limits of this test and of the next one are more than ten standard deviations away from
+    /// the expected values.
     #[test]
     fn servers_of_equal_preference_share_the_load() {
         let mx = || {
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_within_their_limits() {
+    fn fractions_are_between_zero_and_one() {
         for state in [0, 1, u64::MAX, 0x9e37_79b9_7f4a_7c15_u64.wrapping_neg()] {
             let fraction = Random(state).fraction();
             assert!(0.0 < fraction && fraction < 1.0, "{fraction}");

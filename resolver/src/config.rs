@@ -1,8 +1,9 @@
 //! [`Config`]: the servers, their settings and the search list, from resolv.conf(5).
 //!
-//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host name are interpreted as by glibc. Invalid
-//! lines, domains and options are skipped individually, so an error in one does not affect the others.
-//! Without a file, or without a server in it, the server on this host is used.
+//! The file, the environment variables `LOCALDOMAIN` and `RES_OPTIONS`, and the host name are
+//! interpreted as by glibc. Invalid lines, domains and options are skipped individually, so an
+//! error in one does not affect the others. If there is no file, or no server in it, the server at
+//! 127.0.0.1 is used.
 //!
 //! | keyword, option | meaning |
 //! |---|---|
@@ -10,12 +11,12 @@
 //! | `domain`, `search` | the search list; the last of these lines is used |
 //! | `ndots:n` | names with fewer dots are looked up in the search list first; at most 15 |
 //! | `timeout:n` | the time for a server to reply, in seconds, 1 to 30 |
-//! | `attempts:n` | the number of times that the servers are queried, 1 to 5 |
+//! | `attempts:n` | the number of times that all servers are queried, 1 to 5 |
 //! | `rotate` | each query begins with the next server |
-//! | `use-vc` | only TCP is used |
+//! | `use-vc`, `usevc` | only TCP is used |
 //! | `edns0` | replies over UDP may have up to 1,232 bytes |
 //! | `single-request`, `single-request-reopen` | AAAA is queried after A |
-//! | `no-tld-query` | a name with one label is looked up only in the search list, unless that is empty or `ndots` is 0 |
+//! | `no-tld-query` | a name of one label is looked up only in the search list, if there is one and `ndots` is not 0 |
 //! | `no-aaaa` | IPv6 addresses are not queried |
 //! | others | ignored |
 
@@ -45,8 +46,9 @@ pub(super) struct Config {
     pub(super) servers: Vec<SocketAddr>,
     /// The search list, as absolute names.
     pub(super) search: Vec<Name>,
+    /// Names with fewer dots are looked up in the search list first.
     pub(super) ndots: usize,
-    /// The time for a server to reply.
+    /// The time limit for the reply of a server.
     pub(super) timeout: Duration,
     /// The number of times that all servers are queried.
     pub(super) rounds: usize,
@@ -79,7 +81,8 @@ impl Config {
     /// Reads this host's configuration.
     ///
     /// # Errors
-    /// Returns the error of reading the file, except errors that glibc treats as an empty file.
+    /// Returns the error of reading resolv.conf(5), except errors that glibc treats like an empty
+    /// file.
     pub(super) fn system() -> io::Result<Config> {
         Config::read(PATH)
     }
@@ -108,8 +111,8 @@ impl Config {
         for line in String::from_utf8_lossy(file).lines() {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next().unwrap_or_default();
-            // A line that begins with one of these characters is a comment. A value that begins with one
-            // of them is invalid, so the rest of the line is skipped too.
+            // A line that begins with one of these characters is a comment. A value that begins
+            // with one of them is invalid, so the rest of the line is skipped too.
             let mut values = words.take_while(|word| !word.starts_with(['#', ';'])).peekable();
             match keyword {
                 "nameserver" if config.servers.len() < SERVERS_MAX => {
@@ -127,7 +130,8 @@ impl Config {
         if let Some(domains) = local_domain {
             search = Some(domains.split_ascii_whitespace().filter_map(domain).collect());
         }
-        // The default search list is the host's own domain. It is known on Linux only; see `read`.
+        // The default search list is the host's own domain. `read` finds the host name only on
+        // Linux.
         config.search = search.unwrap_or_else(|| {
             let own = host_name.split_once('.').map(|(_, own)| own);
             own.and_then(domain).into_iter().collect()
@@ -136,6 +140,7 @@ impl Config {
         config
     }
 
+    /// Sets an option, such as `ndots:2`. Ignores unknown and malformed options.
     fn set(&mut self, option: &str) {
         let (name, value) = option.split_once(':').map_or((option, None), |(name, value)| (name, number(value)));
         match (name, value) {
@@ -153,22 +158,23 @@ impl Config {
     }
 }
 
-/// Returns whether this error of opening or reading the file is a permanent one, for which glibc's
-/// `__resolv_conf_load` uses the defaults.
+/// Returns whether this error of opening or reading the file is a permanent one, for which
+/// `__resolv_conf_load` of glibc uses the defaults.
 fn means_empty(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
         || matches!(error.raw_os_error(), Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR))
 }
 
-/// Parses a number without a sign. A number that is too large becomes the maximum. Returns `None` if the
-/// text is not a number.
+/// Parses a number without a sign. A number that is too large becomes the maximum. Returns `None`
+/// if the text is not a number.
 fn number(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
-/// Parses a domain of the search list and makes it absolute. Returns `None` if it is not a domain, and
-/// also for the root, because the search list does not decide whether a name is looked up as given.
+/// Parses a domain of the search list and makes it absolute. Returns `None` if the text is not a
+/// domain. Also returns `None` for the root, because the search list does not decide whether a name
+/// is looked up as given.
 pub(super) fn domain(text: &str) -> Option<Name> {
     let mut name = if is_host_name(text) { Name::from_ascii(text).ok()? } else { Name::from_utf8(text).ok()? };
     name.set_fqdn(true);
@@ -214,7 +220,8 @@ mod tests {
 
     #[test]
     fn missing_file_means_the_local_server() {
-        // A missing directory, a file in place of a directory, and a directory in place of the file.
+        // A missing directory, a file in place of a directory, and a directory in place of the
+        // file.
         for path in ["/nonexistent/resolv.conf", "/etc/passwd/resolv.conf", "/etc"] {
             assert_eq!(Config::read(path).unwrap().servers, parse("").servers, "{path}");
         }

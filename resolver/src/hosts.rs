@@ -1,9 +1,9 @@
 //! [`Hosts`]: the names and addresses in hosts(5).
 //!
-//! The addresses of a name in the file are taken only from the file, even if the file has none of the
-//! requested family. So an entry overrides all addresses of a name, and no server is queried for
-//! them. As in Go, names are compared without regard to case or a final dot. As in glibc, the search
-//! list is not used.
+//! The addresses of a name in the file are taken only from the file, even if the file has none of
+//! the requested family. So an entry overrides all addresses of a name, and no server is queried
+//! for them. As in Go, names are compared without regard to case or a final dot. As in glibc, names
+//! are not combined with the domains of the search list.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +26,7 @@ pub(super) struct Entry {
 pub(super) struct Hosts {
     /// The entries by name, in lower case and without a final dot.
     by_name: HashMap<String, Entry>,
+    /// The names by address, with a final dot. An IPv4-mapped address is stored as IPv4.
     by_addr: HashMap<IpAddr, Vec<String>>,
 }
 
@@ -67,12 +68,13 @@ impl Hosts {
         hosts
     }
 
+    /// Returns the entry of `name`, if the file has one.
     pub(super) fn by_name(&self, name: &str) -> Option<&Entry> {
         self.by_name.get(&key(name))
     }
 
-    /// Returns the names of `ip` with a final dot, in the order of the file, or `None` if the file has no
-    /// name for `ip`. The first name of a line is canonical.
+    /// Returns the names of `ip` with a final dot, in the order of the file, or `None` if the file
+    /// has no name for `ip`. The first name of a line is the canonical name.
     pub(super) fn by_addr(&self, ip: IpAddr) -> Option<&[String]> {
         self.by_addr.get(&ip.to_canonical()).map(Vec::as_slice)
     }

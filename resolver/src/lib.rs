@@ -14,17 +14,18 @@
 //! | `provider` | hickory's messages and transports over netpoll's sockets, timers and tasks |
 //!
 //! # When a look-up ends
-//! The absolute names for a given name are looked up one after the other, until one has records of the
-//! queried type. If a name does not exist or has no such records, the next name is looked up. If a
-//! query for a name fails, the whole look-up fails, because an attacker who suppresses replies could
-//! otherwise make the resolver use the next name. However, a look-up of addresses succeeds if the query
-//! for one family finds addresses, even if the query for the other family fails.
+//! The absolute names for a given name are looked up one after the other, until one has records of
+//! the queried type. If a name does not exist or has no such records, the next name is looked up.
+//! If a query for a name fails, the whole look-up fails. Otherwise, an attacker who suppresses
+//! replies could make the resolver use the next name. However, a look-up of addresses succeeds if
+//! the query for one family finds addresses, even if the query for the other family fails.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
-//! The resolver corresponds to Go's own resolver: A and AAAA are queried concurrently (without the option
-//! `single-request`), forged replies are ignored, queries with truncated replies are repeated over TCP,
-//! and names in answers are checked. Unlike in Go, nsswitch.conf is not read. resolv.conf and hosts are
-//! read once, when the resolver is created; Go reads them again when they change.
+//! The resolver corresponds to Go's own resolver. A and AAAA are queried concurrently (without the
+//! option `single-request`), forged replies are ignored, queries with truncated replies are
+//! repeated over TCP, and names in answers are checked. Unlike Go's resolver, this resolver does
+//! not read nsswitch.conf. It reads resolv.conf(5) and hosts(5) once, when it is created. Go reads
+//! these files again when they change.
 
 #![deny(unsafe_code)]
 
@@ -66,31 +67,32 @@ const LOOPBACK: [SocketAddr; 2] =
 /// A DNS resolver that queries servers over netpoll's sockets. A look-up occupies no thread, and is
 /// cancelled when its future is dropped.
 ///
-/// Clones share the resolver. Answers are cached for their TTL, but for at most one week. The cache
-/// holds up to 8,192 answers and about 8 MiB. Identical concurrent queries are merged. Use
-/// [`Dialer::resolver`](netpoll::net::Dialer::resolver) to make a dialer use the resolver.
+/// Clones share configuration and cache. Answers are cached for their TTL, but for at most one
+/// week. The cache holds up to 8,192 answers and about 8 MiB. Identical concurrent queries are
+/// merged. Use [`Dialer::resolver`](netpoll::net::Dialer::resolver) to make a dialer use the
+/// resolver.
 ///
 /// # Names
 /// * A name in hosts(5) has the addresses given in that file, and no server is queried for them.
-/// * Otherwise, `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt`
-///   and the names below them do not exist. No server is queried for any of these names (RFC 6761, RFC
-///   7686, RFC 9476).
-/// * Any other name without a final dot is also looked up in the search list, except names below `local`
-///   (RFC 6762).
+/// * Otherwise, `localhost` and the names below it have the loopback addresses. `onion`, `invalid`,
+///   `alt` and the names below them do not exist. No server is queried for any of these names (RFC
+///   6761, RFC 7686, RFC 9476).
+/// * Any other name without a final dot is also looked up in the search list, except names below
+///   `local` (RFC 6762).
 ///
 /// # Servers
-/// Servers are queried in order; with the option `rotate`, each query begins with the next server. The
-/// next server is queried if the previous server fails, or does not reply within a fifth of its timeout.
-/// A reply with records is used immediately. A reply that the name does not exist, or has no records of
-/// the queried type, is used only if the earlier servers have failed. A malformed reply, an error code
-/// such as SERVFAIL and a referral are failures. If all servers fail in every attempt, the look-up fails
-/// with the last error, which is temporary unless memory ran out, and the rest of the search list is not
-/// tried.
+/// Servers are queried in order. With the option `rotate`, each query begins with the next server.
+/// The next server is queried if the previous server fails, or does not reply within a fifth of the
+/// timeout. A reply with records or with an alias is used immediately. A reply that the name does
+/// not exist, or has no records of the queried type, is used only if the earlier servers have
+/// failed. A malformed reply, an error code such as SERVFAIL and a referral are failures. If all
+/// servers fail in every attempt, the look-up fails with the last error, and the rest of the search
+/// list is not tried. This error is temporary unless memory ran out.
 ///
 /// # Answers
-/// Only the records at the end of a chain of aliases are used; up to 16 aliases are followed. Names in
-/// answers are returned as the server wrote them, in ASCII with a final dot. Names that are not host
-/// names are omitted, except `.` in MX and SRV records.
+/// Only the records at the end of a chain of aliases are used; up to 16 aliases are followed. Names
+/// in answers are returned as the server wrote them, in ASCII with a final dot. Names that are not
+/// host names are omitted, except `.` in MX and SRV records.
 ///
 /// # Errors
 /// A failed look-up returns a [`LookupError`], like [`lookup_host`](netpoll::net::lookup_host).
@@ -120,7 +122,7 @@ struct Inner {
     servers: Servers,
 }
 
-/// Settings for a [`Resolver`]; created by [`Resolver::builder`].
+/// Settings for a [`Resolver`]. [`Resolver::builder`] creates them.
 ///
 /// # Examples
 /// ```
@@ -167,14 +169,15 @@ pub struct Srv {
 }
 
 impl ResolverBuilder {
-    /// Sets the domains in which names without a final dot are looked up. The default is none.
+    /// Sets the domains in which names without a final dot are looked up. The domain `.` is
+    /// ignored. The default is no domain.
     #[must_use]
     pub fn search<S: Into<String>>(mut self, domains: impl IntoIterator<Item = S>) -> ResolverBuilder {
         self.search = domains.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sets how long to wait for a server's reply. The default is 5 s.
+    /// Sets the time limit for the reply of each server. The default is 5 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> ResolverBuilder {
         self.config.timeout = timeout;
@@ -196,7 +199,8 @@ impl ResolverBuilder {
         self
     }
 
-    /// Creates the resolver, and reads hosts(5) if it is used.
+    /// Creates the resolver, and reads hosts(5) if that file is used. A file that cannot be read
+    /// counts as empty.
     ///
     /// # Errors
     /// Returns `InvalidInput` if a search domain is not a valid domain name.
@@ -219,21 +223,23 @@ struct Found {
 }
 
 impl Resolver {
-    /// Creates a resolver with this host's configuration, which is read from resolv.conf(5), hosts(5), and
-    /// the environment variables `LOCALDOMAIN` and `RES_OPTIONS`.
+    /// Creates a resolver with this host's configuration, which is read from resolv.conf(5),
+    /// hosts(5) and the environment variables `LOCALDOMAIN` and `RES_OPTIONS`.
     ///
-    /// If there is no resolv.conf(5), or no server in it, the server at 127.0.0.1 is used. If there is no
-    /// search list, the domain of the host name is used (on Linux). Invalid lines, options and domains are skipped.
+    /// If there is no resolv.conf(5), or no server in it, the server at 127.0.0.1 is used. If there
+    /// is no search list, the domain of the host name is used (on Linux). Invalid lines, options
+    /// and domains are skipped. A hosts(5) that cannot be read counts as empty.
     ///
     /// # Errors
     /// Returns the OS error if reading resolv.conf(5) fails. As in glibc, a file that does not
-    /// exist or may not be read counts as empty. So do a directory and a loop of symbolic links.
+    /// exist or may not be read counts as empty. A directory and a loop of symbolic links count as
+    /// empty too.
     pub fn system() -> io::Result<Resolver> {
         Resolver::with(Config::system()?, Hosts::read())
     }
 
-    /// Returns settings for a resolver that queries `servers` over UDP, and over TCP if a reply is too
-    /// long for UDP.
+    /// Returns settings for a resolver that queries `servers` over UDP, and over TCP if a reply is
+    /// too long for UDP.
     pub fn builder(servers: impl IntoIterator<Item = SocketAddr>) -> ResolverBuilder {
         let config = Config { rounds: 3, edns: true, ..Config::new(servers.into_iter().collect()) };
         ResolverBuilder { config, search: Vec::new(), hosts_file: true }
@@ -244,13 +250,14 @@ impl Resolver {
         Ok(Resolver { inner: Arc::new(Inner { config, hosts, servers }) })
     }
 
-    /// Looks up the addresses of `host`, in the order of RFC 6724. A literal address is returned
-    /// unchanged, but without its zone.
+    /// Looks up the addresses of `host` and returns them in the order of RFC 6724. A literal
+    /// address is returned unchanged, but without its zone.
     ///
     /// # Errors
-    /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist, has no addresses or is
-    /// not a host name. If all servers failed, the error describes the failure of one of them. The error is
-    /// temporary if the resolver has no servers or the chain of aliases is too long.
+    /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist, has no
+    /// addresses or is not a host name. If all servers failed, the error describes the failure of
+    /// one of them. The error is temporary if the resolver has no servers or the chain of aliases
+    /// is too long.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the look-up.
@@ -259,9 +266,9 @@ impl Resolver {
         Ok(addrs.into_iter().map(|addr| addr.ip()).collect())
     }
 
-    /// Looks up the names of `ip`. These are the names in hosts(5). If there are none, a loopback
-    /// address has the name `localhost.`, and any other address has the names in its PTR records
-    /// that are host names.
+    /// Looks up the names of `ip`. These are the names in hosts(5). If that file has none, a
+    /// loopback address has the name `localhost.`, and any other address has the names in its PTR
+    /// records that are host names.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -283,13 +290,14 @@ impl Resolver {
         .await
     }
 
-    /// Looks up the canonical name of `host`: the name at the end of its chain of aliases. For a name in
-    /// hosts(5), this is the first name of the first line that contains the name. For `localhost` and the
-    /// names below it, this is `localhost.`.
+    /// Looks up the canonical name of `host`, which is the name at the end of its chain of aliases.
+    /// For a name in hosts(5), the canonical name is the first host name of the first line that
+    /// contains the name. For `localhost` and the names below it, the canonical name is
+    /// `localhost.`.
     ///
     /// # Errors
-    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). Its kind is also `NotFound`
-    /// if `host` is a literal address, or if the canonical name is not a host name.
+    /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host). Its kind is also
+    /// `NotFound` if `host` is a literal address, or if the canonical name is not a host name.
     ///
     /// # Cancel safety
     /// Same as [`lookup_host`](Resolver::lookup_host).
@@ -299,9 +307,9 @@ impl Resolver {
     }
 
     /// Looks up the mail servers of `domain`, ordered by ascending preference. Servers of the same
-    /// preference are in a random order, so that clients share the load (RFC 5321, section 5.1). A server
-    /// named `.` means that the domain accepts no mail (RFC 7505). Other servers whose names are not host
-    /// names are omitted.
+    /// preference are in a random order, so that clients share the load (RFC 5321, section 5.1). A
+    /// server named `.` means that the domain accepts no mail (RFC 7505). Other servers whose names
+    /// are not host names are omitted.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -333,8 +341,8 @@ impl Resolver {
         .await
     }
 
-    /// Looks up the TXT records of `name`, and returns each as one string. Invalid UTF-8 is replaced. The
-    /// strings may contain any character.
+    /// Looks up the TXT records of `name`, and returns each as one string. Invalid UTF-8 is
+    /// replaced. The strings may contain any character.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -349,11 +357,12 @@ impl Resolver {
         .await
     }
 
-    /// Looks up the servers of `service` over `protocol` in `domain` (`_service._protocol.domain`,
-    /// RFC 2782), ordered by ascending priority. Servers of the same priority are in a random order in
-    /// which a server with a larger weight is more likely to be first. If `service` and `protocol` are
-    /// empty, `domain` itself is looked up. A server named `.` means that the domain does not have the
-    /// service. Other servers whose names are not host names are omitted.
+    /// Looks up the servers of `service` over `protocol` in `domain` (the SRV records of
+    /// `_service._protocol.domain`, RFC 2782), ordered by ascending priority. Servers of the same
+    /// priority are in a random order in which a server with a larger weight is more likely to be
+    /// first. If `service` and `protocol` are empty, the SRV records of `domain` itself are looked
+    /// up. A server named `.` means that the domain does not have the service. Other servers whose
+    /// names are not host names are omitted.
     ///
     /// # Errors
     /// Returns a [`LookupError`], like [`lookup_host`](Resolver::lookup_host).
@@ -396,8 +405,9 @@ impl Resolver {
         if addrs.is_empty() { Err(not_found(host)) } else { Ok(order::sorted(addrs, |addr| sources.of(addr))) }
     }
 
-    /// Looks up `host`. Returns its canonical name and its addresses, at least those of `family`. The
-    /// name is `None` if `host` is a literal address, or if the canonical name is not a host name.
+    /// Looks up `host`. Returns its canonical name and its addresses, at least those of `family`.
+    /// The name is `None` if `host` is a literal address, or if the canonical name is not a host
+    /// name.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
         // A look-up may complete without waiting, so a task that looks up names in a loop might
         // never yield. This call makes the task yield from time to time.
@@ -419,8 +429,8 @@ impl Resolver {
         Ok((canonical, addrs.map(|ip| SocketAddr::new(ip, 0)).collect()))
     }
 
-    /// Looks up the addresses of an absolute name. Returns one entry per family for which the name has
-    /// addresses, or `None` if it has no addresses.
+    /// Looks up the addresses of an absolute name. Returns one entry per family for which the name
+    /// has addresses, or `None` if it has no addresses.
     async fn families(&self, name: Name, family: Family) -> Result<Option<Vec<Found>>, Failure> {
         let v4 =
             async { if family == Family::V6 { Ok(None) } else { self.look_up(name.clone(), RecordType::A).await } };
@@ -429,8 +439,8 @@ impl Resolver {
             if unwanted { Ok(None) } else { self.look_up(name.clone(), RecordType::AAAA).await }
         };
         let (v4, v6) = if self.inner.config.single_request { (v4.await, v6.await) } else { zip(v4, v6).await };
-        // The answer for one family is sufficient if it has addresses. If neither answer has any, both
-        // queries must have succeeded.
+        // The answer for one family is sufficient if it has addresses. If neither answer has any,
+        // both queries must have succeeded.
         let mut failure = None;
         let mut found = Vec::new();
         for answer in [v6, v4] {
@@ -445,8 +455,8 @@ impl Resolver {
         }
     }
 
-    /// Looks up the records of an absolute name, and follows its aliases. Returns `None` if there are no
-    /// records of type `kind`.
+    /// Looks up the records of type `kind` of an absolute name, and follows its aliases. Returns
+    /// `None` if there are no such records.
     async fn look_up(&self, mut name: Name, kind: RecordType) -> Result<Option<Found>, Failure> {
         let mut aliases = 0;
         while aliases <= ALIASES_MAX && !search::is_never_asked(&name) {
@@ -459,8 +469,8 @@ impl Resolver {
         if aliases > ALIASES_MAX { Err(Failure::temporary("too many aliases")) } else { Ok(None) }
     }
 
-    /// Calls `ask` in order for the absolute names that `name` may stand for, until one has an answer or
-    /// fails. `text` is the name as the user wrote it.
+    /// Calls `ask` for the absolute names to look up for `name`, in order, until a call finds an
+    /// answer or fails. `text` is the name as the user wrote it.
     async fn search<T, F>(&self, text: &str, name: Option<Name>, ask: impl Fn(Name) -> F) -> Result<T, LookupError>
     where
         F: Future<Output = Result<Option<T>, Failure>>,
@@ -476,18 +486,18 @@ impl Resolver {
         Err(not_found(text))
     }
 
-    /// Looks up the records of `name`, which the user wrote as `text`, and converts each with `says`. A
-    /// record for which `says` returns `None` is omitted.
+    /// Looks up the records of `name`, which the user wrote as `text`, and converts each with
+    /// `convert`. A record for which `convert` returns `None` is omitted.
     async fn records<T>(
         &self,
         text: &str,
         name: Option<Name>,
         kind: RecordType,
-        says: impl Fn(&RData) -> Option<T>,
+        convert: impl Fn(&RData) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         take_turn().await;
         let found = self.search(text, name, |name| self.look_up(name, kind)).await?;
-        let records: Vec<T> = found.data.iter().filter_map(says).collect();
+        let records: Vec<T> = found.data.iter().filter_map(convert).collect();
         if records.is_empty() { Err(not_found(text).into()) } else { Ok(records) }
     }
 }
@@ -509,13 +519,13 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Returns the text of a name, or `None` if it is not a host name. Escaped bytes are not allowed in a
-/// host name.
+/// Returns the text of a name, or `None` if the name is not a host name. A host name contains no
+/// escaped bytes.
 fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-/// Returns `.` for the root, and the result of [`printed`] for any other name. Called for records in
+/// Returns `.` for the root, and the result of [`printed`] for any other name. Used for records in
 /// which the root means that there is no host.
 fn printed_or_root(name: &Name) -> Option<String> {
     if name.is_root() { Some(".".to_owned()) } else { printed(name) }

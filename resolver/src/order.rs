@@ -1,5 +1,5 @@
-//! The order in which addresses should be tried: RFC 6724, section 6, with the default policy
-//! table.
+//! The order in which addresses should be tried (RFC 6724, section 6, with the default policy
+//! table).
 //!
 //! To find the source address for a destination, a datagram socket is connected, which sends
 //! nothing. At most [`PROBES_MAX`] addresses per family are checked, because each check takes five
@@ -12,8 +12,8 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// The policy table of RFC 6724, section 2.1: prefix, prefix length, precedence, label. The longest
-/// prefix is first.
+/// The policy table of RFC 6724, section 2.1: prefix, prefix length, precedence, label. The table
+/// is sorted by the length of the prefix, longest first.
 const POLICY: [(Ipv6Addr, u32, u8, u8); 9] = [
     (Ipv6Addr::LOCALHOST, 128, 50, 0),
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 35, 4),
@@ -26,6 +26,7 @@ const POLICY: [(Ipv6Addr, u32, u8, u8); 9] = [
     (Ipv6Addr::UNSPECIFIED, 0, 40, 1),
 ];
 
+// Scopes of addresses, with the values of multicast scopes (RFC 4291, section 2.7).
 const LINK_LOCAL: u8 = 2;
 const SITE_LOCAL: u8 = 5;
 const GLOBAL: u8 = 14;
@@ -37,18 +38,19 @@ fn as_v6(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
+/// Returns the length of the common prefix of two addresses, in bits.
 fn common_bits(a: Ipv6Addr, b: Ipv6Addr) -> u32 {
     (a.to_bits() ^ b.to_bits()).leading_zeros()
 }
 
-/// Returns the precedence and the label of an address.
+/// Returns the precedence and the label of an address in the policy table.
 fn policy(ip: IpAddr) -> (u8, u8) {
     let ip = as_v6(ip);
     let fits = |&&(prefix, length, ..): &&(Ipv6Addr, u32, u8, u8)| common_bits(prefix, ip) >= length;
     POLICY.iter().find(fits).map_or((40, 1), |&(_, _, precedence, label)| (precedence, label))
 }
 
-/// Returns the scope of an address (sections 3.1 and 3.2).
+/// Returns the scope of an address (RFC 6724, sections 3.1 and 3.2).
 fn scope(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(ip) if ip.is_loopback() || ip.is_link_local() => LINK_LOCAL,
@@ -66,23 +68,26 @@ const PROBES_MAX: usize = 16;
 /// The source addresses of destinations.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    /// Per family (IPv4, IPv6): the number of addresses checked so far, and the last source.
+    /// Per family (IPv4, IPv6), the number of addresses checked so far and the result of the last
+    /// check.
     families: [(usize, Option<IpAddr>); 2],
 }
 
 impl Sources {
-    /// Returns the source address of packets to `addr`, or `None` if there is no route or the check fails.
-    /// Beyond [`PROBES_MAX`] addresses, returns the last result of the family.
+    /// Returns the source address of packets to `addr`, or `None` if there is no route or the check
+    /// fails. After [`PROBES_MAX`] checks of a family, returns the result of the last check
+    /// instead.
     pub(super) fn of(&mut self, addr: SocketAddr) -> Option<IpAddr> {
-        let (asked, last) = &mut self.families[usize::from(addr.is_ipv6())];
-        if *asked < PROBES_MAX {
-            *asked += 1;
+        let (checked, last) = &mut self.families[usize::from(addr.is_ipv6())];
+        if *checked < PROBES_MAX {
+            *checked += 1;
             *last = source(addr);
         }
         *last
     }
 }
 
+/// Asks the kernel for the source address of packets to `addr`.
 fn source(mut addr: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
@@ -102,9 +107,9 @@ pub(super) fn sorted(addrs: Vec<SocketAddr>, mut source: impl FnMut(SocketAddr) 
     ranked.into_iter().map(|(_, addr)| addr).collect()
 }
 
-/// Returns the rank of an address; a lower rank is better. The rank follows rules 1 (reachable), 2 (matching
-/// scope), 5 (matching label), 6 (precedence), 8 (smaller scope) and 9 (longest prefix). Rule 9 is
-/// applied only to IPv6, because for IPv4 it defeats DNS round robin.
+/// Returns the rank of an address, where a lower rank is better. The rank follows rules 1
+/// (reachable), 2 (matching scope), 5 (matching label), 6 (precedence), 8 (smaller scope) and 9
+/// (longest prefix). Rule 9 is applied only to IPv6, because for IPv4 it defeats DNS round robin.
 fn rank(ip: IpAddr, source: Option<IpAddr>) -> (bool, bool, bool, Reverse<u8>, u8, Reverse<u32>) {
     let (precedence, label) = policy(ip);
     let same_scope = source.is_some_and(|source| scope(source) == scope(ip));
@@ -125,8 +130,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The examples of RFC 6724, section 10.2, that do not need an omitted rule, and two other cases:
-    /// candidates with their sources, in the expected order.
+    /// The cases are the examples of RFC 6724, section 10.2, that do not need an omitted rule, and
+    /// two others. Each case has addresses with their sources, in the expected order.
     #[test]
     fn examples_of_rfc_6724_are_in_order() {
         let cases: [&[(&str, Option<&str>)]; 9] = [
@@ -137,7 +142,8 @@ mod tests {
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2002:c633:6401::1", Some("2001:db8:1::2"))],
             &[("2002:c633:6401::1", Some("2002:c633:6401::2")), ("2001:db8:1::1", Some("2002:c633:6401::2"))],
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2001:db8:3ffe::1", Some("2001:db8:3f44::2"))],
-            // An unreachable address is last. The length of the common prefix does not matter for IPv4.
+            // The other two cases: an unreachable address is last, and the length of the common
+            // prefix does not matter for IPv4.
             &[("192.0.2.1", Some("192.0.2.9")), ("2001:db8:1::1", None)],
             &[("203.0.113.1", Some("192.0.2.9")), ("192.0.2.8", Some("192.0.2.9"))],
         ];

@@ -1,6 +1,7 @@
 //! [`Provider`]: hickory's runtime interface, implemented with netpoll's sockets, timers and tasks.
 //!
-//! hickory's pool replaces each I/O error with `NoConnections`, so the sockets store the failure in [`LastFailure`].
+//! hickory's pool replaces each I/O error with `NoConnections`, so the sockets store the last
+//! failure in [`LastFailure`].
 
 use std::future::Future;
 use std::io;
@@ -22,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The provider of connections to one server. It stores the server's address, because the address that
+/// The provider of sockets for one server. It stores the server's address, because the address that
 /// hickory passes does not contain the zone.
 #[derive(Clone, Debug)]
 pub(super) struct Provider {
@@ -109,7 +110,7 @@ impl Spawn for Runtime {
     }
 }
 
-// These are the signatures that async-trait generates.
+// The signatures of these functions are those that async-trait generates.
 impl Time for Runtime {
     fn delay_for<'f>(duration: Duration) -> Boxed<()>
     where

@@ -1,8 +1,8 @@
 //! The interpretation of a server's reply.
 //!
-//! The answer to a query consists of the records of the queried type at the end of the chain of aliases
-//! that begins at the queried name. Records of other names are never part of the answer, because the
-//! server need not have authority over them.
+//! The answer to a query consists of the records of the queried type at the end of the chain of
+//! aliases that begins at the queried name. Records of other names are never part of the answer,
+//! because the server need not have authority over these names.
 //!
 //! | reply | result |
 //! |---|---|
@@ -13,8 +13,8 @@
 //! | any other: malformed, an error code, a referral, a loop | a [`Failure`]: the next server is queried |
 //!
 //! # Compared with Go (net/dnsclient_unix.go)
-//! Replies are checked as in `checkHeader` and `skipToAnswer`, including lame referrals. Go accepts the
-//! addresses of every owner name.
+//! Replies are checked as in `checkHeader` and `skipToAnswer`, including lame referrals. Unlike
+//! this module, Go accepts the addresses of every owner name.
 
 use std::io;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) const TTL_MAX: u32 = 7 * 24 * 3600;
 pub(super) enum Reply {
     /// The records of the queried type, at least one, and the name that has them.
     Records { owner: Name, data: Arc<[RData]> },
-    /// The name after `count` aliases. The reply has no records for it.
+    /// The name after `count` aliases, for which the reply has no records.
     Alias { target: Name, count: usize },
     /// The name has no records of the queried type.
     NoRecords,
@@ -48,6 +48,7 @@ pub(super) enum Reply {
 /// The reason why a query has no answer.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
+    /// The server did not reply in time.
     TimedOut,
     /// A temporary failure, with its description.
     Temporary(String),
@@ -56,14 +57,15 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Creates a failure that another query or another server might not have.
+    /// Creates a failure that may not occur with another query or another server.
     pub(super) fn temporary(text: impl Into<String>) -> Failure {
         Failure::Temporary(text.into())
     }
 
     /// Creates the failure for an I/O error.
     pub(super) fn of(error: &io::Error) -> Failure {
-        // The errors of binds and dials contain an `OpError`, so `io::Error::raw_os_error` does not return their errno.
+        // The errors of binds and dials contain an `OpError`, so `io::Error::raw_os_error` does not
+        // return their errno.
         match raw_os_error(error) {
             Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Failure::Errno(errno),
             _ => Failure::temporary(errno_text(error)),
@@ -80,8 +82,8 @@ impl Failure {
     }
 }
 
-/// Interprets the result of querying a server. Returns the answer, and the number of seconds for which
-/// it may be cached.
+/// Interprets the result of querying a server. Returns the answer, and the number of seconds for
+/// which the answer may be cached.
 pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Result<(Reply, u32), Failure> {
     match result {
         Ok(response) => match response.response_code {
@@ -106,14 +108,13 @@ fn negative(code: ResponseCode) -> Reply {
     if code == ResponseCode::NXDomain { Reply::NoName } else { Reply::NoRecords }
 }
 
-/// Returns the failure for a referral, a reply that names other servers instead of giving an
-/// answer.
+/// Returns the failure for a referral, which is a reply that names other servers and has no answer.
 fn lame() -> Failure {
     Failure::temporary("lame referral")
 }
 
-/// Follows the aliases in the answer section, whose records may be in any order. A name that is an alias
-/// has no other records (RFC 1034, section 3.6.2), so its other records are ignored.
+/// Follows the aliases in the answer section, whose records may be in any order. A name that is an
+/// alias has no other records (RFC 1034, section 3.6.2), so its other records are ignored.
 fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure> {
     let (mut owner, mut ttl) = (query.name(), TTL_MAX);
     for count in 0..=ALIASES_MAX {
@@ -129,7 +130,8 @@ fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure
         }
         let wanted: Vec<_> = of_owner().filter(|record| record.record_type() == query.query_type()).collect();
         let Some(first) = wanted.first() else { return nothing_at(owner, count, ttl, response) };
-        // This is the name as the server wrote it. Its case may differ from that in the query.
+        // `first.name` is the name as the server wrote it. Its case may differ from that in the
+        // query.
         let reply = Reply::Records {
             owner: first.name.clone(),
             data: wanted.iter().map(|record| record.data.clone()).collect(),

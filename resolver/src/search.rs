@@ -8,9 +8,10 @@
 //! | names with a final dot | looked up as given | RFC 1034, section 3.1 |
 //! | all other names | looked up as given and in the search list, as the options determine | resolv.conf(5) |
 //!
-//! A name that is in hosts(5) has the addresses in that file instead. Names in the first three rows are
-//! never looked up in the search list. A look-up there would reveal the name of a private or anonymous
-//! service to the servers of the search domains, and allow them to answer for it.
+//! A name that is in hosts(5) has the addresses in that file instead. Names in the first four rows
+//! are never looked up in the search list. For the first three rows, such a look-up would reveal
+//! the name of a private or anonymous service to the servers of the search domains, and allow these
+//! servers to answer for it.
 
 use hickory_resolver::proto::rr::Name;
 
@@ -23,11 +24,12 @@ pub(super) fn parse(name: &str) -> Option<Name> {
     Name::from_str_relaxed(name).ok().filter(|_| !name.is_empty())
 }
 
-/// Returns whether `zone` is the last label of `name`.
+/// Returns whether `zone` is the last label of `name`, so that `name` is `zone` or below it.
 fn is_below(name: &Name, zone: &str) -> bool {
     name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(zone.as_bytes()))
 }
 
+/// Returns whether `name` is `localhost` or below it.
 pub(super) fn is_localhost(name: &Name) -> bool {
     is_below(name, "localhost")
 }
@@ -99,7 +101,8 @@ mod tests {
         assert_eq!(candidates(&parse("x").unwrap(), &twice).len(), 3);
     }
 
-    /// Like glibc's `res_nsearch`, which queries a name as given if it has tried the name in no domain.
+    /// As in `res_nsearch` of glibc, which queries a name as given if it has tried the name in no
+    /// domain.
     #[test]
     fn name_with_one_label_is_looked_up_as_given_without_a_search_list() {
         for file in ["options no-tld-query", "search .\noptions no-tld-query", "options no-tld-query ndots:3"] {
@@ -107,7 +110,8 @@ mod tests {
             let all = candidates(&parse("x").unwrap(), &config);
             assert_eq!(all.iter().map(Name::to_ascii).collect::<Vec<_>>(), ["x."], "{file}");
         }
-        // As in glibc, a domain counts as tried even if it is skipped because the name would be too long.
+        // As in glibc, a domain counts as tried even if it is skipped because the name would be too
+        // long.
         let long = ["x".repeat(63), "y".repeat(63), "z".repeat(63), "w".repeat(58)].join(".");
         let config = Config::parse(format!("search {long}\noptions no-tld-query").as_bytes(), "", None, None);
         assert!(candidates(&parse("onelabel").unwrap(), &config).is_empty());

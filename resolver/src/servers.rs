@@ -2,15 +2,17 @@
 //!
 //! # Order
 //! A round queries the servers in order. The next server is queried when the previous server has
-//! failed, or has not replied for a fifth of its timeout; the earlier query continues. An answer
-//! with records or with an alias ends the round. An answer that the name does *not* exist, or has
-//! no such record, is used only when all earlier servers have failed. So, as in glibc, the negative
-//! answer of the first server that works ends the round, even if a later server knows the name. A
-//! failure (see [`reply`](super::reply)) never takes precedence over an answer.
+//! failed, or has not replied for a fifth of the timeout. The earlier query then continues. An
+//! answer with records or with an alias ends the round. An answer that the name does *not* exist,
+//! or has no such record, is used only when all earlier servers have failed. So, as in glibc, the
+//! negative answer of the first server that does not fail ends the round, even if a later server
+//! has records of the name. A failure (see [`reply`](super::reply)) never takes precedence over an
+//! answer.
 //!
-//! hickory implements messages, ports, retransmission and the fallback to TCP, and merges identical
-//! concurrent queries. Each server has its own hickory pool, so hickory's order of servers and its
-//! interpretation of replies are not used.
+//! hickory implements messages, the choice of ports, retransmission and the fallback to TCP, and
+//! merges identical concurrent queries. Each server has its own hickory pool, so hickory's order of
+//! servers is not used. The first answer of the pool is taken as it is, so hickory's interpretation
+//! of replies is not used either.
 //!
 //! # Cancellation
 //! Dropping the future of [`Servers::ask`] cancels its queries, unless other look-ups share them.
@@ -48,14 +50,16 @@ pub(super) struct Servers {
     timeout: Duration,
     rounds: usize,
     rotate: bool,
-    /// The number of queries so far; counted only with `rotate`.
+    /// The number of queries so far, counted only with `rotate`.
     turn: AtomicUsize,
     cache: Cache,
 }
 
 /// A server that has been queried.
 enum Asked {
+    /// The server has not replied yet.
     Waiting(Pin<Box<dyn Future<Output = Answered> + Send>>),
+    /// The query has failed.
     Failed,
     /// The server has answered that the name does not exist or has no such record.
     Negative(Reply, u32),
@@ -117,8 +121,8 @@ impl Servers {
         Err(failure)
     }
 
-    /// Queries the servers in order, each at most once, beginning with the server `first`. The error is
-    /// `None` if there are no servers.
+    /// Queries the servers in order, each at most once, beginning with the server `first`, modulo
+    /// the number of servers. The error is `None` if there are no servers.
     async fn round(&self, query: &Query, first: usize) -> Result<(Reply, u32), Option<Failure>> {
         let count = self.pools.len();
         let mut left = (0..count).map(|at| &self.pools[(first % count + at) % count]);
@@ -145,7 +149,7 @@ impl Servers {
                 let is_due = match asked.last() {
                     None | Some(Asked::Failed) => true,
                     Some(Asked::Waiting(_)) => left.len() > 0 && Pin::new(&mut patience).poll(cx).is_ready(),
-                    // If the earlier servers fail, this answer is used.
+                    // This answer is used if the earlier servers fail.
                     Some(Asked::Negative(..)) => false,
                 };
                 if is_due && let Some((pool, last)) = left.next() {
@@ -172,7 +176,7 @@ impl Servers {
         Box::pin(async move {
             let start = Instant::now();
             let answer = timeout(time, answer.first_answer()).await.unwrap_or(Err(NetError::Timeout));
-            // The pool has replaced an I/O error.
+            // The pool replaces an I/O error with `NoConnections`.
             if matches!(answer, Err(NetError::NoConnections))
                 && let Some(failure) = last.since(start)
             {
@@ -183,8 +187,8 @@ impl Servers {
     }
 }
 
-/// Replaces the unspecified address, which means this host, with the loopback address, from which the
-/// replies come.
+/// Replaces the unspecified address, which means this host, with the loopback address. Replies come
+/// from the loopback address.
 fn reachable(server: SocketAddr) -> SocketAddr {
     let loopback: IpAddr = if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     if server.ip().is_unspecified() { SocketAddr::new(loopback, server.port()) } else { server }

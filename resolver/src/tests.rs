@@ -1,5 +1,5 @@
-//! Tests of look-ups with a hosts file and a configuration defined by the test. The server is a socket
-//! from which the test may read.
+//! Tests of look-ups with a hosts file and a configuration that the test defines. The server is a
+//! socket that never replies, and from which the test reads the queries.
 
 use std::net::UdpSocket;
 
@@ -7,7 +7,7 @@ use super::*;
 use netpoll::net::{Dialer, TcpListener};
 use netpoll::task::block_on;
 
-/// Returns a resolver with the given hosts file and configuration, and its server, which never replies.
+/// Returns a resolver with the given hosts file and configuration, and its server.
 fn resolver(hosts: &str, resolv_conf: &str) -> (Resolver, UdpSocket) {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
@@ -16,6 +16,7 @@ fn resolver(hosts: &str, resolv_conf: &str) -> (Resolver, UdpSocket) {
     (Resolver::with(config, Hosts::parse(hosts.as_bytes())).unwrap(), server)
 }
 
+/// Returns whether the server has received a query, and takes the query.
 fn was_asked(server: &UdpSocket) -> bool {
     server.recv(&mut [0; 512]).is_ok()
 }
@@ -45,8 +46,8 @@ fn hosts_entry_of_any_family_is_the_whole_answer() {
         let names = resolver.lookup_addr([127, 0, 0, 1].into()).await.unwrap();
         assert_eq!(names, ["four.test.", "Alias.test.", "short."]);
         assert_eq!(resolver.lookup_addr("2001:db8::1".parse().unwrap()).await.unwrap(), ["both.test."]);
-        // The same holds for a dialer. It asks for both families first and, unless `stagger` is `None`, for each family separately if
-        // there is no answer within 50 ms.
+        // The same holds for a dialer. It looks up both families first and, unless `stagger` is
+        // `None`, each family separately if there is no answer within 50 ms.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         for stagger in [None, Some(Duration::from_millis(1))] {

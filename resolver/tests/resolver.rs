@@ -28,9 +28,10 @@ enum Reply {
     Code(ResponseCode),
     /// A truncated reply over UDP, and these records over TCP.
     TooLong(Vec<RData>),
-    /// A reply with a wrong id, a reply to another question and an invalid message, and then these records.
+    /// A reply with a wrong id, a reply to another question and an invalid message, and then a
+    /// reply with these records.
     Forged(Vec<RData>),
-    /// An empty reply after the function has changed it.
+    /// A reply without records, changed by the function.
     Changed(fn(&mut Message)),
     /// The id of the question, followed by these bytes.
     Raw(Vec<u8>),
@@ -40,10 +41,12 @@ enum Reply {
     Silence,
 }
 
-/// A DNS server on 127.0.0.1. It runs until it is dropped.
+/// A DNS server on 127.0.0.1, over UDP and TCP. It runs until it is dropped.
 struct Server {
     addr: SocketAddr,
+    /// The questions received over UDP.
     asked: Arc<Mutex<Vec<(String, RecordType)>>>,
+    /// Whether the server was dropped.
     over: Arc<AtomicBool>,
 }
 
@@ -107,6 +110,8 @@ impl Server {
         Server { addr, asked, over }
     }
 
+    /// Returns settings for a resolver that queries this server, at most twice, without a hosts
+    /// file.
     fn builder(&self) -> ResolverBuilder {
         Resolver::builder([self.addr]).hosts_file(false).attempts(1)
     }
@@ -182,11 +187,13 @@ fn v4(last: u8) -> RData {
     RData::A(Ipv4Addr::new(192, 0, 2, last).into())
 }
 
+/// Returns the `LookupError` in an error.
 fn error(error: &std::io::Error) -> &LookupError {
     error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no LookupError: {error:?}"))
 }
 
-/// Clients share the load of servers with the same preference (RFC 5321, section 5.1) or priority (RFC 2782).
+/// Clients share the load of servers with the same preference (RFC 5321, section 5.1) or priority
+/// (RFC 2782).
 #[test]
 fn any_of_equal_servers_may_be_first() {
     let server = Server::new(|_, kind| match kind {
@@ -209,8 +216,8 @@ fn any_of_equal_servers_may_be_first() {
 }
 
 #[test]
-fn every_record_type_resolves_without_a_thread() {
-    common::child("every_record_type_resolves_without_a_thread", || {
+fn record_types_resolve_without_a_thread() {
+    common::child("record_types_resolve_without_a_thread", || {
         let server = Server::new(|asked, kind| match kind {
             RecordType::A => Reply::Answer(vec![v4(1), v4(2)]),
             RecordType::AAAA => Reply::Answer(Vec::new()),
@@ -311,7 +318,7 @@ fn resolver_failures_are_classified() {
     });
 }
 
-/// Go: TestIgnoreDNSForgeries. Also tests a reply that does not fit into a datagram.
+/// Go: TestIgnoreDNSForgeries. The test also covers a reply that does not fit into a datagram.
 #[test]
 fn forged_replies_are_ignored_and_truncated_ones_retry_over_tcp() {
     let server = Server::new(|asked, kind| match (asked, kind) {
@@ -390,7 +397,7 @@ fn lookup_without_a_free_descriptor_fails_with_the_errno() {
 fn next_server_answers_for_silent_one() {
     let silent = Server::new(|_, _| Reply::Silence);
     let good = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
-    // The kernel reports that the port is unused.
+    // The kernel reports that no socket is bound to this port.
     let closed = UdpSocket::bind(common::own_address()).unwrap().local_addr().unwrap();
     run(async {
         for bad in [silent.addr, closed] {
@@ -402,7 +409,8 @@ fn next_server_answers_for_silent_one() {
 
 type MakeReply = fn() -> Reply;
 
-/// Returns replies that cannot be parsed, that are inconsistent, or that say that the server cannot answer.
+/// Returns replies that cannot be parsed, that are inconsistent, or with which the server declines
+/// to answer.
 fn replies_that_are_no_answer() -> Vec<(&'static str, MakeReply)> {
     vec![
         ("a header alone that promises an answer", || Reply::Raw(b"\x81\x80\0\x01\0\x01\0\0\0\0".to_vec())),
@@ -440,7 +448,8 @@ fn unusable_reply_is_temporary_and_ends_search() {
         let server = Server::new(move |_, _| reply());
         let builder = || server.builder().attempts(0).search(["corp.test", "other.test"]);
         run(async {
-            // A name with a dot is first looked up as given; a name without a dot is first looked up in the search list.
+            // A name with a dot is first looked up as given. A name without a dot is first looked
+            // up in the search list.
             for (host, first) in [("host", "host.corp.test."), ("www.host", "www.host.")] {
                 let resolver = builder().build().unwrap();
                 server.asked.lock().unwrap().clear();
@@ -483,7 +492,8 @@ fn next_server_answers_for_failing_one() {
     }
 }
 
-/// After a truncated reply over UDP, the server sends an invalid or another truncated reply over TCP.
+/// After a truncated reply over UDP, the server sends an invalid or another truncated reply over
+/// TCP. The next server is then queried.
 #[test]
 fn malformed_reply_over_tcp_is_a_temporary_failure() {
     let noise = Server::new(|_, _| Reply::RawOverTcp);
@@ -502,7 +512,8 @@ fn malformed_reply_over_tcp_is_a_temporary_failure() {
     });
 }
 
-/// As in glibc, a negative answer is used if all earlier servers have failed, even if a later server knows the name.
+/// As in glibc, a negative answer is used if all earlier servers have failed, even if a later
+/// server has records.
 #[test]
 fn first_answering_server_decides() {
     let knows = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
@@ -522,7 +533,8 @@ fn first_answering_server_decides() {
             let missing = resolver(&[&fails, server, &knows]).lookup_txt("host.test.").await.unwrap_err();
             assert!(error(&missing).is_not_found());
         }
-        // A silent server may still answer until its timeout has passed.
+        // A silent server may still reply until its timeout has passed, so the negative answer is
+        // used only then.
         for server in [&does_not, &has_none] {
             let missing = resolver(&[&silent, server]).lookup_txt("host.test.").await.unwrap_err();
             assert!(error(&missing).is_not_found());
@@ -532,7 +544,7 @@ fn first_answering_server_decides() {
     });
 }
 
-/// Regression test: an answer without records was used immediately, like an answer with records.
+/// Regression test: a negative answer was used immediately, like an answer with records.
 #[test]
 fn negative_answer_of_a_later_server_does_not_precede_records_of_an_earlier_one() {
     let negatives: [fn() -> Reply; 2] = [|| Reply::Answer(Vec::new()), || Reply::Code(ResponseCode::NXDomain)];
@@ -851,8 +863,9 @@ fn system_resolver_skips_malformed_lines() {
     }
 }
 
-/// The look-ups are of a literal, of `localhost`, of cached names and of a loopback address, so they complete without waiting, except for
-/// the AAAA queries for `host.test.`, whose empty answers are not cached.
+/// The look-ups are of a literal, of `localhost`, of cached names and of a loopback address, so
+/// they complete without waiting. The exceptions are the AAAA queries for `host.test.`, whose empty
+/// answers are not cached.
 #[test]
 fn loop_of_ready_lookups_can_be_cancelled() {
     let server = Server::new(|_, kind| match kind {
@@ -923,7 +936,7 @@ fn names_use_search_list_and_hosts_file() {
     });
 }
 
-/// A family without an answer does not delay the other (RFC 8305, section 3).
+/// An address family without an answer does not delay the other family (RFC 8305, section 3).
 #[test]
 fn dialer_does_not_wait_for_silent_family() {
     let server = Server::new(|asked, kind| match (asked, kind) {
