@@ -1,4 +1,5 @@
-//! A model of `Batch`: the owner calls wakers while another thread takes the rest.
+//! A model of `Batch`: the owner calls the wakers of a batch while another thread takes the
+//! remaining ones.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,7 +9,8 @@ use crate::engine::thread;
 use crate::rt::sched::batch::Batch;
 use crate::rt::waiters::Wakers;
 
-/// The owner calls two batches of three wakers while another thread takes the rest of one.
+/// The owner calls two batches of three wakers while another thread takes the remaining wakers of
+/// one batch. Each waker must be called once.
 pub fn wakers_of_a_batch_are_called_once() {
     let batch = Arc::new(Batch::new());
     let counts = [(); 6].map(|()| Arc::new(CountingWaker::default()));
@@ -27,6 +29,6 @@ pub fn wakers_of_a_batch_are_called_once() {
     }
     taker.join().unwrap();
     for count in counts {
-        assert_eq!((count.wakeups(), Arc::strong_count(&count)), (1, 1), "a waker is not called once");
+        assert_eq!((count.wakeups(), Arc::strong_count(&count)), (1, 1), "a waker is not called exactly once");
     }
 }

@@ -9,7 +9,8 @@ use crate::rt::poll::poll_desc::Direction;
 
 type Calls = BiasedMutex<Vec<&'static str>>;
 
-/// Adds `call`. If this thread is not the owner, locks the mutex, and makes this thread the owner if possible.
+/// Adds `call`. If this thread is not the owner, locks the mutex, and makes this thread the owner
+/// if possible.
 fn add(calls: &Calls, call: &'static str) {
     if !add_owned(calls, call, || true) {
         let mut locked = calls.lock();
@@ -18,6 +19,7 @@ fn add(calls: &Calls, call: &'static str) {
     }
 }
 
+/// Adds `call` if this thread is the owner and `may` returns true. Returns whether it was added.
 fn add_owned(calls: &Calls, call: &'static str, may: impl Fn() -> bool) -> bool {
     let push = |calls: &mut Vec<_>| {
         let may = may();
@@ -26,11 +28,13 @@ fn add_owned(calls: &Calls, call: &'static str, may: impl Fn() -> bool) -> bool 
         }
         may
     };
-    // SAFETY: neither `push` nor the `may` of any caller uses the mutex or panics in a model that passes.
+    // SAFETY: neither `push` nor the `may` of any caller uses the mutex or panics in a model that
+    // passes.
     unsafe { calls.with_owned(push) }
 }
 
-/// A thread uses the value as the owner while another thread locks the mutex. No two uses may overlap, and none may be lost.
+/// A thread uses the value as the owner while another thread locks the mutex. No two uses may
+/// overlap, and none may be lost.
 pub fn owner_and_lock_exclude_each_other() {
     let calls = Arc::new(Calls::new(Vec::new()));
     add(&calls, "first");
@@ -47,8 +51,9 @@ pub fn owner_and_lock_exclude_each_other() {
     assert_eq!(calls.lock().len(), 5);
 }
 
-/// A thread revokes the ownership of another thread and becomes the owner. The former owner, which has not noticed this yet,
-/// must not make a third thread believe that the new owner is not busy.
+/// A thread revokes the ownership of another thread and becomes the owner. The former owner, which
+/// has not seen the revocation yet, must not make a third thread conclude that the new owner does
+/// not use the value.
 pub fn former_owner_does_not_hide_the_next() {
     let calls = Arc::new(Calls::new(Vec::new()));
     add(&calls, "first");
@@ -68,7 +73,7 @@ pub fn former_owner_does_not_hide_the_next() {
     third.join().unwrap();
 }
 
-/// Two threads take turns as the owner.
+/// Two threads become the owner one after the other. No use of the value may be lost.
 pub fn each_thread_becomes_the_owner() {
     let calls = Arc::new(Calls::new(Vec::new()));
     let adding = thread::spawn({
@@ -86,8 +91,8 @@ pub fn each_thread_becomes_the_owner() {
     assert_eq!(calls.lock().len(), 6);
 }
 
-/// The owner of the gathered bytes tries to append a write, without any lock, while a `write_all` of two calls has the write
-/// lock. The append must not come between the two calls.
+/// The owner of the gathered bytes tries to append a write, without any lock, while a `write_all`
+/// of two calls has the write lock. The append must not come between the two calls.
 pub fn owned_appends_come_between_operations() {
     let socket = Arc::new((FdMutex::new(), Calls::new(Vec::new())));
     add(&socket.1, "append");

@@ -18,7 +18,8 @@ struct Timed {
     entries: Mutex<Vec<Entry>>,
 }
 
-/// A timer entry: its time, and the generation of the slot when the entry was added, which only injected bugs use.
+/// A timer entry: its time, and the generation of the slot when the entry was added. Only injected
+/// bugs use the generation.
 type Entry = (u64, u32);
 
 impl Timed {
@@ -41,7 +42,7 @@ impl Timed {
         wakers.wake_all();
     }
 
-    /// Mirrors `Runtime::arm_poll`, called for the descriptor of this generation.
+    /// Mirrors `Runtime::arm_poll`, called for the descriptor of `generation`.
     fn arm(&self, at: Option<u64>, generation: u32) {
         if let Some(at) = at {
             self.entries.lock().push((at, generation));
@@ -65,13 +66,14 @@ impl Timed {
         wakers.wake_all();
     }
 
-    /// Returns whether an entry that counts is due at or before `at`.
+    /// Returns whether there is an entry that is due at or before `at` and will fire.
     fn fires_by(&self, at: u64) -> bool {
         let counts = |&(when, generation): &Entry| when <= at && self.is_of_now(generation) && self.desc.counts(when);
         self.entries.lock().iter().any(counts)
     }
 
-    /// Returns whether an entry counts for the current descriptor of the slot. Without an injected bug, every entry does.
+    /// Returns whether an entry is used for the current descriptor of the slot. Without an injected
+    /// bug, every entry is used.
     fn is_of_now(&self, generation: u32) -> bool {
         !injected_bug!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
     }
@@ -82,7 +84,8 @@ fn spawn(timed: &Arc<Timed>, run: impl FnOnce(&Timed) + Send + 'static) -> threa
     thread::spawn(move || run(&timed))
 }
 
-/// A deadline is moved to a later time while it fires. The new deadline must not expire, and a timer must fire by then.
+/// A deadline is moved to a later time while its timer fires. The new deadline must not expire
+/// early, and a timer must fire by the new deadline.
 pub fn deadline_moves_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -92,8 +95,8 @@ pub fn deadline_moves_against_fire() {
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
-/// The write deadline is set while the timer fires for the read deadline and uses up the only entry. A timer must fire
-/// by the write deadline.
+/// The write deadline is set while the timer fires for the read deadline and uses up the only
+/// entry. A timer must fire by the write deadline.
 pub fn deadline_set_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -103,8 +106,8 @@ pub fn deadline_set_against_fire() {
     assert!(timed.fires_by(150), "no timer for the deadline");
 }
 
-/// The read deadline is moved, and the write deadline is set and moved, while the timer fires. A timer must fire by the
-/// earlier deadline, and both must expire.
+/// The read deadline is moved, and the write deadline is set and moved, while the timer fires. A
+/// timer must fire by the earlier deadline, and both must expire.
 pub fn two_deadlines_move_against_fire() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -120,6 +123,7 @@ pub fn two_deadlines_move_against_fire() {
     assert_eq!(timed.desc.sides().map(Side::deadline), [EXPIRED; 2]);
 }
 
+/// A waker that records whether it was called.
 struct Woken(std::sync::atomic::AtomicBool);
 
 impl Wake for Woken {
@@ -128,8 +132,8 @@ impl Wake for Woken {
     }
 }
 
-/// An operation arms its own timeout while the timer fires for the timeout of another operation. The first operation
-/// must be woken in time.
+/// An operation arms its own timeout while the timer fires for the timeout of another operation.
+/// The first operation must be woken in time.
 ///
 /// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
@@ -156,15 +160,16 @@ pub fn timeout_against_fire() {
     timed.run(100);
     waiting.join().unwrap();
     if woken.0.swap(false, Ordering::Relaxed) {
-        // Woken for the other operation's timeout: the operation checks its own time and waits again.
+        // The operation was woken for the timeout of the other one. It checks its own time and
+        // waits again.
         wait(&timed, &Waker::from(woken.clone()));
     }
     timed.run(150);
     assert!(woken.0.load(Ordering::Relaxed), "the operation was not woken at the end of its timeout");
 }
 
-/// A polling thread is about to sleep until the first timer while another thread arms an earlier one. The polling thread
-/// must wake up in time.
+/// A polling thread is about to sleep until the first timer while another thread arms an earlier
+/// one. The polling thread must wake up in time.
 ///
 /// Mirrors `Polling::sleep` (`Roles::sleep`, `Runtime::next_timer`), `Runtime::timer_moved` and
 /// `Driver::wake_if_later`.
@@ -184,7 +189,8 @@ pub fn earlier_timer_breaks_the_wait() {
     let sleeping = thread::spawn({
         let poller = poller.clone();
         move || {
-            // Time does not pass in a model. A sleep until 50 is not late.
+            // Time does not pass in a model, so the thread does not sleep if its first timer is the
+            // one at 50.
             loop {
                 let until = poller.timers.next();
                 if until <= 50 {
@@ -215,8 +221,8 @@ pub fn earlier_timer_breaks_the_wait() {
     assert_eq!(poller.timers.next(), 50);
 }
 
-/// A sleep is polled with another waker while it fires. The new waker must be called, or the poll must return that the
-/// sleep has fired.
+/// A sleep is polled with another waker while its timer fires. The new waker must be called, or the
+/// poll must return that the sleep has ended.
 pub fn a_sleep_fires_while_it_is_polled() {
     let timers = Arc::new(TimerSet::new());
     let (key, _) = timers.arm_sleep(10, Waker::noop().clone(), |_, _| true);
@@ -237,11 +243,11 @@ pub fn a_sleep_fires_while_it_is_polled() {
     timers.release(key);
 }
 
-/// An operation arms its timeout while its descriptor is being closed. A later deadline is set for the next descriptor of the
-/// slot, and a timer must fire for it.
+/// An operation arms its timeout while its descriptor is being closed. A later deadline is set for
+/// the next descriptor of the slot, and a timer must fire for this deadline.
 ///
-/// Mirrors `Side::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows the last use
-/// of the handle.
+/// Mirrors `Side::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows
+/// the last use of the handle.
 pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     let timed = Timed::new(NONE);
     let closing = spawn(&timed, |timed| {
@@ -271,8 +277,8 @@ pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     assert_eq!(side.begin().err(), Some(Stop::Expired));
 }
 
-/// A timer fires while its descriptor is closed, the slot is reused, and a deadline is set for the next descriptor. This
-/// deadline must not expire early, and a timer must fire for it.
+/// A timer fires while its descriptor is closed, the slot is reused, and a deadline is set for the
+/// next descriptor. This deadline must not expire early, and a timer must fire for it.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));
@@ -285,8 +291,8 @@ pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
     assert!(timed.fires_by(200), "no timer for the deadline");
 }
 
-/// A timer fires while its descriptor is closed and the slot is reused. An operation of the next descriptor waits with
-/// its own timeout, and must be woken in time.
+/// A timer fires while its descriptor is closed and the slot is reused. An operation of the next
+/// descriptor waits with its own timeout, and must be woken in time.
 pub fn a_timer_that_fires_during_reuse_serves_the_next_timeout() {
     let timed = Timed::new(100);
     let firing = spawn(&timed, |timed| timed.run(100));

@@ -1,7 +1,9 @@
-//! The model checkers: loom tries every order of events within a bound, shuttle (feature `shuttle`) many random ones.
+//! The types of the model checker: loom by default, shuttle with the feature `shuttle`.
 //!
-//! An execution under shuttle may have more preemptions than loom's bound permits. Unlike loom, shuttle has sequentially
-//! consistent memory, so it does not detect memory orderings that are too weak.
+//! loom tries every order of events within a bound on preemptions, and shuttle tries many random
+//! orders. An execution under shuttle may have more preemptions than loom's bound permits. Unlike
+//! loom, shuttle has sequentially consistent memory, so it does not detect memory orderings that
+//! are too weak.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use loom::{cell::UnsafeCell, sync, thread, thread_local};
@@ -15,9 +17,11 @@ pub(crate) use cell::UnsafeCell;
 mod cell {
     use super::sync::atomic::{AtomicUsize, Ordering};
 
+    /// The count of an exclusive access.
     const EXCLUSIVE: usize = usize::MAX / 2;
 
-    /// A replacement for loom's cell. It panics if conflicting accesses overlap. Other threads may run during an access.
+    /// A replacement for loom's cell. It panics if conflicting accesses overlap. Other threads may
+    /// run during an access.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T> {
         value: std::cell::UnsafeCell<T>,

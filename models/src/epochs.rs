@@ -1,7 +1,8 @@
-//! Models of the end and the start of an epoch, while tasks are queued, a turn continues, or timers are armed.
+//! Models of the end and the start of an epoch, while tasks are queued, a turn continues, or timers
+//! are armed.
 //!
-//! `RunQueue` and `TimerSet` are the crate's. The rest mirrors functions of the runtime that cannot be compiled here.
-//! The comment of each model names these functions.
+//! `RunQueue` and `TimerSet` are the crate's. The other code mirrors functions of the runtime that
+//! cannot be compiled here. The comment of each model names these functions.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,8 +13,8 @@ use crate::rt::time::clock::NEVER;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, injected_bug};
 
-/// A thread adds a task to the shared queue while a shutdown advances the epoch and empties this queue. One of the two
-/// must drop the task.
+/// A thread adds a task to the shared queue while a shutdown advances the epoch and empties this
+/// queue. One of the two threads must drop the task.
 ///
 /// Mirrors `Runtime::inject_quietly`, `Runtime::begin_stop` and `Runtime::take_queued`.
 pub fn epoch_ends_against_scheduling() {
@@ -43,8 +44,8 @@ pub fn epoch_ends_against_scheduling() {
     assert_eq!(shared.dropped.load(Ordering::Relaxed), 1, "a task stays in a queue of an epoch that is over");
 }
 
-/// A turn queues tasks behind itself and waits until they are dropped. A shutdown must drop them, although the thread
-/// is still in its turn.
+/// A turn queues tasks behind itself and waits until they are dropped. A shutdown must drop them,
+/// although the thread is still in its turn.
 ///
 /// Mirrors `schedule` and the loop of `stop` with `Runtime::take_queued`.
 pub fn turn_that_waits_for_its_queue_ends_at_shutdown() {
@@ -110,8 +111,8 @@ pub fn turn_that_waits_for_its_queue_ends_at_shutdown() {
     turn.join().unwrap();
 }
 
-/// A timer is armed while the runtime starts. The thread that arms it, or the one that starts the runtime, must make
-/// sure that a thread polls.
+/// A timer is armed while the runtime starts. The thread that arms the timer, or the one that
+/// starts the runtime, must make sure that a thread polls.
 ///
 /// Mirrors `Runtime::timer_moved` and `Runtime::start`.
 pub fn timer_armed_against_start() {
@@ -145,10 +146,11 @@ pub fn timer_armed_against_start() {
     assert!(shared.is_attended.load(Ordering::Relaxed), "no thread polls for the timer");
 }
 
-/// A thread that still owns a processor of the previous epoch schedules a task of the current epoch. The task must not be
-/// lost.
+/// A thread that still owns a processor of the previous epoch schedules a task of the current
+/// epoch. The task must not be lost.
 ///
-/// Mirrors `schedule`, `context::processor_in` and `Core::give_up`. `queue` is the queue of the old processor.
+/// Mirrors `schedule`, `context::processor_in` and `Core::give_up`. `queue` is the queue of the old
+/// processor.
 pub fn an_epoch_begins_against_scheduling() {
     struct Shared {
         epoch: AtomicU32,
@@ -176,8 +178,8 @@ pub fn an_epoch_begins_against_scheduling() {
                 }
                 shared.scheduled.fetch_add(1, Ordering::SeqCst);
             }
-            // The turn ends and the thread gives up its processor. The model drops all tasks in the queue; `give_up`
-            // drops those of the old epoch.
+            // The turn ends and the thread gives up its processor. The model drops all tasks in the
+            // queue; `give_up` drops those of the old epoch.
             shared.queue.lock().clear();
         }
     });

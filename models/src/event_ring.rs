@@ -6,7 +6,8 @@ use crate::engine::thread;
 use crate::rt::sched::event_ring::{Event, EventRing, Mark};
 use crate::rt::sched::turn_ring::TurnRing;
 
-/// The ring has room for two events, and is full. The owner records three more while another thread reads.
+/// The ring has room for two events, and is full. The owner records three more while another thread
+/// reads. The reader must get whole events, without gaps.
 pub fn event_ring_reader_against_owner() {
     let ring = Arc::new(EventRing::new());
     ring.record(Mark::Rise, 1, 11);
@@ -28,8 +29,9 @@ pub fn event_ring_reader_against_owner() {
     reader.join().unwrap();
 }
 
-/// The ring has room for two turns, with one call each. The owner records two more turns and begins a fifth while
-/// another thread reads.
+/// The ring has room for two turns with one call each, and is full. The owner records two more
+/// turns and begins a fifth one while another thread reads. The reader must get whole turns,
+/// without gaps.
 pub fn turn_ring_reader_against_owner() {
     let ring = Arc::new(TurnRing::new());
     let turn = |ring: &TurnRing, at: u64| {

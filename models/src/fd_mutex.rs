@@ -12,18 +12,20 @@ use crate::rt::poll::poll_desc::Direction;
 use crate::rt::waiters::Waiter;
 use crate::sync::Mutex;
 
-/// A descriptor: its mutex, the data that the mutex protects, and the number of times that the descriptor was destroyed.
+/// A descriptor: its mutex, the data that the mutex protects, and the number of times that the
+/// descriptor was destroyed.
 struct Socket {
     mutex: FdMutex,
-    /// The data that the lock of each direction protects. The checker reports two owners, and an owner that does not
-    /// see the previous owner's writes.
+    /// The data that the lock of each direction protects. The checker reports two owners at once,
+    /// and an owner that does not see the previous owner's writes.
     sides: [UnsafeCell<u64>; 2],
-    /// The data that a reference protects. Calls read it, and the destruction writes it.
+    /// The data that a reference protects. Calls read this data, and the destruction writes it.
     descriptor: UnsafeCell<bool>,
     destroyed: AtomicUsize,
 }
 
-// SAFETY: the checker reports unsynchronised accesses to the cells; detecting them is the purpose of the models.
+// SAFETY: the checker reports unsynchronised accesses to the cells; detecting them is the purpose
+// of the models.
 unsafe impl Sync for Socket {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Socket {}
@@ -38,6 +40,7 @@ impl Socket {
         })
     }
 
+    /// Uses the data that the lock of `direction` protects.
     fn own(&self, direction: Direction) {
         // SAFETY: the pointer is valid; the checker reports a second owner of the direction.
         self.sides[direction as usize].with_mut(|value| unsafe { *value += 1 });
@@ -45,18 +48,22 @@ impl Socket {
 
     /// Mirrors a system call.
     fn call(&self) {
-        // SAFETY: the pointer is valid; the checker reports a concurrent destruction of the descriptor.
+        // SAFETY: the pointer is valid; the checker reports a concurrent destruction of the
+        // descriptor.
         assert!(self.descriptor.with(|open| unsafe { *open }), "a call on a destroyed descriptor");
     }
 
+    /// Mirrors the destruction of the descriptor by the release of the last reference.
     fn destroy_if(&self, last: bool) {
         if last {
-            // SAFETY: the pointer is valid; the checker reports a use of the descriptor that has not ended.
+            // SAFETY: the pointer is valid; the checker reports a use of the descriptor that has
+            // not ended.
             self.descriptor.with_mut(|open| unsafe { *open = false });
             self.destroyed.fetch_add(1, Ordering::SeqCst);
         }
     }
 
+    /// Mirrors a close of the descriptor.
     fn close(&self) {
         if let Ok(mut wakers) = self.mutex.begin_close() {
             wakers.wake_all();
@@ -69,6 +76,7 @@ impl Socket {
         self.destroy_if(self.mutex.unlock_ref(direction));
     }
 
+    /// Mirrors an operation that has the lock and a reference: makes its call and releases both.
     fn operate(&self, direction: Direction) {
         self.own(direction);
         self.call();
@@ -94,13 +102,14 @@ impl Socket {
         Ok(())
     }
 
+    /// Takes the free lock of `direction`, and a reference.
     fn lock(&self, direction: Direction) {
         assert_eq!(self.mutex.try_lock_ref(direction), Ok(true));
     }
 }
 
-/// A named future and a `poll_*` caller wait behind an owner. There must be one owner at a time, and both must get the
-/// lock.
+/// A named future and a caller of a `poll_*` method wait behind an owner. There must be one owner
+/// at a time, and both waiters must get the lock.
 pub fn one_owner_per_direction() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -118,8 +127,8 @@ pub fn one_owner_per_direction() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 0);
 }
 
-/// Two futures wait behind an owner. Each unlock must wake one, and the waiters bit must stay set until the last waiter
-/// has left.
+/// Two futures wait behind an owner. Each unlock must wake one, and the waiters bit must stay set
+/// until the last waiter has left the queue.
 pub fn every_queued_future_gets_its_turn() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -135,7 +144,8 @@ pub fn every_queued_future_gets_its_turn() {
     }
 }
 
-/// A waiter is dropped, before or after it is woken, while another waits. The other waiter must get the lock.
+/// A waiter is dropped, before or after it is woken, while another waits. The other waiter must get
+/// the lock.
 pub fn a_dropped_waiter_passes_on() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -156,7 +166,8 @@ pub fn a_dropped_waiter_passes_on() {
     waiting.join().unwrap();
 }
 
-/// A lock future is polled again, with another waker, while the lock is released. The future must get the lock.
+/// A lock future is polled again, with another waker, while the lock is released. The future must
+/// get the lock.
 pub fn a_waiter_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -177,8 +188,9 @@ pub fn a_waiter_is_polled_again_with_another_waker() {
     waiting.join().unwrap();
 }
 
-/// The descriptor is closed while the owner unlocks and a waiter queues. The waiter must end, with or without the lock,
-/// and the last reference must destroy the descriptor once, after every call.
+/// The descriptor is closed while the owner unlocks and a waiter enters the queue. The wait must
+/// end, with or without the lock, and the last reference must destroy the descriptor once, after
+/// every call.
 pub fn last_reference_destroys_once() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -199,7 +211,8 @@ pub fn last_reference_destroys_once() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// The descriptor is closed while waiters enter the queue. They must end, although the owner unlocks only afterwards.
+/// The descriptor is closed while waiters enter the queue. The waits must end, although the owner
+/// unlocks only afterwards.
 pub fn close_frees_the_queue() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -219,8 +232,8 @@ pub fn close_frees_the_queue() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A reader and a writer run concurrently with a close. They must not block each other, and the descriptor must be
-/// destroyed once.
+/// A reader and a writer run concurrently with a close. They must not block each other, and the
+/// descriptor must be destroyed once.
 pub fn two_sides_in_parallel() {
     let socket = Socket::new();
     let threads: Vec<_> = [Direction::Read, Direction::Write]
@@ -243,7 +256,8 @@ pub fn two_sides_in_parallel() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// `write_all` keeps the lock between its calls and takes a reference per call. A close must not wait for the lock.
+/// `write_all` keeps the lock between its calls and takes a reference per call. A close must not
+/// wait for the lock.
 pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     let socket = Socket::new();
     assert_eq!(socket.mutex.try_lock_ref(Direction::Write), Ok(true));
@@ -271,8 +285,8 @@ pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A thread tries to append a write to gathered bytes, without the write lock, while a `write_all` of two calls has this
-/// lock. The append must not come between the two calls.
+/// A thread tries to append a write to gathered bytes, without the write lock, while a `write_all`
+/// of two calls has this lock. The append must not come between the two calls.
 pub fn appends_come_between_operations() {
     let socket = Socket::new();
     let bytes = Arc::new(Mutex::new(Vec::new()));

@@ -1,4 +1,5 @@
-//! Runs models, checks that a model finds the bug that is injected for it, and polls futures in models.
+//! Runs models, checks that a model finds the bug that is injected for it, and polls futures in
+//! models.
 
 use std::future::Future;
 use std::io::Read;
@@ -10,29 +11,31 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, INJECTED_VARIABLE, Mutex};
 
-/// The maximum number of preemptions per execution that loom tries. Each additional one multiplies the time. Most
-/// concurrency bugs need only one or two.
+/// The maximum number of preemptions per execution that loom tries. Each additional preemption
+/// multiplies the time. Most concurrency bugs need only one or two.
 const PREEMPTIONS: usize = 3;
 
-/// The message of a model in which threads wait forever.
+/// The checkers' message for a model in which threads wait forever.
 pub const DEADLOCK: &str = "deadlock";
-/// The message of a model with two conflicting accesses that happens-before does not order.
+/// loom's message for a model with two conflicting accesses of which neither happens before the
+/// other. The cell of [`engine`](crate::engine) for shuttle prints it too.
 pub const RACE: &str = "Causality violation";
 
-/// The time in which a child must end, in seconds.
+/// The time in which a child process must end, in seconds.
 const CHILD_SECONDS_MAX: u64 = 120;
 
-/// The maximum number of shuttle's schedules per child.
+/// The maximum number of shuttle's schedules per child process.
 #[cfg(feature = "shuttle")]
 const CHILD_SCHEDULES_MAX: usize = 20_000;
 
-/// Runs `model` in every order of events within the bound on preemptions, or with shuttle in a number of random orders.
+/// Runs `model` in every order of events within the bound on preemptions, or with shuttle in a
+/// number of random orders.
 pub fn check(model: fn()) {
     check_within(PREEMPTIONS, model);
 }
 
-/// Runs `model` like [`check`], but with a different bound on preemptions, for a model with many threads. shuttle ignores
-/// the bound.
+/// Runs `model` like [`check`], but with a different bound on preemptions, for a model with many
+/// threads. shuttle ignores the bound.
 pub fn check_within(preemptions: usize, model: fn()) {
     #[cfg(feature = "shuttle")]
     {
@@ -47,9 +50,13 @@ pub fn check_within(preemptions: usize, model: fn()) {
     }
 }
 
-/// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `injected`
-/// is enabled. The test runs in a child process, because loom aborts the process on a deadlock. With shuttle, any panic
-/// is sufficient if the message is [`RACE`], and a bug in the list `WEAK` of `schedules.rs` must not be found.
+/// Checks that the test `test` of this test binary fails with `message` on its standard error when
+/// the bug `injected` is enabled. The test runs in a child process, because loom aborts the process
+/// on a deadlock. With shuttle, any panic is sufficient if the message is [`RACE`], and a bug in
+/// the list `WEAK` of `schedules.rs` must not be found.
+///
+/// # Panics
+/// Panics if the test does not fail in this way, or does not end within 120 s.
 pub fn finds(injected: &str, test: &str, message: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command
@@ -105,8 +112,8 @@ macro_rules! models {
     };
 }
 
-/// Declares one test per injected bug, from the name of the test, the name of the bug, the model that must find it, and
-/// the message of the failure.
+/// Declares one test per injected bug, from the name of the test, the name of the bug, the model
+/// that must find the bug, and the message of the failure.
 #[macro_export]
 macro_rules! injected_bugs {
     ($($test:ident: $injected:literal by $model:ident, $message:expr;)*) => {
@@ -121,8 +128,8 @@ macro_rules! injected_bugs {
 
 /// The state of a waker. A thread in [`block_on`] waits until the waker is called.
 ///
-/// The thread does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on a lock, which
-/// loom then reports as an internal error.
+/// The thread does not use loom's `park`, because loom's `unpark` also releases a thread that is
+/// blocked on a lock. loom then reports an internal error.
 #[derive(Debug, Default)]
 struct Signal {
     woken: Mutex<bool>,
@@ -136,7 +143,8 @@ impl Wake for Signal {
     }
 }
 
-/// Polls `future` to completion on this thread of the model. The checker reports a lost wake-up as a deadlock.
+/// Polls `future` to completion on this thread of the model. The checker reports a lost wake-up as
+/// a deadlock.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let signal = Arc::new(Signal::default());

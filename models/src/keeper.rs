@@ -1,4 +1,5 @@
-//! Models of `Keeper`: a shutdown wakes a task while the task ends, or while it begins to wait.
+//! Models of `Keeper`: a shutdown wakes a task while the task ends, or while the task begins to
+//! wait.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,7 +9,8 @@ use crate::engine::thread;
 use crate::rt::sched::keeper::Keeper;
 use crate::sync::{AtomicU32, Ordering, fence, injected_bug};
 
-/// Two tasks use the same record one after the other, while another thread wakes the task of the record.
+/// Two tasks use the same record one after the other, while another thread wakes the task of the
+/// record. At most one of them may be woken, and both wakers must be dropped.
 pub fn keeper_is_used_while_its_task_exists() {
     let keeper = Arc::new(Keeper::new());
     let counts = [(); 2].map(|()| Arc::<CountingWaker>::default());
@@ -27,8 +29,10 @@ pub fn keeper_is_used_while_its_task_exists() {
     assert!(counts.iter().all(|count| Arc::strong_count(count) == 1), "a waker is not dropped");
 }
 
-/// A task returns `Pending` for the first time while the epoch advances. The accesses are those of `task::keep` and
-/// `record::wake_others`.
+/// A task returns `Pending` for the first time while the epoch advances. One of the two threads
+/// must wake the task.
+///
+/// Mirrors `task::keep` and `record::wake_others`.
 pub fn first_wait_against_shutdown() {
     let (keeper, epoch) = (Arc::new(Keeper::new()), Arc::new(AtomicU32::new(0)));
     let count = Arc::<CountingWaker>::default();

@@ -1,11 +1,15 @@
-//! The miniature of the runtime that the models of [`sleep`](crate::sleep) and [`shards`](crate::shards) use.
+//! The miniature of the runtime that the models of [`sleep`](crate::sleep) and
+//! [`shards`](crate::shards) use.
 //!
-//! `Role`, `Roles`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over files that
-//! make system calls or use such files (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`,
-//! `rt/sched/injector.rs`, `rt/sched/idle.rs`, `rt/sched/resting.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
-//! `rt/sched/block_on.rs`), which cannot be compiled here. So this file is a miniature of that code: each function accesses
-//! the same words in the same order as the function of the same name or the function that its comment names, except as
-//! noted. A change to the protocol in one of those files must be made here too.
+//! `Role`, `Roles`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is
+//! spread over files that cannot be compiled here, because they make system calls or use such
+//! files: `rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/injector.rs`,
+//! `rt/sched/idle.rs`, `rt/sched/resting.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs` and
+//! `rt/sched/block_on.rs`. So this file is a miniature of that code. Except as noted, each function
+//! accesses the same words in the same order as the function of the same name, or as the function
+//! that its comment names. A change to the protocol in one of those files must be made here too.
+//!
+//! The runtime always runs, every sleep is without a time limit, and there are no spare processors.
 
 use std::sync::Arc;
 
@@ -18,7 +22,7 @@ use crate::rt::sched::root::Root;
 use crate::rt::time::clock::NEVER;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, fence, injected_bug};
 
-/// The edges of an instance that the kernel has not reported yet.
+/// The edges of an epoll instance that the kernel has not reported yet.
 #[derive(Clone, Copy, Default)]
 struct Edges {
     /// The edge of the eventfd, which is edge-triggered and never drained.
@@ -33,8 +37,9 @@ impl Edges {
     }
 }
 
-/// The kernel's state of all instances of two epochs.
+/// The kernel's state of all epoll instances.
 struct Kernel {
+    /// The edges of the instances of two epochs, by the number of the instance.
     edges: Mutex<[Edges; 2 * SHARDS_MAX]>,
     changed: Condvar,
 }
@@ -45,7 +50,8 @@ impl Kernel {
         self.changed.notify_all();
     }
 
-    /// Mirrors epoll_wait(2): takes the edges of an instance, after waiting for them without a time limit if `block`.
+    /// Mirrors epoll_wait(2): takes the edges of an instance, after waiting for them without a time
+    /// limit if `block`.
     fn take(&self, number: usize, block: bool) -> Edges {
         let mut edges = self.edges.lock();
         while block && !edges[number].is_any() {
@@ -54,8 +60,8 @@ impl Kernel {
         std::mem::take(&mut edges[number])
     }
 
-    /// Mirrors poll(2): waits without a time limit, or not at all if `block` is false. Returns the
-    /// numbers of the instances that have edges.
+    /// Mirrors poll(2): waits without a time limit until an instance has an edge, or not at all if
+    /// `block` is false. Returns the numbers of the instances that have edges.
     fn wait(&self, numbers: &[usize], block: bool) -> Vec<usize> {
         let mut edges = self.edges.lock();
         loop {
@@ -68,7 +74,8 @@ impl Kernel {
     }
 }
 
-/// Mirrors `Epoll`: an instance with its eventfd, and the flag that avoids redundant writes to the eventfd.
+/// Mirrors `Epoll`: an instance with its eventfd, and the flag that avoids redundant writes to the
+/// eventfd.
 pub(crate) struct Epoll {
     kernel: Arc<Kernel>,
     number: usize,
@@ -76,7 +83,8 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    /// Takes the edges, after waiting for them if `block`. Returns whether there was an event of a socket.
+    /// Takes the edges, after waiting for them if `block`. Returns whether there was an event of a
+    /// socket.
     pub(crate) fn wait(&self, block: bool) -> bool {
         self.take(block).event
     }
@@ -89,6 +97,8 @@ impl Epoll {
         edges
     }
 
+    /// Takes the edges without waiting, and repeats an interrupt that it takes. Returns whether
+    /// there was an event of a socket.
     pub(crate) fn look(&self) -> bool {
         let edges = self.take(false);
         if edges.broken && !injected_bug!("look_keeps_the_interrupt") {
@@ -97,6 +107,7 @@ impl Epoll {
         edges.event
     }
 
+    /// Interrupts a wait.
     fn wake(&self) {
         if self.breaking.swap(true, Ordering::SeqCst) {
             return;
@@ -105,7 +116,7 @@ impl Epoll {
     }
 }
 
-/// Mirrors `Wish`, for a model's only thread in `block_on`.
+/// Mirrors `Wish`, for the only thread in `block_on` of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Wish {
     #[default]
@@ -117,6 +128,7 @@ enum Wish {
 /// Mirrors `Idle`, for one resting worker.
 #[derive(Default)]
 struct Idle {
+    /// The number of free processors.
     free: usize,
     /// Whether the worker rests.
     resting: bool,
@@ -127,10 +139,11 @@ struct Idle {
     root_parked: bool,
 }
 
-/// Mirrors `Runtime` and its `Driver`, with one worker that may rest, one thread in `block_on`, and further threads of
-/// the model. No worker is stuck.
+/// Mirrors `Runtime` and its `Driver`, with one worker that may rest, one thread in `block_on`, and
+/// further threads of the model. No worker is stuck.
 pub(crate) struct Runtime {
     pub(crate) epoch: AtomicU32,
+    /// The number of tasks in the shared queue.
     injected: AtomicUsize,
     pub(crate) awake: Awake,
     pub(crate) roles: Roles,
@@ -144,6 +157,7 @@ pub(crate) struct Runtime {
     role_wished: AtomicBool,
 }
 
+/// The epoch in which a model begins.
 pub(crate) const EPOCH: u32 = 0;
 
 impl Runtime {
@@ -152,7 +166,8 @@ impl Runtime {
         Runtime::with_open(1, awake)
     }
 
-    /// Creates a runtime with two shards, of which `open` are open, and in which `awake` threads own a processor.
+    /// Creates a runtime with two shards, of which `open` are open, and in which `awake` threads
+    /// own a processor.
     pub(crate) fn with_open(open: usize, awake: usize) -> Arc<Runtime> {
         let runtime = Runtime {
             epoch: AtomicU32::new(EPOCH),
@@ -196,7 +211,8 @@ impl Runtime {
         }
     }
 
-    /// Interrupts a sleep in a shard that ends after `at`. Returns whether a thread sleeps in the shard.
+    /// Interrupts a sleep in a shard that ends after `at`. Returns whether a thread sleeps in the
+    /// shard.
     fn wake_if_later(&self, shard: usize, at: u64) -> bool {
         let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
         if is_later {
@@ -402,9 +418,10 @@ impl Runtime {
 
     // ---- Polling, Core, Thread ----
 
-    /// Mirrors `Polling::sleep` of a thread with the roles. Every timer counts as due. Takes the events after `rise`, as
-    /// `Polling::sleep_in_several` does; `Polling::sleep_in` takes them before. Returns whether it took an event of a
-    /// socket, or a timer was due.
+    /// Mirrors `Polling::sleep` of a thread with the roles of `shards`. Every timer counts as due.
+    /// The events are taken after `rise`, as in `Polling::sleep_in_several`. (`Polling::sleep_in`
+    /// takes them before.) Returns whether the thread took an event of a socket, or a timer was
+    /// due.
     fn sleep(&self, shards: Shards, by: By, falls_asleep: impl FnOnce() -> bool, rises: impl FnOnce()) -> bool {
         let epoch = if injected_bug!("sleep_in_any_epoch") { self.epoch.load(Ordering::SeqCst) } else { EPOCH };
         let until = self.next_timer(shards);
@@ -434,7 +451,7 @@ impl Runtime {
         has_event
     }
 
-    /// Mirrors the sleep of a worker.
+    /// Mirrors the sleep of a worker with the roles of `shards`.
     pub(crate) fn sleep_as_worker(&self, shards: Shards) -> bool {
         let has_work = || self.injected.load(Ordering::SeqCst) > 0;
         let early = injected_bug!("look_before_the_count") && !has_work();
@@ -445,7 +462,8 @@ impl Runtime {
         self.sleep(shards, By::Worker, falls_asleep, || self.awake.up(EPOCH))
     }
 
-    /// Takes the roles with which a worker sleeps. No shard is stale.
+    /// Takes the roles with which a worker sleeps. In a model, no shard is stale: some thread has
+    /// polled each shard recently.
     pub(crate) fn take(&self, home: usize) -> Shards {
         self.roles.take(home, || self.awake.count() <= 1, || 0)
     }
@@ -477,8 +495,8 @@ impl Runtime {
         }
     }
 
-    /// Mirrors `Thread::wait` after the wish was withdrawn, for a thread that does not ask again. Returns whether the
-    /// thread took an event or a timer was due.
+    /// Mirrors `Thread::wait` after the wish was withdrawn, for a thread that does not ask again.
+    /// Returns whether the thread took an event or a timer was due.
     pub(crate) fn wait_as_root(&self, was_granted: bool) -> bool {
         let polls = was_granted || self.needs_poller();
         let shards = if polls { self.roles.take_free() } else { Shards::NONE };

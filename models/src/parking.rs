@@ -7,13 +7,15 @@ use crate::engine::{UnsafeCell, thread};
 use crate::rt::parker::Parker;
 use crate::sync::{AtomicBool, Ordering};
 
+/// A parker, with data that threads write before they call `unpark`.
 struct Letter {
     parker: Parker,
     text: UnsafeCell<u32>,
     flags: [AtomicBool; 2],
 }
 
-// SAFETY: the checker reports unsynchronised accesses to the cell; detecting them is the purpose of the models.
+// SAFETY: the checker reports unsynchronised accesses to the cell; detecting them is the purpose of
+// the models.
 unsafe impl Sync for Letter {}
 // SAFETY: as above; the cell holds a plain value.
 unsafe impl Send for Letter {}
@@ -27,14 +29,15 @@ impl Letter {
         })
     }
 
+    /// Writes the data. The checker reports a thread that does not see earlier writes.
     fn write(&self) {
         // SAFETY: the pointer is valid; the checker reports overlapping uses of the cell.
         self.text.with_mut(|text| unsafe { *text += 1 });
     }
 }
 
-/// `unpark` is called before, while or after the thread parks. `park` must return, and the thread must see everything
-/// written before `unpark`.
+/// `unpark` is called before, while or after the thread parks. `park` must return, and the thread
+/// must see everything that was written before `unpark`.
 pub fn parker_wakes_whenever_it_is_unparked() {
     let letter = Letter::new();
     let parked = thread::spawn({
@@ -50,7 +53,8 @@ pub fn parker_wakes_whenever_it_is_unparked() {
     assert!(!letter.parker.try_take(), "one token for one unpark");
 }
 
-/// Two threads unpark. The tokens may merge, but the writes of both must be visible after the last token is taken.
+/// Two threads call `unpark`. Their tokens may be merged, but the writes of both must be visible
+/// after the last token was taken.
 pub fn parker_sees_every_unpark() {
     let letter = Letter::new();
     let threads = [0, 1].map(|at| {
@@ -66,7 +70,8 @@ pub fn parker_sees_every_unpark() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// A park times out while the thread is unparked. If it returns without the token, the next park must find the token.
+/// A park times out while the thread is unparked. If the park returns without the token, the next
+/// park must find the token.
 pub fn parker_keeps_the_token_of_a_timeout() {
     let letter = Letter::new();
     let parked = thread::spawn({

@@ -8,13 +8,15 @@ use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::permits::{Limit, Permit};
 
-/// A limit of one, with data that its permit protects. The checker reports two holders.
+/// A limit of one connection, with data that its permit protects. The checker reports two holders
+/// of the permit.
 struct Door {
     limit: Arc<Limit>,
     inside: UnsafeCell<u64>,
 }
 
-// SAFETY: the checker reports unsynchronised accesses to the cell; detecting them is the purpose of the models.
+// SAFETY: the checker reports unsynchronised accesses to the cell; detecting them is the purpose of
+// the models.
 unsafe impl Sync for Door {}
 // SAFETY: as above; the cell holds a number.
 unsafe impl Send for Door {}
@@ -37,6 +39,7 @@ impl Door {
         }))
     }
 
+    /// Accepts a connection, uses the data that the permit protects, and closes the connection.
     fn pass(&self) {
         let permit = self.accept();
         // SAFETY: the pointer is valid; the checker reports a second holder of the permit.
@@ -45,7 +48,7 @@ impl Door {
     }
 }
 
-/// Two accepts wait for the permit of a connection. Both must get it, one after the other.
+/// Two accepts wait for the permit of a connection. Both must get the permit, one after the other.
 pub fn parked_accepts_get_their_turn() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
@@ -60,7 +63,8 @@ pub fn parked_accepts_get_their_turn() {
     assert_eq!(door.limit.taken(), 0);
 }
 
-/// The accept that waits first is dropped, possibly after it was woken. The other accept must get the permit.
+/// The accept that waits first is dropped, possibly after it was woken. The other accept must get
+/// the permit.
 pub fn dropped_waiter_passes_the_permit_on() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");

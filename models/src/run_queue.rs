@@ -6,17 +6,19 @@ use std::sync::Arc;
 use crate::engine::{UnsafeCell, thread};
 use crate::rt::sched::queue::{Item, RunQueue};
 
+/// The number of tasks that a model may use.
 const ITEMS: usize = 9;
 
 /// A queue, and the state of the tasks that its items represent.
 struct Tasks {
     queue: RunQueue,
-    /// The number of runs of each task. The checker reports a thread that runs a task without seeing the writes before
-    /// the task was queued.
+    /// The number of runs of each task. The checker reports a thread that runs a task without
+    /// seeing the writes before the task was queued.
     runs: [UnsafeCell<u32>; ITEMS],
 }
 
-// SAFETY: the checker reports unsynchronised accesses to the cells; detecting them is the purpose of the models.
+// SAFETY: the checker reports unsynchronised accesses to the cells; detecting them is the purpose
+// of the models.
 unsafe impl Sync for Tasks {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Tasks {}
@@ -33,6 +35,7 @@ impl Tasks {
         NonNull::new(std::ptr::without_provenance_mut(at + 1)).expect("not null")
     }
 
+    /// Counts a run of a task.
     fn run(&self, item: Item) {
         // SAFETY: the pointer is valid; the checker reports overlapping uses of the cell.
         self.runs[item.as_ptr().addr() - 1].with_mut(|runs| unsafe { *runs += 1 });
@@ -47,10 +50,12 @@ impl Tasks {
         own.drain().for_each(|item| self.run(item));
     }
 
+    /// Runs all items that are left in the queue, as its owner.
     fn drain(&self) {
         self.queue.drain().for_each(|item| self.run(item));
     }
 
+    /// Asserts that each of the first `count` tasks has run once.
     fn each_ran_once(&self, count: usize) {
         for runs in &self.runs[..count] {
             // SAFETY: the pointer is valid; the other threads have ended.
@@ -89,7 +94,7 @@ pub fn ring_two_thieves() {
     tasks.each_ran_once(3);
 }
 
-/// The owner reuses a slot as soon as its item was stolen.
+/// The owner pushes items while another thread steals, so it may reuse the slots of stolen items.
 pub fn ring_slots_are_used_again() {
     let tasks = Tasks::new();
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -113,7 +118,8 @@ pub fn ring_grows_against_thief() {
     tasks.each_ran_once(7);
 }
 
-/// The ring grows twice, and its first two buffers are freed, while another thread steals.
+/// The ring grows twice, so that its first two buffers are replaced and freed, while another thread
+/// steals.
 pub fn ring_grows_twice_against_thief() {
     let tasks = Tasks::new();
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -124,7 +130,8 @@ pub fn ring_grows_twice_against_thief() {
     tasks.each_ran_once(9);
 }
 
-/// The owner empties a ring that has grown, so that its buffer is replaced and freed, while another thread steals.
+/// The owner empties a ring that has grown, so that its buffer is replaced and freed, while another
+/// thread steals.
 pub fn ring_shrinks_against_thief() {
     let tasks = Tasks::new();
     (0..5).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -135,7 +142,8 @@ pub fn ring_shrinks_against_thief() {
     tasks.each_ran_once(5);
 }
 
-/// The owner empties a ring that has grown, and queues an item in the smaller buffer, while another thread steals.
+/// The owner empties a ring that has grown, and queues an item in the smaller buffer, while another
+/// thread steals.
 pub fn ring_is_used_again_after_it_has_shrunk() {
     let tasks = Tasks::new();
     (0..5).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -172,8 +180,8 @@ pub fn next_slot_against_thief() {
     tasks.each_ran_once(2);
 }
 
-/// The owner puts items into the aside slot and settles them while another thread, which has found the owner stuck,
-/// empties the slot.
+/// The owner puts items into the aside slot and moves them to the ring while another thread, which
+/// has found the owner stuck, empties the slot.
 pub fn aside_slot_against_thief() {
     let tasks = Tasks::new();
     let thief = thread::spawn({

@@ -1,7 +1,9 @@
-//! Models of the poller with two shards: the shards in which threads sleep, and the wake-ups that reach them.
+//! Models of the poller with two shards: the shards in which threads sleep, and the wake-ups that
+//! reach these threads.
 //!
-//! Most models post events to a shard, inject tasks or arm a timer, and end only if a thread takes them. The rules for
-//! taking shards are in `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so a worker takes
+//! Most models post an event to a shard, inject tasks or arm a timer, and end only if a thread
+//! takes the event, runs the tasks or runs the timer. The rules for taking shards are in
+//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so a worker takes
 //! a shard other than its home only by the last rule.
 
 use std::sync::Arc;
@@ -11,8 +13,8 @@ use crate::rt::poll::role::By;
 use crate::rt::poll::roles::Shards;
 use crate::sync::{Ordering, injected_bug};
 
-/// Runs a worker until it takes a task or an event, or until a timer is due. Then the worker gives up its processor.
-/// Unless it took a task, it first injects one, which ends another worker.
+/// Runs a worker until it takes a task or an event, or until a timer is due. Then the worker gives
+/// up its processor. Unless it took a task, it first injects one, which ends another worker.
 fn until_an_event(runtime: &Runtime, home: usize) {
     while !runtime.take_injected() {
         if runtime.idle(home) {
@@ -23,8 +25,8 @@ fn until_an_event(runtime: &Runtime, home: usize) {
     runtime.leave();
 }
 
-/// A thread that checks shard 1 first injects tasks while the only worker goes to sleep in both shards. The worker must
-/// run them.
+/// A thread that checks shard 1 first injects tasks while the only worker goes to sleep in both
+/// shards. The worker must run the tasks.
 pub fn sleep_in_two_shards_against_inject() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| runtime.work(2));
@@ -33,7 +35,8 @@ pub fn sleep_in_two_shards_against_inject() {
     worker.join().unwrap();
 }
 
-/// An event arrives in shard 1 while the only worker, whose home is shard 0, goes to sleep. The worker must take it.
+/// An event arrives in shard 1 while the only worker, whose home is shard 0, goes to sleep. The
+/// worker must take the event.
 pub fn only_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -41,7 +44,8 @@ pub fn only_thread_polls_both_shards() {
     worker.join().unwrap();
 }
 
-/// A worker of shard 1 leaves while the worker of shard 0 goes to sleep. The latter must take the event of shard 1.
+/// A worker of shard 1 gives up its processor while the worker of shard 0 goes to sleep. The latter
+/// must take the event of shard 1.
 pub fn some_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 2);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -53,7 +57,8 @@ pub fn some_thread_polls_both_shards() {
     worker.join().unwrap();
 }
 
-/// Two workers of shard 0 go to sleep and to rest, and an event arrives in shard 1. One of them must take it.
+/// Two workers of shard 0 go to sleep and to rest, and an event arrives in shard 1. One of the
+/// workers must take the event.
 pub fn last_awake_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 2);
     let other = spawn(&runtime, |runtime| until_an_event(runtime, 0));
@@ -62,7 +67,8 @@ pub fn last_awake_thread_polls_both_shards() {
     other.join().unwrap();
 }
 
-/// Workers of both shards go to sleep, and an event arrives in shard 1. One of them must take it.
+/// Workers of both shards go to sleep, and an event arrives in shard 1. One of the workers must
+/// take the event.
 pub fn workers_of_both_shards_sleep() {
     let runtime = Runtime::with_open(2, 2);
     let other = spawn(&runtime, |runtime| until_an_event(runtime, 1));
@@ -71,8 +77,8 @@ pub fn workers_of_both_shards_sleep() {
     other.join().unwrap();
 }
 
-/// A thread without a processor registers a ready descriptor in a shard that was not open, while the only worker goes to
-/// sleep. The worker must take the event.
+/// A thread without a processor opens a shard and registers a ready descriptor in it, while the
+/// only worker goes to sleep. The worker must take the event.
 ///
 /// Mirrors `Driver::add` and `PollHandle::register`.
 pub fn shard_opened_against_sleep() {
@@ -87,8 +93,8 @@ pub fn shard_opened_against_sleep() {
     worker.join().unwrap();
 }
 
-/// A thread arms a timer of shard 1 while the only worker, whose home is shard 0, goes to sleep. The worker must run
-/// the timer.
+/// A thread arms a timer of shard 1 while the only worker, whose home is shard 0, goes to sleep.
+/// The worker must run the timer.
 pub fn timer_against_sleep_in_two_shards() {
     let runtime = Runtime::with_open(2, 1);
     let worker = spawn(&runtime, |runtime| while !runtime.idle(0) {});
@@ -96,8 +102,8 @@ pub fn timer_against_sleep_in_two_shards() {
     worker.join().unwrap();
 }
 
-/// A thread without a processor arms a timer, which belongs to shard 0, while the last worker of shard 1 goes to sleep.
-/// The worker must run the timer.
+/// A thread without a processor arms a timer, which belongs to shard 0, while the last worker of
+/// shard 1 goes to sleep. The worker must run the timer.
 pub fn timer_without_processor_against_sleep() {
     let runtime = Runtime::with_open(2, 2);
     let other = spawn(&runtime, |runtime| until_an_event(runtime, 1));
@@ -106,8 +112,8 @@ pub fn timer_without_processor_against_sleep() {
     other.join().unwrap();
 }
 
-/// A shutdown advances the epoch and closes the instances while a worker of each shard goes to sleep. Both must see the
-/// new epoch.
+/// A shutdown advances the epoch and closes the instances while a worker of each shard goes to
+/// sleep. Both must see the new epoch.
 ///
 /// Mirrors `shutdown` and `Core::run`.
 pub fn an_epoch_ends_against_two_sleeps() {
@@ -127,8 +133,8 @@ pub fn an_epoch_ends_against_two_sleeps() {
     workers.into_iter().for_each(|worker| worker.join().unwrap());
 }
 
-/// The last worker, of shard 0, goes to sleep while sysmon polls shard 1, in which an event arrives afterwards. The
-/// worker must take the event.
+/// The last worker, of shard 0, goes to sleep while sysmon polls shard 1, in which an event arrives
+/// afterwards. The worker must take the event.
 ///
 /// Mirrors `Monitor::poll`.
 pub fn sysmon_gives_the_second_shard_back() {
@@ -143,8 +149,8 @@ pub fn sysmon_gives_the_second_shard_back() {
     worker.join().unwrap();
 }
 
-/// The root future is woken while its thread goes to sleep in shard 1, because another thread sleeps in shard 0. The
-/// thread must begin the future's turn.
+/// The root future is woken while its thread goes to sleep in shard 1, because another thread
+/// sleeps in shard 0. The thread must begin the future's turn.
 pub fn root_waker_against_sleep_in_second_shard() {
     let runtime = Runtime::with_open(2, 0);
     runtime.root.begin_turn();
@@ -164,7 +170,8 @@ pub fn root_polls_both_shards() {
     waiting.join().unwrap();
 }
 
-/// The last worker grants both shards to the thread in `block_on`. One of the two threads must take the event of shard 1.
+/// The last worker grants the roles of both shards to the thread in `block_on`. One of the two
+/// threads must take the event of shard 1.
 ///
 /// Mirrors `Thread::wait`.
 pub fn granted_role_is_that_of_both_shards() {

@@ -19,8 +19,8 @@ fn push(queue: &SharedQueue, number: usize) {
     queue.change(|items| items.push_back(SendItem(item(number))));
 }
 
-/// A thread without a processor pushes a task while the only worker goes to sleep. The worker must see the task, or
-/// the thread must wake the worker.
+/// A thread without a processor pushes a task while the only worker goes to sleep. The worker must
+/// see the task, or the thread must wake the worker.
 ///
 /// Mirrors `Runtime::inject` with `Runtime::ensure_worker`, and the check in `Core::idle`.
 pub fn shared_queue_against_sleep() {

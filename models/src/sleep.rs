@@ -1,5 +1,6 @@
-//! Models of going to sleep and waking up, with workers, threads in `block_on`, the role of polling and the eventfd. The
-//! poller has one open shard here; [`shards`](crate::shards) has the models with two.
+//! Models of going to sleep and waking up, with workers, threads in `block_on`, the role of polling
+//! and the eventfd. The poller has one open shard. [`shards`](crate::shards) has the models with
+//! two.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::miniature::{EPOCH, Runtime, spawn};
 use crate::rt::poll::roles::Shards;
 use crate::sync::{AtomicBool, Ordering, injected_bug};
 
-/// Tasks are injected while the only worker goes to sleep in epoll. The worker must run them.
+/// Tasks are injected while the only worker goes to sleep in epoll. The worker must run the tasks.
 pub fn sleep_against_inject() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(2));
@@ -17,8 +18,8 @@ pub fn sleep_against_inject() {
     worker.join().unwrap();
 }
 
-/// Two threads interrupt a sleep at the same time, and one of them does so again. One write to the eventfd may serve
-/// several interrupts, but not those after the end of the sleep.
+/// Two threads interrupt a sleep at the same time, and one of them does so again. One write to the
+/// eventfd may serve several interrupts, but not those after the end of the sleep.
 pub fn breaks_are_not_lost() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(3));
@@ -29,7 +30,8 @@ pub fn breaks_are_not_lost() {
     worker.join().unwrap();
 }
 
-/// A thread that does not have the role looks for events and takes the interrupt that is meant for the sleeping worker.
+/// A thread that does not have the role looks for events, and takes the interrupt that another
+/// thread has sent to the sleeping worker. The worker must still run the task.
 pub fn interrupt_against_look() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(1));
@@ -39,8 +41,8 @@ pub fn interrupt_against_look() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker goes to rest because another thread has the role. That thread releases the role
-/// and gives up its processor. The worker must run the task.
+/// A task is injected while the worker goes to rest because another thread has the role. That
+/// thread releases the role and gives up its processor. The worker must run the task.
 pub fn rest_against_inject() {
     let runtime = Runtime::new(2);
     assert!(runtime.roles.role(0).try_take());
@@ -52,7 +54,8 @@ pub fn rest_against_inject() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the thread in `block_on` goes to sleep in epoll. The resting worker must run it.
+/// A task is injected while the thread in `block_on` goes to sleep in epoll. The resting worker
+/// must run the task.
 pub fn inject_against_the_sleep_of_a_root() {
     let runtime = Runtime::new(0);
     runtime.set_resting();
@@ -69,7 +72,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     worker.join().unwrap();
 }
 
-/// Runs the worker until it has the role. No other thread keeps the role, so the worker must get it.
+/// Runs a worker until it has the role. No other thread keeps the role, so the worker must get it.
 fn ends_up_polling(runtime: &Runtime) {
     while !runtime.roles.role(0).try_take() {
         if runtime.give_back(0) {
@@ -78,8 +81,8 @@ fn ends_up_polling(runtime: &Runtime) {
     }
 }
 
-/// A thread returns from epoll and gives up its processor while the worker goes to rest because the role is taken. The
-/// worker must be woken to poll.
+/// A thread returns from epoll and gives up its processor while the worker goes to rest because the
+/// role is taken. The worker must be woken to poll.
 pub fn some_thread_polls_when_all_rest() {
     let runtime = Runtime::new(2);
     assert!(runtime.roles.role(0).try_take());
@@ -105,7 +108,7 @@ pub fn sysmon_gives_the_role_back() {
     worker.join().unwrap();
 }
 
-/// The thread in `block_on` parks while sysmon polls. Afterwards it must poll itself.
+/// The thread in `block_on` parks while sysmon polls. Afterwards, the thread must poll.
 ///
 /// Mirrors `Thread::wait` and `Monitor::poll`.
 pub fn a_root_polls_after_sysmon() {
@@ -125,8 +128,8 @@ pub fn a_root_polls_after_sysmon() {
     root.join().unwrap();
 }
 
-/// The worker grants the wish of the thread in `block_on`, whose root future is woken in the meantime. The thread does
-/// not poll, so the worker must.
+/// The worker grants the wish of the thread in `block_on`, whose root future is woken in the
+/// meantime. The thread does not poll, so the worker must.
 ///
 /// Mirrors `Thread::wait` and `Thread::settle_wish`.
 pub fn the_role_is_not_lost_when_a_wish_is_granted() {
@@ -157,7 +160,8 @@ pub fn the_role_is_not_lost_when_a_wish_is_granted() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker grants the role and goes to rest. The worker must run it.
+/// A task is injected while the worker grants the role and goes to rest. The worker must run the
+/// task.
 pub fn a_granted_role_against_inject() {
     let runtime = Runtime::new(1);
     runtime.root.begin_turn();
@@ -167,7 +171,8 @@ pub fn a_granted_role_against_inject() {
     worker.join().unwrap();
 }
 
-/// The root future is woken while its thread goes to sleep in epoll. The thread must begin the future's turn.
+/// The root future is woken while its thread goes to sleep in epoll. The thread must begin the
+/// future's turn.
 pub fn root_waker_against_sleep() {
     let runtime = Runtime::new(0);
     runtime.root.begin_turn();
@@ -176,8 +181,8 @@ pub fn root_waker_against_sleep() {
     waiting.join().unwrap();
 }
 
-/// The root future is woken twice while its thread, which may be nudged, parks because a worker is awake. The root future
-/// must have two turns.
+/// The root future is woken twice while its thread, which may be nudged, parks because a worker is
+/// awake. The root future must have two turns.
 pub fn root_waker_against_park() {
     let runtime = Runtime::new(1);
     runtime.root.begin_turn();
@@ -195,8 +200,8 @@ pub fn root_waker_against_park() {
     waiting.join().unwrap();
 }
 
-/// A shutdown advances the epoch and closes the epoll instance while a worker goes to sleep in it. The worker must see
-/// the new epoch.
+/// A shutdown advances the epoch and closes the epoll instance while a worker goes to sleep in it.
+/// The worker must see the new epoch.
 ///
 /// Mirrors `shutdown` and `Core::run`.
 pub fn an_epoch_ends_against_sleep() {
@@ -216,7 +221,7 @@ pub fn an_epoch_ends_against_sleep() {
 
 /// A worker polls and then runs a task. Another thread must be able to poll in the meantime.
 ///
-/// Mirrors `Polling::poll_now`, and checks invariant D2 of `driver.rs`.
+/// Mirrors `Polling::poll_now`, and checks invariant D2 of `rt/poll/driver.rs`.
 pub fn the_role_is_free_while_a_task_runs() {
     let (runtime, in_turn) = (Runtime::new(1), Arc::new(AtomicBool::new(false)));
     let worker = thread::spawn({

@@ -1,6 +1,7 @@
-//! The crate's `sync.rs`, with the checker's types.
+//! A replacement for the crate's `sync.rs`, with the checker's types.
 
-// The models do not check the memory ordering of reference counts, and loom's own `Arc` cannot become a `Waker`.
+// The models do not check the memory ordering of reference counts, and loom's own `Arc` cannot
+// become a `Waker`.
 pub(crate) use std::sync::Arc;
 
 pub(crate) use crate::engine::UnsafeCell;
@@ -49,7 +50,8 @@ impl Condvar {
         self.0.wait(guard).expect("a model's locks are not poisoned")
     }
 
-    /// Time does not pass in a model: this waits for a notification, so code that relies on the timeout deadlocks.
+    /// Waits for a notification. Time does not pass in a model, so code that relies on the timeout
+    /// deadlocks.
     #[track_caller]
     pub(crate) fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, _timeout: Duration) -> MutexGuard<'a, T> {
         self.wait(guard)
@@ -66,11 +68,11 @@ impl Condvar {
     }
 }
 
-/// Surrounds a SeqCst access with fences, because loom treats SeqCst accesses as AcqRel and implements the total order
-/// for SeqCst fences only.
+/// Surrounds a SeqCst access with fences, because loom treats SeqCst accesses as AcqRel and
+/// implements the total order for SeqCst fences only.
 ///
-/// The fences are stronger than the access, so a model does not detect a SeqCst access that should be a fence. shuttle's
-/// memory is always sequentially consistent.
+/// The fences are stronger than the access, so a model does not detect a SeqCst access that should
+/// be a fence. shuttle needs no fences, because its memory is always sequentially consistent.
 #[inline]
 #[track_caller]
 fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
@@ -144,7 +146,7 @@ macro_rules! atomic {
     };
 }
 
-/// Declares further read-modify-write methods of an integer type.
+/// Declares read-modify-write methods that only some integer types have.
 macro_rules! arithmetic {
     ($name:ident, $value:ty: $($method:ident)*) => {
         impl $name {
@@ -172,12 +174,13 @@ arithmetic!(AtomicUsize, usize: fetch_add fetch_sub fetch_or fetch_and fetch_max
 /// The environment variable with the name of the bug that is injected in this process.
 pub(crate) const INJECTED_VARIABLE: &str = "NETPOLL_INJECTED_BUG";
 
+/// Returns whether the bug `name` is injected in this process.
 pub(crate) fn is_injected(name: &str) -> bool {
     static INJECTED: OnceLock<Option<String>> = OnceLock::new();
     INJECTED.get_or_init(|| std::env::var(INJECTED_VARIABLE).ok()).as_deref() == Some(name)
 }
 
-/// Returns whether the injected bug `name` is enabled.
+/// Returns whether the bug of this name is injected in this process.
 macro_rules! injected_bug {
     ($name:literal) => {
         $crate::sync::is_injected($name)
@@ -188,7 +191,8 @@ pub(crate) use injected_bug;
 /// Whether the code is compiled for a model, in which sizes are smaller.
 pub(crate) const MODEL: bool = true;
 
-/// Declares a function that is `const` in the crate. The constructors of loom's types are not `const`.
+/// Declares a function that is `const` in the crate. The constructors of loom's types are not
+/// `const`.
 macro_rules! const_fn {
     ($($function:tt)*) => {
         $($function)*

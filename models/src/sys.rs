@@ -1,6 +1,6 @@
 //! Replacements for the parts of the crate's `sys` that the models use.
 
-/// A heavy and a light fence together order like two SeqCst fences.
+/// A replacement for membarrier(2), in which the light and the heavy fence are SeqCst fences.
 pub(crate) mod membarrier {
     use crate::engine::thread;
     use crate::sync::{Ordering, fence};
@@ -25,6 +25,7 @@ pub(crate) mod membarrier {
     }
 }
 
+/// Numbers that differ between systems.
 pub(crate) mod os {
     pub(crate) use libc::CLOCK_MONOTONIC_COARSE as COARSE_CLOCK;
 }

@@ -1,4 +1,5 @@
-//! Models of `PollDesc`: edges, waits, closes and expiry of one direction, reuse of a slot, and snapshots.
+//! Models of `PollDesc`: edges, waits, closes and expiry of one direction, reuse of a slot, and
+//! snapshots.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ struct Socket {
     mutex: FdMutex,
     /// The number of bytes to read, or the room for writes.
     bytes: AtomicUsize,
+    /// Whether the stream has ended.
     ended: AtomicBool,
 }
 
@@ -45,6 +47,7 @@ impl Socket {
         socket
     }
 
+    /// Returns the direction that the models use.
     fn side(&self) -> Side<'_> {
         self.desc.side(Direction::Read, self.generation)
     }
@@ -61,25 +64,29 @@ impl Socket {
         self.edge(HANG_UP);
     }
 
+    /// Mirrors an event of the poller.
     fn edge(&self, reasons: u64) {
         let mut wakers = Wakers::new();
         assert!(self.side().set_ready(reasons, &mut wakers));
         wakers.wake_all();
     }
 
+    /// Mirrors a close of the socket, up to the eviction of the waiters.
     fn close(&self) {
         let mut wakers = Wakers::new();
         self.desc.evict(self.generation, &mut wakers);
         wakers.wake_all();
     }
 
+    /// Mirrors a deadline that has passed.
     fn expire(&self) {
         let mut wakers = Wakers::new();
         assert!(self.side().set_deadline(EXPIRED, &mut wakers).is_none());
         wakers.wake_all();
     }
 
-    /// Mirrors read(2) of at most `most` bytes. Returns `None` for EAGAIN, and 0 at the end of the stream.
+    /// Mirrors read(2) of at most `most` bytes. Returns `None` for EAGAIN, and 0 at the end of the
+    /// stream.
     fn call(&self, most: usize) -> Option<usize> {
         let taken = self
             .bytes
@@ -91,8 +98,8 @@ impl Socket {
         }
     }
 
-    /// Mirrors `Fd::poll_call` without the lock, and without the call that an operation makes when READY is not set.
-    /// Returns `None` if the operation must wait.
+    /// Mirrors `Fd::poll_call` without the lock, and without the call that an operation makes when
+    /// READY is not set. Returns `None` if the operation must wait.
     fn attempt(&self, most: usize) -> Option<Result<usize, Stop>> {
         let side = self.side();
         let ticket = match side.begin() {
@@ -131,6 +138,8 @@ impl Socket {
         }
     }
 
+    /// Ends the wait of an operation. If the operation did not act (`acted` is false), passes an
+    /// unused wake-up on.
     fn finish(&self, key: &mut Option<Key>, acted: bool) {
         let mut wakers = Wakers::new();
         self.side().end_wait(key, acted, &mut wakers);
@@ -163,8 +172,8 @@ impl Socket {
         }))
     }
 
-    /// Mirrors `Side::poll_interrupt`, or `Side::poll_until` if `by_hang_up`: an operation that queues for a lock, or
-    /// waits for a hang-up.
+    /// Mirrors an operation that waits in the queue of a lock (`Side::poll_interrupt`) or, if
+    /// `by_hang_up`, for a hang-up (`Side::poll_until`).
     fn interrupted(&self, by_hang_up: bool) -> Result<(), Stop> {
         self.interrupted_as(Waiter::Future(&mut None), by_hang_up)
     }
@@ -197,7 +206,8 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || run(&socket))
 }
 
-/// An edge arrives before or after the call of a read, or while the read begins to wait.
+/// An edge arrives before or after the call of a read, or while the read begins to wait. The read
+/// must get the byte.
 pub fn edge_against_wait() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -205,7 +215,7 @@ pub fn edge_against_wait() {
     reader.join().unwrap();
 }
 
-/// Data arrives while a short read clears READY.
+/// Data arrives while a short read clears READY. The next read must get this data.
 pub fn short_read_against_edge() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -220,15 +230,16 @@ pub fn short_read_against_edge() {
     reader.join().unwrap();
 }
 
-/// Mirrors a short read of one byte, whose evidence is not applied yet. Returns its ticket, or `None` if the call has
-/// returned both bytes that may have arrived.
+/// Mirrors a short read of one byte, whose evidence is not applied yet. Returns its ticket, or
+/// `None` if the call has returned both bytes that may have arrived.
 fn short_read(socket: &Socket) -> Option<Ticket> {
     let ticket = socket.side().begin().unwrap();
     assert!(ticket.is_only_ready());
     (socket.call(2) == Some(1)).then_some(ticket)
 }
 
-/// Mirrors the next read of the same turn, which waits without a call if nothing has changed since `ticket`.
+/// Mirrors the next read of the same turn, which waits without a call if nothing has changed since
+/// `ticket`.
 fn read_after(socket: &Socket, ticket: Ticket, most: usize) -> Result<usize, Stop> {
     let (mut ticket, mut key) = (Some(ticket), None);
     block_on(poll_fn(|cx| {
@@ -241,7 +252,7 @@ fn read_after(socket: &Socket, ticket: Ticket, most: usize) -> Result<usize, Sto
     }))
 }
 
-/// Data arrives while a reader waits after a short read.
+/// Data arrives while a reader begins to wait after a short read. The reader must get the data.
 pub fn wait_after_a_short_read_against_edge() {
     let socket = Socket::new();
     socket.bytes.store(1, Ordering::Relaxed);
@@ -254,7 +265,8 @@ pub fn wait_after_a_short_read_against_edge() {
     reader.join().unwrap();
 }
 
-/// The socket is closed, or its deadline passes, while a reader waits after a short read.
+/// The socket is closed, or its deadline passes, while a reader begins to wait after a short read.
+/// The wait must end.
 pub fn wait_after_a_short_read_against_close_and_expiry() {
     for (ends, with) in [(Socket::close as fn(&Socket), Stop::Closed), (Socket::expire, Stop::Expired)] {
         let socket = Socket::new();
@@ -286,7 +298,8 @@ pub fn two_readers_share_an_edge() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
-/// A future is dropped, before or after it is woken, while another waits. The other future must get the edge.
+/// A future is dropped, before or after it is woken, while another waits. The other future must get
+/// the edge.
 pub fn a_dropped_reader_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
@@ -298,14 +311,15 @@ pub fn a_dropped_reader_passes_on() {
     reader.join().unwrap();
 }
 
-/// A future is polled again and then dropped, while an edge arrives. The edge must go to the other reader.
+/// A future is polled again and then dropped, while an edge arrives. The edge must go to the other
+/// reader.
 pub fn a_reader_dropped_while_polled_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
     let dropped = spawn(&socket, move |socket| {
         let side = socket.side();
-        // This poll only waits, because another operation has the lock when the future retries.
+        // This poll makes no call, as if another operation had the lock.
         let _ = side.wait(Waiter::Future(&mut key), Interest::Event, Waker::noop(), || true);
         socket.finish(&mut key, false);
     });
@@ -330,7 +344,8 @@ pub fn a_reader_is_polled_again_with_another_waker() {
     reader.join().unwrap();
 }
 
-/// An edge, a close and an expiry happen at the same time. A reader that continues until it is stopped must end.
+/// An edge, a close and an expiry happen at the same time. A reader that continues until it is
+/// stopped must end.
 pub fn edge_close_and_expiry() {
     let socket = Socket::new();
     let expiring = spawn(&socket, Socket::expire);
@@ -366,8 +381,8 @@ pub fn close_against_wait() {
     queued.join().unwrap();
 }
 
-/// A poll queues for the lock while a future waits in the slot or the list. An edge must go to the future, and a close
-/// must end the poll.
+/// A caller of a `poll_*` method waits for the lock while a future waits for an edge in the slot or
+/// the list. The edge must go to the future, and a close must end the wait for the lock.
 pub fn a_poll_that_queues_takes_no_edge_and_is_closed() {
     let socket = Socket::idle();
     let queued = spawn(&socket, |socket| assert_eq!(socket.interrupted_as(Waiter::Poll, false), Err(Stop::Closed)));
@@ -378,7 +393,7 @@ pub fn a_poll_that_queues_takes_no_edge_and_is_closed() {
     queued.join().unwrap();
 }
 
-/// A `poll_*` caller and a future wait for the same edge. Both must be woken.
+/// A caller of a `poll_*` method and a future wait for the same edge. Both must be woken.
 pub fn polls_beside_futures() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -388,8 +403,8 @@ pub fn polls_beside_futures() {
     poll.join().unwrap();
 }
 
-/// A future is taken out of the slot without an edge, and another one takes the slot, while the first one is dropped.
-/// An edge must go to the second one.
+/// A future is removed from the slot without an edge, and another future takes the slot, while the
+/// first one is dropped. An edge must go to the second one.
 pub fn the_slot_changes_hands() {
     let socket = Socket::idle();
     let mut key = None;
@@ -397,7 +412,7 @@ pub fn the_slot_changes_hands() {
     let leaving = spawn(&socket, move |socket| socket.finish(&mut key, false));
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
     let mut wakers = Wakers::new();
-    // Interrupts the waiters as the timeout of another operation does.
+    // The waiters are interrupted as by the timeout of another operation.
     socket.side().interrupt(&mut wakers);
     wakers.wake_all();
     leaving.join().unwrap();
@@ -405,7 +420,8 @@ pub fn the_slot_changes_hands() {
     reader.join().unwrap();
 }
 
-/// A poll checks whether it has the slot while the waiter in the slot expires.
+/// A caller of a `poll_*` method checks whether it has the slot while the wait of another caller in
+/// the slot expires. The wait must end.
 pub fn a_poll_looks_into_the_slot() {
     let socket = Socket::idle();
     let waiting = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
@@ -418,24 +434,25 @@ pub fn a_poll_looks_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// Mirrors the end of a relative timeout: all waiters are woken to check the clock. The word of the direction does not
-/// show that the timeout has ended.
-fn ring(socket: &Socket, rung: &AtomicBool) {
-    rung.store(true, Ordering::Release);
+/// Mirrors the end of a relative timeout: all waiters are woken to check the clock. `has_passed`
+/// takes the place of the clock, because the word of the direction does not show that the timeout
+/// has ended.
+fn end_timeout(socket: &Socket, has_passed: &AtomicBool) {
+    has_passed.store(true, Ordering::Release);
     let mut wakers = Wakers::new();
     socket.side().interrupt(&mut wakers);
     wakers.wake_all();
 }
 
-/// The keys of a list that was emptied must not be reused: a woken waiter that still has a key must not remove another
-/// waiter when it is dropped.
+/// The keys of a list that was emptied must not be reused. A woken waiter that still has a key must
+/// not remove another waiter when the woken one is dropped.
 pub fn a_key_is_not_given_out_again() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
     let mut noop = Context::from_waker(Waker::noop());
     assert!(socket.poll_read(1, &mut first, &mut noop).is_pending());
     assert!(socket.poll_read(1, &mut second, &mut noop).is_pending());
-    // Interrupts the waiters as the timeout of another operation does.
+    // The waiters are interrupted as by the timeout of another operation.
     let mut wakers = Wakers::new();
     socket.side().interrupt(&mut wakers);
     assert_eq!(wakers.wake_all(), 2);
@@ -448,7 +465,8 @@ pub fn a_key_is_not_given_out_again() {
     reader.join().unwrap();
 }
 
-/// A future that was taken out of the slot is polled again, while the future that has the slot now is dropped.
+/// A future that was removed from the slot is polled again, while the future that has the slot now
+/// is dropped. The first future must get the next edge.
 pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     let socket = Socket::idle();
     let mut key = None;
@@ -456,7 +474,7 @@ pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     let reader = spawn(&socket, move |socket| {
         assert_eq!(block_on(poll_fn(|cx| socket.poll_read(1, &mut key, cx))), Ok(1));
     });
-    let stranger = spawn(&socket, |socket| {
+    let other = spawn(&socket, |socket| {
         let mut wakers = Wakers::new();
         socket.side().interrupt(&mut wakers);
         wakers.wake_all();
@@ -465,22 +483,23 @@ pub fn another_waiter_leaves_while_its_slot_is_inspected() {
         assert!(polled.is_pending());
         socket.finish(&mut key, false);
     });
-    stranger.join().unwrap();
+    other.join().unwrap();
     socket.deliver(1);
     reader.join().unwrap();
 }
 
-/// A poll checks whether it has the slot while the waiter in the slot is woken to check the clock.
+/// A caller of a `poll_*` method checks whether it has the slot while another caller in the slot is
+/// woken to check the clock. The wait must end.
 pub fn a_timeout_against_a_look_into_the_slot() {
-    let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
+    let (socket, has_passed) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let waiting = spawn(&socket, {
-        let rung = rung.clone();
+        let has_passed = has_passed.clone();
         move |socket| {
             block_on(poll_fn(|cx| {
                 let side = socket.side();
                 assert_eq!(side.wait(Waiter::Poll, Interest::Event, cx.waker(), || true), Wait::Listed);
                 // The waiter is listed before it checks the time, as in `Side::arm_timeout`.
-                if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+                if has_passed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
         }
     });
@@ -488,14 +507,15 @@ pub fn a_timeout_against_a_look_into_the_slot() {
         let side = socket.side();
         let _ = side.wait(Waiter::Poll, Interest::Event, Waker::noop(), || true);
     });
-    ring(&socket, &rung);
+    end_timeout(&socket, &has_passed);
     waiting.join().unwrap();
     looking.join().unwrap();
 }
 
-/// A future that a timeout has taken out of the slot checks whether it has the slot, while another future waits in it.
+/// A future that a timeout has removed from the slot checks whether it has the slot, while another
+/// future in the slot is woken to check the clock. The wait must end.
 pub fn a_timeout_against_a_look_for_another() {
-    let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
+    let (socket, has_passed) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let mut old = None;
     assert!(socket.poll_read(1, &mut old, &mut Context::from_waker(Waker::noop())).is_pending());
     let looking = spawn(&socket, move |socket| {
@@ -503,7 +523,7 @@ pub fn a_timeout_against_a_look_for_another() {
         let _ = side.wait(Waiter::Future(&mut old), Interest::Event, Waker::noop(), || true);
     });
     let waiting = spawn(&socket, {
-        let rung = rung.clone();
+        let has_passed = has_passed.clone();
         move |socket| {
             let (side, mut key) = (socket.side(), None);
             let mut wakers = Wakers::new();
@@ -512,17 +532,18 @@ pub fn a_timeout_against_a_look_for_another() {
             block_on(poll_fn(|cx| {
                 let waits = side.wait(Waiter::Future(&mut key), Interest::Event, cx.waker(), || true);
                 assert_eq!(waits, Wait::Listed);
-                if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+                if has_passed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
         }
     });
-    ring(&socket, &rung);
+    end_timeout(&socket, &has_passed);
     waiting.join().unwrap();
     looking.join().unwrap();
 }
 
-/// Mirrors `Fd::poll_call` with the order of `Fd::end`: it clears READY if the call shows that the direction is idle,
-/// then leaves the list, and then wakes the next waiter if READY is set.
+/// Mirrors `Fd::poll_call` with the order of `Fd::end`. The operation clears READY if the call
+/// shows that the direction is idle, then leaves the list, and then wakes the next waiter if READY
+/// is set.
 fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<usize> {
     let side = socket.side();
     loop {
@@ -552,8 +573,8 @@ fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &
     }
 }
 
-/// A listed reader is polled without a wake-up, reads, and is taken out by the next edge before it has left the list.
-/// This edge must go to the other reader.
+/// A listed reader is polled without a wake-up, reads, and is removed from the list by the next
+/// edge before it has left the list itself. This edge must go to the other reader.
 pub fn spurious_poll_keeps_no_edge() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
@@ -597,8 +618,8 @@ pub fn interrupts_take_no_events() {
     interrupted.join().unwrap();
 }
 
-/// An event of a closed descriptor arrives while its slot is reused. It must not make the new descriptor ready or
-/// report a hang-up of it.
+/// An event of a closed descriptor arrives while its slot is reused. It must not make the new
+/// descriptor ready or report a hang-up of it.
 pub fn stale_event_has_no_effect() {
     let cache = Arc::new(PollCache::new());
     let desc = cache.alloc().unwrap();
@@ -628,7 +649,8 @@ pub fn stale_event_has_no_effect() {
     assert!(!side.begin().unwrap().is_ready() && !side.is_hung_up(), "a stale event was accepted");
 }
 
-/// A woken write finds that a `write_all`, which waits for the same room, has the lock. Both must make progress.
+/// A woken write finds that a `write_all`, which waits for the same room, has the lock. Both must
+/// make progress.
 ///
 /// Mirrors `Fd::poll_lock` and `Fd::poll_call`.
 pub fn an_edge_reaches_the_owner() {
@@ -677,8 +699,8 @@ pub fn an_edge_reaches_the_owner() {
     write.join().unwrap();
 }
 
-/// Polls with different wakers wait while an edge arrives. A list cannot keep all of these wakers. Each waker must be kept
-/// or woken, and at most `POLLS_MAX` + 1 may be kept.
+/// Polls with different wakers wait while an edge arrives. A list cannot keep all of these wakers.
+/// Each waker must be kept or called, and at most `POLLS_MAX` + 1 may be kept.
 pub fn polls_beyond_the_bound_are_woken() {
     let socket = Socket::idle();
     let delivering = spawn(&socket, |socket| socket.deliver(1));
@@ -695,6 +717,7 @@ pub fn polls_beyond_the_bound_are_woken() {
     assert_eq!(woken + side.waiting(), wakes.len(), "a waker is neither kept nor woken");
 }
 
+/// A waker that records whether it was called.
 #[derive(Default)]
 struct Woken(std::sync::atomic::AtomicBool);
 
@@ -704,8 +727,8 @@ impl Wake for Woken {
     }
 }
 
-/// Room for a write becomes available while a writer finds none. The edge may arrive while the poller still skips edges
-/// of the direction.
+/// Room for a write becomes available while a writer finds none. The edge may arrive while the
+/// poller still skips edges of the direction. The write must end.
 pub fn skipped_edges_lose_no_room() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();
@@ -739,8 +762,8 @@ pub fn skipped_edges_lose_no_room() {
     writing.join().unwrap();
 }
 
-/// A descriptor is closed while a snapshot reads the slot. The snapshot must not combine the number of the descriptor with
-/// another generation.
+/// A descriptor is closed while a snapshot reads the slot. The snapshot must not combine the number
+/// of the descriptor with another generation.
 pub fn a_snapshot_pairs_no_number_with_another_generation() {
     let desc = Arc::new(PollDesc::new(0));
     let generation = desc.open();

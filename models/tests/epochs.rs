@@ -1,4 +1,5 @@
-//! Runs the models of the end and the start of an epoch, and checks that they find the injected bugs.
+//! Runs the models of the end and the start of an epoch, and checks that they find the injected
+//! bugs.
 
 use netpoll_models::harness::DEADLOCK;
 use netpoll_models::{injected_bugs, models};

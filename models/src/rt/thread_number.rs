@@ -1,4 +1,4 @@
-//! The crate's `rt::thread_number`, with the checker's threads.
+//! A replacement for the crate's `rt::thread_number`, with the checker's thread-local variables.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,8 @@ pub(crate) fn current() -> usize {
 }
 
 pub(crate) fn assign() -> usize {
-    /// This is not one of the checker's atomics, because the numbers only have to differ.
+    /// The last number that was assigned. It is not one of the checker's atomics, because the
+    /// numbers only have to differ.
     static LAST: AtomicUsize = AtomicUsize::new(NONE);
     if current() == NONE {
         CURRENT.with(|number| number.set(LAST.fetch_add(1, Ordering::Relaxed) + 1));
