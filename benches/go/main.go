@@ -1,6 +1,10 @@
-// The echo server in Go, with the arguments and the output of the Rust servers (src/bin/server.rs places the process and then
-// executes this program). With `-micro CASE` it makes one measurement of src/bin/micro.rs; with `-http BYTES` it serves HTTP like
-// src/bin/http.rs.
+// Command echo-go is the echo server in Go. It prints "ready PORT", ignores its input, and exits
+// when the input ends.
+//
+// src/bin/server.rs executes this program with its own arguments, except --runtime, --cpu and
+// --batch, which it handles itself. With -micro CASE, the program instead makes one measurement of
+// src/bin/micro.rs. With -http BYTES, it serves HTTP as src/bin/http.rs does. If a server fails,
+// the program prints the error to standard error and exits with status 1.
 package main
 
 import (
@@ -14,17 +18,18 @@ import (
 	"time"
 )
 
+// readDeadline is the time limit of a read in the modes deadline and timeout.
 const readDeadline = 30 * time.Second
 
 var (
-	mode    = flag.String("mode", "echo", "echo, deadline, timeout, churn or readable")
+	mode    = flag.String("mode", "echo", "handling of a connection: echo, deadline, timeout, churn or readable")
 	workers = flag.Int("workers", 1, "GOMAXPROCS")
 	buffer  = flag.Int("buffer", 4096, "size of a connection's buffer in bytes")
-	inMain  = flag.Bool("serve-in-block-on", false, "serve in the accepting goroutine")
+	inMain  = flag.Bool("serve-in-block-on", false, "serve the connection in the accepting goroutine")
 	hogs    = flag.Int("hogs", 0, "number of goroutines that compete with the echo")
-	hog     = flag.String("hog", "spin", "spin, yield or sleep")
-	workUs  = flag.Uint64("work-us", 0, "user CPU time per request")
-	micro   = flag.String("micro", "", "measure this operation and exit")
+	hog     = flag.String("hog", "spin", "behaviour of these goroutines: spin, yield or sleep")
+	workUs  = flag.Uint64("work-us", 0, "additional user CPU time per request in microseconds")
+	micro   = flag.String("micro", "", "measure this case of src/bin/micro.rs and exit")
 	bytes   = flag.Int("http", -1, "serve HTTP, with bodies of this many bytes")
 )
 
@@ -70,6 +75,7 @@ func main() {
 	}
 }
 
+// serve answers the messages of a connection until it ends, or one message in the mode churn.
 func serve(conn net.Conn, work uint64) {
 	defer conn.Close()
 	buf := make([]byte, *buffer)
@@ -90,8 +96,8 @@ func serve(conn net.Conn, work uint64) {
 	}
 }
 
-// onDemand allocates its buffer when there is something to read. Go has no call that waits for data without
-// reading it, so it peeks in a raw read.
+// onDemand serves a connection, and has a buffer only while it answers a message. Go has no call
+// that waits until a connection is readable, so onDemand peeks at the first byte in a raw read.
 func onDemand(conn *net.TCPConn, work uint64) {
 	defer conn.Close()
 	raw, err := conn.SyscallConn()
@@ -107,6 +113,7 @@ func onDemand(conn *net.TCPConn, work uint64) {
 	}
 }
 
+// once answers one message.
 func once(conn net.Conn, work uint64) error {
 	buf := make([]byte, *buffer)
 	count, err := conn.Read(buf)
@@ -118,6 +125,7 @@ func once(conn net.Conn, work uint64) error {
 	return err
 }
 
+// hogging competes with the echo, in the way that the flag -hog sets.
 func hogging() {
 	for {
 		switch *hog {
@@ -132,9 +140,10 @@ func hogging() {
 	}
 }
 
+// sink prevents the compiler from removing the loop of burn.
 var sink uint64
 
-// calibrated returns the number of iterations of burn that take the given number of microseconds.
+// calibrated returns the number of turns of burn that take the given CPU time.
 func calibrated(microseconds uint64) uint64 {
 	if microseconds == 0 {
 		return 0
@@ -147,6 +156,8 @@ func calibrated(microseconds uint64) uint64 {
 	return trial * microseconds * 1000 / max(uint64(best), 1)
 }
 
+// burn uses the CPU for a number of turns.
+//
 //go:noinline
 func burn(turns uint64) {
 	state := uint64(1)

@@ -14,8 +14,9 @@ import (
 	"unsafe"
 )
 
-// measure prints the CPU time per operation in nanoseconds, and the median lateness of sleepers in microseconds, or -1, like
-// src/bin/micro.rs.
+// measure makes one measurement of src/bin/micro.rs. It prints the CPU time per operation in
+// nanoseconds, and then the median lateness in microseconds for the case sleepers, and -1 for other
+// cases. For an unknown case, it prints "none".
 func measure(name string) {
 	late := -1.0
 	var ns float64
@@ -53,10 +54,10 @@ func measure(name string) {
 	fmt.Println(ns, late)
 }
 
-// cpu returns the CPU time of the process. Package syscall has no name for this clock.
+// cpu returns the CPU time of the process in nanoseconds.
 func cpu() float64 {
 	var now syscall.Timespec
-	const processCPUTime = 2
+	const processCPUTime = 2 // CLOCK_PROCESS_CPUTIME_ID; package syscall does not define it
 	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, processCPUTime, uintptr(unsafe.Pointer(&now)), 0); errno != 0 {
 		fmt.Fprintln(os.Stderr, errno)
 		os.Exit(1)
@@ -64,12 +65,14 @@ func cpu() float64 {
 	return float64(now.Nano())
 }
 
+// cost returns the CPU time of work in nanoseconds per operation. work performs count operations.
 func cost(count int, work func()) float64 {
 	before := cpu()
 	work()
 	return (cpu() - before) / float64(count)
 }
 
+// spawnJoin starts goroutines and waits until they have ended.
 func spawnJoin(tasks int) {
 	var all sync.WaitGroup
 	all.Add(tasks)
@@ -79,6 +82,7 @@ func spawnJoin(tasks int) {
 	all.Wait()
 }
 
+// yields returns the cost of a yield with the given number of runnable goroutines.
 func yields(tasks int) float64 {
 	turns := 1_280_000 / tasks
 	return cost(tasks*turns, func() {
@@ -96,6 +100,7 @@ func yields(tasks int) float64 {
 	})
 }
 
+// pingPong returns the cost of a message from one goroutine to another and back.
 func pingPong() float64 {
 	const rounds = 300_000
 	to, from := make(chan int, 1), make(chan int, 1)
@@ -114,6 +119,7 @@ func pingPong() float64 {
 	return ns
 }
 
+// deadlineLater returns the cost of moving a read deadline to a later time.
 func deadlineLater() float64 {
 	const moves = 2_000_000
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -135,6 +141,7 @@ func deadlineLater() float64 {
 	})
 }
 
+// sleepers returns the cost of a sleep of many goroutines, and the median lateness in microseconds.
 func sleepers() (float64, float64) {
 	const count = 100_000
 	start := time.Now().Add(500 * time.Millisecond)

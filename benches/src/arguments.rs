@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// The arguments of a program. The program takes them one by one; arguments that remain at the end are an error.
+/// The command-line arguments of a program. The program takes them one by one, and then calls
+/// [`finish`](Arguments::finish), which returns an error if some remain.
 #[derive(Debug)]
 pub struct Arguments {
     values: HashMap<String, String>,
@@ -12,10 +13,12 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the process's arguments. A name is followed by its value unless it is one of `flags`.
+    /// Reads the process's arguments. The names in `flags` are flags. Any other name is followed by
+    /// its value. If a name is given several times, its last value counts.
     ///
     /// # Errors
-    /// Returns an error for a word that is not a name, and for a name without its value.
+    /// Returns an error if a word in the place of a name does not begin with `--`, or if a value is
+    /// missing.
     ///
     /// # Panics
     /// Panics if an argument is not valid UTF-8.
@@ -67,7 +70,8 @@ impl Arguments {
         Ok(self.optional(name)?.unwrap_or(default))
     }
 
-    /// Takes the comma-separated list `name`. Returns an empty list if it was not given.
+    /// Takes the value of `name`, which is a comma-separated list. Returns an empty list if it was
+    /// not given.
     ///
     /// # Errors
     /// Returns an error if an item does not parse.
@@ -79,17 +83,17 @@ impl Arguments {
         text.split(',').map(|item| item.parse().map_err(|error| format!("--{name} {item}: {error}"))).collect()
     }
 
-    /// Returns all remaining arguments as words.
+    /// Returns the remaining arguments as words of a command line, in any order.
     #[must_use]
     pub fn into_words(self) -> Vec<String> {
         let values = self.values.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]);
         values.chain(self.flags.into_iter().map(|flag| format!("--{flag}"))).collect()
     }
 
-    /// Checks that no option is left.
+    /// Checks that no arguments remain.
     ///
     /// # Errors
-    /// Returns an error that names the unknown options.
+    /// Returns an error that names the options that remain.
     pub fn finish(self) -> Result<(), String> {
         let mut rest: Vec<String> = self.values.into_keys().chain(self.flags).collect();
         rest.sort();
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_taken_once_and_leftovers_are_named() {
+    fn options_are_taken_once_and_unknown_ones_are_named() {
         let mut arguments = parse("--workers 2 --quick --only bare,tokio --odd 1").unwrap();
         assert_eq!(arguments.value("workers", 1), Ok(2));
         assert!(arguments.flag("quick"));
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_values_and_stray_words_are_errors() {
+    fn missing_values_stray_words_and_wrong_values_are_errors() {
         assert!(parse("--workers").is_err());
         assert!(parse("stray").is_err());
         assert!(parse("--workers x").unwrap().value("workers", 1).is_err());

@@ -1,16 +1,23 @@
-//! The load generator: connections that send a message, wait for its echo and check every byte.
+//! The load generator: each connection sends a message, waits for its echo and checks every byte.
 //!
-//! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. If the
-//!   generator and the server are on one CPU under SCHED_BATCH, neither preempts the other when it wakes up. So each
-//!   usually handles whole batches, and the measured CPU time of a server varies little.
-//! - **Free-running** (without churn): one epoll loop, in which each connection has one message in flight. It measures
-//!   latencies and throughput.
+//! The generator has two modes:
 //!
-//! In both modes a run ends after a given number of messages or seconds. In lock-step, a read or write that blocks for
-//! [`Plan::patience`] is an error. A free-running load has a time limit: the given time or, if a number of messages is given, six times
-//! [`Plan::patience`]. It then sends no more messages, waits up to two seconds for the missing echoes, and counts those that are still missing.
-//! The next run of the generator waits for these late echoes before it sends the first messages on their connections, and
-//! does not count them, except as missing if they are still missing at its end.
+//! - **Lock-step**, with blocking sockets. The generator writes on all connections and then reads
+//!   from all of them in order. If the generator and the server are on one CPU under SCHED_BATCH,
+//!   neither preempts the other when it wakes up. So each usually handles whole batches, and the
+//!   measured CPU time of a server varies little.
+//! - **Free-running**, with one epoll loop, in which each connection has one message in flight.
+//!   This mode has no churn (short connections).
+//!
+//! In both modes a run ends after a given number of messages or seconds. In lock-step, a read or
+//! write that blocks for [`Plan::patience`] is an error. A free-running load has a time limit,
+//! which is the given time or, if a number of messages is given, six times [`Plan::patience`].
+//! After this time it sends no new messages, waits up to two seconds for the missing echoes, and
+//! counts those that are still missing.
+//!
+//! The next run of a free-running generator sends no new message on a connection before the late
+//! echo has arrived. It does not count a late echo as a request. If a late echo is still missing at
+//! the end of that run, the run counts it as missing again.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -23,21 +30,21 @@ use std::time::{Duration, Instant};
 
 /// The default of [`Plan::patience`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// The maximum number of connections that [`Generator::new`] opens before it reads their first echoes. It is less than the backlog of any
-/// server.
+/// The maximum number of connections that [`Generator::new`] opens before it reads their first
+/// echoes. It is less than the backlog of any server.
 const CONNECT_BATCH: usize = 64;
-/// The number of consecutive connections from one source address. It is less than the number of ephemeral ports (28,232 by default), some
-/// of which are in TIME-WAIT.
+/// The number of consecutive connections from one source address. It is less than the number of
+/// ephemeral ports (28,232 by default), some of which are in TIME-WAIT.
 const CONNECTIONS_PER_ADDRESS: u64 = 5_000;
-/// How long a free-running load waits at most for missing echoes at its end.
+/// The maximum time for which a free-running load waits for missing echoes at its end.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The side that closes a short connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Churn {
-    /// The server, after its answer.
+    /// The server closes the connection, after it has sent the answer.
     Server,
-    /// The client, after the answer.
+    /// The client closes the connection, after it has received the answer.
     Client,
 }
 
@@ -53,12 +60,13 @@ impl FromStr for Churn {
     }
 }
 
-/// When a run ends.
+/// The condition that ends a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
-    /// After this many messages on every connection, or with churn after this many rounds of short connections.
+    /// The run ends after this many messages on every connection or, with churn, after this many
+    /// rounds of short connections.
     Requests(u64),
-    /// After this time has passed.
+    /// The run ends after this time.
     Time(Duration),
 }
 
@@ -87,13 +95,14 @@ pub struct Outcome {
     pub wall_ns: u64,
     /// The median latency of an echo, in nanoseconds.
     pub p50_ns: u64,
-    /// The 99th percentile of the latency.
+    /// The 99th percentile of the latency, in nanoseconds.
     pub p99_ns: u64,
-    /// The 99.9th percentile of the latency.
+    /// The 99.9th percentile of the latency, in nanoseconds.
     pub p999_ns: u64,
-    /// The maximum latency.
+    /// The maximum latency, in nanoseconds.
     pub max_ns: u64,
-    /// The number of messages whose echo was missing at the end. The latencies include the time for which they had waited.
+    /// The number of messages whose echo was missing at the end. The figures above count each of
+    /// them with the time for which its echo had been awaited in this run.
     pub stuck: u64,
 }
 
@@ -143,14 +152,15 @@ pub struct Plan {
     pub size: usize,
     /// The side that closes a connection after one echo, or `None` if connections stay open.
     pub churn: Option<Churn>,
-    /// Whether the generator runs in lock-step. With `churn`, it always does.
+    /// Whether the generator runs in lock-step rather than freely. With `churn`, it always runs in
+    /// lock-step.
     pub lock_step: bool,
-    /// The time limit for one blocking read or write. The time limit of a free-running load with a number of
-    /// messages is six times this.
+    /// The time limit for one blocking read or write. A free-running load with a number of messages
+    /// has a time limit of six times this.
     pub patience: Duration,
 }
 
-/// A generator with open connections.
+/// A load generator and its open connections.
 #[derive(Debug)]
 pub struct Generator {
     plan: Plan,
@@ -169,14 +179,15 @@ struct Connection {
     received: usize,
     since: Instant,
     in_flight: bool,
-    /// Whether the message in flight is that of an earlier run.
+    /// Whether an earlier run has sent the message in flight.
     is_late: bool,
 }
 
 impl Connection {
-    /// Creates the next message. It differs in every full 8-byte word from the message before and from the messages of the other
-    /// connections. There are two exceptions: the first message of a free run repeats that of [`Generator::new`], and each round of short
-    /// connections repeats the messages of the round before.
+    /// Creates the next message. Its full 8-byte words differ from those of the previous message of
+    /// the connection and of all messages of other connections. There are two exceptions: the first
+    /// message of a free-running load is that of [`Generator::new`], and each round of short
+    /// connections repeats the messages of the previous round.
     fn next_message(&mut self, index: usize) {
         self.sequence += 1;
         let word = ((index as u64) << 40 | self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
@@ -200,11 +211,13 @@ fn ended(index: usize) -> io::Error {
 }
 
 impl Generator {
-    /// Opens the connections and exchanges one message on each. With [`Plan::churn`], opens none.
+    /// Creates a generator. Unless [`Plan::churn`] is set, opens the connections and exchanges one
+    /// message on each.
     ///
     /// # Errors
-    /// Returns an error if the limit on descriptors cannot be raised, if the server refuses a connection, closes it or sends a wrong echo, or
-    /// if the server is silent for [`Plan::patience`].
+    /// Returns an error if the limit on descriptors cannot be raised, if the server refuses a
+    /// connection, closes it or sends a wrong echo, or if a read or write blocks for
+    /// [`Plan::patience`].
     pub fn new(plan: Plan) -> io::Result<Generator> {
         sys::raise_descriptor_limit()?;
         let mut generator = Generator {
@@ -269,8 +282,9 @@ impl Generator {
     /// Generates the load and measures it. Without churn, the connections stay open.
     ///
     /// # Errors
-    /// Returns an error if the server closes a connection too early or sends a wrong echo, if it is silent for [`Plan::patience`] in lock-step,
-    /// if it refuses a connection of a load with churn, or if a call of epoll fails.
+    /// Returns an error if the server closes a connection too early or sends a wrong echo, if a
+    /// read or write blocks for [`Plan::patience`] in lock-step, if the server refuses a connection
+    /// of a load with churn, or if a call of epoll fails.
     pub fn run(&mut self, amount: Amount) -> io::Result<Outcome> {
         self.histogram.clear();
         let start = Instant::now();
@@ -306,7 +320,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Makes one round of short connections.
+    /// Makes one round of short connections, which are open at the same time.
     fn churn(&mut self, churn: Churn) -> io::Result<()> {
         for _ in 0..self.plan.connections {
             let connection = self.open()?;
@@ -321,11 +335,12 @@ impl Generator {
         Ok(())
     }
 
+    /// Runs a free-running load. Returns the number of messages whose echo is missing at the end.
     fn run_freely(&mut self, amount: Amount, start: Instant) -> io::Result<u64> {
         let epoll = Epoll::new()?;
         let mut remaining = 0;
         for (index, connection) in self.connections.iter_mut().enumerate() {
-            // The registration is for this run only: it ends with the epoll instance.
+            // The registration ends with the epoll instance, which exists only during this run.
             epoll.add(connection.stream.as_raw_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, index as u64)?;
             connection.sequence = 0;
             if connection.in_flight {
@@ -388,7 +403,7 @@ fn push(connection: &mut Connection, index: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the available part of the echo; returns whether it is complete.
+/// Reads the available part of the echo. Returns whether the echo is complete.
 fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Result<bool> {
     while connection.received < connection.message.len() {
         let wanted = connection.message.len() - connection.received;
@@ -400,7 +415,7 @@ fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Re
                     return Err(wrong_echo(index));
                 }
                 connection.received += count;
-                // A short read: the rest of the echo arrives with a further event.
+                // After a short read, the rest of the echo arrives with a further event.
                 if count < wanted {
                     return Ok(false);
                 }
@@ -420,8 +435,9 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    /// Serves every connection on a separate thread, and closes it after one echo if `once` is true. Alters a byte of each echo if `alter` is
-    /// true.
+    /// Starts an echo server and returns its port. Each connection has a thread. If `once` is true,
+    /// the server closes a connection after one echo. If `alter` is true, the server alters the
+    /// first byte of each echo.
     fn echo(once: bool, alter: bool) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -443,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_counts_requested_amount() {
+    fn every_mode_makes_requested_number_of_requests() {
         for (lock_step, churn, size) in [
             (true, None, 64),
             (false, None, 64),
@@ -516,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_parse_as_printed() {
+    fn outcomes_and_amounts_are_parsed() {
         let outcome = Outcome { requests: 1, wall_ns: 2, p50_ns: 3, p99_ns: 4, p999_ns: 5, max_ns: 6, stuck: 7 };
         assert_eq!(outcome.to_string().parse(), Ok(outcome));
         assert_eq!("7".parse(), Ok(Amount::Requests(7)));

@@ -1,25 +1,27 @@
-//! Reads figures of another process from /proc. Reading them does not disturb that process.
+//! Reads the memory and the context switches of a process from /proc. This does not interrupt the
+//! process.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
-/// Memory and context switches of a process at one time.
+/// The memory, the context switches and the threads of a process at one time.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// Resident anonymous memory, in bytes.
+    /// The resident anonymous memory, in bytes.
     pub rss_anon_bytes: u64,
-    /// The number of context switches of each living thread, voluntary and involuntary, by thread
+    /// The number of voluntary and involuntary context switches of each living thread, by thread
     /// id.
     pub context_switches: BTreeMap<String, u64>,
-    /// The number of threads.
+    /// The number of living threads.
     pub threads: u64,
 }
 
-/// Reads the state of process `pid`.
+/// Takes a snapshot of process `pid`.
 ///
 /// # Errors
-/// Returns an error if there is no such process, for example because it has ended and its parent has waited for it.
+/// Returns an error if there is no such process, for example because it has ended and its parent
+/// has waited for it.
 pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mut snapshot = Snapshot { rss_anon_bytes: field(&status, "RssAnon:") * 1024, ..Snapshot::default() };
@@ -37,7 +39,7 @@ pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
 
 impl Snapshot {
     /// Returns the number of context switches since `before`. A thread of `before` that has ended
-    /// counts as one switch in total. A thread that began and ended in between is not counted.
+    /// counts as one switch. A thread that began and ended in between is not counted.
     #[must_use]
     pub fn switches_since(&self, before: &Snapshot) -> u64 {
         let ended =
@@ -50,6 +52,7 @@ impl Snapshot {
     }
 }
 
+/// Returns the number after `name` in the text of a status file, or 0 if there is none.
 fn field(status: &str, name: &str) -> u64 {
     status
         .lines()

@@ -1,4 +1,5 @@
-//! System calls that std does not offer, such as those for epoll, scheduling, and clocks of other processes.
+//! Functions over system calls: epoll, sockets as raw descriptors, scheduling, limits, CPU clocks
+//! and usage.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,7 +20,7 @@ impl Epoll {
     /// # Errors
     /// Returns the errors of epoll_create1(2).
     pub fn new() -> io::Result<Epoll> {
-        // SAFETY: takes a flag and returns a descriptor or −1.
+        // SAFETY: the call takes a flag and returns a descriptor or −1.
         let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the descriptor is new and has no other owner.
         Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd) }))
@@ -33,7 +34,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_ADD, fd, events, data)
     }
 
-    /// Changes the events that `fd` is registered for.
+    /// Changes the events for which `fd` is registered, and their data.
     ///
     /// # Errors
     /// Returns the errors of epoll_ctl(2).
@@ -55,10 +56,11 @@ impl Epoll {
         checked(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
-    /// Waits up to `timeout_ms` milliseconds (−1: no limit) for events. Returns the number of events: 0 after a timeout or a signal.
+    /// Waits up to `timeout_ms` milliseconds for events, or without a limit if `timeout_ms` is −1.
+    /// Returns the number of events, which is 0 after a timeout or a signal.
     ///
     /// # Errors
-    /// Returns the errors of epoll_wait(2).
+    /// Returns the errors of epoll_wait(2), except EINTR.
     pub fn wait(&self, events: &mut [libc::epoll_event], timeout_ms: i32) -> io::Result<usize> {
         let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
         // SAFETY: the kernel writes at most `capacity` events to the slice.
@@ -70,20 +72,23 @@ impl Epoll {
     }
 }
 
-/// An event for the kernel to fill in.
+/// An event without content, to initialise a buffer for [`Epoll::wait`].
 pub const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 
-/// Accepts a connection with accept4(2), `SOCK_NONBLOCK` and `SOCK_CLOEXEC`, without retrieving the peer's address.
+/// Accepts a connection with accept4(2), `SOCK_NONBLOCK` and `SOCK_CLOEXEC`, without retrieving the
+/// peer's address.
 ///
 /// # Errors
-/// Returns the errors of accept4(2): `WouldBlock` if no connection is waiting.
+/// Returns the errors of accept4(2). The error is `WouldBlock` if the listener is non-blocking and
+/// no connection is waiting.
 pub fn accept_nonblocking(listener: RawFd) -> io::Result<RawFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: both address pointers are null, so the kernel writes no address.
     checked(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
 }
 
-/// Receives into `buffer` with recv(2).
+/// Receives into `buffer` with recv(2). Returns the number of bytes, which is 0 at the end of the
+/// stream.
 ///
 /// # Errors
 /// Returns the errors of recv(2).
@@ -93,7 +98,8 @@ pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Sends `bytes` with send(2), without SIGPIPE.
+/// Sends `bytes` with send(2), without SIGPIPE. Returns the number of bytes that the kernel
+/// accepted.
 ///
 /// # Errors
 /// Returns the errors of send(2).
@@ -105,12 +111,14 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 
 /// Closes `fd`, which must belong to the caller.
 pub fn close(fd: RawFd) {
-    // SAFETY: the call takes a number; the caller owns the descriptor, and an error needs no action.
+    // SAFETY: the call takes a number, and the caller owns the descriptor. An error needs no
+    // action.
     unsafe { libc::close(fd) };
 }
 
-/// Binds `fd` to the loopback address 127.0.`network`.1. The kernel chooses the port at connect(2). Several source addresses allow more
-/// connections than the 28,000 ports of one address.
+/// Binds `fd` to the loopback address 127.0.`network`.1. The kernel chooses the port at connect(2).
+/// With several source addresses, there can be more connections to a port than one address has
+/// ephemeral ports (28,232 by default).
 ///
 /// # Errors
 /// Returns the errors of setsockopt(2) and bind(2).
@@ -147,6 +155,7 @@ pub fn connect(to: std::net::SocketAddrV4, network: u8) -> io::Result<std::net::
     Ok(stream)
 }
 
+/// Converts an address to the kernel's format.
 fn internet_address(address: std::net::SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
@@ -156,10 +165,12 @@ fn internet_address(address: std::net::SocketAddrV4) -> libc::sockaddr_in {
     }
 }
 
-/// Pins the calling thread, and the threads and processes that it starts, to one CPU.
+/// Pins the calling thread to one CPU, and with it the threads and processes that it starts
+/// afterwards.
 ///
 /// # Errors
-/// Returns the errors of sched_setaffinity(2): EINVAL if there is no such CPU, or if its number does not fit in a `cpu_set_t`.
+/// Returns the errors of sched_setaffinity(2). The error is EINVAL if the thread cannot run on this
+/// CPU, or if the number does not fit in a `cpu_set_t`.
 pub fn pin_to(cpu: usize) -> io::Result<()> {
     if cpu >= libc::CPU_SETSIZE as usize {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -181,14 +192,15 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
     // SAFETY: the kernel writes at most the given size to the set.
     checked(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) })?;
-    // SAFETY: it was zeroed and then written by the kernel.
+    // SAFETY: the set was zeroed and then written by the kernel.
     let set = unsafe { set.assume_init() };
     // SAFETY: the set is initialised and the numbers are within its size.
     Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
-/// Puts the calling thread, and threads that it starts, under SCHED_BATCH: a thread with this policy that wakes up does not preempt the
-/// running thread.
+/// Sets the scheduling policy SCHED_BATCH for the calling thread, and for the threads and processes
+/// that it starts afterwards. A thread with this policy does not preempt the running thread when it
+/// wakes up.
 ///
 /// # Errors
 /// Returns the errors of sched_setscheduler(2).
@@ -198,7 +210,7 @@ pub fn schedule_batch() -> io::Result<()> {
     checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) }).map(drop)
 }
 
-/// Calls [`pin_to`] and [`schedule_batch`] as requested.
+/// Calls [`pin_to`] if `cpu` is `Some`, and [`schedule_batch`] if `batch` is true.
 ///
 /// # Errors
 /// Returns the errors of [`pin_to`] and [`schedule_batch`].
@@ -209,7 +221,7 @@ pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
     if batch { schedule_batch() } else { Ok(()) }
 }
 
-/// Raises the soft limit on open descriptors to the hard limit and returns it.
+/// Raises the soft limit on open descriptors to the hard limit. Returns the new limit.
 ///
 /// # Errors
 /// Returns the errors of getrlimit(2) and setrlimit(2).
@@ -223,10 +235,12 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Returns the CPU time of all threads of process `pid` in nanoseconds. Reading it does not disturb the process.
+/// Returns the CPU time of all threads of process `pid` in nanoseconds. This does not interrupt the
+/// process.
 ///
 /// # Errors
-/// Returns an error if there is no such process.
+/// Returns the errors of clock_getcpuclockid(3), which fails with ESRCH if there is no such
+/// process, and of clock_gettime(2).
 pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let mut clock = 0;
     // SAFETY: the clock id is written to a valid place.
@@ -256,24 +270,24 @@ pub fn thread_faults() -> u64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the usage is written to a valid place.
     let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
-    // SAFETY: it consists of plain numbers, which were zeroed.
+    // SAFETY: the usage consists of plain numbers, which were zeroed.
     if result == 0 { unsafe { usage.assume_init() }.ru_minflt as u64 } else { 0 }
 }
 
-/// CPU time and context switches of the calling process, from getrusage(2).
+/// The CPU time and the context switches of a process, as returned by getrusage(2).
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// The time in user space, in microseconds.
+    /// The CPU time in user space, in microseconds.
     pub user_us: u64,
-    /// The time in the kernel, in microseconds.
+    /// The CPU time in the kernel, in microseconds.
     pub system_us: u64,
     /// The number of times that a thread gave up its CPU in order to wait.
     pub voluntary: u64,
-    /// The number of times that a thread was preempted.
+    /// The number of times that a thread lost its CPU while it was runnable.
     pub involuntary: u64,
 }
 
-/// Returns the resource usage of the calling process.
+/// Returns the usage of the calling process.
 ///
 /// # Errors
 /// Returns the errors of getrusage(2).
@@ -281,7 +295,7 @@ pub fn own_usage() -> io::Result<Usage> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the kernel writes one rusage.
     checked(unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) })?;
-    // SAFETY: it was zeroed and then written by the kernel.
+    // SAFETY: the usage was zeroed and then written by the kernel.
     let usage = unsafe { usage.assume_init() };
     let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
     Ok(Usage {
@@ -294,14 +308,14 @@ pub fn own_usage() -> io::Result<Usage> {
 
 /// Sends SIGINT to process `pid`, a child of the caller.
 pub fn interrupt(pid: u32) {
-    // SAFETY: the call takes two numbers; an error means that the process has ended already.
+    // SAFETY: the call takes two numbers. It fails only if the process has already ended.
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGINT) };
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn own_cpu_time_is_read_from_the_process_clock() {
+    fn cpu_time_of_own_process_advances() {
         let before = super::process_cpu_ns(std::process::id()).unwrap();
         let mut sum = 0u64;
         while super::process_cpu_ns(std::process::id()).unwrap() < before + 2_000_000 {
@@ -312,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn some_cpu_is_allowed() {
+    fn at_least_one_cpu_is_allowed() {
         assert!(!super::allowed_cpus().unwrap().is_empty());
     }
 

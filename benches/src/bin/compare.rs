@@ -1,8 +1,28 @@
-//! The comparison: `compare [--quick] [--only netpoll,bare] [--case echo-1,micro] [--rounds N] [--write FILE] [--check]`.
+//! Compares the echo servers of all runtimes.
 //!
-//! Prints tables with ratios and writes them to `target/comparison.md`, with a plot in `target/comparison.svg`. With `--write`, the tables
-//! also replace the figures between the markers of a document, and the plot is written next to the document under its name. With `--check`,
-//! the program measures only the figures that CI limits, and fails if a figure exceeds its limit.
+//! ```text
+//! compare [--quick] [--only netpoll,bare] [--case echo-1,micro] [--rounds 45] [--write FILE]
+//! compare --check
+//! ```
+//!
+//! The program prints a report with tables, and writes it to `target/comparison.md` in this
+//! package, with a plot in `target/comparison.svg`. It prints the name of each case to standard
+//! error when the case begins. It exits with status 1 if it fails.
+//!
+//! - `--only` selects servers, and `--case` cases and other parts of the report. An unknown name
+//!   prints the list.
+//! - `--quick` makes fewer and shorter rounds, and leaves out some cases. `--rounds` sets the
+//!   number of rounds, which is 15 by default with `--quick`.
+//! - `--write` also writes the report into a document, between two markers, and the plot beside the
+//!   document, with the same name and the extension `svg`.
+//! - `--check` measures only the figures that CI limits, and prints them with their limits. The
+//!   program exits with status 1 if a figure exceeds its limit. The other options have no effect.
+//!
+//! The programs `server` and `load`, and for some parts `micro`, `datagrams` and `proxy`, must be
+//! in the directory of this program. It builds the server in Go there if Go's toolchain is
+//! installed. valgrind counts instructions, and perf or strace counts system calls. The section
+//! "Not measured" of the report lists the figures that could not be measured, for example because a
+//! tool is missing.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::cases::{CASES, Case};
@@ -96,7 +116,8 @@ fn run() -> Result<bool, String> {
 }
 
 fn save(file: &Path, text: &str) -> Result<(), String> {
-    // If the program was built in another directory (CARGO_TARGET_DIR), this package may have no `target`.
+    // If the program was built in another directory (CARGO_TARGET_DIR), this package may have no
+    // directory `target`.
     let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.and_then(|()| std::fs::write(file, text)).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -1,11 +1,33 @@
-//! Measures the savings from gathered writes: `cork [--rounds 5] [--batches 3000] [--members 1000]`.
+//! Measures the savings from gathered writes.
 //!
-//! A child process answers requests of 6 bytes ("PING") with 7 bytes each, on 8 connections that have a number of requests (the depth) in
-//! flight. It answers in one of three ways: with one `write_all` per answer (plain), with one `write_all` per answer and `set_auto_cork`,
-//! or with one `write_all` per read, gathered by hand. It also sends each of ten lines per read to all members of a chat, plain and
-//! gathered. Both processes are pinned to one CPU under SCHED_BATCH, so the server runs while the generator waits. Every answer is
-//! checked. The ways alternate within a round. The output is the number of sends (`perf stat`, in separate runs), the requests per second
-//! and the server's CPU time, the last two also as ratios to the plain way.
+//! ```text
+//! cork [--rounds 5] [--batches 3000] [--members 1000]
+//! ```
+//!
+//! There are two kinds of cases. In a pipeline, 8 connections each have a number of requests in
+//! flight, which is the depth. A request has 6 bytes and an answer 7. In a chat, one connection
+//! sends batches of ten lines, and the server sends each line to all members; a "request" is one
+//! line for one member.
+//!
+//! The server is a child process, and writes in one of three ways:
+//!
+//! - `plain`: one `write_all` per answer or line.
+//! - `corked`: the same with the option `auto_cork`, which gathers the writes.
+//! - `by hand` (only in pipelines): one `write_all` per read, of all answers together.
+//!
+//! Both processes are pinned to the last CPU that this program may use, under SCHED_BATCH, so the
+//! server runs while the generator waits. The generator checks every answer. Each round runs all
+//! ways of a case.
+//!
+//! `--rounds` sets the number of rounds, at least 1. `--batches` sets the number of batches per
+//! connection that are measured in a round at depths 1 and 10. Half as many are measured at depth
+//! 100, and one 200th as many in the chat. `--members` sets the number of members of the chat, at
+//! least 1.
+//!
+//! The program prints a Markdown table with the sends per request, the requests per second, the
+//! server's CPU time per request, and the ratios of the last two to `plain`. The ratios are medians
+//! of those within the rounds. perf counts the sends in separate runs; without it, the number is
+//! `?`. If the program fails, it prints the error to standard error and exits with status 1.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -20,12 +42,17 @@ use netpoll_bench::sys;
 
 const REQUEST: &[u8] = b"PING\r\n";
 const ANSWER: &[u8] = b"+PONG\r\n";
+/// The number of bytes per line of the chat.
 const LINE: usize = 32;
+/// The number of lines per batch of the chat.
 const LINES: usize = 10;
+/// The number of connections of a pipeline.
 const CONNECTIONS: usize = 8;
+/// The numbers of requests that each connection of a pipeline has in flight.
 const DEPTHS: [usize; 3] = [1, 10, 100];
-/// The minimum time for which a pipeline runs before it is measured. A process that gathers writes for the first time makes a system call that
-/// takes up to some tens of milliseconds, after which writes take no lock.
+/// The minimum time for which a pipeline runs before it is measured. A process that gathers writes
+/// for the first time makes a system call that takes up to some tens of milliseconds. Writes take a
+/// lock until this call has returned.
 const WARM: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -41,7 +68,7 @@ fn main() -> ExitCode {
     }
 }
 
-// ---- the child: serve WAY MEMBERS ----
+// ---- the child: `serve WAY MEMBERS`, with 0 members for a pipeline ----
 
 fn serve(words: &[String]) -> Result<(), String> {
     let [way, members] = words else { return Err("a way and a number are required".to_owned()) };
@@ -67,6 +94,7 @@ async fn listen(way: &'static str, members: usize) -> io::Result<()> {
     }
 }
 
+/// Answers the requests on a connection of a pipeline.
 async fn answer(stream: netpoll::net::TcpStream, way: &str) -> io::Result<()> {
     let (mut buf, mut rest, mut answers) = (vec![0; 16 << 10], 0, Vec::new());
     loop {
@@ -96,7 +124,8 @@ async fn answer(stream: netpoll::net::TcpStream, way: &str) -> io::Result<()> {
     }
 }
 
-/// Sends every line of the first connection to all others.
+/// Accepts the connections of a chat, and sends every line that arrives on the first one to all
+/// others.
 async fn chat(listener: TcpListener, members: usize) -> io::Result<()> {
     let (speaker, _) = listener.accept().await?;
     let mut all = Vec::new();
@@ -122,11 +151,13 @@ async fn chat(listener: TcpListener, members: usize) -> io::Result<()> {
 
 // ---- the parent ----
 
-/// Returns the last CPU on which this thread may run. The child inherits the affinity of its parent, so both get the same CPU.
+/// Returns the last CPU on which this thread may run. The child inherits the CPU of its parent, so
+/// this is the same CPU in both.
 fn cpu() -> Result<usize, String> {
     sys::allowed_cpus().map_err(|error| error.to_string())?.pop().ok_or_else(|| "no CPU".to_owned())
 }
 
+/// The child process, which ends when the value is dropped.
 struct Server {
     child: Child,
     _output: BufReader<ChildStdout>,
@@ -152,6 +183,7 @@ impl Server {
         Ok(stream)
     }
 
+    /// Returns the CPU time of the server in nanoseconds.
     fn cpu(&self) -> io::Result<f64> {
         Ok(sys::process_cpu_ns(self.child.id())? as f64)
     }
@@ -171,14 +203,15 @@ struct Figures {
     cpu: f64,
 }
 
+/// Reads as many bytes as `expected` has, into `buf`, and checks them.
 fn read_all(stream: &mut TcpStream, expected: &[u8], buf: &mut [u8]) -> io::Result<()> {
     let buf = &mut buf[..expected.len()];
     stream.read_exact(buf)?;
     if buf == expected { Ok(()) } else { Err(io::Error::other("wrong answers")) }
 }
 
-/// Sends `batches` batches of `depth` requests on each connection, after at least 50 batches and the time `warm`, and checks the
-/// answers.
+/// Measures a pipeline. Sends at least 50 batches of `depth` requests on each connection, and more
+/// until the time `warm` has passed. Then measures `batches` further batches.
 fn pipeline(server: &Server, depth: usize, batches: usize, warm: Duration) -> io::Result<Figures> {
     let mut streams = (0..CONNECTIONS).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
     let (requests, answers) = (REQUEST.repeat(depth), ANSWER.repeat(depth));
@@ -199,7 +232,8 @@ fn pipeline(server: &Server, depth: usize, batches: usize, warm: Duration) -> io
     Ok(Figures { rate, cpu: (server.cpu()? - cpu) / requests })
 }
 
-/// Sends `batches` batches of lines to all members, after 3 batches that are not measured. The figures are per line and member.
+/// Measures a chat. Sends 3 batches of lines, and then measures `batches` further batches. A
+/// request is one line for one member.
 fn fan_out(server: &Server, members: usize, batches: usize) -> io::Result<Figures> {
     let mut speaker = server.connect()?;
     let mut streams = (0..members).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
@@ -217,11 +251,12 @@ fn fan_out(server: &Server, members: usize, batches: usize) -> io::Result<Figure
     Ok(Figures { rate, cpu: (server.cpu()? - cpu) / lines })
 }
 
+/// Measures a chat if there are `members`, or else a pipeline.
 fn run(server: &Server, depth: usize, members: usize, batches: usize, warm: Duration) -> io::Result<Figures> {
     if members > 0 { fan_out(server, members, batches) } else { pipeline(server, depth, batches, warm) }
 }
 
-/// Returns the number of sends per request, counted by `perf stat` in separate runs, or `None` if perf does not work.
+/// Returns the number of sends per request, or `None` if perf does not work.
 fn sends(way: &str, depth: usize, members: usize, batches: usize) -> Result<Option<f64>, String> {
     let server = Server::start(way, members)?;
     let text = |error: io::Error| error.to_string();
@@ -240,13 +275,14 @@ fn sends(way: &str, depth: usize, members: usize, batches: usize) -> Result<Opti
         Ok((counts.len() == 2).then(|| counts.iter().sum()))
     };
     if members > 0 {
-        // The count covers the whole run of a chat, which includes its 3 warm-up batches.
+        // The count includes the first 3 batches of the chat, which `fan_out` does not measure.
         return Ok(count(batches)?.map(|sends| sends / ((batches + 3) * LINES * members) as f64));
     }
     let (Some(short), Some(long)) = (count(10)?, count(10 + batches)?) else { return Ok(None) };
     Ok(Some((long - short) / (batches * depth * CONNECTIONS) as f64))
 }
 
+/// Returns the median, or the upper of the two middle values if their number is even.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -1,8 +1,17 @@
-//! Measures the CPU time of datagrams that are sent one per call, many per call, and with offload:
-//! `datagrams [--rounds 11] [--bursts 2000] [--cpu N]`.
+//! Measures the CPU time of sending and receiving datagrams, singly, in batches and with offload.
 //!
-//! One thread sends a burst of 50 datagrams over loopback and receives it, in each way in turn. The figures are the CPU time of the process
-//! per datagram, in nanoseconds, as medians over the rounds, and the speed-up over a loop of `send_to` and `recv_from`.
+//! ```text
+//! datagrams [--rounds 11] [--bursts 2000] [--cpu N]
+//! ```
+//!
+//! The program sends bursts of 50 datagrams over loopback and receives each burst before it sends
+//! the next. `--bursts` sets the number of bursts that are sent in each way per round, at least 8.
+//! The process has the scheduling policy SCHED_BATCH, and with `--cpu` it is pinned to a CPU.
+//!
+//! The program prints a Markdown table with the CPU time of the process per datagram, in
+//! nanoseconds, as medians over the rounds, and the speed-up over a loop of `send_to` and
+//! `recv_from`. If it fails, it prints `failed` and the error to standard output and exits with
+//! status 1.
 
 use netpoll::net::{Ancillary, RecvBatch, SendBatch, SocketAddr, UdpSocket};
 use netpoll_bench::arguments::Arguments;
@@ -13,18 +22,24 @@ use std::process::ExitCode;
 /// The number of datagrams per burst.
 const BURST: usize = 50;
 
+/// The way in which datagrams are sent and received. The names are printed in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
+    /// `send_to` and `recv_from`, once per datagram.
     Loop,
+    /// `send_many` and `recv_many`, with batches.
     Many,
+    /// One send per burst, which the kernel splits (UDP_SEGMENT), and `recv_many` of datagrams that
+    /// the kernel has joined (UDP_GRO).
     Offload,
 }
 
-/// The cases: the bytes per datagram, and the way of sending. The first case of each size is the base of the ratios.
+/// The cases, each with the number of bytes per datagram and the way. [`Way::Loop`] is the base of
+/// the ratios and the first case of each size.
 const CASES: [(usize, Way); 6] =
     [(64, Way::Loop), (64, Way::Many), (64, Way::Offload), (1200, Way::Loop), (1200, Way::Many), (1200, Way::Offload)];
 
-/// The CPU time of sending and of receiving, in nanoseconds.
+/// The CPU time of sending and of receiving a datagram, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     send: u64,
@@ -89,8 +104,8 @@ impl Bench {
     async fn run(&mut self, way: Way, size: usize, bursts: u64) -> io::Result<Cost> {
         let mut cost = Cost::default();
         let clock = || sys::process_cpu_ns(std::process::id());
-        // Reading the clock is a system call. So the cost of sending is measured in separate bursts, and bursts without clock calls give
-        // the sum.
+        // Reading the clock is a system call. So the sum is measured over all bursts, without
+        // readings in between. The cost of sending is measured in an eighth as many further bursts.
         let start = clock()?;
         for _ in 0..bursts {
             self.send(way, size).await?;
@@ -110,6 +125,7 @@ impl Bench {
     }
 }
 
+/// Returns the median, or the upper of the two middle values if their number is even.
 fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values[values.len() / 2]
@@ -141,7 +157,11 @@ fn run() -> Result<(), String> {
                 costs.push(bench.run(way, size, bursts).await?);
             }
         }
-        println!("ns of CPU per datagram, median of {rounds} rounds\n");
+        println!(
+            "Nanoseconds of CPU time per datagram, as medians over {rounds} rounds. `loop` calls send_to and \
+             recv_from for each datagram. `many` sends and receives batches. `offload` leaves the segmentation to \
+             the kernel (UDP_SEGMENT and UDP_GRO).\n"
+        );
         println!("| bytes | way | send | receive | sum | speed-up over the loop |\n|---:|---|---:|---:|---:|---:|");
         let mut base = 1;
         for (&(size, way), costs) in CASES.iter().zip(&costs) {

@@ -1,15 +1,24 @@
-//! hyper's HTTP/1 server on netpoll, tokio or smol: the same accept loop and service, one worker. `http.sh` compares them.
+//! Serves HTTP/1 with hyper on netpoll, tokio or smol, or generates the load for such a server.
+//! `http.sh` compares the servers.
 //!
 //! ```text
 //! http RUNTIME [BYTES] [timer]
 //! http load PORT CONNECTIONS BYTES
 //! ```
 //!
-//! RUNTIME is `netpoll`, `netpoll-server` (`netpoll_hyper::Server`), `tokio` (its multi-threaded runtime), `tokio-local` (its current-thread
-//! runtime) or `smol`. `timer` gives hyper the runtime's timer, and so a limit of 30 s for the head of a request.
+//! The server listens on a free port of 127.0.0.1, prints `ready PORT`, and serves until it is
+//! killed. RUNTIME is `netpoll`, `netpoll-server` (`netpoll_hyper::Server`), `tokio` (its
+//! multi-threaded runtime), `tokio-local` (its current-thread runtime) or `smol`. Each has one
+//! worker and the same service, whose responses have bodies of BYTES bytes (13 by default). `timer`
+//! limits the time for the head of a request to 30 s, by the runtime's timer.
 //!
-//! `load` is the client, in lock-step (src/generator.rs says why): it sends on all connections and then reads from all. It prints `warm`,
-//! reads amounts from its input (`500` rounds, or `0.8s`), one per line, and prints the number of answered requests.
+//! `load` is the client, which runs in lock-step for the reason in `src/generator.rs`. It requests
+//! one response on each connection, whose bodies must have BYTES bytes, and prints `warm`. Then it
+//! reads amounts from its input, one per line: a number of rounds, such as `500`, or a time, such
+//! as `0.8s`. In each round, it sends a request on all connections and then reads all responses. It
+//! prints the number of responses per amount, and exits at the end of its input.
+//!
+//! If the program fails, it prints the error to standard error and exits with status 1.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -29,8 +38,10 @@ use netpoll_bench::sys;
 
 type Answer = Response<Full<Bytes>>;
 
+/// The address that a server binds.
 const LOCAL: &str = "127.0.0.1:0";
 
+/// Returns the service that all servers have.
 fn service(
     bytes: usize,
 ) -> impl Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send {
@@ -41,6 +52,7 @@ fn service(
     })
 }
 
+/// Serves a connection with hyper, on any runtime.
 fn connection(
     io: impl Read + Write + Unpin + Send + 'static,
     timer: Option<impl Timer + Send + Sync + 'static>,
@@ -57,16 +69,19 @@ fn connection(
     }
 }
 
+/// Prints `ready` and the port of `addr`.
 fn ready(addr: std::io::Result<std::net::SocketAddr>) -> std::io::Result<()> {
     println!("ready {}", addr?.port());
     Ok(())
 }
 
+/// Sends a request.
 fn ask(mut stream: &TcpStream) -> std::io::Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// Returns the first answer on a connection: its head and `bytes` bytes of body. All answers have the same length.
+/// Sends a request and returns the response, which consists of a head and a body of `bytes` bytes.
+/// All responses have the same length.
 fn first_answer(mut stream: &TcpStream, bytes: usize) -> Result<Vec<u8>, Box<dyn Error>> {
     ask(stream)?;
     let mut answer = Vec::new();
@@ -81,6 +96,7 @@ fn first_answer(mut stream: &TcpStream, bytes: usize) -> Result<Vec<u8>, Box<dyn
     Ok(answer)
 }
 
+/// Runs the client.
 fn load(port: u16, connections: usize, bytes: usize) -> Result<(), Box<dyn Error>> {
     sys::raise_descriptor_limit()?;
     let mut streams = Vec::with_capacity(connections);
@@ -104,7 +120,9 @@ fn load(port: u16, connections: usize, bytes: usize) -> Result<(), Box<dyn Error
             for mut stream in &streams {
                 stream.read_exact(&mut answer)?;
                 if !answer.starts_with(b"HTTP/1.1 200 OK\r\n") {
-                    return Err("the status of an answer is not 200, or an answer is not as long as the first".into());
+                    return Err(
+                        "the status of a response is not 200, or its length is not that of the first response".into()
+                    );
                 }
             }
             rounds += 1;
@@ -182,6 +200,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }))
         }
-        _ => Err("http RUNTIME [BYTES] [timer], or http load PORT CONNECTIONS BYTES: see src/bin/http.rs".into()),
+        _ => {
+            Err("usage: http RUNTIME [BYTES] [timer], or http load PORT CONNECTIONS BYTES (see src/bin/http.rs)".into())
+        }
     }
 }

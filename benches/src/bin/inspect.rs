@@ -1,15 +1,25 @@
-//! Measures snapshots of many sockets and tasks, and their effect on an echo: `inspect [--sockets 16000] [--tasks 0] [--seconds 3]`.
+//! Measures snapshots of many sockets and tasks (`rt::inspect`), and their effect on an echo.
 //!
-//! Half of the sockets are clients and half were accepted. A task waits to read from each. The program prints the CPU time and the page
-//! faults of the first snapshot, and the CPU time of later ones.
+//! ```text
+//! inspect [--sockets 16000] [--tasks 0] [--seconds 3]
+//! ```
 //!
-//! It also prints how long an echo takes while another thread takes snapshots in a loop, only computes, or sleeps.
-//! The three cases alternate every 100 ms, so that the machine's load is the same for each. The client of the echo is a thread with a socket of
-//! the standard library. Each echo is measured twice: by the clock, and without the time for which the threads of the echo were runnable and
-//! had no CPU (schedstat), because the machine's other threads cause these waits.
+//! Half of the sockets are clients and half were accepted. For each, a task waits to read. The
+//! program prints the CPU time and the page faults of the first snapshot, and the CPU time of later
+//! ones.
 //!
-//! `--tasks N` adds N tasks that are always pending. The program then also prints the time and memory that snapshots of these tasks take,
-//! with their JSON: at most 100,000 tasks, as in an answer of the inspection server, and all tasks.
+//! It then prints the durations of echoes while another thread takes snapshots in a loop, only
+//! computes, or sleeps. Each case takes `--seconds` in total. The three cases alternate every
+//! 100 ms, so that the machine's load is the same for each. The client of the echo is the main
+//! thread, with a socket of the standard library. Each echo has two durations: by the clock, and
+//! without the time for which a thread of the process was runnable but had no CPU (schedstat),
+//! because other processes cause such waits too.
+//!
+//! With `--tasks N`, the program finally adds N tasks that are always pending, and prints the time
+//! and the memory that snapshots of them take together with their conversion to JSON. These are
+//! snapshots of at most 100,000 tasks, as the inspection server takes them, and one of all tasks.
+//!
+//! If the program fails, it prints the error to standard error and exits with status 1.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,7 +34,8 @@ use netpoll_bench::arguments::Arguments;
 use netpoll_bench::histogram::Histogram;
 use netpoll_bench::{procfs, sys};
 
-/// Opens `count` sockets, each with a task that waits to read, and a listener. An odd `count` is rounded down.
+/// Opens a listener and `count` sockets, each with a task that waits to read. An odd `count` is
+/// rounded down.
 async fn open(count: usize) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -59,11 +70,12 @@ async fn echo() -> io::Result<std::net::SocketAddr> {
     Ok(address)
 }
 
-/// The time for which the threads that serve an echo were runnable and had no CPU.
+/// The schedstat files of the threads of this process, which contain the time for which a thread
+/// was runnable but had no CPU.
 struct Waiting(Vec<File>);
 
 impl Waiting {
-    /// Measures this thread and those of the runtime.
+    /// Opens the files of the threads that exist now.
     fn new() -> io::Result<Waiting> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir("/proc/self/task")? {
@@ -72,6 +84,7 @@ impl Waiting {
         Ok(Waiting(files))
     }
 
+    /// Returns the sum of these times in nanoseconds.
     fn nanos(&self) -> u64 {
         let of = |file: &File| {
             let mut buf = [0; 96];
@@ -82,16 +95,19 @@ impl Waiting {
     }
 }
 
-/// The durations of echoes: by the clock, and without the time for which a thread waited for a CPU.
+/// The durations of echoes.
 #[derive(Default)]
 struct Times {
+    /// The durations by the clock.
     clock: Histogram,
+    /// The durations without the time for which a thread waited for a CPU.
     own: Histogram,
-    /// The number of echoes that took more than 1 ms, not counting the waits for a CPU.
+    /// The number of durations in `own` above 1 ms.
     late: u64,
 }
 
-/// Sends requests for `time`, with a pause of 200 µs after each echo, and records the duration of each echo.
+/// Sends requests for `time`, with a pause of 200 µs after each echo, and records the duration of
+/// each echo.
 fn load(stream: &mut std::net::TcpStream, waiting: &Waiting, time: Duration, times: &mut Times) -> io::Result<()> {
     let mut buf = [7; 64];
     let begin = Instant::now();
@@ -101,7 +117,7 @@ fn load(stream: &mut std::net::TcpStream, waiting: &Waiting, time: Duration, tim
         stream.write_all(&buf)?;
         stream.read_exact(&mut buf)?;
         let nanos = sent.elapsed().as_nanos() as u64;
-        // A thread that has ended counts no longer, so the sum may be less than before.
+        // If a thread has ended, the sum no longer contains its time, and may be less than before.
         let own = nanos.saturating_sub(waiting.nanos().saturating_sub(waited));
         times.clock.record(nanos);
         times.own.record(own);
@@ -120,10 +136,10 @@ fn print(title: &str, times: &Times) {
     println!("    without the waits for a CPU: {}; {} over 1 ms", figures(&times.own), times.late);
 }
 
-/// The loads under which echoes are measured.
+/// The cases in which echoes are measured, each named after the activity of the other thread.
 const BESIDE: [&str; 3] = ["snapshots", "a busy thread", "nothing"];
 
-/// Measures echoes under each load of [`BESIDE`], in turns.
+/// Measures echoes in the cases of [`BESIDE`], for `time` in each.
 fn echoes(address: std::net::SocketAddr, time: Duration) -> io::Result<()> {
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -154,11 +170,11 @@ fn echoes(address: std::net::SocketAddr, time: Duration) -> io::Result<()> {
     for (beside, times) in BESIDE.iter().zip(&times) {
         print(&format!("echo beside {beside}"), times);
     }
-    println!("{} snapshots", taken.load(Ordering::Relaxed));
+    println!("{} snapshots beside echoes", taken.load(Ordering::Relaxed));
     Ok(())
 }
 
-/// Prints the cost of a snapshot with `tasks` additional tasks.
+/// Prints the cost of snapshots with `tasks` additional tasks.
 fn many(tasks: usize) {
     let _handles: Vec<_> = (0..tasks).map(|_| task::spawn(std::future::pending::<()>())).collect();
     let resident = || procfs::snapshot(std::process::id()).map_or(0, |process| process.rss_anon_bytes >> 20);
@@ -169,7 +185,7 @@ fn many(tasks: usize) {
         let taken = begin.elapsed();
         let json = snapshot.to_json();
         println!(
-            "{} tasks of {} as the server takes them: snapshot in {} ms; with JSON of {} MiB, {} ms and {} MiB of memory",
+            "{} of {} tasks, as the inspection server takes them: snapshot in {} ms; with JSON of {} MiB, {} ms and {} MiB of memory",
             snapshot.tasks.len(),
             snapshot.tasks.len() + snapshot.more_tasks,
             taken.as_millis(),
@@ -210,9 +226,7 @@ fn run(sockets: usize, tasks: usize, seconds: u64) -> io::Result<()> {
     println!("{} tasks, {} sockets", snapshot.tasks.len(), snapshot.sockets.len());
     let count = |has: fn(&rt::SocketInfo) -> bool| snapshot.sockets.iter().filter(|socket| has(socket)).count();
     let (locals, peers) = (count(|socket| socket.local().is_some()), count(|socket| socket.peer().is_some()));
-    println!(
-        "CPU of the first snapshot: {cpu:.1} ms, {faults} page faults; {locals} local addresses, {peers} of peers"
-    );
+    println!("CPU of the first snapshot: {cpu:.1} ms, {faults} page faults; {locals} local and {peers} peer addresses");
     let mut later: Vec<f64> = (0..21).map(|_| timed(rt::Inspect::new()).0).collect();
     later.sort_by(f64::total_cmp);
     println!("CPU of later snapshots: median {:.1} ms, least {:.1}, most {:.1}", later[10], later[0], later[20]);

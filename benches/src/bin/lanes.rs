@@ -1,11 +1,22 @@
-//! Measures the delay of a health check with and without the control lane:
-//! `lanes [--rounds 10] [--checks 300] [--connections 1000] [--hogs 4] [--turn-us 300] [--workers 1]`.
+//! Measures the delay of health checks with and without the control lane.
 //!
-//! The process serves `connections` connections that always have data. For each, a task writes to one end of a pair of sockets and reads from
-//! the other end, so that the task uses up each of its turns. There are also `hogs` tasks with turns of `turn-us` microseconds. A thread makes
-//! health checks over TCP, with a pause of a millisecond before each; every second check uses a new connection. A round consists of a period
-//! without checks, one with checks served by tasks of the lane `Normal`, and one with checks served by tasks of the lane `Control`. The output
-//! is the delay of a check, and the throughput of the saturating connections in each kind of period.
+//! ```text
+//! lanes [--rounds 10] [--checks 300] [--connections 1000] [--hogs 4] [--turn-us 300] [--workers 1]
+//! ```
+//!
+//! The process has `--connections` saturating connections. For each, a task writes to one end of a
+//! pair of Unix sockets and reads from the other end in a loop, so that the task uses up each of
+//! its turns. `--hogs` further tasks have turns of `--turn-us` microseconds. The runtime has
+//! `--workers` workers.
+//!
+//! The main thread makes health checks over TCP, with a pause of 1 ms before each. Every second
+//! check uses a new connection. A round consists of three periods: one without checks, which takes
+//! 1 ms per check, one with `--checks` checks that tasks of the lane `Normal` serve, and one with
+//! as many checks that tasks of the lane `Control` serve.
+//!
+//! The program prints a Markdown table with the delay of the checks and the throughput of the
+//! saturating connections for each kind of period, and the number of turns of control tasks. If it
+//! fails, it prints the error to standard error and exits with status 1.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as Blocking};
@@ -23,6 +34,7 @@ use netpoll_bench::arguments::Arguments;
 use netpoll_bench::histogram::Histogram;
 use netpoll_bench::sys;
 
+/// The number of bytes that a saturating connection writes at a time.
 const MESSAGE: usize = 1024;
 
 fn main() -> ExitCode {
@@ -35,7 +47,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The checks of one kind of period, and the throughput of the saturating connections in these periods.
+/// The delays of the checks in one kind of period, and the number of messages of the saturating
+/// connections in these periods.
 #[derive(Default)]
 struct Kind {
     delays: Histogram,
@@ -44,6 +57,7 @@ struct Kind {
 }
 
 impl Kind {
+    /// Prints a row of the table.
     fn print(&self, name: &str) {
         let rate = self.messages as f64 / self.seconds / 1e3;
         let ms = |quantile| self.delays.quantile(quantile) as f64 / 1e6;
@@ -105,13 +119,13 @@ fn measure() -> Result<(), String> {
     }
     let metrics = rt::metrics();
     println!(
-        "{} control turns before others, {} queued with the others",
+        "{} turns of control tasks before other tasks, {} control tasks queued with the others",
         metrics.control_turns, metrics.control_queued
     );
     Ok(())
 }
 
-/// Runs a connection that always has data.
+/// Runs a saturating connection, and counts its messages in `carried`.
 async fn saturate(carried: Arc<AtomicU64>) -> io::Result<()> {
     let (one, other) = UnixStream::pair()?;
     let (message, mut buffer) = ([7; MESSAGE], [0; MESSAGE]);
@@ -125,6 +139,7 @@ async fn saturate(carried: Arc<AtomicU64>) -> io::Result<()> {
     }
 }
 
+/// Starts a server of health checks in `lane`. Returns its address and its task.
 fn serve(lane: Lane) -> io::Result<(SocketAddr, task::JoinHandle<()>)> {
     let listener = task::block_on(TcpListener::bind("127.0.0.1:0"))?;
     let address = listener.local_addr()?;
@@ -142,6 +157,7 @@ fn serve(lane: Lane) -> io::Result<(SocketAddr, task::JoinHandle<()>)> {
     Ok((address, server))
 }
 
+/// Calls `checks` and adds the period that it takes to `kind`.
 fn observe(
     kind: &mut Kind,
     carried: &AtomicU64,
@@ -154,7 +170,7 @@ fn observe(
     Ok(())
 }
 
-/// Makes `checks` checks, every second one over a new connection.
+/// Makes `checks` checks, every second one over a new connection, and records their delays.
 fn visit(address: SocketAddr, checks: usize, delays: &mut Histogram) -> io::Result<()> {
     let mut kept = Blocking::connect(address)?;
     kept.set_nodelay(true)?;
@@ -172,6 +188,7 @@ fn visit(address: SocketAddr, checks: usize, delays: &mut Histogram) -> io::Resu
     Ok(())
 }
 
+/// Makes one check.
 fn ask(stream: &mut Blocking) -> io::Result<()> {
     stream.write_all(b"health?")?;
     stream.read_exact(&mut [0; 2])

@@ -1,10 +1,25 @@
-//! The load generator: `load --port P [--connections 1] [--size 64] [--churn server|client] [--free] [--amount 1000|1.5s]
-//! [--stay] [--patience SECONDS] [--cpu N] [--batch]`.
+//! Runs the load generator.
 //!
-//! Without `--free`, and always with `--churn`, the generator runs in lock-step, for which it and the server need the
-//! options `--cpu N --batch`.
-//! With `--stay`, it prints `warm` when its connections are open. Then it reads amounts from standard input, one run per
-//! line, until the input ends.
+//! ```text
+//! load --port P [--connections 1] [--size 64] [--churn server|client] [--free]
+//!      [--amount 1000|1.5s] [--stay] [--patience 10] [--cpu N] [--batch]
+//! ```
+//!
+//! The program connects to port P of 127.0.0.1, makes one run and prints `result` and the figures
+//! of the run (`generator::Outcome`). If it fails, it prints `failed` and the error, also to
+//! standard output, and exits with status 1.
+//!
+//! - `--size` sets the bytes per message. `--amount` sets the messages per connection, or the
+//!   seconds, after which the run ends. `--patience` sets the time limit of a blocking read or
+//!   write in seconds.
+//! - With `--churn`, each connection is closed after one echo, by the side named. Otherwise
+//!   connections stay open.
+//! - Without `--free`, and always with `--churn`, the generator runs in lock-step. The measured CPU
+//!   time is meaningful only if generator and server have the same options `--cpu N --batch`.
+//! - `--cpu` pins the process to a CPU. `--batch` sets the scheduling policy SCHED_BATCH.
+//! - With `--stay`, the program prints `warm` when its connections are open. It then reads amounts
+//!   from standard input, one per line, and makes a run for each, until the input ends. `--amount`
+//!   has no effect.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::generator::{Amount, Generator, PATIENCE, Plan};

@@ -1,10 +1,16 @@
-//! Measures the CPU time of single operations: spawn, yield, message, timer, deadline. Each measurement runs in a separate process with one
-//! worker. The runtimes alternate. Results are medians over the rounds.
+//! Measures the CPU time of single operations, such as a spawn, a yield, a message or a timer.
 //!
-//! ```console
-//! $ target/release/micro                        # all cases, five rounds
-//! $ target/release/micro --only netpoll,tokio --case spawn-join --rounds 9
+//! ```text
+//! micro [--only netpoll,tokio] [--case spawn-join,yield] [--rounds 5]
 //! ```
+//!
+//! `--only` selects runtimes and `--case` cases; an unknown name prints the list. The runtime
+//! `bare` consists only of async-task and a queue. The Go program is built beside this program if
+//! Go's toolchain is installed, and is left out otherwise.
+//!
+//! Each measurement runs in a separate process with one worker, pinned to the last CPU that this
+//! program may use. The runtimes alternate. The program prints a Markdown table with the medians
+//! over the rounds. If it fails, it prints the error to standard error and exits with status 1.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::servers::go;
@@ -16,7 +22,7 @@ use std::process::{Command, ExitCode};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// The operations that a runtime provides.
+/// A runtime with the operations that are measured.
 trait Runtime: 'static {
     fn block_on(future: impl Future<Output = ()> + Send + 'static);
     fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static;
@@ -92,7 +98,8 @@ impl Runtime for Smol {
     }
 }
 
-/// A runtime that consists only of async-task and a queue: a lower bound for the cost of an executor that uses async-task.
+/// A runtime that consists only of async-task and a queue. Its cost is a lower bound for executors
+/// that use async-task.
 struct Bare;
 
 thread_local! {
@@ -128,12 +135,15 @@ impl Runtime for Bare {
     }
 }
 
-/// The result of a measurement: nanoseconds of CPU time per operation, and for sleepers the median lateness in microseconds.
+/// The result of a measurement.
 struct Outcome {
+    /// The CPU time per operation, in nanoseconds.
     cpu_ns: f64,
+    /// The median lateness of sleepers, in microseconds.
     late_us: Option<f64>,
 }
 
+/// Returns the CPU time of the process in nanoseconds.
 fn cpu_ns() -> f64 {
     sys::process_cpu_ns(std::process::id()).expect("the process's own clock") as f64
 }
@@ -145,6 +155,7 @@ async fn measured(count: u32, work: impl Future<Output = ()>) -> Outcome {
     Outcome { cpu_ns: (cpu_ns() - before) / f64::from(count), late_us: None }
 }
 
+/// Spawns tasks that end at once, and awaits all of them.
 async fn spawn_join<R: Runtime>() -> Outcome {
     const TASKS: u32 = 100_000;
     let round = || async {
@@ -158,7 +169,7 @@ async fn spawn_join<R: Runtime>() -> Outcome {
     measured(TASKS, round()).await
 }
 
-/// Runs `tasks` tasks that are always runnable and take turns.
+/// Runs `tasks` tasks, which yield in a loop.
 async fn yields<R: Runtime>(tasks: u32) -> Outcome {
     let turns = 1_280_000 / tasks;
     measured(tasks * turns, async {
@@ -175,6 +186,8 @@ async fn yields<R: Runtime>(tasks: u32) -> Outcome {
     .await
 }
 
+/// Sends a message to another task and waits for the answer, in a loop. The operation is one
+/// message with its answer.
 async fn ping_pong<R: Runtime>() -> Outcome {
     const ROUNDS: u32 = 300_000;
     let (to, from) = (smol::channel::bounded::<u32>(1), smol::channel::bounded::<u32>(1));
@@ -197,6 +210,7 @@ async fn ping_pong<R: Runtime>() -> Outcome {
     outcome
 }
 
+/// Arms a timer and drops it, in a loop.
 async fn arm_and_cancel<R: Runtime>() -> Option<Outcome> {
     const TIMERS: u32 = 500_000;
     let at = Instant::now() + Duration::from_secs(3600);
@@ -214,6 +228,7 @@ async fn arm_and_cancel<R: Runtime>() -> Option<Outcome> {
     Some(outcome.await)
 }
 
+/// Runs many tasks that each sleep once.
 async fn sleepers<R: Runtime>() -> Option<Outcome> {
     const SLEEPERS: u32 = 100_000;
     let start = Instant::now() + Duration::from_millis(500);
@@ -222,7 +237,8 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     let outcome = measured(SLEEPERS, async {
         let tasks: Vec<_> = (0..SLEEPERS)
             .map(|n| {
-                // The deadlines are spread over a second, in an order that is unfavourable for a heap.
+                // The deadlines are spread over a second, in an order that is unfavourable for a
+                // heap.
                 let at = start + Duration::from_micros(u64::from(n) * 7_919 % 100_000 * 10);
                 let late = late.clone();
                 R::spawn(async move {
@@ -241,8 +257,8 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
 }
 
-/// Moves a read deadline to a later time in each operation, without reading the clock. Of the Rust runtimes measured here, only netpoll has
-/// read deadlines.
+/// Moves a read deadline to a later time, in a loop, without reading the clock. Of the Rust
+/// runtimes here, only netpoll has read deadlines.
 async fn deadline_later() -> Outcome {
     const MOVES: u32 = 2_000_000;
     let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -259,8 +275,8 @@ async fn deadline_later() -> Outcome {
     .await
 }
 
-/// The cases. `yield` has 64 tasks and `yield-N` has N tasks. Some values of N are close to 256, the initial capacity of a run queue, and
-/// some are far above it.
+/// The names of the cases. `yield` has 64 tasks, and `yield-N` has N tasks. Some values of N are
+/// close to 256, the initial capacity of a run queue of netpoll, and others are far above it.
 const CASES: &[&str] = &[
     "spawn-join",
     "yield",
@@ -274,8 +290,10 @@ const CASES: &[&str] = &[
     "deadline-later",
     "sleepers",
 ];
+/// The names of the runtimes, in the order of the table.
 const RUNTIMES: &[&str] = &["bare", "netpoll", "tokio", "tokio-current", "smol", go::NAME];
 
+/// Runs a case on a runtime. Returns `None` if the runtime does not have the case.
 fn run<R: Runtime>(case: &str) -> Option<Outcome> {
     let (send, receive) = std::sync::mpsc::channel();
     let case = case.to_owned();
@@ -298,7 +316,9 @@ fn run<R: Runtime>(case: &str) -> Option<Outcome> {
     receive.recv().ok().flatten()
 }
 
-/// Makes one measurement in this process, which is a child process, and prints its figures.
+/// Makes one measurement in this process, which is a child process. Prints the CPU time in
+/// nanoseconds and the lateness in microseconds (−1 if there is none), or `none` if the runtime
+/// does not have the case.
 fn measure(runtime: &str, case: &str) -> Result<(), String> {
     let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
     if let Some(&last) = cpus.last() {
@@ -320,7 +340,8 @@ fn measure(runtime: &str, case: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts a child process that makes one measurement. Returns the figures, or `None` if the runtime does not have the case.
+/// Starts a child process that makes one measurement. Returns its two figures, or `None` if the
+/// runtime does not have the case.
 fn ask(runtime: &str, case: &str) -> Result<Option<(f64, f64)>, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(own)
@@ -339,11 +360,16 @@ fn ask(runtime: &str, case: &str) -> Result<Option<(f64, f64)>, String> {
     })
 }
 
+/// Returns the median, or the upper of the two middle values if their number is even.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
+/// Returns the names in `asked`, or all known names if it is empty.
+///
+/// # Errors
+/// Returns an error if a name is not known.
 fn chosen(known: &[&str], asked: Vec<String>, what: &str) -> Result<Vec<String>, String> {
     match asked.iter().find(|name| !known.contains(&name.as_str())) {
         Some(wrong) => Err(format!("{what} `{wrong}` is not one of {known:?}")),
@@ -371,8 +397,8 @@ fn try_main() -> Result<(), String> {
         eprintln!("{error}");
     }
     println!(
-        "ns of CPU per operation, one worker, median of {rounds} rounds (in brackets: the ratio to async-task and a queue alone); for \
-         sleepers, also the median lateness\n"
+        "Nanoseconds of CPU time per operation with one worker, as medians over {rounds} rounds. In brackets: the \
+         ratio to `bare`, which is async-task with a plain queue. For sleepers, also the median lateness.\n"
     );
     println!("| | {} |\n|---|{}", runtimes.join(" | "), "---:|".repeat(runtimes.len()));
     for case in &cases {

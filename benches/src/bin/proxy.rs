@@ -1,9 +1,20 @@
-//! Measures the savings from splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
+//! Measures the savings from splice(2) and sendfile(2).
 //!
-//! A child process forwards a stream from this process back to this process, or sends a file to this process. It uses either `io::copy`, which
-//! leaves the bytes in the kernel, or a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets. The receiver
-//! compares every byte. Each round runs both ways, one after the other. The output is the median CPU time of the child (user and system), the
-//! ratio of the medians, and the number of calls that moved bytes to a socket within the kernel.
+//! ```text
+//! proxy [--mib 1024] [--rounds 5]
+//! ```
+//!
+//! A child process forwards a stream from this process back to this process, or sends a file to
+//! this process. It uses either `io::copy`, which leaves the bytes in the kernel, or a loop over a
+//! buffer of 64 KiB. This process uses blocking sockets and compares every byte that it receives.
+//! Each round, of at least one, uses both ways, one after the other.
+//!
+//! Each copy moves `--mib` MiB. The program creates a file of this size in the directory for
+//! temporary files, and removes it at its end.
+//!
+//! The program prints a Markdown table with the median CPU time of the child (user and system), the
+//! ratio of the medians, and the largest number of calls in a round that moved bytes to a socket
+//! within the kernel. If it fails, it prints the error to standard error and exits with status 1.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +24,9 @@ use std::{env, fs, io, thread};
 
 use netpoll_bench::arguments::Arguments;
 
+/// The cases, each with its name, the way of the child in the kernel, and its way by a loop.
 const WAYS: [(&str, &str, &str); 2] = [("stream", "splice", "stream-loop"), ("file", "sendfile", "file-loop")];
+/// The size of the buffer of a loop.
 const LOOP_BYTES: usize = 64 << 10;
 
 fn main() -> ExitCode {
@@ -27,12 +40,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns a block of prime length, so that a lost or duplicated piece is detected.
+/// Returns the block that a stream or file repeats. Its length is a prime number, so that a lost or
+/// duplicated piece is detected.
 fn block() -> &'static [u8] {
     static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
     BLOCK.get_or_init(|| (0..1_048_573u32).map(|at| (at ^ at >> 7 ^ at >> 13) as u8).collect())
 }
 
+/// Writes `bytes` bytes of repeated blocks.
 fn write_pattern(to: &mut impl Write, mut bytes: u64) -> io::Result<()> {
     while bytes > 0 {
         let part = block().len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -42,7 +57,8 @@ fn write_pattern(to: &mut impl Write, mut bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads to the end of the stream and checks all bytes. Returns the number of bytes.
+/// Reads repeated blocks up to the end of the stream and checks all bytes. Returns the number of
+/// bytes.
 fn check_pattern(from: &mut impl Read) -> io::Result<u64> {
     let (mut buf, mut total) = (vec![0; 1 << 20], 0);
     loop {
@@ -63,7 +79,7 @@ fn check_pattern(from: &mut impl Read) -> io::Result<u64> {
     }
 }
 
-// ---- the child: serve WAY TARGET [FILE] ----
+// ---- the child: `serve WAY TARGET [FILE]` ----
 
 fn serve() -> Result<(), String> {
     let mut args = env::args().skip(2);
@@ -72,6 +88,8 @@ fn serve() -> Result<(), String> {
     netpoll::task::block_on(carry(&way, &target, file)).map_err(|error| error.to_string())
 }
 
+/// Copies a stream or a file to `target`. Prints the address for the sender of a stream, and at the
+/// end the CPU time and the number of calls in the kernel.
 async fn carry(way: &str, target: &str, file: Option<String>) -> io::Result<()> {
     use netpoll::io::AssertAsync;
     let target: SocketAddr = target.parse().map_err(io::Error::other)?;
@@ -114,7 +132,7 @@ fn cpu_seconds() -> io::Result<f64> {
     if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: all zeroes are a valid value, and the call filled it in.
+    // SAFETY: all bits zero is a valid rusage, and the call has filled it in.
     let usage = unsafe { usage.assume_init() };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     Ok(seconds(usage.ru_utime) + seconds(usage.ru_stime))
@@ -131,16 +149,20 @@ fn measure() -> Result<(), String> {
     let path = env::temp_dir().join(format!("netpoll-proxy-{}", std::process::id()));
     let mut file = fs::File::create_new(&path).map_err(text)?;
     let measured = write_pattern(&mut file, bytes).map_err(text).and_then(|()| {
-        // The file was just written, so it is in the page cache, and neither way waits for the disk.
+        // The file was just written. Unless memory is scarce, it is in the page cache, so neither
+        // way waits for the disk.
         rounds_of(bytes, rounds, &path.to_string_lossy()).map_err(text)
     });
     fs::remove_file(path).map_err(text)?;
     measured
 }
 
+/// Runs all rounds of all cases, and prints the table.
 fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
     println!(
-        "{} MiB compared byte for byte, medians of {rounds} rounds: CPU seconds (GiB per CPU second)\n\n\
+        "CPU seconds of a process that copies {} MiB (in brackets: GiB per CPU second), as medians over {rounds} rounds. \
+         The receiver compares every byte. `calls` is the number of calls that moved bytes within the kernel, the \
+         largest of all rounds.\n\n\
          | | in the kernel | calls | loop of {} KiB | speed-up |\n|---|---:|---:|---:|---:|",
         bytes >> 20,
         LOOP_BYTES >> 10
@@ -170,8 +192,8 @@ fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs one transfer in a child process. Returns its CPU time in seconds, and the number of calls that moved bytes to a socket within the
-/// kernel.
+/// Makes one copy in a child process. Returns the CPU time of the child in seconds, and the number
+/// of calls that moved bytes to a socket within the kernel.
 fn once(way: &str, bytes: u64, file: Option<&str>) -> io::Result<(f64, u64)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let target = listener.local_addr()?.to_string();

@@ -1,9 +1,22 @@
-//! Measures the cost of accesses to shared state, and models more cores than this machine has:
-//! `scaling [--cores 2,16,64,192] [--request-ns 4300] [--event-ns 180] [--transfer-ns 100] [--think-us 30] [--write FILE]`.
+//! Measures the cost of accesses to the runtime's shared state, and models more cores than this
+//! machine has.
 //!
-//! For each shared state of the runtime, the measurement makes the runtime's atomic operations on a similar data structure, without the
-//! runtime's logic, with one thread and with two threads at once. It reports CPU time. In the model, cores serve requests of a known cost,
-//! take them from pollers that one core at a time may hold, and steal from one another. docs/SCALING.md has the conclusions.
+//! ```text
+//! scaling [--cores 2,16,64,192] [--request-ns 4300] [--event-ns 180] [--transfer-ns 100]
+//!         [--think-us 30] [--write FILE]
+//! ```
+//!
+//! For each shared state, the measurement makes the atomic operations of the runtime on a similar
+//! data structure, without the runtime's logic, with one thread and with two threads at once, each
+//! pinned to a CPU. If there is only one CPU, it leaves two threads out.
+//!
+//! In the model, cores serve requests of a fixed cost. A core takes requests from pollers, each of
+//! which one core at a time may hold, and steals requests from other cores. The options set the
+//! numbers of cores and the costs (`Costs`).
+//!
+//! The program prints both results in Markdown. With `--write`, it also writes them into a
+//! document, between two markers. docs/SCALING.md has the results and the conclusions. If the
+//! program fails, it prints the error to standard error and exits with status 1.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::document;
@@ -49,18 +62,19 @@ fn run() -> Result<(), String> {
 
 // ---- the cost of an access ----
 
+/// A value on its own cache lines.
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// The number of entries in the timer set: a million deadlines.
+/// The number of entries in the timer set, for a million connections with a deadline.
 const ENTRIES: u64 = 1_000_000;
-/// The number of timer sets: one per core of a large machine.
+/// The number of timer sets, one per core of a large machine.
 const SETS: usize = 192;
 
-/// A heap whose entries are a time and a target.
+/// A timer set. An entry consists of a time and a target.
 type Heap = BinaryHeap<Reverse<(u64, u64)>>;
 
-/// The memory words of the runtime's shared state.
+/// Data structures similar to the shared state of the runtime.
 struct Shared {
     role: Line<AtomicBool>,
     awake: Line<AtomicU64>,
@@ -92,7 +106,7 @@ impl Shared {
         })
     }
 
-    /// Makes the accesses of `Role::try_take` and `release`.
+    /// Makes the accesses of `Role::try_take` and `Role::release`.
     fn role(&self) {
         if !self.role.0.load(Ordering::Relaxed)
             && self.role.0.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -101,7 +115,7 @@ impl Shared {
         }
     }
 
-    /// Makes the accesses of `Awake::down` and `up`.
+    /// Makes the accesses of `Awake::down` and `Awake::up`.
     fn awake(&self) {
         for by in [u64::MAX, 1] {
             let mut word = self.awake.0.load(Ordering::Relaxed);
@@ -113,13 +127,15 @@ impl Shared {
         }
     }
 
-    /// Makes the accesses of `Runtime::ensure_worker` while a worker is awake.
+    /// Makes the accesses of `Runtime::ensure_worker` while a worker is awake, except the load of
+    /// the number of stuck threads.
     fn ensure_worker(&self) {
         fence(Ordering::SeqCst);
         black_box(self.awake.0.load(Ordering::SeqCst));
     }
 
-    /// Checks whether the shared queue is empty. `Runtime::injected` does so too, and also checks the queue of the control lane.
+    /// Loads the length of the shared queue. `Runtime::injected` also loads that of the control
+    /// lane.
     fn look(&self) {
         black_box(self.injected.0.load(Ordering::SeqCst));
     }
@@ -137,7 +153,7 @@ impl Shared {
         }
     }
 
-    /// Makes the accesses of `PollCache::alloc` and `free`.
+    /// Makes the accesses of `PollCache::alloc` and `PollCache::free`.
     fn slot(&self) {
         let index = loop {
             let head = self.free.0.load(Ordering::Acquire);
@@ -167,14 +183,15 @@ impl Shared {
         self.next[0].0.store(step, Ordering::SeqCst);
     }
 
-    /// Stores a time in the first timer set, as a core that arms a timer does, and finds the earliest time of all sets, like
-    /// `Runtime::next_timer`.
+    /// Stores a time in the first timer set, as a core that arms a timer does, and finds the
+    /// earliest time of all sets, as `Runtime::next_timer` does.
     fn sets(&self, step: u64) {
         self.next[0].0.store(step, Ordering::SeqCst);
         black_box(self.next.iter().map(|next| next.0.load(Ordering::SeqCst)).min());
     }
 
-    /// Pushes a thread to the list of resting threads and pops one, like `Runtime::give_back` and `wake_one`.
+    /// Pushes a thread to the idle list and pops one, as `Runtime::give_back` and
+    /// `Runtime::wake_one` do.
     fn rest(&self) {
         self.idle.0.lock().expect("no thread panics").push(1);
         black_box(self.idle.0.lock().expect("no thread panics").pop());
@@ -187,27 +204,33 @@ impl Shared {
     }
 }
 
+/// A function that makes one access. The second argument is the number of accesses that the thread
+/// has made before.
 type Touch = fn(&Shared, u64);
 
+/// Measures all accesses. Returns the table.
 fn touches() -> std::io::Result<String> {
     let cpus = sys::allowed_cpus()?;
     let shared = Shared::new()?;
     let cases: [(&str, &str, u64, Touch); 10] = [
         ("poller role: take, release", "a sleep, a poll", 400_000, |shared, _| shared.role()),
         ("awake count: down, up", "a sleep", 400_000, |shared, _| shared.awake()),
-        ("ensure_worker: fence, load of the awake count", "a wake-up from outside", 400_000, |shared, _| {
-            shared.ensure_worker()
-        }),
-        ("shared queue: check", "at least every 17th turn; no work", 400_000, |shared, _| shared.look()),
-        ("shared queue: push, pop", "a wake-up from outside", 200_000, |shared, _| shared.inject()),
+        (
+            "ensure_worker: fence, load of the awake count",
+            "a wake-up by a thread without a processor",
+            400_000,
+            |shared, _| shared.ensure_worker(),
+        ),
+        ("shared queue: check", "at least every 17th turn; a lack of work", 400_000, |shared, _| shared.look()),
+        ("shared queue: push, pop", "a wake-up by a thread without a processor", 200_000, |shared, _| shared.inject()),
         ("poll cache: alloc, free", "a connection", 200_000, |shared, _| shared.slot()),
         ("timer set of 1,000,000: push, pop", "a timer armed", 100_000, |shared, step| shared.timer(step)),
         ("192 timer sets: store one, find the earliest", "a sleep", 20_000, |shared, step| shared.sets(step)),
-        ("idle list: push, pop", "a rest, a wake", 200_000, |shared, _| shared.rest()),
+        ("idle list: push, pop", "a rest, a wake-up", 200_000, |shared, _| shared.rest()),
         ("descriptor count: up, down", "a connection", 400_000, |shared, _| shared.count()),
     ];
     let mut text =
-        "CPU time per access in ns: the least of 7 rounds for one thread, the median of 7 for each of two threads\n\n\
+        "CPU time per access in ns. One thread: the least of 7 rounds. Two threads at once: the median of 7 rounds, per thread.\n\n\
                     | shared state | accessed by | one thread | two threads | ratio |\n|---|---|---:|---:|---:|\n"
             .to_owned();
     for (name, when, count, touch) in cases {
@@ -218,7 +241,8 @@ fn touches() -> std::io::Result<String> {
     let register = |epoll: &Epoll, thread: usize| {
         use std::os::fd::AsRawFd;
         let fd = pipes[thread].0.as_raw_fd();
-        // Neither call is expected to fail: the descriptor belongs to this thread, and is registered once.
+        // Neither call is expected to fail: the descriptor belongs to this thread, and is
+        // registered once.
         let _ = epoll.add(fd, libc::EPOLLIN | libc::EPOLLET, 1);
         let _ = epoll.delete(fd);
     };
@@ -226,11 +250,11 @@ fn touches() -> std::io::Result<String> {
         register(&shared.epoll, thread)
     })?;
     text +=
-        &row("one instance per thread: add, delete", "", &cpus, 20_000, |_, thread| register(&own[thread], thread))?;
+        &row("one instance per thread: add, delete", "–", &cpus, 20_000, |_, thread| register(&own[thread], thread))?;
     Ok(format!("{text}\nepoll_wait(2): {:.0} ns per event in batches of 256\n\n", event_cost()?))
 }
 
-/// Measures one access and returns its row of the table.
+/// Measures an access. Returns its row of the table.
 fn row(
     name: &str,
     when: &str,
@@ -254,7 +278,7 @@ fn row(
     })
 }
 
-/// Returns the CPU time per access with a thread on each of `cpus`, as the mean of the threads.
+/// Runs a thread on each of `cpus`. Returns the mean CPU time per access in nanoseconds.
 fn by_threads(cpus: &[usize], count: u64, touch: &(impl Fn(u64, usize) + Sync)) -> std::io::Result<f64> {
     let barrier = Barrier::new(cpus.len());
     let nanos = std::thread::scope(|scope| {
@@ -280,7 +304,8 @@ fn by_threads(cpus: &[usize], count: u64, touch: &(impl Fn(u64, usize) + Sync)) 
     Ok(nanos as f64 / count as f64 / cpus.len() as f64)
 }
 
-/// Returns the CPU time of epoll_wait(2) per event, for level-triggered pipes that contain a byte.
+/// Returns the CPU time of epoll_wait(2) per event in nanoseconds, for level-triggered pipes that
+/// contain a byte.
 fn event_cost() -> std::io::Result<f64> {
     use std::io::Write;
     use std::os::fd::AsRawFd;
@@ -311,16 +336,18 @@ fn event_cost() -> std::io::Result<f64> {
 /// The costs of the model, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 struct Costs {
-    /// A request: a read, the user's code and a write.
+    /// The cost of a request, which consists of a read, the user's code and a write.
     request: u64,
-    /// An event, for which the poller is held: the kernel's part, the access to the readiness word and the wake-up.
+    /// The cost of an event in the kernel, in the readiness word and in the wake-up. The poller is
+    /// held for this time.
     event: u64,
-    /// The fixed cost of a poll, in addition to that of its events.
+    /// The fixed cost of a poll, in addition to that of its events and to `transfer`.
     poll: u64,
-    /// The transfer of a cache line from another core. A steal transfers three lines. A poll transfers one with the poller role, and two with the
-    /// count of awake threads, unless the count is sharded.
+    /// The cost of transferring a cache line from another core. A steal transfers three lines. A
+    /// poll transfers one line for the poller role, and one line twice for the count of awake
+    /// threads, unless the count is sharded.
     transfer: u64,
-    /// The wake-up of a resting thread.
+    /// The time that the wake-up of a resting thread takes.
     wake: u64,
     /// The time from an answer to the next request of the same connection.
     think: u64,
@@ -330,26 +357,33 @@ impl Costs {
     const DEFAULT: Costs = Costs { request: 4_300, event: 180, poll: 700, transfer: 100, wake: 5_000, think: 30_000 };
 }
 
-/// The maximum number of events per poll: `EVENTS_MAX`.
+/// The maximum number of events per poll, as `EVENTS_MAX` of the runtime.
 const BATCH: usize = 1024;
-/// The number of connections per core: enough to keep the core busy.
+/// The number of connections per core, which suffices to keep the core busy.
 const CONNECTIONS: usize = 64;
-/// The simulated time in nanoseconds.
+/// The simulated time of a run, in nanoseconds.
 const SPAN: u64 = 20_000_000;
 
 /// The result of a run of the model.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
+    /// The number of requests served.
     requests: u64,
-    /// The share of the time for which the busiest poller was held.
+    /// The share of the time for which the busiest poller was held, from 0 to 1.
     held: f64,
 }
 
+/// Runs the model for each number of cores. Returns the table.
 fn simulate(cores: &[usize], costs: Costs) -> String {
     let mut text = format!(
-        "{} ns per request, {} ns per event while the role is held, {} ns per cache line, {CONNECTIONS} connections per core. Cells: million \
-         requests/s (share of what the cores could serve; share of the time for which the busiest poller is held)\n\n",
-        costs.request, costs.event, costs.transfer
+        "Costs: {} ns per request, {} ns per event while the role is held, {} ns per transfer of a cache line. \
+         {CONNECTIONS} connections per core, {} µs from an answer to the next request. A cell has the throughput in \
+         million requests/s and, in brackets, its share of the cores' capacity and the share of the time for which \
+         the busiest poller is held.\n\n",
+        costs.request,
+        costs.event,
+        costs.transfer,
+        costs.think / 1_000
     );
     type Pollers = fn(usize) -> usize;
     let shards: [(&str, Pollers, bool); 5] = [
@@ -373,16 +407,21 @@ fn simulate(cores: &[usize], costs: Costs) -> String {
     text
 }
 
-/// One poller: the time at which it becomes free, the time for which it was held, and the times at which its connections become ready.
+/// A poller.
 #[derive(Debug, Default)]
 struct Poller {
+    /// The time at which the poller becomes free.
     free_at: u64,
+    /// The total time for which the poller was held.
     held: u64,
+    /// The times at which its connections become ready.
     ready: BinaryHeap<Reverse<u64>>,
 }
 
-/// Simulates a time of [`SPAN`]. In each step, the core that is earliest in time runs a task of its queue, polls, steals half of the
-/// fullest queue, or rests. With `counts_together`, all cores that poll decrement and increment the same word, one at a time.
+/// Simulates a time of [`SPAN`]. In each step, the core that is earliest in time runs a task of its
+/// queue. If the queue is empty, the core polls, steals half of the fullest queue, or rests. If
+/// `counts_together` is true, all cores that poll decrement and increment the same word, one core
+/// at a time.
 fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Outcome {
     let mut shards: Vec<Poller> = (0..pollers).map(|_| Poller::default()).collect();
     for connection in 0..cores * CONNECTIONS {
@@ -421,7 +460,7 @@ fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Ou
             line_free[victim] = begin + 3 * costs.transfer;
             line_free[victim]
         } else {
-            // Rests for the time of a wake-up, and then looks again.
+            // The core rests for the time of a wake-up, and then tries again.
             now + costs.wake
         };
         clock.push(Reverse((then, core)));
@@ -430,13 +469,15 @@ fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Ou
     Outcome { requests, held: (held as f64 / SPAN as f64).min(1.0) }
 }
 
+/// The result of a poll: the shard, the number of events, and the time at which the poll ends.
 struct Got {
     shard: usize,
     events: usize,
     until: u64,
 }
 
-/// Polls the first poller that is free and has events, starting with the core's own. Returns `None` if there is none.
+/// Polls the first poller that is free and has events, beginning with the core's own. Returns
+/// `None` if there is none.
 fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Got> {
     let count = shards.len();
     let own = core % count;
@@ -456,7 +497,8 @@ fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Go
     Some(Got { shard, events, until: now + length })
 }
 
-/// Returns the core with the fullest queue, if the queue holds enough work to steal from (50 µs, as in the worker).
+/// Returns the core with the fullest queue, if the work in this queue takes at least 50 µs
+/// (`STEAL_NANOS` of the runtime).
 fn fullest(queues: &[VecDeque<usize>], costs: Costs) -> Option<usize> {
     let (victim, queue) = queues.iter().enumerate().max_by_key(|(_, queue)| queue.len())?;
     (queue.len() as u64 * costs.request >= 50_000).then_some(victim)

@@ -1,14 +1,23 @@
-//! Measures registrations while a process reads /proc/PID/fdinfo: `shards [--shards 1,2,4] [--sockets 50000] [--seconds 3]`.
+//! Measures registrations with the poller while another process reads /proc/PID/fdinfo.
 //!
-//! When the fdinfo of an epoll instance is read, the kernel holds the lock of the instance while it lists the registered descriptors.
-//! epoll_ctl(2) and the close of a registered descriptor wait for this lock. With shards there are several instances, each with a part of
-//! the descriptors.
+//! ```text
+//! shards [--shards 1,2,4] [--sockets 50000] [--seconds 3]
+//! ```
 //!
-//! For each number of shards, a separate process opens Unix socket pairs, as many sockets as `--sockets` says or RLIMIT_NOFILE allows, and
-//! registers them. They stay idle. The process then times the first wait on a new socket, which registers it, and its close, in three
-//! cases: without other activity, while another process reads the fdinfo of one instance in a loop, and while it reads those of all
-//! instances in turn. The cases alternate every 100 ms. The time for which the registering thread was runnable and had no CPU (schedstat)
-//! is subtracted.
+//! When the fdinfo of an epoll instance is read, the kernel holds the lock of the instance while it
+//! lists the registered descriptors. epoll_ctl(2) and the close of a registered descriptor wait for
+//! this lock. With several shards there are several instances, each with a part of the descriptors.
+//!
+//! The program makes a measurement for each number in `--shards`, in separate processes if there
+//! are several numbers. The measuring process has two workers. It opens `--sockets` Unix sockets,
+//! or 256 fewer than the hard limit RLIMIT_NOFILE if that is less, and registers them. They stay
+//! idle. The process then times the first wait on a new socket, which registers the socket,
+//! together with the close of the socket. There are three cases: without other activity, while
+//! another process reads the fdinfo of one instance in a loop, and while it reads those of all
+//! instances in turn. The cases alternate every 100 ms, and each takes `--seconds` in total. The
+//! time for which the registering thread was runnable but had no CPU (schedstat) is subtracted.
+//!
+//! If the program fails, it prints the error to standard error and exits with status 1.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -24,7 +33,7 @@ use netpoll_bench::arguments::Arguments;
 use netpoll_bench::histogram::Histogram;
 use netpoll_bench::sys;
 
-/// Polls a read once. The first poll of a socket registers the socket.
+/// Polls a read once. The first poll of a read of a socket registers the socket.
 fn wait_once(stream: &UnixStream) -> io::Result<()> {
     let mut buf = [0; 8];
     match pin!(stream.read(&mut buf)).poll(&mut Context::from_waker(Waker::noop())) {
@@ -46,13 +55,14 @@ fn instances() -> io::Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Reads a file to its end, as a program that inspects processes does.
+/// Reads a file to its end. Returns the number of bytes.
 fn read(path: &str) -> io::Result<usize> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)
 }
 
-/// Runs the reading process. It reads the files named in the latest line of its input repeatedly, until the input ends.
+/// Runs the reading process (`shards --reader`). It reads the files whose paths are in the latest
+/// line of its input in a loop, until the input ends. It prints `ready` for each line.
 fn reader() -> io::Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -96,7 +106,7 @@ impl Reader {
         Ok(Reader(child, BufReader::new(output)))
     }
 
-    /// Makes the process read `paths`. Returns when the process is about to read them.
+    /// Makes the process read `paths` in a loop. Returns when the process is about to begin.
     fn set(&mut self, paths: &[String]) -> io::Result<()> {
         let input = self.0.stdin.as_mut().ok_or_else(|| io::Error::other("no input"))?;
         writeln!(input, "{}", paths.join(" "))?;
@@ -107,12 +117,13 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // The process has ended or is about to.
+        // The process ends when its input ends.
         let _ = self.0.wait();
     }
 }
 
-/// Times registrations and closes for `time`, with a pause of 200 µs after each.
+/// Registers and closes sockets for `time`, with a pause of 200 µs after each, and records the
+/// durations.
 fn register(time: Duration, schedstat: &File, times: &mut Histogram) -> io::Result<()> {
     let waited = || -> io::Result<u64> {
         let mut buf = [0; 96];
@@ -133,6 +144,7 @@ fn register(time: Duration, schedstat: &File, times: &mut Histogram) -> io::Resu
     Ok(())
 }
 
+/// Makes the measurement for a number of shards, in this process.
 fn measure(shards: usize, sockets: usize, seconds: u64) -> io::Result<()> {
     let limit = sys::raise_descriptor_limit()?;
     let sockets = sockets.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(256));
@@ -157,7 +169,8 @@ fn measure(shards: usize, sockets: usize, seconds: u64) -> io::Result<()> {
         let lengths = instances.iter().map(length).collect::<io::Result<Vec<f64>>>()?;
         let lengths: Vec<String> = lengths.iter().map(|millis| format!("{millis:.1}")).collect();
         println!("{shards} shards, {sockets} sockets; a read of each fdinfo: {} ms", lengths.join(", "));
-        let beside = [("nothing", &[][..]), ("a reader of one", &instances[..1]), ("a reader of all", &instances[..])];
+        let beside =
+            [("nothing", &[][..]), ("a reader of one instance", &instances[..1]), ("a reader of all", &instances[..])];
         let mut times = [Histogram::default(), Histogram::default(), Histogram::default()];
         for round in 0..30 * seconds as usize {
             let kind = round % beside.len();

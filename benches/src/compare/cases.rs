@@ -1,4 +1,4 @@
-//! The cases of the comparison. A case has a name, figures to measure, a server and a load.
+//! The cases of the comparison. A case has a name, a kind, and settings of the server and the load.
 
 use super::child::{LoadPlan, ServerPlan};
 use crate::generator::Churn;
@@ -7,29 +7,32 @@ use crate::servers::{Hog, Mode};
 /// The figures that a case measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// CPU time of the server per request, in lock-step, and its ratio to the CPU time of the bare loop ([`bare`](crate::servers::bare)) in
-    /// the same round.
+    /// CPU time of the server per request, in lock-step.
     Cpu,
-    /// System calls of the server per request.
+    /// System calls of the server per request, in lock-step.
     Calls,
-    /// User instructions of the server per request.
+    /// User instructions of the server per request, in lock-step.
     Instructions,
-    /// Memory per idle connection and context switches of an idle process.
+    /// Memory of the server per idle connection, and context switches of the server while all
+    /// connections are idle.
     Idle,
-    /// Requests per second, latencies, and CPU time of the server per request on all CPUs, with the generator on the same CPUs.
+    /// Requests per second, latencies, and CPU time of the server per request. Server and generator
+    /// run on all CPUs.
     Free,
-    /// Latencies and requests per second while hogs run.
+    /// Latencies and requests per second while hogs ([`Hog`]) run. Server and generator run on all
+    /// CPUs.
     Hogs,
-    /// The gain from one worker per CPU over a single worker.
+    /// Requests per second with one worker and with one worker per CPU, and the ratio of the two.
     Scale,
-    /// Latencies and CPU time in lock-step, in which all connections are runnable at once.
+    /// Latencies, and CPU time of the server per request, in lock-step. The tasks of all
+    /// connections are runnable at once.
     Burst,
 }
 
 /// A case of the comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// The name on the command line and in the report.
+    /// The name of the case on the command line and in the report.
     pub name: &'static str,
     /// The figures that are measured.
     pub kind: Kind,
@@ -37,7 +40,7 @@ pub struct Case {
     pub connections: usize,
     /// How the server handles a connection.
     pub mode: Mode,
-    /// Which side closes short connections, or `None` if connections stay open.
+    /// The side that closes a connection after one echo, or `None` if connections stay open.
     pub churn: Option<Churn>,
     /// Whether the future of `block_on`, not a spawned task, serves the connection.
     pub in_block_on: bool,
@@ -47,12 +50,14 @@ pub struct Case {
     pub size: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
-    /// The user CPU time that the server spends on each request in addition to the echo, in microseconds.
+    /// The user CPU time that the server spends on each request in addition to the echo, in
+    /// microseconds.
     pub work_us: u64,
     /// Whether the quick run includes the case.
     pub quick: bool,
 }
 
+/// Returns a case of a plain echo that the quick run includes.
 const fn case(name: &'static str, kind: Kind, connections: usize) -> Case {
     Case {
         name,
@@ -93,6 +98,7 @@ const fn with_idle_thread(case: Case) -> Case {
     full_only(Case { idle_thread: true, ..case })
 }
 
+/// Excludes a case from the quick run.
 const fn full_only(case: Case) -> Case {
     Case { quick: false, ..case }
 }

@@ -1,40 +1,45 @@
-//! The checks of CI: limits on reproducible figures. Times are not reproducible and have no limits.
+//! The limits that CI checks. They are on figures that are reproducible: system calls, instructions
+//! and context switches, but no times.
 
 use super::cases::{CASES, Case};
 use super::measure::{FLOOR, Findings, Settings, measure};
 use std::collections::HashMap;
 
-/// The server that must keep within the limits.
+/// The server whose figures have limits.
 const OURS: &str = "netpoll";
 
 /// A limit on a figure of netpoll.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     case: &'static str,
-    /// The index of the figure within the case.
+    /// The index of the figure in the figures of the case.
     figure: usize,
+    /// The base of the limit.
     over: Over,
     /// The amount by which the figure may exceed the base.
     at_most: f64,
 }
 
-/// The base that a limit is relative to.
+/// The figure that is subtracted from a limited figure.
 #[derive(Debug, Clone, Copy)]
 enum Over {
-    /// The base is zero, so the limit is absolute.
+    /// No figure. The limit is on the figure itself.
     Nothing,
-    /// The bare loop's figure in the same case.
+    /// The figure of the bare loop in the same case.
     Floor,
-    /// The same figure of netpoll in another case.
+    /// The figure of netpoll with the same index in another case.
     Ours(&'static str),
 }
 
+/// The limits. A case that is the base of a limit ([`Over::Ours`]) must have a limit too, because
+/// only cases with limits are measured.
 const LIMITS: &[Limit] = &[
     limit("calls-64", 0, Over::Floor, 0.03),
     limit("calls-deadline-64", 0, Over::Floor, 0.03),
     limit("calls-block-on-1", 0, Over::Floor, 0.05),
-    // Only the functions that serve requests are limited. The whole varies with the speed of the machine, because a slow machine makes sysmon
-    // run more often under valgrind.
+    // Only the instructions in the functions that serve a request are limited. The number of all
+    // instructions varies with the speed of the machine, because sysmon runs more often under
+    // valgrind if the machine is slow.
     limit("instructions-echo", 1, Over::Nothing, 860.0),
     limit("instructions-deadline", 1, Over::Ours("instructions-echo"), 82.0),
     limit("instructions-timeout", 1, Over::Ours("instructions-echo"), 102.0),
@@ -45,14 +50,17 @@ const fn limit(case: &'static str, figure: usize, over: Over, at_most: f64) -> L
     Limit { case, figure, over, at_most }
 }
 
-/// The maximum number of attempts per limit. Other programs on the machine can only increase a figure. So if a limit does not hold, its figure
-/// and its base are measured again, and the least value of each counts.
+/// The maximum number of measurements per limit. Other programs on the machine only increase a
+/// figure. So if a limit does not hold, the figure and the base are measured again, and the least
+/// value of each counts.
 const ATTEMPTS: usize = 3;
 
-/// Measures and prints the limited figures. Returns whether all are within their limits.
+/// Measures the limited figures and prints them with their limits. Returns whether all are within
+/// their limits.
 ///
 /// # Errors
-/// Returns an error if a figure could not be measured, because a check that cannot be made has not passed.
+/// Returns an error if a figure could not be measured, because a check that cannot be made has not
+/// passed.
 pub fn check(settings: &Settings) -> Result<bool, String> {
     let settings = Settings { runtimes: vec![FLOOR.to_owned(), OURS.to_owned()], quick: true, ..settings.clone() };
     let mut figures = Figures::default();
@@ -83,7 +91,8 @@ pub fn check(settings: &Settings) -> Result<bool, String> {
     Ok(all_hold)
 }
 
-/// The least value of each figure, by case, runtime and index of the figure, and the figures that could not be measured.
+/// The least value of each figure by case, runtime and index, and the reasons why figures could not
+/// be measured.
 #[derive(Debug, Default)]
 struct Figures {
     least: HashMap<(&'static str, String, usize), f64>,
@@ -119,6 +128,7 @@ impl Limit {
         })
     }
 
+    /// Returns whether the figure is within the limit.
     fn holds(&self, figures: &Figures) -> Result<bool, String> {
         let (value, base, _) = self.figures(figures)?;
         Ok(value - base <= self.at_most + 1e-9)
@@ -135,7 +145,7 @@ mod tests {
     use super::{CASES, LIMITS, Over};
 
     #[test]
-    fn every_limit_names_a_case() {
+    fn cases_of_limits_and_bases_are_measured() {
         for limit in LIMITS {
             assert!(CASES.iter().any(|case| case.name == limit.case), "{}", limit.case);
             if let Over::Ours(other) = limit.over {

@@ -1,4 +1,5 @@
-//! Servers and generators as child processes, controlled over pipes. Dropping a handle ends its process.
+//! Servers and generators as child processes, which are controlled through pipes. Dropping a
+//! [`Process`], a [`Server`] or a [`Load`] ends the child process.
 
 use crate::generator::{Amount, Churn, Outcome};
 use crate::servers::{Hog, Mode};
@@ -8,20 +9,21 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-/// The time limit for an answer of a child. It is long because a server under Valgrind is slow.
+/// The time limit for a line from a child. It is long, because a server under valgrind is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the path of a program in the directory of the running executable.
 ///
 /// # Errors
-/// Returns an error if the path of the running executable is unknown, or if the directory has no such program.
+/// Returns an error if the path of the running executable is unknown, or if the directory has no
+/// such program.
 pub fn program(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let path = own.with_file_name(name);
     if path.exists() { Ok(path) } else { Err(format!("{} is not built", path.display())) }
 }
 
-/// A child process whose output is read line by line.
+/// A child process, whose standard output and standard error are read line by line.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -53,10 +55,10 @@ impl Process {
         self.child.id()
     }
 
-    /// Returns the next line of the output.
+    /// Returns the next line of standard output.
     ///
     /// # Errors
-    /// Returns an error if the process has ended, or is silent for a minute.
+    /// Returns an error if the process has ended, or prints no line there for a minute.
     pub fn line(&mut self) -> Result<String, String> {
         self.lines.recv_timeout(PATIENCE).map_err(|error| {
             let said: Vec<String> = self.errors.try_iter().collect();
@@ -64,10 +66,11 @@ impl Process {
         })
     }
 
-    /// Waits for a line on standard error that contains `text`.
+    /// Waits for a line on standard error that contains `text`. Returns the line.
     ///
     /// # Errors
-    /// Returns an error if the process has ended without printing such a line, or is silent for a minute.
+    /// Returns an error if the process has ended without printing such a line, or prints no line
+    /// there for a minute.
     pub fn error_line(&mut self, text: &str) -> Result<String, String> {
         loop {
             let line = self.errors.recv_timeout(PATIENCE).map_err(|error| format!("{}: {error}", self.what))?;
@@ -80,16 +83,18 @@ impl Process {
     /// Sends a line to the process.
     ///
     /// # Errors
-    /// Returns an error if the process has closed its input.
+    /// Returns an error if the process has ended or has closed its input.
     pub fn tell(&mut self, line: &str) -> Result<(), String> {
         let Some(input) = &mut self.input else { return Err(format!("{}: its input is closed", self.what)) };
         writeln!(input, "{line}").map_err(|error| format!("{}: {error}", self.what))
     }
 
-    /// Closes the input, waits for the end of the process, and returns its new output on standard error.
+    /// Closes the input and waits for the end of the process. Returns the lines on standard error
+    /// that were not read yet.
     ///
     /// # Errors
-    /// Returns an error if the process does not end (it is then killed), or cannot be waited for.
+    /// Returns an error if the process neither ends nor prints a line for a minute, and kills it.
+    /// Returns the errors of kill(2) and waitpid(2).
     pub fn finish(&mut self) -> Result<Vec<String>, String> {
         self.input = None;
         let ended = loop {
@@ -117,6 +122,7 @@ impl Drop for Process {
     }
 }
 
+/// Starts a thread that reads `pipe` line by line. Returns the receiver of the lines.
 fn reader(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     if let Some(pipe) = pipe {
@@ -135,7 +141,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
 /// The settings with which a server is started.
 #[derive(Debug, Clone)]
 pub struct ServerPlan {
-    /// The name of the runtime.
+    /// The name of the runtime, one of [`RUNTIMES`](crate::servers::RUNTIMES).
     pub runtime: String,
     /// How the server handles a connection.
     pub mode: Mode,
@@ -147,18 +153,21 @@ pub struct ServerPlan {
     pub in_block_on: bool,
     /// Whether the server has one more thread, which does nothing.
     pub idle_thread: bool,
-    /// The number of hogs: tasks (in the bare loop, threads) that compete with the echo for the CPUs.
+    /// The number of hogs: tasks (in the bare loop, threads) that compete with the echo for the
+    /// CPUs.
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
-    /// The user CPU time that the server spends on each request in addition to the echo, in microseconds.
+    /// The user CPU time that the server spends on each request in addition to the echo, in
+    /// microseconds.
     pub work_us: u64,
-    /// The CPU that the server shares with the generator under SCHED_BATCH, or `None` for any CPU.
+    /// The CPU to which the server is pinned under SCHED_BATCH. `None` permits all CPUs, under the
+    /// inherited policy.
     pub cpu: Option<usize>,
 }
 
 impl ServerPlan {
-    /// Returns the settings of a plain echo server with one worker.
+    /// Returns the settings of an echo server with one worker and without any additions.
     #[must_use]
     pub fn new(runtime: &str) -> ServerPlan {
         ServerPlan {
@@ -185,10 +194,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server, under `wrapper` (a program and its arguments, such as valgrind's) if there is one.
+    /// Starts a server. `wrapper` is a command that runs it, such as `valgrind` and its options,
+    /// and may be empty.
     ///
     /// # Errors
-    /// Returns an error if the server does not start, for example because the runtime does not work on this machine.
+    /// Returns an error if the server does not start, for example because the runtime does not work
+    /// on this machine.
     pub fn start(plan: &ServerPlan, wrapper: &[String]) -> Result<Server, String> {
         let server = program("server")?;
         let mut command = match wrapper.split_first() {
@@ -233,26 +244,27 @@ impl Server {
         self.process.id()
     }
 
-    /// Returns the server's CPU time in nanoseconds. Reading it does not disturb the server.
+    /// Returns the server's CPU time in nanoseconds. This does not interrupt the server.
     ///
     /// # Errors
-    /// Returns an error if the server has ended.
+    /// Returns the errors of [`process_cpu_ns`](crate::sys::process_cpu_ns).
     pub fn cpu_ns(&self) -> Result<u64, String> {
         crate::sys::process_cpu_ns(self.id()).map_err(|error| error.to_string())
     }
 
-    /// Returns the server's memory and context switches. Reading them does not disturb the server.
+    /// Returns the server's memory and context switches. This does not interrupt the server.
     ///
     /// # Errors
-    /// Returns an error if the server has ended.
+    /// Returns the errors of [`procfs::snapshot`](crate::procfs::snapshot).
     pub fn snapshot(&self) -> Result<crate::procfs::Snapshot, String> {
         crate::procfs::snapshot(self.id()).map_err(|error| error.to_string())
     }
 
-    /// Ends the server and returns the new output of the server and its wrapper on standard error.
+    /// Ends the server. Returns the lines that the server and its wrapper have printed to standard
+    /// error.
     ///
     /// # Errors
-    /// Returns an error if the process does not end or cannot be waited for.
+    /// Returns the errors of [`Process::finish`].
     pub fn finish(mut self) -> Result<Vec<String>, String> {
         self.process.finish()
     }
@@ -265,14 +277,17 @@ pub struct LoadPlan {
     pub connections: usize,
     /// The number of bytes per message.
     pub size: usize,
-    /// Whether connections are short, and which side closes them.
+    /// The side that closes a connection after one echo, or `None` if connections stay open.
     pub churn: Option<Churn>,
-    /// The CPU that the generator shares with the server under SCHED_BATCH, or `None` for any CPU.
+    /// The CPU to which the generator is pinned under SCHED_BATCH. `None` permits all CPUs, under
+    /// the inherited policy.
     pub cpu: Option<usize>,
-    /// Whether the generator runs in lock-step. It always does if `cpu` or `churn` is set.
+    /// Whether the generator runs in lock-step rather than freely. If `cpu` or `churn` is set, it
+    /// always runs in lock-step.
     pub lock_step: bool,
-    /// The time limit for a missing echo, in seconds. It allows for a server under Valgrind, which is slow, and ends the wait for a starved
-    /// server.
+    /// The [patience](crate::generator::Plan::patience) of the generator, in seconds. It must
+    /// suffice for a server under valgrind, which is slow. It limits the wait for a server that
+    /// gets no CPU time because of hogs.
     pub patience_seconds: u64,
 }
 
@@ -281,10 +296,11 @@ pub struct LoadPlan {
 pub struct Load(Process);
 
 impl Load {
-    /// Starts a generator for the server at `port`.
+    /// Starts a generator, and waits until it has exchanged one message on each connection with the
+    /// server at `port`.
     ///
     /// # Errors
-    /// Returns an error if the generator is not built or cannot be started, or if the server does not answer.
+    /// Returns an error if the generator is not built, cannot be started, or fails.
     pub fn start(plan: &LoadPlan, port: u16) -> Result<Load, String> {
         let mut command = Command::new(program("load")?);
         command.arg("--stay");
@@ -310,10 +326,11 @@ impl Load {
         }
     }
 
-    /// Runs the load and returns the figures.
+    /// Makes a run. Returns its figures.
     ///
     /// # Errors
-    /// Returns an error if the server ended, corrupted data or did not answer.
+    /// Returns an error if the generator fails; see
+    /// [`Generator::run`](crate::generator::Generator::run).
     pub fn run(&mut self, amount: Amount) -> Result<Outcome, String> {
         self.0.tell(&match amount {
             Amount::Requests(count) => count.to_string(),
@@ -324,6 +341,7 @@ impl Load {
     }
 }
 
+/// Adds the options that pin the process to `cpu` under SCHED_BATCH.
 fn place(command: &mut Command, cpu: Option<usize>) {
     if let Some(cpu) = cpu {
         command.args(["--cpu", &cpu.to_string(), "--batch"]);

@@ -1,5 +1,8 @@
-//! Measures counted figures: system calls and user instructions. Calls, and the instructions in the functions that serve a request, are
-//! reproducible. The number of all instructions depends on the speed of the machine; see [`profile::of_requests`].
+//! Counts the system calls and the user instructions of a server.
+//!
+//! The calls, and the instructions in the functions that serve a request, are reproducible. The
+//! number of all instructions depends on the speed of the machine ([`profile::of_requests`]
+//! explains why).
 
 use super::cases::{CASES, Case};
 use super::child::{Load, Process, Server};
@@ -13,14 +16,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The tool that counts system calls on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracer {
-    /// `perf stat` on the tracepoint.
+    /// `perf stat` on the tracepoint `raw_syscalls:sys_enter`.
     Perf,
-    /// `strace -c -f`. It is slower, and changes the timing, so the number of calls that depend on timing differs.
+    /// `strace -c -f`. It slows the server down, which may change the number of calls.
     Strace,
 }
 
 impl Tracer {
-    /// Returns a tool that works on this machine, if there is one.
+    /// Returns perf if it works on this machine, or else strace if that works.
     #[must_use]
     pub fn available() -> Option<Tracer> {
         let works = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
@@ -38,7 +41,8 @@ impl Tracer {
         }
     }
 
-    /// Runs `work` and counts the system calls that process `pid` makes during it.
+    /// Calls `work` and returns the number of system calls that process `pid` makes in the
+    /// meantime.
     fn count(self, pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
         match self {
             Tracer::Perf => count_with_perf(pid, work),
@@ -47,7 +51,8 @@ impl Tracer {
     }
 }
 
-/// Returns the number of system calls per request of a case's server, with one worker and in lock-step on `cpu`.
+/// Returns the number of system calls per request of a case's server, with one worker and in
+/// lock-step on `cpu`.
 ///
 /// # Errors
 /// Returns an error if the server, the generator or the tracer fails.
@@ -56,7 +61,7 @@ pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let requests = if quick { 12_800 } else { 64_000 };
     let amount = Amount::Requests((requests / case.connections as u64).clamp(2, 4000));
-    // The first run is not counted, because it includes registrations and the start of threads.
+    // This run is not counted, because it includes registrations and the start of threads.
     load.run(Amount::Requests(20))?;
     let mut done = 0;
     let calls = tracer.count(server.id(), || {
@@ -66,10 +71,11 @@ pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool
     Ok(calls as f64 / done as f64)
 }
 
+/// Counts as [`Tracer::count`] does, with perf.
 fn count_with_perf(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
-    // perf is enabled and disabled through its control pipe, so it counts exactly the calls during the work. The shell
-    // duplicates its input to descriptor 8, from which perf reads commands, and its output to descriptor 9, to which perf writes
-    // acknowledgements.
+    // Commands on a control pipe enable and disable perf, so it counts exactly the calls during the
+    // work. The shell duplicates its input to descriptor 8, from which perf reads commands, and its
+    // output to descriptor 9, to which perf writes acknowledgements.
     let mut command = Command::new("sh");
     command.args([
         "-c",
@@ -93,6 +99,7 @@ fn count_with_perf(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Resul
         .ok_or_else(|| format!("perf counted nothing: {}", said.join(" / ")))
 }
 
+/// Counts as [`Tracer::count`] does, with strace.
 fn count_with_strace(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
     let mut command = Command::new("strace");
     command.args(["-c", "-f", "-p", &pid.to_string()]);
@@ -107,13 +114,15 @@ fn count_with_strace(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Res
         .ok_or_else(|| format!("strace counted nothing: {}", said.join(" / ")))
 }
 
-/// Returns the number of user instructions per request of a case's server, and the part of it in
-/// [the functions that serve a request](profile::of_requests). Both are the difference of two runs under callgrind divided by the
-/// difference of their requests, so that start-up and exit do not count. The runs are in lock-step on `cpu`, because the figures depend on
-/// the number of events per wait.
+/// Returns the number of user instructions per request of a case's server, and the number in [the
+/// functions that serve a request](profile::of_requests). Each is the difference in instructions of
+/// two runs under callgrind, divided by the difference in requests, so that start-up and exit do
+/// not count. The server has one worker. The runs are in lock-step on `cpu`, because the figures
+/// depend on the number of events per wait.
 ///
 /// # Errors
-/// Returns an error if the server does not run under valgrind, or if the generator fails.
+/// Returns an error if the runtime does not work under valgrind, or if the server or the generator
+/// fails.
 pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<[f64; 2], String> {
     if runtime == "monoio" {
         return Err("under valgrind, threads do not return from io_uring_enter(2)".to_owned());
@@ -126,18 +135,18 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
     Ok([all, profile::of_requests(less.costs(), more.costs())])
 }
 
-/// Returns the distribution of instructions over files and functions for an echo on 64 connections, and the sum of the functions that serve a
-/// request, as Markdown.
+/// Returns the tables of [`profile::markdown`] for an echo on 64 connections.
 ///
 /// # Errors
-/// Returns an error if the server does not run under valgrind, or if the generator fails.
+/// Returns an error if the server does not run under valgrind, or if the server or the generator
+/// fails.
 pub fn profile(runtime: &str, cpu: usize, quick: bool) -> Result<String, String> {
     let case = CASES.iter().find(|case| case.name == "instructions-echo").ok_or("no such case")?;
     let [less, more] = runs(case, runtime, cpu, quick)?;
     Ok(profile::markdown(less.costs(), more.costs()))
 }
 
-/// A run of a server under callgrind.
+/// The result of a run of a server under callgrind.
 struct Counted {
     instructions: u64,
     requests: u64,
@@ -150,7 +159,7 @@ impl Counted {
     }
 }
 
-/// Makes a short and a long run.
+/// Makes a short and a long run under callgrind.
 fn runs(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<[Counted; 2], String> {
     let [few, many] = if quick { [20, 120] } else { [50, 550] };
     Ok([callgrind(case, runtime, cpu, few)?, callgrind(case, runtime, cpu, many)?])
@@ -171,10 +180,10 @@ impl Drop for Temporary {
     }
 }
 
-/// Runs a server under callgrind for `rounds` requests per connection.
+/// Runs a server under callgrind, with `rounds` requests per connection after the first one.
 fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<Counted, String> {
     static RUN: AtomicU32 = AtomicU32::new(0);
-    // Relaxed: the numbers only have to differ.
+    // ORDERING: Relaxed: the numbers only have to differ.
     let run = RUN.fetch_add(1, Ordering::Relaxed);
     let out = Temporary(std::env::temp_dir().join(format!("netpoll-bench-{}-{run}.callgrind", std::process::id())));
     let wrapper =
@@ -182,7 +191,8 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<Coun
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let requests = load.run(Amount::Requests(rounds))?.requests;
-    // The server ends before the clients, because its work on disconnects is not part of a request.
+    // The server ends before the generator, because the handling of disconnects is not part of a
+    // request.
     let said = server.finish()?;
     drop(load);
     let costs = std::fs::read_to_string(&out.0).map_err(|error| format!("callgrind wrote no file: {error}"))?;

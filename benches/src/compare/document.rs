@@ -1,16 +1,17 @@
-//! Writes a report into a document: replaces the text between two markers.
+//! Writes a report into a document, in place of the text between two markers.
 
 use std::path::Path;
 
-/// The line before the text that is replaced.
+/// The marker before the text that is replaced.
 pub const BEGIN: &str = "<!-- figures: begin (written by a program of benches/ with --write; do not edit) -->";
-/// The line after the text that is replaced.
+/// The marker after the text that is replaced.
 pub const END: &str = "<!-- figures: end -->";
 
-/// Replaces the figures in the document `file` with `report`, whose headings move down one level.
+/// Replaces the text between the markers in `file` with `report`. The headings of the report move
+/// down one level.
 ///
 /// # Errors
-/// Returns a message if the file cannot be read or written, or lacks a marker.
+/// Returns an error if the file cannot be read or written, or lacks a marker.
 pub fn write(file: &Path, report: &str) -> Result<(), String> {
     let text = |error: std::io::Error| format!("{}: {error}", file.display());
     let document = std::fs::read_to_string(file).map_err(text)?;
@@ -18,6 +19,7 @@ pub fn write(file: &Path, report: &str) -> Result<(), String> {
     std::fs::write(file, replaced).map_err(text)
 }
 
+/// Returns `document` with `report` between the markers, or `None` if a marker is missing.
 fn replaced(document: &str, report: &str) -> Option<String> {
     let (before, rest) = document.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;

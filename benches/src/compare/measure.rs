@@ -1,9 +1,10 @@
 //! Measures one case for several servers.
 //!
-//! [`Kind::Cpu`], [`Kind::Burst`], [`Kind::Free`] and [`Kind::Scale`] are measured in rounds. All servers of such a case are started first and
-//! are idle between measurements. Each round measures every server once, so that disturbances of the machine affect all servers alike. The
-//! server that a round begins with changes from round to round. Ratios are computed within a round, medians over the rounds. In cases of the
-//! other kinds, each server is measured once.
+//! Cases of [`Kind::Cpu`], [`Kind::Burst`], [`Kind::Free`] and [`Kind::Scale`] are measured in
+//! rounds. All servers of such a case are started first and are idle between measurements. Each
+//! round measures every server once, so that disturbances of the machine affect all servers alike.
+//! Each round begins with another server. A ratio is the median of the ratios within the rounds. In
+//! cases of the other kinds, each server is measured once.
 
 use super::cases::{Case, Kind};
 use super::child::{Load, LoadPlan, Server};
@@ -14,31 +15,34 @@ use crate::sys;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The baseline: the server that ratios are relative to.
+/// The name of the baseline, which is the server that ratios are relative to.
 pub const FLOOR: &str = "bare";
 
 /// The settings of a measurement.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The servers to measure, in order.
+    /// The names of the servers to measure, in order.
     pub runtimes: Vec<String>,
     /// Whether to run fewer and shorter rounds.
     pub quick: bool,
-    /// The number of rounds, or `None` for the default. Cases of [`Kind::Free`] have half as many, rounded up.
+    /// The number of rounds. `None` stands for 45, or for 15 if `quick` is true. Cases of
+    /// [`Kind::Free`] have half as many rounds, rounded up.
     pub rounds: Option<usize>,
-    /// The CPU to which the lock-step cases are pinned.
+    /// The CPU to which server and generator are pinned in lock-step.
     pub cpu: usize,
-    /// The number of CPUs that the process may use, which is also the usual number of workers of a server that is not pinned.
+    /// The number of CPUs that the process may use. Servers that are not pinned have as many
+    /// workers, unless a case needs another number.
     pub cpus: usize,
     /// The tool that counts system calls, if there is one.
     pub tracer: Option<Tracer>,
 }
 
 impl Settings {
-    /// Returns settings for this machine.
+    /// Returns settings for this machine, with the default number of rounds. The pinned CPU is the
+    /// last one that the process may use.
     ///
     /// # Errors
-    /// Returns an error if the CPUs cannot be determined.
+    /// Returns the errors of [`sys::allowed_cpus`].
     pub fn for_this_machine(runtimes: Vec<String>, quick: bool) -> Result<Settings, String> {
         let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
         let cpu = *cpus.last().ok_or("the process may not run on any CPU")?;
@@ -57,16 +61,17 @@ pub struct Figure {
     pub what: &'static str,
     /// The value, or `None` if it could not be measured.
     pub value: Option<f64>,
-    /// The ratio to the baseline's value, if there is one.
+    /// The ratio to the figure of the baseline. `None` if the figure has no ratio, or if the
+    /// baseline was not measured.
     pub ratio: Option<f64>,
 }
 
-/// The figures of one case by server, and the failures.
+/// The figures of one case by server, and the reasons for missing figures.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// The figures of each server, in the order of the servers.
     pub figures: Vec<(String, Vec<Figure>)>,
-    /// The servers that could not be measured, with the reasons.
+    /// For each failed measurement, the case, the server and the error.
     pub notes: Vec<String>,
 }
 
@@ -75,7 +80,7 @@ impl Findings {
         self.notes.push(format!("{}, {runtime}: {error}", case.name));
     }
 
-    /// Returns the first figure of a server.
+    /// Returns the first figure of a server, if the server was measured.
     #[must_use]
     pub fn first(&self, runtime: &str) -> Option<&Figure> {
         self.figures.iter().find(|(name, _)| name == runtime)?.1.first()
@@ -106,7 +111,9 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
     }
 }
 
-/// Returns the servers. If there are several CPUs, the baseline is followed by a second entry for it, which has one event loop per CPU.
+/// Returns the names of the servers of a free-running case. If there are several CPUs, the name of
+/// the baseline is followed by a second one, such as `bare*2`, which stands for the baseline with
+/// one event loop per CPU.
 fn with_two_loops(settings: &Settings) -> Vec<String> {
     let mut runtimes = settings.runtimes.clone();
     if settings.cpus > 1
@@ -117,8 +124,8 @@ fn with_two_loops(settings: &Settings) -> Vec<String> {
     runtimes
 }
 
-/// Returns the runtime and the number of workers of a server in a free-running case. The baseline has one event loop, unless
-/// `*` and a number follow its name.
+/// Returns the runtime and the number of workers of a server in a free-running case. The baseline
+/// has one event loop, unless its name is followed by `*` and the number of loops.
 fn workers(runtime: &str, settings: &Settings) -> (String, usize) {
     match runtime.split_once('*') {
         Some((name, workers)) => (name.to_owned(), workers.parse().unwrap_or(1)),
@@ -127,6 +134,7 @@ fn workers(runtime: &str, settings: &Settings) -> (String, usize) {
     }
 }
 
+/// A server, its generator, and the figures of each round.
 struct Pair {
     runtime: String,
     server: Server,
@@ -135,8 +143,8 @@ struct Pair {
     failed: bool,
 }
 
-/// How a case is measured in rounds: the names of its figures, whether it is lock-step, and the function that measures one server in one
-/// round.
+/// The method for measuring a case in rounds: the names of its figures, whether it is in lock-step,
+/// and the function that measures one server in one round.
 struct Method {
     whats: &'static [&'static str],
     lock_step: bool,
@@ -185,6 +193,7 @@ fn visit_free(pair: &mut Pair, _: &Case, settings: &Settings) -> Result<Vec<f64>
     ])
 }
 
+/// Measures a case in rounds.
 fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method) -> Findings {
     let mut findings = Findings::default();
     let mut pairs: Vec<Pair> = Vec::new();
@@ -204,7 +213,7 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // Round 0 fills caches and is not counted.
+    // Round 0 fills the caches and is not counted.
     for round in 0..=rounds {
         let count = pairs.len();
         for step in 0..count {
@@ -227,7 +236,8 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
     findings
 }
 
-/// Returns the median of each figure over the rounds, and of its ratios to the baseline in the same round.
+/// Returns, for each figure, the median over the rounds, and the median of the ratios to the
+/// baseline in the same round.
 fn figures(whats: &[&'static str], rounds: &[Vec<f64>], floor: Option<&[Vec<f64>]>) -> Vec<Figure> {
     let figure = |(index, what): (usize, &&'static str)| {
         let pairs = floor.iter().flat_map(|floor| rounds.iter().zip(*floor));
@@ -237,6 +247,7 @@ fn figures(whats: &[&'static str], rounds: &[Vec<f64>], floor: Option<&[Vec<f64>
     whats.iter().enumerate().map(figure).collect()
 }
 
+/// Measures each server once, with `count`.
 fn counted<const N: usize>(
     case: &Case,
     settings: &Settings,
@@ -264,10 +275,11 @@ fn counted<const N: usize>(
     findings
 }
 
-/// The number of connections that are open before memory is measured for the first time, so that one-time allocations of a server do not
-/// count.
+/// The number of connections that are open when the memory is measured for the first time. So
+/// one-time allocations of a server do not count.
 const FIRST_CONNECTIONS: usize = 200;
 
+/// Measures a case of [`Kind::Idle`].
 fn idle(case: &Case, settings: &Settings) -> Findings {
     let mut findings = Findings::default();
     let mut idlers = Vec::new();
@@ -287,7 +299,7 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // The pause is long enough for the runtimes to become idle, and for the threads that they added for a burst to end.
+    // During this pause the runtimes become idle, and the threads that they added for a burst end.
     std::thread::sleep(Duration::from_secs(4));
     let before: BTreeMap<String, Snapshot> =
         idlers.iter().filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?))).collect();
@@ -307,6 +319,7 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
     findings
 }
 
+/// Measures a case of [`Kind::Hogs`].
 fn hogs(case: &Case, settings: &Settings) -> Findings {
     let mut findings = Findings::default();
     for runtime in &settings.runtimes {
@@ -329,14 +342,14 @@ fn hogs(case: &Case, settings: &Settings) -> Findings {
                     ],
                 ));
             }
-            Err(error) => findings.note(case, runtime, &format!("could not be measured beside the hogs: {error}")),
+            Err(error) => findings.note(case, runtime, &format!("could not be measured while the hogs ran: {error}")),
         }
     }
     findings
 }
 
-/// Measures each runtime with one worker and with one worker per CPU, in each round. Reports the medians of both rates and of the gain, the
-/// ratio of the two rates of a round.
+/// Measures a case of [`Kind::Scale`]. Each round measures each runtime with one worker and with
+/// one worker per CPU. The gain is the ratio of the two rates within a round.
 fn scale(case: &Case, settings: &Settings) -> Findings {
     struct Scaled {
         runtime: String,
@@ -357,9 +370,9 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
         }
     }
     let time = Amount::Time(Duration::from_millis(if settings.quick { 250 } else { 500 }));
-    // Round 0 is not counted.
+    // Round 0 fills the caches and is not counted.
     for round in 0..=settings.rounds() {
-        // Each round begins with another server.
+        // Each round begins with another runtime.
         let servers = all.len().max(1);
         all.rotate_left(1 % servers);
         all.retain_mut(|scaled| {

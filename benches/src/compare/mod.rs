@@ -1,9 +1,14 @@
 //! The comparison of the echo servers: its cases, their measurement and the report.
 //!
-//! Servers and generators are child processes ([`child`]). [`cases`] lists the cases. [`measure`] runs one case for several servers.
-//! [`counts`] measures counted figures (system calls, instructions), and [`profile`] attributes the instructions to files and functions.
-//! [`programs`] makes the parts of the report that are not cases. [`report`] formats the report, [`plot`] draws, [`document`] writes the
-//! report into a page, and [`check`] is the part for CI.
+//! - [`cases`]: the cases.
+//! - [`child`]: servers and generators as child processes.
+//! - [`measure`]: measures one case for several servers.
+//! - [`counts`]: counts system calls and instructions.
+//! - [`profile`]: attributes instructions to files and functions.
+//! - [`programs`]: the parts of the report that are not cases.
+//! - [`report`]: formats the report, and [`document`] writes it into a document.
+//! - [`plot`]: draws the plot.
+//! - [`check`]: the limits that CI checks.
 
 pub mod cases;
 pub mod check;

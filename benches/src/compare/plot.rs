@@ -1,22 +1,29 @@
-//! The plot of the report: an SVG image with up to two panels.
+//! Draws the plot of the report, an SVG image with up to two panels.
 //!
-//! The upper panel shows the server's CPU time in every case of [`Kind::Cpu`], as a bar that begins at the line of the bare loop. The lower
-//! panel shows the latencies of the cases of [`Kind::Free`] on a logarithmic axis: a line from the median to the 99.9th percentile, with a dot
-//! at the 99th. A panel without cases is left out.
+//! The upper panel shows, for every case of [`Kind::Cpu`], the ratio of each server's CPU time to
+//! that of the bare loop, as a bar that begins at 1. The lower panel shows, for every case of
+//! [`Kind::Free`], the latencies with each server on a logarithmic axis, as a line from the median
+//! to the 99.9th percentile with a dot at the 99th percentile. A panel without cases is left out.
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings};
 use super::report::Results;
 use std::fmt::Write;
 
+/// The colours of the servers, in the order of the legend.
 const COLOURS: [&str; 10] =
     ["#555555", "#d62728", "#1f77b4", "#6baed6", "#2ca02c", "#98df8a", "#9467bd", "#17becf", "#ff7f0e", "#8c564b"];
+/// The position of the left end of the panels. This and all other lengths are in units of the
+/// image.
 const LEFT: f64 = 60.0;
+/// The height of a panel.
 const PANEL: f64 = 260.0;
+/// The distance between two servers of a case.
 const STEP: f64 = 9.0;
+/// The additional distance between two cases.
 const GAP: f64 = 18.0;
 
-/// The vertical axis of a panel, which maps a value to its position.
+/// The vertical axis of a panel.
 struct Axis {
     top: f64,
     low: f64,
@@ -25,13 +32,14 @@ struct Axis {
 }
 
 impl Axis {
+    /// Returns the position of `value`, or of the nearest value on the axis.
     fn y(&self, value: f64) -> f64 {
         let scale = |value: f64| if self.logarithmic { value.log10() } else { value };
         let value = value.clamp(self.low, self.high);
         self.top + PANEL * (scale(self.high) - scale(value)) / (scale(self.high) - scale(self.low))
     }
 
-    /// Draws a horizontal line at `value`, with its label.
+    /// Draws a horizontal line at `value`, with a label.
     fn tick(&self, text: &mut String, width: f64, value: f64, label: &str) {
         let y = self.y(value);
         let _ = writeln!(
@@ -43,7 +51,7 @@ impl Axis {
     }
 }
 
-/// Returns the plot, or `None` if none of its figures was measured.
+/// Returns the plot, or `None` if `results` has no figures for it.
 #[must_use]
 pub fn svg(results: &Results) -> Option<String> {
     let of = |kind| results.iter().filter(|(case, _)| case.kind == kind).collect::<Vec<_>>();
@@ -80,10 +88,12 @@ pub fn svg(results: &Results) -> Option<String> {
     ))
 }
 
+/// Returns the colour of the server `name`.
 fn colour(names: &[&str], name: &str) -> &'static str {
     COLOURS[names.iter().position(|known| *known == name).unwrap_or(0) % COLOURS.len()]
 }
 
+/// Draws the names of the servers in their colours.
 fn legend(text: &mut String, names: &[&str]) {
     let mut x = LEFT;
     for name in names {
@@ -97,12 +107,14 @@ fn legend(text: &mut String, names: &[&str]) {
     }
 }
 
+/// Draws the title of the panel that begins at `top`.
 fn title(text: &mut String, top: f64, title: &str) {
     let _ =
         writeln!(text, r#"<text x="{LEFT}" y="{:.0}" font-size="13" font-weight="bold">{title}</text>"#, top - 18.0);
 }
 
-/// Returns the columns of a panel: the position of each server of each case, with its figures.
+/// Returns the columns of a panel. A column has a position, a case, the name of a server and its
+/// figures.
 fn columns<'a>(
     cases: &[&'a (Case, Findings)],
     names: &[&str],
@@ -119,6 +131,7 @@ fn columns<'a>(
     columns
 }
 
+/// Draws the names of the cases below the panel that begins at `top`.
 fn case_names(text: &mut String, cases: &[&(Case, Findings)], top: f64, group: f64) {
     for (index, (case, _)) in cases.iter().enumerate() {
         let x = LEFT + (index as f64 + 0.5) * group;
@@ -127,6 +140,7 @@ fn case_names(text: &mut String, cases: &[&(Case, Findings)], top: f64, group: f
     }
 }
 
+/// Draws the upper panel.
 fn panel_of_bars(text: &mut String, cases: &[&(Case, Findings)], names: &[&str], top: f64, group: f64, width: f64) {
     let axis = Axis { top, low: 0.9, high: 2.0, logarithmic: false };
     title(text, top, "Server CPU per request, as a ratio to the bare epoll loop (less is better; cut at 2)");
@@ -147,6 +161,7 @@ fn panel_of_bars(text: &mut String, cases: &[&(Case, Findings)], names: &[&str],
     case_names(text, cases, top, group);
 }
 
+/// Draws the lower panel.
 fn panel_of_tails(text: &mut String, cases: &[&(Case, Findings)], names: &[&str], top: f64, group: f64, width: f64) {
     let axis = Axis { top, low: 10.0, high: 1e6, logarithmic: true };
     title(
@@ -182,7 +197,7 @@ mod tests {
     use super::{Figure, Findings, svg};
 
     #[test]
-    fn plot_has_one_bar_per_ratio() {
+    fn plot_has_a_bar_for_a_ratio() {
         assert_eq!(svg(&Vec::new()), None);
         let figure = Figure { what: "µs CPU", value: Some(4.0), ratio: Some(1.25) };
         let findings = Findings { figures: vec![("netpoll".to_owned(), vec![figure])], notes: Vec::new() };

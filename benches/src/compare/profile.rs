@@ -1,15 +1,20 @@
-//! The instructions of an echo: callgrind's self cost by source file and by function. All files of another package count as one.
+//! Attributes the instructions of an echo to source files and to functions, by callgrind's self
+//! cost.
 //!
-//! The optimiser merges the layers of a request into a few functions, so a table by function shows little about layers. The line tables
-//! contain the file from which every instruction was inlined. The figures are the difference of two runs of different length divided by the
-//! difference of their requests, so that start-up and exit do not count.
+//! The optimiser merges the layers of a request into a few functions, so a table by function shows
+//! little about layers. The table by file uses the debug information, which names the source file
+//! of every instruction, even if the instruction was inlined into a function of another file. All
+//! files of another package count as one.
+//!
+//! Each figure is the difference in instructions of two runs of different length, divided by the
+//! difference in requests, so that start-up and exit do not count.
 
 use std::collections::HashMap;
 
 /// Self costs by function or by file.
 type Costs = HashMap<String, u64>;
 
-/// The cost of one run by function and by file, and the number of calls of each function.
+/// The self costs of one run by function and by file, and the number of calls of each function.
 #[derive(Debug, Default, PartialEq)]
 pub struct Run {
     functions: Costs,
@@ -44,7 +49,8 @@ impl Run {
             if !line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
                 continue;
             }
-            // The line after `calls=` has the cost of the callee, which is also counted in the callee.
+            // The line after `calls=` has the inclusive cost of the call, which the lines of the
+            // called functions contain as well.
             if std::mem::take(&mut is_call) {
                 continue;
             }
@@ -67,7 +73,7 @@ fn resolve(names: &mut HashMap<String, String>, value: &str) -> String {
     }
 }
 
-/// The crate's own files and directories that have code.
+/// The files and directories of netpoll that have code.
 const OWN: [&str; 15] = [
     "src/future/",
     "src/io/",
@@ -86,8 +92,9 @@ const OWN: [&str; 15] = [
     "src/trace/",
 ];
 
-/// Returns the name of a file in the tables: the path for the crate's own files, the package for files of dependencies, and a description for
-/// the standard library, the server's code and libc.
+/// Returns the name under which a file is listed: the path for a file of netpoll, the name of the
+/// package for a file of a dependency, and a description for the standard library, the server's
+/// code and libc. Any other file keeps its path.
 fn place(file: &str, function: &str) -> String {
     if let Some((_, rest)) = file.split_once("/registry/src/") {
         let package = rest.split('/').nth(1).unwrap_or(rest);
@@ -111,20 +118,24 @@ fn place(file: &str, function: &str) -> String {
     file.to_owned()
 }
 
-/// Returns the cost of `key` in the long run without that in the short run.
+/// Returns the cost of `key` in the long run minus that in the short run.
 fn difference(long: &Costs, short: &Costs, key: &str) -> f64 {
     let cost = |costs: &Costs| costs.get(key).map_or(0.0, |cost| *cost as f64);
     cost(long) - cost(short)
 }
 
-/// Returns the instructions per request in the functions that serve a request: those that are called at least once per request, and the loops
-/// over requests, which are recognised by their cost. Other functions belong to polls and to the runtime's other threads; their share depends on
-/// the speed of the machine. The arguments are a short and a long run, each with its number of requests.
+/// Returns the instructions per request in the functions that serve a request. These are the
+/// functions that are called at least once per request, and the loops over requests, which are
+/// recognised by their cost. Other functions belong to polls of the poller and to other threads,
+/// such as sysmon. Their number of instructions per request depends on the speed of the machine.
+/// The arguments are a short and a long run, each with its number of requests.
 #[must_use]
 pub fn of_requests((less, few): (&Run, u64), (more, many): (&Run, u64)) -> f64 {
-    /// The least number of calls per request of a function that is called once per request.
+    /// The minimum number of calls per request of a function that counts as called once per
+    /// request.
     const CALLS: f64 = 0.9;
-    /// The least number of instructions per request of a loop over requests. Polls and other threads have no function with as many.
+    /// The minimum number of instructions per request of a loop over requests. No function that
+    /// does not serve requests has as many.
     const LOOP: f64 = 50.0;
     let requests = (many - few).max(1) as f64;
     let each = |long: &Costs, short: &Costs, key: &String| difference(long, short, key) / requests;
@@ -133,8 +144,9 @@ pub fn of_requests((less, few): (&Run, u64), (more, many): (&Run, u64)) -> f64 {
     costs.filter(|(name, cost)| serves(name, *cost)).map(|(_, cost)| cost).sum()
 }
 
-/// Returns two Markdown tables with the instructions per echo, by file and by function, and the sum of [`of_requests`]. The arguments are a
-/// short and a long run, each with its number of requests.
+/// Returns two Markdown tables with the instructions per echo, by file and by function, and a line
+/// with the result of [`of_requests`]. The arguments are a short and a long run, each with its
+/// number of requests.
 #[must_use]
 pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     let requests = (many - few).max(1) as f64;
@@ -163,10 +175,11 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
     text
 }
 
-/// Returns the name of a function or file for a table cell: without generic arguments, which are long, and cut after 110 characters.
+/// Returns the name of a function or a file for a table cell, without generic arguments and with at
+/// most 110 characters.
 fn shortened(name: &str) -> String {
     let (mut depth, mut text) = (0_usize, String::new());
-    // Of `<Type as Trait>::method`, the text directly inside the first angle brackets is kept.
+    // In `<Type as Trait>::method`, the text directly inside the first angle brackets is kept.
     let mut kept = usize::from(name.starts_with('<'));
     for letter in name.replace("->", "→").chars() {
         match letter {
@@ -190,7 +203,7 @@ mod tests {
                           +3 7\nfe=(1)\ncfn=(2) recv\ncalls=1 0\n12 100\n* 1\nfl=(3) ???\nfn=(2)\n0 100\n";
 
     #[test]
-    fn self_cost_is_counted_once_and_by_the_file_it_was_inlined_from() {
+    fn self_cost_is_counted_by_function_and_by_file_of_inlined_code() {
         let run = Run::parse(OUTPUT);
         assert_eq!(run.functions["read"], 13);
         assert_eq!(run.functions["recv"], 100);
@@ -202,18 +215,19 @@ mod tests {
     }
 
     #[test]
-    fn functions_that_serve_requests_are_told_from_others() {
+    fn only_functions_that_serve_requests_are_summed() {
         let cost = |name: &str, instructions: u64, calls: u64| {
             format!("fn={name}\n1 {instructions}\nfn=caller\ncfn={name}\ncalls={calls} 0\n1 {instructions}\n")
         };
-        // Ten requests: `read` serves each, `turn` loops over them, `sysmon` depends on the machine.
+        // The difference is ten requests. `read` is called once per request, `turn` is a loop over
+        // requests, and `sysmon` is another thread.
         let long = Run::parse(&[cost("read", 300, 12), cost("turn", 700, 2), cost("sysmon", 450, 8)].concat());
         let short = Run::parse(&[cost("read", 50, 2), cost("turn", 100, 1), cost("sysmon", 40, 1)].concat());
         assert_eq!(of_requests((&short, 2), (&long, 12)), 25.0 + 60.0);
     }
 
     #[test]
-    fn places_and_names_are_readable() {
+    fn files_and_functions_have_short_names() {
         assert_eq!(place("/c/registry/src/index-1/async-task-4.7.1/src/raw.rs", "f"), "async-task");
         for own in [
             "src/sync.rs",

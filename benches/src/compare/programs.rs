@@ -1,5 +1,5 @@
-//! The parts of the report that are not cases: the profile of netpoll's echo, and the output of the programs `micro`, `datagrams` and
-//! `proxy`, which is Markdown.
+//! The parts of the report that are not cases: the profile of netpoll's echo, and the output of the
+//! programs `micro`, `datagrams` and `proxy`. These programs print Markdown.
 
 use super::child::program;
 use super::counts::{callgrind_works, profile};
@@ -9,7 +9,7 @@ use std::process::Command;
 /// A part of the report that is not a case.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    /// The name in `--case`.
+    /// The name in the option `--case` of `compare`.
     pub name: &'static str,
     title: &'static str,
     run: fn(&Settings) -> Result<String, String>,
@@ -24,7 +24,8 @@ pub const PARTS: &[Part] = &[
 ];
 
 impl Part {
-    /// Returns the title, followed by the text or by the reason why the part cannot be measured on this machine.
+    /// Measures the part. Returns its heading and its text as Markdown. If the part could not be
+    /// measured, the text is the reason.
     #[must_use]
     pub fn markdown(&self, settings: &Settings) -> String {
         let text = (self.run)(settings).unwrap_or_else(|error| format!("Not measured: {error}\n"));
@@ -59,6 +60,7 @@ fn proxy(settings: &Settings) -> Result<String, String> {
     output("proxy", &["--mib", mib, "--rounds", rounds])
 }
 
+/// Runs a program in the directory of the running executable. Returns its output.
 fn output(name: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program(name)?).args(arguments).output().map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,4 +1,4 @@
-//! Formats the findings as Markdown tables, for the terminal and for the files of the report alike.
+//! Formats the report, which is in Markdown.
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings, Settings};
@@ -7,16 +7,16 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// Cases with their findings, in the order of the measurement.
+/// The measured cases with their findings, in the order of the measurement.
 pub type Results = Vec<(Case, Findings)>;
 
-/// Returns the whole report: a heading, the cases, then `parts`, which is already Markdown, then a list of the servers that
-/// were not measured, with the reasons.
+/// Returns the report. It consists of a heading, the cases, `parts`, which are Markdown, and a list
+/// of the figures that could not be measured, with the reasons.
 #[must_use]
 pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Settings) -> String {
     let mut text = heading(settings);
     for (kind, title) in [
-        (Kind::Cpu, "Server CPU per request, lock-step on one CPU: µs (ratio to the bare loop)"),
+        (Kind::Cpu, "CPU time of the server per request in µs (ratio to the bare loop), in lock-step on one CPU"),
         (Kind::Calls, "System calls of the server per request"),
         (Kind::Instructions, "User instructions of the server per request"),
     ] {
@@ -33,31 +33,30 @@ pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Set
         let title = match case.kind {
             Kind::Cpu | Kind::Calls | Kind::Instructions => continue,
             Kind::Idle if case.mode == Mode::Readable => {
-                format!(
-                    "{} idle connections whose buffer is allocated when there is something to read",
-                    case.connections
-                )
+                format!("{} idle connections that wait without a buffer, after one echo each", case.connections)
             }
             Kind::Idle => format!("{} idle connections after one echo each", case.connections),
-            Kind::Burst => format!("{} tasks runnable at once, lock-step on one CPU", case.connections),
+            Kind::Burst => format!("{} tasks runnable at once, in lock-step on one CPU", case.connections),
             Kind::Free => {
                 format!(
-                    "{} connections, messages of {} bytes, generator and {} workers on {} CPUs",
-                    case.connections, case.size, settings.cpus, settings.cpus
+                    "{} connections, messages of {} bytes, generator and server on {} CPUs",
+                    case.connections, case.size, settings.cpus
                 )
             }
             Kind::Hogs => format!(
-                "Echo on {} connections beside {} tasks that {}, {} workers, after 100 ms",
+                "echo on {} connections while {} tasks {}, with {} workers, after the first 100 ms",
                 case.connections,
                 settings.cpus * 2,
                 match case.hog {
                     Hog::Spin => "never yield",
-                    Hog::Yield => "yield all the time",
+                    Hog::Yield => "yield in a loop",
                     Hog::Sleep => "block their threads in sleeps",
                 },
                 settings.cpus
             ),
-            Kind::Scale => format!("{} connections, {} µs of user CPU per request", case.connections, case.work_us),
+            Kind::Scale => {
+                format!("{} connections, {} µs of additional user CPU time per request", case.connections, case.work_us)
+            }
         };
         let _ = writeln!(text, "\n## {}: {title}\n", case.name);
         text.push_str(&one_case(findings));
@@ -73,6 +72,7 @@ pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Set
     text
 }
 
+/// Returns the heading of the report, with the date, the machine, the versions and the kind of run.
 fn heading(settings: &Settings) -> String {
     let kernel = output("uname", &["-sr"]);
     let date = output("date", &["-u", "+%F %R UTC"]);
@@ -83,23 +83,26 @@ fn heading(settings: &Settings) -> String {
         })
         .unwrap_or_else(|| "unknown CPU".to_owned());
     format!(
-        "# Comparison of {date}\n\n{} × {cpu_model}, {kernel}, {}. {}. Loopback, messages of 64 bytes unless stated otherwise, counter \
-         of system calls: {}; {} run.\n",
+        "# Comparison of {date}\n\nMachine: {} × {cpu_model}, {kernel}. Compiler: {}. Runtimes: {}. Messages are sent \
+         over loopback, and have 64 bytes unless stated otherwise. {}. This is a {} run.\n",
         settings.cpus,
         output("rustc", &["--version"]),
         versions(&settings.runtimes),
-        settings.tracer.map_or("none".to_owned(), |tracer| format!("{tracer:?}").to_lowercase()),
+        settings.tracer.map_or("System calls were not counted".to_owned(), |tracer| {
+            format!("System calls were counted with {}", format!("{tracer:?}").to_lowercase())
+        }),
         if settings.quick { "quick" } else { "full" },
     )
 }
 
-/// Returns the first line that a program prints, or an empty string if it does not run.
+/// Returns the first line of a program's output, or an empty string if the program cannot be run.
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
 }
 
-/// Returns the versions of the measured runtimes: those of crates from this package's lock file, Go's from `go env`.
+/// Returns the names and versions of the measured runtimes. The versions of crates are from this
+/// package's lock file, and Go's is from `go env`.
 fn versions(runtimes: &[String]) -> String {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
     let mut names: Vec<&str> = Vec::new();
@@ -119,7 +122,8 @@ fn versions(runtimes: &[String]) -> String {
     found.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns a table with one row per server and one column per case. A cell has the server's first figure in the case.
+/// Returns a table with one row per server and one column per case. A cell has the first figure of
+/// the server in the case.
 fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(cases.iter().map(|(case, _)| case.name.to_owned()));
@@ -134,9 +138,10 @@ fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     table(&rows)
 }
 
-/// Returns a table that shows how the cost of a request grows with the number of connections, compared with the bare loop: the ratio to the
-/// bare loop, divided by that ratio in the case with the fewest connections. The cases are those of a plain echo on at least 64 connections.
-/// Returns an empty string if there are fewer than two of them.
+/// Returns a table that shows how the cost of a request grows with the number of connections,
+/// compared with the bare loop. A cell has the ratio to the bare loop, divided by the same ratio in
+/// the first case. The cases are those of a plain echo on at least 64 connections. Returns an empty
+/// string if there are fewer than two such cases.
 fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let cases: Vec<_> = cases
         .iter()
@@ -162,13 +167,13 @@ fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
         }
     }
     format!(
-        "\n## growth: ratio of the CPU per request to the bare loop, divided by that ratio in {}\n\n{}",
+        "\n## growth: the ratio of the CPU time per request to that of the bare loop, divided by the same ratio in {}\n\n{}",
         cases[0].0.name,
         table(&rows)
     )
 }
 
-/// Returns a table with one column per figure.
+/// Returns a table with one row per server and one column per figure.
 fn one_case(findings: &Findings) -> String {
     let Some((_, first)) = findings.figures.first() else { return "No figures.\n".to_owned() };
     let mut rows = vec![vec![String::new()]];
@@ -181,6 +186,7 @@ fn one_case(findings: &Findings) -> String {
     table(&rows)
 }
 
+/// Returns the text of a figure: the value, and the ratio in brackets if there is one.
 fn cell(figure: &Figure) -> String {
     let value = figure.value.map_or("–".to_owned(), number);
     match figure.ratio {
@@ -190,6 +196,7 @@ fn cell(figure: &Figure) -> String {
     }
 }
 
+/// Formats a value with up to three decimal places.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! The echo server on async-std. The `server` program sets its number of threads with
+//! The echo server on async-std. The program `server` sets the number of threads of async-std with
 //! `ASYNC_STD_THREAD_COUNT`.
 
 use super::{Mode, Options, READ_DEADLINE};
@@ -6,7 +6,7 @@ use async_std::io::{self, ReadExt, WriteExt};
 use async_std::net::{TcpListener, TcpStream};
 use async_std::task;
 
-/// Serves until the process ends.
+/// Runs the echo server until the process ends.
 ///
 /// # Errors
 /// Returns `Unsupported` for [`Mode::Readable`], and an error if binding or accepting fails.

@@ -1,8 +1,11 @@
-//! The baseline: a level-triggered epoll loop on libc, without a runtime.
+//! The bare loop, which is the baseline of the comparison: a level-triggered epoll loop on libc,
+//! without a runtime.
 //!
-//! There is one loop per worker, each with an epoll instance, one buffer and a table of connections by descriptor. The first loop also
-//! accepts connections and distributes them round-robin. For each event, a loop makes one read and one write. It keeps the rest of a short
-//! write and sends it when the socket is writable; only then does it read again. A deadline is a number in the table. The loop checks all
+//! There is one loop per worker. Each has a thread, an epoll instance, one buffer and a table of
+//! connections by descriptor. The first loop also accepts connections and distributes them
+//! round-robin. For each event, a loop makes one read and one write. After a short write, it keeps
+//! the rest, sends it when the socket is writable, and reads from the connection again only after
+//! that. A deadline is a number in the table. In the modes with a deadline, the loop checks all
 //! deadlines once per second.
 
 use super::{Mode, Options, READ_DEADLINE};
@@ -15,12 +18,12 @@ use std::time::Instant;
 
 /// The maximum number of events per epoll_wait(2).
 const EVENTS_MAX: usize = 1024;
-/// The time between two checks of the deadlines.
+/// The time between two checks of the deadlines, in milliseconds.
 const SWEEP_MS: i32 = 1_000;
 
 #[derive(Debug, Default)]
 struct Connection {
-    /// The deadline in milliseconds since the loop began, or 0.
+    /// The deadline in milliseconds since the creation of the loop, or 0 if there is none.
     deadline_ms: u64,
     /// The rest of an echo that the socket has not accepted yet.
     unsent: Vec<u8>,
@@ -35,10 +38,11 @@ struct Loop {
     start: Instant,
 }
 
-/// Serves until the process ends.
+/// Runs the echo server until the process ends.
 ///
 /// # Errors
-/// Returns an error if the set-up fails, or epoll_wait(2) in the first loop. Another loop whose epoll_wait(2) fails ends silently.
+/// Returns an error if the set-up fails, or if epoll_wait(2) fails in the first loop. If it fails
+/// in another loop, this loop ends without a message.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -73,6 +77,8 @@ impl Loop {
         }
     }
 
+    /// Runs the loop. `accepting` is the listener and the epoll instances of all loops, and `None`
+    /// for all loops but the first.
     fn run(&mut self, accepting: Option<(TcpListener, &[Arc<Epoll>])>) -> io::Result<()> {
         let listener = accepting.as_ref().map_or(-1, |(listener, _)| listener.as_raw_fd());
         let mut events = [NO_EVENT; EVENTS_MAX];
@@ -104,6 +110,7 @@ impl Loop {
         }
     }
 
+    /// Handles an event of a connection.
     fn event(&mut self, fd: RawFd, events: u32, now_ms: u64) {
         let slot = fd as usize;
         if slot >= self.connections.len() {
@@ -141,7 +148,7 @@ impl Loop {
         }
     }
 
-    /// Sends the rest of a write; returns whether the connection stays open.
+    /// Sends the rest of an echo. Returns whether the connection stays open.
     fn flush(&mut self, fd: RawFd) -> bool {
         let unsent = &mut self.connections[fd as usize].unsent;
         match sys::send(fd, unsent) {
@@ -156,11 +163,13 @@ impl Loop {
         }
     }
 
+    /// Closes a connection.
     fn end(&mut self, fd: RawFd) {
         self.connections[fd as usize] = Connection::default();
         sys::close(fd);
     }
 
+    /// Closes the connections whose deadlines have passed.
     fn sweep(&mut self, now_ms: u64) {
         for slot in 0..self.connections.len() {
             if (1..now_ms).contains(&self.connections[slot].deadline_ms) {

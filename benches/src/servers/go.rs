@@ -1,5 +1,7 @@
-//! The echo server in Go: a separate program (`benches/go`), which is built if Go's toolchain is installed. The `server` program executes
-//! it.
+//! The echo server in Go, which is a separate program (`benches/go`).
+//!
+//! The programs `compare` and `micro` build it if Go's toolchain is installed. The programs
+//! `server` and `micro` execute it.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -10,7 +12,8 @@ use std::{env, io};
 /// The name of this server in the list of runtimes.
 pub const NAME: &str = "go";
 
-/// Returns the path of the built program, in the directory of the running executable.
+/// Returns the path of the Go program, `echo-go` in the directory of the running executable. The
+/// program may not be built yet.
 ///
 /// # Errors
 /// Returns an error if the path of the running executable is unknown.
@@ -18,10 +21,11 @@ pub fn program() -> io::Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name("echo-go"))
 }
 
-/// Builds the program from its own sources, without a network. Returns Go's version.
+/// Builds the Go program, without access to the network. Returns Go's version, such as `go1.22.0`.
 ///
 /// # Errors
-/// Returns an error if there is no toolchain, if the build fails, or if the path of the running executable is unknown.
+/// Returns an error if there is no toolchain, if the build fails, or if the path of the running
+/// executable is unknown.
 pub fn build() -> Result<String, String> {
     let text = |error: io::Error| format!("go: {error}");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");

@@ -1,8 +1,10 @@
-//! The same echo server for each runtime, one file per runtime, written in the usual style of that runtime's users.
+//! The same echo server for each runtime. Each runtime has a file, which is written as a user of
+//! the runtime would write it.
 //!
-//! Each server except [`go`], which is a separate program, has a function `serve` with an argument `&'static Options`. The function binds
-//! 127.0.0.1 with port 0, calls [`Options::ready`] with the port, and serves until the process ends. The process exits when its standard input
-//! ends.
+//! [`go`] is a separate program. The module of any other server has a function `serve` with an
+//! argument `&'static Options`. The function binds 127.0.0.1 with port 0, calls [`Options::ready`]
+//! with the port, and serves until the process ends. The process exits when its standard input ends
+//! ([`control`]).
 
 pub mod bare;
 pub mod control;
@@ -25,23 +27,26 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The deadline that [`Mode::Deadline`] sets before every read.
+/// The time limit of a read in [`Mode::Deadline`] and [`Mode::Timeout`].
 pub const READ_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How the server handles a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Writes back the bytes it reads, until the client ends its stream.
+    /// Sends back the bytes that it reads, until the client ends its stream.
     Echo,
-    /// Like [`Mode::Echo`], with [`READ_DEADLINE`] set before every read.
+    /// Like [`Mode::Echo`], with a time limit of [`READ_DEADLINE`] for every read, which is set
+    /// before each read. The bare loop sets it after each read, for the next one.
     Deadline,
-    /// Like [`Mode::Echo`], with [`READ_DEADLINE`] as the timeout of every read. netpoll sets it once per connection. Other runtimes have no such
-    /// option and treat this mode as [`Mode::Deadline`].
+    /// Like [`Mode::Echo`], with a time limit of [`READ_DEADLINE`] for every read, which is set
+    /// once per connection. Only netpoll has such an option. The other servers treat this mode as
+    /// [`Mode::Deadline`].
     Timeout,
     /// Makes one read and one write, and closes the connection.
     Churn,
-    /// Like [`Mode::Echo`], with a buffer that exists only from the arrival of a message until its answer is sent. async-std refuses this mode,
-    /// and the bare loop treats it as [`Mode::Echo`].
+    /// Like [`Mode::Echo`], with a buffer that exists only from the arrival of a message until its
+    /// answer is sent. The server on async-std refuses this mode. The bare loop, which has one
+    /// buffer for all connections, treats it as [`Mode::Echo`].
     Readable,
 }
 
@@ -80,12 +85,13 @@ impl Mode {
     }
 }
 
-/// The behaviour of a hog: a task (in the bare loop, a thread) that competes with the echo for the CPUs.
+/// The behaviour of a hog: a task (in the bare loop, a thread) that competes with the echo for the
+/// CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hog {
     /// Computes and never yields.
     Spin,
-    /// Yields to its executor in a loop.
+    /// Yields to its executor (in the bare loop, to the kernel) in a loop.
     Yield,
     /// Blocks its thread for 100 ms and then yields, in a loop.
     Sleep,
@@ -105,7 +111,7 @@ impl FromStr for Hog {
 }
 
 impl Hog {
-    /// Runs a hog until it yields. [`Hog::Spin`] never yields.
+    /// Does the work of a hog between two yields. Never returns for [`Hog::Spin`].
     pub fn turn(self) {
         match self {
             Hog::Spin => loop {
@@ -117,12 +123,12 @@ impl Hog {
     }
 }
 
-/// Which threads of a server run its tasks. Only runtimes that have two kinds use it.
+/// The threads that run the tasks of a server on netpoll or tokio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
-    /// Workers, as many as the options say.
+    /// [`Options::workers`] worker threads.
     Workers,
-    /// The thread of `block_on`.
+    /// The thread that calls `block_on`.
     Single,
 }
 
@@ -131,13 +137,14 @@ pub enum Flavour {
 pub struct Options {
     /// How the server handles a connection.
     pub mode: Mode,
-    /// The number of worker threads.
+    /// The number of worker threads. For the bare loop, this is the number of loops. Ignored with
+    /// [`Flavour::Single`].
     pub workers: usize,
     /// The size of a connection's buffer in bytes.
     pub buffer: usize,
     /// Whether the future of `block_on`, not a spawned task, serves the only connection.
     pub serve_in_block_on: bool,
-    /// The number of hogs, which run at the same time as the echo.
+    /// The number of hogs.
     pub hogs: usize,
     /// The behaviour of the hogs.
     pub hog: Hog,
@@ -146,32 +153,35 @@ pub struct Options {
 }
 
 impl Options {
-    /// Tells the parent that the server listens, and begins to read commands from it ([`control`]).
+    /// Begins to read commands from standard input ([`control`]), and then prints `ready` and the
+    /// port.
     ///
     /// # Panics
-    /// Panics if [`control::listen`] fails, for example because standard input is closed.
+    /// Panics if [`control::listen`] fails, for example because standard input is closed, or if
+    /// standard output cannot be written.
     pub fn ready(&self, port: u16) {
         control::listen().expect("standard input must be a pipe or a terminal");
         println!("ready {port}");
     }
 }
 
-/// An amount of user CPU time, as a number of loop iterations that is calibrated once. Unlike a loop that reads the clock, the work takes
-/// longer when another thread uses the CPU.
+/// An amount of user CPU time, as a number of loop iterations, which is calibrated once. A loop
+/// that ends at a given time would instead do less work when other threads use the CPU.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Work {
     turns: u64,
 }
 
 impl Work {
-    /// Finds the number of iterations for `microseconds`.
+    /// Returns work that takes this number of microseconds of CPU time.
     #[must_use]
     pub fn calibrated(microseconds: u64) -> Work {
         if microseconds == 0 {
             return Work::default();
         }
         const TRIAL: u64 = 2_000_000;
-        // Uses the thread's CPU clock, because wall-clock time includes the time of other programs.
+        // Uses the thread's CPU clock, because wall-clock time includes the time for which other
+        // threads had the CPU.
         let trial = || {
             let start = sys::thread_cpu_ns()?;
             Work { turns: TRIAL }.burn();
@@ -191,7 +201,7 @@ impl Work {
     }
 }
 
-/// The servers in this build, in the order of the report.
+/// The names of the servers in this build, in the order of the report.
 pub const RUNTIMES: &[&str] = &[
     "bare",
     #[cfg(feature = "netpoll")]
@@ -212,10 +222,11 @@ pub const RUNTIMES: &[&str] = &[
     go::NAME,
 ];
 
-/// Serves with the runtime named `runtime` until the process ends.
+/// Runs the server named `runtime` until the process ends.
 ///
 /// # Errors
-/// Returns `InvalidInput` if this build does not have the runtime, and an error if the server cannot start or accepting fails.
+/// Returns `InvalidInput` if this build does not have the server, or if it is [`go`], which is a
+/// separate program. Returns an error if the server cannot start or if accepting fails.
 pub fn serve(runtime: &str, options: &'static Options) -> io::Result<()> {
     match runtime {
         "bare" => bare::serve(options),

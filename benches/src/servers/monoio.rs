@@ -1,21 +1,23 @@
-//! The echo server on monoio, which uses io_uring: one runtime per thread, each with its own listener on the same port.
+//! The echo server on monoio, which uses io_uring. Each worker is a thread with its own runtime and
+//! its own listener. All listeners have the same port (SO_REUSEPORT).
 
 use super::{Mode, Options, READ_DEADLINE};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 use std::io;
 
-/// Serves until the process ends.
+/// Runs the echo server until the process ends.
 ///
 /// # Errors
-/// Returns an error if io_uring is not available, or if binding or accepting fails on the calling thread. If one of these fails on another
-/// thread, the server continues without that thread.
+/// Returns an error if io_uring is not available, or if binding or accepting fails on the calling
+/// thread. If one of these fails on another thread, the server continues without that thread.
 pub fn serve(options: &'static Options) -> io::Result<()> {
     let first = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = first.local_addr()?;
     let mut others = Vec::new();
     if options.workers > 1 {
-        // Every thread binds the port again, so the socket that chose the port is closed.
+        // This socket only chose the port. It has no SO_REUSEPORT, so the threads can bind the port
+        // only after it is closed.
         drop(first);
         for _ in 1..options.workers {
             others.push(std::thread::spawn(move || {
@@ -36,12 +38,13 @@ pub fn serve(options: &'static Options) -> io::Result<()> {
     }
 }
 
+/// Runs a future on a new runtime.
 fn run<F: Future<Output = io::Result<()>>>(main: impl FnOnce() -> F) -> io::Result<()> {
     monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?.block_on(async { main().await })
 }
 
 async fn accept(listener: TcpListener, options: &'static Options) -> io::Result<()> {
-    // Each thread runs its part of the hogs.
+    // Each thread runs an equal part of the hogs, rounded up.
     for _ in 0..options.hogs.div_ceil(options.workers) {
         let hog = options.hog;
         monoio::spawn(async move {
@@ -63,7 +66,7 @@ async fn accept(listener: TcpListener, options: &'static Options) -> io::Result<
     }
 }
 
-/// Yields once. monoio has no such function.
+/// Yields to the executor once. monoio has no function for this.
 async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {
@@ -78,7 +81,8 @@ async fn yield_now() {
 }
 
 async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
-    // The buffer is lent to the kernel, which writes at most its capacity. monoio then sets its length to the number of bytes read.
+    // The kernel fills the buffer up to its capacity. monoio then sets the length of the buffer to
+    // the number of bytes read.
     let mut buffer = Vec::with_capacity(options.buffer);
     loop {
         let result;
@@ -103,7 +107,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Serves a connection. Allocates a buffer only while a message is being answered.
+/// Serves a connection, which has a buffer only while a message is being answered.
 async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable(false).await?;

@@ -1,4 +1,4 @@
-//! The echo server on netpoll, this repository's crate.
+//! The echo server on netpoll, with workers or single-threaded.
 
 use super::{Flavour, Mode, Options, READ_DEADLINE};
 use netpoll::net::{TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use netpoll::{rt, task};
 use std::io;
 use std::time::Instant;
 
-/// Serves until the process ends.
+/// Runs the echo server until the process ends.
 ///
 /// # Errors
 /// Returns an error if configuring the runtime, binding or accepting fails.
@@ -16,8 +16,8 @@ pub fn serve(options: &'static Options, flavour: Flavour) -> io::Result<()> {
         Flavour::Single => rt::Builder::new().single_threaded(true).start()?,
     }
     if options.hogs > 0 {
-        // With hogs, the listener is a task, like the hogs, and competes with them for a worker. A future passed to `block_on` would run on
-        // the calling thread, where no task competes with it.
+        // The listener is a task, so that it competes with the hogs for a worker. A future passed
+        // to `block_on` would run on the calling thread, where no task competes with it.
         return task::block_on(task::spawn(listen(options)));
     }
     task::block_on(listen(options))
@@ -68,7 +68,7 @@ async fn connection(stream: TcpStream, options: &'static Options) -> io::Result<
     }
 }
 
-/// Serves a connection. Allocates a buffer only while a message is being answered.
+/// Serves a connection, which has a buffer only while a message is being answered.
 async fn on_demand(stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;

@@ -1,5 +1,5 @@
-//! The echo server on smol, with its global executor. The `server` program sets the executor's number
-//! of threads with `SMOL_THREADS`.
+//! The echo server on smol, with its global executor. The program `server` sets the number of
+//! threads of the executor with `SMOL_THREADS`.
 
 use super::{Mode, Options, READ_DEADLINE};
 use smol::future::{FutureExt, yield_now};
@@ -8,7 +8,7 @@ use smol::net::{TcpListener, TcpStream};
 use smol::{Async, Timer};
 use std::sync::Arc;
 
-/// Serves until the process ends.
+/// Runs the echo server until the process ends.
 ///
 /// # Errors
 /// Returns an error if binding or accepting fails.
@@ -65,7 +65,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Serves a connection. Allocates a buffer only while a message is being answered.
+/// Serves a connection, which has a buffer only while a message is being answered.
 async fn on_demand(stream: Arc<Async<std::net::TcpStream>>, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;

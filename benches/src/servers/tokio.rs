@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-/// Serves until the process ends.
+/// Runs the echo server until the process ends.
 ///
 /// # Errors
 /// Returns an error if building the runtime, binding or accepting fails.
@@ -61,7 +61,7 @@ async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Res
     }
 }
 
-/// Serves a connection. Allocates a buffer only while a message is being answered.
+/// Serves a connection, which has a buffer only while a message is being answered.
 async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;
