@@ -18,7 +18,7 @@ const PREEMPTIONS: usize = 3;
 /// The checkers' message for a model in which threads wait forever.
 pub const DEADLOCK: &str = "deadlock";
 /// loom's message for a model with two conflicting accesses of which neither happens before the
-/// other. The cell of [`engine`](crate::engine) for shuttle prints it too.
+/// other. The cell of `engine` for shuttle prints it too.
 pub const RACE: &str = "Causality violation";
 
 /// The time in which a child process must end, in seconds.
