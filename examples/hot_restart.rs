@@ -65,7 +65,8 @@ async fn run(addr: &str) -> io::Result<()> {
                 Err(error) => eprintln!("not replaced: {error}"),
             }
         }
-        // At the end of the input, `handle` is no longer needed, and only a signal stops the server.
+        // At the end of the input, `handle` is no longer needed, and only a signal stops the
+        // server.
         drop(handle);
         future::pending().await
     };

@@ -67,10 +67,10 @@
 //! * `signal`: process signals as streams, in `netpoll::signal`.
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `serde`: [`rt::Snapshot`] and [`rt::Metrics`] implement `Serialize`.
-//! * `tracing`: events and spans of accepts, dials, closes, deadlines, connections, tasks, workers and
-//!   shutdown, for the crate `tracing`.
-//! * `tokio-io`: `TcpStream` and `UnixStream` implement tokio's `AsyncRead` and `AsyncWrite`, without
-//!   tokio's runtime, for libraries such as h2 and tokio-postgres.
+//! * `tracing`: events and spans of accepts, dials, closes, deadlines, connections, tasks, workers
+//!   and shutdown, for the crate `tracing`.
+//! * `tokio-io`: `TcpStream` and `UnixStream` implement tokio's `AsyncRead` and `AsyncWrite`,
+//!   without tokio's runtime, for libraries such as h2 and tokio-postgres.
 //!
 //! Separate crates:
 //! * `netpoll-hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server that also
@@ -85,20 +85,22 @@
 //! * A future of this crate can be dropped at any await: the socket stays usable and no wake-up is
 //!   lost. A dropped [`write_all`] may have written part of its data.
 //! * Concurrent `write_all` calls on one stream do not interleave.
-//! * Once a deadline has expired, every operation that it covers fails until the deadline is moved to a
-//!   later time or removed, including operations that were already waiting. No data is lost.
-//! * A panic in a task ends only that task, and is resumed where the task's handle is awaited. No action
-//!   of a peer causes a panic or lets a queue grow without bound.
-//! * While no task is runnable, no traffic arrives and no timer is due, the threads of the crate sleep.
+//! * Once a deadline has expired, every operation that it covers fails until the deadline is moved
+//!   to a later time or removed, including operations that were already waiting. No data is lost.
+//! * A panic in a task ends only that task, and is resumed where the task's handle is awaited. No
+//!   action of a peer causes a panic or lets a queue grow without bound.
+//! * While no task is runnable, no traffic arrives and no timer is due, the threads of the crate
+//!   sleep.
 //!
-//! Everything else (the order in which tasks run, the number of threads, the time at which a counter
-//! changes) may change between versions.
+//! Everything else (the order in which tasks run, the number of threads, the time at which a
+//! counter changes) may change between versions.
 //!
 //! # Limits
 //! * Linux 4.5 or later. On macOS and FreeBSD the crate compiles but has not been run.
 //! * One runtime per process, with at most 2²⁴ sockets and 512 workers, including spare workers.
-//! * If the parent used the runtime before a fork(2), every operation that needs the runtime returns an error or
-//!   panics in the child, until it calls exec(2). (Other pages do not repeat the first condition.)
+//! * If the parent used the runtime before a fork(2), every operation that needs the runtime
+//!   returns an error or panics in the child, until it calls exec(2). (Other pages do not repeat
+//!   the first condition.)
 //!
 //! The environment variable `NETPOLL_BACKEND` selects the system call that waits for sockets:
 //! `epoll`, `kqueue` or `poll`. The default is the best one that the system supports.
@@ -133,9 +135,9 @@ pub mod time;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 
-// Items of async-std, tokio and smol that this crate does not have, or has in another module. If a program uses one of these
-// names, the compiler's error shows the line that declares it below. `io`, `net`, `os::unix`, `stream`, `task` and `time`
-// have similar lists.
+// Items of async-std, tokio and smol that this crate does not have, or has in another module. If a
+// program uses one of these names, the compiler's error shows the line that declares it below.
+// `io`, `net`, `os::unix`, `stream`, `task` and `time` have similar lists.
 #[cfg(false)]
 pub mod channel {} // absent: use the crate async-channel
 #[cfg(false)]
@@ -184,7 +186,8 @@ pub use std::{write, writeln};
 pub mod __private {
     // Used by `netpoll-hyper`.
     pub use crate::net::adapter::{ListenerView, SocketView};
-    // Used by `netpoll-resolver`, which must classify names, print errors and yield exactly as this crate does.
+    // Used by `netpoll-resolver`, which must classify names, print errors and yield exactly as this
+    // crate does.
     pub use crate::net::for_resolver::*;
     pub use std::format;
     pub use std::string::String;

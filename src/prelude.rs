@@ -1,7 +1,7 @@
 //! The traits whose methods most programs call, for `use netpoll::prelude::*`.
 //!
-//! As in async-std, the prelude exports `Future`, `Stream` and their extension traits by name, the I/O
-//! traits anonymously, and `task_local!`.
+//! As in async-std, the prelude exports `Future`, `Stream` and their extension traits by name, the
+//! I/O traits anonymously, and `task_local!`.
 //!
 //! ```
 //! use netpoll::io::BufReader;

@@ -1,19 +1,21 @@
 //! Process signals as streams.
 //!
 //! Each [`Signal`] has its own socket pair. The signal handler writes a byte to one end; the other
-//! end is an ordinary socket of this crate. So a listener needs no thread of its own, shares no socket with other
-//! listeners, survives a shutdown of the runtime, and works under any executor. The handler is that of
-//! the crate signal-hook-registry. It also calls the functions that other code has registered with that
-//! crate, and the handler that was installed before it.
+//! end is an ordinary socket of this crate. So a listener needs no thread of its own, shares no
+//! socket with other listeners, survives a shutdown of the runtime, and works under any executor.
+//! The handler is that of the crate signal-hook-registry. It also calls the functions that other
+//! code has registered with that crate, and the handler that was installed before it.
 //!
 //! # Effects on the process
-//! The first [`Signal`] of a kind installs the handler, unless other code has done so, and so replaces the signal's
-//! default action. The handler stays for the lifetime of the process: the default action is not restored after the last
-//! listener is dropped. Signal masks and the handlers of other signals are not changed. A child process
-//! has the default action after exec(2). In a child that does not call exec(2), listeners receive
-//! nothing; to handle the signal, install another handler in the child.
+//! The first [`Signal`] of a kind installs the handler, unless other code has done so, and so
+//! replaces the signal's default action. The handler stays for the lifetime of the process: the
+//! default action is not restored after the last listener is dropped. Signal masks and the handlers
+//! of other signals are not changed. A child process has the default action after exec(2). In a
+//! child that does not call exec(2), listeners receive nothing; to handle the signal, install
+//! another handler in the child.
 //!
-//! In a simulation, a listener receives the signals that the test raises on its host (`sim::Host::raise`) and no others.
+//! In a simulation, a listener receives the signals that the test raises on its host
+//! (`sim::Host::raise`) and no others.
 //!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
@@ -86,7 +88,8 @@ kinds! {
     WINDOW_CHANGE = SIGWINCH;
     /// SIGALRM: a timer of alarm(2) or setitimer(2) has expired.
     ALARM = SIGALRM;
-    /// SIGPIPE: a write to a pipe or socket without a reader. Sockets of this crate do not raise it.
+    /// SIGPIPE: a write to a pipe or socket without a reader. Sockets of this crate do not raise
+    /// it.
     PIPE = SIGPIPE;
     /// SIGCONT: the process continues after a stop.
     CONTINUE = SIGCONT;
@@ -124,8 +127,8 @@ impl fmt::Debug for SignalKind {
 
 /// A listener for one kind of signal. It is a [`Stream`] that never ends.
 ///
-/// Several signals that arrive before the listener receives one may be merged into one, as the kernel
-/// merges pending signals.
+/// Several signals that arrive before the listener receives one may be merged into one, as the
+/// kernel merges pending signals.
 ///
 /// # Examples
 /// ```
@@ -178,10 +181,12 @@ impl Signal {
             let listening = sim::listen(kind, sender);
             return Ok(Signal { kind, id: None, _listening: listening, received: UnixStream::from(receiver) });
         }
-        // With glibc, the first send of a process calls dladdr(3) to choose how system calls are made. A signal
-        // handler must not call dladdr(3), so the first send is made here, with no bytes.
+        // With glibc, the first send of a process calls dladdr(3) to choose how system calls are
+        // made. A signal handler must not call dladdr(3), so the first send is made here, with no
+        // bytes.
         sys::socket::send(sender.as_fd(), &[], 0)?;
-        // A child of fork(2) shares the socket, so it must not notify the parent of the child's signals.
+        // A child of fork(2) shares the socket, so it must not notify the parent of the child's
+        // signals.
         fork::watch(|| runtime().disown());
         let action = move || {
             // If the socket buffer is full, a notification is already pending.
@@ -210,9 +215,9 @@ impl Signal {
     /// Waits for the next signal.
     ///
     /// # Errors
-    /// Returns the error of a read from the internal socket, for example an error of the kind `Other` if
-    /// [`rt::shutdown`](crate::rt::shutdown) interrupts the wait. The listener then stays usable, and the call can be
-    /// repeated.
+    /// Returns the error of a read from the internal socket, for example an error of the kind
+    /// `Other` if [`rt::shutdown`](crate::rt::shutdown) interrupts the wait. The listener then
+    /// stays usable, and the call can be repeated.
     ///
     /// # Cancel safety
     /// If the future is dropped, no signal is lost.
@@ -220,13 +225,14 @@ impl Signal {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// Attempts to receive the next signal, as [`recv`](Signal::recv) does. If none has arrived, returns
-    /// `Pending` and wakes the task when a signal arrives.
+    /// Attempts to receive the next signal, as [`recv`](Signal::recv) does. If none has arrived,
+    /// returns `Pending` and wakes the task when a signal arrives.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Any number of bytes counts as one signal, because signals are merged.
         let mut merged = [0; 64];
         match ready!(Pin::new(&mut &self.received).poll_read(cx, &mut merged)) {
-            // Not expected: the handler's action owns the sending end until this listener is dropped.
+            // Not expected: the handler's action owns the sending end until this listener is
+            // dropped.
             Ok(0) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
@@ -256,12 +262,12 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Returns a future that waits for SIGINT, which Ctrl-C sends. After this call, even before the future
-/// is polled, the signal no longer terminates the process.
+/// Returns a future that waits for SIGINT, which Ctrl-C sends. After this call, even before the
+/// future is polled, the signal no longer terminates the process.
 ///
 /// # Errors
-/// The call itself returns the errors of [`Signal::new`], so a server that cannot receive the signal fails before it
-/// starts. The future returns the errors of [`Signal::recv`].
+/// The call itself returns the errors of [`Signal::new`], so a server that cannot receive the
+/// signal fails before it starts. The future returns the errors of [`Signal::recv`].
 ///
 /// # Cancel safety
 /// A signal that arrives while no such future exists is lost. To receive every signal, keep a
@@ -282,8 +288,8 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
     Ok(async move { signal.recv().await })
 }
 
-/// Returns a future that waits for SIGINT or SIGTERM, and returns the kind of the signal. After this
-/// call, even before the future is polled, neither signal terminates the process.
+/// Returns a future that waits for SIGINT or SIGTERM, and returns the kind of the signal. After
+/// this call, even before the future is polled, neither signal terminates the process.
 ///
 /// # Errors
 /// The call and the future return the same errors as those of [`ctrl_c`].

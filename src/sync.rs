@@ -1,12 +1,13 @@
 //! Synchronisation primitives used by the other modules.
 //!
-//! In this crate they are the standard library's types, or thin wrappers around them. The `models` crate of this
-//! workspace compiles some of this crate's source files with its own module `sync`, which has the types of a
-//! model checker. A protocol that uses only `crate::sync` can therefore be model-checked without changes.
+//! In this crate they are the standard library's types, or thin wrappers around them. The `models`
+//! crate of this workspace compiles some of this crate's source files with its own module `sync`,
+//! which has the types of a model checker. A protocol that uses only `crate::sync` can therefore be
+//! model-checked without changes.
 //!
-//! [`Mutex`] does not report poisoning. User code, including wakers of other crates, runs outside this
-//! crate's locks, so it cannot panic while a lock is held. If this crate's own code panics, other threads
-//! must keep working.
+//! [`Mutex`] does not report poisoning. User code, including wakers of other crates, runs outside
+//! this crate's locks, so it cannot panic while a lock is held. If this crate's own code panics,
+//! other threads must keep working.
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
@@ -77,8 +78,8 @@ impl Condvar {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a notification, for at most `timeout`. The caller must then check its condition again:
-    /// the return value does not tell why the wait ended.
+    /// Waits for a notification, for at most `timeout`. The caller must then check its condition
+    /// again: the return value does not tell why the wait ended.
     pub(crate) fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
         self.0.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
     }
@@ -92,8 +93,8 @@ impl Condvar {
     }
 }
 
-/// Returns whether the injected bug `$name` is enabled; always false in this crate. The `models` crate
-/// enables one bug at a time and checks that a model finds it.
+/// Returns whether the injected bug `$name` is enabled; always false in this crate. The `models`
+/// crate enables one bug at a time and checks that a model finds it.
 macro_rules! injected_bug {
     ($name:literal) => {
         false
@@ -105,8 +106,8 @@ pub(crate) use injected_bug;
 /// reach the limits.
 pub(crate) const MODEL: bool = false;
 
-/// Declares a `const fn`. The `models` crate declares a plain function instead, because the constructors of
-/// the model checkers' types are not `const`.
+/// Declares a `const fn`. The `models` crate declares a plain function instead, because the
+/// constructors of the model checkers' types are not `const`.
 macro_rules! const_fn {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
         $(#[$meta])* $vis const fn $($rest)*
@@ -114,8 +115,8 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Creates an array of `$count` elements, each with the value of the constant expression `$element`. The
-/// type of the elements need not be `Copy`.
+/// Creates an array of `$count` elements, each with the value of the constant expression
+/// `$element`. The type of the elements need not be `Copy`.
 macro_rules! array_of {
     ($element:expr; $count:expr) => {
         [const { $element }; $count]

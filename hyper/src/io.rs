@@ -8,7 +8,8 @@ use futures_io::{AsyncRead, AsyncWrite};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 /// The maximum number of bytes per read. futures-io's traits need initialised memory, so each read
-/// first initialises this part of hyper's buffer. The number is the maximum payload of a TLS record.
+/// first initialises this part of hyper's buffer. The number is the maximum payload of a TLS
+/// record.
 const READ_MAX: usize = 16 << 10;
 
 /// An adapter from futures-io's traits to hyper's, for example for a TLS stream, and from hyper's

@@ -1,9 +1,9 @@
 //! [`FutureExt`]: async-std's combinators. Unlike in async-std, they need no feature.
 //!
 //! # Cancellation
-//! A combinator owns its futures and drops them at the latest when it is dropped. An `.await` drops a
-//! combinator that is ready, and with it the future that has lost a `race` or `try_race`, or the other
-//! future of a `try_join` that has failed.
+//! A combinator owns its futures and drops them at the latest when it is dropped. An `.await` drops
+//! a combinator that is ready, and with it the future that has lost a `race` or `try_race`, or the
+//! other future of a `try_join` that has failed.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -26,7 +26,8 @@ use crate::time::Sleep;
 
 /// Extension methods for every [`Future`].
 ///
-/// The future that a method returns owns the futures that it is made from, and drops them when it is dropped.
+/// The future that a method returns owns the futures that it is made from, and drops them when it
+/// is dropped.
 ///
 /// ```
 /// use netpoll::prelude::*;

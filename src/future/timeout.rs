@@ -25,7 +25,8 @@ use crate::time::Sleep;
 /// Returns [`TimeoutError`] if `future` is not ready in time.
 ///
 /// # Cancel safety
-/// Cancel safe if `future` is: when the time is up, and when the returned future is dropped, `future` is dropped.
+/// Cancel safe if `future` is: when the time is up, and when the returned future is dropped,
+/// `future` is dropped.
 ///
 /// ```
 /// use netpoll::future;
@@ -75,9 +76,9 @@ impl<F: Future> Future for TimeoutFuture<F> {
     }
 }
 
-/// The error of [`timeout()`] and [`FutureExt::timeout`](super::FutureExt::timeout). It converts to an
-/// [`io::Error`] of kind [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that return
-/// `io::Result`.
+/// The error of [`timeout()`] and [`FutureExt::timeout`](super::FutureExt::timeout). It converts to
+/// an [`io::Error`] of kind [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that
+/// return `io::Result`.
 ///
 /// # Examples
 /// ```

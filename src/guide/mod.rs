@@ -1,7 +1,8 @@
-//! Guides: a tutorial, and one page per subject. The tests of this crate compile the programs on these pages, except
-//! those in [`migration`] that need other crates, and run most of them.
+//! Guides: a tutorial, and one page per subject. The tests of this crate compile the programs on
+//! these pages, except those in [`migration`] that need other crates, and run most of them.
 //!
-//! * [`tutorial`]: from an empty `Cargo.toml` to a chat server with deadlines, an orderly shutdown and a test.
+//! * [`tutorial`]: from an empty `Cargo.toml` to a chat server with deadlines, an orderly shutdown
+//!   and a test.
 //! * [`deadlines`]: time limits on sockets, requests, connects and whole connections.
 //! * [`testing`]: tests of network programs that run in parallel and do not depend on timing.
 //! * [`shutdown`]: how to stop a server, a connection, a task and the runtime.

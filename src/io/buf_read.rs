@@ -2,20 +2,21 @@
 //!
 //! # Invariants
 //! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
-//!   in an error. If the reader fails (for example because a deadline expires) or a future is dropped
-//!   in the middle of a line, no bytes are lost. There are three exceptions. A `String` cannot hold the
-//!   bytes of an incomplete character, nor invalid UTF-8 and the bytes after it; `read_until` does not
-//!   have this limitation. A bounded stream discards the bytes that it has read of a piece that is too long.
-//!   Dropping a stream discards the beginning of a piece that it has read.
+//!   in an error. If the reader fails (for example because a deadline expires) or a future is
+//!   dropped in the middle of a line, no bytes are lost. There are three exceptions. A `String`
+//!   cannot hold the bytes of an incomplete character, nor invalid UTF-8 and the bytes after it;
+//!   `read_until` does not have this limitation. A bounded stream discards the bytes that it has
+//!   read of a piece that is too long. Dropping a stream discards the beginning of a piece that it
+//!   has read.
 //! * End of stream is reported once each time the reader reports it. After a last piece without a
 //!   delimiter the streams end without polling the reader again. If they polled it, the user of a
 //!   terminal would have to type end of file twice.
 //!
 //! # Compared with Go
 //! The methods correspond to `bufio.Reader.ReadBytes` and `bufio.Scanner`. As in Go, the last piece
-//! need not end with the delimiter, and a line may end with CR LF. Methods without a bound collect a
-//! piece of any length in memory. The `*_bounded` methods fail with [`TooLong`], as `bufio.Scanner`
-//! fails with `ErrTooLong`.
+//! need not end with the delimiter, and a line may end with CR LF. Methods without a bound collect
+//! a piece of any length in memory. The `*_bounded` methods fail with [`TooLong`], as
+//! `bufio.Scanner` fails with `ErrTooLong`.
 
 use std::error::Error;
 use std::fmt;
@@ -87,8 +88,8 @@ pub trait BufReadExt: BufRead {
     ///
     /// # Errors
     /// Returns `InvalidData` with [`TooLong`] inside if the piece is longer than `max` bytes. Its
-    /// first `max` bytes are consumed and are in `buf`; the reader continues after them. Other errors
-    /// are those of [`read_until`](BufReadExt::read_until).
+    /// first `max` bytes are consumed and are in `buf`; the reader continues after them. Other
+    /// errors are those of [`read_until`](BufReadExt::read_until).
     ///
     /// # Cancel safety
     /// Same as [`read_until`](BufReadExt::read_until).
@@ -112,16 +113,16 @@ pub trait BufReadExt: BufRead {
         ReadUntilFuture { reader: self, byte, buf, total: 0, max }
     }
 
-    /// Reads a line including its LF, or the remaining text before end of stream, appending to `buf`.
-    /// Returns the number of bytes read; 0 means end of stream.
+    /// Reads a line including its LF, or the remaining text before end of stream, appending to
+    /// `buf`. Returns the number of bytes read; 0 means end of stream.
     ///
     /// The length of a line is unlimited; see [`read_line_bounded`](BufReadExt::read_line_bounded).
     ///
     /// # Errors
     /// Returns the reader's error; the text read before the error is in `buf`, up to the first
     /// incomplete or invalid character. Returns `InvalidData` if the line is not UTF-8. The line is
-    /// then consumed, so that the next call reads the next line; `buf` is unchanged, and the error's
-    /// source is a [`FromUtf8Error`](std::string::FromUtf8Error) that contains the bytes.
+    /// then consumed, so that the next call reads the next line; `buf` is unchanged, and the
+    /// error's source is a [`FromUtf8Error`](std::string::FromUtf8Error) that contains the bytes.
     ///
     /// # Cancel safety
     /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete or
@@ -155,8 +156,8 @@ pub trait BufReadExt: BufRead {
     ///
     /// # Errors
     /// Returns `InvalidData` with [`TooLong`] inside if the line is longer. Its first `max` bytes
-    /// are consumed, and their text is in `buf`, up to the first incomplete or invalid character; the
-    /// reader continues after them. Other errors are those of
+    /// are consumed, and their text is in `buf`, up to the first incomplete or invalid character;
+    /// the reader continues after them. Other errors are those of
     /// [`read_line`](BufReadExt::read_line).
     ///
     /// # Cancel safety
@@ -184,8 +185,8 @@ pub trait BufReadExt: BufRead {
     ///
     /// The length of a line is unlimited; see [`lines_bounded`](BufReadExt::lines_bounded).
     ///
-    /// An error of the reader is an item of the stream; the next item continues the interrupted line.
-    /// For a line that is not UTF-8 the item is an error, as in
+    /// An error of the reader is an item of the stream; the next item continues the interrupted
+    /// line. For a line that is not UTF-8 the item is an error, as in
     /// [`read_line`](BufReadExt::read_line).
     ///
     /// # Cancel safety
@@ -211,12 +212,12 @@ pub trait BufReadExt: BufRead {
         self.lines_bounded(usize::MAX)
     }
 
-    /// Returns a stream of lines like [`lines`](BufReadExt::lines), but limits each line to `max` bytes,
-    /// including its line terminator.
+    /// Returns a stream of lines like [`lines`](BufReadExt::lines), but limits each line to `max`
+    /// bytes, including its line terminator.
     ///
     /// For a longer line the item is an `InvalidData` error with [`TooLong`] inside, and the stream
-    /// ends. The first `max` bytes of the line are consumed and discarded; the reader continues after
-    /// them. At most `max` bytes of a line are buffered.
+    /// ends. The first `max` bytes of the line are consumed and discarded; the reader continues
+    /// after them. At most `max` bytes of a line are buffered.
     ///
     /// ```
     /// use netpoll::io::BufReadExt;
@@ -289,8 +290,8 @@ pub trait BufReadExt: BufRead {
 
 impl<R: BufRead + ?Sized> BufReadExt for R {}
 
-/// The error for a line or other piece that is longer than the limit given to a `*_bounded` method of
-/// [`BufReadExt`].
+/// The error for a line or other piece that is longer than the limit given to a `*_bounded` method
+/// of [`BufReadExt`].
 ///
 /// It is inside an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData); use
 /// `downcast_ref` to get it.
@@ -337,8 +338,9 @@ fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<TooLong>())
 }
 
-/// Reads into `bytes` until `byte` is found (returns true) or the reader is at end of stream (returns
-/// false). The piece may have at most `max` bytes, of which earlier calls have read `before`.
+/// Reads into `bytes` until `byte` is found (returns true) or the reader is at end of stream
+/// (returns false). The piece may have at most `max` bytes, of which earlier calls have read
+/// `before`.
 fn poll_read_until<R: BufRead + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
@@ -372,16 +374,17 @@ fn poll_read_until<R: BufRead + ?Sized>(
     }
 }
 
-/// Returns the index after the first `byte` in `haystack`, or `None` if there is none. Uses std's blocking
-/// `BufRead`, because std offers no other access to its vectorised search (memchr). Reading a slice cannot
-/// fail.
+/// Returns the index after the first `byte` in `haystack`, or `None` if there is none. Uses std's
+/// blocking `BufRead`, because std offers no other access to its vectorised search (memchr).
+/// Reading a slice cannot fail.
 pub(super) fn find_end(byte: u8, haystack: &[u8]) -> Option<usize> {
     let mut rest = haystack;
     let end = io::BufRead::skip_until(&mut rest, byte).unwrap_or(0);
     (end > 0 && haystack[end - 1] == byte).then_some(end)
 }
 
-/// The future returned by [`BufReadExt::read_until`] and [`read_until_bounded`](BufReadExt::read_until_bounded).
+/// The future returned by [`BufReadExt::read_until`] and
+/// [`read_until_bounded`](BufReadExt::read_until_bounded).
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ReadUntilFuture<'a, R: Unpin + ?Sized> {
@@ -405,7 +408,8 @@ impl<R: BufRead + Unpin + ?Sized> Future for ReadUntilFuture<'_, R> {
     }
 }
 
-/// The future returned by [`BufReadExt::read_line`] and [`read_line_bounded`](BufReadExt::read_line_bounded).
+/// The future returned by [`BufReadExt::read_line`] and
+/// [`read_line_bounded`](BufReadExt::read_line_bounded).
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ReadLineFuture<'a, R: Unpin + ?Sized> {
@@ -442,7 +446,8 @@ impl<R: Unpin + ?Sized> Drop for ReadLineFuture<'_, R> {
 }
 
 pin_project! {
-    /// The stream returned by [`BufReadExt::lines`] and [`lines_bounded`](BufReadExt::lines_bounded).
+    /// The stream returned by [`BufReadExt::lines`] and
+    /// [`lines_bounded`](BufReadExt::lines_bounded).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Lines<R> {
@@ -477,7 +482,8 @@ enum Ended {
 }
 
 pin_project! {
-    /// The stream returned by [`BufReadExt::split`] and [`split_bounded`](BufReadExt::split_bounded).
+    /// The stream returned by [`BufReadExt::split`] and
+    /// [`split_bounded`](BufReadExt::split_bounded).
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Split<R> {

@@ -3,16 +3,17 @@
 //! # Invariants
 //! * `buf[sent..]` are the bytes accepted from callers that the underlying writer has not accepted
 //!   yet, in order; `sent <= buf.len()`. This holds whenever a `poll_*` method returns, even with
-//!   `Pending` or an error. So an expired deadline or a dropped future, except that of `into_inner`,
-//!   neither loses nor repeats bytes, and a later flush continues where the last flush stopped.
+//!   `Pending` or an error. So an expired deadline or a dropped future, except that of
+//!   `into_inner`, neither loses nor repeats bytes, and a later flush continues where the last
+//!   flush stopped.
 //! * `buf` never grows beyond its capacity.
 //!
 //! Dropping a `BufWriter` discards its contents, because `Drop` cannot wait. Call `flush`, `close`
 //! or `into_inner` first.
 //!
 //! # Compared with Go
-//! `BufWriter` corresponds to `bufio.Writer`, but errors are not sticky: an error is reported once and
-//! the bytes remain.
+//! `BufWriter` corresponds to `bufio.Writer`, but errors are not sticky: an error is reported once
+//! and the bytes remain.
 
 use std::error;
 use std::fmt;
@@ -33,13 +34,13 @@ const CAPACITY: usize = 8 << 10;
 pin_project! {
     /// A writer that combines small writes into large ones.
     ///
-    /// `flush` writes out the buffered bytes and flushes the underlying writer. `close` writes them out
-    /// and closes the underlying writer; a TCP socket then sends FIN. Seeking writes out the buffered bytes
-    /// first. **Dropping a `BufWriter` discards the buffered bytes.**
+    /// `flush` writes out the buffered bytes and flushes the underlying writer. `close` writes them
+    /// out and closes the underlying writer; a TCP socket then sends FIN. Seeking writes out the
+    /// buffered bytes first. **Dropping a `BufWriter` discards the buffered bytes.**
     ///
     /// # Cancel safety
-    /// If a write, flush or close fails or is dropped, the buffered bytes that are not written yet remain
-    /// buffered, and the next flush writes them out.
+    /// If a write, flush or close fails or is dropped, the buffered bytes that are not written yet
+    /// remain buffered, and the next flush writes them out.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
@@ -76,11 +77,12 @@ impl<W: Write> BufWriter<W> {
     /// Flushes, and returns the underlying writer.
     ///
     /// # Errors
-    /// If the flush fails, returns its error together with this `BufWriter` and the remaining bytes.
+    /// If the flush fails, returns its error together with this `BufWriter` and the remaining
+    /// bytes.
     ///
     /// # Cancel safety
-    /// Not cancel safe: the future owns the `BufWriter`, and dropping it discards the buffered bytes.
-    /// To avoid this, call `flush` first.
+    /// Not cancel safe: the future owns the `BufWriter`, and dropping it discards the buffered
+    /// bytes. To avoid this, call `flush` first.
     pub async fn into_inner(mut self) -> Result<W, IntoInnerError<BufWriter<W>>>
     where
         Self: Unpin,

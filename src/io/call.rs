@@ -1,7 +1,8 @@
-//! [`Call`]: a call on the blocking pool whose future returns an error if the call does not complete.
+//! [`Call`]: a call on the blocking pool whose future returns an error if the call does not
+//! complete.
 //!
-//! The handle of [`spawn_blocking`] panics if the call panics or a shutdown of the runtime drops it. An
-//! output stream must return an error instead.
+//! The handle of [`spawn_blocking`] panics if the call panics or a shutdown of the runtime drops
+//! it. An output stream must return an error instead.
 //!
 //! # States
 //! Running (with the waker of the waiting task) → done (with the result, or with `None` if the call
@@ -26,7 +27,8 @@ enum State<T> {
     Taken,
 }
 
-/// A future that returns the result of a blocking call. Dropping the future does not cancel the call.
+/// A future that returns the result of a blocking call. Dropping the future does not cancel the
+/// call.
 #[derive(Debug)]
 pub(super) struct Call<T> {
     state: Arc<Mutex<State<T>>>,

@@ -17,17 +17,17 @@
 //! * [`read_exact`](ReadExt::read_exact), [`write_all`](WriteExt::write_all),
 //!   [`write_fmt`](WriteExt::write_fmt), [`copy()`], [`copy_bidirectional`] and
 //!   [`copy_bidirectional_with`] lose their progress.
-//! * A `String` can hold neither part of a character nor invalid UTF-8. When an operation fails or is
-//!   dropped, these bytes and those after them are lost. When a line or text is complete and is not
-//!   UTF-8, its bytes are in the error.
+//! * A `String` can hold neither part of a character nor invalid UTF-8. When an operation fails or
+//!   is dropped, these bytes and those after them are lost. When a line or text is complete and is
+//!   not UTF-8, its bytes are in the error.
 //! * A bounded stream discards the bytes that it has read of a piece that is too long.
 //! * Dropping a stream of pieces or a [`BufReader`] discards the bytes that it has buffered.
 //!
 //! # Errors
 //!
 //! Errors of the reader or writer are returned unchanged, so `raw_os_error` works; async-std wraps
-//! some of them. Methods that make several reads or writes retry after `Interrupted`. Reading text that
-//! is not UTF-8 fails with `InvalidData`, and the error contains the bytes; see
+//! some of them. Methods that make several reads or writes retry after `Interrupted`. Reading text
+//! that is not UTF-8 fails with `InvalidData`, and the error contains the bytes; see
 //! [`BufReadExt::read_line`].
 //!
 //! # Compared with Go

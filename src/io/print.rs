@@ -2,10 +2,11 @@
 
 use super::{WriteExt, stderr, stdout};
 
-/// Prints to standard output. This is an asynchronous version of [`std::print!`]: await the returned
-/// future.
+/// Prints to standard output. This is an asynchronous version of [`std::print!`]: await the
+/// returned future.
 ///
-/// Text after the last newline may stay in the buffer until [`stdout`](crate::io::stdout()) is flushed.
+/// Text after the last newline may stay in the buffer until [`stdout`](crate::io::stdout()) is
+/// flushed.
 ///
 /// # Panics
 /// Panics if writing fails.
@@ -49,8 +50,8 @@ macro_rules! println {
     ($($arg:tt)*) => { $crate::io::_print($crate::__private::format!($($arg)*) + "\n") };
 }
 
-/// Prints to standard error. This is an asynchronous version of [`std::eprint!`]: await the returned
-/// future.
+/// Prints to standard error. This is an asynchronous version of [`std::eprint!`]: await the
+/// returned future.
 ///
 /// # Panics
 /// Panics if writing fails.

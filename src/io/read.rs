@@ -1,10 +1,11 @@
 //! [`ReadExt`]: reading methods and their futures.
 //!
 //! # Cancellation
-//! `read_to_end` appends bytes to the caller's vector as they arrive. If the reader fails or the future is dropped,
-//! `read_to_string` appends the text read so far, up to the first incomplete or invalid character. If the stream ends and
-//! its bytes are not UTF-8, `read_to_string` leaves the string unchanged, and the error contains the bytes. `read_exact`
-//! loses its progress. A single `read` loses no bytes if the reader's `poll_read` loses none.
+//! `read_to_end` appends bytes to the caller's vector as they arrive. If the reader fails or the
+//! future is dropped, `read_to_string` appends the text read so far, up to the first incomplete or
+//! invalid character. If the stream ends and its bytes are not UTF-8, `read_to_string` leaves the
+//! string unchanged, and the error contains the bytes. `read_exact` loses its progress. A single
+//! `read` loses no bytes if the reader's `poll_read` loses none.
 
 use std::future::Future;
 use std::io;
@@ -18,9 +19,9 @@ use pin_project_lite::pin_project;
 
 use super::{IoSliceMut, utf8};
 
-/// The initial step, in bytes, by which [`ReadExt::read_to_end`] and [`ReadExt::read_to_string`] grow their vector.
-/// The step doubles each time a read fills the available space, so short input requires little zeroing and long
-/// input requires few reads.
+/// The initial step, in bytes, by which [`ReadExt::read_to_end`] and [`ReadExt::read_to_string`]
+/// grow their vector. The step doubles each time a read fills the available space, so short input
+/// requires little zeroing and long input requires few reads.
 const GROWTH_MIN: usize = 4 << 10;
 /// The maximum of the step that begins with [`GROWTH_MIN`], in bytes.
 const GROWTH_MAX: usize = 256 << 10;
@@ -142,11 +143,12 @@ pub trait ReadExt: Read {
     /// Reads exactly `buf.len()` bytes.
     ///
     /// # Errors
-    /// Returns `UnexpectedEof` if the stream ends before `buf` is full, or the reader's error; retries
-    /// after `Interrupted`. Part of `buf` may have been filled.
+    /// Returns `UnexpectedEof` if the stream ends before `buf` is full, or the reader's error;
+    /// retries after `Interrupted`. Part of `buf` may have been filled.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of `buf` may have been filled, and the number of bytes read is unknown.
+    /// Not cancel safe: part of `buf` may have been filled, and the number of bytes read is
+    /// unknown.
     ///
     /// ```
     /// use netpoll::io::{ErrorKind, ReadExt};
@@ -206,8 +208,8 @@ pub trait ReadExt: Read {
         self
     }
 
-    /// Returns a stream of the reader's bytes. Use a buffered reader, because each byte is a separate
-    /// read.
+    /// Returns a stream of the reader's bytes. Use a buffered reader, because each byte is a
+    /// separate read.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -246,8 +248,8 @@ pub trait ReadExt: Read {
 
 impl<R: Read + ?Sized> ReadExt for R {}
 
-/// Appends bytes to `buf` until end of stream. Whenever the function returns, `buf` contains no bytes
-/// beyond those read. `total` accumulates across calls.
+/// Appends bytes to `buf` until end of stream. Whenever the function returns, `buf` contains no
+/// bytes beyond those read. `total` accumulates across calls.
 fn poll_read_to_end<R: Read + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,

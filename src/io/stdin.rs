@@ -21,11 +21,12 @@
 //! The blocking read cannot be cancelled. It ends with the next input, which is then in `buffer`.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file description, which may be shared with other processes. If one of
-//! them has set the flag, the thread waits in poll(2).
+//! The flag belongs to the open file description, which may be shared with other processes. If one
+//! of them has set the flag, the thread waits in poll(2).
 //!
 //! # Compared with Go
-//! A read of `os.Stdin` blocks a thread in the same way, unless O_NONBLOCK was set when the program started.
+//! A read of `os.Stdin` blocks a thread in the same way, unless O_NONBLOCK was set when the program
+//! started.
 
 use std::future::poll_fn;
 use std::io::{self, Read as _};
@@ -42,8 +43,8 @@ use crate::sync::Mutex;
 use crate::sys::fd;
 use crate::task::spawn_blocking;
 
-/// The size of one blocking read, in bytes. It equals the size of std's buffer, because reads of this
-/// size bypass that buffer.
+/// The size of one blocking read, in bytes. It equals the size of std's buffer, because reads of
+/// this size bypass that buffer.
 const CHUNK_BYTES: usize = 8 << 10;
 
 static STDIN: Input = Input::new(|buf| {
@@ -117,8 +118,9 @@ impl Input {
         Input { state: Mutex::new(state), source }
     }
 
-    /// Calls `take` and returns its result. If the result is `None`, registers the waker, starts a blocking read unless
-    /// one is in progress, and returns `Pending`. `take` runs under the lock, so it must not call foreign code.
+    /// Calls `take` and returns its result. If the result is `None`, registers the waker, starts a
+    /// blocking read unless one is in progress, and returns `Pending`. `take` runs under the lock,
+    /// so it must not call foreign code.
     fn poll_take<T>(
         &'static self,
         cx: &mut Context<'_>,
@@ -127,7 +129,8 @@ impl Input {
         if let Some(result) = take(&mut self.state.lock()) {
             return Poll::Ready(result);
         }
-        // The wakers are declared before the guard, so that they are dropped after it, outside the lock.
+        // The wakers are declared before the guard, so that they are dropped after it, outside the
+        // lock.
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let mut state = self.state.lock();
         if let Some(result) = take(&mut state) {
@@ -139,8 +142,8 @@ impl Input {
         drop(unused);
         old.wake_all();
         if begin {
-            // The read is detached, because its bytes do not belong to a particular task: dropping this
-            // task must not cancel the read.
+            // The read is detached, because its bytes do not belong to a particular task: dropping
+            // this task must not cancel the read.
             let reading = Reading { input: self, result: None };
             drop(spawn_blocking(move || reading.run()));
         }
@@ -260,32 +263,33 @@ pub fn stdin() -> Stdin {
 /// even if another process has set O_NONBLOCK.
 ///
 /// # Cancel safety
-/// If a future or the handle is dropped, no input is lost: the next caller gets it. The thread stays
-/// in its read until there is input. The process can exit in the meantime, but
-/// [`rt::shutdown`](crate::rt::shutdown()) waits for the read, and returns an error if its time limit passes.
+/// If a future or the handle is dropped, no input is lost: the next caller gets it. The thread
+/// stays in its read until there is input. The process can exit in the meantime, but
+/// [`rt::shutdown`](crate::rt::shutdown()) waits for the read, and returns an error if its time
+/// limit passes.
 #[derive(Debug)]
 pub struct Stdin {
     std: io::Stdin,
 }
 
 impl Stdin {
-    /// Reads a line including its LF, or the remaining text before end of input, appending to `buf`.
-    /// Returns the number of bytes read; 0 means end of input.
+    /// Reads a line including its LF, or the remaining text before end of input, appending to
+    /// `buf`. Returns the number of bytes read; 0 means end of input.
     ///
-    /// Concurrent callers get whole, separate lines. Reading can continue after end of input, as on a
-    /// terminal. The length of a line is unlimited. To limit it, use
+    /// Concurrent callers get whole, separate lines. Reading can continue after end of input, as on
+    /// a terminal. The length of a line is unlimited. To limit it, use
     /// [`read_line_bounded`](super::BufReadExt::read_line_bounded) of a `BufReader` that wraps this
     /// handle.
     ///
     /// # Errors
     /// Returns the error of read(2); the part of the line read so far is kept for the next call.
     /// Returns `InvalidData` if the line is not UTF-8; the line is then consumed and the error
-    /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)). Returns an error of
-    /// kind `Other` if the read panics or a shutdown of the runtime drops it.
+    /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)). Returns an
+    /// error of kind `Other` if the read panics or a shutdown of the runtime drops it.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no input is lost and `buf` is unchanged: a line is removed from the
-    /// input only when it is complete.
+    /// If the future is dropped, no input is lost and `buf` is unchanged: a line is removed from
+    /// the input only when it is complete.
     ///
     /// ```no_run
     /// # netpoll::task::block_on(async {

@@ -2,26 +2,27 @@
 //! blocking pool.
 //!
 //! # States
-//! Per handle: idle → writing a chunk → idle; idle → flushing → idle. A write whose bytes begin with the
-//! chunk in progress continues that write, and a flush continues a flush in progress. Any other call first
-//! waits for the end of the operation in progress.
+//! Per handle: idle → writing a chunk → idle; idle → flushing → idle. A write whose bytes begin
+//! with the chunk in progress continues that write, and a flush continues a flush in progress. Any
+//! other call first waits for the end of the operation in progress.
 //!
 //! # Invariants
-//! * A write is ready when std has accepted the bytes. They are therefore in order with std's `println!`,
-//!   and appear when the process exits normally (std flushes `stdout` at exit).
-//! * A thread writes all bytes of a chunk unless a write fails, and holds std's lock meanwhile, so a chunk is not split.
-//! * A write returns only the count of its own bytes. If the caller passes bytes that do not begin with
-//!   the chunk in progress, the future that began the chunk was dropped. The count of the chunk is
-//!   discarded, and the new bytes are written after it. If the bytes begin with the chunk, the call
-//!   continues that write, so a write that timed out can be retried and appears once.
+//! * A write is ready when std has accepted the bytes. They are therefore in order with std's
+//!   `println!`, and appear when the process exits normally (std flushes `stdout` at exit).
+//! * A thread writes all bytes of a chunk unless a write fails, and holds std's lock meanwhile, so
+//!   a chunk is not split.
+//! * A write returns only the count of its own bytes. If the caller passes bytes that do not begin
+//!   with the chunk in progress, the future that began the chunk was dropped. The count of the
+//!   chunk is discarded, and the new bytes are written after it. If the bytes begin with the chunk,
+//!   the call continues that write, so a write that timed out can be retried and appears once.
 //!
 //! # Cancellation
-//! The chunk of a dropped write is still written. The error of a dropped write or flush is returned by
-//! the next call.
+//! The chunk of a dropped write is still written. The error of a dropped write or flush is returned
+//! by the next call.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file description, which may be shared with other processes. If one of
-//! them has set the flag, the thread waits in poll(2), and each write flushes std's buffer.
+//! The flag belongs to the open file description, which may be shared with other processes. If one
+//! of them has set the flag, the thread waits in poll(2), and each write flushes std's buffer.
 
 use std::future::Future;
 use std::io;
@@ -146,7 +147,8 @@ impl<W: Blocking> Output<W> {
                     self.state = State::Idle;
                     result?.error.map_or(Ok(()), Err)?;
                 }
-                // If a dropped future began this flush, no bytes were written through this handle since then.
+                // If a dropped future began this flush, no bytes were written through this handle
+                // since then.
                 State::Flushing { call } => {
                     let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
@@ -212,8 +214,8 @@ impl Blocking for StdErr {
 
 /// Returns a handle to the standard output of the process.
 ///
-/// The handle writes to std's buffer, which is line-buffered. Text after the last newline may not appear
-/// until the handle is flushed or the process exits.
+/// The handle writes to std's buffer, which is line-buffered. Text after the last newline may not
+/// appear until the handle is flushed or the process exits.
 ///
 /// ```
 /// use netpoll::io::{self, WriteExt};
@@ -246,19 +248,21 @@ macro_rules! output {
         $(#[$doc])*
         ///
         /// A write passes up to 64 KiB to a thread of the blocking pool, and is ready when std has
-        /// accepted the bytes. Writes through one handle keep their order. Writes through several handles
-        /// may interleave, but a single write is not split. Closing the handle flushes it; the
-        /// descriptor stays open. Writes wait until the descriptor is writable, even if another process
-        /// has set O_NONBLOCK.
+        /// accepted the bytes. Writes through one handle keep their order. Writes through several
+        /// handles may interleave, but a single write is not split. Closing the handle flushes it;
+        /// the descriptor stays open. Writes wait until the descriptor is writable, even if another
+        /// process has set O_NONBLOCK.
         ///
         /// # Errors
-        /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone. Returns an
-        /// error of kind `Other` if the write panics or a shutdown of the runtime drops it.
+        /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone.
+        /// Returns an error of kind `Other` if the write panics or a shutdown of the runtime drops
+        /// it.
         ///
         /// # Cancel safety
-        /// The bytes of a dropped write, up to 64 KiB, are still written. If the next call through the same
-        /// handle is a write that begins with these bytes, it continues the dropped write, so the bytes appear
-        /// once. The error of a dropped write or flush is returned by the next call.
+        /// The bytes of a dropped write, up to 64 KiB, are still written. If the next call through
+        /// the same handle is a write that begins with these bytes, it continues the dropped write,
+        /// so the bytes appear once. The error of a dropped write or flush is returned by the next
+        /// call.
         #[derive(Debug)]
         pub struct $name {
             output: Output<$writer>,
@@ -355,8 +359,8 @@ mod tests {
         block_on(poll_fn(|cx| output.poll_flush(cx)))
     }
 
-    /// Begins a write and abandons it. The write cannot complete in the meantime, because the record is
-    /// locked.
+    /// Begins a write and abandons it. The write cannot complete in the meantime, because the
+    /// record is locked.
     fn begin_write(output: &mut Output<Recorder>, buf: &[u8]) {
         let recorder = output.writer.clone();
         let _record = recorder.0.lock();

@@ -12,8 +12,8 @@ use crate::future;
 /// clock is checked, so an operation that is ready immediately succeeds even with a `duration` of
 /// zero. A duration beyond the clock's range, such as [`Duration::MAX`], never expires.
 ///
-/// For sockets, prefer a deadline, which needs no timer per operation and does not drop the operation and its
-/// buffers; see [`TcpStream::set_deadline`](crate::net::TcpStream::set_deadline).
+/// For sockets, prefer a deadline, which needs no timer per operation and does not drop the
+/// operation and its buffers; see [`TcpStream::set_deadline`](crate::net::TcpStream::set_deadline).
 ///
 /// # Errors
 /// Returns the error of `operation`. When the time is up, returns an error of kind `TimedOut` with

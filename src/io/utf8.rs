@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::string::FromUtf8Error;
 
-/// The inner error of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the bytes.
+/// The inner error of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the
+/// bytes.
 struct NotUtf8(FromUtf8Error);
 
 impl fmt::Display for NotUtf8 {

@@ -1,9 +1,10 @@
 //! [`WriteExt`]: writing methods and their futures.
 //!
 //! # Cancellation
-//! A dropped `write_all` or `write_fmt` may have written part of its data; the number of bytes written
-//! is unknown. Stream sockets have an inherent `write_all` that also excludes other writers until it
-//! completes. The methods of this trait exclude other writers only during each `poll_write`.
+//! A dropped `write_all` or `write_fmt` may have written part of its data; the number of bytes
+//! written is unknown. Stream sockets have an inherent `write_all` that also excludes other writers
+//! until it completes. The methods of this trait exclude other writers only during each
+//! `poll_write`.
 
 use std::fmt;
 use std::future::Future;
@@ -29,8 +30,9 @@ use super::IoSlice;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait WriteExt: Write {
-    /// Writes up to `buf.len()` bytes, waiting until the writer accepts at least one. Returns the number
-    /// of bytes written; 0 means that `buf` is empty, or that the writer accepts no more bytes.
+    /// Writes up to `buf.len()` bytes, waiting until the writer accepts at least one. Returns the
+    /// number of bytes written; 0 means that `buf` is empty, or that the writer accepts no more
+    /// bytes.
     ///
     /// # Errors
     /// Returns the writer's error.
@@ -73,11 +75,12 @@ pub trait WriteExt: Write {
     /// Writes all of `buf`.
     ///
     /// # Errors
-    /// Returns `WriteZero` if the writer accepts no more bytes, or the writer's error; retries after
-    /// `Interrupted`. Part of `buf` may have been written.
+    /// Returns `WriteZero` if the writer accepts no more bytes, or the writer's error; retries
+    /// after `Interrupted`. Part of `buf` may have been written.
     ///
     /// # Cancel safety
-    /// Not cancel safe: part of `buf` may have been written, and the number of bytes written is unknown.
+    /// Not cancel safe: part of `buf` may have been written, and the number of bytes written is
+    /// unknown.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, WriteExt};
@@ -96,16 +99,17 @@ pub trait WriteExt: Write {
         WriteAllFuture { writer: self, buf }
     }
 
-    /// Writes formatted text and flushes. `write!` and `writeln!` call this method; await the future
-    /// that they return.
+    /// Writes formatted text and flushes. `write!` and `writeln!` call this method; await the
+    /// future that they return.
     ///
     /// The text is formatted immediately, before the future is polled, and written as by
-    /// [`write_all`](WriteExt::write_all). As in async-std, the writer is flushed at the end, so that
-    /// a prompt appears. For many small pieces, format into a `String` and use `write_all`.
+    /// [`write_all`](WriteExt::write_all). As in async-std, the writer is flushed at the end, so
+    /// that a prompt appears. For many small pieces, format into a `String` and use `write_all`.
     ///
-    /// The future is `Send` if the writer is, but the formatting arguments, which the macros create, are not, and they
-    /// live until the end of the statement. So `write!(…).await` makes the surrounding future unfit for
-    /// [`task::spawn`](crate::task::spawn), as with async-std. There, create the future in a statement of its own:
+    /// The future is `Send` if the writer is, but the formatting arguments, which the macros
+    /// create, are not, and they live until the end of the statement. So `write!(…).await` makes
+    /// the surrounding future unfit for [`task::spawn`](crate::task::spawn), as with async-std.
+    /// There, create the future in a statement of its own:
     ///
     /// ```
     /// use netpoll::{io::{self, WriteExt}, task};
@@ -157,8 +161,8 @@ pub trait WriteExt: Write {
     /// Returns the writer's error.
     ///
     /// # Cancel safety
-    /// Cancel safe for all writers of this crate: the data that is left stays buffered, and the next flush
-    /// continues.
+    /// Cancel safe for all writers of this crate: the data that is left stays buffered, and the
+    /// next flush continues.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};

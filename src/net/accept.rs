@@ -4,8 +4,9 @@
 //! With a [`Limit`](super::permits::Limit), an accept takes a permit before accept4(2) and returns
 //! the permit if there is no connection. The permit of a connection is stored in its `Fd` and
 //! returned after close(2), or when the descriptor is released. An accept that finds no permit
-//! *parks*: it leaves the list of operations that wait for an edge and joins the limit's list. It still ends at the
-//! listener's deadline or close, at a shutdown of the runtime, and at a shutdown of the socket by another owner.
+//! *parks*: it leaves the list of operations that wait for an edge and joins the limit's list. It
+//! still ends at the listener's deadline or close, at a shutdown of the runtime, and at a shutdown
+//! of the socket by another owner.
 //!
 //! # Cancellation
 //! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next parked
@@ -39,7 +40,8 @@ pub(crate) struct Accepting {
 }
 
 impl Accepting {
-    /// Makes the accept ignore the maximum number of connections. The connection then holds no permit.
+    /// Makes the accept ignore the maximum number of connections. The connection then holds no
+    /// permit.
     pub(crate) fn ignore_limit(&mut self) {
         self.beyond_limit = true;
     }
@@ -72,8 +74,8 @@ impl Accepting {
             if let Some(limit) = limit {
                 let parks = limit.poll_free(&mut self.place, cx).is_pending();
                 if self.parked != parks {
-                    // Moves from the list of waiters for an edge to the limit's list, so that an edge
-                    // wakes only accepts that can use it. When a permit is free, moves back.
+                    // Moves from the list of waiters for an edge to the limit's list, so that an
+                    // edge wakes only accepts that can use it. When a permit is free, moves back.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
                 }
@@ -109,8 +111,8 @@ impl Accepting {
             match polled {
                 Poll::Pending => {
                     // If this accept was woken for a permit, wakes the next parked accept, because
-                    // several listeners may share the limit, and the listener of the next accept may
-                    // have a connection.
+                    // several listeners may share the limit, and the listener of the next accept
+                    // may have a connection.
                     if let Some(limit) = limit {
                         limit.leave(&mut self.place);
                     }
@@ -141,9 +143,10 @@ impl Accepting {
         }
     }
 
-    /// Waits for the end of the listener, while no accept is attempted: its deadline, its close, a shutdown of the
-    /// runtime, or a shutdown of the socket by another owner. If the descriptor cannot be registered, waits only for
-    /// the deadline and the close. The caller must [cancel](Accepting::cancel) the wait before the next accept.
+    /// Waits for the end of the listener, while no accept is attempted: its deadline, its close, a
+    /// shutdown of the runtime, or a shutdown of the socket by another owner. If the descriptor
+    /// cannot be registered, waits only for the deadline and the close. The caller must
+    /// [cancel](Accepting::cancel) the wait before the next accept.
     #[cold]
     pub(crate) fn poll_end(&mut self, listener: &NetFd, cx: &mut Context<'_>) -> Poll<io::Error> {
         let fd = &listener.fd;
@@ -168,8 +171,8 @@ impl Accepting {
     }
 }
 
-/// Returns the failure of an accept whose listener has hung up: the error of a blocking accept(2). A listener has no
-/// peer, so another owner of the socket has shut it down.
+/// Returns the failure of an accept whose listener has hung up: the error of a blocking accept(2).
+/// A listener has no peer, so another owner of the socket has shut it down.
 #[cold]
 fn shut_down(listener: &NetFd) -> Failure {
     let error = io::Error::from_raw_os_error(libc::EINVAL);
@@ -192,8 +195,9 @@ mod tests {
         Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
     }
 
-    /// Two listeners share a limit. An accept that was woken for a permit, but whose listener has no
-    /// connection, passes the wake-up on to an accept of the other listener, which has connections.
+    /// Two listeners share a limit. An accept that was woken for a permit, but whose listener has
+    /// no connection, passes the wake-up on to an accept of the other listener, which has
+    /// connections.
     #[test]
     fn permit_passes_to_listener_with_a_connection() {
         task::block_on(async {

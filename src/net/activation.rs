@@ -15,7 +15,8 @@
 //!   the time of the call. The descriptors are for a child of that process, or for that process
 //!   itself after exec(2). If that process has ended, its children were reparented, and the
 //!   descriptors are for a process whose current parent has id 1 or is older than the process that
-//!   passed them. Children of the child do not take them, unless that process and the child have both ended.
+//!   passed them. Children of the child do not take them, unless that process and the child have
+//!   both ended.
 //! * `NETPOLL_LISTEN_FDS`: the device and inode of each descriptor, and the number under which it
 //!   is open if the intended number was in use.
 //!
@@ -23,15 +24,15 @@
 //! `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
 //!
 //! # The environment
-//! [`take`] does not change the environment, because a change is not safe in a process with threads.
-//! A change is not necessary either: [`take`] makes the descriptors close-on-exec, and `LISTEN_PID`
-//! or the check of the parent keeps children from taking them, even children that were started
-//! before [`take`] was called.
+//! [`take`] does not change the environment, because a change is not safe in a process with
+//! threads. A change is not necessary either: [`take`] makes the descriptors close-on-exec, and
+//! `LISTEN_PID` or the check of the parent keeps children from taking them, even children that were
+//! started before [`take`] was called.
 //!
 //! # Unix listeners
-//! A [`UnixListener`](crate::os::unix::net::UnixListener) that was bound to a path removes its file when it is closed.
-//! Clients that connect by the path then no longer reach the successor. So the old process tells its listener to keep
-//! the file:
+//! A [`UnixListener`](crate::os::unix::net::UnixListener) that was bound to a path removes its file
+//! when it is closed. Clients that connect by the path then no longer reach the successor. So the
+//! old process tells its listener to keep the file:
 //!
 //! ```no_run
 //! use netpoll::{net::activation, os::unix::net::UnixListener};
@@ -45,9 +46,10 @@
 //! }
 //! ```
 //!
-//! [`serve`](super::serve()) takes the listener. To use the listener while the server runs, pass an `Arc` of it. The
-//! successor's listener, `UnixListener::from(OwnedFd::from(socket))`, keeps the file by default. The process that stops
-//! the service removes the file, unless the service manager does.
+//! [`serve`](super::serve()) takes the listener. To use the listener while the server runs, pass an
+//! `Arc` of it. The successor's listener, `UnixListener::from(OwnedFd::from(socket))`, keeps the
+//! file by default. The process that stops the service removes the file, unless the service manager
+//! does.
 //!
 //! # Examples
 //! ```no_run
@@ -84,9 +86,9 @@ const FIRST: RawFd = 3;
 /// The maximum number of descriptors.
 const COUNT_MAX: usize = 1 << 16;
 
-/// The maximum length of the list of names and of the list of descriptors. The kernel limits each variable,
-/// including its name, to 128 KiB (MAX_ARG_STRLEN, execve(2)), and the longer of the two names,
-/// `NETPOLL_LISTEN_FDS`, has 18 bytes.
+/// The maximum length of the list of names and of the list of descriptors. The kernel limits each
+/// variable, including its name, to 128 KiB (MAX_ARG_STRLEN, execve(2)), and the longer of the two
+/// names, `NETPOLL_LISTEN_FDS`, has 18 bytes.
 const VALUE_MAX: usize = (128 << 10) - 32;
 
 const PASSED: &str = "NETPOLL_LISTEN_FDS";
@@ -233,14 +235,14 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
 /// Takes the descriptors that were passed to this process, in order. Returns an empty list if no
 /// descriptors were passed, and on every call after the call that took them.
 ///
-/// Call this function early. Until it is called, processes that this process starts also inherit the
-/// descriptors, although they do not take them. The descriptors are made close-on-exec.
+/// Call this function early. Until it is called, processes that this process starts also inherit
+/// the descriptors, although they do not take them. The descriptors are made close-on-exec.
 ///
 /// # Errors
 /// Returns `InvalidData` if the variables are invalid or inconsistent. If `LISTEN_PID` is set, also
 /// returns `InvalidData` if a descriptor was not inherited (it is close-on-exec), and EBADF if a
-/// descriptor is not open; without `LISTEN_PID`, returns an empty list in these two cases. A call that
-/// returns an error takes nothing.
+/// descriptor is not open; without `LISTEN_PID`, returns an empty list in these two cases. A call
+/// that returns an error takes nothing.
 ///
 /// Source: sd_listen_fds(3), sd_listen_fds_with_names(3).
 #[doc(alias = "sd_listen_fds")]
@@ -273,9 +275,10 @@ pub fn take() -> io::Result<Vec<Activated>> {
     inherit::make_private(&numbers)?;
     *taken = true;
     let adopt = |(number, name)| {
-        // SAFETY: the parent passed the descriptor to the caller of this function, which takes it only once
-        // (`taken`, and the numbers are distinct). It was inherited, and no other code in this process owns it,
-        // because descriptors that this process opens are close-on-exec. It is open: `make_private` has succeeded.
+        // SAFETY: the parent passed the descriptor to the caller of this function, which takes it
+        // only once (`taken`, and the numbers are distinct). It was inherited, and no other code in
+        // this process owns it, because descriptors that this process opens are close-on-exec. It
+        // is open: `make_private` has succeeded.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         Activated { name, fd }
     };
@@ -287,8 +290,8 @@ pub fn take() -> io::Result<Vec<Activated>> {
 ///
 /// The command holds duplicates, which keep a listener's port open, so drop the command when the
 /// successor is running. The caller may then close its listener, because the successor shares the
-/// queue of connections. A [Unix listener](self#unix-listeners) must first be told to keep its file. Only a
-/// child of this process takes the descriptors, or this process itself after
+/// queue of connections. A [Unix listener](self#unix-listeners) must first be told to keep its
+/// file. Only a child of this process takes the descriptors, or this process itself after
 /// [`exec`](std::os::unix::process::CommandExt::exec).
 ///
 /// The descriptors are passed under consecutive numbers from 3 on. If this process closes a
@@ -297,10 +300,9 @@ pub fn take() -> io::Result<Vec<Activated>> {
 ///
 /// # Errors
 /// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
-/// bytes, if the names, or the list of descriptors, exceed 128 KiB (about 8,000 descriptors), or if the
-/// command already passes descriptors.
-/// Returns EMFILE or EINVAL at the descriptor limit. For each descriptor that it passes, the call opens
-/// one or two further descriptors.
+/// bytes, if the names, or the list of descriptors, exceed 128 KiB (about 8,000 descriptors), or if
+/// the command already passes descriptors. Returns EMFILE or EINVAL at the descriptor limit. For
+/// each descriptor that it passes, the call opens one or two further descriptors.
 ///
 /// # Examples
 /// ```no_run

@@ -25,14 +25,15 @@ macro_rules! read_uninit {
         /// Reading, for adapters.
         impl $stream {
             /// Attempts to read, as `AsyncRead::poll_read` does, into memory that need not be
-            /// initialised. Returns the number of bytes read; 0 means end of stream (or that `buf` is
-            /// empty). `unsafe` code may rely on that many bytes at the start of `buf` being initialised.
+            /// initialised. Returns the number of bytes read; 0 means end of stream (or that `buf`
+            /// is empty). `unsafe` code may rely on that many bytes at the start of `buf` being
+            /// initialised.
             ///
             /// Use this method to implement another crate's reading trait. If nothing is available,
             /// returns `Pending` and wakes the task at the next read event. Any number of tasks may
-            /// wait this way. If an earlier read in the same poll of the task did not fill its buffer, this
-            /// method may return `Pending` without a system call. If bytes have arrived since, the task is
-            /// woken.
+            /// wait this way. If an earlier read in the same poll of the task did not fill its
+            /// buffer, this method may return `Pending` without a system call. If bytes have
+            /// arrived since, the task is woken.
             ///
             /// # Errors
             #[doc = concat!("Returns the same errors as [`read`](", stringify!($stream), "::read).")]
@@ -96,13 +97,14 @@ impl SocketView {
     }
 
     /// Waits until the connection is reset, closed in both directions or force-closed, or until the
-    /// wait fails, for example because the runtime is shut down. Never completes if the write deadline
-    /// passes first, or if the socket was dropped before the first poll. From its first poll, the
-    /// future keeps the socket open.
+    /// wait fails, for example because the runtime is shut down. Never completes if the write
+    /// deadline passes first, or if the socket was dropped before the first poll. From its first
+    /// poll, the future keeps the socket open.
     pub async fn aborted(&self) {
         let Some(fd) = self.0.upgrade() else { return pending().await };
         match Aborted::new(&fd).await {
-            // The kernel's ETIMEDOUT does not match, because it means that the connection has failed.
+            // The kernel's ETIMEDOUT does not match, because it means that the connection has
+            // failed.
             Err(error) if is_deadline(&error) => pending().await,
             _ => {}
         }
@@ -125,9 +127,9 @@ pub trait ListenerView {
     /// Returns whether the kernel's queue contains a connection.
     fn is_queued(&self) -> bool;
 
-    /// Waits until the listener accepts no more connections, and returns the reason as an error: the
-    /// listener is closed, its deadline has passed, the runtime is shut down, or another owner of the
-    /// socket has shut it down (EINVAL, as from a blocking accept(2)).
+    /// Waits until the listener accepts no more connections, and returns the reason as an error:
+    /// the listener is closed, its deadline has passed, the runtime is shut down, or another owner
+    /// of the socket has shut it down (EINVAL, as from a blocking accept(2)).
     fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 

@@ -26,8 +26,9 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// Converts a value to socket addresses, with a name look-up if necessary. This trait is the
 /// asynchronous counterpart of [`std::net::ToSocketAddrs`].
 ///
-/// It is implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"`, slices of addresses, and
-/// references to these. In a string, an IPv6 address before a port is in brackets: `"[::1]:80"`. As in Go:
+/// It is implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"`, slices of
+/// addresses, and references to these. In a string, an IPv6 address before a port is in brackets:
+/// `"[::1]:80"`. As in Go:
 ///
 /// * A string without a host, such as `":7000"`, stands for every address of this machine:
 ///   `[::]:7000`, which also accepts IPv4, and then `0.0.0.0:7000`, for a machine without IPv6.
@@ -37,11 +38,11 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// # Errors
 /// * Returns [`InvalidInput`](std::io::ErrorKind::InvalidInput) with an [`AddrError`] inside if the
 ///   string is malformed.
-/// * Returns [`NotFound`](std::io::ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
-///   inside if there is no such service.
-/// * If the host cannot be resolved, returns an error whose text contains the value, such as ``could not
-///   resolve address `"host:port"` ``. Its source is the error of the resolver, and it has that error's
-///   kind.
+/// * Returns [`NotFound`](std::io::ErrorKind::NotFound) with a
+///   [`LookupError`](crate::net::LookupError) inside if there is no such service.
+/// * If the host cannot be resolved, returns an error whose text contains the value, such as
+///   ``could not resolve address `"host:port"` ``. Its source is the error of the resolver, and it
+///   has that error's kind.
 ///
 /// # Examples
 /// ```
@@ -78,8 +79,8 @@ pub trait ToSocketAddrs {
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter>;
 
     /// Returns the name and the port if the value is a host name that must be looked up. A
-    /// [`Dialer`](crate::net::Dialer) then looks the name up itself and, if it races addresses, starts
-    /// with the first addresses that arrive. With `None`, the default, the dialer awaits
+    /// [`Dialer`](crate::net::Dialer) then looks the name up itself and, if it races addresses,
+    /// starts with the first addresses that arrive. With `None`, the default, the dialer awaits
     /// [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
     fn host_and_port(&self) -> Option<(&str, u16)> {
         None
@@ -136,12 +137,12 @@ impl<I> ToSocketAddrsFuture<I> {
         ToSocketAddrsFuture { state, refused: false }
     }
 
-    /// Starts `resolve` on one of the threads for name look-ups, and creates a future that returns its
-    /// result.
+    /// Starts `resolve` on one of the threads for name look-ups, and creates a future that returns
+    /// its result.
     ///
     /// # Panics
-    /// Awaiting the future panics if `resolve` panics, or if a [shutdown](crate::rt::shutdown) of the runtime
-    /// drops the call but not the caller.
+    /// Awaiting the future panics if `resolve` panics, or if a [shutdown](crate::rt::shutdown) of
+    /// the runtime drops the call but not the caller.
     pub fn blocking(resolve: impl FnOnce() -> io::Result<I> + Send + 'static) -> ToSocketAddrsFuture<I>
     where
         I: Send + 'static,

@@ -27,8 +27,9 @@ impl NetFd {
         self.fd.poll_flush(caller, cx).map_err(|failure| self.error("write", failure))
     }
 
-    /// Waits until all gathered bytes are sent. The caller then shuts down the writing side. Returns
-    /// `Ready` immediately if the socket is closed, because the close sends the bytes itself.
+    /// Waits until all gathered bytes are sent. The caller then shuts down the writing side.
+    /// Returns `Ready` immediately if the socket is closed, because the close sends the bytes
+    /// itself.
     #[inline]
     pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.fd.poll_flush(Waiter::Poll, cx) {
@@ -47,8 +48,8 @@ impl NetFd {
         self.fd.set_gathers(self, gathers).map_err(|failure| self.error("set", failure))
     }
 
-    /// Puts a new connection into an `Arc`. The connection starts to gather writes if its listener or
-    /// dialer is configured with `auto_cork`.
+    /// Puts a new connection into an `Arc`. The connection starts to gather writes if its listener
+    /// or dialer is configured with `auto_cork`.
     #[inline]
     pub(crate) fn shared(self) -> Arc<NetFd> {
         let shared = Arc::new(self);
@@ -88,8 +89,8 @@ macro_rules! auto_cork_methods {
             /// runtime usually until the turn ends; [`flush`](Self::flush) sends it immediately.
             /// Closing and shutting down send the gathered bytes first, and so does every other
             /// operation that writes to the socket or hands out its descriptor. A conversion to
-            /// another type also waits, for at most five seconds, until the send buffer has room for
-            /// the bytes.
+            /// another type also waits, for at most five seconds, until the send buffer has room
+            /// for the bytes.
             ///
             /// A close does not wait. If the send buffer has no room for the gathered bytes, the
             /// buffer is enlarged, or a task sends them later. If the system does not permit a
@@ -115,9 +116,10 @@ macro_rules! auto_cork_methods {
             /// Completes immediately if there are none.
             ///
             /// # Errors
-            /// Returns the error of a gathered write; `TimedOut` after the write deadline or timeout, in
-            /// which case the bytes are still sent later; a [closed](crate::net::is_closed) error after
-            /// `force_close`, unless gathering was never turned on.
+            /// Returns the error of a gathered write; `TimedOut` after the write deadline or
+            /// timeout, in which case the bytes are still sent later; a
+            /// [closed](crate::net::is_closed) error after `force_close`, unless gathering was
+            /// never turned on.
             ///
             /// # Cancel safety
             /// Cancel safe. The gathered bytes are sent even if the future is dropped.

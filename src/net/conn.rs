@@ -80,8 +80,8 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// [`force_close`](Conn::force_close).
     ///
     /// # Cancel safety
-    /// A future that is dropped before it completes has written nothing, except on a [`Pipe`], where
-    /// reads may have taken part of `buf`.
+    /// A future that is dropped before it completes has written nothing, except on a [`Pipe`],
+    /// where reads may have taken part of `buf`.
     fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Writes all of `buf`. Concurrent calls do not interleave.
@@ -217,8 +217,8 @@ conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 
 /// A listener from which [`serve`](crate::net::serve()) accepts connections.
 ///
-/// It is implemented for [`TcpListener`] and [`UnixListener`], and for an [`Arc`] of a listener: a clone of the `Arc` can close
-/// the listener of a server, or change its settings.
+/// It is implemented for [`TcpListener`] and [`UnixListener`], and for an [`Arc`] of a listener: a
+/// clone of the `Arc` can close the listener of a server, or change its settings.
 ///
 /// Source: `net.Listener` of Go.
 ///
@@ -254,23 +254,25 @@ pub trait Listener: Send + Sync + 'static {
         Self: 'a;
 
     /// Returns a stream of accepted connections. The stream waits while no descriptor or memory is
-    /// available. After [`close`](Listener::close) it yields one [closed](crate::net::is_closed) error and ends.
+    /// available. After [`close`](Listener::close) it yields one [closed](crate::net::is_closed)
+    /// error and ends.
     fn incoming(&self) -> Self::Incoming<'_>;
 
-    /// Closes the listener. The close begins immediately; the future completes when the descriptor is
-    /// closed.
+    /// Closes the listener. The close begins immediately; the future completes when the descriptor
+    /// is closed.
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 
-    /// Waits until the listener can accept no more connections, and returns the reason as an error. A server
-    /// polls the future while it does not accept. The future of the default implementation never completes.
+    /// Waits until the listener can accept no more connections, and returns the reason as an error.
+    /// A server polls the future while it does not accept. The future of the default implementation
+    /// never completes.
     #[doc(hidden)]
     fn ended(&self) -> impl Future<Output = io::Result<()>> + Send {
         pending()
     }
 
-    /// Returns a stream like that of [`incoming`](Listener::incoming) that accepts connections even beyond the listener's
-    /// limit. A server uses it for the queued connections when it stops. The default implementation returns `None`, and
-    /// the server continues with the first stream.
+    /// Returns a stream like that of [`incoming`](Listener::incoming) that accepts connections even
+    /// beyond the listener's limit. A server uses it for the queued connections when it stops. The
+    /// default implementation returns `None`, and the server continues with the first stream.
     #[doc(hidden)]
     fn incoming_beyond_limit(&self) -> Option<Self::Incoming<'_>> {
         None

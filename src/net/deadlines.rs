@@ -1,4 +1,5 @@
-//! The deadline and timeout methods of all sockets except listeners, and the end of a dial with a timeout.
+//! The deadline and timeout methods of all sockets except listeners, and the end of a dial with a
+//! timeout.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -67,8 +68,8 @@ macro_rules! deadline_methods {
             /// read begins to wait. If a deadline is also set, the earlier limit applies.
             ///
             /// With the stream traits, where a read is a series of polls, the time runs from the
-            /// first poll that waits to the poll that completes. If the next poll comes long after the
-            /// time has passed, it begins a new read.
+            /// first poll that waits to the poll that completes. If the next poll comes long after
+            /// the time has passed, it begins a new read.
             ///
             /// # Errors
             /// Returns `InvalidInput` if `timeout` is zero, as in std.
@@ -78,8 +79,8 @@ macro_rules! deadline_methods {
             }
 
             /// Sets how long each write may wait. This method works like
-            /// [`set_read_timeout`](Self::set_read_timeout). An operation that writes all of a buffer
-            /// or file counts the time anew after each partial write.
+            /// [`set_read_timeout`](Self::set_read_timeout). An operation that writes all of a
+            /// buffer or file counts the time anew after each partial write.
             ///
             /// # Errors
             /// Returns `InvalidInput` if `timeout` is zero, as in std.

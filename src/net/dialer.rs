@@ -66,17 +66,18 @@ use crate::time::Sleep;
 /// A `Dialer` is cheap to clone and can be used for any number of concurrent dials.
 ///
 /// # Several addresses
-/// Several addresses, such as those of a name, are dialled with Happy Eyeballs version 2 (RFC 8305).
-/// They are tried in their order, which for a name is that of the resolver, with the families
-/// alternating. The next attempt begins when an attempt has failed or after the stagger, while earlier
-/// attempts continue. At most 64 attempts are in progress at a time; a further attempt replaces the
-/// oldest. The first connection wins, and the others are closed. Addresses are used as they arrive, so a
-/// DNS server that does not answer for one family delays the first attempt at an address of the other
-/// family by at most 50 ms. (`TcpStream::connect` tries addresses one at a time, as std does.)
+/// Several addresses, such as those of a name, are dialled with Happy Eyeballs version 2 (RFC
+/// 8305). They are tried in their order, which for a name is that of the resolver, with the
+/// families alternating. The next attempt begins when an attempt has failed or after the stagger,
+/// while earlier attempts continue. At most 64 attempts are in progress at a time; a further
+/// attempt replaces the oldest. The first connection wins, and the others are closed. Addresses are
+/// used as they arrive, so a DNS server that does not answer for one family delays the first
+/// attempt at an address of the other family by at most 50 ms. (`TcpStream::connect` tries
+/// addresses one at a time, as std does.)
 ///
-/// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. If the dial has a timeout or
-/// a deadline, each address gets an equal share of the remaining time, and at least 2 s while that much
-/// remains.
+/// With [`stagger(None)`](Dialer::stagger), addresses are tried one at a time. If the dial has a
+/// timeout or a deadline, each address gets an equal share of the remaining time, and at least 2 s
+/// while that much remains.
 ///
 /// Source: `net.Dialer` of Go.
 ///
@@ -121,14 +122,14 @@ impl Dialer {
     /// Returns an [`OpError`](crate::net::OpError) whose text begins with `dial tcp`:
     /// * If all attempts failed, returns the error of the first to fail:
     ///   `dial tcp ADDR: connect: connection refused`, or, if the timeout or deadline ended that
-    ///   attempt, an error of kind `TimedOut`: `dial tcp ADDR: i/o timeout`. For an option value that is
-    ///   out of range (a buffer of 1 GiB, for example), the kind is `InvalidInput`:
+    ///   attempt, an error of kind `TimedOut`: `dial tcp ADDR: i/o timeout`. For an option value
+    ///   that is out of range (a buffer of 1 GiB, for example), the kind is `InvalidInput`:
     ///   `dial tcp ADDR: setsockopt: …`.
     /// * If the timeout or deadline passed before an address arrived, returns an error of kind
-    ///   `TimedOut`: `dial tcp: lookup HOST: i/o timeout`, or `dial tcp: i/o timeout` if the look-up of
-    ///   the host had not begun or is made by your own [`ToSocketAddrs`].
-    /// * If there is no address, returns an error that contains a [`LookupError`], an [`AddrError`] or
-    ///   the error of your own [`ToSocketAddrs`]: `dial tcp: lookup HOST: no such host`,
+    ///   `TimedOut`: `dial tcp: lookup HOST: i/o timeout`, or `dial tcp: i/o timeout` if the
+    ///   look-up of the host had not begun or is made by your own [`ToSocketAddrs`].
+    /// * If there is no address, returns an error that contains a [`LookupError`], an [`AddrError`]
+    ///   or the error of your own [`ToSocketAddrs`]: `dial tcp: lookup HOST: no such host`,
     ///   `dial tcp: missing address`, or `dial tcp: address LOCAL: no suitable address found` if no
     ///   address belongs to the family of the local address.
     ///
@@ -200,7 +201,8 @@ impl Dialer {
 /// Options.
 impl Dialer {
     /// Sets the time limit of each dial. The time starts when the future of [`dial`](Dialer::dial)
-    /// is first polled, and covers the look-up and all addresses. With zero, dials time out at once.
+    /// is first polled, and covers the look-up and all addresses. With zero, dials time out at
+    /// once.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Dialer {
         self.timeout = timeout.into();
         self
@@ -219,8 +221,8 @@ impl Dialer {
     /// tried only once: errors that a port chosen by the kernel can cause (a connection to itself,
     /// EADDRNOTAVAIL) are not retried. Sockets with a fixed port have SO_REUSEADDR set, so that the
     /// attempts of one dial can share the port. Connections to different addresses can also share
-    /// the port. If another socket listens on the port, or uses it without SO_REUSEADDR, the dial fails
-    /// with `AddrInUse`.
+    /// the port. If another socket listens on the port, or uses it without SO_REUSEADDR, the dial
+    /// fails with `AddrInUse`.
     #[doc(alias = "bind")]
     pub fn local_addr(mut self, addr: impl Into<Option<SocketAddr>>) -> Dialer {
         self.recipe.local = addr.into();
@@ -228,8 +230,8 @@ impl Dialer {
     }
 
     /// Sets whether sockets start with Go's options, TCP_NODELAY and keep-alive. The default is
-    /// true. With false, sockets have the kernel's defaults and the options set on the dialer, and a
-    /// dial makes up to five fewer system calls.
+    /// true. With false, sockets have the kernel's defaults and the options set on the dialer, and
+    /// a dial makes up to five fewer system calls.
     pub fn defaults(mut self, defaults: bool) -> Dialer {
         self.recipe.tcp.defaults = defaults;
         self
@@ -254,8 +256,8 @@ impl Dialer {
 
     /// Sets a function that is called with each socket, after all other options are set and before
     /// the socket is bound and connected. Its arguments are the network (`tcp4` or `tcp6`), the
-    /// remote address and the descriptor. If the function returns an error, the attempt fails with that
-    /// error.
+    /// remote address and the descriptor. If the function returns an error, the attempt fails with
+    /// that error.
     ///
     /// The function runs on the thread that polls the dial and must not block. (Go:
     /// `Dialer.Control`.)

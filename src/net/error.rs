@@ -1,16 +1,16 @@
 //! [`OpError`]: the errors of network operations.
 //!
-//! Errors of binding and dialling, including those of the look-up, and errors that this crate creates
-//! (closed, deadline, shutdown, too many operations) contain an [`OpError`], which names the operation
-//! and the addresses and prints like Go's `net.OpError`. Kernel errors of other operations, such as
-//! accept, read and write, are returned unchanged, unless `Builder::wrap_io_errors` is set. So
-//! `io::Error::raw_os_error` works on them. It returns `None` for a wrapped error; [`raw_os_error`]
-//! looks through the wrapper.
+//! Errors of binding and dialling, including those of the look-up, and errors that this crate
+//! creates (closed, deadline, shutdown, too many operations) contain an [`OpError`], which names
+//! the operation and the addresses and prints like Go's `net.OpError`. Kernel errors of other
+//! operations, such as accept, read and write, are returned unchanged, unless
+//! `Builder::wrap_io_errors` is set. So `io::Error::raw_os_error` works on them. It returns `None`
+//! for a wrapped error; [`raw_os_error`] looks through the wrapper.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
-//! The texts are Go's, except two: Go does not need `runtime shut down`, and it panics on too many operations.
-//! Go always wraps kernel errors of reads and writes. Here they are not wrapped by default, because Rust
-//! programs match on `ErrorKind` and `raw_os_error`.
+//! The texts are Go's, except two: Go does not need `runtime shut down`, and it panics on too many
+//! operations. Go always wraps kernel errors of reads and writes. Here they are not wrapped by
+//! default, because Rust programs match on `ErrorKind` and `raw_os_error`.
 
 use std::error::Error;
 use std::fmt;
@@ -50,7 +50,8 @@ pub enum Addr {
     Ip(SocketAddr),
     /// A Unix socket's path. An abstract name begins with `@`; an unnamed socket is `@` alone.
     Unix(PathBuf),
-    /// An address that was not resolved, as the user gave it. At present, no error has such an address.
+    /// An address that was not resolved, as the user gave it. At present, no error has such an
+    /// address.
     Name(String),
 }
 
@@ -198,7 +199,8 @@ impl Op {
         self.failed(Cause::Deadline)
     }
 
-    /// Returns the error for a deadline that passed during a step, such as a look-up. `error` names the step.
+    /// Returns the error for a deadline that passed during a step, such as a look-up. `error` names
+    /// the step.
     #[cold]
     pub(crate) fn timed_out_in(self, error: io::Error) -> io::Error {
         self.failed(Cause::DeadlineIn(error))
@@ -249,20 +251,20 @@ impl OpError {
     }
 
     /// Returns the local address of a connection, or the local address that a dial was configured
-    /// with; `None` for listeners, other dials, sockets without a peer, and the operations `set` and
-    /// `raw-control`.
+    /// with; `None` for listeners, other dials, sockets without a peer, and the operations `set`
+    /// and `raw-control`.
     pub fn source_addr(&self) -> Option<&Addr> {
         self.source.as_ref()
     }
 
-    /// Returns the peer's address, or the address of a listener. For a socket without a peer, and for the
-    /// operations `set` and `raw-control`, returns the local address.
+    /// Returns the peer's address, or the address of a listener. For a socket without a peer, and
+    /// for the operations `set` and `raw-control`, returns the local address.
     pub fn addr(&self) -> Option<&Addr> {
         self.addr.as_ref()
     }
 
-    /// Returns the underlying error, such as that of a system call, of the resolver or of a malformed
-    /// address, or `None` if there is none (closed, deadline and so on).
+    /// Returns the underlying error, such as that of a system call, of the resolver or of a
+    /// malformed address, or `None` if there is none (closed, deadline and so on).
     pub fn io_error(&self) -> Option<&io::Error> {
         match &self.cause {
             Cause::Call(_, error) | Cause::Other(error) | Cause::DeadlineIn(error) => Some(error),
@@ -371,11 +373,11 @@ pub fn is_closed(error: &io::Error) -> bool {
     op_error(error).is_some_and(OpError::is_closed)
 }
 
-/// Returns whether `error` is a timeout, that is, an error of kind [`TimedOut`](ErrorKind::TimedOut).
-/// Examples are a deadline or timeout of a socket, a timeout of `io::timeout`, of connecting or of a name
-/// look-up, the idle limit of `io::copy_bidirectional_with`, and the kernel's ETIMEDOUT.
-/// [`OpError::is_deadline`] distinguishes a deadline of this crate from the kernel's timeout. (Go:
-/// `net.Error.Timeout`.)
+/// Returns whether `error` is a timeout, that is, an error of kind
+/// [`TimedOut`](ErrorKind::TimedOut). Examples are a deadline or timeout of a socket, a timeout of
+/// `io::timeout`, of connecting or of a name look-up, the idle limit of
+/// `io::copy_bidirectional_with`, and the kernel's ETIMEDOUT. [`OpError::is_deadline`]
+/// distinguishes a deadline of this crate from the kernel's timeout. (Go: `net.Error.Timeout`.)
 ///
 /// # Examples
 /// ```

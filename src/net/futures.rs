@@ -1,10 +1,12 @@
-//! The named futures of socket methods. They are `Unpin`, so they can be stored and polled in place.
+//! The named futures of socket methods. They are `Unpin`, so they can be stored and polled in
+//! place.
 //!
 //! # Cancel safety
 //! A future that is dropped before it completes has read or written nothing, except for futures
-//! that write all of a buffer or a file, such as [`WriteAll`], [`SendFile`] and [`PipeWrite`]: these may
-//! have written part or all of it. For [`RawRead`] and [`RawWrite`], this depends on their closures. If a
-//! dropped future was woken and did not use the wake-up, the next waiter is woken.
+//! that write all of a buffer or a file, such as [`WriteAll`], [`SendFile`] and [`PipeWrite`]:
+//! these may have written part or all of it. For [`RawRead`] and [`RawWrite`], this depends on
+//! their closures. If a dropped future was woken and did not use the wake-up, the next waiter is
+//! woken.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -82,8 +84,8 @@ operation_future! {
 }
 
 impl Read<'_> {
-    /// Polls after a short read of the same turn. Such a poll usually waits without a call. Not inlined, so that `poll`
-    /// stays small.
+    /// Polls after a short read of the same turn. Such a poll usually waits without a call. Not
+    /// inlined, so that `poll` stays small.
     #[inline(never)]
     fn poll_after_short(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.buf.is_empty() && self.fd.fd.waits_at_once(&mut self.operation, cx) {
@@ -175,8 +177,8 @@ operation_future! {
 }
 
 impl WriteAll<'_> {
-    /// Polls an operation that [`append_more`](super::fd::fd::Fd::append_more) has refused or that is not new. Not
-    /// inlined, so that `poll` stays small.
+    /// Polls an operation that [`append_more`](super::fd::fd::Fd::append_more) has refused or that
+    /// is not new. Not inlined, so that `poll` stays small.
     #[inline(never)]
     fn poll_calls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {

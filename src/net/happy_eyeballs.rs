@@ -6,14 +6,14 @@
 //!   family of the first address (section 4). Addresses that arrive later are inserted in the same
 //!   way.
 //! * The next attempt begins when an attempt has failed, or when the stagger has passed since the
-//!   previous attempt began (section 5). Earlier attempts continue. If the deadline would leave some
-//!   addresses untried, the stagger is reduced, to no less than 10 ms.
+//!   previous attempt began (section 5). Earlier attempts continue. If the deadline would leave
+//!   some addresses untried, the stagger is reduced, to no less than 10 ms.
 //! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
 //!   determine how many descriptors a dial uses. A further attempt replaces the oldest attempt,
 //!   and begins at least 10 ms after the previous attempt.
-//! * The first connection wins. If no attempt connects, the error of the first to fail is returned. (Go
-//!   returns the first error of the first address's family.) An error of the look-up is returned only
-//!   if there was no address.
+//! * The first connection wins. If no attempt connects, the error of the first to fail is returned.
+//!   (Go returns the first error of the first address's family.) An error of the look-up is
+//!   returned only if there was no address.
 //!
 //! # Cancellation
 //! Attempts are futures. An attempt that loses, or is dropped with the race, closes its socket. If
@@ -40,12 +40,12 @@ use crate::time::Sleep;
 /// The default time between attempts (RFC 8305, section 8).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// The value below which a deadline does not reduce the stagger, and the minimum of the pause before an
-/// attempt that replaces the oldest attempt (RFC 8305, section 5).
+/// The value below which a deadline does not reduce the stagger, and the minimum of the pause
+/// before an attempt that replaces the oldest attempt (RFC 8305, section 5).
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
-/// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each of them has 640 ms
-/// before it is replaced.
+/// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each of them has 640
+/// ms before it is replaced.
 const AT_ONCE_MAX: usize = 64;
 
 /// Addresses that have not been tried yet.
@@ -304,8 +304,8 @@ mod tests {
         use Fate::{Connects, Fails, Hangs};
         let refused = |addr: SocketAddr| Some(Err(addr.to_string()));
         // The fates of the first and the second address, the outcome, and whether the second
-        // attempt begins after the stagger (`true`) or immediately (`false`). `None` means that it does
-        // not begin. In the cases where it must not wait, the stagger is longer than any test.
+        // attempt begins after the stagger (`true`) or immediately (`false`). `None` means that it
+        // does not begin. In the cases where it must not wait, the stagger is longer than any test.
         let cases = [
             (Connects(0), Connects(0), Some(Ok(v6(1))), None),
             (Connects(5), Hangs, Some(Ok(v6(1))), None),
@@ -316,7 +316,8 @@ mod tests {
             (Connects(400), Connects(5000), Some(Ok(v6(1))), Some(true)),
             (Connects(400), Fails(0), Some(Ok(v6(1))), Some(true)),
             (Fails(0), Fails(0), refused(v6(1)), Some(false)),
-            // Unlike in Go, the error is that of the first attempt to fail, not of the first to begin.
+            // Unlike in Go, the error is that of the first attempt to fail, not of the first to
+            // begin.
             (Fails(400), Fails(0), refused(v4(1)), Some(true)),
         ];
         for (number, (first, second, outcome, staggered)) in cases.into_iter().enumerate() {

@@ -34,7 +34,8 @@ pub struct AddrError {
 }
 
 impl AddrError {
-    /// Returns the address or port that the error names, or an empty string if the address is missing.
+    /// Returns the address or port that the error names, or an empty string if the address is
+    /// missing.
     pub fn addr(&self) -> &str {
         &self.addr
     }
@@ -110,16 +111,16 @@ impl From<ResolveError> for io::Error {
     }
 }
 
-/// Extracts the error of the look-up from a [`ResolveError`], for callers whose own error names the address.
-/// Returns other errors unchanged.
+/// Extracts the error of the look-up from a [`ResolveError`], for callers whose own error names the
+/// address. Returns other errors unchanged.
 #[cold]
 pub(super) fn reason(error: io::Error) -> io::Error {
     error.downcast::<ResolveError>().map_or_else(|error| error, |resolve| resolve.error)
 }
 
-/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11). The zone
-/// is the name or the number of an interface. Returns `None` for anything else, and for the name of
-/// an interface that this host does not have.
+/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11). The
+/// zone is the name or the number of an interface. Returns `None` for anything else, and for the
+/// name of an interface that this host does not have.
 pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     if let Ok(ip) = host.parse() {
         return Some(SocketAddr::new(ip, port));
@@ -185,8 +186,9 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Splits `host:port` at the last colon, like Go's `SplitHostPort`. An IPv6 host is in brackets. Unlike in Go,
-/// an empty port is an error, and the error of an empty text is `missing address`, as in Go's `Dial`.
+/// Splits `host:port` at the last colon, like Go's `SplitHostPort`. An IPv6 host is in brackets.
+/// Unlike in Go, an empty port is an error, and the error of an empty text is `missing address`, as
+/// in Go's `Dial`.
 fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
     const MISSING_PORT: &str = "missing port in address";
     const TOO_MANY_COLONS: &str = "too many colons in address";

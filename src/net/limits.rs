@@ -7,9 +7,9 @@
 //! its place, answered and closed, and the spare is opened again. A client thus learns immediately
 //! that the server is full, and the accept loop neither spins nor leaves the queue full. If another
 //! thread takes the number first, the next spare is tried; if no spare is left, the caller gets the
-//! error. Numbers that become free refill the reserve first. If the reserve cannot be filled for lack of
-//! a number, an accepted connection is refused, and its number refills the reserve. Each spare is a
-//! separate open file, because ENFILE counts open files.
+//! error. Numbers that become free refill the reserve first. If the reserve cannot be filled for
+//! lack of a number, an accepted connection is refused, and its number refills the reserve. Each
+//! spare is a separate open file, because ENFILE counts open files.
 
 use std::fs::File;
 use std::io;
@@ -25,11 +25,13 @@ use crate::rt::poll::labels::Limits;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::sys::{option, socket};
 
-/// The maximum number of connections refused in one [`Admission::accept`], so that other tasks get their turn.
+/// The maximum number of connections refused in one [`Admission::accept`], so that other tasks get
+/// their turn.
 const SHED_BATCH_MAX: u32 = 64;
 
-/// A refused connection that was answered is closed at the latest when this many of its bytes have been read and
-/// discarded. Closing with unread data resets the connection, and the client may then lose the answer.
+/// A refused connection that was answered is closed at the latest when this many of its bytes have
+/// been read and discarded. Closing with unread data resets the connection, and the client may then
+/// lose the answer.
 const DRAIN_MAX: usize = 64 << 10;
 
 /// Descriptors that are held back for refusing connections.
@@ -51,8 +53,8 @@ impl Reserve {
         Ok(Reserve { most, spares: Mutex::new(spares), answer, shed: AtomicU64::new(0) })
     }
 
-    /// Reopens the missing spares. Returns false if open(2) fails with EMFILE or ENFILE. Ignores its other
-    /// errors.
+    /// Reopens the missing spares. Returns false if open(2) fails with EMFILE or ENFILE. Ignores
+    /// its other errors.
     fn refill(&self) -> bool {
         let mut spares = self.spares.lock();
         while spares.len() < self.most {
@@ -105,9 +107,10 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// If `answer` is not empty, sends it on a connection that is about to be closed, and then discards the bytes that the
-/// client has sent, until [`DRAIN_MAX`] are discarded. Bytes of the answer that do not fit into the send buffer are
-/// lost. The answer is also lost if the connection is reset before the client reads it.
+/// If `answer` is not empty, sends it on a connection that is about to be closed, and then discards
+/// the bytes that the client has sent, until [`DRAIN_MAX`] are discarded. Bytes of the answer that
+/// do not fit into the send buffer are lost. The answer is also lost if the connection is reset
+/// before the client reads it.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
     // The socket may have inherited SO_LINGER from the listener, and this close must not wait.
     let _ = option::socket::set_linger(socket, None);
@@ -179,11 +182,12 @@ impl Admission {
         listener.fd.poll.set_limits(Weak::<Admission>::new());
     }
 
-    /// Accepts a connection from `listener`, whose descriptor is `fd`. Refuses connections while there are too
-    /// few descriptors.
+    /// Accepts a connection from `listener`, whose descriptor is `fd`. Refuses connections while
+    /// there are too few descriptors.
     ///
     /// # Errors
-    /// Returns the error of accept4(2), including `WouldBlock`, and the error of [`NetFd::accepted`].
+    /// Returns the error of accept4(2), including `WouldBlock`, and the error of
+    /// [`NetFd::accepted`].
     pub(crate) fn accept(&self, fd: BorrowedFd<'_>, listener: &NetFd) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
             match (accept(fd), &self.reserve) {

@@ -2,15 +2,16 @@
 //!
 //! Options are set before bind(2) and listen(2). Accepted sockets inherit them, so an accept costs
 //! one system call, and the TCP window scale, which depends on the receive buffer, is already
-//! correct in the handshake. If the kernel refuses SO_REUSEADDR or an option that the user set, the error is
-//! returned. If it refuses a default (TCP_NODELAY, keep-alive) or refuses to clear IPV6_V6ONLY, the socket
-//! is used regardless, as in Go. If a multipath socket cannot be opened, a TCP socket is used.
+//! correct in the handshake. If the kernel refuses SO_REUSEADDR or an option that the user set, the
+//! error is returned. If it refuses a default (TCP_NODELAY, keep-alive) or refuses to clear
+//! IPV6_V6ONLY, the socket is used regardless, as in Go. If a multipath socket cannot be opened, a
+//! TCP socket is used.
 //!
 //! # Compared with Go (net/dial.go `ListenConfig`, sock_posix.go, mptcpsock_linux.go)
 //! The defaults are the same except for two. The address `0.0.0.0:80` is IPv4 only, as in std;
 //! `[::]:80` accepts both families. Multipath TCP is off by default (in Go it is on). Go leaves all
-//! options except keep-alive and multipath TCP to its `Control` hook; here the options that servers use
-//! have methods.
+//! options except keep-alive and multipath TCP to its `Control` hook; here the options that servers
+//! use have methods.
 
 use std::fmt;
 use std::io;
@@ -77,8 +78,8 @@ pub struct ListenConfig {
 
 impl ListenConfig {
     /// Creates a configuration with the defaults: TCP_NODELAY, keep-alive (first probe after 15 s,
-    /// then every 15 s, 9 probes), SO_REUSEADDR, the host's maximum backlog, and both address families
-    /// on `[::]`.
+    /// then every 15 s, 9 probes), SO_REUSEADDR, the host's maximum backlog, and both address
+    /// families on `[::]`.
     pub fn new() -> ListenConfig {
         ListenConfig::default()
     }
@@ -98,8 +99,8 @@ impl ListenConfig {
     }
 
     /// Sets whether other listeners of the same user that also set this option can bind the same
-    /// port (SO_REUSEPORT). Linux distributes connections among them. Closing one of them resets the
-    /// connections in its queue. The default is false.
+    /// port (SO_REUSEPORT). Linux distributes connections among them. Closing one of them resets
+    /// the connections in its queue. The default is false.
     pub fn reuse_port(mut self, reuse: bool) -> ListenConfig {
         self.reuse_port = reuse;
         self
@@ -114,7 +115,8 @@ impl ListenConfig {
 
     /// Sets a function that is called with each socket, after all other options are set and before
     /// the socket is bound. Its arguments are the network (`tcp4` or `tcp6`), the address and the
-    /// descriptor. If the function returns an error, the attempt at this address fails with that error.
+    /// descriptor. If the function returns an error, the attempt at this address fails with that
+    /// error.
     ///
     /// # Examples
     /// ```
@@ -157,13 +159,13 @@ impl ListenConfig {
 
     /// Limits the number of accepted connections that are open at a time. At the limit, accepts
     /// wait, and the kernel queues new connections, up to the [backlog](ListenConfig::backlog). A
-    /// waiting accept still ends at the listener's deadline or close, and with EINVAL if another user of the socket
-    /// has shut it down.
+    /// waiting accept still ends at the listener's deadline or close, and with EINVAL if another
+    /// user of the socket has shut it down.
     ///
     /// Each connection holds a permit. The permit is released when the stream's descriptor is
-    /// closed (when the last clone is dropped, or by `force_close`), or when the last clone is converted
-    /// into another type. When a server of [`serve`](crate::net::serve()) stops, it also accepts up to
-    /// 4,096 connections from the queue, even beyond this limit. They hold no permit.
+    /// closed (when the last clone is dropped, or by `force_close`), or when the last clone is
+    /// converted into another type. When a server of [`serve`](crate::net::serve()) stops, it also
+    /// accepts up to 4,096 connections from the queue, even beyond this limit. They hold no permit.
     pub fn max_connections(mut self, connections: usize) -> ListenConfig {
         self.max_connections = Some(connections);
         self
@@ -206,8 +208,8 @@ impl ListenConfig {
         self
     }
 
-    /// Creates the limits of a new listener, or of several listeners that share them. Returns `None` if
-    /// there are no limits.
+    /// Creates the limits of a new listener, or of several listeners that share them. Returns
+    /// `None` if there are no limits.
     ///
     /// # Errors
     /// Returns an `OpError` with the text `listen tcp: open: …` if the reserve cannot be opened.
@@ -231,8 +233,8 @@ impl ListenConfig {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener =
             make(self.socket(addr)?).map_err(|error| Op::at("listen", "tcp", Some(Addr::Ip(addr))).other(error))?;
-        // On a host without IPv6 the listener may be bound to another address, so only the address with
-        // port 0 is stored, and the kernel is asked for the address when it is needed.
+        // On a host without IPv6 the listener may be bound to another address, so only the address
+        // with port 0 is stored, and the kernel is asked for the address when it is needed.
         let may_differ = is_wildcard_v6(addr) && !self.only_v6;
         listener.fd.poll.set_listener(if may_differ { SocketAddr::new(addr.ip(), 0) } else { addr });
         if self.auto_cork {
@@ -268,8 +270,8 @@ impl ListenConfig {
 
     fn try_socket(&self, addr: SocketAddr) -> Result<OwnedFd, (&'static str, io::Error)> {
         let domain = Domain::for_address(addr);
-        // Opens a TCP socket if MPTCP was not requested, or if the MPTCP socket could not be opened,
-        // whatever the error.
+        // Opens a TCP socket if MPTCP was not requested, or if the MPTCP socket could not be
+        // opened, whatever the error.
         let listener = match self.extras.open(domain) {
             Some(listener) => listener,
             None => fd::open(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| ("socket", error))?,
@@ -304,8 +306,8 @@ impl ListenConfig {
     }
 }
 
-/// Calls `open` with each of `addrs` until a call succeeds. If none succeeds, returns the error of the
-/// last call. If there is no address, returns the error of the look-up, or `missing address`.
+/// Calls `open` with each of `addrs` until a call succeeds. If none succeeds, returns the error of
+/// the last call. If there is no address, returns the error of the look-up, or `missing address`.
 pub(super) async fn open_first<A: ToSocketAddrs, T>(
     addrs: A,
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,

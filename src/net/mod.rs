@@ -48,7 +48,8 @@ mod auto_cork;
 #[cfg(target_os = "linux")]
 mod linux;
 
-/// Items for `netpoll-resolver`, which must classify names, print errors and yield exactly as this crate does.
+/// Items for `netpoll-resolver`, which must classify names, print errors and yield exactly as this
+/// crate does.
 pub(crate) mod for_resolver {
     pub use super::errno_text::errno_text;
     pub use super::host_port::literal;

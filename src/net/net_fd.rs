@@ -1,14 +1,14 @@
-//! [`NetFd`]: a socket with its network's name and its addresses, and the system calls of streams
-//! and listeners.
+//! [`NetFd`]: a socket with its network and its addresses, and the calls of streams and listeners.
 //!
 //! This is the counterpart of Go's `net.netFD`. The layers below return a [`Failure`], which is
 //! converted to an `io::Error` here. The error of a system call stays unchanged, unless
-//! `Builder::wrap_io_errors` is set. An error of this crate (such as closed, deadline, shutdown) becomes an
-//! [`OpError`](crate::net::OpError) with the operation and the addresses.
+//! `Builder::wrap_io_errors` is set. An error of this crate (such as closed, deadline, shutdown)
+//! becomes an [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
 //! Addresses are queried from the kernel on demand. An explicit close stores them before the
 //! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, the addresses of an
-//! accepted connection are stored after the accept, and those of a dialled TCP connection after the dial.
+//! accepted connection are stored after the accept, and those of a dialled TCP connection after the
+//! dial.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -81,8 +81,7 @@ impl NetFd {
         Ok(NetFd { fd, network, names: LazyBox::new() })
     }
 
-    /// Takes ownership of a socket that accept4(2) returned for this listener. `peer` is the peer's
-    /// address.
+    /// Takes ownership of a socket that accept4(2) has returned. `peer` is the peer's address.
     pub(crate) fn accepted(&self, socket: OwnedFd, peer: &SockAddr) -> io::Result<NetFd> {
         let make = match () {
             () if self.fd.is_plain_tcp() => NetFd::tcp,
@@ -130,9 +129,9 @@ impl NetFd {
         }
     }
 
-    /// Stores the addresses of a connection if `Builder::wrap_io_errors` is set, because after a reset the
-    /// kernel no longer knows the peer's address. The peer's address is `dialled` if the kernel does not return it,
-    /// because connect(2) was deferred (TCP Fast Open).
+    /// Stores the addresses of a connection if `Builder::wrap_io_errors` is set, because after a
+    /// reset the kernel no longer knows the peer's address. The peer's address is `dialled` if the
+    /// kernel does not return it, because connect(2) was deferred (TCP Fast Open).
     #[inline]
     pub(crate) fn keep_names(&self, dialled: Option<SocketAddr>) {
         if rt::wraps_io_errors() {
@@ -160,8 +159,8 @@ impl NetFd {
     #[cold]
     pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         if let Failure::Io(error) = failure {
-            // An error without an errno stays unchanged, such as one that already names the operation, or
-            // one that user code has created.
+            // An error without an errno stays unchanged, such as one that already names the
+            // operation, or one that user code has created.
             let wraps = error.raw_os_error().is_some() && rt::wraps_io_errors();
             return if wraps { self.op(op).call(op, error) } else { error };
         }
@@ -193,8 +192,8 @@ impl NetFd {
         }
     }
 
-    /// Completes a read into an empty buffer, or a send of no datagrams, without a system call. Fails if the socket is
-    /// closed. Ignores the deadline.
+    /// Completes a read into an empty buffer, or a send of no datagrams, without a system call.
+    /// Fails if the socket is closed. Ignores the deadline.
     #[cold]
     pub(crate) fn poll_empty(
         &self,
@@ -280,9 +279,9 @@ impl NetFd {
         self.moved(Direction::Read, polled)
     }
 
-    /// Returns the result of a read of `count` bytes. A positive count smaller than `most` means that no
-    /// data is left. At the end of the stream, returns an error that no operation has returned yet, if there
-    /// is one; see [`Fd::end_of_stream`].
+    /// Returns the result of a read of `count` bytes. A positive count smaller than `most` means
+    /// that no data is left. At the end of the stream, returns an error that no operation has
+    /// returned yet, if there is one; see [`Fd::end_of_stream`].
     #[inline]
     fn after_read(&self, count: usize, most: usize) -> io::Result<(usize, Remaining)> {
         if count > 0 && count < most {
@@ -294,8 +293,8 @@ impl NetFd {
         Ok((count, Remaining::Maybe))
     }
 
-    /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
-    /// returned number of bytes at the start of `buf` is initialised. May wait without a call after a short read.
+    /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. The returned number of
+    /// bytes at the start of `buf` is then initialised. May wait without a call after a short read.
     #[inline]
     pub(crate) fn poll_read_uninit(
         &self,
@@ -395,8 +394,8 @@ impl NetFd {
         self.moved(Direction::Write, polled)
     }
 
-    /// Shuts down the writing side, so that the peer reads end of stream. Repeated calls, a closed socket and a
-    /// peer that is already gone are not errors.
+    /// Shuts down the writing side, so that the peer reads end of stream. Repeated calls, a closed
+    /// socket and a peer that is already gone are not errors.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
         match self.fd.shutdown(Shutdown::Write) {
             Ok(()) | Err(Failure::Closed) => Ok(()),
@@ -412,8 +411,9 @@ impl NetFd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // An edge that arrives while this operation waits is sufficient evidence, although another task may have
-        // used it up. Readiness from before the wait may be out of date, so the kernel is asked.
+        // An edge that arrives while this operation waits is sufficient evidence, although another
+        // task may have used it up. Readiness from before the wait may be out of date, so the
+        // kernel is asked.
         let woken = caller.future().is_some_and(Operation::has_waited) && self.fd.is_marked_ready(direction);
         let check = |fd: BorrowedFd<'_>, gathered| {
             let is_shut = direction == Direction::Write && self.fd.is_sending_shut();
@@ -435,7 +435,7 @@ impl NetFd {
         }
     }
 
-    /// Waits until the peer has closed its side, the connection has failed, or receiving was shut down.
+    /// Waits until the peer has closed its side, the connection fails, or receiving is shut down.
     pub(crate) fn poll_peer_closed(&self, wait: &mut Operation, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         // If the hang-up is already known, Pending means that the budget is used up.
         let is_known = self.fd.poll.is_hung_up();
@@ -449,8 +449,8 @@ impl NetFd {
         polled
     }
 
-    /// Returns whether the peer has closed its side, the connection has failed, or receiving was shut down. Asks the
-    /// kernel unless an edge has already reported it.
+    /// Returns whether the peer has closed its side, the connection has failed, or receiving was
+    /// shut down. Asks the kernel unless an edge has already reported it.
     pub(crate) fn is_peer_closed(&self) -> bool {
         self.fd.poll.is_hung_up() || self.fd.with(socket::is_hung_up).unwrap_or(false)
     }
@@ -553,13 +553,14 @@ fn sample_queue(listener: BorrowedFd<'_>) {
     }
 }
 
-/// The maximum number of retries of an accept. Each retry removes a failed connection from the queue. If the last
-/// retry fails as well, the listener is probably at fault (EOPNOTSUPP can mean either), and the error is returned.
+/// The maximum number of retries of an accept. Each retry removes a failed connection from the
+/// queue. If the last retry fails as well, the listener is probably at fault (EOPNOTSUPP can mean
+/// either), and the error is returned.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
-/// Returns whether an error of accept(2) concerns the new connection and not the listener: a pending
-/// network error, which the man page says to treat like EAGAIN by retrying, ECONNABORTED, or EPERM (a
-/// firewall forbids the connection).
+/// Returns whether an error of accept(2) concerns the new connection and not the listener: a
+/// pending network error, which the man page says to treat like EAGAIN by retrying, ECONNABORTED,
+/// or EPERM (a firewall forbids the connection).
 fn is_of_dead_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

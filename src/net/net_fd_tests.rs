@@ -1,5 +1,5 @@
-//! Tests that a short count clears readiness on TCP sockets only, on Linux only, and not after the descriptor was exposed.
-//! (Unix sockets take the place of TCP sockets in these tests.)
+//! Tests that a short count clears readiness on TCP sockets only, on Linux only, and not after the
+//! descriptor was exposed. (Unix sockets take the place of TCP sockets in these tests.)
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::net::UnixStream;

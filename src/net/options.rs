@@ -4,8 +4,9 @@
 //! an option that the user set, the error is returned.
 //!
 //! # Compared with Go (net/sock_posix.go, sockopt_linux.go, tcpsockopt_unix.go)
-//! The defaults are the same: TCP_NODELAY, keep-alive 15 s/15 s/9, the host's maximum backlog. On TCP
-//! sockets, IPV6_V6ONLY is changed only where it matters: on listeners, and for IPv4-mapped destinations.
+//! The defaults are the same: TCP_NODELAY, keep-alive 15 s/15 s/9, the host's maximum backlog. On
+//! TCP sockets, IPV6_V6ONLY is changed only where it matters: on listeners, and for IPv4-mapped
+//! destinations.
 
 pub(crate) mod socket;
 pub(crate) mod system;
@@ -24,11 +25,11 @@ use crate::sys::option::socket::seconds;
 /// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. TCP
 /// sockets opened by this crate start with the default, unless `keepalive` was called on the
 /// [`ListenConfig`](crate::net::ListenConfig) or [`Dialer`](crate::net::Dialer), or
-/// [`defaults(false)`](crate::net::Dialer::defaults) on the `Dialer`. Sockets opened elsewhere keep their
-/// settings.
+/// [`defaults(false)`](crate::net::Dialer::defaults) on the `Dialer`. Sockets opened elsewhere keep
+/// their settings.
 ///
-/// Times are rounded up to seconds. The limits are those of Linux: 1 to 32,767 s and 1 to 127 probes.
-/// If any value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7):
+/// Times are rounded up to seconds. The limits are those of Linux: 1 to 32,767 s and 1 to 127
+/// probes. If any value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7):
 /// TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT.)
 ///
 /// # Examples
@@ -139,10 +140,10 @@ pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
     option::tcp::nodelay(fd)
 }
 
-/// Sets the hop limit of packets: IP_TTL on an IPv4 socket; IPV6_UNICAST_HOPS and, if possible, IP_TTL on
-/// an IPv6 socket, which may carry both families. Values outside 1 to 255 are refused with EINVAL before
-/// either option is changed. The kernel would accept 0 as an IPv6 hop limit, and -1 as a request for the
-/// default.
+/// Sets the hop limit of packets: IP_TTL on an IPv4 socket; IPV6_UNICAST_HOPS and, if possible,
+/// IP_TTL on an IPv6 socket, which may carry both families. Values outside 1 to 255 are refused
+/// with EINVAL before either option is changed. The kernel would accept 0 as an IPv6 hop limit, and
+/// -1 as a request for the default.
 pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
     if !(1..=255).contains(&ttl) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -162,8 +163,8 @@ pub(crate) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 /// The default backlog of listen(2). The kernel reduces it to the host's maximum, which is
-/// `net.core.somaxconn` on Linux. With a smaller backlog, the kernel would drop connection attempts during a
-/// burst.
+/// `net.core.somaxconn` on Linux. With a smaller backlog, the kernel would drop connection attempts
+/// during a burst.
 pub(crate) const BACKLOG: libc::c_int = libc::c_int::MAX;
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 //!
 //! # Invariants
 //! * L1 — no more permits are in use than the limit allows, and each permit is returned once.
-//! * L2 — while a permit is free and an accept is parked, another accept was woken for the permit and
-//!   has not acted yet. That accept takes the permit and keeps it, takes it and returns it, or does
-//!   not take it, for example because it has to wait for a connection. In the last two cases it wakes
-//!   the next parked accept (models `parked_accepts_get_their_turn`,
+//! * L2 — while a permit is free and an accept is parked, another accept was woken for the permit
+//!   and has not acted yet. That accept takes the permit and keeps it, takes it and returns it, or
+//!   does not take it, for example because it has to wait for a connection. In the last two cases
+//!   it wakes the next parked accept (models `parked_accepts_get_their_turn`,
 //!   `dropped_waiter_passes_the_permit_on`).
 //!
-//! The count and the list change under one lock; wakers run outside this lock. A snapshot reads the count
-//! without it.
+//! The count and the list change under one lock; wakers run outside this lock. A snapshot reads the
+//! count without it.
 
 use std::task::{Context, Poll};
 
@@ -21,8 +21,8 @@ use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, injected_bug};
 pub(crate) struct Limit {
     most: usize,
     /// The number of permits in use.
-    // ORDERING: Relaxed, because the number is changed, and compared with `most`, only under the lock
-    // of `parked`.
+    // ORDERING: Relaxed, because the number is changed, and compared with `most`, only under the
+    // lock of `parked`.
     out: AtomicUsize,
     parked: Mutex<Waiters>,
 }
@@ -64,8 +64,8 @@ impl Limit {
         let (polled, _removed) = {
             let mut parked = self.parked.lock();
             if self.is_free() {
-                // If something other than a permit woke the caller, the caller is still in the list and is
-                // removed. It keeps its place as if a permit had woken it.
+                // If something other than a permit woke the caller, the caller is still in the list
+                // and is removed. It keeps its place as if a permit had woken it.
                 (Poll::Ready(()), place.and_then(|key| parked.remove(key)))
             } else {
                 let (key, replaced) = parked.insert(*place, Interest::Event, waker);
@@ -76,8 +76,8 @@ impl Limit {
         polled
     }
 
-    /// Gives up a place. If the accept was woken for a permit and a permit is still free, wakes the next
-    /// parked accept.
+    /// Gives up a place. If the accept was woken for a permit and a permit is still free, wakes the
+    /// next parked accept.
     pub(crate) fn leave(&self, place: &mut Option<Key>) {
         let Some(key) = place.take() else { return };
         let mut wakers = Wakers::new();
@@ -164,7 +164,8 @@ mod tests {
         // The first waiter is dropped before it acts.
         limit.leave(&mut parked[0].place);
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);
-        // The second waiter takes the permit. No other waiter is woken until the permit is returned.
+        // The second waiter takes the permit. No other waiter is woken until the permit is
+        // returned.
         assert!(parked[1].poll(&limit).is_ready());
         let permit = limit.try_take().unwrap();
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);

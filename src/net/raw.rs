@@ -9,9 +9,9 @@
 //! `raw_access!(TcpStream, PerCall);`.
 //!
 //! # Foreign code
-//! The closures are user code. They run outside all mutexes. On a stream or a seqpacket socket, the closures
-//! of `read_with` and `write_with` run under the lock of their direction. A panic propagates to the caller
-//! after the lock and the reference are released.
+//! The closures are user code. They run outside all mutexes. On a stream or a seqpacket socket, the
+//! closures of `read_with` and `write_with` run under the lock of their direction. A panic
+//! propagates to the caller after the lock and the reference are released.
 //!
 //! # Compared with Go (net/rawconn.go, internal/poll/fd_unix.go)
 //! This is `SyscallConn` with `Control`, `Read` and `Write`. In Go the callback returns a bool that
@@ -32,16 +32,16 @@ use crate::rt::poll::poller::{Direction, Failure};
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Makes a call as [`Fd::with`] does. `call` is foreign code: if it panics, the panic propagates
-    /// after the reference is dropped.
+    /// Makes a call as [`Fd::with`] does. `call` is foreign code: if it panics, the panic
+    /// propagates after the reference is dropped.
     pub(crate) fn pinned<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> Result<R, Failure> {
         let result = self.with(|fd| Ok(catch_unwind(AssertUnwindSafe(|| call(fd)))))?;
         result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Failure::Io)
     }
 
-    /// Polls an operation as [`Fd::poll_call`] does. Sets O_NONBLOCK before each call, if a user of a duplicate
-    /// may have cleared it. `call` is foreign code: if it panics, the panic propagates after the lock and the
-    /// reference are released.
+    /// Polls an operation as [`Fd::poll_call`] does. Sets O_NONBLOCK before each call, if a user of
+    /// a duplicate may have cleared it. `call` is foreign code: if it panics, the panic propagates
+    /// after the lock and the reference are released.
     pub(crate) fn poll_pinned<R>(
         &self,
         direction: Direction,
@@ -75,7 +75,8 @@ macro_rules! raw_future {
         #[doc = concat!("Calls a closure until it returns a result other than `WouldBlock` and `Interrupted`; returned by the socket types' `", $method, "`.")]
         ///
         /// # Cancel safety
-        /// Cancel safe, provided that a call of the closure that returns `WouldBlock` has no effect.
+        /// Cancel safe, provided that a call of the closure that returns `WouldBlock` has no
+        /// effect.
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $name<'a, F> {
             fd: &'a NetFd,
@@ -124,8 +125,8 @@ raw_future!(RawRead, "read_with", Read, "raw-read");
 raw_future!(RawWrite, "write_with", Write, "raw-write");
 
 /// Implements the three methods for a socket type whose field `fd` is a [`NetFd`] or derefs to one.
-/// The macro must be invoked in the module of that type. Without a [`LockScope`], it implements only
-/// `control`.
+/// The macro must be invoked in the module of that type. Without a [`LockScope`], it implements
+/// only `control`.
 macro_rules! raw_access {
     ($type:ident) => {
         /// Access to the descriptor.
@@ -139,8 +140,8 @@ macro_rules! raw_access {
             ///
             /// # Errors
             /// Returns the error of `call`, which is unchanged unless
-            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set. After an explicit close,
-            /// returns a [closed](crate::net::is_closed) error without calling `call`.
+            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set. After an explicit
+            /// close, returns a [closed](crate::net::is_closed) error without calling `call`.
             ///
             /// Source: `syscall.RawConn.Control` of Go.
             ///
@@ -172,14 +173,14 @@ macro_rules! raw_access {
             /// method for receiving system calls that have no method here.
             ///
             /// The descriptor stays open during each call. No lock is held while the future waits.
-            /// `call` must not block; the descriptor is non-blocking. `call` must either complete or
-            /// return `WouldBlock`. After `Interrupted`, it is called again immediately. As with
+            /// `call` must not block; the descriptor is non-blocking. `call` must either complete
+            /// or return `WouldBlock`. After `Interrupted`, it is called again immediately. As with
             /// `control`, the socket then assumes that the descriptor has other users.
             ///
             /// # Errors
             /// Returns the error of `call`, which is unchanged unless
-            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set; `TimedOut` after the read
-            /// deadline or timeout; a [closed](crate::net::is_closed) error after an explicit
+            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set; `TimedOut` after the
+            /// read deadline or timeout; a [closed](crate::net::is_closed) error after an explicit
             /// close.
             ///
             /// # Cancel safety
@@ -214,8 +215,9 @@ macro_rules! raw_access {
             ///
             /// # Errors
             /// Returns the error of `call`, which is unchanged unless
-            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set; `TimedOut` after the write
-            /// deadline or timeout; a [closed](crate::net::is_closed) error after an explicit close.
+            /// [`wrap_io_errors`](crate::rt::Builder::wrap_io_errors) is set; `TimedOut` after the
+            /// write deadline or timeout; a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             ///
             /// # Cancel safety
             /// Cancel safe, provided that a `call` that returns `WouldBlock` has no effect.

@@ -42,7 +42,8 @@ async fn next(incoming: &mut crate::net::Incoming<'_>) -> Option<io::Result<TcpS
     std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_next(cx)).await
 }
 
-/// Go: TestAcceptIgnoreAbortedConnRequest. The test covers every error of a connection that has died in the queue.
+/// Go: TestAcceptIgnoreAbortedConnRequest. The test covers every error of a connection that has
+/// died in the queue.
 #[test]
 fn accept_skips_connections_that_died() {
     const DEAD: [i32; 10] = [
@@ -73,8 +74,8 @@ fn accept_skips_connections_that_died() {
         fail(&script, Call::Accept4, &[libc::EINTR, libc::ECONNABORTED, libc::EINTR]);
         let _client = TcpStream::connect(addr).await.unwrap();
         listener.accept().await.unwrap();
-        // There are more errors in a row than an accept skips, as if the listener itself were at fault, so the
-        // error is returned.
+        // There are more errors in a row than an accept skips, as if the listener itself were at
+        // fault, so the error is returned.
         fail(&script, Call::Accept4, &[libc::EOPNOTSUPP; 100]);
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     });
@@ -152,7 +153,8 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
         for script in &scripts {
             fail(script, Call::Accept4, &[libc::EMFILE; 16]);
         }
-        // Both streams back off. Closing a descriptor ends their pauses. The waker of the first stream panics.
+        // Both streams back off. Closing a descriptor ends their pauses. The waker of the first
+        // stream panics.
         let waker = Waker::from(Arc::new(Panics));
         let mut first = bad.incoming();
         let polled = Pin::new(&mut first).poll_next(&mut Context::from_waker(&waker));
@@ -255,8 +257,8 @@ fn dial_continues_after_getpeername_fails() {
         let script = seam::destination(addr);
         script.then(Call::Connect, Outcome::Real);
         fail(&script, Call::PeerAddr, &[libc::ENOTCONN]);
-        // The failure means that the outcome is not known, so the dial waits. The connection is established,
-        // but an edge need not follow.
+        // The failure means that the outcome is not known, so the dial waits. The connection is
+        // established, but an edge need not follow.
         let dial = TcpStream::connect_timeout(&addr, Duration::from_millis(50)).await;
         if let Err(error) = dial {
             assert!(is_timeout(&error), "{error}");
@@ -288,8 +290,8 @@ fn eaddrnotavail_is_retried_twice() {
     });
 }
 
-/// The socket of a dial to an unused port of this host sometimes gets that port as its local port and
-/// connects to itself. The dial then tries again. (tests/dialer.rs forces this.)
+/// The socket of a dial to an unused port of this host sometimes gets that port as its local port
+/// and connects to itself. The dial then tries again. (tests/dialer.rs forces this.)
 #[test]
 fn dial_never_connects_to_itself() {
     run(async {

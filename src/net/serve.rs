@@ -8,16 +8,16 @@
 //! draining → forcing    the drain time is over
 //! forcing  → done       the tasks have ended or were cancelled
 //! ```
-//! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: if the stop
-//! future has completed, the connections in the listener's queue, up to [`QUEUED_MAX`], are first
-//! accepted too, even beyond the limits of the server and the listener. Then the listener is closed,
-//! and `when_stopping` is called for each open connection. The drain time begins at the stop.
-//! *Forcing*: the remaining connections are closed by force. Their tasks have [`FORCED`] to end and
-//! are then cancelled.
+//! *Serving*: connections are accepted, and each is handled in its own task. *Draining*: if the
+//! stop future has completed, the connections in the listener's queue, up to [`QUEUED_MAX`], are
+//! first accepted too, even beyond the limits of the server and the listener. Then the listener is
+//! closed, and `when_stopping` is called for each open connection. The drain time begins at the
+//! stop. *Forcing*: the remaining connections are closed by force. Their tasks have [`FORCED`] to
+//! end and are then cancelled.
 //!
 //! # Panics
-//! A panic of the handler, a hook or the stop future is caught, because it would drop the server's future, and so
-//! cancel all connections.
+//! A panic of the handler, a hook or the stop future is caught, because it would drop the server's
+//! future, and so cancel all connections.
 //!
 //! # Cancellation
 //! Dropping the future cancels the tasks of all connections.
@@ -47,8 +47,8 @@ use crate::trace;
 
 /// The default of [`Serve::drain`].
 const DRAIN: Duration = Duration::from_secs(10);
-/// The maximum time that the tasks may take to end after their connections were closed by force, and
-/// again after the tasks were cancelled.
+/// The maximum time that the tasks may take to end after their connections were closed by force,
+/// and again after the tasks were cancelled.
 const FORCED: Duration = Duration::from_millis(20);
 /// The maximum number of connections taken from the listener's queue when the server stops.
 const QUEUED_MAX: usize = 4096;
@@ -59,24 +59,27 @@ const BATCH_MAX: usize = 64;
 ///
 /// Await the returned value. Its methods set limits and control when and how the server stops.
 /// Without [`until`](Serve::until), the server runs until the listener is closed or an accept fails
-/// with an error that would persist. To close the listener, or to use it while the server runs, pass an
-/// `Arc` of it. A connection is closed when its last handle is dropped.
+/// with an error that would persist. To close the listener, or to use it while the server runs,
+/// pass an `Arc` of it. A connection is closed when its last handle is dropped.
 ///
-/// A panic in a handler ends only its connection. A panic in a hook ends only this call of the hook. A panic of the
-/// future passed to [`until`](Serve::until) stops the server, as if the future had completed.
+/// A panic in a handler ends only its connection. A panic in a hook ends only this call of the
+/// hook. A panic of the future passed to [`until`](Serve::until) stops the server, as if the future
+/// had completed.
 ///
-/// The returned value is not a future itself: for [`task::spawn`](crate::task::spawn), call its method `into_future`.
+/// The returned value is not a future itself: for [`task::spawn`](crate::task::spawn), call its
+/// method `into_future`.
 ///
-/// The handler is called once per connection. A handler that uses shared state clones the state for each
-/// connection: `move |stream| { let state = state.clone(); async move { … } }`. An `async` closure that
-/// captures state is refused by the compiler, because its futures would borrow from the closure.
+/// The handler is called once per connection. A handler that uses shared state clones the state for
+/// each connection: `move |stream| { let state = state.clone(); async move { … } }`. An `async`
+/// closure that captures state is refused by the compiler, because its futures would borrow from
+/// the closure.
 ///
 /// # Errors
 /// If an accept fails with an error that would persist, the server stops, drains its connections
 /// and returns the error. Such errors are EINVAL (another owner of the socket has shut it down),
 /// EBADF, ENOTSOCK and EOPNOTSUPP; `TimedOut` after the listener's deadline; and the error of a
-/// runtime that was shut down. After other errors the server continues. If the listener is closed, the
-/// server stops without an error. If closing the listener fails, the server returns that error.
+/// runtime that was shut down. After other errors the server continues. If the listener is closed,
+/// the server stops without an error. If closing the listener fails, the server returns that error.
 ///
 /// # Cancel safety
 /// Dropping the future drops the listener and cancels the tasks of all connections.
@@ -142,12 +145,14 @@ pub struct Serve<L: Listener, H, S = Pending<()>> {
 }
 
 impl<L: Listener, H, S> Serve<L, H, S> {
-    /// Stops the server gracefully when `stop` completes or panics. The output of `stop` is ignored.
+    /// Stops the server gracefully when `stop` completes or panics. The output of `stop` is
+    /// ignored.
     ///
-    /// The server first accepts the connections in the listener's queue, up to 4,096, even beyond its own limit and
-    /// that of the listener, because their clients may have sent requests. Then it closes the listener. Connections
-    /// that cannot be accepted for lack of descriptors or memory are reset, unless the listener has
-    /// [reserved descriptors](super::ListenConfig::reserve_descriptors) with which it refuses them.
+    /// The server first accepts the connections in the listener's queue, up to 4,096, even beyond
+    /// its own limit and that of the listener, because their clients may have sent requests. Then
+    /// it closes the listener. Connections that cannot be accepted for lack of descriptors or
+    /// memory are reset, unless the listener has [reserved
+    /// descriptors](super::ListenConfig::reserve_descriptors) with which it refuses them.
     #[doc(alias = "with_graceful_shutdown")]
     pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
         let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
@@ -164,8 +169,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     }
 
     /// Sets how long connections may take to end after the server has begun to stop. The default is
-    /// 10 seconds. The server returns at most 50 ms after this time, unless the thread that polls it is
-    /// blocked, for example by a hook.
+    /// 10 seconds. The server returns at most 50 ms after this time, unless the thread that polls
+    /// it is blocked, for example by a hook.
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
         self
@@ -174,10 +179,10 @@ impl<L: Listener, H, S> Serve<L, H, S> {
     /// Sets a function that is called for each connection that is still open when the server begins
     /// to stop.
     ///
-    /// If the hook calls [`TcpStream::close_read`](super::TcpStream::close_read), no request that has
-    /// arrived is lost: the handler reads these requests, then end of stream, as if the client had
-    /// closed its sending side. A read deadline in the past also ends a handler that is waiting for a
-    /// request, but a request that has arrived and has not been read yet is lost.
+    /// If the hook calls [`TcpStream::close_read`](super::TcpStream::close_read), no request that
+    /// has arrived is lost: the handler reads these requests, then end of stream, as if the client
+    /// had closed its sending side. A read deadline in the past also ends a handler that is waiting
+    /// for a request, but a request that has arrived and has not been read yet is lost.
     ///
     /// If the hook panics, the server continues with the next connection.
     pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
@@ -187,8 +192,8 @@ impl<L: Listener, H, S> Serve<L, H, S> {
 
     /// Sets a function that is called with each error of accepting a connection, whether or not the
     /// error stops the server. The function is not called when the listener is closed, or when no
-    /// descriptor or memory is available. While none is available, the server waits. If the function panics, the
-    /// server continues.
+    /// descriptor or memory is available. While none is available, the server waits. If the
+    /// function panics, the server continues.
     pub fn on_error(mut self, hook: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(hook));
         self
@@ -248,8 +253,8 @@ pub struct Report {
     pub accepted: u64,
     /// The number of handlers that panicked.
     pub panicked: u64,
-    /// The connections whose tasks had not ended at the end of the drain time. Those that were still
-    /// open were closed by force.
+    /// The connections whose tasks had not ended at the end of the drain time. Those that were
+    /// still open were closed by force.
     pub stragglers: Vec<Straggler>,
 }
 
@@ -263,7 +268,8 @@ pub struct Straggler {
     pub task: TaskId,
     /// The time from accepting the connection until the report was made.
     pub age: Duration,
-    /// Whether the task ended by itself after its connection was closed. If false, the task was cancelled.
+    /// Whether the task ended by itself after its connection was closed. If false, the task was
+    /// cancelled.
     pub ended: bool,
 }
 
@@ -347,8 +353,8 @@ impl<C: Conn + Clone> Serving<C> {
         .await;
     }
 
-    /// Closes the remaining connections by force, cancels the tasks that do not end, and returns the
-    /// report.
+    /// Closes the remaining connections by force, cancels the tasks that do not end, and returns
+    /// the report.
     async fn end(mut self) -> Report {
         let left: Vec<_> = self.open.iter().map(|(&id, open)| (id, open.peer.clone(), open.since)).collect();
         for open in self.open.values() {
@@ -472,7 +478,8 @@ where
                         return Poll::Ready(false);
                     }
                     if is_full && !is_last(&error) {
-                        // An accept may still succeed. The wait is repeated when a connection has ended.
+                        // An accept may still succeed. The wait is repeated when a connection has
+                        // ended.
                         watch = None;
                         return Poll::Pending;
                     }

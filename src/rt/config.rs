@@ -1,4 +1,5 @@
-//! [`Config`]: the settings of a running runtime, and the environment variables that set some of them.
+//! [`Config`]: the settings of a running runtime, and the environment variables that set some of
+//! them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,15 +27,15 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockedPolicy {
-    /// Counts and reports blocked tasks, and adds workers while blocked tasks occupy all awake threads, up to
-    /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers).
+    /// Counts and reports blocked tasks, and adds workers while blocked tasks occupy all awake
+    /// threads, up to [`Builder::spare_workers`](crate::rt::Builder::spare_workers).
     #[default]
     AddWorkers,
-    /// Counts and reports blocked tasks, but adds no workers. The tasks queued behind a blocked task run on other
-    /// workers, or wait while all workers are blocked.
+    /// Counts and reports blocked tasks, but adds no workers. The tasks queued behind a blocked
+    /// task run on other workers, or wait while all workers are blocked.
     ReportOnly,
-    /// Neither counts nor reports blocked tasks, and adds no workers. The tasks queued behind a blocked task run as
-    /// with [`ReportOnly`](BlockedPolicy::ReportOnly).
+    /// Neither counts nor reports blocked tasks, and adds no workers. The tasks queued behind a
+    /// blocked task run as with [`ReportOnly`](BlockedPolicy::ReportOnly).
     Off,
 }
 
@@ -47,8 +48,8 @@ pub struct BlockedTask {
     pub id: TaskId,
     /// The task's name, if it has one.
     pub name: Option<String>,
-    /// The file and line of the call that spawned the task. `None` if the task has ended in the meantime, or if
-    /// the call is in a library that is loaded far from this crate in memory.
+    /// The file and line of the call that spawned the task. `None` if the task has ended in the
+    /// meantime, or if the call is in a library that is loaded far from this crate in memory.
     pub spawned_at: Option<&'static Location<'static>>,
     /// A lower bound of the time that the task has spent in its current poll.
     pub blocked_for: Duration,
@@ -97,7 +98,8 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The setting `wrap_io_errors` of the current or last runtime. Accepts, dials and failed operations read it.
+/// The setting `wrap_io_errors` of the current or last runtime. Accepts, dials and failed
+/// operations read it.
 static WRAPS_IO_ERRORS: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether OS errors name the operation and the addresses; see
@@ -107,12 +109,12 @@ pub(crate) fn wraps_io_errors() -> bool {
     WRAPS_IO_ERRORS.load(Ordering::Relaxed)
 }
 
-/// The default number of workers per shard. According to the model in docs/SCALING.md, 16 busy workers keep
-/// one shard busy for two thirds of the time.
+/// The default number of workers per shard. According to the model in docs/SCALING.md, 16 busy
+/// workers keep one shard busy for two thirds of the time.
 const WORKERS_PER_SHARD: usize = 8;
 pub(super) const SPARES: usize = 64;
-/// The maximum number of workers of the default and of the environment. It leaves room for the default number
-/// of spare workers.
+/// The maximum number of workers of the default and of the environment. It leaves room for the
+/// default number of spare workers.
 pub(super) const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
@@ -146,9 +148,9 @@ impl Config {
         lanes::set_share(self.control_share);
     }
 
-    /// Returns the defaults with the values from the environment. A start by a use cannot return an error, so
-    /// an invalid number in a variable of this crate is replaced with the default and reported on standard
-    /// error.
+    /// Returns the defaults with the values from the environment. A start by a use cannot return an
+    /// error, so an invalid number in a variable of this crate is replaced with the default and
+    /// reported on standard error.
     pub(crate) fn from_environment() -> Config {
         let mut config = Config::new();
         match workers_from_environment() {
@@ -176,7 +178,8 @@ impl Config {
     }
 }
 
-/// Returns the name and the value of this crate's variable or, if it is not set, of async-std's variable.
+/// Returns the name and the value of this crate's variable or, if it is not set, of async-std's
+/// variable.
 fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str, OsString)> {
     [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
 }

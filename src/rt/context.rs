@@ -1,7 +1,7 @@
 //! The current thread's state in the runtime: its processor, the task that it runs, and its budget.
 //!
-//! The state is constant-initialised and has no destructor, so an access costs one thread-local load
-//! and works during thread exit.
+//! The state is constant-initialised and has no destructor, so an access costs one thread-local
+//! load and works during thread exit.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -24,14 +24,14 @@ use crate::sync::{AtomicU8, Ordering};
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// The blocking call that this thread of a pool makes. It is the current task unless `task` is set.
+    /// The blocking call of this thread of a pool: the current task unless `task` is set.
     call: Cell<*const TaskData>,
     /// The place in the processor's ring of turns where the next call of this turn is recorded.
     calls: Cell<CallPlace<'static>>,
     /// The number of calls of [`enter`] that [`leave`] has not undone.
     depth: Cell<u32>,
-    /// Whether the thread is in `block_on`, except while it runs tasks there. After each turn of its root
-    /// future, the thread polls or makes sure that another thread does.
+    /// Whether the thread is in `block_on`, except while it runs tasks there. After each turn of
+    /// its root future, the thread polls or makes sure that another thread does.
     is_root: Cell<bool>,
     /// Whether the thread is sysmon and is running wakers, reports or tasks.
     is_sysmon: Cell<bool>,
@@ -39,8 +39,8 @@ struct Context {
     discards: Cell<u32>,
     /// Whether the thread has deferred a drop since the last [`defer_discards`] began.
     has_deferred: Cell<bool>,
-    /// The remaining budget of a root future's turn on a thread without a processor. Outside turns, it limits
-    /// consecutive operations without a descriptor.
+    /// The remaining budget of a root future's turn on a thread without a processor. Outside turns,
+    /// it limits consecutive operations without a descriptor.
     budget: Cell<u32>,
 }
 
@@ -84,13 +84,13 @@ pub(crate) fn record_calls_at(place: CallPlace<'static>) {
     CONTEXT.with(|context| context.calls.set(place));
 }
 
-/// Returns whether this thread belongs to the runtime, is inside `block_on` or a simulation, stands in for
-/// the runtime's threads, or runs the wakers and destructors of a shutdown.
+/// Returns whether this thread belongs to the runtime, is inside `block_on` or a simulation, stands
+/// in for the runtime's threads, or runs the wakers and destructors of a shutdown.
 pub(crate) fn is_inside() -> bool {
     CONTEXT.with(|context| context.depth.get() > 0)
 }
 
-/// Marks the thread as inside the runtime until [`leave`] is called. Returns whether it already was.
+/// Marks the thread as inside the runtime until [`leave`]. Returns whether it already was.
 pub(crate) fn enter() -> bool {
     CONTEXT.with(|context| context.depth.replace(context.depth.get() + 1) > 0)
 }
@@ -121,8 +121,8 @@ pub(crate) fn refill_budget() {
     CONTEXT.with(|context| context.budget.set(BUDGET));
 }
 
-/// The maximum nesting depth of drops of tasks. It is greater than 1 because a destructor may wait until
-/// another task is dropped.
+/// The maximum nesting depth of drops of tasks. It is greater than 1 because a destructor may wait
+/// until another task is dropped.
 pub(crate) const DISCARDS_MAX: u32 = 16;
 
 /// Calls `f` with the nesting depth of drops on this thread, including the drop that `f` performs.
@@ -131,8 +131,8 @@ pub(crate) fn discarding(f: impl FnOnce(u32)) {
 }
 
 /// Calls `f`, during which this thread defers drops of tasks; see
-/// [`discard`](super::sched::task::discard). Returns whether it has deferred any. If so, the caller must make
-/// sure that the tasks are dropped, for example with
+/// [`discard`](super::sched::task::discard). Returns whether it has deferred any. If so, the caller
+/// must make sure that the tasks are dropped, for example with
 /// [`Runtime::discard_deferred`](super::runtime::Runtime::discard_deferred).
 #[inline]
 pub(crate) fn defer_discards(f: impl FnOnce()) -> bool {
@@ -175,12 +175,13 @@ pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     })
 }
 
-/// Calls `f` with the task whose turn this thread is in, or `None`. A blocking call on a thread of a pool has no turn.
+/// Calls `f` with the task whose turn this thread is in, or `None`. A blocking call on a thread of
+/// a pool has no turn.
 #[inline]
 fn with_turn<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
-    // SAFETY: null, or set by a `run_turn` that is still on this thread's stack. A task is alive until
-    // its future is dropped, which calls `end_task` or `clear_task`.
+    // SAFETY: null, or set by a `run_turn` that is still on this thread's stack. A task is alive
+    // until its future is dropped, which calls `end_task` or `clear_task`.
     #[allow(unsafe_code)]
     f(unsafe { task.as_ref() })
 }
@@ -193,7 +194,8 @@ fn with_call<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     f(unsafe { call.as_ref() })
 }
 
-/// Returns whether this thread of a pool makes a blocking call, outside turns of other tasks and root futures.
+/// Returns whether this thread of a pool makes a blocking call, outside turns of other tasks and
+/// root futures.
 pub(crate) fn is_call() -> bool {
     CONTEXT.with(|context| {
         // `depth` is 1 because the thread belongs to the runtime.
@@ -202,8 +204,8 @@ pub(crate) fn is_call() -> bool {
 }
 
 /// Clears the current task if it is the task `number`, whose future was just dropped. Code that
-/// `async-task` runs afterwards in the same call, such as the waker of the handle, may run when the task is
-/// already freed.
+/// `async-task` runs afterwards in the same call, such as the waker of the handle, may run when the
+/// task is already freed.
 pub(crate) fn end_task(number: u64) {
     if with_task(|task| task.is_some_and(|task| task.number() == number)) {
         clear_task();
@@ -226,8 +228,8 @@ pub(crate) fn gathers_writes() -> bool {
     own_waker::data().is_some() || CONTEXT.with(|context| unsent::is_simulating() && !context.task.get().is_null())
 }
 
-/// Flushes gathered writes, and records what an operation that returns `Pending` waits for, in the current task or
-/// blocking call, if there is one. The caller must hold no lock.
+/// Flushes gathered writes, and records what an operation that returns `Pending` waits for, in the
+/// current task or blocking call, if there is one. The caller must hold no lock.
 pub(crate) fn note(waits: Waits, cx: &TaskContext<'_>) {
     unsent::flush();
     with_turn(|task| match task {
@@ -239,14 +241,14 @@ pub(crate) fn note(waits: Waits, cx: &TaskContext<'_>) {
 /// The function that [`watch_waits_outside`] has set.
 static WAITS_OUTSIDE: OnceLock<fn(&Waker)> = OnceLock::new();
 
-/// Makes [`note`] and [`note_edge`] call `f` on a thread that is not in the turn of a task. Later calls, which pass the
-/// same function, have no effect.
+/// Makes [`note`] and [`note_edge`] call `f` on a thread that is not in the turn of a task. Later
+/// calls, which pass the same function, have no effect.
 pub(crate) fn watch_waits_outside(f: fn(&Waker)) {
     WAITS_OUTSIDE.get_or_init(|| f);
 }
 
-/// Records a wait of the blocking call that this thread makes, if there is one, by `note`. Calls the function that
-/// [`watch_waits_outside`] has set.
+/// Records a wait of the blocking call that this thread makes, if there is one, by `note`. Calls
+/// the function that [`watch_waits_outside`] has set.
 #[cold]
 fn waits_outside(waker: &Waker, note: impl FnOnce(&Record)) {
     with_call(|call| {
@@ -259,8 +261,9 @@ fn waits_outside(waker: &Waker, note: impl FnOnce(&Record)) {
     }
 }
 
-/// Records one of the [`edge_notes`](super::sched::waits::edge_notes) in the current task, in place of its
-/// previous wait. Unlike [`note`], does not flush gathered writes. The caller must hold no lock.
+/// Records one of the [`edge_notes`](super::sched::waits::edge_notes) in the current task, in place
+/// of its previous wait. Unlike [`note`], does not flush gathered writes. The caller must hold no
+/// lock.
 #[inline]
 pub(crate) fn note_edge(note: u32, cx: &TaskContext<'_>) {
     with_turn(|task| match task {
@@ -269,9 +272,9 @@ pub(crate) fn note_edge(note: u32, cx: &TaskContext<'_>) {
     });
 }
 
-/// Records in `record` the cause of a wake-up of its task: the task of this thread or, if this thread runs none, a thread.
-/// A thread that runs no task but may be calling the wakers of events and timers records nothing, so the record keeps the
-/// wait of the task.
+/// Records in `record` the cause of a wake-up of its task: the task of this thread or, if this
+/// thread runs none, a thread. A thread that runs no task but may be calling the wakers of events
+/// and timers records nothing, so the record keeps the wait of the task.
 pub(crate) fn note_waker(record: &Record) {
     match with_task(|task| task.map(TaskData::number)) {
         Some(number) => record.note_waker(Waits::WokenByTask(number)),
@@ -280,15 +283,16 @@ pub(crate) fn note_waker(record: &Record) {
     }
 }
 
-/// Returns the processor that this thread owns, if it got it in `epoch`. The processor of a thread that
-/// outlived a shutdown does not count in the next epoch.
+/// Returns the processor that this thread owns, if it got it in `epoch`. The processor of a thread
+/// that outlived a shutdown does not count in the next epoch.
 #[inline]
 pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
     // ORDERING: Relaxed: written by the owner, or before the processor was handed to it.
     processor().filter(|processor| processor.epoch.load(Ordering::Relaxed) == epoch)
 }
 
-/// Returns the result of [`processor_in`], or `None` in a simulation, and whether this thread is running a task.
+/// Returns the result of [`processor_in`], or `None` in a simulation, and whether this thread is
+/// running a task.
 #[inline]
 pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, bool) {
     let is_in_task = CONTEXT.with(|context| !context.task.get().is_null());
@@ -305,7 +309,7 @@ pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_turn(task, None, f)
 }
 
-/// Runs a turn of the task, as [`run_task`] does. `own` is the data pointer of the task's waker, if it is known.
+/// Runs a turn of the task, as [`run_task`] does. `own` is the data pointer of its waker, if known.
 #[inline]
 pub(crate) fn run_turn<T>(task: *const TaskData, own: Option<*const ()>, f: impl FnOnce() -> T) -> T {
     struct Restore(*const TaskData);
@@ -315,7 +319,8 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: Option<*const ()>, f: impl
                 context.task.set(self.0);
             });
             short_count::end_turn();
-            // The remaining part of an outer turn does not use the optimisations that depend on `own`.
+            // The remaining part of an outer turn does not use the optimisations that depend on
+            // `own`.
             own_waker::set_data(None);
         }
     }
@@ -339,8 +344,8 @@ pub(crate) fn run_call<T>(call: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_task(ptr::null(), f)
 }
 
-/// Records a call on the descriptor `fd` that completed without waiting, even if it failed: for the black box and, if
-/// the call writes, for [`short_count`].
+/// Records a call on the descriptor `fd` that completed without waiting, even if it failed: for the
+/// black box and, if the call writes, for [`short_count`].
 #[inline(always)]
 pub(crate) fn record_call(writes: bool, fd: i32) {
     if writes {
@@ -356,20 +361,21 @@ pub(crate) fn record_call(writes: bool, fd: i32) {
     }
 }
 
-/// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false if the
-/// budget or the time of the turn is used up, or if this thread is not in a turn.
+/// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false
+/// if the budget or the time of the turn is used up, or if this thread is not in a turn.
 #[inline]
 pub(crate) fn take_budget() -> bool {
     CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
 }
 
-/// The time for which a turn may gather writes, in multiples of `TURN_NANOS`, the time after which other turns end.
-/// It is longer, because the end of the turn costs one system call per socket with gathered bytes.
+/// The time for which a turn may gather writes, in multiples of `TURN_NANOS`, the time after which
+/// other turns end. It is longer, because the end of the turn costs one system call per socket with
+/// gathered bytes.
 const GATHERS_FOR: u64 = 25;
 
-/// Returns whether the turn may gather further writes. If the duration of the turn is known, a turn that may gather
-/// counts as possibly long, and any other turn ends with its next operation. If the duration is not known, takes a
-/// unit of the budget instead. Returns false outside turns.
+/// Returns whether the turn may gather further writes. If the duration of the turn is known, a turn
+/// that may gather counts as possibly long, and any other turn ends with its next operation. If the
+/// duration is not known, takes a unit of the budget instead. Returns false outside turns.
 pub(crate) fn may_gather() -> bool {
     CONTEXT.with(|context| {
         let Some(left) = context.left() else { return false };
@@ -389,13 +395,13 @@ pub(crate) fn may_gather() -> bool {
 }
 
 impl Context {
-    /// Returns whether this thread, which runs no task, may be calling the wakers of events and timers.
+    /// Returns whether this thread, which runs no task, may call the wakers of events and timers.
     fn may_poll(&self) -> bool {
         self.processor.get().is_some() || self.depth.get() > 0 || self.is_sysmon.get()
     }
 
-    /// Records a call for which the turn's entry has no room: first moves the calls in the entry to the
-    /// processor's ring of events. Does nothing if calls are not recorded.
+    /// Records a call for which the turn's entry has no room: first moves the calls in the entry to
+    /// the processor's ring of events. Does nothing if calls are not recorded.
     #[cold]
     fn record_further_call(&self, writes: bool, fd: i32) {
         if let Some(processor) = self.processor.get().filter(|_| !self.calls.get().is_none()) {
@@ -405,13 +411,13 @@ impl Context {
         }
     }
 
-    /// Returns the remaining budget of the current turn, or `None` on a thread that neither owns a processor nor is in
-    /// `block_on`, and so is outside turns.
+    /// Returns the remaining budget of the current turn, or `None` on a thread that neither owns a
+    /// processor nor is in `block_on`, and so is outside turns.
     #[inline]
     fn left(&self) -> Option<u32> {
         match self.processor.get() {
-            // ORDERING: Relaxed: only the owner and `ask_to_yield` change the counter. If a change by
-            // `ask_to_yield` is overwritten, it is repeated later.
+            // ORDERING: Relaxed: only the owner and `ask_to_yield` change the counter. If a change
+            // by `ask_to_yield` is overwritten, it is repeated later.
             Some(processor) => Some(processor.budget.load(Ordering::Relaxed)),
             None if self.is_root.get() => Some(self.budget.get()),
             None => None,
@@ -436,7 +442,8 @@ impl Context {
         true
     }
 
-    /// Returns whether the turn may continue at a check, because neither the budget nor the time is used up.
+    /// Returns whether the turn may continue at a check, because neither the budget nor the time is
+    /// used up.
     #[cold]
     fn continues(&self, left: u32) -> bool {
         left > 0 && self.processor.get().is_none_or(|processor| !processor.is_turn_over())
@@ -452,8 +459,9 @@ impl Context {
 /// The number of bytes per unit of the budget.
 pub(crate) const BYTES_PER_UNIT: usize = 16 << 10;
 
-/// Takes additional units from the budget for an operation that moved many bytes. Otherwise a task that
-/// saturates its connection would delay the other tasks of its thread by up to 31 calls of maximum size.
+/// Takes additional units from the budget for an operation that moved many bytes. Otherwise a task
+/// that saturates its connection would delay the other tasks of its thread by up to 31 calls of
+/// maximum size.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     if bytes > BYTES_PER_UNIT {
@@ -472,9 +480,9 @@ pub(crate) fn charge(bytes: usize) {
     }
 }
 
-/// Asks the task that `processor` runs to yield, by taking the rest of its budget. If the turn has not used
-/// any of its budget, one unit remains, so that a task that computes for long before each operation makes
-/// progress.
+/// Asks the task that `processor` runs to yield, by taking the rest of its budget. If the turn has
+/// not used any of its budget, one unit remains, so that a task that computes for long before each
+/// operation makes progress.
 pub(crate) fn ask_to_yield(processor: &Processor) {
     // One remaining unit was left by an earlier call, or is the last of the turn. It stays.
     let cut = |left| Some(u32::from(left == BUDGET || left == 1));
@@ -485,20 +493,21 @@ pub(crate) fn ask_to_yield(processor: &Processor) {
 /// The state of a direction whose last operation in a turn was refused.
 const REFUSED: u8 = u8::MAX;
 
-/// Takes one unit from the budget for an operation on a descriptor that need not wait. If the budget or the
-/// time of the turn is used up, refuses the operation: wakes the task and returns `Pending`. `state` belongs to
-/// one direction of the descriptor and is initially 0.
+/// Takes one unit from the budget for an operation on a descriptor that need not wait. If the
+/// budget or the time of the turn is used up, refuses the operation: wakes the task and returns
+/// `Pending`. `state` belongs to one direction of the descriptor and is initially 0.
 ///
-/// After a refusal in a turn, the next operation in the same direction for which this function is called is not
-/// refused. So each of several operations in a task makes progress, even if the other operations use up every turn.
-/// An operation that takes its unit with [`take_budget`] leaves the state as it is.
+/// After a refusal in a turn, the next operation in the same direction for which this function is
+/// called is not refused. So each of several operations in a task makes progress, even if the other
+/// operations use up every turn. An operation that takes its unit with [`take_budget`] leaves the
+/// state as it is.
 ///
-/// An operation that is polled with a waker without data is never refused, because such a waker wakes no
-/// task, and the operation might not be polled again. The refusal then applies to the next operation of the
-/// turn that has a waker with data.
+/// An operation that is polled with a waker without data is never refused, because such a waker
+/// wakes no task, and the operation might not be polled again. The refusal then applies to the next
+/// operation of the turn that has a waker with data.
 ///
-/// Outside turns, under another executor, an operation is refused after [`BUDGET`] consecutive operations in
-/// the same direction.
+/// Outside turns, under another executor, an operation is refused after [`BUDGET`] consecutive
+/// operations in the same direction.
 pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> {
     // ORDERING: Relaxed: the state only affects fairness.
     let seen = state.load(Ordering::Relaxed);
@@ -531,9 +540,9 @@ pub(crate) fn is_spent(state: &AtomicU8) -> bool {
     })
 }
 
-/// Ends a run of consecutive operations in a direction, because the current one has to wait. `only_asked`
-/// says whether the direction was not marked as ready and the call was made only to find out whether it is. If
-/// so, and in a turn, gives back the unit that [`poll_turn`] took.
+/// Ends a run of consecutive operations in a direction, because the current one has to wait.
+/// `only_asked` says whether the direction was not marked as ready and the call was made only to
+/// find out whether it is. If so, and in a turn, gives back the unit that [`poll_turn`] took.
 pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
     CONTEXT.with(|context| match context.left() {
         Some(left) if only_asked => context.set_left((left + 1).min(BUDGET)),
@@ -542,15 +551,15 @@ pub(crate) fn end_run(state: &AtomicU8, only_asked: bool) {
     });
 }
 
-/// Takes one unit from the budget for an operation that need not wait and has no descriptor. If the budget or
-/// the time of the turn is used up, wakes the task and returns `Pending`. `refused` is initially false and
-/// belongs to the operation, which is not refused twice in a row. An operation that is polled with a waker
-/// without data is never refused.
+/// Takes one unit from the budget for an operation that need not wait and has no descriptor. If the
+/// budget or the time of the turn is used up, wakes the task and returns `Pending`. `refused` is
+/// initially false and belongs to the operation, which is not refused twice in a row. An operation
+/// that is polled with a waker without data is never refused.
 pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<()> {
     let yields = can_yield(cx);
     let granted = CONTEXT.with(|context| {
-        // A budget that is used up is refilled immediately, because the task may contain another executor,
-        // which continues to poll within this turn.
+        // A budget that is used up is refilled immediately, because the task may contain another
+        // executor, which continues to poll within this turn.
         let (left, refill) = context.left().map_or((context.budget.get(), BUDGET), |left| (left, REFILL));
         if context.take(left) || *refused || !yields {
             return true;
@@ -564,7 +573,7 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<
     granted_or_yield(granted, cx)
 }
 
-/// Takes one unit from the budget of the turn. Yields once if the budget or the time of the turn is used up.
+/// Takes one unit from the budget of the turn. Yields once if the turn is used up.
 pub async fn take_turn() {
     let mut refused = false;
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;

@@ -1,5 +1,5 @@
-//! Unit tests of the budget, of the time for which a turn gathers writes, of the current task, and of the time of a
-//! spawn; see [`context`](super).
+//! Unit tests of the budget, of the time for which a turn gathers writes, of the current task, and
+//! of the time of a spawn; see [`context`](super).
 
 use super::*;
 use crate::counting_waker::CountingWaker;
@@ -51,7 +51,8 @@ fn budget_is_used_up_and_refilled() {
     .unwrap();
 }
 
-/// A turn of slow operations ends at the first check of the time. A turn of fast operations uses up its budget.
+/// A turn of slow operations ends at the first check of the time. A turn of fast operations uses up
+/// its budget.
 #[test]
 #[cfg(not(netpoll_no_black_box))]
 fn long_turn_ends_before_its_budget() {
@@ -84,8 +85,8 @@ fn is_granted(state: &AtomicU8) -> bool {
     poll_turn(&mut TaskContext::from_waker(&Arc::new(CountingWaker::default()).into()), state).is_ready()
 }
 
-/// If a refused operation could be refused again, a task with 40 operations would have the same operations refused in
-/// every turn.
+/// If a refused operation could be refused again, a task with 40 operations would have the same
+/// operations refused in every turn.
 #[test]
 fn refused_operation_is_granted_next_time() {
     with_processor(|processor| {
@@ -278,8 +279,8 @@ fn turn_may_gather_for_longer_than_it_makes_calls() {
         assert!(may_gather() && left() == 9);
         begin(ticks::ticks() - second, 10);
         assert!(!may_gather() && left() == 8 && !take_budget(), "the next operation ends the turn");
-        // After twice the time for calls, the turn may still gather. This is tried again, because a preemption of this
-        // thread may use up the time for gathering too.
+        // After twice the time for calls, the turn may still gather. This is tried again, because a
+        // preemption of this thread may use up the time for gathering too.
         let time_for_calls = ticks::in_nanos(TURN_NANOS).unwrap();
         let gathers_after_calls = |_| {
             begin(ticks::ticks() - 2 * time_for_calls, BUDGET);

@@ -1,17 +1,19 @@
-//! fork(2): a child has the runtime's memory but none of its threads, and shares the epoll instances
-//! with the parent.
+//! fork(2): a child has the runtime's memory but none of its threads, and shares the epoll
+//! instances with the parent.
 //!
-//! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and advances
-//! the epoch. So existing registrations become invalid, and new registrations, which check the flag, fail. If the thread
-//! of the child is in `block_on`, it panics instead of waiting, and does not poll the instances of the parent. If it is a
-//! worker, it ends after its turn, and leaks the queued tasks, which are those of the parent. A
-//! child that only calls exec(2) is not affected. [`watch`] installs the handlers, at the latest when the
-//! runtime first starts. A child of an earlier fork(2) may use the runtime.
+//! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and
+//! advances the epoch. So existing registrations become invalid, and new registrations, which check
+//! the flag, fail. If the thread of the child is in `block_on`, it panics instead of waiting, and
+//! does not poll the instances of the parent. If it is a worker, it ends after its turn, and leaks
+//! the queued tasks, which are those of the parent. A child that only calls exec(2) is not
+//! affected. [`watch`] installs the handlers, at the latest when the runtime first starts. A child
+//! of an earlier fork(2) may use the runtime.
 //!
-//! A child that does not call exec(2) keeps duplicates of the parent's descriptors, so the epoll registrations
-//! of these descriptors remain after the parent has closed them. Therefore a process that has called fork(2)
-//! since [`watch`] removes every descriptor from epoll before it closes the descriptor. posix_spawn(3), which
-//! `std::process::Command` prefers, runs no handlers; its child calls exec(2) immediately.
+//! A child that does not call exec(2) keeps duplicates of the parent's descriptors, so the epoll
+//! registrations of these descriptors remain after the parent has closed them. Therefore a process
+//! that has called fork(2) since [`watch`] removes every descriptor from epoll before it closes the
+//! descriptor. posix_spawn(3), which `std::process::Command` prefers, runs no handlers; its child
+//! calls exec(2) immediately.
 
 use std::io;
 use std::sync::{Once, OnceLock};
@@ -47,7 +49,8 @@ extern "C" fn in_child() {
     }
 }
 
-/// The function that invalidates the inherited registrations in a child. It must be async-signal-safe.
+/// The function that invalidates the inherited registrations in a child. It must be
+/// async-signal-safe.
 static DISOWN: OnceLock<fn()> = OnceLock::new();
 
 /// Installs the handlers, once. A child calls `disown`, which must be async-signal-safe.
@@ -56,9 +59,9 @@ pub(crate) fn watch(disown: fn()) {
     static INSTALLED: Once = Once::new();
     DISOWN.get_or_init(|| disown);
     INSTALLED.call_once(|| {
-        // If the handlers cannot be installed for lack of memory, forks are not detected.
-        // SAFETY: the handlers only use atomic operations and a constant-initialised thread-local value without a
-        // destructor, which are async-signal-safe.
+        // If the handlers cannot be installed for lack of memory, forks are not detected. SAFETY:
+        // the handlers only use atomic operations and a constant-initialised thread-local value
+        // without a destructor, which are async-signal-safe.
         let _ = unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
     });
 }
@@ -80,8 +83,8 @@ pub(crate) fn refuse() {
     }
 }
 
-/// Returns whether this is a child of fork(2) that did not call exec(2). Destructors in such a child
-/// must not remove registrations or files that it shares with its parent.
+/// Returns whether this is a child of fork(2) that did not call exec(2). Destructors in such a
+/// child must not remove registrations or files that it shares with its parent.
 #[inline]
 pub(crate) fn is_child() -> bool {
     FORKED.load(Ordering::Relaxed)

@@ -1,7 +1,8 @@
 //! [`Histogram`]: the number of measured values in each of a fixed series of ranges.
 //!
-//! Each upper bound is four times the previous one, and the last range has no upper bound. So 14 counters cover
-//! the times from one microsecond to 17 seconds. The bounds never change, as metrics collectors require.
+//! Each upper bound is four times the previous one, and the last range has no upper bound. So 14
+//! counters cover the times from one microsecond to 17 seconds. The bounds never change, as metrics
+//! collectors require.
 
 use std::fmt;
 
@@ -114,8 +115,8 @@ impl Histogram {
         self.sum as f64 * self.unit.scale()
     }
 
-    /// Returns the upper bound of each range, and the number of values that do not exceed it. The last
-    /// bound is infinite.
+    /// Returns the upper bound of each range, and the number of values that do not exceed it. The
+    /// last bound is infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + use<> {
         let (Histogram { unit, counts, .. }, mut total) = (*self, 0);
         (0..BUCKETS).map(move |at| {
@@ -126,8 +127,9 @@ impl Histogram {
         })
     }
 
-    /// Returns the upper bound of the range that contains the given quantile of the values, or 0 if there are
-    /// no values. The result is infinite for the last range. `quantile` is clamped to the range from 0 to 1.
+    /// Returns the upper bound of the range that contains the given quantile of the values, or 0 if
+    /// there are no values. The result is infinite for the last range. `quantile` is clamped to the
+    /// range from 0 to 1.
     pub fn quantile(&self, quantile: f64) -> f64 {
         let (all, quantile) = (self.count(), quantile.clamp(0.0, 1.0));
         if all == 0 {

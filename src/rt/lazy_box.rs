@@ -1,12 +1,13 @@
-//! [`LazyBox`]: an optional value on the heap that is created on demand. A `LazyBox` takes one word.
+//! [`LazyBox`]: an optional value on the heap that is created on demand. A `LazyBox` takes one
+//! word.
 //!
-//! It is used for fields that are seldom needed, such as the name of a task. `std::sync::OnceLock<Box<T>>`
-//! takes two words, and an access to its value loads both.
+//! It is used for fields that are seldom needed, such as the name of a task.
+//! `std::sync::OnceLock<Box<T>>` takes two words, and an access to its value loads both.
 //!
 //! # States
 //! *empty* (null) → *created*. Only [`take`](LazyBox::take), which has exclusive access, and
-//! [`take_unborrowed`](LazyBox::take_unborrowed) make it *empty* again. If two threads create the value at the same
-//! time, one value is stored and the other is dropped.
+//! [`take_unborrowed`](LazyBox::take_unborrowed) make it *empty* again. If two threads create the
+//! value at the same time, one value is stored and the other is dropped.
 //!
 //! # Memory ordering
 //! The Release of the thread that stores the value pairs with the Acquire of every access: a thread
@@ -23,8 +24,8 @@ pub(crate) struct LazyBox<T> {
     owns: PhantomData<Box<T>>,
 }
 
-// SAFETY: shared access returns `&T`, which requires `T: Sync`. A thread may drop a value that another
-// thread created, which requires `T: Send`.
+// SAFETY: shared access returns `&T`, which requires `T: Sync`. A thread may drop a value that
+// another thread created, which requires `T: Send`.
 #[allow(unsafe_code)]
 unsafe impl<T: Send + Sync> Sync for LazyBox<T> {}
 
@@ -37,9 +38,9 @@ impl<T> LazyBox<T> {
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) fn get(&self) -> Option<&T> {
-        // ORDERING: Acquire pairs with the Release in `offer`.
-        // SAFETY: the pointer is null, or was created by `Box::into_raw`. The value is removed only by `take`,
-        // which cannot be called while `self` is borrowed, and by `take_unborrowed`, whose caller guarantees that no
+        // ORDERING: Acquire pairs with the Release in `offer`. SAFETY: the pointer is null, or was
+        // created by `Box::into_raw`. The value is removed only by `take`, which cannot be called
+        // while `self` is borrowed, and by `take_unborrowed`, whose caller guarantees that no
         // reference is used.
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
@@ -62,13 +63,14 @@ impl<T> LazyBox<T> {
         let made = Box::into_raw(value);
         // ORDERING: Release publishes the value. Acquire makes the value of another thread visible.
         match self.value.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: the value was just created. As in `get`, it stays in place while `self` is borrowed.
+            // SAFETY: the value was just created. As in `get`, it stays in place while `self` is
+            // borrowed.
             Ok(_) => unsafe { &*made },
             Err(theirs) => {
                 // SAFETY: the pointer was never shared.
                 drop(unsafe { Box::from_raw(made) });
-                // SAFETY: the pointer was created by `Box::into_raw`. As in `get`, the value stays in place
-                // while `self` is borrowed.
+                // SAFETY: the pointer was created by `Box::into_raw`. As in `get`, the value stays
+                // in place while `self` is borrowed.
                 unsafe { &*theirs }
             }
         }
@@ -83,19 +85,22 @@ impl<T> LazyBox<T> {
     #[allow(unsafe_code)]
     pub(crate) fn take(&mut self) -> Option<Box<T>> {
         let value = std::mem::replace(self.value.get_mut(), ptr::null_mut());
-        // SAFETY: if it is not null, it was created by `Box::into_raw`, and it is no longer stored here.
+        // SAFETY: if it is not null, it was created by `Box::into_raw`, and it is no longer stored
+        // here.
         (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
     }
 
     /// Takes the value, if there is one, without exclusive access.
     ///
     /// # Safety
-    /// No reference to the value may be used any more, and no other thread may call this at the same time.
+    /// No reference to the value may be used any more, and no other thread may call this at the
+    /// same time.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn take_unborrowed(&self) -> Option<Box<T>> {
         // ORDERING: Acquire, as in `get`.
         let value = self.value.swap(ptr::null_mut(), Ordering::Acquire);
-        // SAFETY: if it is not null, it was created by `Box::into_raw`, and the caller guarantees that it is not used.
+        // SAFETY: if it is not null, it was created by `Box::into_raw`, and the caller guarantees
+        // that it is not used.
         (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
     }
 }

@@ -18,14 +18,16 @@ macro_rules! metrics {
         /// A snapshot of the runtime's metrics; returned by [`metrics`].
         ///
         /// Totals count from the start of the process and continue across a
-        /// [`shutdown`](crate::rt::shutdown). The values are read one after the other, so they may be
-        /// inconsistent with each other.
+        /// [`shutdown`](crate::rt::shutdown). The values are read one after the other, so they may
+        /// be inconsistent with each other.
         ///
-        /// In a simulation (feature `sim`), most values are those of the simulation; docs/SIMULATION.md, "Metrics",
-        /// describes what is counted there, and lists the exceptions.
+        /// In a simulation (feature `sim`), most values are those of the simulation;
+        /// docs/SIMULATION.md, "Metrics", describes what is counted there, and lists the
+        /// exceptions.
         ///
-        /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list the metrics with their descriptions.
-        /// [`openmetrics`](Metrics::openmetrics) formats them for Prometheus and other collectors.
+        /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list the metrics with
+        /// their descriptions. [`openmetrics`](Metrics::openmetrics) formats them for Prometheus
+        /// and other collectors.
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -87,17 +89,20 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Maximum number of threads that run tasks at the same time, as configured. Spare workers are not
-    /// included.
+    /// Maximum number of threads that run tasks at the same time, as configured. Spare workers are
+    /// not included.
     Gauge workers: usize,
-    /// Current number of worker threads. A program's own thread inside `block_on` is not a worker thread.
+    /// Current number of worker threads. A program's own thread inside `block_on` is not a worker
+    /// thread.
     Gauge worker_threads: usize,
-    /// Current number of threads for blocking calls, including name look-ups and closes that may wait.
+    /// Current number of threads for blocking calls, including name look-ups and closes that may
+    /// wait.
     Gauge blocking_threads: usize,
-    /// Current number of blocking calls, including name look-ups and closes, that wait for a thread.
+    /// Current number of blocking calls, including name look-ups and closes, that wait for a
+    /// thread.
     Gauge blocking_queued: usize,
-    /// Current number of tasks that were spawned and have not ended. Blocking calls are included, and
-    /// local tasks are not.
+    /// Current number of tasks that were spawned and have not ended. Blocking calls are included,
+    /// and local tasks are not.
     Gauge tasks_alive: u64,
     /// Total number of spawned tasks. Blocking calls are included, and local tasks are not.
     Counter tasks_spawned: u64,
@@ -107,16 +112,16 @@ metrics! {
     Gauge control_tasks: usize,
     /// Total number of turns in which a task of the lane `Control` ran before others.
     Counter control_turns: u64,
-    /// Total number of times that a task of the lane `Control` was queued behind others, because the
-    /// lane had used up its share.
+    /// Total number of times that a task of the lane `Control` was queued behind others, because
+    /// the lane had used up its share.
     Counter control_queued: u64,
-    /// Total number of polls of tasks on workers. A thread in `block_on` that runs tasks counts as a worker, and its
-    /// future as a task.
+    /// Total number of polls of tasks on workers. A thread in `block_on` that runs tasks counts as
+    /// a worker, and its future as a task.
     Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
     Counter steals: u64,
-    /// Total number of times that a worker had no work and parked. A worker that sleeps in the poller does not
-    /// count.
+    /// Total number of times that a worker had no work and parked. A worker that sleeps in the
+    /// poller does not count.
     Counter parks: u64,
     /// Number of shards of the poller.
     Gauge poller_shards: usize,
@@ -129,38 +134,40 @@ metrics! {
     Counter stale_events: u64,
     /// Current number of operations that wait for a descriptor.
     Gauge waiters: usize,
-    /// Total number of timers armed for sleeps, deadlines and timeouts. A timer that is moved to a later
-    /// time counts again when it is re-armed.
+    /// Total number of timers armed for sleeps, deadlines and timeouts. A timer that is moved to a
+    /// later time counts again when it is re-armed.
     Counter timers_armed: u64,
     /// Total number of timer entries that came due, including entries of cancelled or moved timers.
     Counter timers_fired: u64,
     /// Current number of timer entries, including entries of cancelled or moved timers.
     Gauge timer_entries: usize,
-    /// Total number of times that a task was found to block its thread. Blocked tasks are not counted with
-    /// `BlockedPolicy::Off`, nor while a single-threaded runtime runs without further threads.
+    /// Total number of times that a task was found to block its thread. Blocked tasks are not
+    /// counted with `BlockedPolicy::Off`, nor while a single-threaded runtime runs without further
+    /// threads.
     Counter blocked_tasks: u64,
-    /// Current number of waiting calls of `block_on` inside a task, a blocking call or another `block_on`.
-    /// A call is counted from its first wait until it returns.
+    /// Current number of waiting calls of `block_on` inside a task, a blocking call or another
+    /// `block_on`. A call is counted from its first wait until it returns.
     Gauge nested_block_on: u32,
-    /// Current number of open sockets of this crate, descriptors in an `AsyncFd` and ends of in-memory pipes.
+    /// Current number of open sockets of this crate, descriptors in an `AsyncFd` and ends of
+    /// in-memory pipes.
     Gauge descriptors: usize,
-    /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the copies
-    /// that [`io::copy`](crate::io::copy()) and [`send_file`](crate::net::TcpStream::send_file)
-    /// delegate to the kernel.
+    /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the
+    /// copies that [`io::copy`](crate::io::copy()) and
+    /// [`send_file`](crate::net::TcpStream::send_file) delegate to the kernel.
     Counter kernel_copies: u64,
-    /// Total number of caught panics in the destructors of tasks, outputs and task-local values, and in wakers of
-    /// other crates that await tasks.
+    /// Total number of caught panics in the destructors of tasks, outputs and task-local values,
+    /// and in wakers of other crates that await tasks.
     Counter contained_panics: u64,
     ;
-    /// Duration of polls of tasks on the workers: a sample that consists of the first poll after some
-    /// sleeps, and of each poll in a series of long ones.
+    /// Duration of polls of tasks on the workers: a sample that consists of the first poll after
+    /// some sleeps, and of each poll in a series of long ones.
     Seconds poll_seconds,
     /// Delay from an event to the poll of the task that it woke: a sample that consists of the last
-    /// task queued after every 32nd sleep of a worker, and after polls for events by busy workers. The time that
-    /// the event waited in the kernel is not included.
+    /// task queued after every 32nd sleep of a worker, and after polls for events by busy workers.
+    /// The time that the event waited in the kernel is not included.
     Seconds wake_delay_seconds,
-    /// Number of connections that waited to be accepted: a sample of about one in 64 accepted TCP connections. Only
-    /// Linux has it.
+    /// Number of connections that waited to be accepted: a sample of about one in 64 accepted TCP
+    /// connections. Only Linux has it.
     Count accept_queue,
 }
 
@@ -203,8 +210,8 @@ pub enum MetricKind {
 }
 
 impl Metrics {
-    /// Returns all metrics and histograms in the OpenMetrics 1.0 text format, which ends with `# EOF`.
-    /// [`rt::openmetrics`](super::openmetrics) adds the metrics of each listener.
+    /// Returns all metrics and histograms in the OpenMetrics 1.0 text format, which ends with
+    /// `# EOF`. [`rt::openmetrics`](super::openmetrics) adds the metrics of each listener.
     ///
     /// The names begin with `netpoll_`; those of totals end in `_total`. The content type is
     /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
@@ -221,8 +228,8 @@ impl Metrics {
         text
     }
 
-    /// Returns all metrics in the OpenMetrics format without the final `# EOF`, so that more metrics
-    /// can follow.
+    /// Returns all metrics in the OpenMetrics format without the final `# EOF`, so that more
+    /// metrics can follow.
     pub(super) fn openmetrics_without_end(&self) -> String {
         let mut text = String::new();
         for Metric { name, help, kind, value } in self.iter() {
@@ -252,7 +259,8 @@ impl Metrics {
     }
 }
 
-/// Returns the first sentence of a field's documentation, or its part before a colon or a semicolon.
+/// Returns the first sentence of a field's documentation, or its part before a colon or a
+/// semicolon.
 fn first_sentence(doc: &'static str) -> &'static str {
     let end = doc.find([':', ';']).or_else(|| doc.find(". ")).unwrap_or(doc.len());
     doc[..end].trim().trim_end_matches('.')
@@ -339,14 +347,15 @@ mod tests {
     use super::*;
     use crate::rt::histogram::BUCKETS;
 
-    /// The format is that of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE and the sample of
-    /// each metric, then EOF.
+    /// The format is that of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE
+    /// and the sample of each metric, then EOF.
     #[test]
     fn openmetrics_has_help_type_and_value_of_each_metric() {
         let metrics = Metrics { workers: 3, polls: 7, ..Metrics::default() };
         let text = metrics.openmetrics();
         let lines: Vec<&str> = text.lines().collect();
-        // Each histogram has HELP, TYPE, one bucket per range, count and sum. A histogram of seconds also has UNIT.
+        // Each histogram has HELP, TYPE, one bucket per range, count and sum. A histogram of
+        // seconds also has UNIT.
         let of_histograms: usize =
             metrics.histograms().map(|metric| 4 + BUCKETS + usize::from(!metric.unit.is_empty())).sum();
         assert_eq!(lines.len(), 3 * metrics.iter().count() + of_histograms + 1);

@@ -1,20 +1,21 @@
 //! The runtime: settings, metrics, inspection and shutdown.
 //!
 //! A process has one runtime. It starts when it is first used and needs no set-up. [`Builder`]
-//! changes its settings before it starts, [`metrics()`] returns its metrics, and [`shutdown()`] ends
-//! it. Sockets and sleeps work under any executor, because the runtime's own threads poll for them.
+//! changes its settings before it starts, [`metrics()`] returns its metrics, and [`shutdown()`]
+//! ends it. Sockets and sleeps work under any executor, because the runtime's own threads poll for
+//! them.
 //!
 //! [`inspect()`] returns the state of each task and socket.
 
 // The internal parts:
-// * `poll` reports which sockets are ready, `time` has the clock, the timer heap and sleeps, `sched` runs
-//   tasks, and `runtime` connects them.
-// * `start` and `shutdown` begin and end the runtime, `threads` lists its threads, and `reapers` are the
-//   threads of a shutdown. `fork` detects children of fork(2).
-// * `context` is the state of a thread. `short_count` and `unsent` are its states of the current turn, and
-//   `thread_number` is its number.
-// * `waiters`, `parker`, `slab`, `lazy_box`, `counter` and `histogram` are types that the other parts use.
-//   `warn` prints messages.
+// * `poll` reports which sockets are ready, `time` has the clock, the timer heap and sleeps,
+//   `sched` runs tasks, and `runtime` connects them.
+// * `start` and `shutdown` begin and end the runtime, `threads` lists its threads, and `reapers`
+//   are the threads of a shutdown. `fork` detects children of fork(2).
+// * `context` is the state of a thread. `short_count` and `unsent` are its states of the current
+//   turn, and `thread_number` is its number.
+// * `waiters`, `parker`, `slab`, `lazy_box`, `counter` and `histogram` are types that the other
+//   parts use. `warn` prints messages.
 
 mod builder;
 mod config;

@@ -1,16 +1,17 @@
 //! [`Parker`]: blocks a thread until another thread passes it a token.
 //!
-//! It is used instead of `std::thread::park`, whose token is shared with user code on the same thread.
+//! It is used instead of `std::thread::park`, whose token is shared with user code on the same
+//! thread.
 //!
 //! # States
-//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. If the deadline passes first, PARKED →
-//! EMPTY. An `unpark` before `park` stores a token, so that `park` returns immediately. Several calls store only
-//! one token.
+//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. If the deadline passes
+//! first, PARKED → EMPTY. An `unpark` before `park` stores a token, so that `park` returns
+//! immediately. Several calls store only one token.
 //!
 //! # Memory ordering
-//! All transitions are read-modify-writes with AcqRel, so writes before `unpark` are visible after `park`.
-//! `unpark` takes the lock only because the parking thread may be between its last check of the state and its
-//! wait (models `parker_*`).
+//! All transitions are read-modify-writes with AcqRel, so writes before `unpark` are visible after
+//! `park`. `unpark` takes the lock only because the parking thread may be between its last check of
+//! the state and its wait (models `parker_*`).
 
 use std::time::{Duration, Instant};
 
@@ -45,18 +46,18 @@ impl Parker {
         self.park_until(None);
     }
 
-    /// Waits for the token until `deadline` at most, or without a limit if it is `None`, and takes the token.
-    /// Returns whether the token has arrived.
+    /// Waits for the token until `deadline` at most, or without a limit if it is `None`, and takes
+    /// the token. Returns whether the token has arrived.
     pub(crate) fn park_until(&self, deadline: Option<Instant>) -> bool {
         if self.try_take() {
             return true;
         }
         let mut guard = self.lock.lock();
-        // ORDERING: AcqRel. This fails if the token has arrived in the meantime. In this case no notification
-        // follows.
+        // ORDERING: AcqRel. This fails if the token has arrived in the meantime. In this case no
+        // notification follows.
         if self.state.compare_exchange(EMPTY, PARKED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // A swap reads the value of the last of several `unpark`s, so that their writes become visible. A
-            // store could overwrite a token without making the writes before it visible.
+            // A swap reads the value of the last of several `unpark`s, so that their writes become
+            // visible. A store could overwrite a token without making the writes before it visible.
             if injected_bug!("parker_overwrites_token") {
                 self.state.store(EMPTY, Ordering::Release);
             } else {
@@ -87,8 +88,8 @@ impl Parker {
         if self.state.swap(NOTIFIED, Ordering::AcqRel) != PARKED {
             return;
         }
-        // The parking thread holds the lock from its transition to PARKED until it waits. Once this thread has
-        // held the lock, the parking thread either waits or has returned.
+        // The parking thread holds the lock from its transition to PARKED until it waits. Once this
+        // thread has held the lock, the parking thread either waits or has returned.
         if !injected_bug!("unpark_without_lock") {
             drop(self.lock.lock());
         }

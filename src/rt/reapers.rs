@@ -1,22 +1,24 @@
 //! [`Reapers`]: threads on which a shutdown runs user code.
 //!
-//! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take locks that the
-//! caller of the shutdown holds, wait for a timer, or wait forever. So they do not run on the thread that shuts
-//! the runtime down, which watches its deadline and the timers in the meantime. If jobs are queued while all reapers
-//! are occupied and none of their jobs ends, another reaper is started, up to [`REAPERS_MAX`].
+//! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take
+//! locks that the caller of the shutdown holds, wait for a timer, or wait forever. So they do not
+//! run on the thread that shuts the runtime down, which watches its deadline and the timers in the
+//! meantime. If jobs are queued while all reapers are occupied and none of their jobs ends, another
+//! reaper is started, up to [`REAPERS_MAX`].
 //!
-//! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that sleeps under
-//! another executor is woken even if such destructors occupy all threads of their set. If a waker wakes a task
-//! whose epoch is over, the task is deferred to the set that drops tasks. After the end of the shutdown, the thread
-//! that called the waker drops the task.
+//! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that
+//! sleeps under another executor is woken even if such destructors occupy all threads of their set.
+//! If a waker wakes a task whose epoch is over, the task is deferred to the set that drops tasks.
+//! After the end of the shutdown, the thread that called the waker drops the task.
 //!
 //! # States of a job
-//! *queued* → *running* → *done*. A reaper ends when the queue is closed and empty. If the shutdown reaches its
-//! time limit, the remaining jobs run later, when the jobs before them are done.
+//! *queued* → *running* → *done*. A reaper ends when the queue is closed and empty. If the shutdown
+//! reaches its time limit, the remaining jobs run later, when the jobs before them are done.
 //!
 //! # If no thread can be started
-//! If the first thread of a set cannot be started, the jobs run on the thread that shuts the runtime down. A destructor
-//! that waits in `block_on` then drops other tasks. If it waits in another way, or forever, the shutdown does not end.
+//! If the first thread of a set cannot be started, the jobs run on the thread that shuts the
+//! runtime down. A destructor that waits in `block_on` then drops other tasks. If it waits in
+//! another way, or forever, the shutdown does not end.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -32,8 +34,8 @@ use super::sched::task_data::TaskData;
 use super::waiters::{Wakers, wake};
 use crate::sync::{Arc, Condvar, Mutex};
 
-/// The maximum number of threads in a set. If this many jobs wait for jobs behind them in the queue, the
-/// shutdown reaches its time limit.
+/// The maximum number of threads in a set. If this many jobs wait for jobs behind them in the
+/// queue, the shutdown reaches its time limit.
 const REAPERS_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -110,8 +112,8 @@ impl Shared {
     }
 }
 
-/// A set of threads on which a shutdown runs user code; see the [module documentation](self). Dropping
-/// it closes the queue.
+/// A set of threads on which a shutdown runs user code; see the [module documentation](self).
+/// Dropping it closes the queue.
 #[derive(Debug)]
 pub(crate) struct Reapers {
     runtime: &'static Runtime,
@@ -148,9 +150,9 @@ impl Reapers {
         }
     }
 
-    /// Waits until all jobs are done, for at most `most`. Returns whether all jobs are done. If no job was completed
-    /// since the last call that returned false, and all threads are occupied, starts another thread for the queued
-    /// jobs.
+    /// Waits until all jobs are done, for at most `most`. Returns whether all jobs are done. If no
+    /// job was completed since the last call that returned false, and all threads are occupied,
+    /// starts another thread for the queued jobs.
     pub(crate) fn wait(&mut self, most: Duration) -> bool {
         let until = Instant::now() + most;
         let mut state = self.shared.state.lock();
@@ -184,11 +186,11 @@ impl Reapers {
         if state.queue.is_empty() { state.running } else { self.started }
     }
 
-    /// Runs the queued jobs on this thread. The tasks are added to the deferred ones, which a destructor drops while it
-    /// waits in `block_on`, because it may wait for one of them.
+    /// Runs the queued jobs on this thread. The tasks are added to the deferred ones, which a
+    /// destructor drops while it waits in `block_on`, because it may wait for one of them.
     fn run_here(&self) {
-        // The thread counts as inside the runtime, so that a call of `shutdown` in a job is refused and does not wait for
-        // itself.
+        // The thread counts as inside the runtime, so that a call of `shutdown` in a job is refused
+        // and does not wait for itself.
         context::enter();
         loop {
             let jobs = mem::take(&mut self.shared.state.lock().queue);

@@ -5,18 +5,20 @@
 //!               use, Builder::start                 rt::shutdown
 //!  STOPPED ───────────────────────────→ RUNNING ─────────────────→ STOPPING ──→ STOPPED
 //! ```
-//! One word holds the state and the *epoch*, which advances with every shutdown, and in a child of fork(2). A task or a
-//! registration of another epoch belongs to a runtime that no longer exists. Processors and the poll cache stay in
-//! memory, so that a late wake-up can always check its epoch. Queued tasks, the timers of sleeps and the instances of
-//! the back end do not outlive their epoch. Neither do threads, unless user code keeps them longer than the shutdown
-//! waits.
+//! One word holds the state and the *epoch*, which advances with every shutdown, and in a child of
+//! fork(2). A task or a registration of another epoch belongs to a runtime that no longer exists.
+//! Processors and the poll cache stay in memory, so that a late wake-up can always check its epoch.
+//! Queued tasks, the timers of sleeps and the instances of the back end do not outlive their epoch.
+//! Neither do threads, unless user code keeps them longer than the shutdown waits.
 //!
 //! # Invariants
-//! * 10 — nothing runs periodically while the process is idle: without traffic, the threads that poll sleep until the
-//!   next timer is due, or without a time limit if there is no timer, and sysmon sleeps until a thread becomes active.
-//! * R1 — `awake` counts the threads that own a processor, or to which one is assigned, and that do not sleep in the
-//!   poller. If it is 0, either threads sleep in all open shards of the poller, or the next work wakes a resting worker,
-//!   starts one or, while the start of threads is deferred (`sched/shortage.rs`), wakes the threads in `block_on`.
+//! * 10 — nothing runs periodically while the process is idle: without traffic, the threads that
+//!   poll sleep until the next timer is due, or without a time limit if there is no timer, and
+//!   sysmon sleeps until a thread becomes active.
+//! * R1 — `awake` counts the threads that own a processor, or to which one is assigned, and that do
+//!   not sleep in the poller. If it is 0, either threads sleep in all open shards of the poller, or
+//!   the next work wakes a resting worker, starts one or, while the start of threads is deferred
+//!   (`sched/shortage.rs`), wakes the threads in `block_on`.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -78,8 +80,8 @@ pub(crate) struct Runtime {
     pub(crate) lookups: Pool,
     pub(crate) closes: Pool,
     pub(crate) threads: Threads,
-    /// Tasks whose drop was deferred, because drops were nested too deeply on the stack, or because the caller must run
-    /// no destructors.
+    /// Tasks whose drop was deferred, because drops were nested too deeply on the stack, or because
+    /// the caller must run no destructors.
     pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
@@ -87,8 +89,8 @@ pub(crate) struct Runtime {
     pub(crate) descriptors: AtomicUsize,
     pub(crate) panics: Counter,
     pub(crate) nested: AtomicU32,
-    /// The number of threads in the turn of a root future or between two such turns, except those that sleep in the
-    /// poller, are parked in `park_root`, or run tasks.
+    /// The number of threads in the turn of a root future or between two such turns, except those
+    /// that sleep in the poller, are parked in `park_root`, or run tasks.
     roots: AtomicUsize,
     /// The number of threads that run tasks and are not workers.
     pub(crate) visitors: AtomicUsize,
@@ -148,13 +150,15 @@ impl Runtime {
         (self.word.load(Ordering::Acquire) >> EPOCH_SHIFT) as u32
     }
 
-    /// Returns the current epoch like [`epoch`](Runtime::epoch), by an access that is ordered with other SeqCst accesses.
+    /// Returns the current epoch like [`epoch`](Runtime::epoch), by an access that is ordered with
+    /// other SeqCst accesses.
     #[inline]
     pub(crate) fn epoch_in_order(&self) -> u32 {
         (self.word.load(Ordering::SeqCst) >> EPOCH_SHIFT) as u32
     }
 
-    /// Advances the epoch, so that all earlier state becomes invalid. Called in a forked child; see `fork`.
+    /// Advances the epoch, so that all earlier state becomes invalid. Called in a forked child; see
+    /// `fork`.
     pub(crate) fn disown(&self) {
         self.word.fetch_add(1 << EPOCH_SHIFT, Ordering::Relaxed);
     }
@@ -200,7 +204,8 @@ impl Runtime {
         self.word.store(u64::from(self.epoch()) << EPOCH_SHIFT | STOPPED, Ordering::SeqCst);
     }
 
-    /// Returns the configuration of the current or last runtime, or that of the environment if there was none.
+    /// Returns the configuration of the current or last runtime, or that of the environment if
+    /// there was none.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.lock().get_or_insert_with(|| Arc::new(Config::from_environment())).clone()
     }
@@ -225,28 +230,30 @@ impl Runtime {
 
     // ---- waking ----
 
-    /// Makes sure that a worker that is not stuck is awake. Called when there is work. If no ordinary processor is
-    /// free, uses a spare one if no thread is awake or the policy is [`BlockedPolicy::AddWorkers`]. While the start of
-    /// threads is deferred, makes the threads in `block_on` check for tasks instead.
+    /// Makes sure that a worker that is not stuck is awake. Called when there is work. If no
+    /// ordinary processor is free, uses a spare one if no thread is awake or the policy is
+    /// [`BlockedPolicy::AddWorkers`]. While the start of threads is deferred, makes the threads in
+    /// `block_on` check for tasks instead.
     pub(crate) fn ensure_worker(&'static self) {
-        // ORDERING: SeqCst: the caller publishes the work before this thread reads `awake`. A thread that goes to
-        // sleep decrements `awake` before it looks for work (R1).
+        // ORDERING: SeqCst: the caller publishes the work before this thread reads `awake`. A
+        // thread that goes to sleep decrements `awake` before it looks for work (R1).
         fence(Ordering::SeqCst);
         // Stuck threads do not look for work.
         let needs_worker = || self.awake.count() <= self.sysmon.stuck();
-        // A worker that slept at the first check may have risen since. It increments `awake` before it rises.
+        // A worker that slept at the first check may have risen since. It increments `awake` before
+        // it rises.
         if needs_worker() && !self.wake_worker() && needs_worker() {
             let adds = self.config().blocked_tasks == BlockedPolicy::AddWorkers;
             self.wake_one(|| adds || self.awake.count() == 0);
         }
     }
 
-    /// Makes sure that other threads poll all open shards. Called by a thread that will not poll itself, for example
-    /// after it has registered a descriptor or armed a timer.
+    /// Makes sure that other threads poll all open shards. Called by a thread that will not poll
+    /// itself, for example after it has registered a descriptor or armed a timer.
     pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
-        // If a thread sleeps in some of the shards, it is interrupted, and its next sleep is in all of them. It may also
-        // have risen since the first check, so there is a second check.
+        // If a thread sleeps in some of the shards, it is interrupted, and its next sleep is in all
+        // of them. It may also have risen since the first check, so there is a second check.
         if self.leaves_a_shard() && !self.driver.wake_sleeper() && !self.nudge_root() && self.leaves_a_shard() {
             self.wake_one(|| self.awake.count() == 0);
         }
@@ -258,16 +265,16 @@ impl Runtime {
         self.awake.count() == 0 && !self.driver.roles.are_taken()
     }
 
-    /// Interrupts a worker that sleeps in the poller, preferably in this thread's home shard. Returns whether a
-    /// worker was sleeping.
+    /// Interrupts a worker that sleeps in the poller, preferably in this thread's home shard.
+    /// Returns whether a worker was sleeping.
     pub(crate) fn wake_worker(&'static self) -> bool {
         self.driver.wake_worker(self.home_shard())
     }
 
     // ---- shards of the poller ----
 
-    /// Returns the own shard of this thread's processor, or shard 0. This thread registers descriptors there, unless
-    /// [`Driver::add`] chooses another shard.
+    /// Returns the own shard of this thread's processor, or shard 0. This thread registers
+    /// descriptors there, unless [`Driver::add`] chooses another shard.
     pub(crate) fn own_shard(&'static self) -> usize {
         context::processor_in(self.epoch()).map_or(0, |processor| self.driver.roles.own(processor.id))
     }
@@ -288,8 +295,8 @@ impl Runtime {
 
     /// Counts this thread as in the turn of a root future.
     pub(crate) fn root_begins(&'static self) {
-        // ORDERING: SeqCst: this thread increments the count before it checks whether sysmon sleeps. Sysmon
-        // announces its sleep before it checks the count.
+        // ORDERING: SeqCst: this thread increments the count before it checks whether sysmon
+        // sleeps. Sysmon announces its sleep before it checks the count.
         self.roots.fetch_add(1, Ordering::SeqCst);
         self.notice_activity();
     }
@@ -303,8 +310,8 @@ impl Runtime {
         self.roots.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns whether no worker will poll soon, because none is awake, all awake workers are stuck, or all of them
-    /// are in long turns.
+    /// Returns whether no worker will poll soon, because none is awake, all awake workers are
+    /// stuck, or all of them are in long turns.
     pub(crate) fn needs_poller(&'static self) -> bool {
         let awake = self.awake.count();
         awake <= self.sysmon.stuck()
@@ -315,8 +322,8 @@ impl Runtime {
         self.role_wished.load(Ordering::SeqCst)
     }
 
-    /// Returns whether the last sleeps of the workers led to no turns, so that the workers poll only for
-    /// threads in `block_on`. The result is a hint.
+    /// Returns whether the last sleeps of the workers led to no turns, so that the workers poll
+    /// only for threads in `block_on`. The result is a hint.
     pub(crate) fn is_lonely(&self) -> bool {
         self.lonely.load(Ordering::Relaxed)
     }
@@ -328,9 +335,9 @@ impl Runtime {
         }
     }
 
-    /// Returns whether this thread will soon poll or make sure that another thread does, because it owns a
-    /// processor or is in the turn of a root future. If the turn is long, sysmon, unless it is missing, makes sure that
-    /// another thread polls.
+    /// Returns whether this thread will soon poll or make sure that another thread does, because it
+    /// owns a processor or is in the turn of a root future. If the turn is long, sysmon, unless it
+    /// is missing, makes sure that another thread polls.
     pub(crate) fn polls_here(&self) -> bool {
         context::is_root() || context::processor_in(self.epoch()).is_some()
     }
@@ -345,9 +352,10 @@ impl Runtime {
         }
     }
 
-    /// Returns the rough time for a task that this thread spawns. In a turn, if sysmon makes checks, this is the beginning
-    /// of the turn or, if that is later, the time of the last check. Sysmon makes a check every 10 ms, so this replaces a
-    /// reading of the counter where 10 ms make no difference.
+    /// Returns the rough time for a task that this thread spawns. In a turn, if sysmon makes
+    /// checks, this is the beginning of the turn or, if that is later, the time of the last check.
+    /// Sysmon makes a check every 10 ms, so this replaces a reading of the counter where 10 ms make
+    /// no difference.
     #[inline]
     pub(crate) fn time_of_spawn(&self) -> u32 {
         let began = counting_processor().and_then(Processor::turn_began);
@@ -432,10 +440,11 @@ impl Runtime {
         }
     }
 
-    /// Interrupts a thread that would sleep beyond `at` in the timer's shard. If no thread sleeps in this shard and the
-    /// calling thread will not poll, makes sure that another one polls. Called when a timer for `at` has become the
-    /// first of its set. Does not start the runtime, because a shutdown also runs timers; timers that the shutdown
-    /// arms again wait for the next start.
+    /// Interrupts a thread that would sleep beyond `at` in the timer's shard. If no thread sleeps
+    /// in this shard and the calling thread will not poll, makes sure that another one polls.
+    /// Called when a timer for `at` has become the first of its set. Does not start the runtime,
+    /// because a shutdown also runs timers; timers that the shutdown arms again wait for the next
+    /// start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
         // A simulation checks its timers whenever it moves its clock.
         #[cfg(feature = "sim")]
@@ -446,8 +455,8 @@ impl Runtime {
         if self.timer_shards().into_iter().fold(false, wake) || self.polls_here() {
             return;
         }
-        // ORDERING: SeqCst: the caller arms the timer before this thread reads the state. `start` stores the state
-        // before it reads the timers (model `timer_armed_against_start`).
+        // ORDERING: SeqCst: the caller arms the timer before this thread reads the state. `start`
+        // stores the state before it reads the timers (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
         if self.is_running() {
             self.ensure_poller();
@@ -480,8 +489,8 @@ impl Runtime {
 
     // ---- shutdown ----
 
-    /// Takes the task whose drop was deferred first. The other tasks stay in the shared list, so that other threads can
-    /// drop them if the destructor of this one blocks.
+    /// Takes the task whose drop was deferred first. The other tasks stay in the shared list, so
+    /// that other threads can drop them if the destructor of this one blocks.
     pub(crate) fn pop_deferred(&self) -> Option<Runnable<TaskData>> {
         self.deferred.lock().pop_front()
     }
@@ -492,7 +501,8 @@ impl Runtime {
     }
 }
 
-/// Returns this thread's processor, unless it belongs to a simulation, whose processor is not in the list.
+/// Returns this thread's processor, unless it belongs to a simulation, whose processor is not in
+/// the list.
 #[inline]
 fn counting_processor() -> Option<&'static Processor> {
     #[cfg(feature = "sim")]
@@ -512,9 +522,9 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    /// A thread may be delayed between its check of the epoch and its access to the queue, while the runtime
-    /// shuts down and starts again. The task must not stay in a queue that has already been emptied, and a
-    /// blocking call must not run in another epoch.
+    /// A thread may be delayed between its check of the epoch and its access to the queue, while
+    /// the runtime shuts down and starts again. The task must not stay in a queue that has already
+    /// been emptied, and a blocking call must not run in another epoch.
     #[test]
     fn tasks_queued_after_their_epoch_ended_are_dropped() {
         let runtime = runtime();

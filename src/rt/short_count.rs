@@ -1,12 +1,14 @@
-//! The last short count of this thread's turn, which may replace the next call in the same direction.
+//! The last short count of this thread's turn, which may replace the next call in the same
+//! direction.
 //!
-//! `net::fd::short_wait` has the rules. This module keeps the record: the direction, its state when the call began, and
-//! whether the turn has written since or the next read needs no write.
+//! `net::fd::short_wait` has the rules. This module keeps the record: the direction, its state when
+//! the call began, and whether the turn has written since or the next read needs no write.
 //!
 //! # States
-//! *none* → ([`set`]) *recorded* → ([`take`], [`forget`]) *none*. A record that is not used is *applied*: READY of its
-//! direction is cleared, unless an edge has been recorded since. This happens if another direction has a short count, and
-//! at the beginning and the end of a turn ([`end_turn`]). So READY is set after the turn only if a call may succeed.
+//! *none* → ([`set`]) *recorded* → ([`take`], [`forget`]) *none*. A record that is not used is
+//! *applied*: READY of its direction is cleared, unless an edge has been recorded since. This
+//! happens if another direction has a short count, and at the beginning and the end of a turn
+//! ([`end_turn`]). So READY is set after the turn only if a call may succeed.
 
 use std::cell::Cell;
 use std::task::Waker;
@@ -31,7 +33,8 @@ thread_local! {
 
 // Some functions use several small closures, because a large one is not inlined.
 
-/// Returns whether this thread is in a turn of a task whose own waker is known. Elsewhere no record can be used.
+/// Returns whether this thread is in a turn of a task whose own waker is known. Elsewhere no record
+/// can be used.
 #[inline]
 pub(crate) fn is_possible() -> bool {
     own_waker::data().is_some()
@@ -45,8 +48,8 @@ pub(crate) fn set(writes: bool, place: Place, ticket: Ticket) {
     }
     SHORT.with(|short| short.place.set(Some(place)));
     SHORT.with(|short| short.ticket.set(ticket));
-    // A short write needs no further write: it proves that the socket's buffer has no room, and the operation waits for
-    // room.
+    // A short write needs no further write: it proves that the socket's buffer has no room, and the
+    // operation waits for room.
     if !writes {
         SHORT.with(|short| short.has_written.set(false));
     }
@@ -58,8 +61,9 @@ pub(crate) fn note_write() {
     SHORT.with(|short| short.has_written.set(true));
 }
 
-/// Permits the record to replace the next read although the turn has not written since. Called if the record is for the
-/// direction of that read. Returns false if the turn has written since, so that no permission is needed.
+/// Permits the record to replace the next read although the turn has not written since. Called if
+/// the record is for the direction of that read. Returns false if the turn has written since, so
+/// that no permission is needed.
 #[inline]
 pub(crate) fn need_no_write() -> bool {
     SHORT.with(|short| !short.has_written.replace(true))
@@ -96,22 +100,23 @@ pub(crate) fn is_of(place: Place) -> bool {
     SHORT.with(|short| short.place.get()) == Some(place)
 }
 
-/// Returns whether the record shows that the direction at `place`, whose state is `now`, is no longer ready.
+/// Returns whether the record shows that the direction at `place`, whose state is `now`, is no
+/// longer ready.
 #[inline]
 pub(crate) fn uses_up(place: Place, now: Ticket) -> bool {
     is_of(place) && now.is_ready() && SHORT.with(|short| now.has_no_edge_since(short.ticket.get()))
 }
 
-/// Returns the state in which the call with the short count began, if the record is for the direction at `place`, the
-/// turn has written since, and `waker` is the task's own waker.
+/// Returns the state in which the call with the short count began, if the record is for the
+/// direction at `place`, the turn has written since, and `waker` is the task's own waker.
 #[inline]
 pub(crate) fn ticket(place: Place, waker: &Waker) -> Option<Ticket> {
     let is_usable = is_of(place) && SHORT.with(|short| short.has_written.get()) && own_waker::has_data_of(waker);
     is_usable.then(|| SHORT.with(|short| short.ticket.get()))
 }
 
-/// Returns whether there is a [`ticket`], and no edge has been recorded since. `now` is the present state of the
-/// direction. If so, clears the record.
+/// Returns whether there is a [`ticket`], and no edge has been recorded since. `now` is the present
+/// state of the direction. If so, clears the record.
 #[inline]
 pub(crate) fn take(place: Place, now: Ticket, waker: &Waker) -> bool {
     let is_usable = ticket(place, waker).is_some_and(|ticket| now.has_no_edge_since(ticket));

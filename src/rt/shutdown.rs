@@ -1,33 +1,38 @@
 //! [`shutdown()`]: ends the runtime within a time limit.
 //!
 //! # Order
-//! 1. The epoch advances. From now on, a task that is woken is queued for step 3, and registrations are refused.
-//! 2. All sleeping and resting threads are woken and see the new epoch. Workers and sysmon end; threads in `block_on`
-//!    continue without a processor.
-//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the clock again, due
-//!    timers fire, and every waiting task is woken by its [`Keeper`](super::sched::keeper::Keeper). Tasks of the
-//!    ended epoch that were woken or queued are dropped. This repeats until nothing is left, because a destructor may
-//!    wake other tasks, and may itself sleep.
+//! 1. The epoch advances. From now on, a task that is woken is queued for step 3, and registrations
+//!    are refused.
+//! 2. All sleeping and resting threads are woken and see the new epoch. Workers and sysmon end;
+//!    threads in `block_on` continue without a processor.
+//! 3. Every waiter on a socket is woken and gets an error, every sleep is woken and checks the
+//!    clock again, due timers fire, and every waiting task is woken by its
+//!    [`Keeper`](super::sched::keeper::Keeper). Tasks of the ended epoch that were woken or queued
+//!    are dropped. This repeats until nothing is left, because a destructor may wake other tasks,
+//!    and may itself sleep.
 //! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
 //!    instances of the back end are closed.
-//! 5. The state changes to STOPPED. All waiters and sleeps are woken once more, because a future on another
-//!    executor may have begun to wait in the meantime. Tasks whose drop was deferred are dropped.
+//! 5. The state changes to STOPPED. All waiters and sleeps are woken once more, because a future on
+//!    another executor may have begun to wait in the meantime. Tasks whose drop was deferred are
+//!    dropped.
 //!
 //! # The time limit
-//! Destructors and wakers run on `Reapers`. They run on the calling thread only if no thread can be started. Otherwise,
-//! the calling thread runs no user code except the `tracing` subscriber, and takes no lock under which user code runs.
-//! While destructors or wakers run, the time limit is at least [`LEAST`]. The shutdown does not wait beyond the time
-//! limit for threads and tasks that have not ended, except for up to [`LEAST`] for the thread-local destructors of
-//! reapers, and up to [`LEAST`] for wakers that it calls at the end. A worker that is stuck in a task sees the new
-//! epoch when the task's poll returns, and ends. A reaper that is stuck in a destructor later continues with the jobs
-//! queued behind it.
+//! Destructors and wakers run on `Reapers`. They run on the calling thread only if no thread can be
+//! started. Otherwise, the calling thread runs no user code except the `tracing` subscriber, and
+//! takes no lock under which user code runs. While destructors or wakers run, the time limit is at
+//! least [`LEAST`]. The shutdown does not wait beyond the time limit for threads and tasks that
+//! have not ended, except for up to [`LEAST`] for the thread-local destructors of reapers, and up
+//! to [`LEAST`] for wakers that it calls at the end. A worker that is stuck in a task sees the new
+//! epoch when the task's poll returns, and ends. A reaper that is stuck in a destructor later
+//! continues with the jobs queued behind it.
 //!
 //! # Concurrent shutdowns
-//! The state STOPPING lasts from step 1 to step 5. A second call waits for the first, within its own
-//! time limit, and returns the same result. A call from inside the runtime, or from a destructor that
-//! the shutdown runs, would wait for its own thread and is refused.
-//! [`Builder::start`](crate::rt::Builder::start) waits for the shutdown, or fails if it is called inside the runtime. A
-//! use of the runtime does not wait: its tasks and registrations belong to the ending epoch.
+//! The state STOPPING lasts from step 1 to step 5. A second call waits for the first, within its
+//! own time limit, and returns the same result. A call from inside the runtime, or from a
+//! destructor that the shutdown runs, would wait for its own thread and is refused.
+//! [`Builder::start`](crate::rt::Builder::start) waits for the shutdown, or fails if it is called
+//! inside the runtime. A use of the runtime does not wait: its tasks and registrations belong to
+//! the ending epoch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -48,31 +53,34 @@ use crate::trace;
 /// Shuts the runtime down: wakes every waiter with an error, drops every task, joins the runtime's
 /// threads and closes the poller.
 ///
-/// Returns when all this is done or when `timeout` has elapsed. While destructors or wakers run, a timeout shorter than
-/// 200 ms counts as 200 ms. Wakers and thread-local destructors that block may delay the return by up to 400 ms.
+/// Returns when all this is done or when `timeout` has elapsed. While destructors or wakers run, a
+/// timeout shorter than 200 ms counts as 200 ms. Wakers and thread-local destructors that block may
+/// delay the return by up to 400 ms.
 ///
-/// Sockets stay open and can be used again. The next use of the runtime, such as an operation that has to wait, starts
-/// a new one with the default settings, unless [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are
-/// dropped at their current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue. Awaiting
-/// the handle of a dropped task panics, unless the awaiting task is dropped too;
+/// Sockets stay open and can be used again. The next use of the runtime, such as an operation that
+/// has to wait, starts a new one with the default settings, unless
+/// [`Builder::start`](crate::rt::Builder::start) is called first. Tasks are dropped at their
+/// current `.await`, whatever they wait for. Local tasks and futures in `block_on` continue.
+/// Awaiting the handle of a dropped task panics, unless the awaiting task is dropped too;
 /// [`cancel`](crate::task::JoinHandle::cancel) on the handle returns `None`.
 ///
-/// Wakers and the destructors of tasks run on threads of the runtime. They may sleep, block or take locks that the
-/// caller holds. They run on the calling thread only if the system refuses to create a thread. Tasks that they
-/// spawn are dropped immediately, and their operations on sockets fail if they have to wait.
+/// Wakers and the destructors of tasks run on threads of the runtime. They may sleep, block or take
+/// locks that the caller holds. They run on the calling thread only if the system refuses to create
+/// a thread. Tasks that they spawn are dropped immediately, and their operations on sockets fail if
+/// they have to wait.
 ///
-/// The call also waits for tasks that an earlier shutdown has left, because they were still being polled or dropped, and
-/// for blocking calls that were still running.
+/// The call also waits for tasks that an earlier shutdown has left, because they were still being
+/// polled or dropped, and for blocking calls that were still running.
 ///
 /// If another thread is already shutting the runtime down, the call waits for that shutdown, for at
 /// most its own `timeout`, and returns the same result. In a child of fork(2) that did not call
 /// exec(2), the call does nothing.
 ///
 /// # Errors
-/// Returns [`StillRunning`], which names threads and tasks, if some of them have not ended in time. They end
-/// when their current polls and destructors return. `StillRunning` is also returned, and the call has no
-/// effect, if it is made inside the runtime, for example in a task, in `block_on`, in a simulation, in a blocking call
-/// or in a destructor that the shutdown runs.
+/// Returns [`StillRunning`], which names threads and tasks, if some of them have not ended in time.
+/// They end when their current polls and destructors return. `StillRunning` is also returned, and
+/// the call has no effect, if it is made inside the runtime, for example in a task, in `block_on`,
+/// in a simulation, in a blocking call or in a destructor that the shutdown runs.
 ///
 /// # Examples
 /// ```
@@ -128,17 +136,19 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     outcome
 }
 
-/// Calls `event`, which reports to the `tracing` subscriber. The shutdown continues if the subscriber panics.
+/// Calls `event`, which reports to the `tracing` subscriber. The shutdown continues if the
+/// subscriber panics.
 fn report(event: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(event)) {
         drop_payload(payload);
     }
 }
 
-/// The minimum time for user code, so that tasks with short destructors are dropped even with a timeout of
-/// zero. Also the maximum time of each step after the time limit.
+/// The minimum time for user code, so that tasks with short destructors are dropped even with a
+/// timeout of zero. Also the maximum time of each step after the time limit.
 const LEAST: Duration = Duration::from_millis(200);
-/// The first pause between two checks. Each pause is twice as long as the previous one, up to [`NAP_MAX`].
+/// The first pause between two checks. Each pause is twice as long as the previous one, up to
+/// [`NAP_MAX`].
 const NAP_MIN: Duration = Duration::from_micros(50);
 /// The longest pause between two checks.
 const NAP_MAX: Duration = Duration::from_millis(2);
@@ -148,8 +158,8 @@ fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-/// Waits for another thread's shutdown and returns its result. Returns the threads and tasks that are
-/// still running if `deadline` passes first.
+/// Waits for another thread's shutdown and returns its result. Returns the threads and tasks that
+/// are still running if `deadline` passes first.
 fn wait_for_another(
     runtime: &'static Runtime,
     mut lifecycle: MutexGuard<'_, Result<(), StillRunning>>,
@@ -167,8 +177,8 @@ fn wait_for_another(
     lifecycle.clone()
 }
 
-/// Waits until the tasks that an earlier shutdown has left have ended. Returns those that are left at `deadline`. If
-/// another thread starts the runtime in the meantime, shuts it down.
+/// Waits until the tasks that an earlier shutdown has left have ended. Returns those that are left
+/// at `deadline`. If another thread starts the runtime in the meantime, shuts it down.
 fn wait_for_left(runtime: &'static Runtime, deadline: Option<Instant>) -> Result<(), StillRunning> {
     if runtime.tasks_alive() == 0 {
         return Ok(());
@@ -194,7 +204,8 @@ fn wait_for_left(runtime: &'static Runtime, deadline: Option<Instant>) -> Result
     }
 }
 
-/// The longest single wait on the condition variable. A much longer timeout could overflow the clock.
+/// The longest single wait on the condition variable. A much longer timeout could overflow the
+/// clock.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Ends threads and tasks until `deadline`. Returns the threads and tasks that are still running.
@@ -217,14 +228,15 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         let all_dropped = droppers.wait(nap);
         let is_idle = all_woken && all_dropped;
         let threads = runtime.threads.join_ended().saturating_sub(wakers.started() + droppers.started());
-        // Threads in `block_on` that run a task or poll, and turns and blocking calls that an earlier shutdown has left.
+        // Threads in `block_on` that run a task or poll, and turns and blocking calls that an
+        // earlier shutdown has left.
         let is_used = runtime.visitors.load(Ordering::SeqCst) > 0
             || runtime.driver.roles.is_any_taken()
             || runtime.tasks_alive() > 0;
         let is_quiet = is_idle && !found && threads == 0 && !is_used;
         let is_done = is_quiet && scans;
-        // A thread that has ended during this pass may have left a task that began to wait in its last turn. The next
-        // pass finds it.
+        // A thread that has ended during this pass may have left a task that began to wait in its
+        // last turn. The next pass finds it.
         if is_done && was_done || !is_done && is_over(deadline) && (is_idle || is_over(least)) {
             break (threads, is_done);
         }
@@ -255,8 +267,9 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     still
 }
 
-/// Wakes all waiting tasks of ended epochs, whose drops are deferred. Unless `is_quiet` is true, does nothing before
-/// `next_scan`, so that scans of many records take at most a tenth of the time. Returns whether it scanned.
+/// Wakes all waiting tasks of ended epochs, whose drops are deferred. Unless `is_quiet` is true,
+/// does nothing before `next_scan`, so that scans of many records take at most a tenth of the time.
+/// Returns whether it scanned.
 fn wake_tasks(runtime: &'static Runtime, next_scan: &mut Instant, is_quiet: bool) -> bool {
     let begin = Instant::now();
     let scans = is_quiet || begin >= *next_scan;
@@ -267,8 +280,8 @@ fn wake_tasks(runtime: &'static Runtime, next_scan: &mut Instant, is_quiet: bool
     scans
 }
 
-/// Takes the wakers of all waiters, sleeps and due timers, and those that other threads were about to call. A waiter then
-/// gets an error, and a sleep checks the clock.
+/// Takes the wakers of all waiters, sleeps and due timers, and those that other threads were about
+/// to call. A waiter then gets an error, and a sleep checks the clock.
 fn interrupt(runtime: &'static Runtime) -> Wakers {
     let mut wakers = Wakers::new();
     runtime.sysmon.take_wakers(&mut wakers);

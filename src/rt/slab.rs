@@ -1,23 +1,26 @@
 //! [`Slab`]: slots that are reused but never unmapped.
 //!
-//! The states of descriptors (`PollDesc`) and the records of tasks (`Record`) are in slabs. Slots are
-//! allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
-//! [`inspect`](crate::rt::inspect()) can read any slot at any time. A freed slot goes to the free list or, if the owner of
-//! a [`Stash`] frees it, to the stash, and is reused. The surplus of a stash is in a vector. The owner of a slot marks each
-//! use with a generation or an id. Finding a slot by its index takes two loads.
+//! The states of descriptors (`PollDesc`) and the records of tasks (`Record`) are in slabs. Slots
+//! are allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
+//! [`inspect`](crate::rt::inspect()) can read any slot at any time. A freed slot goes to the free
+//! list or, if the owner of a [`Stash`] frees it, to the stash, and is reused. The surplus of a
+//! stash is in a vector. The owner of a slot marks each use with a generation or an id. Finding a
+//! slot by its index takes two loads.
 //!
 //! # Invariants
 //! * C1 — the address of a slot never changes, and the slot stays readable until the process ends.
-//! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of the head of
-//!   the free list, which contains a count of pops, against ABA (model `free_list_hands_out_once`). A push may
-//!   add several slots (model `slots_freed_together_are_handed_out_once`). The link of a slot outside the list may
-//!   have any value: if a pop reads it, another pop has taken the slot in the meantime, so the compare-and-swap of the first
-//!   pop fails.
-//! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use or in a stash, `alloc` returns `None`.
+//! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of
+//!   the head of the free list, which contains a count of pops, against ABA (model
+//!   `free_list_hands_out_once`). A push may add several slots (model
+//!   `slots_freed_together_are_handed_out_once`). The link of a slot outside the list may have any
+//!   value: if a pop reads it, another pop has taken the slot in the meantime, so the
+//!   compare-and-swap of the first pop fails.
+//! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use or in a stash, `alloc`
+//!   returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
-//! Go takes a global lock twice per connection, and pads a 296-byte descriptor to 512 bytes to get tag
-//! bits in its pointers.
+//! Go takes a global lock twice per connection, and pads a 296-byte descriptor to 512 bytes to get
+//! tag bits in its pointers.
 
 use std::mem::{self, MaybeUninit};
 use std::ptr;
@@ -30,8 +33,8 @@ use crate::sync::{
 pub(crate) const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
 const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
 const PAGES: usize = if MODEL { 1 } else { 1024 };
-/// The maximum number of slots: 2²⁴, which exceeds the kernel's default limit of 2²⁰ open descriptors
-/// per process.
+/// The maximum number of slots: 2²⁴, which exceeds the kernel's default limit of 2²⁰ open
+/// descriptors per process.
 pub(crate) const SLOTS_MAX: usize = PAGES * PAGE_BLOCKS * BLOCK_SLOTS;
 
 #[derive(Debug)]
@@ -75,8 +78,8 @@ pub(crate) fn place_in_block(index: u32) -> u32 {
 pub(crate) unsafe fn shared<T: Slot>(slot: &T, place: u32) -> &'static T::Shared {
     let slots = ptr::from_ref(slot).addr() - place as usize * size_of::<T>();
     let block = ptr::with_exposed_provenance::<Block<T>>(slots - std::mem::offset_of!(Block<T>, slots));
-    // SAFETY: the caller guarantees that this is the address of a block, which `grow` has exposed and
-    // leaked.
+    // SAFETY: the caller guarantees that this is the address of a block, which `grow` has exposed
+    // and leaked.
     let block = unsafe { &*block };
     &block.shared
 }
@@ -86,8 +89,9 @@ const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index plus one must fit
 /// The maximum size of the memory that is allocated for blocks in one step, in bytes.
 const RESERVE_BYTES: usize = 1 << 20;
 
-/// Memory for further blocks. Blocks are allocated together, because they are never freed: malloc cannot join the memory
-/// of ended tasks across a block that lies between them, and then hands it out in another order.
+/// Memory for further blocks. Blocks are allocated together, because they are never freed: malloc
+/// cannot join the memory of ended tasks across a block that lies between them, and then hands it
+/// out in another order.
 type Reserve<T> = &'static mut [MaybeUninit<Block<T>>];
 
 /// Allocates memory for `count` blocks or, if there is not enough memory for that, for one.
@@ -98,8 +102,8 @@ fn reserve<T: Slot>(count: usize) -> Reserve<T> {
     blocks.leak()
 }
 
-/// Creates a block of slots, whose indices begin at `first`, in `reserve`. If `reserve` is empty, first fills it with
-/// memory for as many blocks as exist, but at most [`RESERVE_BYTES`].
+/// Creates a block of slots, whose indices begin at `first`, in `reserve`. If `reserve` is empty,
+/// first fills it with memory for as many blocks as exist, but at most [`RESERVE_BYTES`].
 fn new_block<T: Slot>(first: u32, reserve: &mut Reserve<T>) -> &'static Block<T> {
     if reserve.is_empty() {
         let most = if MODEL { 1 } else { (RESERVE_BYTES / size_of::<Block<T>>()).max(1) };
@@ -125,15 +129,15 @@ pub(crate) fn block_outside<T: Slot>() -> &'static [T; BLOCK_SLOTS] {
 #[derive(Debug)]
 pub(crate) struct Slab<T: Slot> {
     pages: [AtomicPtr<Page<T>>; PAGES],
-    /// The index + 1 of the first free slot, or 0 if there is none, in the low half, and the number of pops, modulo 2³²,
-    /// in the high half.
+    /// The index + 1 of the first free slot, or 0 if there is none, in the low half, and the number
+    /// of pops, modulo 2³², in the high half.
     free: AtomicU64,
     /// The number of slots that exist.
     slots: AtomicU32,
     growing: Mutex<Reserve<T>>,
-    /// Free slots outside the free list, which full stashes have moved here. Unlike the free list, which links slots that
-    /// are not in the CPU's cache, the vector shows several of them at once. Empty stashes take them back;
-    /// [`alloc`](Slab::alloc) takes one if the free list is empty.
+    /// Free slots outside the free list, which full stashes have moved here. Unlike the free list,
+    /// which links slots that are not in the CPU's cache, the vector shows several of them at once.
+    /// Empty stashes take them back; [`alloc`](Slab::alloc) takes one if the free list is empty.
     stacked: Mutex<Vec<&'static T>>,
 }
 
@@ -167,8 +171,8 @@ impl<T: Slot> Slab<T> {
         Some(&block.slots[slot])
     }
 
-    /// Allocates a slot, in a new block if the free list and the vector are empty. If there are already [`SLOTS_MAX`]
-    /// slots, returns `None` instead of adding a block.
+    /// Allocates a slot, in a new block if the free list and the vector are empty. If there are
+    /// already [`SLOTS_MAX`] slots, returns `None` instead of adding a block.
     pub(crate) fn alloc(&self) -> Option<&T> {
         loop {
             let head = self.free.load(Ordering::Acquire);
@@ -180,8 +184,8 @@ impl<T: Slot> Slab<T> {
                 continue;
             };
             let slot = self.get(index)?;
-            // ORDERING: Relaxed: if the slot was popped in the meantime, the link is outdated, but so is the
-            // count in `head`, and the compare-and-swap fails.
+            // ORDERING: Relaxed: if the slot was popped in the meantime, the link is outdated, but
+            // so is the count in `head`, and the compare-and-swap fails.
             let next = u64::from(slot.link().load(Ordering::Relaxed));
             let pops = if injected_bug!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
             // ORDERING: AcqRel pairs with `push`, so the slot's previous owner no longer uses it.
@@ -201,7 +205,8 @@ impl<T: Slot> Slab<T> {
         self.free_all([slot]);
     }
 
-    /// Frees `slots` in one step, as [`free`](Slab::free) does. The first of them is allocated last.
+    /// Frees `slots` in one step, as [`free`](Slab::free) does. The first of them is allocated
+    /// last.
     pub(crate) fn free_all<'a>(&self, slots: impl IntoIterator<Item = &'a T>) {
         let mut slots = slots.into_iter();
         let Some(last) = slots.next() else { return };
@@ -213,12 +218,13 @@ impl<T: Slot> Slab<T> {
         }
         let mut head = self.free.load(Ordering::Relaxed);
         loop {
-            // ORDERING: Release: a slot in use may store data in the link. A reader that finds the link of the free list
-            // instead also sees that the use has ended (`described` of `PollDesc`).
+            // ORDERING: Release: a slot in use may store data in the link. A reader that finds the
+            // link of the free list instead also sees that the use has ended (`described` of
+            // `PollDesc`).
             last.link().store(head as u32, Ordering::Release);
             let next = head & !u64::from(u32::MAX) | u64::from(first);
-            // ORDERING: Release publishes the links and the states of the slots to the `alloc` that pops
-            // them.
+            // ORDERING: Release publishes the links and the states of the slots to the `alloc` that
+            // pops them.
             let order = if injected_bug!("free_list_not_published") { Ordering::Relaxed } else { Ordering::Release };
             match self.free.compare_exchange_weak(head, next, order, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -227,8 +233,8 @@ impl<T: Slot> Slab<T> {
         }
     }
 
-    /// Adds a block, unless the free list has got slots in the meantime. Returns `None` if there are already
-    /// [`SLOTS_MAX`] slots.
+    /// Adds a block, unless the free list has got slots in the meantime. Returns `None` if there
+    /// are already [`SLOTS_MAX`] slots.
     #[cold]
     #[allow(unsafe_code)]
     fn grow(&self) -> Option<()> {
@@ -268,12 +274,14 @@ impl<T: Slot> Slab<T> {
 /// The maximum number of slots in a [`Stash`].
 const STASH: usize = 32;
 
-/// Free slots of a static slab that are not in its free list. The owner of the stash usually allocates and frees slots
-/// without a compare-and-swap, and uses the same slots again while they are in the CPU's cache. A full stash moves half of
-/// its slots to the slab's vector of free slots, and an empty one takes as many from there, or one from the free list.
+/// Free slots of a static slab that are not in its free list. The owner of the stash usually
+/// allocates and frees slots without a compare-and-swap, and uses the same slots again while they
+/// are in the CPU's cache. A full stash moves half of its slots to the slab's vector of free slots,
+/// and an empty one takes as many from there, or one from the free list.
 #[derive(Debug)]
 pub(crate) struct Stash<T: Slot> {
-    // ORDERING: Relaxed: only the owner accesses the fields. The hand-over of the stash orders the accesses of two owners.
+    // ORDERING: Relaxed: only the owner accesses the fields. The hand-over of the stash orders the
+    // accesses of two owners.
     slots: [AtomicPtr<T>; STASH],
     len: AtomicUsize,
 }
@@ -291,7 +299,8 @@ impl<T: Slot> Stash<T> {
         unsafe { &*self.slots[at].load(Ordering::Relaxed) }
     }
 
-    /// Allocates a slot, as [`Slab::alloc`] does. Only the owner may call this, always with the same slab.
+    /// Allocates a slot, as [`Slab::alloc`] does. Only the owner may call this, always with the
+    /// same slab.
     #[inline]
     pub(crate) fn alloc(&self, slab: &'static Slab<T>) -> Option<&'static T> {
         let left = match self.len.load(Ordering::Relaxed).checked_sub(1) {
@@ -316,7 +325,8 @@ impl<T: Slot> Stash<T> {
         Some(count.saturating_sub(1))
     }
 
-    /// Frees a slot, as [`Slab::free`] does. Only the owner may call this, always with the same slab.
+    /// Frees a slot, as [`Slab::free`] does. Only the owner may call this, always with the same
+    /// slab.
     #[inline]
     pub(crate) fn free(&self, slab: &'static Slab<T>, slot: &'static T) {
         let mut len = self.len.load(Ordering::Relaxed);
@@ -327,9 +337,10 @@ impl<T: Slot> Stash<T> {
         self.len.store(len + 1, Ordering::Relaxed);
     }
 
-    /// Moves half of the slots of a full stash to the slab's vector, and returns the number of the others. The slots go to
-    /// the free list instead, which needs neither memory nor a lock, if the vector cannot grow or is locked. In a child of
-    /// fork(2), a thread that exists only in the parent may have locked it.
+    /// Moves half of the slots of a full stash to the slab's vector, and returns the number of the
+    /// others. The slots go to the free list instead, which needs neither memory nor a lock, if the
+    /// vector cannot grow or is locked. In a child of fork(2), a thread that exists only in the
+    /// parent may have locked it.
     #[cold]
     fn spill(&self, slab: &'static Slab<T>) -> usize {
         let slots = (STASH / 2..STASH).map(|at| self.at(at));

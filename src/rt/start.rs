@@ -1,5 +1,5 @@
-//! Starts the runtime, on a use while it is stopped or by [`Builder::start`](super::Builder::start).
-//! [`shutdown`](super::shutdown()) is the counterpart.
+//! Starts the runtime, on a use while it is stopped or by
+//! [`Builder::start`](super::Builder::start). [`shutdown`](super::shutdown()) is the counterpart.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::fork;
 use super::inspect;
 use super::poll::roles::Shards;
 use super::runtime::{Runtime, runtime};
-use super::sched::monitor::wake_watched;
+use super::sched::user_code::wake_watched;
 use super::time::{clock, ticks};
 use super::waiters;
 use crate::sync::{Arc, Ordering, fence};
@@ -39,8 +39,9 @@ impl Runtime {
         self.epoch()
     }
 
-    /// Prepares a start with `config`: installs the fork handlers, serves snapshots if the environment requests it,
-    /// publishes the configuration and creates sysmon or defers that. The caller must hold `lifecycle`.
+    /// Prepares a start with `config`: installs the fork handlers, serves snapshots if the
+    /// environment requests it, publishes the configuration and creates sysmon or defers that. The
+    /// caller must hold `lifecycle`.
     ///
     /// # Errors
     /// Returns the error of creating the thread of sysmon.
@@ -70,11 +71,13 @@ impl Runtime {
         self.driver.configure(config.poller_shards(), config.workers);
         self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
         self.begin_run(epoch);
-        // ORDERING: SeqCst: this stores the state before it reads the timers. A caller of `timer_moved` arms
-        // the timer before `timer_moved` reads the state (model `timer_armed_against_start`).
+        // ORDERING: SeqCst: this stores the state before it reads the timers. A caller of
+        // `timer_moved` arms the timer before `timer_moved` reads the state (model
+        // `timer_armed_against_start`).
         fence(Ordering::SeqCst);
-        // Deadlines survive a shutdown, so a thread must sleep until the first timer is due. Arming another
-        // timer would not ensure this, because a timer that is not the first of its set wakes no thread.
+        // Deadlines survive a shutdown, so a thread must sleep until the first timer is due. Arming
+        // another timer would not ensure this, because a timer that is not the first of its set
+        // wakes no thread.
         if self.next_timer(Shards::ALL) != clock::NEVER {
             self.ensure_poller();
         }

@@ -6,11 +6,11 @@ use std::panic::Location;
 
 use super::sched::identity::TaskId;
 
-/// The error of [`shutdown`](crate::rt::shutdown()): some threads or tasks were still running at the end of
-/// the timeout, or the function was called inside the runtime.
+/// The error of [`shutdown`](crate::rt::shutdown()): some threads or tasks were still running at
+/// the end of the timeout, or the function was called inside the runtime.
 ///
-/// Converted to an [`io::Error`], it has the kind `Unsupported` if the function was called inside the runtime, and
-/// otherwise `TimedOut`.
+/// Converted to an [`io::Error`], it has the kind `Unsupported` if the function was called inside
+/// the runtime, and otherwise `TimedOut`.
 ///
 /// # Examples
 /// ```
@@ -24,17 +24,19 @@ use super::sched::identity::TaskId;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
-    /// Whether the call had no effect, because it was made inside the runtime, for example in a task, in a blocking call
-    /// or in `block_on`.
+    /// Whether the call had no effect, because it was made inside the runtime, for example in a
+    /// task, in a blocking call or in `block_on`.
     pub on_runtime_thread: bool,
     /// The names of the runtime's threads that have not ended.
     pub threads: Vec<String>,
-    /// The tasks and blocking calls that occupy a thread, each with its name if it has one. Tasks that wait in a nested
-    /// `block_on`, or have waited in one during their current poll, are not included.
+    /// The tasks and blocking calls that occupy a thread, each with its name if it has one. Tasks
+    /// that wait in a nested `block_on`, or have waited in one during their current poll, are not
+    /// included.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// The number of tasks and blocking calls that have not ended. Those that are not in `running` wait in a nested
-    /// `block_on`, have waited in one during their current poll, or have not been dropped yet, because their
-    /// destructors or those of tasks before them have not returned. Local tasks are not counted.
+    /// The number of tasks and blocking calls that have not ended. Those that are not in `running`
+    /// wait in a nested `block_on`, have waited in one during their current poll, or have not been
+    /// dropped yet, because their destructors or those of tasks before them have not returned.
+    /// Local tasks are not counted.
     pub tasks: u64,
     /// The places where the tasks of `running` were spawned.
     pub(super) places: Vec<Option<&'static Location<'static>>>,
@@ -72,7 +74,8 @@ impl fmt::Display for StillRunning {
     }
 }
 
-/// Formats the error as `Display` does, because an error that `main` returns is printed with `Debug`.
+/// Formats the error as `Display` does, because an error that `main` returns is printed with
+/// `Debug`.
 impl fmt::Debug for StillRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,11 +1,12 @@
 //! Numbers of threads, which are never reused, for locks that remember a thread.
 //!
 //! # States
-//! *none* (0) → (`assign`) → *assigned*, until the thread ends or becomes the thread of a forked child.
+//! *none* (0) → (`assign`) → *assigned*, until the thread ends or becomes the thread of a forked
+//! child.
 //!
 //! # Fork
-//! If the runtime has [watched](crate::rt::fork::watch) for fork(2), the thread of a child has no number ([`forget`]),
-//! so it is not taken for the thread that called fork(2) in the parent.
+//! If the runtime has [watched](crate::rt::fork::watch) for fork(2), the thread of a child has no
+//! number ([`forget`]), so it is not taken for the thread that called fork(2) in the parent.
 
 use std::cell::Cell;
 
@@ -24,8 +25,8 @@ pub(crate) fn current() -> usize {
     CURRENT.get()
 }
 
-/// Returns the number of this thread, which is less than `usize::MAX`. Assigns a number if the thread has none. Returns
-/// [`NONE`] if it has none and all numbers are used up.
+/// Returns the number of this thread, which is less than `usize::MAX`. Assigns a number if the
+/// thread has none. Returns [`NONE`] if it has none and all numbers are used up.
 pub(crate) fn assign() -> usize {
     static LAST: AtomicUsize = AtomicUsize::new(NONE);
     if current() == NONE {

@@ -1,19 +1,21 @@
 //! [`Threads`]: the list of the runtime's threads.
 //!
 //! # States of a thread
-//! A thread is listed when it starts. If it ends before its epoch does (for example a spare worker, or a thread of a
-//! blocking pool), it removes itself from the list and is detached. Otherwise it stays in the list until a
-//! shutdown or the next start joins it. When a shutdown ends, it detaches the threads that are still listed.
+//! A thread is listed when it starts. If it ends before its epoch does (for example a spare worker,
+//! or a thread of a blocking pool), it removes itself from the list and is detached. Otherwise it
+//! stays in the list until a shutdown or the next start joins it. When a shutdown ends, it detaches
+//! the threads that are still listed.
 //!
 //! # Joining
-//! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code
-//! and may wait forever. `is_finished` returns true as soon as the closure has returned, before these
-//! destructors run. On Linux, pthread_tryjoin_np(3) does not wait, and succeeds once the thread has ended.
-//! On macOS and FreeBSD, a thread whose closure has returned is joined by a call that waits for its destructors.
+//! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are
+//! user code and may wait forever. `is_finished` returns true as soon as the closure has returned,
+//! before these destructors run. On Linux, pthread_tryjoin_np(3) does not wait, and succeeds once
+//! the thread has ended. On macOS and FreeBSD, a thread whose closure has returned is joined by a
+//! call that waits for its destructors.
 //!
 //! # Thread-local destructors
-//! A thread counts as inside the runtime (`context::is_inside`) until it has ended. Otherwise a thread-local
-//! destructor that calls `rt::shutdown` would wait for its own thread.
+//! A thread counts as inside the runtime (`context::is_inside`) until it has ended. Otherwise a
+//! thread-local destructor that calls `rt::shutdown` would wait for its own thread.
 
 use std::io;
 use std::mem;
@@ -35,10 +37,11 @@ impl Threads {
     /// Starts a thread that runs `main`.
     ///
     /// # Errors
-    /// Returns the error of pthread_create(3): EAGAIN if a limit on the number of threads is reached or the
-    /// system lacks resources, such as memory.
+    /// Returns the error of pthread_create(3): EAGAIN if a limit on the number of threads is
+    /// reached or the system lacks resources, such as memory.
     pub(crate) fn start(&self, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        // Locked during the start, so that even a thread that ends immediately is in the list when it leaves.
+        // Locked during the start, so that even a thread that ends immediately is in the list when
+        // it leaves.
         let mut list = self.0.lock();
         let thread = thread::Builder::new().name(name).spawn(move || {
             context::enter();

@@ -1,33 +1,37 @@
-//! Per-thread lists of the sockets that have unsent bytes, because writes are gathered until the turn ends
-//! (`net::fd::cork`).
+//! Per-thread lists of the sockets that have unsent bytes, because writes are gathered until the
+//! turn ends (`net::fd::cork`).
 //!
 //! # States
 //! *none* → (`push`, by a write of a turn) → *some* → (`flush`) → *none*.
 //!
 //! # When a list is flushed
-//! * At the end of each turn of a task, of a local task, of the future of a `block_on`, or of the main future of a
-//!   simulation.
-//! * Before an operation returns `Pending` because it waits for a descriptor, a timer, a task, a close or a look-up, or
-//!   yields. A task may contain another executor, such as the `block_on` of another crate, which would otherwise wait in the
-//!   middle of the turn for the answer to bytes that have not been sent. A wait in which a short count replaces the call
-//!   (`net::fd::short_wait`) need not flush, because it uses the task's own waker and not that of another executor.
+//! * At the end of each turn of a task, of a local task, of the future of a `block_on`, or of the
+//!   main future of a simulation.
+//! * Before an operation returns `Pending` because it waits for a descriptor, a timer, a task, a
+//!   close or a look-up, or yields. A task may contain another executor, such as the `block_on` of
+//!   another crate, which would otherwise wait in the middle of the turn for the answer to bytes
+//!   that have not been sent. A wait in which a short count replaces the call
+//!   (`net::fd::short_wait`) need not flush, because it uses the task's own waker and not that of
+//!   another executor.
 //! * Before a nested `block_on` of this crate.
-//! * Before the write deadline of a socket that gathers writes is set, because the bytes were written under the old
-//!   deadline.
-//! * By sysmon, unless it is missing, if two consecutive checks, 10 ms apart, find the list in the same period of
-//!   *some*, because the turn is long or waits for something outside this crate. The sockets stay in the list.
+//! * Before the write deadline of a socket that gathers writes is set, because the bytes were
+//!   written under the old deadline.
+//! * By sysmon, unless it is missing, if two consecutive checks, 10 ms apart, find the list in the
+//!   same period of *some*, because the turn is long or waits for something outside this crate. The
+//!   sockets stay in the list.
 //!
 //! # Invariants
-//! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor the drop of
-//!   an entry closes one. A socket that is dropped sends its bytes itself. So a flush calls no user code, and
-//!   sysmon may flush a list.
-//! * The list is unlocked while its sockets are flushed, because a flush takes the lock of the socket's bytes,
-//!   and that lock is held while the socket enters a list.
-//! * Only the thread itself adds sockets to its list and removes them. A socket may be in a list more than once.
+//! * An entry is not a handle of the socket: the list keeps no socket open, and neither a flush nor
+//!   the drop of an entry closes one. A socket that is dropped sends its bytes itself. So a flush
+//!   calls no user code, and sysmon may flush a list.
+//! * The list is unlocked while its sockets are flushed, because a flush takes the lock of the
+//!   socket's bytes, and that lock is held while the socket enters a list.
+//! * Only the thread itself adds sockets to its list and removes them. A socket may be in a list
+//!   more than once.
 //!
 //! # Cancellation
-//! If a turn panics, its caller flushes the list, as at the end of any turn. If a flush panics, the panic is
-//! caught, and the other sockets of the list are flushed.
+//! If a turn panics, its caller flushes the list, as at the end of any turn. If a flush panics, the
+//! panic is caught, and the other sockets of the list are flushed.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -40,8 +44,9 @@ use crate::sys::membarrier;
 
 /// The unsent bytes of a socket. This is not a handle of the socket.
 pub(crate) trait Unsent: Send + Sync + RefUnwindSafe + UnwindSafe {
-    /// Sends as many bytes as the socket accepts, and makes sure that the remaining bytes are sent later. Called by
-    /// the thread that has taken the socket out of its list, and by sysmon. Must not wait or call user code.
+    /// Sends as many bytes as the socket accepts, and makes sure that the remaining bytes are sent
+    /// later. Called by the thread that has taken the socket out of its list, and by sysmon. Must
+    /// not wait or call user code.
     fn flush(self: Arc<Self>);
 
     /// Returns the number of unsent bytes, for [`inspect`](crate::rt::inspect()).
@@ -73,12 +78,13 @@ impl List {
     /// Returns the sockets, except those of a simulation.
     fn real(&self) -> Vec<Arc<dyn Unsent>> {
         let sockets = self.sockets.lock();
-        // Checked under the lock, under which the flag changes: later the list may have sockets of a simulation.
+        // Checked under the lock, under which the flag changes: later the list may have sockets of
+        // a simulation.
         if self.simulates.load(Ordering::Relaxed) { Vec::new() } else { sockets.clone() }
     }
 
-    /// Returns the sockets if the list is in the same period of *some* as at the last call, and otherwise none. Sockets
-    /// of a simulation are omitted.
+    /// Returns the sockets if the list is in the same period of *some* as at the last call, and
+    /// otherwise none. Sockets of a simulation are omitted.
     fn old(&self) -> Vec<Arc<dyn Unsent>> {
         let sockets = self.sockets.lock();
         let begun = self.begun.load(Ordering::Relaxed);
@@ -109,8 +115,8 @@ thread_local! {
 /// The lists that sysmon checks.
 static LISTS: Mutex<Vec<Weak<List>>> = Mutex::new(Vec::new());
 
-/// The *blocked* sockets, which did not accept all bytes of a flush. Some of them may have sent the remaining
-/// bytes in the meantime. The keys are unique among live sockets.
+/// The *blocked* sockets, which did not accept all bytes of a flush. Some of them may have sent the
+/// remaining bytes in the meantime. The keys are unique among live sockets.
 static BLOCKED: Mutex<BTreeMap<usize, Weak<dyn Unsent>>> = Mutex::new(BTreeMap::new());
 
 /// Adds a blocked socket, for [`amounts`], unless it was already added. The socket must be
@@ -119,15 +125,15 @@ pub(crate) fn enter_blocked(id: usize, socket: impl FnOnce() -> Weak<dyn Unsent>
     BLOCKED.lock().entry(id).or_insert_with(socket);
 }
 
-/// Removes a blocked socket, which has sent all bytes or is about to be dropped. Does nothing if it was not
-/// added.
+/// Removes a blocked socket, which has sent all bytes or is about to be dropped. Does nothing if it
+/// was not added.
 pub(crate) fn leave_blocked(id: usize) {
     let removed = BLOCKED.lock().remove(&id);
     drop(removed);
 }
 
-/// Returns the amounts of all sockets with unsent bytes, in any order. The result may contain a socket
-/// several times. Sockets in the lists of threads that run simulations are omitted.
+/// Returns the amounts of all sockets with unsent bytes, in any order. The result may contain a
+/// socket several times. Sockets in the lists of threads that run simulations are omitted.
 pub(crate) fn amounts() -> Vec<Amount> {
     let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
     let blocked: Vec<_> = BLOCKED.lock().values().cloned().collect();
@@ -145,8 +151,8 @@ pub(crate) fn list() -> usize {
 /// The maximum number of sockets that a thread flushes at once. Each needs a system call.
 const SOCKETS_MAX: usize = 2048;
 
-/// Returns whether a socket can be added to the list of this thread. The list cannot be used while the thread
-/// exits.
+/// Returns whether a socket can be added to the list of this thread. The list cannot be used while
+/// the thread exits.
 pub(crate) fn has_room() -> bool {
     COUNT.get() < SOCKETS_MAX && LIST.try_with(|_| ()).is_ok()
 }
@@ -202,8 +208,8 @@ pub(crate) fn flush_some() {
     let _ = LIST.try_with(|OwnList { list, spare }| spare.set(flush_list(list, spare.take())));
 }
 
-/// Flushes the sockets of `list`. `empty` becomes the vector of the list. Returns the list's previous vector,
-/// which is then empty.
+/// Flushes the sockets of `list`. `empty` becomes the vector of the list. Returns the list's
+/// previous vector, which is then empty.
 fn flush_list(list: &List, empty: Vec<Arc<dyn Unsent>>) -> Vec<Arc<dyn Unsent>> {
     let mut sockets = std::mem::replace(&mut *list.sockets.lock(), empty);
     flush_all(sockets.drain(..));
@@ -219,16 +225,17 @@ fn flush_all(sockets: impl Iterator<Item = Arc<dyn Unsent>>) {
     }
 }
 
-/// Flushes the lists that are in the same period of *some* as at the last call. If any thread has a list, also makes the
-/// registration that [`membarrier`] requires, which may take tens of milliseconds. Called by sysmon.
+/// Flushes the lists that are in the same period of *some* as at the last call. If any thread has a
+/// list, also makes the registration that [`membarrier`] requires, which may take tens of
+/// milliseconds. Called by sysmon.
 pub(crate) fn flush_old() {
     let lists: Vec<_> = {
         let lists = LISTS.lock();
         lists.iter().filter_map(Weak::upgrade).collect()
     };
     for list in &lists {
-        // The sockets stay in the list, so that the thread flushes them again at the end of its turn. The flush
-        // here ends the thread's ownership of their bytes.
+        // The sockets stay in the list, so that the thread flushes them again at the end of its
+        // turn. The flush here ends the thread's ownership of their bytes.
         flush_all(list.old().into_iter());
     }
     if !lists.is_empty() {
@@ -248,7 +255,8 @@ pub(crate) fn simulating<T>(f: impl FnOnce() -> T) -> T {
     fn set(simulates: bool) {
         SIMULATES.set(simulates);
         let _ = LIST.try_with(|OwnList { list, .. }| {
-            // The flag changes under the lock, so that sysmon is not checking the list at the same time.
+            // The flag changes under the lock, so that sysmon is not checking the list at the same
+            // time.
             let _sockets = list.sockets.lock();
             list.simulates.store(simulates, Ordering::Relaxed);
         });

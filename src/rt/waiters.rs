@@ -1,23 +1,27 @@
-//! [`Waiters`]: a list of the waiters for the same event, such as an edge in one direction of a socket, a lock, a
-//! permit, or the end of a close.
+//! [`Waiters`]: a list of the waiters for the same event, such as an edge in one direction of a
+//! socket, a lock, a permit, or the end of a close.
 //!
-//! The list is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of waiters:
+//! The list is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of
+//! waiters:
 //!
-//! * **Futures** have a key and wait in the order of their arrival. An event wakes *one* of them, the oldest, unless it
-//!   wakes all waiters. If a future is no longer in the list and has not removed itself, it was woken. If such a future
-//!   is dropped before it makes its call, it passes the wake-up on. Futures have keys instead of intrusive links, so that
-//!   named futures are `Unpin`. A future may wait for *interruption only*: it is woken only by events that wake all
+//! * **Futures** have a key and wait in the order of their arrival. An event wakes *one* of them,
+//!   the oldest, unless it wakes all waiters. If a future is no longer in the list and has not
+//!   removed itself, it was woken. If such a future is dropped before it makes its call, it passes
+//!   the wake-up on. Futures have keys instead of intrusive links, so that named futures are
+//!   `Unpin`. A future may wait for *interruption only*: it is woken only by events that wake all
 //!   waiters, such as expiry, close or a hang-up.
-//! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. The list has at
-//!   most one poll per waker (compared by [`Waker::will_wake`]), and each event wakes *all* of them, in the
-//!   order of their arrival.
+//! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. The
+//!   list has at most one poll per waker (compared by [`Waker::will_wake`]), and each event wakes
+//!   *all* of them, in the order of their arrival.
 //!
 //! # Invariants
-//! * W1 — a waker is cloned, woken and dropped outside the lock around the list. Methods return wakers
-//!   ([`Wakers`]), and the caller unlocks the list before it uses them.
-//! * W2 — a list has at most [`POLLS_MAX`] polls. The list cannot know which tasks have lost interest, so when
-//!   a further poll arrives, all stored polls are woken, and the tasks that still wait poll again.
-//! * W3 — on average, no operation takes time proportional to the number of waiters that it does not wake.
+//! * W1 — a waker is cloned, woken and dropped outside the lock around the list. Methods return
+//!   wakers ([`Wakers`]), and the caller unlocks the list before it uses them.
+//! * W2 — a list has at most [`POLLS_MAX`] polls. The list cannot know which tasks have lost
+//!   interest, so when a further poll arrives, all stored polls are woken, and the tasks that still
+//!   wait poll again.
+//! * W3 — on average, no operation takes time proportional to the number of waiters that it does
+//!   not wake.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -32,8 +36,8 @@ use crate::sync::{MODEL, injected_bug};
 /// The key of a waiting future, which is unique for the lifetime of the list.
 pub(crate) type Key = NonZeroU64;
 
-/// A waiter: a future, or a task that has called a `poll_*` method. `K` is the state that a future keeps
-/// between polls. For a list, this is the key, which is initially `None`.
+/// A waiter: a future, or a task that has called a `poll_*` method. `K` is the state that a future
+/// keeps between polls. For a list, this is the key, which is initially `None`.
 #[derive(Debug)]
 pub(crate) enum Waiter<'a, K = Option<Key>> {
     Future(&'a mut K),
@@ -77,12 +81,13 @@ pub(crate) enum Interest {
     Interrupt,
 }
 
-/// The maximum number of polls in one list. If more tasks call `poll_*` methods of one direction of a socket,
-/// they repeatedly wake each other.
+/// The maximum number of polls in one list. If more tasks call `poll_*` methods of one direction of
+/// a socket, they repeatedly wake each other.
 pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
 /// The bit of a key that marks [`Interest::Interrupt`]. The keys of a
-/// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot) do not use it; their flags are the bits from 61 on.
+/// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot) do not use it; their flags are the bits from
+/// 61 on.
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
 /// Returns whether a key is that of a future with [`Interest::Interrupt`].
@@ -90,7 +95,8 @@ pub(crate) fn is_of_interrupt(key: Key) -> bool {
     key.get() & INTERRUPT_ONLY != 0
 }
 
-/// The maximum number of vacated places that are kept, in addition to the number of occupied places.
+/// The maximum number of vacated places that are kept, in addition to the number of occupied
+/// places.
 const LEFT_MAX: usize = 32;
 
 /// Futures in the order of their keys.
@@ -130,8 +136,8 @@ impl Queue {
         Some(waker)
     }
 
-    /// Counts a vacated place. Removes the vacated places at the front, and the others if there are too many. Frees
-    /// unused memory.
+    /// Counts a vacated place. Removes the vacated places at the front, and the others if there are
+    /// too many. Frees unused memory.
     fn has_left(&mut self) {
         self.taken -= 1;
         while self.places.front().is_some_and(|place| place.1.is_none()) {
@@ -195,8 +201,9 @@ impl Waiters {
         self.place(key).is_some_and(|held| held.will_wake(waker))
     }
 
-    /// Stores `waker` for the future `key`. If `key` is `None` or no longer in the list, adds a new future at
-    /// the end. Returns the key and the replaced waker, which the caller must drop outside the lock.
+    /// Stores `waker` for the future `key`. If `key` is `None` or no longer in the list, adds a new
+    /// future at the end. Returns the key and the replaced waker, which the caller must drop
+    /// outside the lock.
     #[must_use]
     pub(crate) fn insert(&mut self, key: Option<Key>, interest: Interest, waker: Waker) -> (Key, Option<Waker>) {
         if let Some(key) = key
@@ -216,15 +223,16 @@ impl Waiters {
         key
     }
 
-    /// Removes the future `key` and returns its waker. Returns `None` if the future is not in the list, for example
-    /// because it was woken.
+    /// Removes the future `key` and returns its waker. Returns `None` if the future is not in the
+    /// list, for example because it was woken.
     #[must_use]
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
         self.queue(key).take(key)
     }
 
-    /// Stores the waker of a poll. If an equivalent waker is already stored, returns `waker`, which the caller
-    /// must drop outside the lock. If there are too many polls, moves them to `wakers` (W2).
+    /// Stores the waker of a poll. If an equivalent waker is already stored, returns `waker`, which
+    /// the caller must drop outside the lock. If there are too many polls, moves them to `wakers`
+    /// (W2).
     #[must_use]
     pub(crate) fn insert_poll(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
         let identity = identity(&waker);
@@ -238,16 +246,18 @@ impl Waiters {
         self.polls.insert(identity, (self.keys, waker)).map(|(_, waker)| waker)
     }
 
-    /// Takes the wakers that one event wakes: those of all polls and of the oldest future that waits for
-    /// events.
+    /// Takes the wakers that one event wakes: those of all polls and of the oldest future that
+    /// waits for events.
     pub(crate) fn take_event(&mut self, wakers: &mut Wakers) {
         self.take_polls(wakers);
         wakers.extend(self.events.pop());
     }
 
-    /// Takes the wakers of all polls, for an event that has already woken a future outside the list.
+    /// Takes the wakers of all polls, for an event that has already woken a future outside the
+    /// list.
     pub(crate) fn take_polls(&mut self, wakers: &mut Wakers) {
-        // Sorted by arrival, because the order of the map depends on addresses, which differ from run to run.
+        // Sorted by arrival, because the order of the map depends on addresses, which differ from
+        // run to run.
         let mut polls: Vec<_> = std::mem::take(&mut self.polls).into_values().collect();
         polls.sort_unstable_by_key(|&(arrival, _)| arrival);
         wakers.extend(polls.into_iter().map(|(_, waker)| waker));
@@ -266,8 +276,9 @@ impl Default for Waiters {
     }
 }
 
-/// Wakers that were taken out of lists and that the caller must wake when it holds no lock. The first waker is
-/// stored inline. The own wakers of tasks, which run no user code, are separate, so that they can be woken first.
+/// Wakers that were taken out of lists and that the caller must wake when it holds no lock. The
+/// first waker is stored inline. The own wakers of tasks, which run no user code, are separate, so
+/// that they can be woken first.
 #[derive(Debug, Default)]
 #[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
 pub(crate) struct Wakers {
@@ -324,10 +335,11 @@ impl Wakers {
         (&mut self.one, &mut self.rest)
     }
 
-    /// Wakes all wakers, and returns their number. A waker is user code: if one panics, the panic is caught and the
-    /// remaining wakers are still woken. If there are several wakers and the runtime runs, except in a simulation, the
-    /// own wakers of tasks are woken last, and if a waker blocks, another thread wakes the remaining wakers, unless sysmon
-    /// is missing. Otherwise, the own wakers are woken first. The others are woken in the order in which they were taken.
+    /// Wakes all wakers, and returns their number. A waker is user code: if one panics, the panic
+    /// is caught and the remaining wakers are still woken. If there are several wakers and the
+    /// runtime runs, except in a simulation, the own wakers of tasks are woken last, and if a waker
+    /// blocks, another thread wakes the remaining wakers, unless sysmon is missing. Otherwise, the
+    /// own wakers are woken first. The others are woken in the order in which they were taken.
     /// Keeps the allocation.
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
@@ -349,16 +361,18 @@ impl Wakers {
     }
 }
 
-/// The function that wakes several wakers so that another thread can take over. It belongs to a higher layer, which
-/// registers it.
+/// The function that wakes several wakers so that another thread can take over. It belongs to a
+/// higher layer, which registers it.
 static WATCHED: OnceLock<fn(&mut Wakers)> = OnceLock::new();
 
-/// Registers the function that wakes several wakers. Later calls, which pass the same function, have no effect.
+/// Registers the function that wakes several wakers. Later calls, which pass the same function,
+/// have no effect.
 pub(crate) fn watch_with(call: fn(&mut Wakers)) {
     let _ = WATCHED.set(call);
 }
 
-/// Calls `take`, which must release its locks before it returns, and then wakes the wakers that it has taken.
+/// Calls `take`, which must release its locks before it returns, and then wakes the wakers that it
+/// has taken.
 pub(crate) fn wake_taken(take: impl FnOnce(&mut Wakers)) {
     let mut wakers = Wakers::new();
     take(&mut wakers);
@@ -373,8 +387,8 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-/// Drops the payload of a panic in user code. The destructor is also user code: if it panics, the payload of
-/// this second panic is leaked.
+/// Drops the payload of a panic in user code. The destructor is also user code: if it panics, the
+/// payload of this second panic is leaked.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
@@ -419,8 +433,8 @@ mod tests {
     /// wake-ups.
     type Waiting = (Option<Key>, Interest, Arc<CountingWaker>);
 
-    /// Wakes all wakers on this thread, and returns their number. Other tests start the runtime, so `wake_all` might leave
-    /// wakers to another thread if this thread is delayed.
+    /// Wakes all wakers on this thread, and returns their number. Other tests start the runtime, so
+    /// `wake_all` might leave wakers to another thread if this thread is delayed.
     fn wake_here(wakers: &mut Wakers) -> usize {
         let woken = wakers.len();
         wakers.wake_in_place();

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io::{self, Write as _};
 
-/// Prints a line to standard error. Unlike `eprintln!`, does not panic if the write fails, for example with EPIPE
-/// because standard error is a pipe without a reader. Such a failure cannot be reported.
+/// Prints a line to standard error. Unlike `eprintln!`, does not panic if the write fails, for
+/// example with EPIPE because standard error is a pipe without a reader. Such a failure cannot be
+/// reported.
 pub(crate) fn warn(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "netpoll: {text}");
 }

@@ -14,11 +14,12 @@ use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 
-/// The virtual time, in nanoseconds, after which a simulation counts as standing still if no timer of a task is pending
-/// and no event has woken a task. It is longer than TCP's timeouts with the default settings; the longest is the 2.2
-/// hours after which keep-alive fails. The limit matters only for packets that travel for longer than this, and for
-/// keep-alive and probes of a closed window that go on for longer, because of their settings or because the link loses
-/// many packets. Any other standstill is detected immediately.
+/// The virtual time, in nanoseconds, after which a simulation counts as standing still if no timer
+/// of a task is pending and no event has woken a task. It is longer than TCP's timeouts with the
+/// default settings; the longest is the 2.2 hours after which keep-alive fails. The limit matters
+/// only for packets that travel for longer than this, and for keep-alive and probes of a closed
+/// window that go on for longer, because of their settings or because the link loses many packets.
+/// Any other standstill is detected immediately.
 const QUIET_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 
 impl World {
@@ -32,7 +33,8 @@ impl World {
         }
     }
 
-    /// Fails the simulation if the time `next`, to which the clock advances from `now`, is after the limit.
+    /// Fails the simulation if the time `next`, to which the clock advances from `now`, is after
+    /// the limit.
     pub(super) fn check_limit(&self, now: u64, next: u64) {
         assert!(
             next <= self.limit.get(),
@@ -42,8 +44,8 @@ impl World {
         );
     }
 
-    /// Advances the clock and processes events and timers until one of them, or another thread, wakes a task. Called when
-    /// no task can run.
+    /// Advances the clock and processes events and timers until one of them, or another thread,
+    /// wakes a task. Called when no task can run.
     pub(super) fn advance(&self) {
         self.busy.pause();
         metrics::add(&self.totals.pauses, 1);
@@ -94,9 +96,9 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Waits until another thread wakes a task or closes a descriptor. Called when only another thread can make a
-    /// task runnable. Fails the simulation if tasks may not start threads, or if the threads do nothing for
-    /// `World::patience_ms`.
+    /// Waits until another thread wakes a task or closes a descriptor. Called when only another
+    /// thread can make a task runnable. Fails the simulation if tasks may not start threads, or if
+    /// the threads do nothing for `World::patience_ms`.
     fn wait_for_threads(&self) {
         for _ in 0..if self.machine.allows_threads.get() { self.patience_ms.get() } else { 0 } {
             if self.shared.take_poke() {
@@ -138,19 +140,21 @@ impl World {
         }
     }
 
-    /// Converts a time of the crate's clock to a time of the simulated kernel's clock. A time that has passed becomes now.
+    /// Converts a time of the crate's clock to a time of the simulated kernel's clock. A time that
+    /// has passed becomes now.
     fn kernel_time(&self, time: u64) -> u64 {
         let now = clock::now();
         let elapsed = self.machine.kernel.borrow().now;
         if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
     }
 
-    /// Advances a simulation with real sockets: takes their events, and advances the clock only if they wake no task
-    /// and no bytes are in flight.
+    /// Advances a simulation with real sockets: takes their events, and advances the clock only if
+    /// they wake no task and no bytes are in flight.
     fn advance_with_real_sockets(&self, real: &Real) {
         let (mut wakers, mut edges, mut silent_ms) = (Wakers::new(), Vec::new(), 0);
         loop {
-            // This is checked before the events are taken, because bytes that arrive in between cause an event.
+            // This is checked before the events are taken, because bytes that arrive in between
+            // cause an event.
             let is_in_flight = self.is_in_flight();
             let timer = self.processor.timers.next();
             let millis = i32::from(is_in_flight || timer == clock::NEVER);
@@ -180,7 +184,8 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Returns whether a TCP socket of the test has sent bytes that its peer's kernel has not acknowledged.
+    /// Returns whether a TCP socket of the test has sent bytes that its peer's kernel has not
+    /// acknowledged.
     fn is_in_flight(&self) -> bool {
         let slots = self.machine.slots.borrow();
         let described = slots.taken.iter().filter_map(|&index| runtime().cache.get(index)?.described());

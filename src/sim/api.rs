@@ -11,8 +11,9 @@ use super::{picture, report};
 /// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
 ///
 /// # Panics
-/// Outside the simulation to which the handle belongs, all methods panic, except [`faults`](Sim::faults), and
-/// [`link`](Sim::link) and [`one_way`](Sim::one_way) between `*` and `*`.
+/// Outside the simulation to which the handle belongs, all methods panic, except
+/// [`faults`](Sim::faults), and [`link`](Sim::link) and [`one_way`](Sim::one_way) between `*` and
+/// `*`.
 ///
 /// # Examples
 /// ```
@@ -36,20 +37,22 @@ pub struct Sim {
 pub struct Counters {
     /// The number of packets sent.
     pub packets_sent: u64,
-    /// The number of packets that arrived, including duplicates and ICMP messages about addresses that no host has.
+    /// The number of packets that arrived, including duplicates and ICMP messages about addresses
+    /// that no host has.
     pub packets_arrived: u64,
     /// The number of packets that were lost.
     pub packets_lost: u64,
     /// The number of bytes in the packets sent, including headers.
     pub bytes_sent: u64,
-    /// The number of calls on sockets that the log records. A call that creates a pair of sockets counts as two calls of
-    /// socket(2). The log does not record, for example, queries, changes of options and flags that succeeded, calls that
-    /// duplicate a descriptor, and accepts, receives and sends that failed with EAGAIN.
+    /// The number of calls on sockets that the log records. A call that creates a pair of sockets
+    /// counts as two calls of socket(2). The log does not record, for example, queries, changes of
+    /// options and flags that succeeded, calls that duplicate a descriptor, and accepts, receives
+    /// and sends that failed with EAGAIN.
     pub calls: u64,
     /// The number of times that a task or the test's own future was polled.
     pub turns: u64,
-    /// The number of injected faults, including packets that were lost, reordered or duplicated at random. Packets
-    /// lost for other reasons, such as a partition, are not counted.
+    /// The number of injected faults, including packets that were lost, reordered or duplicated at
+    /// random. Packets lost for other reasons, such as a partition, are not counted.
     pub faults: u64,
 }
 
@@ -92,9 +95,9 @@ impl Sim {
         self.change_links(from, to, is_one_way, change);
     }
 
-    /// Separates two hosts until [`heal`](Sim::heal) is called. Packets between them that are sent in this time, or would
-    /// arrive in it, are lost. Connections stay open until they time out. `*` stands for all hosts, including those
-    /// added later.
+    /// Separates two hosts until [`heal`](Sim::heal) is called. Packets between them that are sent
+    /// in this time, or would arrive in it, are lost. Connections stay open until they time out.
+    /// `*` stands for all hosts, including those added later.
     ///
     /// # Panics
     /// Panics if a host does not exist, as do all methods that take the names of two hosts.
@@ -104,8 +107,8 @@ impl Sim {
         self.change_named(a, b, false, Change::Partitioned(true));
     }
 
-    /// Separates two hosts in one direction: only packets from `from` to `to` are lost. `*` stands for all
-    /// hosts, as in [`partition`](Sim::partition).
+    /// Separates two hosts in one direction: only packets from `from` to `to` are lost. `*` stands
+    /// for all hosts, as in [`partition`](Sim::partition).
     #[track_caller]
     pub fn partition_one_way(&self, from: &str, to: &str) {
         self.note(&format!("partition from {from} to {to}"));
@@ -120,16 +123,17 @@ impl Sim {
         self.change_named(a, b, false, Change::Partitioned(false));
     }
 
-    /// Holds back the packets that two hosts send to each other from now on, until [`release`](Sim::release) is called.
-    /// `*` stands for all hosts, as in [`partition`](Sim::partition).
+    /// Holds back the packets that two hosts send to each other from now on, until
+    /// [`release`](Sim::release) is called. `*` stands for all hosts, as in
+    /// [`partition`](Sim::partition).
     #[track_caller]
     pub fn hold(&self, a: &str, b: &str) {
         self.note(&format!("hold {a} and {b}"));
         self.change_named(a, b, false, Change::Held(true));
     }
 
-    /// Sends the held packets between two hosts, in order, and holds no further packets. `*` stands for all hosts, as
-    /// in [`partition`](Sim::partition).
+    /// Sends the held packets between two hosts, in order, and holds no further packets. `*` stands
+    /// for all hosts, as in [`partition`](Sim::partition).
     #[track_caller]
     pub fn release(&self, a: &str, b: &str) {
         self.note(&format!("release {a} and {b}"));
@@ -148,8 +152,8 @@ impl Sim {
         self.world(|world| world.seed)
     }
 
-    /// Returns the next number of a random sequence that depends only on the seed. getrandom(2) takes its bytes from the
-    /// same sequence.
+    /// Returns the next number of a random sequence that depends only on the seed. getrandom(2)
+    /// takes its bytes from the same sequence.
     #[track_caller]
     pub fn random(&self) -> u64 {
         let mut bytes = [0; 8];
@@ -163,9 +167,10 @@ impl Sim {
         Duration::from_nanos(self.kernel(|kernel| kernel.now))
     }
 
-    /// Returns a digest of all events: packets with their times and data, calls that the log records with their
-    /// results, notes, and polls of tasks. Two runs of a test with the same seed have the same digest, unless something
-    /// outside the simulation affects one of them, such as another thread or the contents of a file.
+    /// Returns a digest of all events: packets with their times and data, calls that the log
+    /// records with their results, notes, and polls of tasks. Two runs of a test with the same seed
+    /// have the same digest, unless something outside the simulation affects one of them, such as
+    /// another thread or the contents of a file.
     #[track_caller]
     pub fn digest(&self) -> u64 {
         self.kernel(|kernel| kernel.log.digest())
@@ -177,36 +182,39 @@ impl Sim {
         self.kernel(|kernel| counters(kernel))
     }
 
-    /// Starts to keep a log of packets, calls and notes, which slows the simulation down. If `NETPOLL_SEED` is set, tests
-    /// with the attribute `#[netpoll::test(sim)]` keep a log from the start.
+    /// Starts to keep a log of packets, calls and notes, which slows the simulation down. If
+    /// `NETPOLL_SEED` is set, tests with the attribute `#[netpoll::test(sim)]` keep a log from the
+    /// start.
     #[track_caller]
     pub fn keep_log(&self) {
         self.kernel(|kernel| kernel.log.keep());
     }
 
-    /// Returns the lines of the log, at most the last 50,000. There are none unless a log is [kept](Sim::keep_log). Each
-    /// line has the virtual time in seconds, the host, and a packet, a call or a note.
+    /// Returns the lines of the log, at most the last 50,000. There are none unless a log is
+    /// [kept](Sim::keep_log). Each line has the virtual time in seconds, the host, and a packet, a
+    /// call or a note.
     #[track_caller]
     pub fn log(&self) -> String {
         self.kernel(|kernel| report::log(kernel))
     }
 
-    /// Returns a diagram of the packets and notes in the log as text, with one column per host and time running
-    /// downwards. [`diagram_svg`](Sim::diagram_svg) returns it as an image.
+    /// Returns a diagram of the packets and notes in the log as text, with one column per host and
+    /// time running downwards. [`diagram_svg`](Sim::diagram_svg) returns it as an image.
     #[track_caller]
     pub fn diagram(&self) -> String {
         self.kernel(|kernel| report::diagram(kernel))
     }
 
-    /// Returns a diagram of the packets in the log as an SVG image, with one column per host and time running
-    /// downwards.
+    /// Returns a diagram of the packets in the log as an SVG image, with one column per host and
+    /// time running downwards.
     ///
-    /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are dashed and end in
-    /// a cross. Arrows of duplicates are purple. Packets that are held back or have not arrived yet have dashed lines
-    /// that end halfway. Pointing at an arrow shows the addresses. Notes, for example those of [`note`](Sim::note),
-    /// crashes and partitions, are in the column of their host. Each departure, arrival and note has its own row, so
-    /// times are not to scale. The last 2,000 rows are shown. Hosts without a packet or note in these rows have no
-    /// column.
+    /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are
+    /// dashed and end in a cross. Arrows of duplicates are purple. Packets that are held back or
+    /// have not arrived yet have dashed lines that end halfway. Pointing at an arrow shows the
+    /// addresses. Notes, for example those of [`note`](Sim::note), crashes and partitions, are in
+    /// the column of their host. Each departure, arrival and note has its own row, so times are not
+    /// to scale. The last 2,000 rows are shown. Hosts without a packet or note in these rows have
+    /// no column.
     ///
     /// # Examples
     /// ```
@@ -242,8 +250,8 @@ impl Sim {
         });
     }
 
-    /// Returns the packets sent since [`keep_packets`](Sim::keep_packets), including those that were lost, as a pcap file
-    /// for Wireshark or tshark.
+    /// Returns the packets sent since [`keep_packets`](Sim::keep_packets), including those that
+    /// were lost, as a pcap file for Wireshark or tshark.
     #[track_caller]
     pub fn capture(&self) -> Vec<u8> {
         self.kernel(|kernel| report::pcap(kernel))
@@ -258,28 +266,29 @@ impl Sim {
         });
     }
 
-    /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no task can run and no
-    /// packet or timer can wake one, the simulation waits for the threads, for at most the time of
-    /// [`Builder::stuck_after`](super::Builder::stuck_after).
+    /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no
+    /// task can run and no packet or timer can wake one, the simulation waits for the threads, for
+    /// at most the time of [`Builder::stuck_after`](super::Builder::stuck_after).
     #[track_caller]
     pub fn allow_threads(&self) {
         self.world(|world| world.machine.allows_threads.set(true));
     }
 
-    /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call, open(2) and openat(2)
-    /// fail with `PermissionDenied`, except for files in `/proc/self` and `/sys/fs/cgroup`, and while the thread
-    /// panics.
+    /// Allows tasks to open files, whose contents a seed does not reproduce. Without this call,
+    /// open(2) and openat(2) fail with `PermissionDenied`, except for files in `/proc/self` and
+    /// `/sys/fs/cgroup`, and while the thread panics.
     #[track_caller]
     pub fn allow_files(&self) {
         self.world(|world| world.machine.allows_files.set(true));
     }
 
-    /// Returns descriptions of the requests that the simulation has refused: to start a thread, to open a file or a socket
-    /// of a kind that is not simulated, to use a socket of another simulation, to connect a blocking socket, to wait in
-    /// poll(2) without a time limit, and to use features of sockets that are not simulated, such as urgent data and
-    /// unknown options. Requests that Linux may refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. Refusals of
-    /// threads, files and new sockets are listed each time, others only once. Each description was also printed to
-    /// standard error.
+    /// Returns descriptions of the requests that the simulation has refused: to start a thread, to
+    /// open a file or a socket of a kind that is not simulated, to use a socket of another
+    /// simulation, to connect a blocking socket, to wait in poll(2) without a time limit, and to
+    /// use features of sockets that are not simulated, such as urgent data and unknown options.
+    /// Requests that Linux may refuse too, such as MPTCP and MSG_ZEROCOPY, are not listed. Refusals
+    /// of threads, files and new sockets are listed each time, others only once. Each description
+    /// was also printed to standard error.
     ///
     /// # Examples
     /// ```
@@ -297,8 +306,8 @@ impl Sim {
         self.world(|world| world.machine.refusals.borrow().clone())
     }
 
-    /// Returns whether the seed reproduces this run, as far as the simulation knows. Returns false after
-    /// a thread outside the simulation has woken a task or closed a descriptor.
+    /// Returns whether the seed reproduces this run, as far as the simulation knows. Returns false
+    /// after a thread outside the simulation has woken a task or closed a descriptor.
     #[track_caller]
     pub fn is_replayable(&self) -> bool {
         self.world(|world| world.shared.foreign().is_empty())
@@ -318,8 +327,8 @@ pub(super) fn counters(kernel: &Kernel) -> Counters {
     }
 }
 
-/// The probabilities of faults in system calls and in reports of readiness, which are initially 0; returned by
-/// [`Sim::faults`].
+/// The probabilities of faults in system calls and in reports of readiness, which are initially 0;
+/// returned by [`Sim::faults`].
 ///
 /// # Panics
 /// All methods panic outside the simulation, and if `rate` is not between 0 and 1.
@@ -345,28 +354,29 @@ impl Faults {
         self
     }
 
-    /// Sets the probability that a call that accepts, receives or sends fails with EINTR before it has an effect.
+    /// Sets the probability that a call that accepts, receives or sends fails with EINTR before it
+    /// has an effect.
     #[track_caller]
     pub fn interrupted(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.interrupted)
     }
 
-    /// Sets the probability that a read or write of a TCP stream, or a write to a Unix stream, transfers fewer bytes
-    /// than it could.
+    /// Sets the probability that a read or write of a TCP stream, or a write to a Unix stream,
+    /// transfers fewer bytes than it could.
     #[track_caller]
     pub fn short(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.short)
     }
 
-    /// Sets the probability that an accept or a receive on a ready socket, or a send on a TCP stream in any state, fails
-    /// with EAGAIN. The readiness of the socket is reported again later.
+    /// Sets the probability that an accept or a receive on a ready socket, or a send on a TCP
+    /// stream in any state, fails with EAGAIN. The readiness of the socket is reported again later.
     #[track_caller]
     pub fn spurious(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.again)
     }
 
-    /// Sets the probability that a call that creates a descriptor fails as if no descriptor were free
-    /// (EMFILE).
+    /// Sets the probability that a call that creates a descriptor fails as if no descriptor were
+    /// free (EMFILE).
     #[track_caller]
     pub fn no_descriptors(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.no_descriptors)

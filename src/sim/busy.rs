@@ -1,8 +1,9 @@
 //! Detects simulations in which a task can always run, so that the clock never advances.
 //!
-//! The run loop itself checks this after its turns, because a test in which only the clock is virtual and a `block_on`
-//! with `NETPOLL_SIM=everywhere` have no other thread that could. In other simulations, the watchdog of
-//! [`runner`](super::runner) also reports a single turn that does not end.
+//! The run loop itself checks this after its turns, because a test in which only the clock is
+//! virtual and a `block_on` with `NETPOLL_SIM=everywhere` have no other thread that could. In other
+//! simulations, the watchdog of [`runner`](super::runner) also reports a single turn that does not
+//! end.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ impl Busy {
         self.since.set(None);
     }
 
-    /// Counts a turn. If this turn reads the clock, returns the real time since the first reading after the last pause.
+    /// Counts a turn. If this turn reads the clock, returns the real time since the first reading
+    /// after the last pause.
     fn turn(&self) -> Option<Duration> {
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);

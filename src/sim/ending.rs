@@ -12,8 +12,8 @@ use crate::rt::sched::task::discard;
 use crate::rt::waiters::Wakers;
 
 impl World {
-    /// Ends all tasks of a host by dropping their futures. The future of the task that is running is dropped when the
-    /// task would next be polled.
+    /// Ends all tasks of a host by dropping their futures. The future of the task that is running
+    /// is dropped when the task would next be polled.
     pub(super) fn end_tasks(&self, host: HostId) {
         let wakers: Vec<_> = {
             let mut schedule = self.schedule.borrow_mut();
@@ -28,8 +28,8 @@ impl World {
         });
     }
 
-    /// Drops the futures of queued tasks whose hosts have ended them, including tasks that become runnable as a
-    /// result.
+    /// Drops the futures of queued tasks whose hosts have ended them, including tasks that become
+    /// runnable as a result.
     fn drop_ended(&self) {
         loop {
             let ended: Vec<Ready> = {
@@ -54,8 +54,9 @@ impl World {
         }
     }
 
-    /// Ends the simulation: ends all tasks, closes the inbox, clears the timers and returns the slots. Ending the tasks
-    /// may take several rounds, at most 16, because destructors may spawn tasks.
+    /// Ends the simulation: ends all tasks, closes the inbox, clears the timers and returns the
+    /// slots. Ending the tasks may take several rounds, at most 16, because destructors may spawn
+    /// tasks.
     pub(super) fn end(&self) {
         #[cfg(feature = "signal")]
         drop(self.signals.take());

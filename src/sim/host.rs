@@ -30,8 +30,9 @@ use crate::task::JoinHandle;
 impl Sim {
     /// Returns the host `name`. The first call adds it.
     ///
-    /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all hosts. As in DNS, the case
-    /// of letters and a dot at the end of the name do not matter. The test itself runs on the host `test`.
+    /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all
+    /// hosts. As in DNS, the case of letters and a dot at the end of the name do not matter. The
+    /// test itself runs on the host `test`.
     ///
     /// # Panics
     /// Panics if the name is empty, `*`, `localhost` or an IP address.
@@ -66,8 +67,8 @@ impl Sim {
 /// A host of a simulation; returned by [`Sim::host`].
 ///
 /// # Panics
-/// Outside the simulation of the host, all methods panic, except [`run`](Host::run), whose future panics when it is
-/// polled.
+/// Outside the simulation of the host, all methods panic, except [`run`](Host::run), whose future
+/// panics when it is polled.
 ///
 /// # Examples
 /// ```
@@ -104,16 +105,16 @@ impl Host {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].name.clone())
     }
 
-    /// Returns the addresses of the host. Initially, these are an IPv4 address in 10.0.0.0/16 and an IPv6
-    /// address in fd00::/112.
+    /// Returns the addresses of the host. Initially, these are an IPv4 address in 10.0.0.0/16 and
+    /// an IPv6 address in fd00::/112.
     #[track_caller]
     pub fn addrs(&self) -> Vec<IpAddr> {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
     }
 
-    /// Replaces the addresses of the host. From now on, packets that are sent to its former addresses do not reach it, so
-    /// established connections that use these addresses time out. Connecting to an address that no host has fails with
-    /// `HostUnreachable`.
+    /// Replaces the addresses of the host. From now on, packets that are sent to its former
+    /// addresses do not reach it, so established connections that use these addresses time out.
+    /// Connecting to an address that no host has fails with `HostUnreachable`.
     ///
     /// # Panics
     /// Panics if another host has one of the addresses.
@@ -126,8 +127,8 @@ impl Host {
     /// Starts a program on the host: calls `start`, and runs the future that it returns as a task.
     /// [`restart`](Host::restart) calls `start` again.
     ///
-    /// If the program panics or returns an error, the simulation fails. If a task that the program has spawned panics,
-    /// the simulation goes on, unless the program awaits the task.
+    /// If the program panics or returns an error, the simulation fails. If a task that the program
+    /// has spawned panics, the simulation goes on, unless the program awaits the task.
     #[track_caller]
     pub fn spawn<F, Fut>(&self, start: F)
     where
@@ -168,9 +169,10 @@ impl Host {
         });
     }
 
-    /// Spawns a task on the host. [`crash`](Host::crash), [`kill`](Host::kill) and [`restart`](Host::restart) drop the
-    /// task. Unlike the program of [`spawn`](Host::spawn), the task is not started again. Awaiting the handle panics
-    /// if the task panicked or was dropped with its host.
+    /// Spawns a task on the host. [`crash`](Host::crash), [`kill`](Host::kill) and
+    /// [`restart`](Host::restart) drop the task. Unlike the program of [`spawn`](Host::spawn), the
+    /// task is not started again. Awaiting the handle panics if the task panicked or was dropped
+    /// with its host.
     #[track_caller]
     pub fn spawn_task<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -182,35 +184,37 @@ impl Host {
             .world(|world| world.on_host(self.id, || JoinHandle::new(sched::task::spawn(None, None, place, future))))
     }
 
-    /// Runs `future` on this host within the current task: the sockets that the future creates and the tasks that it
-    /// spawns belong to the host, except local tasks, which run on the host `test`.
+    /// Runs `future` on this host within the current task: the sockets that the future creates and
+    /// the tasks that it spawns belong to the host, except local tasks, which run on the host
+    /// `test`.
     ///
-    /// The future itself belongs to the current task: a crash of the host makes the future's sockets fail, but does
-    /// not drop the future.
+    /// The future itself belongs to the current task: a crash of the host makes the future's
+    /// sockets fail, but does not drop the future.
     #[track_caller]
     pub fn run<F: Future>(&self, future: F) -> HostRun<F> {
         HostRun { host: *self, future }
     }
 
-    /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets fail with
-    /// `NetworkDown`, as do sockets that are created before a [`restart`](Host::restart). Peers receive only the packets
-    /// that are already on the way, and time out. After a restart, the host answers packets of their old connections with
-    /// resets.
+    /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets
+    /// fail with `NetworkDown`, as do sockets that are created before a [`restart`](Host::restart).
+    /// Peers receive only the packets that are already on the way, and time out. After a restart,
+    /// the host answers packets of their old connections with resets.
     #[track_caller]
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host: drops its tasks. This closes their sockets, as the operating system does when a
-    /// process ends.
+    /// Kills the programs of the host: drops its tasks. This closes their sockets, as the operating
+    /// system does when a process ends.
     #[track_caller]
     pub fn kill(&self) {
         self.sim.note(&format!("kill {}", self.name()));
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Kills the programs of the host, turns its power on, and starts the programs of [`spawn`](Host::spawn) again.
+    /// Kills the programs of the host, turns its power on, and starts the programs of
+    /// [`spawn`](Host::spawn) again.
     #[track_caller]
     pub fn restart(&self) {
         self.sim.world(|world| world.end_tasks(self.id));
@@ -219,9 +223,9 @@ impl Host {
         starts.iter().filter(|(host, _)| *host == self.id).for_each(|(_, start)| self.start(start));
     }
 
-    /// Sends a signal to the programs of the host. Each [`Signal`](crate::signal::Signal) of this kind that was created on
-    /// the host receives it. Returns whether there is such a `Signal`. If there is none, nothing happens, even if the
-    /// signal would end a process on Linux.
+    /// Sends a signal to the programs of the host. Each [`Signal`](crate::signal::Signal) of this
+    /// kind that was created on the host receives it. Returns whether there is such a `Signal`. If
+    /// there is none, nothing happens, even if the signal would end a process on Linux.
     ///
     /// # Examples
     /// ```
@@ -254,8 +258,8 @@ impl Host {
                         sent => break sent,
                     }
                 };
-                // If the buffer is full, a signal is pending. Another error means that the listener was dropped on another
-                // thread, or that the host has crashed.
+                // If the buffer is full, a signal is pending. Another error means that the listener
+                // was dropped on another thread, or that the host has crashed.
                 let is_open = match sent {
                     Ok(_) => true,
                     Err(error) => error.kind() == io::ErrorKind::WouldBlock,
@@ -267,27 +271,30 @@ impl Host {
         })
     }
 
-    /// Returns whether the host has power: false after a [`crash`](Host::crash) until a [`restart`](Host::restart).
+    /// Returns whether the host has power: false after a [`crash`](Host::crash) until a
+    /// [`restart`](Host::restart).
     #[track_caller]
     pub fn is_up(&self) -> bool {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
     }
 
-    /// Returns the number of tasks on the host, including its programs. Futures of [`run`](Host::run), local tasks and the
-    /// test's own future do not count.
+    /// Returns the number of tasks on the host, including its programs. Futures of
+    /// [`run`](Host::run), local tasks and the test's own future do not count.
     #[track_caller]
     pub fn tasks(&self) -> usize {
         self.sim.world(|world| world.tasks_of(self.id))
     }
 
-    /// Sets how far the wall clock (`SystemTime`) of the host is ahead of the simulation's wall clock.
+    /// Sets how far the wall clock (`SystemTime`) of the host is ahead of the simulation's wall
+    /// clock.
     #[track_caller]
     pub fn skew_ahead(&self, ahead: Duration) {
         let nanos = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = nanos);
     }
 
-    /// Sets how far the wall clock (`SystemTime`) of the host is behind the simulation's wall clock.
+    /// Sets how far the wall clock (`SystemTime`) of the host is behind the simulation's wall
+    /// clock.
     #[track_caller]
     pub fn skew_behind(&self, behind: Duration) {
         let nanos = i64::try_from(behind.as_nanos()).unwrap_or(i64::MAX);
@@ -304,8 +311,8 @@ pub(crate) struct Listening {
     number: u64,
 }
 
-/// Registers a listener for signals on the current host. [`Host::raise`] writes to `sender`. Returns `None` outside a
-/// simulation.
+/// Registers a listener for signals on the current host. [`Host::raise`] writes to `sender`.
+/// Returns `None` outside a simulation.
 #[cfg(feature = "signal")]
 pub(crate) fn listen(kind: SignalKind, sender: UnixStream) -> Option<Listening> {
     world::with(|world| {
@@ -320,7 +327,8 @@ pub(crate) fn listen(kind: SignalKind, sender: UnixStream) -> Option<Listening> 
 #[cfg(feature = "signal")]
 impl Drop for Listening {
     fn drop(&mut self) {
-        // If this is another thread, the sender stays until the next signal of its kind or the end of the simulation.
+        // If this is another thread, the sender stays until the next signal of its kind or the end
+        // of the simulation.
         let sender = world::with(|world| {
             let world = world.filter(|world| world.id() == self.world)?;
             world.signals.borrow_mut().remove(&self.number)

@@ -7,8 +7,8 @@ use super::machine::kernel::socket::HostId;
 use super::rules::{Change, Latency, Rule, add, apply, nanos};
 
 impl Sim {
-    /// Returns a handle to the links between two hosts, in both directions. `*` stands for all hosts, including
-    /// those added later.
+    /// Returns a handle to the links between two hosts, in both directions. `*` stands for all
+    /// hosts, including those added later.
     ///
     /// # Panics
     /// Panics if a host does not exist, as do all methods that take the names of two hosts.
@@ -49,8 +49,8 @@ impl Sim {
 /// A handle that changes the properties of links between hosts; returned by [`Sim::link`] and
 /// [`Sim::one_way`].
 ///
-/// A change applies from the next packet on. If a name is `*`, it also applies to hosts that are added later. It does
-/// not apply to traffic within a host.
+/// A change applies from the next packet on. If a name is `*`, it also applies to hosts that are
+/// added later. It does not apply to traffic within a host.
 ///
 /// # Panics
 /// All methods panic outside the simulation.
@@ -86,8 +86,8 @@ impl Link {
         self
     }
 
-    /// Sets the travel time of packets. Packets stay in order, except [reordered](Link::reorder) packets and
-    /// [duplicates](Link::duplicate). The default is 100 to 200 µs.
+    /// Sets the travel time of packets. Packets stay in order, except [reordered](Link::reorder)
+    /// packets and [duplicates](Link::duplicate). The default is 100 to 200 µs.
     #[track_caller]
     pub fn latency(self, latency: impl Into<Latency>) -> Link {
         self.change(Change::Latency(latency.into().0))
@@ -108,15 +108,15 @@ impl Link {
         self.change(Change::Duplicate(rate("duplication", probability)))
     }
 
-    /// Sets the probability that a packet is delayed by up to `by` beyond its latency, so that later packets may overtake
-    /// it. The default probability is 0.
+    /// Sets the probability that a packet is delayed by up to `by` beyond its latency, so that
+    /// later packets may overtake it. The default probability is 0.
     #[track_caller]
     pub fn reorder(self, probability: f64, by: Duration) -> Link {
         self.change(Change::Reorder(rate("reordering", probability), nanos(by)))
     }
 
-    /// Sets the bandwidth in bits per second. Packets that exceed it wait in the [queue](Link::queue). By
-    /// default, the bandwidth is unlimited.
+    /// Sets the bandwidth in bits per second. Packets that exceed it wait in the
+    /// [queue](Link::queue). By default, the bandwidth is unlimited.
     ///
     /// # Panics
     /// Panics if the bandwidth is 0. To send nothing, use [`Sim::partition`].
@@ -126,16 +126,17 @@ impl Link {
         self.change(Change::Bandwidth(bits_per_second))
     }
 
-    /// Sets the maximum number of bytes that wait in the queue of a link with a [bandwidth](Link::bandwidth). If the
-    /// queue is full, further packets are lost. A packet that is longer than the queue is sent only if no bytes wait.
-    /// The default is 256 KiB.
+    /// Sets the maximum number of bytes that wait in the queue of a link with a
+    /// [bandwidth](Link::bandwidth). If the queue is full, further packets are lost. A packet that
+    /// is longer than the queue is sent only if no bytes wait. The default is 256 KiB.
     #[track_caller]
     pub fn queue(self, bytes: u64) -> Link {
         self.change(Change::Queue(bytes))
     }
 
-    /// Sets the maximum size of an IP packet in bytes, which determines the segment size of new TCP connections.
-    /// Larger segments of existing connections are lost. Larger datagrams travel as one packet. The default is 1500.
+    /// Sets the maximum size of an IP packet in bytes, which determines the segment size of new TCP
+    /// connections. Larger segments of existing connections are lost. Larger datagrams travel as
+    /// one packet. The default is 1500.
     ///
     /// # Panics
     /// Panics if the size is less than 576 or greater than 65535.

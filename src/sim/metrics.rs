@@ -37,7 +37,8 @@ impl Totals {
 }
 
 impl World {
-    /// Returns the metrics of the simulation, with the fields of `process` that are counted for the whole process.
+    /// Returns the metrics of the simulation, with the fields of `process` that are counted for the
+    /// whole process.
     fn metrics(&self, process: Metrics) -> Metrics {
         let cache = &runtime().cache;
         let slots = self.machine.slots.borrow();

@@ -1,4 +1,5 @@
-//! A simulated world for tests (feature `sim`): hosts, links and a clock. A seed reproduces each run.
+//! A simulated world for tests (feature `sim`): hosts, links and a clock. A seed reproduces each
+//! run.
 //!
 //! Code under test needs no changes: it uses the ordinary [`TcpListener`](crate::net::TcpListener),
 //! [`TcpStream`](crate::net::TcpStream), [`UdpSocket`](crate::net::UdpSocket),
@@ -35,15 +36,16 @@
 //! });
 //! ```
 //!
-//! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` turns an `async fn`, which may take a [`Sim`],
-//! into such a test. If a run fails, the test prints its seed; with this seed in `NETPOLL_SEED`, it repeats the run.
-//! docs/SIMULATION.md is a guide to simulations. It lists the restrictions, the differences from Linux, and the
-//! things that a seed does not reproduce.
+//! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` turns an `async fn`, which
+//! may take a [`Sim`], into such a test. If a run fails, the test prints its seed; with this seed
+//! in `NETPOLL_SEED`, it repeats the run. docs/SIMULATION.md is a guide to simulations. It lists
+//! the restrictions, the differences from Linux, and the things that a seed does not reproduce.
 //!
 //! # Requirements
-//! Simulations need Linux on a 64-bit processor, and a program that is linked dynamically with glibc. The feature
-//! defines functions of the C library in the program (`close`, `connect`, `clock_gettime` and others). These pass
-//! calls that do not concern a simulation to the C library. Enable the feature only in `[dev-dependencies]`.
+//! Simulations need Linux on a 64-bit processor, and a program that is linked dynamically with
+//! glibc. The feature defines functions of the C library in the program (`close`, `connect`,
+//! `clock_gettime` and others). These pass calls that do not concern a simulation to the C library.
+//! Enable the feature only in `[dev-dependencies]`.
 
 mod advance;
 mod api;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::machine::current;
 
-/// Returns the time of the clock `clock` (`CLOCK_MONOTONIC`, `CLOCK_REALTIME` and so on) in the simulation of
-/// this thread. Returns `None` outside simulations, and for clocks that measure CPU time, such as
-/// `CLOCK_PROCESS_CPUTIME_ID`.
+/// Returns the time of the clock `clock` (`CLOCK_MONOTONIC`, `CLOCK_REALTIME` and so on) in the
+/// simulation of this thread. Returns `None` outside simulations, and for clocks that measure CPU
+/// time, such as `CLOCK_PROCESS_CPUTIME_ID`.
 ///
-/// A program that defines clock_gettime(2) itself must be built with `--cfg netpoll_no_interpose`. In its
-/// simulations, std's `Instant` and `SystemTime` show real time, unless the program's definition calls this function.
-/// The function takes no lock and makes no system call.
+/// A program that defines clock_gettime(2) itself must be built with `--cfg netpoll_no_interpose`.
+/// In its simulations, std's `Instant` and `SystemTime` show real time, unless the program's
+/// definition calls this function. The function takes no lock and makes no system call.
 ///
 /// # Examples
 /// ```
@@ -29,12 +29,13 @@ pub fn clock_gettime(clock: i32) -> Option<Duration> {
     current::clock(clock).map(Duration::from_nanos)
 }
 
-/// Fills `buf` with random bytes that depend on the seed of this thread's simulation, and returns true. Outside
-/// simulations, and in tests in which only the clock is virtual, returns false and does not change `buf`.
+/// Fills `buf` with random bytes that depend on the seed of this thread's simulation, and returns
+/// true. Outside simulations, and in tests in which only the clock is virtual, returns false and
+/// does not change `buf`.
 ///
-/// A program that defines getrandom(2) itself must be built with `--cfg netpoll_no_interpose`. In its
-/// simulations, the seed does not determine the keys of `HashMap`, unless the program's definition calls this
-/// function.
+/// A program that defines getrandom(2) itself must be built with `--cfg netpoll_no_interpose`. In
+/// its simulations, the seed does not determine the keys of `HashMap`, unless the program's
+/// definition calls this function.
 ///
 /// # Examples
 /// ```

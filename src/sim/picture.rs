@@ -1,10 +1,11 @@
 //! The picture of a run as SVG: hosts are columns, packets are arrows, time runs downwards.
 //!
-//! Each departure, arrival, loss at an arrival and note in the log has its own row, in the order of the log. So times
-//! are not to scale, but microseconds and hours fit into one picture. The departure of a packet that was held back is in
-//! the row in which the packet was held. An arrow leads from the row of the departure to that of the arrival. Packets in
-//! the log have no numbers, so an arrival is assigned to the oldest packet with the same addresses and fields that has
-//! not arrived yet.
+//! Each departure, arrival, loss at an arrival and note in the log has its own row, in the order of
+//! the log. So times are not to scale, but microseconds and hours fit into one picture. The
+//! departure of a packet that was held back is in the row in which the packet was held. An arrow
+//! leads from the row of the departure to that of the arrival. Packets in the log have no numbers,
+//! so an arrival is assigned to the oldest packet with the same addresses and fields that has not
+//! arrived yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -37,7 +38,8 @@ enum End {
     Arrived(usize),
     /// The packet was lost when it was sent.
     Lost,
-    /// The packet was lost at the time of its arrival, in this row: a partition had begun, or the receiver was down.
+    /// The packet was lost at the time of its arrival, in this row: a partition had begun, or the
+    /// receiver was down.
     LostAt(usize),
 }
 
@@ -115,8 +117,8 @@ impl Flow {
                         flow.arrows[index].text = summary.text.to_string();
                         continue;
                     }
-                    // A packet without a departure is a duplicate, was sent by a router, or left before the first
-                    // entry of the log.
+                    // A packet without a departure is a duplicate, was sent by a router, or left
+                    // before the first entry of the log.
                     let row = flow.row(at);
                     let Some(original) = index.or_else(|| last.get(&key).copied()) else {
                         flow.notes.push((row, host, format!("{} from {}", report::fields(&summary.text), summary.src)));

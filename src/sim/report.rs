@@ -28,7 +28,8 @@ pub(super) fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
     at.unwrap_or(usize::from(here))
 }
 
-/// Returns the text of a packet without its addresses, its window, the word `TCP` and a length of 0.
+/// Returns the text of a packet without its addresses, its window, the word `TCP` and a length
+/// of 0.
 pub(super) fn fields(text: &str) -> String {
     let words = text.split_whitespace().skip(3).filter(|word| *word != "TCP");
     let mut brief: Vec<&str> = words.collect();
@@ -43,7 +44,8 @@ fn brief(text: &str) -> String {
     fields(text).chars().take(COLUMN - 7).collect()
 }
 
-/// Returns a diagram of the log: one column per host, and one line per packet sent, per packet lost and per note.
+/// Returns a diagram of the log: one column per host, and one line per packet sent, per packet lost
+/// and per note.
 pub(super) fn diagram(kernel: &Kernel) -> String {
     let hosts = kernel.hosts.len();
     let mut text = format!("{:>16}  ", "time");
@@ -132,7 +134,8 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Returns the IP header of a packet whose payload has `length` bytes. The family is that of the addresses.
+/// Returns the IP header of a packet whose payload has `length` bytes. The family is that of the
+/// addresses.
 fn ip_header(src: &[u8], dst: &[u8], protocol: u8, length: u16) -> Vec<u8> {
     let is_v4 = src.len() == 4;
     let mut header = if is_v4 {
@@ -183,8 +186,8 @@ fn wire(packet: &Packet) -> Vec<u8> {
             (17, body, 6)
         }
         Body::Unreachable(of, why) => {
-            // The message contains the IP header and 8 more bytes of the packet that caused it. Of these, only the
-            // addresses, the protocol and the ports are those of the packet.
+            // The message contains the IP header and 8 more bytes of the packet that caused it. Of
+            // these, only the addresses, the protocol and the ports are those of the packet.
             let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default(), Marks::default()) };
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
@@ -240,8 +243,8 @@ mod tests {
         Packet { src: src.parse().unwrap(), dst: dst.parse().unwrap(), body }
     }
 
-    /// For IPv4, this tests the length, and that the checksum of a header or body that includes its own checksum is zero.
-    /// For IPv6, it tests only the length.
+    /// For IPv4, this tests the length, and that the checksum of a header or body that includes its
+    /// own checksum is zero. For IPv6, it tests only the length.
     #[test]
     fn packets_on_the_wire_have_correct_checksums_and_lengths() {
         let segment = Segment {

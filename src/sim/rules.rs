@@ -1,4 +1,5 @@
-//! Settings of links: units, latencies, and rules that also apply to the links of hosts that are added later.
+//! Settings of links: units, latencies, and rules that also apply to the links of hosts that are
+//! added later.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -47,8 +48,8 @@ pub const fn gbit(count: u64) -> u64 {
     count * 1_000_000_000
 }
 
-/// The travel time of packets: a fixed duration, a range from which a duration is drawn for each packet,
-/// or a distribution.
+/// The travel time of packets: a fixed duration, a range from which a duration is drawn for each
+/// packet, or a distribution.
 ///
 /// # Panics
 /// Converting an empty range panics.
@@ -136,7 +137,8 @@ impl Change {
     }
 }
 
-/// A change to the links from one host to another. `None` stands for all hosts, including those added later.
+/// A change to the links from one host to another. `None` stands for all hosts, including those
+/// added later.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) from: Option<HostId>,
@@ -150,8 +152,8 @@ impl Rule {
     }
 }
 
-/// Adds a rule for hosts that are added later. Removes the rules that the new rule overrides completely, so that their
-/// number stays bounded however many changes a test makes.
+/// Adds a rule for hosts that are added later. Removes the rules that the new rule overrides
+/// completely, so that their number stays bounded however many changes a test makes.
 pub(super) fn add(rules: &mut Vec<Rule>, rule: Rule) {
     let covers = |of: Option<HostId>, other: Option<HostId>| of.is_none() || of == other;
     rules.retain(|old| {

@@ -1,7 +1,8 @@
 //! Runs simulations: one thread per run, a watchdog, seeds, replay and minimisation.
 //!
-//! Each run has a new OS thread, so that the per-thread state of std and other libraries (such as the keys of
-//! `HashMap`) is new. The calling thread waits for that thread, and reports a task that does not yield.
+//! Each run has a new OS thread, so that the per-thread state of std and other libraries (such as
+//! the keys of `HashMap`) is new. The calling thread waits for that thread, and reports a task that
+//! does not yield.
 //!
 //! # Environment
 //! | variable | meaning |
@@ -15,9 +16,9 @@
 //! | `NETPOLL_SIM=diagram` | print a diagram of the packets in the log when a run fails |
 //! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets in the log to FILE as SVG when a run fails |
 //!
-//! [`test()`] applies `NETPOLL_SEED`, `NETPOLL_SEEDS`, `NETPOLL_SIM=twice` and `NETPOLL_SIM=minimize`; [`Builder::run`]
-//! does not. A run of [`test()`] with `NETPOLL_SEED` keeps a log from its start. Any other run keeps a log from a call of
-//! [`Sim::keep_log`] on.
+//! [`test()`] applies `NETPOLL_SEED`, `NETPOLL_SEEDS`, `NETPOLL_SIM=twice` and
+//! `NETPOLL_SIM=minimize`; [`Builder::run`] does not. A run of [`test()`] with `NETPOLL_SEED` keeps
+//! a log from its start. Any other run keeps a log from a call of [`Sim::keep_log`] on.
 
 use std::any::Any;
 use std::future::Future;
@@ -36,7 +37,8 @@ use super::{picture, report};
 /// The default of [`Builder::stuck_after`].
 const STUCK: Duration = Duration::from_secs(60);
 
-/// The stack size of a run's thread in bytes. It equals the default stack limit of a main thread on Linux.
+/// The stack size of a run's thread in bytes. It equals the default stack limit of a main thread on
+/// Linux.
 const STACK: usize = 8 << 20;
 
 /// The number of log lines that a failing run prints, unless `NETPOLL_LOG_LINES` is set.
@@ -54,8 +56,8 @@ pub struct Run<T> {
     pub elapsed: Duration,
     /// The counters of the run; see [`Sim::counters`].
     pub counters: Counters,
-    /// The names of the threads outside the simulation that woke a task or closed a socket. A seed does not
-    /// reproduce their actions.
+    /// The names of the threads outside the simulation that woke a task or closed a socket. A seed
+    /// does not reproduce their actions.
     pub foreign: Vec<String>,
 }
 
@@ -97,8 +99,8 @@ pub struct Builder {
 /// The faults that take place in a run, of those that are drawn.
 #[derive(Clone, Debug, Default)]
 struct Plan {
-    /// The number of the first fault that does not take place. Later faults do not take place either. `None`
-    /// means no limit.
+    /// The number of the first fault that does not take place. Later faults do not take place
+    /// either. `None` means no limit.
     most: Option<u64>,
     /// The numbers of other faults that do not take place.
     skipped: Vec<u64>,
@@ -111,8 +113,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Creates settings: seed 0, random order, a [limit](Builder::limit) of 30 days, and one minute for
-    /// [`stuck_after`](Builder::stuck_after).
+    /// Creates settings: seed 0, random order, a [limit](Builder::limit) of 30 days, and one minute
+    /// for [`stuck_after`](Builder::stuck_after).
     pub fn new() -> Builder {
         Builder {
             seed: 0,
@@ -136,18 +138,18 @@ impl Builder {
         self
     }
 
-    /// Sets the virtual time after which the simulation fails if it has not ended. The default is 30 days, and the
-    /// maximum is 146 years.
+    /// Sets the virtual time after which the simulation fails if it has not ended. The default is
+    /// 30 days, and the maximum is 146 years.
     pub fn limit(mut self, limit: Duration) -> Builder {
         self.limit = limit;
         self
     }
 
-    /// Sets the real time after which the simulation fails because a task has not yielded, or because a task could always
-    /// run, so that the virtual clock has not advanced. The check for a task that has not yielded takes place once in each
-    /// such period, so it may fail the simulation up to one period later. A simulation with
-    /// [threads](Sim::allow_threads) also waits this long for them when nothing else can make a task run. The default is
-    /// one minute.
+    /// Sets the real time after which the simulation fails because a task has not yielded, or
+    /// because a task could always run, so that the virtual clock has not advanced. The check for a
+    /// task that has not yielded takes place once in each such period, so it may fail the
+    /// simulation up to one period later. A simulation with [threads](Sim::allow_threads) also
+    /// waits this long for them when nothing else can make a task run. The default is one minute.
     pub fn stuck_after(mut self, bound: Duration) -> Builder {
         self.stuck_after = bound;
         self
@@ -156,9 +158,10 @@ impl Builder {
     /// Runs `test` and returns its result.
     ///
     /// # Panics
-    /// Panics if `test` panics, if a host's program fails, if `test` has not ended but no event can make a task run, if
-    /// the [limit](Builder::limit) has passed, or if a task does not yield, or tasks do nothing but yield, for the real
-    /// time of [`stuck_after`](Builder::stuck_after). Also panics inside a simulation, and if no thread can be started.
+    /// Panics if `test` panics, if a host's program fails, if `test` has not ended but no event can
+    /// make a task run, if the [limit](Builder::limit) has passed, or if a task does not yield, or
+    /// tasks do nothing but yield, for the real time of [`stuck_after`](Builder::stuck_after). Also
+    /// panics inside a simulation, and if no thread can be started.
     pub fn run<F, Fut>(&self, test: F) -> Run<Fut::Output>
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -175,7 +178,8 @@ impl Builder {
         }
     }
 
-    /// Runs `test`. Returns the run, or the panic that ended it, and the notes for a failure message.
+    /// Runs `test`. Returns the run, or the panic that ended it, and the notes for a failure
+    /// message.
     fn try_run<F, Fut>(&self, test: F) -> (std::thread::Result<Run<Fut::Output>>, Notes)
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -234,8 +238,8 @@ impl Builder {
     }
 }
 
-/// Creates process-wide tables on this thread. A table takes its hash keys from the thread that creates it, so a
-/// simulation must not create one.
+/// Creates process-wide tables on this thread. A table takes its hash keys from the thread that
+/// creates it, so a simulation must not create one.
 pub(super) fn prepare() {
     crate::net::prepare_look_ups();
     crate::rt::poll::addresses::prepare();
@@ -298,8 +302,8 @@ fn print(notes: &Notes) {
     }
 }
 
-/// Returns the number in an environment variable, or `None` if the variable is not set. Panics if its value is not a
-/// number.
+/// Returns the number in an environment variable, or `None` if the variable is not set. Panics if
+/// its value is not a number.
 pub(super) fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     match text.parse() {
@@ -347,8 +351,9 @@ where
 /// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to a call of this function.
 ///
 /// # Panics
-/// Panics if the test fails with a seed, after printing how to repeat the run. With `NETPOLL_SIM=twice`, also panics if
-/// the digests of the two runs of a seed differ. Panics if an environment variable has an invalid value.
+/// Panics if the test fails with a seed, after printing how to repeat the run. With
+/// `NETPOLL_SIM=twice`, also panics if the digests of the two runs of a seed differ. Panics if an
+/// environment variable has an invalid value.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where
@@ -427,7 +432,8 @@ fn arguments(name: &str) -> String {
     arguments
 }
 
-/// Repeats a failing seed with fewer faults, and prints the smallest set of faults found with which it still fails.
+/// Repeats a failing seed with fewer faults, and prints the smallest set of faults found with which
+/// it still fails.
 fn minimize<F, Fut>(settings: &Builder, test: &F, failed: &Notes)
 where
     F: Fn(Sim) -> Fut + Clone + Send + 'static,
@@ -436,7 +442,8 @@ where
 {
     let fails = |plan: &Plan| attempt(&Builder { plan: plan.clone(), ..settings.clone() }, test.clone()).err();
     let mut plan = Plan::default();
-    // First searches for the smallest number of faults, from the beginning, with which the run still fails.
+    // First searches for the smallest number of faults, from the beginning, with which the run
+    // still fails.
     let (mut low, mut high) = (0, failed.faults);
     let mut notes = failed.clone();
     while low < high {
@@ -458,7 +465,8 @@ where
     eprint!("{}", needed(failed.faults, &notes));
 }
 
-/// Describes the needed faults, which are those of the run `notes`. `all` is the number of faults before the search.
+/// Describes the needed faults, which are those of the run `notes`. `all` is the number of faults
+/// before the search.
 fn needed(all: u64, notes: &Notes) -> String {
     let mut text = format!("{} of {all} faults are needed:\n", notes.faults);
     notes.struck.iter().for_each(|(number, what)| text.push_str(&format!("  fault {number}: {what}\n")));

@@ -1,5 +1,5 @@
-//! `Shared`: the part of a simulation that other threads access: the inbox of tasks that they wake, the names of these
-//! threads, and the state that a watchdog checks.
+//! `Shared`: the part of a simulation that other threads access: the inbox of tasks that they wake,
+//! the names of these threads, and the state that a watchdog checks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,15 +14,15 @@ use crate::rt::sched::task_data::TaskData;
 pub(super) struct Shared {
     /// The tasks that other threads have woken and the simulation has not queued yet.
     pub(super) inbox: Mutex<Vec<Runnable<TaskData>>>,
-    /// Whether another thread has woken a task or closed a descriptor of the simulation since the last
-    /// `take_poke`. Changed under the lock of `inbox`.
+    /// Whether another thread has woken a task or closed a descriptor of the simulation since the
+    /// last `take_poke`. Changed under the lock of `inbox`.
     is_poked: AtomicBool,
     /// Whether the simulation has ended. Tasks that are woken later are discarded.
     pub(super) is_over: AtomicBool,
     /// The names of the other threads that woke a task or closed a descriptor.
     foreign: Mutex<Vec<String>>,
-    /// The number of turns that have begun, for the watchdog. While the simulation waits for threads, the number grows
-    /// by one per millisecond.
+    /// The number of turns that have begun, for the watchdog. While the simulation waits for
+    /// threads, the number grows by one per millisecond.
     pub(super) turns: AtomicU64,
     /// The name of the task that runs, for the watchdog.
     pub(super) running: Mutex<String>,
@@ -44,14 +44,15 @@ impl Shared {
         self.note_foreign();
     }
 
-    /// Returns whether another thread has woken a task or closed a descriptor since the last call, or has woken a task that
-    /// is still in the inbox.
+    /// Returns whether another thread has woken a task or closed a descriptor since the last call,
+    /// or has woken a task that is still in the inbox.
     pub(super) fn take_poke(&self) -> bool {
         let inbox = lock(&self.inbox);
         self.is_poked.swap(false, Ordering::SeqCst) || !inbox.is_empty()
     }
 
-    /// Records that this thread, which is not that of the simulation, has woken a task or closed a descriptor.
+    /// Records that this thread, which is not that of the simulation, has woken a task or closed a
+    /// descriptor.
     pub(super) fn note_foreign(&self) {
         let inbox = lock(&self.inbox);
         self.is_poked.store(true, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! The message of a simulation that stands still: the tasks of each host with their waits, and the sockets of the host.
+//! The message of a simulation that stands still: the tasks of each host with their waits, and the
+//! sockets of the host.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +15,8 @@ use crate::rt::sched::record::{self, Reading, Record};
 use crate::rt::sched::waits::Waits;
 use crate::rt::time::clock;
 
-/// Returns the number that the log uses for the descriptor with this tag, or `None` if the descriptor is closed.
+/// Returns the number that the log uses for the descriptor with this tag, or `None` if the
+/// descriptor is closed.
 fn place(kernel: &Kernel, tag: u32) -> Option<i32> {
     let of = runtime().cache.get(u32::try_from(tag_index(tag)).ok()?)?.described()?;
     let place = i32::try_from(of.number).ok()?.checked_sub(kernel.first_descriptor)?;
@@ -35,7 +37,8 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
     let text = match waits {
         Waits::Nothing => "waits for something other than a socket, timer or task (a lock or channel)".to_owned(),
         Waits::Turn | Waits::WokenByThread | Waits::WokenByTask(_) => "is about to run".to_owned(),
-        // Unless the process has more than 2²⁰ sockets and pipe ends, only the ends of in-memory pipes have no tag.
+        // Unless the process has more than 2²⁰ sockets and pipe ends, only the ends of in-memory
+        // pipes have no tag.
         Waits::ReadLock(NO_TAG) => "waits to read from an in-memory pipe".to_owned(),
         Waits::WriteLock(NO_TAG) => "waits to write to an in-memory pipe".to_owned(),
         Waits::Readable(tag) if is_listener(tag) => on("to accept from", tag),
@@ -43,7 +46,8 @@ fn wait(kernel: &Kernel, (waits, waits_for_more): (Waits, bool), members: &BTree
         Waits::Writable(tag) => on("to write to", tag),
         Waits::ReadLock(tag) => on("for another reader of", tag),
         Waits::WriteLock(tag) => on("for another writer of", tag),
-        // A listener has no peer. Without a permit or a descriptor, an accept waits only for the end of the listener.
+        // A listener has no peer. Without a permit or a descriptor, an accept waits only for the
+        // end of the listener.
         Waits::HangUp(tag) if is_listener(tag) => on("for a permit or a descriptor to accept from", tag),
         Waits::HangUp(tag) => on("for the peer of", tag),
         Waits::Time(_) => "waits for a timer".to_owned(),

@@ -1,23 +1,26 @@
 //! `World`: one simulation on one thread, and its run loop.
 //!
 //! # States of the thread
-//! *outside* → [`World::run`] → *inside* → the guards are dropped → *outside*. Inside, the thread uses the clock, the
-//! random numbers and the sockets of the world (with real sockets: only the clock), tasks spawned on it belong to the
-//! world, and it owns a processor for its timers.
+//! *outside* → [`World::run`] → *inside* → the guards are dropped → *outside*. Inside, the thread
+//! uses the clock, the random numbers and the sockets of the world (with real sockets: only the
+//! clock), tasks spawned on it belong to the world, and it owns a processor for its timers.
 //!
 //! # The run loop
-//! While any task is runnable, the next task is chosen, by default at random, and polled. When no task is
-//! runnable, edges are taken. If they wake no task, the clock advances to the time of the earliest event or timer, which
-//! then takes place (`advance`).
+//! While any task is runnable, the next task is chosen, by default at random, and polled. When no
+//! task is runnable, edges are taken. If they wake no task, the clock advances to the time of the
+//! earliest event or timer, which then takes place (`advance`).
 //!
 //! # Wake-ups
 //! Tasks are woken by the thread itself, or by other threads. Wake-ups by other threads go through
-//! [`Shared`], or through `Main` for the test's own future. The seed then no longer reproduces the run.
+//! [`Shared`], or through `Main` for the test's own future. The seed then no longer reproduces the
+//! run.
 //!
 //! # Invariants
-//! * Neither the kernel nor the scheduler is borrowed while user code runs (futures, destructors, wakers).
-//! * All random choices and all orders depend only on the seed and the test. Task numbers are unique in the process,
-//!   so a simulation uses only their order, which is the order in which the tasks of the world were spawned.
+//! * Neither the kernel nor the scheduler is borrowed while user code runs (futures, destructors,
+//!   wakers).
+//! * All random choices and all orders depend only on the seed and the test. Task numbers are
+//!   unique in the process, so a simulation uses only their order, which is the order in which the
+//!   tasks of the world were spawned.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -57,13 +60,15 @@ use crate::rt::waiters::drop_payload;
 #[cfg(feature = "signal")]
 use crate::signal::SignalKind;
 
-/// The maximum number of I/O operations per turn before the task yields, with [`Order::Random`]. The number is
-/// random and often smaller than outside simulations, so that tasks yield in more places.
+/// The maximum number of I/O operations per turn before the task yields, with [`Order::Random`].
+/// The number is random and often smaller than outside simulations, so that tasks yield in more
+/// places.
 const BUDGET_MAX: u64 = 32;
 
-/// While both control tasks and ordinary tasks are runnable, one of this many draws (on average, with
-/// [`Order::Random`]) may choose any task, and the others choose a control task. This does not depend on
-/// [`control_share`](crate::rt::Builder::control_share), because a simulation does not measure the time of turns.
+/// While both control tasks and ordinary tasks are runnable, one of this many draws (on average,
+/// with [`Order::Random`]) may choose any task, and the others choose a control task. This does not
+/// depend on [`control_share`](crate::rt::Builder::control_share), because a simulation does not
+/// measure the time of turns.
 const CONTROL_DRAWS: u64 = 20;
 
 /// The default of [`World::patience_ms`].
@@ -73,15 +78,15 @@ thread_local! {
     static CURRENT: Cell<*const World> = const { Cell::new(ptr::null()) };
 }
 
-/// The order in which runnable tasks are polled. In both orders, control tasks precede other tasks in at least 19 of 20
-/// cases on average.
+/// The order in which runnable tasks are polled. In both orders, control tasks precede other tasks
+/// in at least 19 of 20 cases on average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// The next task is chosen at random, depending on the seed.
     #[default]
     Random,
-    /// The next task is the one that was woken first. The test's own future counts as woken at the end of the turn that
-    /// wakes it.
+    /// The next task is the one that was woken first. The test's own future counts as woken at the
+    /// end of the turn that wakes it.
     Fifo,
 }
 
@@ -121,7 +126,8 @@ pub(super) struct Schedule {
     pub(super) members: BTreeMap<u64, Member>,
     /// For each host, the number of times that its tasks were ended.
     pub(super) lives: Vec<u16>,
-    /// The number of draws in the order [`Order::Fifo`] while both control tasks and ordinary tasks were runnable.
+    /// The number of draws in the order [`Order::Fifo`] while both control tasks and ordinary tasks
+    /// were runnable.
     control_draws: u64,
 }
 
@@ -164,8 +170,8 @@ pub(crate) struct World {
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
     /// The virtual time after which the simulation fails, in nanoseconds.
     pub(super) limit: Cell<u64>,
-    /// The maximum real time, in milliseconds, of a wait for other threads or for the real kernel, and of a period in
-    /// which a task can always run.
+    /// The maximum real time, in milliseconds, of a wait for other threads or for the real kernel,
+    /// and of a period in which a task can always run.
     pub(super) patience_ms: Cell<u64>,
     /// The number of the test's own future.
     pub(super) root: Cell<u64>,
@@ -190,8 +196,8 @@ impl std::fmt::Debug for World {
 /// Calls `f` with the world of this thread, or with `None` if the thread is in no world.
 #[allow(unsafe_code)]
 pub(super) fn with<T>(f: impl FnOnce(Option<&World>) -> T) -> T {
-    // SAFETY: the pointer is null, or that of a world that is borrowed by a call of `run` further up on the stack of this
-    // thread. `Inside` clears the pointer before `run` returns.
+    // SAFETY: the pointer is null, or that of a world that is borrowed by a call of `run` further
+    // up on the stack of this thread. `Inside` clears the pointer before `run` returns.
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
@@ -285,8 +291,8 @@ impl World {
         world
     }
 
-    /// Runs the future that `make` returns to completion, with this world as the thread's current world. Panics if the
-    /// future panics or the simulation fails.
+    /// Runs the future that `make` returns to completion, with this world as the thread's current
+    /// world. Panics if the future panics or the simulation fails.
     pub(super) fn run<F, Fut>(&self, make: F) -> Fut::Output
     where
         F: FnOnce() -> Fut,
@@ -359,7 +365,8 @@ impl World {
         }
     }
 
-    /// Ends the simulation with this panic after the current turn, unless an earlier failure ends it.
+    /// Ends the simulation with this panic after the current turn, unless an earlier failure ends
+    /// it.
     pub(super) fn fail(&self, payload: Box<dyn std::any::Any + Send>) {
         self.failure.borrow_mut().get_or_insert(payload);
     }
@@ -382,8 +389,9 @@ impl World {
         is_current(&self.schedule.borrow().lives, tag)
     }
 
-    /// Queues a task. If its host has ended the task, its future is dropped later and not here, because the caller
-    /// is a waker, which may be called under a lock that the future's destructor takes.
+    /// Queues a task. If its host has ended the task, its future is dropped later and not here,
+    /// because the caller is a waker, which may be called under a lock that the future's destructor
+    /// takes.
     fn add(&self, runnable: Runnable<TaskData>) {
         let data = runnable.metadata();
         let (tag, number) = (data.tag(), data.number());
@@ -396,8 +404,8 @@ impl World {
         schedule.ready.push(Ready::Task(runnable));
     }
 
-    /// Collects the tasks that were woken by other threads, and the test's future if it was woken. Closes the
-    /// descriptors that other threads have asked to close.
+    /// Collects the tasks that were woken by other threads, and the test's future if it was woken.
+    /// Closes the descriptors that other threads have asked to close.
     fn collect(&self, main: &Main) {
         self.machine.close_from_elsewhere();
         let inbox = std::mem::take(&mut *lock(&self.shared.inbox));
@@ -407,8 +415,9 @@ impl World {
         }
     }
 
-    /// Takes the next task, or the test's future, to poll. Returns `None` if neither is runnable. Most draws choose a
-    /// control task if one is runnable. With [`Order::Random`], the choice among the control tasks is random as well.
+    /// Takes the next task, or the test's future, to poll. Returns `None` if neither is runnable.
+    /// Most draws choose a control task if one is runnable. With [`Order::Random`], the choice
+    /// among the control tasks is random as well.
     fn draw(&self) -> Option<Ready> {
         let Schedule { ready, control_draws, .. } = &mut *self.schedule.borrow_mut();
         let is_control = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().lane() == Lane::Control);
@@ -476,7 +485,8 @@ impl World {
         self.begin_turn(tag.host, task.name().unwrap_or("a task without a name"));
         drop(task);
         metrics::add(&self.totals.polls, 1);
-        // The task catches the panics of its future and of its destructors. Other panics end only the turn.
+        // The task catches the panics of its future and of its destructors. Other panics end only
+        // the turn.
         if let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| context::run_task(data, || record.polling(|| runnable.run()))))
         {

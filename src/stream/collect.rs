@@ -16,9 +16,9 @@ use pin_project_lite::pin_project;
 
 /// A type that a stream of `T` can be collected into.
 ///
-/// The trait is implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of
-/// any type that implements it. async-std's trait of this name receives the whole stream. An implementation of this
-/// trait receives one item at a time:
+/// The trait is implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and
+/// `Option` of any type that implements it. async-std's trait of this name receives the whole
+/// stream. An implementation of this trait receives one item at a time:
 ///
 /// ```
 /// use netpoll::{prelude::*, stream::{self, FromStream}};
@@ -49,8 +49,8 @@ pub trait FromStream<T>: Sized {
     /// The type of the value under construction.
     type Partial;
 
-    /// Creates an empty value. `items_min` is the stream's lower bound for the number of items, or 0 for the value in
-    /// a `Result` or `Option`. Treat it as a hint.
+    /// Creates an empty value. `items_min` is the stream's lower bound for the number of items, or
+    /// 0 for the value in a `Result` or `Option`. Treat it as a hint.
     fn begin(items_min: usize) -> Self::Partial;
 
     /// Adds an item. If this function returns `Break`, the stream is not polled again.

@@ -27,14 +27,14 @@ pin_project! {
     }
 }
 
-/// Returns a future that finds the least item. Of several equal items, the future returns the first, as
-/// [`Iterator`] does.
+/// Returns a future that finds the least item. Of several equal items, the future returns the
+/// first, as [`Iterator`] does.
 pub(super) fn least<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_gt }
 }
 
-/// Returns a future that finds the greatest item. Of several equal items, the future returns the last, as
-/// [`Iterator`] does.
+/// Returns a future that finds the greatest item. Of several equal items, the future returns the
+/// last, as [`Iterator`] does.
 pub(super) fn greatest<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_le }
 }
@@ -103,16 +103,18 @@ impl<S: Stream, F, K> fmt::Debug for BestByKeyFuture<S, F, K> {
 }
 
 pin_project! {
-    /// The future returned by [`cmp`](super::StreamExt::cmp), [`partial_cmp`](super::StreamExt::partial_cmp),
-    /// [`eq`](super::StreamExt::eq) and the other comparisons of two streams. It stops at the first
-    /// pair of items that are not equal, or when either stream has ended.
+    /// The future returned by [`cmp`](super::StreamExt::cmp),
+    /// [`partial_cmp`](super::StreamExt::partial_cmp), [`eq`](super::StreamExt::eq) and the other
+    /// comparisons of two streams. It stops at the first pair of items that are not equal, or when
+    /// either stream has ended.
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct CompareFuture<A: Stream, B: Stream, T> {
         #[pin]
         left: A,
         #[pin]
         right: B,
-        // The left item, while the right item is awaited; `Some(None)` if the left stream has ended.
+        // The left item, while the right item is awaited; `Some(None)` if the left stream has
+        // ended.
         pending: Option<Option<A::Item>>,
         compare: fn(&A::Item, &B::Item) -> Option<Ordering>,
         answer: fn(Option<Ordering>) -> T,

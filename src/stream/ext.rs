@@ -1,14 +1,16 @@
 //! [`StreamExt`]: the methods of streams, with the names that they have in async-std or, for
 //! `map_while`, in std's `Iterator`.
 //!
-//! All methods are in one trait, and therefore in one file, so that one import brings all of them into
-//! scope. Methods that only forward to `futures-lite` return its types. This crate implements
-//! `by_ref`, `merge`, `collect`, `try_fold`, sums, products, comparisons and the methods with timers. No
-//! method needs a feature, whereas some methods of async-std need its feature `unstable`.
+//! All methods are in one trait, and therefore in one file, so that one import brings all of them
+//! into scope. Methods that only forward to `futures-lite` return its types. This crate implements
+//! `by_ref`, `merge`, `collect`, `try_fold`, sums, products, comparisons and the methods with
+//! timers. No method needs a feature, whereas some methods of async-std need its feature
+//! `unstable`.
 //!
 //! # Cancellation
-//! Dropping the future of `next` loses no item. Dropping another future that borrows the stream loses
-//! the items that the future has read and its partial result, but the stream can still be used.
+//! Dropping the future of `next` loses no item. Dropping another future that borrows the stream
+//! loses the items that the future has read and its partial result, but the stream can still be
+//! used.
 
 use std::cmp::Ordering;
 use std::iter;
@@ -29,8 +31,9 @@ use super::{
 /// Extension methods for every [`Stream`].
 ///
 /// # Cancel safety
-/// Dropping the future of [`next`](StreamExt::next) loses no item. Dropping another future loses the items that it has
-/// read and its partial result. A stream that the future borrows can still be used.
+/// Dropping the future of [`next`](StreamExt::next) loses no item. Dropping another future loses
+/// the items that it has read and its partial result. A stream that the future borrows can still be
+/// used.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};
@@ -120,8 +123,8 @@ pub trait StreamExt: Stream {
         Lite::filter_map(self, f)
     }
 
-    /// Applies `f` to each item and yields the items of the streams that `f` returns, one stream after
-    /// the other.
+    /// Applies `f` to each item and yields the items of the streams that `f` returns, one stream
+    /// after the other.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -194,8 +197,8 @@ pub trait StreamExt: Stream {
         Lite::enumerate(self)
     }
 
-    /// Calls `f` with a mutable state and each item, and yields the contents of the `Some` results until
-    /// `f` returns `None`.
+    /// Calls `f` with a mutable state and each item, and yields the contents of the `Some` results
+    /// until `f` returns `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -250,7 +253,8 @@ pub trait StreamExt: Stream {
         Lite::take_while(self, predicate)
     }
 
-    /// Applies `f` to each item and yields the contents of the `Some` results until `f` returns `None`.
+    /// Applies `f` to each item and yields the contents of the `Some` results until `f` returns
+    /// `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -357,8 +361,8 @@ pub trait StreamExt: Stream {
         Lite::zip(self, other)
     }
 
-    /// Yields the items of both streams as they arrive, until both streams have ended. If both always
-    /// have an item ready, they alternate.
+    /// Yields the items of both streams as they arrive, until both streams have ended. If both
+    /// always have an item ready, they alternate.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -412,8 +416,8 @@ pub trait StreamExt: Stream {
         Lite::copied(self)
     }
 
-    /// Repeats the stream endlessly, each time from a clone of its initial state. An empty stream stays
-    /// empty.
+    /// Repeats the stream endlessly, each time from a clone of its initial state. An empty stream
+    /// stays empty.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -465,8 +469,8 @@ pub trait StreamExt: Stream {
         self
     }
 
-    /// Yields the items as `Ok`, and an `Err` each time `duration` passes without an item. The stream
-    /// continues after an `Err`. The first `duration` is counted from this call.
+    /// Yields the items as `Ok`, and an `Err` each time `duration` passes without an item. The
+    /// stream continues after an `Err`. The first `duration` is counted from this call.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -501,8 +505,8 @@ pub trait StreamExt: Stream {
         Delay::new(self, duration)
     }
 
-    /// Yields the items at least `duration` apart. The stream is not polled before the next item may
-    /// be yielded, so no item is dropped.
+    /// Yields the items at least `duration` apart. The stream is not polled before the next item
+    /// may be yielded, so no item is dropped.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -524,8 +528,8 @@ pub trait StreamExt: Stream {
     /// Collects all items into a collection; see [`FromStream`]. Collecting into a `Result` or
     /// `Option` ends at the first failure.
     ///
-    /// The future of async-std is boxed and always `Send`. This future is not boxed, and it is `Send`
-    /// if the stream and the type [`Partial`](FromStream::Partial) of the collection are.
+    /// The future of async-std is boxed and always `Send`. This future is not boxed, and it is
+    /// `Send` if the stream and the type [`Partial`](FromStream::Partial) of the collection are.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -544,7 +548,8 @@ pub trait StreamExt: Stream {
         CollectFuture::new(self)
     }
 
-    /// Collects the items for which `f` returns true into one collection, and the other items into another.
+    /// Collects the items for which `f` returns true into one collection, and the other items into
+    /// another.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -582,8 +587,8 @@ pub trait StreamExt: Stream {
         Lite::unzip(self)
     }
 
-    /// Combines all items into one value: calls `f` with the value so far, at first `init`, and each
-    /// item.
+    /// Combines all items into one value: calls `f` with the value so far, at first `init`, and
+    /// each item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -638,8 +643,8 @@ pub trait StreamExt: Stream {
         Lite::for_each(self, f)
     }
 
-    /// Calls `f` with each item until `f` returns an error, which is then the result. The stream can still
-    /// be used afterwards.
+    /// Calls `f` with each item until `f` returns an error, which is then the result. The stream
+    /// can still be used afterwards.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -706,7 +711,8 @@ pub trait StreamExt: Stream {
         Lite::nth(self, n)
     }
 
-    /// Returns the first item for which `predicate` returns true, or `None` if there is no such item.
+    /// Returns the first item for which `predicate` returns true, or `None` if there is no such
+    /// item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -741,8 +747,8 @@ pub trait StreamExt: Stream {
         Lite::find_map(self, f)
     }
 
-    /// Returns the index of the first item for which `predicate` returns true, or `None` if there is no
-    /// such item.
+    /// Returns the index of the first item for which `predicate` returns true, or `None` if there
+    /// is no such item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -759,8 +765,8 @@ pub trait StreamExt: Stream {
         Lite::position(self, predicate)
     }
 
-    /// Returns whether `f` returns true for every item. Stops at the first item for which it returns
-    /// false.
+    /// Returns whether `f` returns true for every item. Stops at the first item for which it
+    /// returns false.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -794,8 +800,8 @@ pub trait StreamExt: Stream {
         Lite::any(self, f)
     }
 
-    /// Returns the least item, or `None` if the stream is empty. Of several equal items, returns the
-    /// first.
+    /// Returns the least item, or `None` if the stream is empty. Of several equal items, returns
+    /// the first.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -812,8 +818,8 @@ pub trait StreamExt: Stream {
         compare::least(self, Ord::cmp)
     }
 
-    /// Returns the least item in the order of `compare`, or `None` if the stream is empty. Of several equal
-    /// items, returns the first.
+    /// Returns the least item in the order of `compare`, or `None` if the stream is empty. Of
+    /// several equal items, returns the first.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -831,8 +837,8 @@ pub trait StreamExt: Stream {
         compare::least(self, compare)
     }
 
-    /// Returns the item with the least key, or `None` if the stream is empty. Of several items with equal
-    /// keys, returns the first. `key` is called once per item.
+    /// Returns the item with the least key, or `None` if the stream is empty. Of several items with
+    /// equal keys, returns the first. `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -868,8 +874,8 @@ pub trait StreamExt: Stream {
         compare::greatest(self, Ord::cmp)
     }
 
-    /// Returns the greatest item in the order of `compare`, or `None` if the stream is empty. Of several
-    /// equal items, returns the last.
+    /// Returns the greatest item in the order of `compare`, or `None` if the stream is empty. Of
+    /// several equal items, returns the last.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -887,8 +893,8 @@ pub trait StreamExt: Stream {
         compare::greatest(self, compare)
     }
 
-    /// Returns the item with the greatest key, or `None` if the stream is empty. Of several items with
-    /// equal keys, returns the last. `key` is called once per item.
+    /// Returns the item with the greatest key, or `None` if the stream is empty. Of several items
+    /// with equal keys, returns the last. `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -906,7 +912,8 @@ pub trait StreamExt: Stream {
         compare::greatest_by_key(self, key)
     }
 
-    /// Compares two streams item by item. If one stream is a prefix of the other, the shorter stream is less.
+    /// Compares two streams item by item. If one stream is a prefix of the other, the shorter
+    /// stream is less.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

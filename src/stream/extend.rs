@@ -29,8 +29,8 @@ impl<S: Stream> IntoStream for S {
     }
 }
 
-/// A trait for collections that can be extended with the items of a stream. Every [`Send`] type that
-/// implements std's [`Extend`](iter::Extend) for a [`Send`] type of items implements it.
+/// A trait for collections that can be extended with the items of a stream. Every [`Send`] type
+/// that implements std's [`Extend`](iter::Extend) for a [`Send`] type of items implements it.
 pub trait Extend<T> {
     /// Adds all items of `stream` to the collection.
     ///

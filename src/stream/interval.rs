@@ -3,8 +3,8 @@
 //! # Invariants
 //! If the period is not zero:
 //! * Ticks lie on a grid: `start + n × period`. Receiving a tick late does not move later ticks.
-//! * Ticks missed while the stream was not polled count as one, which is ready immediately; then the
-//!   grid continues. So there is never a burst, but two ticks may be closer than a period.
+//! * Ticks missed while the stream was not polled count as one, which is ready immediately; then
+//!   the grid continues. So there is never a burst, but two ticks may be closer than a period.
 //!
 //! # Compared with Go
 //! `time.Ticker` has the same grid and drops ticks in the same way. async-std counts each period
@@ -76,9 +76,9 @@ impl Stream for Interval {
     }
 }
 
-/// Returns the time of the first tick after both `now` and `due` on the grid that contains `due`, or
-/// `None` if that time is beyond the clock's range. With a `period` of zero, returns the later of
-/// `now` and `due`.
+/// Returns the time of the first tick after both `now` and `due` on the grid that contains `due`,
+/// or `None` if that time is beyond the clock's range. With a `period` of zero, returns the later
+/// of `now` and `due`.
 fn following(due: Instant, period: Duration, now: Instant) -> Option<Instant> {
     let late = now.saturating_duration_since(due);
     // The division fails only for a period of zero.

@@ -5,8 +5,8 @@
 //!   ready waits for at most one item of the other side.
 //! * A stream is not polled after its end.
 //!
-//! async-std polls the sides in random order. This is equally fair on average, but one side may have
-//! to wait longer.
+//! async-std polls the sides in random order. This is equally fair on average, but one side may
+//! have to wait longer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

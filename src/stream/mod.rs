@@ -1,8 +1,8 @@
 //! Streams: asynchronous iterators, their adapters and sources.
 //!
-//! [`Stream`] is the trait of `futures-core`. [`StreamExt`] has all methods of async-std's `StreamExt`,
-//! and `map_while`. Simple adapters come from `futures-lite`. The crates `futures` and `futures-lite`
-//! work with every stream of this crate.
+//! [`Stream`] is the trait of `futures-core`. [`StreamExt`] has all methods of async-std's
+//! `StreamExt`, and `map_while`. Simple adapters come from `futures-lite`. The crates `futures` and
+//! `futures-lite` work with every stream of this crate.
 
 mod collect;
 mod compare;

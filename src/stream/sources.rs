@@ -1,4 +1,5 @@
-//! [`from_fn`] and [`successors`]: streams created from closures. `futures-lite` does not have them.
+//! [`from_fn`] and [`successors`]: streams created from closures. `futures-lite` does not have
+//! them.
 
 use std::fmt;
 use std::pin::Pin;
@@ -48,8 +49,8 @@ impl<T, F: FnMut() -> Option<T>> Stream for FromFn<F> {
 }
 
 /// Returns a stream that starts with the item in `first`, or is empty if `first` is `None`. Each
-/// following item is the result of calling `next` with the previous item. The stream ends when `next`
-/// returns `None`.
+/// following item is the result of calling `next` with the previous item. The stream ends when
+/// `next` returns `None`.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};

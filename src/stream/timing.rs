@@ -14,8 +14,8 @@ use pin_project_lite::pin_project;
 use crate::rt::time::clock;
 use crate::time::Sleep;
 
-/// Restarts `sleep`, so that it ends `duration` from now, or never if that time is beyond the clock's
-/// range.
+/// Restarts `sleep`, so that it ends `duration` from now, or never if that time is beyond the
+/// clock's range.
 fn restart(sleep: &mut Sleep, duration: Duration) {
     match clock::instant().checked_add(duration) {
         Some(deadline) => sleep.reset(deadline),

@@ -1,12 +1,15 @@
-//! [`Inbox`] and [`Outbox`]: many messages per call, with recvmmsg(2) and sendmmsg(2) or their replacements in [`os`].
+//! [`Inbox`] and [`Outbox`]: many messages per call, with recvmmsg(2) and sendmmsg(2) or their
+//! replacements in [`os`].
 //!
 //! A box keeps its memory for the next call. After its creation, only `push` allocates.
 //!
 //! # Invariants
-//! * Before each call, the pointers in its headers and vectors are set to memory that the box owns. They
-//!   are dereferenced only during the call. A box may therefore be moved, even to another thread.
+//! * Before each call, the pointers in its headers and vectors are set to memory that the box owns.
+//!   They are dereferenced only during the call. A box may therefore be moved, even to another
+//!   thread.
 //! * The memory of an inbox has a fixed size. The memory of an outbox grows only in `push`, to at
-//!   most a few times the maximum size of the unsent messages so far, because sent messages are released.
+//!   most a few times the maximum size of the unsent messages so far, because sent messages are
+//!   released.
 
 #![allow(unsafe_code)]
 // Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
@@ -72,7 +75,8 @@ pub(crate) struct Inbox {
     arrivals: Vec<Arrival>,
 }
 
-// SAFETY: the pointers are dereferenced only in a call that borrows the box mutably and sets them to memory it owns.
+// SAFETY: the pointers are dereferenced only in a call that borrows the box mutably and sets them
+// to memory it owns.
 unsafe impl Send for Inbox {}
 // SAFETY: no pointer is dereferenced through a shared reference.
 unsafe impl Sync for Inbox {}
@@ -88,8 +92,8 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl Inbox {
-    /// Creates an inbox for up to `messages` messages of up to `each` bytes. `messages` is clamped to
-    /// the range 1 to [`MESSAGES_MAX`], and an `each` of 0 becomes 1.
+    /// Creates an inbox for up to `messages` messages of up to `each` bytes. `messages` is clamped
+    /// to the range 1 to [`MESSAGES_MAX`], and an `each` of 0 becomes 1.
     pub(crate) fn new(messages: usize, each: usize) -> Inbox {
         let (messages, each) = (messages.clamp(1, MESSAGES_MAX), each.max(1));
         Inbox {
@@ -166,9 +170,9 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` (where it exists) and `MSG_DONTWAIT` in addition to `flags`, and
-/// closes received descriptors. Returns the number of messages. On failure the inbox keeps its number of messages, but the
-/// bytes of the first may have been overwritten.
+/// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` (where it exists) and `MSG_DONTWAIT` in addition to
+/// `flags`, and closes received descriptors. Returns the number of messages. On failure the inbox
+/// keeps its number of messages, but the bytes of the first may have been overwritten.
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
@@ -194,8 +198,8 @@ pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> i
     Ok(count)
 }
 
-/// A queue of elements that are appended at the end and released at the front. Positions are counted
-/// from the first element that was appended since the last `clear`.
+/// A queue of elements that are appended at the end and released at the front. Positions are
+/// counted from the first element that was appended since the last `clear`.
 #[derive(Debug)]
 struct Tape<T> {
     kept: Vec<T>,
@@ -218,8 +222,8 @@ impl<T: Copy> Tape<T> {
         &self.kept[(start - self.base) as usize..(end - self.base) as usize]
     }
 
-    /// Releases the elements before `position`. They are removed only when they are about half of all
-    /// elements or more, so that each element is moved at most about once on average.
+    /// Releases the elements before `position`. They are removed only when they are about half of
+    /// all elements or more, so that each element is moved at most about once on average.
     fn release(&mut self, position: u64) {
         let unused = (position - self.base) as usize;
         if unused > 0 && unused >= self.kept.len() / 2 {
@@ -240,15 +244,16 @@ struct Outgoing {
     to: Option<SockAddr>,
     /// The end of the message's bytes, which begin at the end of the previous message's bytes.
     bytes_end: u64,
-    /// The end of the message's control data, which begins at the end of the previous message's data.
+    /// The end of the message's control data, which begins at the end of the previous message's
+    /// data.
     control_end: u64,
     /// Whether the message has the same address as the previous message and neither message has
     /// control data, so that both may be segments of one datagram.
     follows: bool,
 }
 
-/// The maximum number of messages sent as segments of one datagram: the smallest limit of any kernel
-/// version (UDP_MAX_SEGMENTS).
+/// The maximum number of messages sent as segments of one datagram: the smallest limit of any
+/// kernel version (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 64;
 
 /// The maximum total size of segments, in bytes: the maximum payload of an IPv4 UDP datagram.
@@ -366,8 +371,8 @@ impl Outbox {
         end
     }
 
-    /// Fills in up to [`MESSAGES_MAX`] headers for the unsent messages, and returns the number of headers. With
-    /// `merge`, a header may contain several messages as segments.
+    /// Fills in up to [`MESSAGES_MAX`] headers for the unsent messages, and returns the number of
+    /// headers. With `merge`, a header may contain several messages as segments.
     fn prepare(&mut self, merge: bool) -> usize {
         let (mut first, mut count) = (0, 0);
         while first < self.messages.len() && count < self.headers.len() {
@@ -410,11 +415,12 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers. The outbox
-/// must not be empty. Removes the sent messages from the outbox, and returns their number, at least 1.
-/// With `merge`, up to [`SEGMENTS_MAX`] consecutive non-empty messages without control data, of one size and to one
-/// peer, are sent as segments of one datagram (UDP_SEGMENT); the last of them may be shorter. Pass true only if the kernel and
-/// the socket support UDP_SEGMENT; if they do not, the peer may receive the segments as one datagram.
+/// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers. The
+/// outbox must not be empty. Removes the sent messages from the outbox, and returns their number,
+/// at least 1. With `merge`, up to [`SEGMENTS_MAX`] consecutive non-empty messages without control
+/// data, of one size and to one peer, are sent as segments of one datagram (UDP_SEGMENT); the last
+/// of them may be shorter. Pass true only if the kernel and the socket support UDP_SEGMENT; if they
+/// do not, the peer may receive the segments as one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);
@@ -428,173 +434,5 @@ pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::UdpSocket;
-    use std::os::fd::AsFd;
-
-    fn sockets() -> (UdpSocket, UdpSocket) {
-        let sockets = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        sockets.1.set_nonblocking(true).unwrap();
-        sockets
-    }
-
-    #[test]
-    fn many_messages_are_sent_and_received_in_order() {
-        let (from, to) = sockets();
-        let address = SockAddr::from(to.local_addr().unwrap());
-        let mut outbox = Outbox::new();
-        let mut inbox = Inbox::new(8, 4);
-        for _ in 0..2 {
-            for message in [&b"one"[..], b"", b"three"] {
-                outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
-            }
-            assert_eq!((outbox.len(), outbox.bytes(), outbox.first_has_address()), (3, 8, true));
-            assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 3);
-            assert_eq!((outbox.len(), outbox.bytes()), (0, 0));
-            assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 3);
-            assert_eq!(inbox.bytes(), 7);
-            let came: Vec<_> = (0..9).map_while(|index| inbox.get(index)).collect();
-            let bytes: Vec<_> = came.iter().map(|message| message.bytes).collect();
-            assert_eq!(bytes, [&b"one"[..], b"", b"thre"]);
-            assert!(came.iter().all(|message| message.from == from.local_addr().ok()));
-            let cut: Vec<_> = came.iter().map(|message| message.flags & libc::MSG_TRUNC != 0).collect();
-            assert_eq!(cut, [false, false, true]);
-        }
-        let error = recvmmsg(to.as_fd(), &mut inbox, 0).unwrap_err();
-        assert_eq!((error.kind(), inbox.len()), (io::ErrorKind::WouldBlock, 3));
-        inbox.clear();
-        assert!(inbox.get(0).is_none());
-    }
-
-    #[test]
-    fn refused_message_stays_and_earlier_ones_are_counted() {
-        let (from, to) = sockets();
-        let address = SockAddr::from(to.local_addr().unwrap());
-        let mut outbox = Outbox::new();
-        let long = vec![0; 70_000];
-        for message in [&b"first"[..], &long, b"last"] {
-            outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
-        }
-        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 1);
-        let error = sendmmsg(from.as_fd(), &mut outbox, false).unwrap_err();
-        assert_eq!((error.raw_os_error(), outbox.len()), (Some(libc::EMSGSIZE), 2));
-        outbox.advance(1);
-        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 1);
-        let mut inbox = Inbox::new(4, 100);
-        assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 2);
-        assert_eq!(inbox.get(1).unwrap().bytes, b"last");
-    }
-
-    #[test]
-    fn messages_beyond_the_limit_are_left_for_the_next_call() {
-        let (from, to) = sockets();
-        let address = SockAddr::from(to.local_addr().unwrap());
-        let mut outbox = Outbox::new();
-        for _ in 0..MESSAGES_MAX + 3 {
-            outbox.push(b"", Some(address.clone()), &ControlWriter::new(&mut []));
-        }
-        let first = sendmmsg(from.as_fd(), &mut outbox, false).unwrap();
-        assert_eq!((first, outbox.len()), (MESSAGES_MAX, 3));
-        assert_eq!(Inbox::new(1 << 20, 1).capacity(), MESSAGES_MAX);
-    }
-
-    #[test]
-    fn received_descriptors_are_closed() {
-        use std::io::Read;
-        use std::os::unix::net::{UnixDatagram, UnixStream};
-        let (ours, theirs) = UnixDatagram::pair().unwrap();
-        let (mut near, far) = UnixStream::pair().unwrap();
-        let mut words = [0; CONTROL_WORDS];
-        let mut control = ControlWriter::new(&mut words);
-        control.push_fds(&[far.as_fd()]).unwrap();
-        let mut outbox = Outbox::new();
-        outbox.push(b"x", None, &control);
-        assert_eq!(sendmmsg(ours.as_fd(), &mut outbox, false).unwrap(), 1);
-        drop(far);
-        theirs.set_nonblocking(true).unwrap();
-        let mut inbox = Inbox::new(2, 8);
-        assert_eq!(recvmmsg(theirs.as_fd(), &mut inbox, 0).unwrap(), 1);
-        let message = inbox.get(0).unwrap();
-        assert_eq!((message.from, message.control.count()), (None, 1));
-        assert_eq!(near.read(&mut [0]).unwrap(), 0, "the last copy is closed");
-    }
-
-    /// Returns the end of each run of messages that are sent as segments of one datagram.
-    fn runs(messages: &[(usize, u16)]) -> Vec<usize> {
-        let mut outbox = Outbox::new();
-        for &(bytes, port) in messages {
-            let to = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], port)));
-            outbox.push(&vec![0; bytes], Some(to), &ControlWriter::new(&mut []));
-        }
-        let count = outbox.prepare(true);
-        outbox.ends[..count].to_vec()
-    }
-
-    #[test]
-    fn only_neighbours_of_one_size_and_peer_are_merged() {
-        assert_eq!(runs(&[(9, 1), (9, 1), (9, 1)]), [3]);
-        assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "different peers");
-        assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and ends the run");
-        assert_eq!(runs(&[(0, 1), (0, 1), (9, 1), (0, 1)]), [1, 2, 3, 4], "empty messages are not segments");
-        assert_eq!(runs(&[(1, 1); 100]), [64, 100], "at most as many as every kernel accepts");
-        assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as fit into a datagram");
-        let mut words = [0; CONTROL_WORDS];
-        let mut control = ControlWriter::new(&mut words);
-        control.push(libc::IPPROTO_IP, libc::IP_TTL, 1 as c_int).unwrap();
-        let mut outbox = Outbox::new();
-        outbox.push(b"x", None, &ControlWriter::new(&mut []));
-        outbox.push(b"x", None, &control);
-        outbox.push(b"x", None, &ControlWriter::new(&mut []));
-        outbox.push(b"x", None, &ControlWriter::new(&mut []));
-        assert_eq!(outbox.prepare(true), 3);
-        assert_eq!(outbox.ends[..3], [1, 2, 4], "control data prevents merging");
-        outbox.advance(3);
-        assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 1), "sent messages are not counted");
-    }
-
-    /// The queue is refilled before it is empty, so sent messages must be released while others remain.
-    #[test]
-    fn sent_messages_are_released() {
-        let (from, to) = sockets();
-        let address = SockAddr::from(to.local_addr().unwrap());
-        let mut words = [0; CONTROL_WORDS];
-        let mut control = ControlWriter::new(&mut words);
-        control.push(libc::IPPROTO_IP, libc::IP_TTL, 1 as c_int).unwrap();
-        let mut outbox = Outbox::new();
-        let (mut pushed, mut gone) = (0_u32, 0_u32);
-        for round in 0..200 {
-            while outbox.len() < 500 {
-                // The messages have many different sizes.
-                let size = 4 + pushed as usize * 37 % 1000;
-                let bytes = [&pushed.to_ne_bytes()[..], &vec![7; size]].concat();
-                let plain = ControlWriter::new(&mut []);
-                outbox.push(&bytes, Some(address.clone()), if pushed % 3 == 0 { &control } else { &plain });
-                pushed += 1;
-            }
-            let (skip, send) = (round % 7, 1 + round % 90);
-            outbox.advance(skip);
-            gone += skip as u32;
-            for _ in 0..send {
-                // Each message must have the expected number, and control data exactly if it was pushed with some.
-                let starts = outbox.starts;
-                let first = outbox.bytes.get(starts.0, outbox.messages[0].bytes_end);
-                assert_eq!(first[..4], gone.to_ne_bytes());
-                assert_eq!(outbox.messages[0].control_end - starts.1 > 0, gone % 3 == 0);
-                outbox.advance(1);
-                gone += 1;
-            }
-            let bytes = outbox.bytes.kept.capacity();
-            assert!(bytes <= 500 * 1008 * 4, "round {round}: room for {bytes} bytes");
-            assert!(outbox.control.kept.capacity() <= 500 * 8, "round {round}");
-            assert!(outbox.messages.capacity() <= 2048, "round {round}");
-        }
-        // The remaining messages can be sent.
-        let left = outbox.len();
-        outbox.advance(left - 2);
-        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 2);
-        let mut inbox = Inbox::new(2, 2000);
-        assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 2);
-        assert_eq!(inbox.get(1).unwrap().bytes[..4], (pushed - 1).to_ne_bytes());
-    }
-}
+#[path = "batch_tests.rs"]
+mod tests;

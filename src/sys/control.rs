@@ -1,8 +1,9 @@
-//! Control messages, the ancillary data of a message (cmsg(3)): building them, iterating over them, and
-//! ownership of the descriptors in them.
+//! Control messages, the ancillary data of a message (cmsg(3)): building them, iterating over them,
+//! and ownership of the descriptors in them.
 //!
-//! libc's `CMSG_SPACE` computes the layout. Iteration ends at a message whose length is less than that of
-//! a header or exceeds the rest of the data, so the complete messages in truncated control data are read.
+//! libc's `CMSG_SPACE` computes the layout. Iteration ends at a message whose length is less than
+//! that of a header or exceeds the rest of the data, so the complete messages in truncated control
+//! data are read.
 //!
 //! # Invariants
 //! * The buffer consists of [`Word`]s, which have at least the alignment of a `cmsghdr`.
@@ -11,8 +12,8 @@
 //!   when the `Control` is dropped.
 //!
 //! # Compared with Go (syscall/sockcmsg_linux.go)
-//! `ParseUnixRights` returns descriptor numbers, which leak if the caller does not close them. Here the
-//! descriptors are owned from the start.
+//! `ParseUnixRights` returns descriptor numbers, which leak if the caller does not close them. Here
+//! the descriptors are owned from the start.
 
 #![allow(unsafe_code)]
 // Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
@@ -38,7 +39,8 @@ const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Word>());
 /// The size of a header with its padding, in bytes.
 const HEADER: usize = space(0);
 
-/// Returns the size of a control message with `data` bytes of data, including its header and padding.
+/// Returns the size of a control message with `data` bytes of data, including its header and
+/// padding.
 pub(crate) const fn space(data: usize) -> usize {
     // SAFETY: the function only does arithmetic.
     unsafe { libc::CMSG_SPACE(data as libc::c_uint) as usize }
@@ -102,22 +104,22 @@ impl<'a> ControlWriter<'a> {
         &bytes_of(self.words)[..self.len]
     }
 
-    /// Returns the control data as words. On Linux and FreeBSD every message ends at a word boundary. On
-    /// macOS the end of the last word may not belong to a message; it is zeroed.
+    /// Returns the control data as words. On Linux and FreeBSD every message ends at a word
+    /// boundary. On macOS the end of the last word may not belong to a message; it is zeroed.
     pub(crate) fn words(&self) -> &[Word] {
         &self.words[..words(self.len)]
     }
 
-    /// Appends a header, and returns the space for `data` bytes of data after it. Zeroes the bytes behind the
-    /// data, up to the end of the last word.
+    /// Appends a header, and returns the space for `data` bytes of data after it. Zeroes the bytes
+    /// behind the data, up to the end of the last word.
     fn reserve(&mut self, level: c_int, kind: c_int, data: usize) -> io::Result<&mut [u8]> {
         let (start, whole) = (self.len, space(data));
         let end = words(start + whole) * size_of::<Word>();
         let Some(room) = bytes_of_mut(self.words).get_mut(start..end) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "control data does not fit into its buffer"));
         };
-        // SAFETY: a header is plain data, for which all zeroes is a valid value. In some C libraries
-        // it has padding.
+        // SAFETY: a header is plain data, for which all zeroes is a valid value. In some C
+        // libraries it has padding.
         let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
         header.cmsg_len = (HEADER + data) as _;
         header.cmsg_level = level;
@@ -171,11 +173,12 @@ pub(crate) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Returns the value of type `T` at the start of the data, or `None` if there are too few bytes.
+    /// Returns the value of type `T` at the start of the data, or `None` if there are too few
+    /// bytes.
     pub(crate) fn value<T: Plain>(&self) -> Option<T> {
         let data = self.data.get(..size_of::<T>())?;
-        // SAFETY: `data` has the size of `T`, every bit pattern is a valid value, and the read needs no
-        // alignment.
+        // SAFETY: `data` has the size of `T`, every bit pattern is a valid value, and the read
+        // needs no alignment.
         Some(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
     }
 }
@@ -247,15 +250,15 @@ impl<'a> Control<'a> {
         Messages::new(self.words, self.len)
     }
 
-    /// Moves the received descriptors to the end of `into`, and makes them close-on-exec if the kernel has
-    /// not done so. Returns their number, or 0 if they were taken before.
+    /// Moves the received descriptors to the end of `into`, and makes them close-on-exec if the
+    /// kernel has not done so. Returns their number, or 0 if they were taken before.
     pub(crate) fn take_fds(&mut self, into: &mut Vec<OwnedFd>) -> usize {
         if std::mem::replace(&mut self.taken, true) {
             return 0;
         }
         let before = into.len();
-        // SAFETY: the kernel installed the descriptor for this message, and `taken` ensures that it is
-        // returned only once.
+        // SAFETY: the kernel installed the descriptor for this message, and `taken` ensures that it
+        // is returned only once.
         into.extend(rights(self.messages()).map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
         if os::RECEIVE_CLOSE_ON_EXEC == 0 {
             for fd in &into[before..] {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::socket;
 
-/// Returns whether `O_NONBLOCK` is set. Duplicates share the flag, including those in other processes.
+/// Returns whether `O_NONBLOCK` is set. Duplicates share the flag, including those in other
+/// processes.
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: the command takes no argument.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
@@ -24,9 +25,9 @@ pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(was_blocking)
 }
 
-/// Calls `call`, an operation on `fd`, until its result is neither `Interrupted` nor `WouldBlock`. So the
-/// operation blocks even if `O_NONBLOCK` is set. After `WouldBlock`, waits in poll(2) until `fd` is readable
-/// or, if `write` is true, until it is writable.
+/// Calls `call`, an operation on `fd`, until its result is neither `Interrupted` nor `WouldBlock`.
+/// So the operation blocks even if `O_NONBLOCK` is set. After `WouldBlock`, waits in poll(2) until
+/// `fd` is readable or, if `write` is true, until it is writable.
 pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut waited = false;
     loop {
@@ -34,8 +35,8 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if waited {
-                    // Another thread or process took the data or the room, or poll(2) reports readiness
-                    // wrongly. The pause prevents a busy loop.
+                    // Another thread or process took the data or the room, or poll(2) reports
+                    // readiness wrongly. The pause prevents a busy loop.
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 socket::wait_ready(fd, write, None)?;
@@ -49,15 +50,15 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
 /// Calls fstat(2). Returns EBADF if descriptor `number` is not open. Safe to call after fork(2).
 pub(super) fn status(number: RawFd) -> io::Result<libc::stat> {
     let mut status = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: `status` is valid for writes during the call; for a descriptor that is not open the call returns an
-    // error.
+    // SAFETY: `status` is valid for writes during the call; for a descriptor that is not open the
+    // call returns an error.
     socket::check(unsafe { libc::fstat(number, status.as_mut_ptr()) })?;
     // SAFETY: all zeroes is a valid value of this plain struct, and the call has filled it in.
     Ok(unsafe { status.assume_init() })
 }
 
-/// The identity of an open file, as far as fstat(2) distinguishes files. Different files may have the
-/// same identity: the two ends of a pipe do, and all eventfds do on Linux.
+/// The identity of an open file, as far as fstat(2) distinguishes files. Different files may have
+/// the same identity: the two ends of a pipe do, and all eventfds do on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct File {
     device: libc::dev_t,
@@ -78,8 +79,8 @@ impl File {
     }
 }
 
-/// Returns the maximum number of descriptors that the process may have open (RLIMIT_NOFILE), or `u64::MAX` if
-/// it is unknown.
+/// Returns the maximum number of descriptors that the process may have open (RLIMIT_NOFILE), or
+/// `u64::MAX` if it is unknown.
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -100,8 +101,8 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     }
 }
 
-/// Returns EMFILE or ENFILE if no descriptor is available to the process or in the system, and `None`
-/// otherwise. In a simulation, always returns `None`.
+/// Returns EMFILE or ENFILE if no descriptor is available to the process or in the system, and
+/// `None` otherwise. In a simulation, always returns `None`.
 pub(crate) fn exhausted() -> Option<i32> {
     // Simulated look-ups need no descriptor, and a simulation must not open files.
     #[cfg(feature = "sim")]

@@ -1,9 +1,9 @@
 //! Comparison of a generic parameter with a type, without specialisation and without `'static`.
 //!
-//! `TypeId::of` requires `T: 'static`, because types that differ only in lifetimes have the same id.
-//! [`is`] compares ids with the lifetimes erased. [`with`] makes this sound: it passes the value to a
-//! closure that must accept *any* lifetime. So the closure cannot rely on a particular lifetime and
-//! cannot store anything with a shorter lifetime in the value.
+//! `TypeId::of` requires `T: 'static`, because types that differ only in lifetimes have the same
+//! id. [`is`] compares ids with the lifetimes erased. [`with`] makes this sound: it passes the
+//! value to a closure that must accept *any* lifetime. So the closure cannot rely on a particular
+//! lifetime and cannot store anything with a shorter lifetime in the value.
 //!
 //! The id is obtained as in the crate `typeid`: by a method of a trait object that is callable only
 //! for `'static`.
@@ -29,8 +29,8 @@ unsafe impl Plain for File {}
 /// A family of types that differ only in one lifetime, the parameter of `At`.
 ///
 /// # Safety
-/// Every type that equals `At<'static>` after lifetimes are erased must be `At<'a>` for some `'a`: all
-/// lifetimes in it must be the same.
+/// Every type that equals `At<'static>` after lifetimes are erased must be `At<'a>` for some `'a`:
+/// all lifetimes in it must be the same.
 pub(crate) unsafe trait Family {
     /// The member of the family for lifetime `'a`.
     type At<'a>;
@@ -109,8 +109,8 @@ pub(crate) fn with<F: Family, R: ?Sized, T>(
         return None;
     }
     let known = ptr::from_mut(value).cast::<F::At<'_>>();
-    // SAFETY: `R` is `At<'a>` for some `'a` (see `Family`) and sized, so `known` points to a value of
-    // this type, except for the lifetime. `look` accepts every lifetime, including the true one,
+    // SAFETY: `R` is `At<'a>` for some `'a` (see `Family`) and sized, so `known` points to a value
+    // of this type, except for the lifetime. `look` accepts every lifetime, including the true one,
     // whatever lifetime the compiler infers here. `value` is borrowed during the call.
     Some(look(unsafe { &mut *known }))
 }

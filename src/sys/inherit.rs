@@ -1,5 +1,5 @@
-//! Descriptors that a process inherits from its parent, and descriptors that it passes to a child. Both
-//! processes identify files and processes by an [`Identity`] and a [`Process`].
+//! Descriptors that a process inherits from its parent, and descriptors that it passes to a child.
+//! Both processes identify files and processes by an [`Identity`] and a [`Process`].
 
 #![allow(unsafe_code)]
 
@@ -15,8 +15,9 @@ use super::fd::status;
 use super::os;
 use super::socket::check;
 
-/// The identity of an open file. Duplicates have the same identity, even in other processes. Different files may
-/// have the same identity: the two ends of a pipe do, and all eventfds do on Linux.
+/// The identity of an open file. Duplicates have the same identity, even in other processes.
+/// Different files may have the same identity: the two ends of a pipe do, and all eventfds do on
+/// Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -54,8 +55,8 @@ impl From<&libc::stat> for Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     number: u32,
-    /// The start time in clock ticks since boot. `None` if the process has ended, or if proc(5) is not
-    /// available.
+    /// The start time in clock ticks since boot. `None` if the process has ended, or if proc(5) is
+    /// not available.
     start: Option<u64>,
 }
 
@@ -67,8 +68,8 @@ impl Process {
     fn of(number: u32) -> Process {
         let stat = std::fs::read(format!("/proc/{number}/stat")).unwrap_or_default();
         let stat = String::from_utf8_lossy(&stat);
-        // proc_pid_stat(5): field 2 is the name in parentheses, which may contain any character; field
-        // 3 is `state`, field 22 is `starttime`.
+        // proc_pid_stat(5): field 2 is the name in parentheses, which may contain any character;
+        // field 3 is `state`, field 22 is `starttime`.
         let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
         let has_ended = matches!(fields.next(), None | Some("Z" | "X"));
         let start = fields.nth(22 - 4).and_then(|start| start.parse().ok());
@@ -82,23 +83,23 @@ impl Process {
         Some(Process { number: number.parse().ok()?, start })
     }
 
-    /// Returns whether the process `self` started this process with the environment variable `mark`.
-    /// Returns false if a child of `self` has started this process and passed the variable on, unless both
-    /// `self` and that child have ended.
+    /// Returns whether the process `self` started this process with the environment variable
+    /// `mark`. Returns false if a child of `self` has started this process and passed the variable
+    /// on, unless both `self` and that child have ended.
     pub(crate) fn started_this_one(self, mark: (&str, &str)) -> bool {
         let parent = std::os::unix::process::parent_id();
         if self.number == std::process::id() {
             // This process was started by exec(2) without fork(2).
             true
         } else if self.number == parent {
-            // If the parent has the mark itself, the mark was passed to the parent by exec(2), and this
-            // process is only a child of the process that was started with the mark.
+            // If the parent has the mark itself, the mark was passed to the parent by exec(2), and
+            // this process is only a child of the process that was started with the mark.
             let environment = std::fs::read(format!("/proc/{parent}/environ")).unwrap_or_default();
             let mark = format!("{}={}", mark.0, mark.1);
             !environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
         } else {
-            // If `self` has ended, its children were reparented to one of its ancestors, which is older
-            // than `self`. The parent of a grandchild is not older.
+            // If `self` has ended, its children were reparented to one of its ancestors, which is
+            // older than `self`. The parent of a grandchild is not older.
             let is_older = || Process::of(parent).start.zip(self.start).is_some_and(|(parent, own)| parent < own);
             Process::of(self.number) != self && (parent == 1 || is_older())
         }
@@ -112,8 +113,8 @@ impl fmt::Display for Process {
     }
 }
 
-/// Returns the identity of the file that is open as descriptor `number` if it is a close-on-exec pipe or
-/// Unix socket, and `None` otherwise. Makes only calls that are safe after fork(2).
+/// Returns the identity of the file that is open as descriptor `number` if it is a close-on-exec
+/// pipe or Unix socket, and `None` otherwise. Makes only calls that are safe after fork(2).
 fn private_channel(number: RawFd) -> Option<Identity> {
     let status = status(number).ok()?;
     let is_channel = match status.st_mode & libc::S_IFMT {
@@ -130,9 +131,9 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Returns whether descriptor `number` was inherited, that is, whether it is not close-on-exec. This
-/// assumes that all descriptors that this process opens are close-on-exec. Returns EBADF if `number`
-/// is not open.
+/// Returns whether descriptor `number` was inherited, that is, whether it is not close-on-exec.
+/// This assumes that all descriptors that this process opens are close-on-exec. Returns EBADF if
+/// `number` is not open.
 pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
     // SAFETY: no memory is passed; for a descriptor that is not open the call returns an error.
     Ok(check(unsafe { libc::fcntl(number, libc::F_GETFD) })? & libc::FD_CLOEXEC == 0)
@@ -161,14 +162,15 @@ pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Makes `command` pass `fds` to each child, as descriptors `first`, `first + 1` and so on. `kept` stays
-/// open as long as `command` exists.
+/// Makes `command` pass `fds` to each child, as descriptors `first`, `first + 1` and so on. `kept`
+/// stays open as long as `command` exists.
 ///
-/// `Command` reports a failed exec(2) over a channel, which is a pipe or a pair of Unix sockets. The
-/// child has one end of the channel, with an unknown number. The number may be one of the target
-/// numbers, if that number was closed after this call. Therefore, if a target number refers to a
-/// close-on-exec channel that it did not refer to at the time of this call, the channel is not
-/// replaced, and exec(2) closes it. The child then has the descriptor only under its original number.
+/// `Command` reports a failed exec(2) over a channel, which is a pipe or a pair of Unix sockets.
+/// The child has one end of the channel, with an unknown number. The number may be one of the
+/// target numbers, if that number was closed after this call. Therefore, if a target number refers
+/// to a close-on-exec channel that it did not refer to at the time of this call, the channel is not
+/// replaced, and exec(2) closes it. The child then has the descriptor only under its original
+/// number.
 pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, kept: Vec<OwnedFd>) {
     let known: Vec<_> = (first..).take(fds.len()).map(private_channel).collect();
     let pass = move || {
@@ -181,8 +183,8 @@ pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, ke
                 // SAFETY: no memory is passed, and the child owns its copy of the descriptor.
                 check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })?;
             } else {
-                // SAFETY: no memory is passed; in the child, which is about to call exec(2), `number`
-                // has no owner.
+                // SAFETY: no memory is passed; in the child, which is about to call exec(2),
+                // `number` has no owner.
                 check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
             }
         }

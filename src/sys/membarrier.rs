@@ -1,23 +1,25 @@
-//! Asymmetric fences: [`light`] costs nothing, and [`heavy`] is a system call. Together they order like two
-//! SeqCst fences.
+//! Asymmetric fences: [`light`] costs nothing, and [`heavy`] is a system call. Together they order
+//! like two SeqCst fences.
 //!
-//! A thread that does something often and a thread that interferes rarely each write one location and then read
-//! the other's. Usually both need a SeqCst fence between the two steps, so that at least one of them sees the
-//! other's write. membarrier(2) moves the cost of both fences to the rare thread: the kernel executes a memory barrier
-//! on every CPU that runs a thread of this process, and every other thread passes one before it runs again.
-//! For the frequent thread it is sufficient that the compiler keeps the order of its two steps.
+//! A thread that does something often and a thread that interferes rarely each write one location
+//! and then read the other's. Usually both need a SeqCst fence between the two steps, so that at
+//! least one of them sees the other's write. membarrier(2) moves the cost of both fences to the
+//! rare thread: the kernel executes a memory barrier on every CPU that runs a thread of this
+//! process, and every other thread passes one before it runs again. For the frequent thread it is
+//! sufficient that the compiler keeps the order of its two steps.
 //!
 //! # Availability
-//! The kernel requires a registration, once per process. It takes up to some tens of milliseconds, so a thread that
-//! may wait makes it ([`register`]), and [`is_registered`] tells the other threads. Without a registration, no
-//! thread may rely on [`light`]. The call is used on Linux, from 4.14 on, and a sandbox may refuse it. If a sandbox
-//! that is entered later refuses the barrier itself, [`heavy`] sleeps for 10 ms instead, and the registration ends.
-//! The sleep is not proof that the stores are visible, but a CPU keeps a store from other CPUs for microseconds at
+//! The kernel requires a registration, once per process. It takes up to some tens of milliseconds,
+//! so a thread that may wait makes it ([`register`]), and [`is_registered`] tells the other
+//! threads. Without a registration, no thread may rely on [`light`]. The call is used on Linux,
+//! from 4.14 on, and a sandbox may refuse it. If a sandbox that is entered later refuses the
+//! barrier itself, [`heavy`] sleeps for 10 ms instead, and the registration ends. The sleep is not
+//! proof that the stores are visible, but a CPU keeps a store from other CPUs for microseconds at
 //! most.
 //!
 //! # Fork
-//! A child inherits the registration, but must not rely on these fences: its parent's other threads, which do
-//! not exist in the child, may have been between their two steps.
+//! A child inherits the registration, but must not rely on these fences: its parent's other
+//! threads, which do not exist in the child, may have been between their two steps.
 
 #![allow(unsafe_code)]
 
@@ -31,11 +33,13 @@ static REGISTERED: AtomicBool = AtomicBool::new(false);
 /// Returns whether [`heavy`] can be used.
 #[inline]
 pub(crate) fn is_registered() -> bool {
-    // ORDERING: Acquire pairs with the Release in `register`: the registration precedes the use of a barrier.
+    // ORDERING: Acquire pairs with the Release in `register`: the registration precedes the use of
+    // a barrier.
     REGISTERED.load(Ordering::Acquire)
 }
 
-/// Orders the earlier stores of this thread before its later loads, as seen by a thread that calls [`heavy`].
+/// Orders the earlier stores of this thread before its later loads, as seen by a thread that calls
+/// [`heavy`].
 #[inline]
 pub(crate) fn light() {
     compiler_fence(Ordering::SeqCst);
@@ -64,8 +68,8 @@ mod system {
         });
     }
 
-    /// Orders the earlier stores of this thread before its later loads, as seen by all threads that call
-    /// [`light`](super::light). The process must be registered.
+    /// Orders the earlier stores of this thread before its later loads, as seen by all threads that
+    /// call [`light`](super::light). The process must be registered.
     pub(crate) fn heavy() {
         fence(Ordering::SeqCst);
         if !call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
@@ -95,7 +99,8 @@ mod system {
 
 pub(crate) use system::{heavy, register};
 
-/// Lets another thread run, in round `round` of a loop that waits until that thread has passed a few instructions.
+/// Lets another thread run, in round `round` of a loop that waits until that thread has passed a
+/// few instructions.
 #[cold]
 pub(crate) fn pause(round: u32) {
     match round {

@@ -1,7 +1,7 @@
 //! Sending and receiving messages: bytes in one or more buffers, with an address and control data.
 //!
-//! Each function makes one libc call. The address may be of any family. If a received message has no
-//! address, the family is `AF_UNSPEC`.
+//! Each function makes one libc call. The address may be of any family. If a received message has
+//! no address, the family is `AF_UNSPEC`.
 //!
 //! # Invariants
 //! * Received descriptors are close-on-exec, and are closed unless the caller takes them
@@ -25,11 +25,11 @@ use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len, total};
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
-    /// The number of bytes in the buffers, or the full length of the message if the flags passed to the
-    /// call contain `MSG_TRUNC`.
+    /// The number of bytes in the buffers, or the full length of the message if the flags passed to
+    /// the call contain `MSG_TRUNC`.
     pub(crate) bytes: usize,
-    /// The flags that the call returned, such as `MSG_TRUNC` if bytes did not fit, and `MSG_CTRUNC` if control
-    /// data did not fit.
+    /// The flags that the call returned, such as `MSG_TRUNC` if bytes did not fit, and `MSG_CTRUNC`
+    /// if control data did not fit.
     pub(crate) flags: c_int,
     /// The sender's address, or an `AF_UNSPEC` address if there is none.
     pub(crate) address: SockAddr,
@@ -39,8 +39,8 @@ pub(crate) struct Received<'a> {
 /// An upper bound of the size of a UDP datagram, and of datagrams combined by receive offload.
 const DATAGRAM_MAX: usize = 65_535;
 
-/// Calls recvmsg(2) with `MSG_CMSG_CLOEXEC` (where it exists) and `MSG_DONTWAIT` in addition to `flags`. The
-/// socket must be a UDP socket if `bufs` has more than [`IOVECS_MAX`] buffers.
+/// Calls recvmsg(2) with `MSG_CMSG_CLOEXEC` (where it exists) and `MSG_DONTWAIT` in addition to
+/// `flags`. The socket must be a UDP socket if `bufs` has more than [`IOVECS_MAX`] buffers.
 #[inline]
 pub(crate) fn recvmsg<'a>(
     fd: BorrowedFd<'_>,
@@ -98,9 +98,9 @@ fn recvmsg_scattered<'a>(
     Ok(received)
 }
 
-/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`. A datagram is sent
-/// as a whole, so if there are more buffers than the kernel accepts, they are combined first. The socket
-/// must then be a UDP socket.
+/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`. A datagram is
+/// sent as a whole, so if there are more buffers than the kernel accepts, they are combined first.
+/// The socket must then be a UDP socket.
 #[inline]
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,
@@ -200,8 +200,8 @@ mod tests {
         assert_eq!(text, "far", "no other copy is open");
     }
 
-    /// Returns whether `near` is at end of stream, that is, whether the last copy of the other end is
-    /// closed.
+    /// Returns whether `near` is at end of stream, that is, whether the last copy of the other end
+    /// is closed.
     fn is_closed_everywhere(mut near: &UnixStream) -> bool {
         near.set_nonblocking(true).unwrap();
         near.read(&mut [0]).is_ok_and(|count| count == 0)

@@ -1,10 +1,10 @@
-//! The system's name service: getaddrinfo(3) and getnameinfo(3) as safe functions, which block, and the
-//! index of an interface.
+//! The system's name service: getaddrinfo(3) and getnameinfo(3) as safe functions, which block, and
+//! the index of an interface.
 //!
-//! Both calls are thread-safe. In glibc they follow nsswitch.conf(5), hosts(5) and resolv.conf(5) with its
-//! search list, timeouts and attempts, and getaddrinfo orders addresses by RFC 6724 and gai.conf(5). std's
-//! resolver also calls getaddrinfo, but always for both families, and its errors can be told apart
-//! only by their text.
+//! Both calls are thread-safe. In glibc they follow nsswitch.conf(5), hosts(5) and resolv.conf(5)
+//! with its search list, timeouts and attempts, and getaddrinfo orders addresses by RFC 6724 and
+//! gai.conf(5). std's resolver also calls getaddrinfo, but always for both families, and its errors
+//! can be told apart only by their text.
 
 #![allow(unsafe_code)]
 
@@ -32,16 +32,16 @@ pub enum Family {
 /// The cause of a failed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NameFailure {
-    /// The name or the service does not exist, or the name has no records of the queried kind (EAI_NONAME,
-    /// EAI_NODATA, EAI_ADDRFAMILY).
+    /// The name or the service does not exist, or the name has no records of the queried kind
+    /// (EAI_NONAME, EAI_NODATA, EAI_ADDRFAMILY).
     NotFound,
     /// No server answered, or a server reported a temporary failure (EAI_AGAIN). Contains the C
     /// library's text.
     Temporary(String),
     /// The call failed with another code. Contains the C library's text.
     Other(String),
-    /// An underlying system call failed (EAI_SYSTEM), or memory (EAI_MEMORY) or descriptors are exhausted.
-    /// Contains the errno.
+    /// An underlying system call failed (EAI_SYSTEM), or memory (EAI_MEMORY) or descriptors are
+    /// exhausted. Contains the errno.
     Errno(i32),
 }
 
@@ -119,8 +119,9 @@ fn failure(code: c_int) -> NameFailure {
     }
 }
 
-/// Returns `failure`, or EMFILE or ENFILE if no descriptor is available. In that case the C library probably
-/// could not read hosts(5) or query a server, and its error is misleading, such as "no such name".
+/// Returns `failure`, or EMFILE or ENFILE if no descriptor is available. In that case the C library
+/// probably could not read hosts(5) or query a server, and its error is misleading, such as "no
+/// such name".
 #[cold]
 fn explained(failure: NameFailure) -> NameFailure {
     fd::exhausted().map_or(failure, NameFailure::Errno)
@@ -145,16 +146,17 @@ pub(crate) fn addrs(host: &str, family: Family) -> Result<Vec<SocketAddr>, NameF
 pub(crate) fn canonical_name(host: &str) -> Result<String, NameFailure> {
     let list = List::ask(Some(host), None, &hints(Family::Any, libc::SOCK_STREAM, libc::AI_CANONNAME))?;
     let name = list.entries().find(|entry| !entry.ai_canonname.is_null()).ok_or(NameFailure::NotFound)?;
-    // SAFETY: the pointer is not null, so it points to a string that ends with NUL and lives as long as
-    // the list.
+    // SAFETY: the pointer is not null, so it points to a string that ends with NUL and lives as
+    // long as the list.
     let name = unsafe { CStr::from_ptr(name.ai_canonname) };
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Returns the port of a service, which is a name in services(5) or a number. With a `socktype` of 0 the
-/// service may be of any protocol.
+/// Returns the port of a service, which is a name in services(5) or a number. With a `socktype` of
+/// 0 the service may be of any protocol.
 pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
-    // Other codes, such as EAI_SERVICE, mean that the service is unknown, at least for this protocol.
+    // Other codes, such as EAI_SERVICE, mean that the service is unknown, at least for this
+    // protocol.
     let unknown = |failure| match failure {
         NameFailure::Other(_) => NameFailure::NotFound,
         failure => failure,

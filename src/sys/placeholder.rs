@@ -1,5 +1,5 @@
-//! The placeholder: a descriptor on which calls fail. It takes the number of a closed socket while other code may still
-//! use the number.
+//! The placeholder: a descriptor on which calls fail. It takes the number of a closed socket while
+//! other code may still use the number.
 
 #![allow(unsafe_code)]
 
@@ -9,14 +9,15 @@ use std::sync::OnceLock;
 
 use super::os;
 
-/// A number that no descriptor has, because systems permit fewer. It is not negative, because socket2 panics on a negative
-/// number.
+/// A number that no descriptor has, because systems permit fewer. It is not negative, because
+/// socket2 panics on a negative number.
 const NEVER_OPEN: RawFd = RawFd::MAX;
 
 /// Returns the placeholder of the process. The first call opens it, and it stays open.
 ///
 /// # Errors
-/// Returns the error of open(2), such as EMFILE, and EPERM in a simulation, unless the placeholder is already open.
+/// Returns the error of open(2), such as EMFILE, and EPERM in a simulation, unless the placeholder
+/// is already open.
 pub(crate) fn get() -> io::Result<BorrowedFd<'static>> {
     static PLACEHOLDER: OnceLock<OwnedFd> = OnceLock::new();
     if let Some(fd) = PLACEHOLDER.get() {
@@ -31,9 +32,10 @@ pub(crate) fn get() -> io::Result<BorrowedFd<'static>> {
     Ok(PLACEHOLDER.get_or_init(|| fd).as_fd())
 }
 
-/// Returns a descriptor on which calls fail, to stand for one that is closed: the placeholder or, while it cannot be
-/// opened, a number that no descriptor has.
+/// Returns a descriptor on which calls fail, to stand for one that is closed: the placeholder or,
+/// while it cannot be opened, a number that no descriptor has.
 pub(crate) fn closed() -> BorrowedFd<'static> {
-    // SAFETY: no descriptor has this number, so it has no owner. It is not -1, which `BorrowedFd` excludes.
+    // SAFETY: no descriptor has this number, so it has no owner. It is not -1, which `BorrowedFd`
+    // excludes.
     get().unwrap_or_else(|_| unsafe { BorrowedFd::borrow_raw(NEVER_OPEN) })
 }

@@ -1,12 +1,13 @@
 //! Scripted results of system calls, for unit tests only.
 //!
-//! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect to an
-//! address ([`destination`]). With `destination`, a descriptor joins the script when `connect` is called
-//! on it. Calls on other descriptors are not affected, so tests can run in parallel. A descriptor leaves
-//! its script when `socket::close` or `socket::close_and_keep_number` closes it. A script ends when it is dropped.
+//! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for sockets that will connect
+//! to an address ([`destination`]). With `destination`, a descriptor joins the script when
+//! `connect` is called on it. Calls on other descriptors are not affected, so tests can run in
+//! parallel. A descriptor leaves its script when `socket::close` or `socket::close_and_keep_number`
+//! closes it. A script ends when it is dropped.
 //!
-//! In a script, each kind of call has its own queue of [`Outcome`]s. If the queue is empty, the real call is
-//! made.
+//! In a script, each kind of call has its own queue of [`Outcome`]s. If the queue is empty, the
+//! real call is made.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -41,10 +42,11 @@ pub(crate) enum Outcome {
     Real,
     /// The call fails with this errno. The real call is not made, except for `close`.
     Fail(i32),
-    /// `connect` succeeds, and `take_error` returns no error. The real call is not made. Other calls are
-    /// made as with `Real`.
+    /// `connect` succeeds, and `take_error` returns no error. The real call is not made. Other
+    /// calls are made as with `Real`.
     Succeed,
-    /// `take_error` returns this errno. The real call is not made. Other calls are made as with `Real`.
+    /// `take_error` returns this errno. The real call is not made. Other calls are made as with
+    /// `Real`.
     Pending(i32),
 }
 

@@ -1,18 +1,19 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
 //! recv and send go through [`calls`](super::calls). Their vectored forms are one inlined libc call
-//! each. socket, accept4 and dup3 are in `os`. poll and close are libc calls. The other calls go through
-//! `socket2` or std. In unit tests, `accept4`, `connect`, `take_error`, `peer_addr` and `close` first
-//! consult the test's script (`sys::seam`).
+//! each. socket, accept4 and dup3 are in `os`. poll and close are libc calls. The other calls go
+//! through `socket2` or std. In unit tests, `accept4`, `connect`, `take_error`, `peer_addr` and
+//! `close` first consult the test's script (`sys::seam`).
 //!
 //! # Invariants
 //! * S1 — every descriptor created by this module is close-on-exec and, except for duplicates
 //!   (`dup_cloexec`), non-blocking.
 //! * S2 — no call raises SIGPIPE, because a library cannot know whether the program ignores it.
 //! * S3 — an address is read only after `socket2::SockAddr` has checked its family.
-//! * S4 — every call that takes MSG_DONTWAIT uses it, so the call does not block, even if O_NONBLOCK is not
-//!   set. Every process that shares the open file description may clear O_NONBLOCK. connect, accept4, readv,
-//!   splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
+//! * S4 — every call that takes MSG_DONTWAIT uses it, so the call does not block, even if
+//!   O_NONBLOCK is not set. Every process that shares the open file description may clear
+//!   O_NONBLOCK. connect, accept4, readv, splice and sendfile have no such flag; see
+//!   `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
 //! Go uses `write` and `writev`, because its runtime handles SIGPIPE. This module uses `send` and
@@ -34,25 +35,25 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use super::seam;
 use super::{calls, os, placeholder};
 
-/// The maximum number of bytes that one call with a single buffer on a stream requests, as in Go. Linux
-/// transfers at most 2 GiB minus one page per call, and some systems refuse 2 GiB or more. The callers limit
-/// the size of calls on streams only, so that a datagram is never split.
+/// The maximum number of bytes that one call with a single buffer on a stream requests, as in Go.
+/// Linux transfers at most 2 GiB minus one page per call, and some systems refuse 2 GiB or more.
+/// The callers limit the size of calls on streams only, so that a datagram is never split.
 pub(crate) const MAX_RW: usize = 1 << 30;
 
-/// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. On a stream, further
-/// buffers are left for the next call.
+/// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. On a stream,
+/// further buffers are left for the next call.
 pub(crate) const IOVECS_MAX: usize = 1024;
 
-/// Returns the number of empty buffers at the front. A vectored call on a stream skips them, because
-/// they count towards [`IOVECS_MAX`], and because a call with only empty buffers returns 0, which would
-/// mean end of stream.
+/// Returns the number of empty buffers at the front. A vectored call on a stream skips them,
+/// because they count towards [`IOVECS_MAX`], and because a call with only empty buffers returns 0,
+/// which would mean end of stream.
 #[inline]
 pub(crate) fn leading_empty<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
     bufs.iter().take_while(|buf| buf.is_empty()).count()
 }
 
-/// Returns the sum of the lengths of `bufs`, or `usize::MAX` if it is larger. If the buffers overlap, their sum may exceed
-/// the address space.
+/// Returns the sum of the lengths of `bufs`, or `usize::MAX` if it is larger. If the buffers
+/// overlap, their sum may exceed the address space.
 #[inline]
 pub(crate) fn total<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
     sum(bufs.iter().map(|buf| buf.len()))
@@ -101,8 +102,8 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
     check_len(unsafe { raw_recv(fd, buf.as_mut_ptr(), buf.len(), flags) })
 }
 
-/// Calls recv(2) with `MSG_DONTWAIT` and uninitialised memory. Returns the number of bytes received; that
-/// many bytes at the start of `buf` are then initialised.
+/// Calls recv(2) with `MSG_DONTWAIT` and uninitialised memory. Returns the number of bytes
+/// received; that many bytes at the start of `buf` are then initialised.
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     // SAFETY: as above.
@@ -113,8 +114,8 @@ pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io
 #[inline]
 pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let count = bufs.len().min(IOVECS_MAX) as c_int;
-    // SAFETY: `IoSliceMut` is guaranteed to have the layout of an iovec, and each buffer is valid for
-    // writes during the call.
+    // SAFETY: `IoSliceMut` is guaranteed to have the layout of an iovec, and each buffer is valid
+    // for writes during the call.
     check_len(unsafe { libc::readv(fd.as_raw_fd(), bufs.as_mut_ptr().cast(), count) })
 }
 
@@ -139,8 +140,8 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<u
 /// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` and the first [`IOVECS_MAX`] buffers.
 #[inline]
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-    // SAFETY: `msghdr` is plain data, for which all zeroes is a valid value: no name, no buffers, no
-    // control data.
+    // SAFETY: `msghdr` is plain data, for which all zeroes is a valid value: no name, no buffers,
+    // no control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // `IoSlice` is guaranteed to have the layout of an iovec. The kernel does not write through the
     // pointer.
@@ -150,13 +151,15 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Res
     check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, SEND_FLAGS) })
 }
 
-/// Calls [`accept4_any`] and converts the address. The address is `None` if it is not an IP address.
+/// Calls [`accept4_any`] and converts the address. The address is `None` if it is not an IP
+/// address.
 #[cfg(test)]
 pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     accept4_any(fd).map(|(socket, address)| (socket, address.as_socket()))
 }
 
-/// Calls accept4(2), or accept(2) on macOS. Returns a non-blocking, close-on-exec socket and its peer's address.
+/// Calls accept4(2), or accept(2) on macOS. Returns a non-blocking, close-on-exec socket and its
+/// peer's address.
 #[inline]
 pub(crate) fn accept4_any(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     #[cfg(test)]
@@ -193,8 +196,8 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     SockRef::from(&fd).shutdown(how)
 }
 
-/// Returns whether the descriptor is readable, or with `write` writable, or has an error or a hang-up, as
-/// reported by poll(2) without waiting.
+/// Returns whether the descriptor is readable, or with `write` writable, or has an error or a
+/// hang-up, as reported by poll(2) without waiting.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -202,8 +205,8 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     check(unsafe { libc::poll(&raw mut entry, 1, 0) }).map(|ready| ready > 0)
 }
 
-/// Returns whether the peer has closed its sending side, receiving was shut down, or the connection is
-/// gone (poll(2)). On a system whose poll(2) does not report a half-close, returns whether the
+/// Returns whether the peer has closed its sending side, receiving was shut down, or the connection
+/// is gone (poll(2)). On a system whose poll(2) does not report a half-close, returns whether the
 /// connection is gone.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let half_closed = os::POLL_HALF_CLOSED.unwrap_or(0);
@@ -213,8 +216,9 @@ pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(entry.revents & (half_closed | libc::POLLHUP) != 0)
 }
 
-/// Blocks in poll(2) until the descriptor is readable, or with `write` writable, until it has an error or a
-/// hang-up, until a signal interrupts the call, or until `timeout`, limited to 24 days, has passed.
+/// Blocks in poll(2) until the descriptor is readable, or with `write` writable, until it has an
+/// error or a hang-up, until a signal interrupts the call, or until `timeout`, limited to 24 days,
+/// has passed.
 pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool, timeout: Option<Duration>) -> io::Result<()> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -227,8 +231,8 @@ pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool, timeout: Option<Durati
 }
 
 /// Returns whether a TCP socket whose error queue is in use is ready, like [`is_ready`]. While the
-/// queue has messages, poll(2) reports POLLERR, which is ignored. If the connection has failed, poll(2)
-/// also reports a hang-up.
+/// queue has messages, poll(2) reports POLLERR, which is ignored. If the connection has failed,
+/// poll(2) also reports a hang-up.
 pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -273,26 +277,28 @@ fn not_ip() -> io::Error {
     io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
 }
 
-/// Calls close(2) exactly once. On Linux the call always frees the number, even if it fails, so a second
-/// call could close another owner's descriptor.
+/// Calls close(2) exactly once. On Linux the call always frees the number, even if it fails, so a
+/// second call could close another owner's descriptor.
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     #[cfg(test)]
     let scripted = seam::close(&fd);
     let raw = fd.into_raw_fd();
-    // SAFETY: the number came from an `OwnedFd`, so this function owns it, and it is not used afterwards.
+    // SAFETY: the number came from an `OwnedFd`, so this function owns it, and it is not used
+    // afterwards.
     let result = check(unsafe { libc::close(raw) }).map(drop);
     #[cfg(test)]
     scripted?;
     result
 }
 
-/// Closes a socket but keeps its number in use, so that calls on it fail, and returns the number, which [`close`] frees.
-/// Returns `None` for a simulated socket that is closed outside of its simulation: its number is not kept. If that
-/// simulation is running, it closes the socket at its next step.
+/// Closes a socket but keeps its number in use, so that calls on it fail, and returns the number,
+/// which [`close`] frees. Returns `None` for a simulated socket that is closed outside of its
+/// simulation: its number is not kept. If that simulation is running, it closes the socket at its
+/// next step.
 ///
 /// # Errors
-/// Returns the socket, which is still open, if the [placeholder](super::placeholder) cannot be opened or cannot take
-/// its number.
+/// Returns the socket, which is still open, if the [placeholder](super::placeholder) cannot be
+/// opened or cannot take its number.
 pub(crate) fn close_and_keep_number(fd: OwnedFd) -> Result<Option<OwnedFd>, OwnedFd> {
     #[cfg(feature = "sim")]
     if crate::sim::is_simulated(fd.as_raw_fd()) {
@@ -389,8 +395,8 @@ mod tests {
         assert_eq!(recv_vectored(client.as_fd(), &mut bufs).unwrap(), IOVECS_MAX);
     }
 
-    /// SIGPIPE would terminate the process. Rust's runtime ignores the signal, so the test runs in a child
-    /// process that first restores the default action.
+    /// SIGPIPE would terminate the process. Rust's runtime ignores the signal, so the test runs in
+    /// a child process that first restores the default action.
     #[test]
     fn send_to_a_closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SIGPIPE";

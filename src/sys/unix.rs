@@ -45,8 +45,8 @@ pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Converts an address from the kernel. If there is no address, or if std has no function that creates it (a path
-/// of 108 bytes on Linux), returns the unnamed address.
+/// Converts an address from the kernel. If there is no address, or if std has no function that
+/// creates it (a path of 108 bytes on Linux), returns the unnamed address.
 ///
 /// # Errors
 /// Returns EAFNOSUPPORT if the address is of another family.

@@ -35,17 +35,17 @@ impl Builder {
         Builder::default()
     }
 
-    /// Sets the name of the task. [`Task::name`](super::Task::name) returns the name, and snapshots and
-    /// reports of tasks that block their thread contain it.
+    /// Sets the name of the task. [`Task::name`](super::Task::name) returns the name, and snapshots
+    /// and reports of tasks that block their thread contain it.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(Name::new(name.into_boxed_str()));
         self
     }
 
-    /// Sets the lane, which determines whether the task's turns come before those of other tasks. By
-    /// default a task has the lane of the task that spawns it, or [`Lane::Normal`] if it is spawned
-    /// outside any task. A [local](Builder::local) or [blocking](Builder::blocking) future and a
-    /// [blocking call](Builder::spawn_blocking) ignore the lane.
+    /// Sets the lane, which determines whether the task's turns come before those of other tasks.
+    /// By default a task has the lane of the task that spawns it, or [`Lane::Normal`] if it is
+    /// spawned outside any task. A [local](Builder::local) or [blocking](Builder::blocking) future
+    /// and a [blocking call](Builder::spawn_blocking) ignore the lane.
     ///
     /// # Examples
     /// ```
@@ -116,8 +116,8 @@ impl Builder {
     ///
     /// # Errors
     /// Returns `Unsupported` inside a task created by [`spawn`](super::spawn) or
-    /// [`spawn_blocking`](super::spawn_blocking), and while the thread is exiting. Returns an error of kind `Other`
-    /// in a child of fork(2) that did not call exec(2).
+    /// [`spawn_blocking`](super::spawn_blocking), and while the thread is exiting. Returns an error
+    /// of kind `Other` in a child of fork(2) that did not call exec(2).
     #[track_caller]
     pub fn local<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where

@@ -18,9 +18,9 @@ use crate::rt::sched::waits::Waits;
 /// A handle to a task. It is a future that returns the task's result.
 ///
 /// Dropping the handle detaches the task, which continues to run. If the task panics, awaiting the
-/// handle resumes the panic. To get the panic as a value, as tokio's `JoinError` has it, await the handle in
-/// `catch_unwind` of the crate futures, or spawn the task into a [`TaskSet`](super::TaskSet) and call
-/// [`join_next_with_id`](super::TaskSet::join_next_with_id):
+/// handle resumes the panic. To get the panic as a value, as tokio's `JoinError` has it, await the
+/// handle in `catch_unwind` of the crate futures, or spawn the task into a
+/// [`TaskSet`](super::TaskSet) and call [`join_next_with_id`](super::TaskSet::join_next_with_id):
 ///
 /// ```
 /// use futures::FutureExt;
@@ -35,11 +35,12 @@ use crate::rt::sched::waits::Waits;
 /// ```
 ///
 /// # Panics
-/// Awaiting the handle panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task but not
-/// the caller (a `block_on`, a local task, a task of the next runtime, or a future under another executor). If
-/// the caller is a task of the same runtime, the await never returns, because the shutdown drops the caller as
-/// well. In a simulation, awaiting the handle panics if the host of the task dropped the task. In a child of fork(2) that
-/// did not call exec(2), awaiting the handle panics if the task had not ended, because the task runs in the parent.
+/// Awaiting the handle panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task
+/// but not the caller (a `block_on`, a local task, a task of the next runtime, or a future under
+/// another executor). If the caller is a task of the same runtime, the await never returns, because
+/// the shutdown drops the caller as well. In a simulation, awaiting the handle panics if the host
+/// of the task dropped the task. In a child of fork(2) that did not call exec(2), awaiting the
+/// handle panics if the task had not ended, because the task runs in the parent.
 ///
 /// # Examples
 /// ```
@@ -53,8 +54,8 @@ use crate::rt::sched::waits::Waits;
 /// ```
 #[doc(alias = "AbortHandle")]
 pub struct JoinHandle<T> {
-    /// `Some` until the task is cancelled, the handle is dropped, or a poll finds that a shutdown has dropped
-    /// the task and will drop the caller as well.
+    /// `Some` until the task is cancelled, the handle is dropped, or a poll finds that a shutdown
+    /// has dropped the task and will drop the caller as well.
     task: Option<FallibleTask<Output<T>, TaskData>>,
     identity: Task,
 }
@@ -84,16 +85,17 @@ impl<T> JoinHandle<T> {
         self.task.as_ref().is_none_or(FallibleTask::is_finished)
     }
 
-    /// Requests cancellation. The returned future waits until the task's future is dropped. Dropping the
-    /// returned future does not undo the request. The result of a task that had ended is dropped, even if it is
-    /// a panic.
+    /// Requests cancellation. The returned future waits until the task's future is dropped.
+    /// Dropping the returned future does not undo the request. The result of a task that had ended
+    /// is dropped, even if it is a panic.
     pub(crate) fn begin_cancel(mut self) -> impl Future<Output = ()> + use<T> {
         let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
         let mut poll = move |cx: &mut Context<'_>| {
             let Some(cancel) = cancel.as_mut() else { return Poll::Ready(()) };
             cancel.as_mut().poll(cx).map(drop)
         };
-        // `async-task` requests the cancellation when the future of `cancel` is first polled, or dropped.
+        // `async-task` requests the cancellation when the future of `cancel` is first polled, or
+        // dropped.
         let has_ended = poll(&mut Context::from_waker(Waker::noop())).is_ready();
         async move {
             if !has_ended {
@@ -108,12 +110,12 @@ impl<T> JoinHandle<T> {
     /// A task that is being polled is cancelled when that poll returns.
     ///
     /// # Panics
-    /// Resumes the panic of the task, if it had already panicked. In a child of fork(2) that did not call exec(2), panics
-    /// if the task had not ended, because the task runs in the parent.
+    /// Resumes the panic of the task, if it had already panicked. In a child of fork(2) that did
+    /// not call exec(2), panics if the task had not ended, because the task runs in the parent.
     ///
     /// # Cancel safety
-    /// Dropping the future before its first poll detaches the task. Dropping the future later does not undo the
-    /// cancellation.
+    /// Dropping the future before its first poll detaches the task. Dropping the future later does
+    /// not undo the cancellation.
     #[doc(alias = "abort")]
     pub async fn cancel(mut self) -> Option<T> {
         let mut cancel = pin!(self.task.take()?.cancel());
@@ -157,8 +159,9 @@ impl<T> Future for JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Polls for the end of the task. Returns the task's result, or `None` if a shutdown or, in a simulation,
-    /// the task's host dropped the task. Must not be called again after it has returned `Ready`.
+    /// Polls for the end of the task. Returns the task's result, or `None` if a shutdown or, in a
+    /// simulation, the task's host dropped the task. Must not be called again after it has returned
+    /// `Ready`.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let task = self.task.as_mut().expect("polled after the end of the task");
         let polled = poll_contained(cx, |cx| Pin::new(task).poll(cx));

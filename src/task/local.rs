@@ -9,8 +9,8 @@ use crate::rt::sched::task_data::LocalState;
 
 /// Declares task-local values, each as a static [`LocalKey`](crate::task::LocalKey).
 ///
-/// Every task, including the future of a [`block_on`](crate::task::block_on), has its own value. The
-/// initialiser creates the value on first use, and the value is dropped when the task ends.
+/// Every task, including the future of a [`block_on`](crate::task::block_on), has its own value.
+/// The initialiser creates the value on first use, and the value is dropped when the task ends.
 ///
 /// # Examples
 /// ```
@@ -64,8 +64,8 @@ macro_rules! task_local {
 /// assert_eq!(count, 1);
 /// ```
 pub struct LocalKey<T: Send + 'static> {
-    /// This field also gives the key a size. A key is identified by its address, and keys without a size could
-    /// share one.
+    /// This field also gives the key a size. A key is identified by its address, and keys without a
+    /// size could share one.
     init: fn() -> T,
 }
 
@@ -79,8 +79,8 @@ impl<T: Send + 'static> LocalKey<T> {
     /// first use.
     ///
     /// # Panics
-    /// Panics outside any task and [`block_on`](crate::task::block_on), and if the task is ending and has
-    /// already dropped the value; see [`try_with`](LocalKey::try_with).
+    /// Panics outside any task and [`block_on`](crate::task::block_on), and if the task is ending
+    /// and has already dropped the value; see [`try_with`](LocalKey::try_with).
     #[track_caller]
     pub fn with<F, R>(&'static self, f: F) -> R
     where
@@ -95,13 +95,13 @@ impl<T: Send + 'static> LocalKey<T> {
     /// Calls `f` with a reference to the current task's value, as [`with`](LocalKey::with) does.
     /// Returns an error if there is no value.
     ///
-    /// When a task ends, it drops its values in reverse order of creation. The destructor of a value
-    /// may use other keys. Its own key, and keys whose values have already been dropped, are no longer
-    /// accessible, as with [`std::thread::LocalKey`].
+    /// When a task ends, it drops its values in reverse order of creation. The destructor of a
+    /// value may use other keys. Its own key, and keys whose values have already been dropped, are
+    /// no longer accessible, as with [`std::thread::LocalKey`].
     ///
     /// # Errors
-    /// Returns [`AccessError`] outside any task and [`block_on`](crate::task::block_on), and if the task is
-    /// ending and has already dropped the value.
+    /// Returns [`AccessError`] outside any task and [`block_on`](crate::task::block_on), and if the
+    /// task is ending and has already dropped the value.
     ///
     /// # Examples
     /// ```
@@ -134,9 +134,9 @@ impl<T: Send + 'static> LocalKey<T> {
                     }
                 }
             };
-            // SAFETY: the value is boxed. A task drops its values after its last poll, one at a time, and
-            // not during a call of `f`. Only the thread that runs the task accesses the value, and it
-            // creates only shared references.
+            // SAFETY: the value is boxed. A task drops its values after its last poll, one at a
+            // time, and not during a call of `f`. Only the thread that runs the task accesses the
+            // value, and it creates only shared references.
             #[allow(unsafe_code)]
             let value = unsafe { &*value };
             let value = value.downcast_ref::<T>().expect("a key's address identifies its type");

@@ -1,13 +1,14 @@
-//! Local tasks: `spawn_local`, for tasks that stay on their thread and therefore need not be `Send`.
+//! Local tasks: `spawn_local`, for tasks that stay on their thread and therefore need not be
+//! `Send`.
 //!
 //! Local tasks run inside [`block_on`](super::block_on) on the thread that spawned them.
-//! [`WithLocal`], the root future, polls the user's future first and then, if that is pending, the queued
-//! local tasks. Workers are not involved. For a thread that never spawns a local task, the cost is one
-//! check of a thread-local flag per poll of a root future.
+//! [`WithLocal`], the root future, polls the user's future first and then, if that is pending, the
+//! queued local tasks. Workers are not involved. For a thread that never spawns a local task, the
+//! cost is one check of a thread-local flag per poll of a root future.
 //!
 //! # Where spawning is allowed
-//! Code outside any task, the future of a `block_on`, and local tasks may spawn local tasks. Tasks of
-//! `spawn` and calls of `spawn_blocking` may not, because the thread that runs them may have no
+//! Code outside any task, the future of a `block_on`, and local tasks may spawn local tasks. Tasks
+//! of `spawn` and calls of `spawn_blocking` may not, because the thread that runs them may have no
 //! `block_on` in which local tasks could run.
 //!
 //! # Invariants

@@ -1,7 +1,7 @@
 //! Tasks: spawning, joining, cancelling, sleeping, names and task-local values.
 //!
-//! The module corresponds to async-std's `task`, with additions. A task is a future that the runtime
-//! runs. The handle of a task is a future that returns the task's result.
+//! The module corresponds to async-std's `task`, with additions. A task is a future that the
+//! runtime runs. The handle of a task is a future that returns the task's result.
 
 mod builder;
 mod join_handle;
@@ -47,11 +47,11 @@ pub struct LocalSet {} // absent: use task::spawn_local
 
 /// Spawns `future` as a task on the workers.
 ///
-/// The task runs whether or not the handle is awaited, and continues if the handle is dropped. It then
-/// lives until it ends or until [`rt::shutdown`](crate::rt::shutdown()) drops it, even if nothing can wake
-/// it. A panic ends the task and is resumed where the handle is awaited. A
-/// [single-threaded](crate::rt::Builder::single_threaded) runtime, until it starts further threads, runs the task only
-/// while a thread is in [`block_on`].
+/// The task runs whether or not the handle is awaited, and continues if the handle is dropped. It
+/// then lives until it ends or until [`rt::shutdown`](crate::rt::shutdown()) drops it, even if
+/// nothing can wake it. A panic ends the task and is resumed where the handle is awaited. A
+/// [single-threaded](crate::rt::Builder::single_threaded) runtime, until it starts further threads,
+/// runs the task only while a thread is in [`block_on`].
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).
@@ -77,14 +77,14 @@ where
 
 /// Spawns `future`, which need not be `Send`, as a task on the calling thread.
 ///
-/// The task runs only while the thread is inside [`block_on`], in the current call or in a later one.
-/// A [shutdown](crate::rt::shutdown()) of the runtime does not drop it. In other respects it is like a
-/// task of [`spawn`]. Tasks that have not ended when the thread exits are dropped.
+/// The task runs only while the thread is inside [`block_on`], in the current call or in a later
+/// one. A [shutdown](crate::rt::shutdown()) of the runtime does not drop it. In other respects it
+/// is like a task of [`spawn`]. Tasks that have not ended when the thread exits are dropped.
 ///
 /// # Panics
 /// Panics inside a task created by [`spawn`] or [`spawn_blocking`], because its thread may have no
-/// `block_on` in which the local task could run. Panics while the thread is exiting, and in a child of
-/// fork(2) that did not call exec(2). [`Builder::local`] returns an error instead.
+/// `block_on` in which the local task could run. Panics while the thread is exiting, and in a child
+/// of fork(2) that did not call exec(2). [`Builder::local`] returns an error instead.
 ///
 /// # Examples
 /// ```
@@ -115,8 +115,8 @@ where
 ///
 /// The number of threads is limited (see
 /// [`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); further calls wait in
-/// a queue. A call that has started cannot be cancelled, and
-/// [`cancel`](JoinHandle::cancel) of a queued call waits until a thread takes the call from the queue.
+/// a queue. A call that has started cannot be cancelled, and [`cancel`](JoinHandle::cancel) of a
+/// queued call waits until a thread takes the call from the queue.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).
@@ -154,15 +154,17 @@ where
 
 /// Runs `future` to completion on the calling thread and returns its result.
 ///
-/// Tasks of [`spawn`] run on the workers and do not delay `future`. [Local tasks](spawn_local) of the
-/// thread run while `future` waits. If no worker polls the network and the timers, the thread does so while
-/// `future` waits. With [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) or
-/// [`rt::Builder::single_threaded`](crate::rt::Builder::single_threaded), or if the system refuses to create any
-/// thread of the runtime, the thread also runs tasks of `spawn`, except in a nested call.
+/// Tasks of [`spawn`] run on the workers and do not delay `future`. [Local tasks](spawn_local) of
+/// the thread run while `future` waits. If no worker polls the network and the timers, the thread
+/// does so while `future` waits. With
+/// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) or
+/// [`rt::Builder::single_threaded`](crate::rt::Builder::single_threaded), or if the system refuses
+/// to create any thread of the runtime, the thread also runs tasks of `spawn`, except in a nested
+/// call.
 ///
-/// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that calls
-/// `block_on`. A waker may also call `block_on`. If the event or close that called the waker also wakes
-/// other tasks, another thread wakes them while this waker blocks its thread.
+/// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that
+/// calls `block_on`. A waker may also call `block_on`. If the event or close that called the waker
+/// also wakes other tasks, another thread wakes them while this waker blocks its thread.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads exist only
@@ -191,8 +193,9 @@ pub(crate) fn with_local<F: Future>(future: std::pin::Pin<&mut F>) -> impl Futur
 /// Sleeps for at least `duration`, counted from the first poll. A sleep of [`Duration::MAX`] never
 /// ends. [`Sleep`] is a sleep that can be stored and reset.
 ///
-/// The sleep may end late, by the kernel's timer slack (50 µs by default) or, without epoll_pwait2(2), by up to
-/// a millisecond, and by the time for which the threads that run tasks are busy.
+/// The sleep may end late, by the kernel's timer slack (50 µs by default) or, without
+/// epoll_pwait2(2), by up to a millisecond, and by the time for which the threads that run tasks
+/// are busy.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the sleep.

@@ -4,9 +4,10 @@
 //! dropped. Polling a set therefore does not poll the handles of tasks that have not ended.
 //!
 //! # States of a task
-//! Running → announced → removed. A task is announced when its future is dropped: because the future has returned
-//! or panicked, or because a shutdown or, in a simulation, the host has dropped the task. An announced task is
-//! removed when its handle is ready. Cancelling or detaching all tasks removes tasks in either state.
+//! Running → announced → removed. A task is announced when its future is dropped: because the
+//! future has returned or panicked, or because a shutdown or, in a simulation, the host has dropped
+//! the task. An announced task is removed when its handle is ready. Cancelling or detaching all
+//! tasks removes tasks in either state.
 //!
 //! # Cancellation
 //! A task that has ended stays in the set until its result is returned, so a dropped
@@ -31,8 +32,8 @@ use crate::rt::sched;
 use crate::rt::waiters::wake;
 use crate::sync::Mutex;
 
-/// The numbers of the tasks that have ended, in the order in which they ended, and the waker of the task
-/// that polls the set.
+/// The numbers of the tasks that have ended, in the order in which they ended, and the waker of the
+/// task that polls the set.
 #[derive(Debug, Default)]
 struct Ended(Mutex<(VecDeque<u64>, Option<Waker>)>);
 
@@ -44,7 +45,8 @@ impl Ended {
             ended.1.take()
         };
         if let Some(waker) = waker {
-            // Catches a panic of the waker, which would abort the process if the future's destructor has panicked.
+            // Catches a panic of the waker, which would abort the process if the future's
+            // destructor has panicked.
             wake(waker);
         }
     }
@@ -86,7 +88,8 @@ impl Drop for Announce {
 
 pin_project! {
     struct Member<F> {
-        // The future is declared before the guard, so that it is dropped before the end is announced.
+        // The future is declared before the guard, so that it is dropped before the end is
+        // announced.
         #[pin]
         future: F,
         announce: Announce,
@@ -106,16 +109,18 @@ const DROPPED: &str = "a shutdown of the runtime has dropped the task, or in a s
 
 /// A group of tasks. Dropping the set cancels the tasks that have not ended.
 ///
-/// The type corresponds to tokio's `JoinSet`, and a set can be used as a nursery: tasks spawned into the set
-/// end with it unless [`detach_all`](TaskSet::detach_all) is called. A task that is being polled when the set
-/// is dropped ends when that poll returns. The set is also a [`Stream`] of results.
+/// The type corresponds to tokio's `JoinSet`, and a set can be used as a nursery: tasks spawned
+/// into the set end with it unless [`detach_all`](TaskSet::detach_all) is called. A task that is
+/// being polled when the set is dropped ends when that poll returns. The set is also a [`Stream`]
+/// of results.
 ///
 /// # Panics
 /// [`join_next`](TaskSet::join_next) and the methods built on it resume the panic of a task, as
-/// awaiting a [`JoinHandle`] does. The other tasks stay in the set, except with [`join_all`](TaskSet::join_all)
-/// and [`try_join_all`](TaskSet::try_join_all), which cancel them.
-/// [`join_next_with_id`](TaskSet::join_next_with_id) returns the panic instead. In a child of fork(2) that did not call
-/// exec(2), a method that has to wait panics, because the tasks run in the parent.
+/// awaiting a [`JoinHandle`] does. The other tasks stay in the set, except with
+/// [`join_all`](TaskSet::join_all) and [`try_join_all`](TaskSet::try_join_all), which cancel them.
+/// [`join_next_with_id`](TaskSet::join_next_with_id) returns the panic instead. In a child of
+/// fork(2) that did not call exec(2), a method that has to wait panics, because the tasks run in
+/// the parent.
 ///
 /// # Examples
 /// ```
@@ -137,8 +142,8 @@ const DROPPED: &str = "a shutdown of the runtime has dropped the task, or in a s
 #[doc(alias = "nursery")]
 #[doc(alias = "errgroup")]
 pub struct TaskSet<T> {
-    /// The handles by number. The map is ordered, so that a simulation can repeat a cancellation of all
-    /// tasks.
+    /// The handles by number. The map is ordered, so that a simulation can repeat a cancellation of
+    /// all tasks.
     tasks: BTreeMap<u64, JoinHandle<T>>,
     ended: Arc<Ended>,
     last: u64,
@@ -162,8 +167,8 @@ impl<T> TaskSet<T> {
 
 /// Spawning.
 impl<T: Send + 'static> TaskSet<T> {
-    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds the task to the
-    /// set. Returns the id of the task.
+    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds the task to
+    /// the set. Returns the id of the task.
     ///
     /// # Panics
     /// Panics in a child of fork(2) that did not call exec(2).
@@ -177,8 +182,8 @@ impl<T: Send + 'static> TaskSet<T> {
         self.insert(spawn).expect("`spawn` does not return errors")
     }
 
-    /// Spawns `future` with the settings of `builder`, and adds the task to the set. Returns the id of the
-    /// task.
+    /// Spawns `future` with the settings of `builder`, and adds the task to the set. Returns the id
+    /// of the task.
     ///
     /// # Errors
     /// Returns the errors of [`Builder::spawn`].
@@ -201,9 +206,9 @@ impl<T: Send + 'static> TaskSet<T> {
         self.insert(|announce| builder.spawn_at(place, Member { future, announce }))
     }
 
-    /// Runs the blocking function `f`, as [`task::spawn_blocking`](super::spawn_blocking) does, and adds the call to
-    /// the set. Returns the id of the call. A call that has started cannot be cancelled, and
-    /// [`cancel_all`](TaskSet::cancel_all) waits until it returns.
+    /// Runs the blocking function `f`, as [`task::spawn_blocking`](super::spawn_blocking) does, and
+    /// adds the call to the set. Returns the id of the call. A call that has started cannot be
+    /// cancelled, and [`cancel_all`](TaskSet::cancel_all) waits until it returns.
     ///
     /// # Panics
     /// Panics in a child of fork(2) that did not call exec(2).
@@ -235,8 +240,9 @@ impl<T: Send + 'static> TaskSet<T> {
 
 /// Spawning local tasks.
 impl<T: 'static> TaskSet<T> {
-    /// Spawns `future`, which need not be `Send`, on the calling thread, as [`task::spawn_local`](super::spawn_local)
-    /// does, and adds the task to the set. Returns the id of the task.
+    /// Spawns `future`, which need not be `Send`, on the calling thread, as
+    /// [`task::spawn_local`](super::spawn_local) does, and adds the task to the set. Returns the id
+    /// of the task.
     ///
     /// # Panics
     /// Panics in the same cases as [`task::spawn_local`](super::spawn_local).
@@ -281,10 +287,10 @@ impl<T> TaskSet<T> {
         poll_fn(|cx| self.poll_join_next(cx)).await
     }
 
-    /// Waits for the next task to end and returns its id and its result, or `None` if the set is empty. If
-    /// the task panicked, the result is an `Err` with the panic's payload. If a
-    /// [shutdown](crate::rt::shutdown()) or, in a simulation, the task's host dropped the task, the result is an
-    /// `Err` with a text (`&'static str`).
+    /// Waits for the next task to end and returns its id and its result, or `None` if the set is
+    /// empty. If the task panicked, the result is an `Err` with the panic's payload. If a
+    /// [shutdown](crate::rt::shutdown()) or, in a simulation, the task's host dropped the task, the
+    /// result is an `Err` with a text (`&'static str`).
     ///
     /// # Cancel safety
     /// Dropping the future loses no result.
@@ -312,14 +318,14 @@ impl<T> TaskSet<T> {
         poll_fn(|cx| self.poll_next(cx, poll)).await
     }
 
-    /// Polls for the result of the next task that ends, as [`join_next`](TaskSet::join_next) does. If no
-    /// task has ended, returns `Pending` and wakes the caller's task when one ends.
+    /// Polls for the result of the next task that ends, as [`join_next`](TaskSet::join_next) does.
+    /// If no task has ended, returns `Pending` and wakes the caller's task when one ends.
     pub fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         self.poll_next(cx, |handle, cx| Pin::new(handle).poll(cx))
     }
 
-    /// Polls for the next task to end. Returns its id and its result, which is `None` if a shutdown or, in a
-    /// simulation, the task's host dropped the task.
+    /// Polls for the next task to end. Returns its id and its result, which is `None` if a shutdown
+    /// or, in a simulation, the task's host dropped the task.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<(TaskId, Option<T>)>> {
         self.poll_next(cx, |handle, cx| handle.poll_end(cx).map(|result| (handle.id(), result)))
     }
@@ -343,8 +349,8 @@ impl<T> TaskSet<T> {
             let Some(mut handle) = self.tasks.remove(&number) else { continue };
             let polled = poll(&mut handle, cx);
             if polled.is_pending() {
-                // The future was dropped, and another thread is about to store the result, or a shutdown that
-                // dropped the task is about to drop the caller.
+                // The future was dropped, and another thread is about to store the result, or a
+                // shutdown that dropped the task is about to drop the caller.
                 self.ended.push_first(number);
                 self.tasks.insert(number, handle);
             }
@@ -404,8 +410,8 @@ impl<T> TaskSet<T> {
         self.ended = Arc::default();
     }
 
-    /// Returns the number of tasks in the set, including tasks that have ended but whose results have
-    /// not been returned yet.
+    /// Returns the number of tasks in the set, including tasks that have ended but whose results
+    /// have not been returned yet.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }

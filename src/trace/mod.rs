@@ -1,9 +1,10 @@
-//! Events and spans for `tracing` (feature `tracing`). Without the feature the functions do nothing.
+//! Events and spans for `tracing` (feature `tracing`). Without the feature the functions do
+//! nothing.
 //!
-//! A subscriber is foreign code. These functions are therefore called outside all locks (invariant 12
-//! of ARCHITECTURE.md). The thread that reports blocked tasks and spare workers, and a shutdown, catch a
-//! panic of a subscriber. docs/INSPECTION.md documents the targets and fields, which are part of the
-//! public interface.
+//! A subscriber is foreign code. These functions are therefore called outside all locks (invariant
+//! 12 of ARCHITECTURE.md). The thread that reports blocked tasks and spare workers, and a shutdown,
+//! catch a panic of a subscriber. docs/INSPECTION.md documents the targets and fields, which are
+//! part of the public interface.
 
 #[cfg(not(feature = "tracing"))]
 mod off;

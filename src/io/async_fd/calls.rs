@@ -21,8 +21,8 @@ impl<T> AsyncFd<T> {
     ///
     /// If your call then returns `WouldBlock`, clear readiness with the guard;
     /// [`try_io`](AsyncFdReadyGuard::try_io) does this by itself. If readiness is not cleared, the
-    /// next `readable` checks it with poll(2), so a loop spins only if poll(2) reports readiness although
-    /// the call would block.
+    /// next `readable` checks it with poll(2), so a loop spins only if poll(2) reports readiness
+    /// although the call would block.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)
@@ -59,8 +59,8 @@ impl<T> AsyncFd<T> {
     /// error. The guard works like that of [`readable`](AsyncFd::readable).
     ///
     /// # Errors
-    /// Returns `TimedOut` after the write deadline or timeout, and a [closed](crate::net::is_closed)
-    /// error after `force_close`.
+    /// Returns `TimedOut` after the write deadline or timeout, and a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -89,8 +89,8 @@ impl<T> AsyncFd<T> {
     /// Records that the user's call would have blocked. `ticket` was taken before the call.
     pub(super) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
         if !ticket.is_ready() && self.fd.is_ready(direction) {
-            // poll(2) reports readiness although the call would have blocked, so the result of poll(2)
-            // is ignored until the next edge.
+            // poll(2) reports readiness although the call would have blocked, so the result of
+            // poll(2) is ignored until the next edge.
             self.refuted[direction as usize].store(ticket.edges(), Ordering::Relaxed);
         }
         let side = self.fd.poll.side(direction);
@@ -104,8 +104,8 @@ impl<T> AsyncFd<T> {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
-        // An edge that arrived while this operation waited is sufficient evidence of readiness. Older
-        // readiness may have been consumed since, so it is checked with poll(2).
+        // An edge that arrived while this operation waited is sufficient evidence of readiness.
+        // Older readiness may have been consumed since, so it is checked with poll(2).
         let is_ready = self.fd.is_marked_ready(direction);
         let woken = is_ready && caller.future().is_some_and(Operation::has_waited);
         let refuted = &self.refuted[direction as usize];
@@ -126,8 +126,8 @@ impl<T> AsyncFd<T> {
 
     // ---- calls ----
 
-    /// Calls `call` until it returns a result other than `WouldBlock`. Waits for readability between
-    /// the calls.
+    /// Calls `call` until it returns a result other than `WouldBlock`. Waits for readability
+    /// between the calls.
     ///
     /// `call` must not block: it must complete immediately or return `WouldBlock`. After
     /// `Interrupted` it is called again immediately.
@@ -137,8 +137,8 @@ impl<T> AsyncFd<T> {
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// Cancel safe if a `call` that returns `WouldBlock` has no effect. The future is ready as soon as
-    /// `call` completes, so no result is lost.
+    /// Cancel safe if a `call` that returns `WouldBlock` has no effect. The future is ready as soon
+    /// as `call` completes, so no result is lost.
     ///
     /// Source: `async_io::Async::read_with`.
     ///
@@ -160,8 +160,8 @@ impl<T> AsyncFd<T> {
         AsyncFdReadWith::new(self, call)
     }
 
-    /// Calls `call` until it returns a result other than `WouldBlock`. Waits for writability between
-    /// the calls. See [`read_with`](AsyncFd::read_with).
+    /// Calls `call` until it returns a result other than `WouldBlock`. Waits for writability
+    /// between the calls. See [`read_with`](AsyncFd::read_with).
     ///
     /// # Errors
     /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or timeout; a
@@ -173,8 +173,9 @@ impl<T> AsyncFd<T> {
         AsyncFdWriteWith::new(self, call)
     }
 
-    /// Calls `call` as [`read_with`](AsyncFd::read_with) does, for use in your own `poll_*` methods. If
-    /// `call` returns `WouldBlock`, returns `Pending` and wakes the task when the descriptor is readable.
+    /// Calls `call` as [`read_with`](AsyncFd::read_with) does, for use in your own `poll_*`
+    /// methods. If `call` returns `WouldBlock`, returns `Pending` and wakes the task when the
+    /// descriptor is readable.
     ///
     /// # Errors
     /// Returns the errors of [`read_with`](AsyncFd::read_with).
@@ -186,8 +187,9 @@ impl<T> AsyncFd<T> {
         self.poll_with(Direction::Read, Waiter::Poll, cx, call)
     }
 
-    /// Calls `call` as [`write_with`](AsyncFd::write_with) does, for use in your own `poll_*` methods. If
-    /// `call` returns `WouldBlock`, returns `Pending` and wakes the task when the descriptor is writable.
+    /// Calls `call` as [`write_with`](AsyncFd::write_with) does, for use in your own `poll_*`
+    /// methods. If `call` returns `WouldBlock`, returns `Pending` and wakes the task when the
+    /// descriptor is writable.
     ///
     /// # Errors
     /// Returns the errors of [`write_with`](AsyncFd::write_with).

@@ -1,6 +1,6 @@
-//! Futures returned by the methods of [`AsyncFd`]. Their types are named and `Unpin`. Dropping a future does
-//! not affect the descriptor. If the dropped future was woken and has not been polled since, its wake-up is
-//! passed to the next waiter.
+//! Futures returned by the methods of [`AsyncFd`]. Their types are named and `Unpin`. Dropping a
+//! future does not affect the descriptor. If the dropped future was woken and has not been polled
+//! since, its wake-up is passed to the next waiter.
 
 use std::fmt;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! The guard returned by [`readable`](AsyncFd::readable), [`writable`](AsyncFd::writable) and their `poll_*`
-//! forms.
+//! The guard returned by [`readable`](AsyncFd::readable), [`writable`](AsyncFd::writable) and their
+//! `poll_*` forms.
 //!
 //! The guard holds a ticket: a copy of the direction's state, taken before the user's call.
 //! `clear_ready` clears readiness only if no edge has arrived since, so an event after the call is
@@ -13,8 +13,8 @@ use std::os::fd::BorrowedFd;
 use super::AsyncFd;
 use crate::rt::poll::poller::{Direction, Failure, Ticket};
 
-/// The readiness that a wait has reported. The guard can clear it, so that the next wait does not rely
-/// on it.
+/// The readiness that a wait has reported. The guard can clear it, so that the next wait does not
+/// rely on it.
 ///
 /// Dropping the guard has no effect. If your call returns `WouldBlock`, call
 /// [`clear_ready`](AsyncFdReadyGuard::clear_ready), or make the call with
@@ -55,9 +55,10 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         AsyncFdReadyGuard { fd, direction, ticket: Some(ticket) }
     }
 
-    /// Clears readiness, so that the next wait does not end before poll(2) or an event reports readiness.
-    /// Use this method if a call made after the guard was returned failed with `WouldBlock`. It has no
-    /// effect if an event has arrived since the guard was returned, or if it is called a second time.
+    /// Clears readiness, so that the next wait does not end before poll(2) or an event reports
+    /// readiness. Use this method if a call made after the guard was returned failed with
+    /// `WouldBlock`. It has no effect if an event has arrived since the guard was returned, or if
+    /// it is called a second time.
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.clear_ready(self.direction, ticket);
@@ -76,13 +77,13 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     /// The future of `force_close` completes only after `call` has returned.
     ///
     /// # Errors
-    /// Returns [`TryIoError`] if `call` returns `WouldBlock`. The inner result is that of `call`. After
-    /// the deadline it is `TimedOut`, and after `force_close` it is a [closed](crate::net::is_closed)
-    /// error; in both cases `call` is not called.
+    /// Returns [`TryIoError`] if `call` returns `WouldBlock`. The inner result is that of `call`.
+    /// After the deadline it is `TimedOut`, and after `force_close` it is a
+    /// [closed](crate::net::is_closed) error; in both cases `call` is not called.
     pub fn try_io<R>(&mut self, call: impl FnOnce(&AsyncFd<T>) -> io::Result<R>) -> Result<io::Result<R>, TryIoError> {
         let fd = &self.fd.fd;
-        // A new ticket is taken, because the guard's ticket may be older than the last edge, and the
-        // call is made after that edge.
+        // A new ticket is taken, because the guard's ticket may be older than the last edge, and
+        // the call is made after that edge.
         let result = fd.poll.side(self.direction).begin().map_err(Failure::from).and_then(|ticket| {
             let call = |_: BorrowedFd<'_>| {
                 fd.ensure_nonblocking();

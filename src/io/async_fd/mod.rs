@@ -1,7 +1,8 @@
 //! [`AsyncFd`]: waiting on any descriptor that the poller accepts.
 //!
-//! [`wrapper`] defines the type, [`calls`] its methods that wait, [`futures`] the futures that they return,
-//! [`guard`] the readiness guard, and [`traits`] the implementations of futures-io's traits.
+//! [`wrapper`] defines the type, [`calls`] its methods that wait, [`futures`] the futures that they
+//! return, [`guard`] the readiness guard, and [`traits`] the implementations of futures-io's
+//! traits.
 
 // rustdoc shows methods in the order of these modules.
 mod wrapper;

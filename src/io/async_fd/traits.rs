@@ -3,8 +3,8 @@
 //!
 //! The implementations use `&T` and not `T`, so any number of tasks can use one `AsyncFd`. A poll
 //! transfers bytes with at most one `read` or `write` of `T`. Whether concurrent writes interleave
-//! therefore depends on the kernel: on a pipe, writes of up to PIPE_BUF bytes (4 KiB on Linux) do not.
-//! `poll_close` only flushes; the descriptor is closed when its owner `T` is dropped.
+//! therefore depends on the kernel: on a pipe, writes of up to PIPE_BUF bytes (4 KiB on Linux) do
+//! not. `poll_close` only flushes; the descriptor is closed when its owner `T` is dropped.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::BorrowedFd;
@@ -54,8 +54,8 @@ where
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The first attempt does not wait for writability, because most types have nothing to flush. Like every
-        // operation, it fails after the deadline.
+        // The first attempt does not wait for writability, because most types have nothing to
+        // flush. Like every operation, it fails after the deadline.
         let flush = |_: BorrowedFd<'_>| {
             self.fd.ensure_nonblocking();
             self.get_ref().flush()

@@ -1,13 +1,14 @@
-//! [`AsyncFd`]: waiting on any descriptor that the poller accepts, with the semantics of this crate's sockets.
+//! [`AsyncFd`]: waiting on any descriptor that the poller accepts, with the semantics of this
+//! crate's sockets.
 //!
 //! # Ownership
-//! `T` owns or borrows the descriptor. An [`Fd`] that borrows it has the poll handle, the deadlines and
-//! the close protocol. The descriptor is removed from the poller before `T` is dropped or returned. It
-//! is registered in `new`, so that `new` returns an error if epoll refuses it.
+//! `T` owns or borrows the descriptor. An [`Fd`] that borrows it has the poll handle, the deadlines
+//! and the close protocol. The descriptor is removed from the poller before `T` is dropped or
+//! returned. It is registered in `new`, so that `new` returns an error if epoll refuses it.
 //!
 //! # Readiness
-//! Only EAGAIN (`WouldBlock`) and the guard clear readiness. A short read or write does not, because its
-//! meaning depends on the type of file. Calls are not serialised ([`LockScope::None`]).
+//! Only EAGAIN (`WouldBlock`) and the guard clear readiness. A short read or write does not,
+//! because its meaning depends on the type of file. Calls are not serialised ([`LockScope::None`]).
 //!
 //! # Foreign code
 //! Closures, and `T`'s `Read` and `Write`, run with a reference to the `Fd` held and outside all
@@ -50,19 +51,20 @@ use crate::sys;
 /// [`new`](AsyncFd::new) sets the flag. [`into_inner`](AsyncFd::into_inner) clears it if it was not
 /// set before; dropping the `AsyncFd` leaves it set. The flag belongs to the open file description:
 /// duplicates share it, and for a terminal these include the standard streams of other processes.
-/// Instead of wrapping a standard stream, open `/dev/tty` again. The flag is checked before each call, and
-/// set again if another user of the description has cleared it. The check costs one fcntl(2) per call.
+/// Instead of wrapping a standard stream, open `/dev/tty` again. The flag is checked before each
+/// call, and set again if another user of the description has cleared it. The check costs one
+/// fcntl(2) per call.
 ///
 /// # SIGPIPE
-/// Writing to a pipe without a reader raises SIGPIPE, unlike writing to a socket of this crate. Rust
-/// programs ignore the signal by default.
+/// Writing to a pipe without a reader raises SIGPIPE, unlike writing to a socket of this crate.
+/// Rust programs ignore the signal by default.
 ///
 /// # Wrapping twice
 /// A descriptor can be registered with the poller only once: a second `AsyncFd` for the same number
-/// is refused. After a shutdown of the runtime, a new `AsyncFd` can register the number. Operations of the
-/// earlier one that have to wait then fail with `AlreadyExists`. Do not wrap a socket of this crate,
-/// because the socket and the `AsyncFd` cannot both receive events. Use the socket's methods `read_with`
-/// and `control` instead.
+/// is refused. After a shutdown of the runtime, a new `AsyncFd` can register the number. Operations
+/// of the earlier one that have to wait then fail with `AlreadyExists`. Do not wrap a socket of
+/// this crate, because the socket and the `AsyncFd` cannot both receive events. Use the socket's
+/// methods `read_with` and `control` instead.
 ///
 /// # Examples
 /// ```
@@ -109,18 +111,18 @@ impl<T: AsFd> AsyncFd<T> {
     /// events, and its number may be reused while it is still registered.
     ///
     /// # Errors
-    /// * Returns `InvalidInput` with [`NotPollable`] inside for files that epoll(7) refuses: regular
-    ///   files, directories, `/dev/null`.
+    /// * Returns `InvalidInput` with [`NotPollable`] inside for files that epoll(7) refuses:
+    ///   regular files, directories, `/dev/null`.
     /// * Returns `AlreadyExists` for a descriptor that is already registered.
-    /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENFILE, ENOSPC, ENOMEM or
-    ///   ELOOP from the poller.
-    /// * Returns `QuotaExceeded` if the poller uses poll(2), and the number of descriptors has reached the limit
-    ///   (RLIMIT_NOFILE).
-    /// * Returns `Other` while the runtime is being shut down, if the system refuses to create a thread that
-    ///   the runtime needs, and in a child of fork(2) that did not call exec(2).
+    /// * Returns the OS error: EBADF for a descriptor that is not open; EMFILE, ENFILE, ENOSPC,
+    ///   ENOMEM or ELOOP from the poller.
+    /// * Returns `QuotaExceeded` if the poller uses poll(2), and the number of descriptors has
+    ///   reached the limit (RLIMIT_NOFILE).
+    /// * Returns `Other` while the runtime is being shut down, if the system refuses to create a
+    ///   thread that the runtime needs, and in a child of fork(2) that did not call exec(2).
     ///
-    /// After an error `inner` is dropped (pass a reference to keep it), and O_NONBLOCK has its former
-    /// value.
+    /// After an error `inner` is dropped (pass a reference to keep it), and O_NONBLOCK has its
+    /// former value.
     ///
     /// Source: epoll_ctl(2), fcntl(2), `tokio::io::unix::AsyncFd`.
     ///
@@ -149,8 +151,8 @@ impl<T: AsFd> AsyncFd<T> {
         }
     }
 
-    /// Removes the descriptor from the poller and returns the wrapped object. Clears O_NONBLOCK if it
-    /// was not set before [`new`](AsyncFd::new).
+    /// Removes the descriptor from the poller and returns the wrapped object. Clears O_NONBLOCK if
+    /// it was not set before [`new`](AsyncFd::new).
     pub fn into_inner(self) -> T {
         let AsyncFd { fd, was_blocking, inner, .. } = self;
         drop(fd);
@@ -206,9 +208,9 @@ impl<T> AsyncFd<T> {
 
     // ---- deadlines ----
 
-    /// Sets the deadline after which operations fail with `TimedOut`; `None` removes it. The deadline
-    /// also applies to operations that are already waiting, and stays until it is changed. After the
-    /// deadline, operations fail even if data is available.
+    /// Sets the deadline after which operations fail with `TimedOut`; `None` removes it. The
+    /// deadline also applies to operations that are already waiting, and stays until it is changed.
+    /// After the deadline, operations fail even if data is available.
     ///
     /// # Errors
     /// Returns a [closed](crate::net::is_closed) error after `force_close`.
@@ -261,8 +263,8 @@ impl<T> AsyncFd<T> {
         self.fd.timeouts.set(Direction::Read, timeout)
     }
 
-    /// Sets how long each write may wait; `None` removes the limit. The time is counted from the moment
-    /// when the write begins to wait.
+    /// Sets how long each write may wait; `None` removes the limit. The time is counted from the
+    /// moment when the write begins to wait.
     ///
     /// # Errors
     /// Returns `InvalidInput` for zero, as in std.
@@ -288,13 +290,13 @@ impl<T> AsyncFd<T> {
 
     // ---- closing ----
 
-    /// Makes all current and later operations fail with a [closed](crate::net::is_closed) error. The
-    /// close begins immediately. The returned future completes when no call is in progress and the
-    /// descriptor is removed from the poller. Closing twice is not an error.
+    /// Makes all current and later operations fail with a [closed](crate::net::is_closed) error.
+    /// The close begins immediately. The returned future completes when no call is in progress and
+    /// the descriptor is removed from the poller. Closing twice is not an error.
     ///
-    /// `force_close` does not close the descriptor itself. Dropping a `T` that owns the descriptor does:
-    /// together with the `AsyncFd`, or separately after [`into_inner`](AsyncFd::into_inner). The method
-    /// `close` of the I/O traits only flushes.
+    /// `force_close` does not close the descriptor itself. Dropping a `T` that owns the descriptor
+    /// does: together with the `AsyncFd`, or separately after [`into_inner`](AsyncFd::into_inner).
+    /// The method `close` of the I/O traits only flushes.
     pub fn force_close(&self) -> Closed {
         Closed::new(self.fd.close(|| ()))
     }
@@ -318,9 +320,9 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFd<T> {
     }
 }
 
-/// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept. A call on such a file
-/// may block, and no event reports when it would not. In Go, setting a deadline on such a file returns
-/// `os.ErrNoDeadline`.
+/// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept. A call on such a
+/// file may block, and no event reports when it would not. In Go, setting a deadline on such a file
+/// returns `os.ErrNoDeadline`.
 ///
 /// # Examples
 /// ```

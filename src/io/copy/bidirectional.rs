@@ -3,9 +3,9 @@
 //! # States
 //! Each direction is *copying*, then *closing* the writer (after its reader reached end of stream),
 //! then *done*. If its writer fails before the end of the stream, or the writer's peer is gone, the
-//! direction is *discarding*: it reads and drops bytes until its reader ends or fails, and is then *done*.
-//! If its reader fails, that side counts as lost, and both directions end without waiting. The copy is
-//! complete when each direction is discarding or done.
+//! direction is *discarding*: it reads and drops bytes until its reader ends or fails, and is then
+//! *done*. If its reader fails, that side counts as lost, and both directions end without waiting.
+//! The copy is complete when each direction is discarding or done.
 //!
 //! # Why a failed read does not close the writer
 //! `poll_close` of a writer may tell the peer that the stream is complete, as TLS does with
@@ -37,24 +37,24 @@ use crate::time::Sleep;
 ///
 /// When one side's stream ends, the other side is closed for writing (`poll_close`), and the other
 /// direction continues. Each direction works like [`copy`](crate::io::copy()): between sockets the
-/// bytes stay in the kernel, and while one side is silent, the other side is watched. When a peer has
-/// closed both directions of its connection, the direction towards it ends, even if there is no data
-/// to send. A peer that vanished silently is detected by keep-alive or by the idle limit of
+/// bytes stay in the kernel, and while one side is silent, the other side is watched. When a peer
+/// has closed both directions of its connection, the direction towards it ends, even if there is no
+/// data to send. A peer that vanished silently is detected by keep-alive or by the idle limit of
 /// [`copy_bidirectional_with`].
 ///
 /// If writing to one side fails, the other direction runs to its end, so the last response of a
 /// server that has closed is delivered. In the meantime bytes for the failed side are read and
-/// dropped. If reading from one side fails, both directions end immediately. The other side is flushed
-/// as far as this is possible without waiting; flush it again to send the rest. It is closed for
-/// writing only if it is a socket, because closing a TLS stream would tell its peer that the stream is
-/// complete.
+/// dropped. If reading from one side fails, both directions end immediately. The other side is
+/// flushed as far as this is possible without waiting; flush it again to send the rest. It is
+/// closed for writing only if it is a socket, because closing a TLS stream would tell its peer that
+/// the stream is complete.
 ///
 /// # Errors
 /// Returns the first error of either direction, as described for [`copy`](crate::io::copy()), most
-/// often `BrokenPipe` or `ConnectionReset`. Unlike in `copy`, it is not an error if a peer closes both
-/// directions without a reset while there is no data to send to it, even if later data for it is
-/// dropped. An error is returned when both directions have ended. It does not contain the numbers of
-/// bytes copied.
+/// often `BrokenPipe` or `ConnectionReset`. Unlike in `copy`, it is not an error if a peer closes
+/// both directions without a reset while there is no data to send to it, even if later data for it
+/// is dropped. An error is returned when both directions have ended. It does not contain the
+/// numbers of bytes copied.
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that were read but not written are lost, as with
@@ -89,12 +89,12 @@ where
     run(a, b, None).await
 }
 
-/// Copies in both directions like [`copy_bidirectional`], but fails if no bytes are copied in either
-/// direction for the duration `idle`. Bytes that are read and dropped do not count.
+/// Copies in both directions like [`copy_bidirectional`], but fails if no bytes are copied in
+/// either direction for the duration `idle`. Bytes that are read and dropped do not count.
 ///
 /// # Errors
-/// Returns the errors of [`copy_bidirectional`]. After `idle` without progress, returns `TimedOut`, even if
-/// one direction has already failed with another error.
+/// Returns the errors of [`copy_bidirectional`]. After `idle` without progress, returns `TimedOut`,
+/// even if one direction has already failed with another error.
 ///
 /// # Cancel safety
 /// Same as [`copy_bidirectional`].
@@ -173,7 +173,8 @@ impl Half {
     }
 
     /// Polls the copy, then the close. Stores the first error of both halves in `failure`. Returns
-    /// true if the reader has failed: the other half, which writes to the same side, must then end too.
+    /// true if the reader has failed: the other half, which writes to the same side, must then end
+    /// too.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -261,8 +262,8 @@ impl Idle {
         Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant() }
     }
 
-    /// Returns `Ready` with an error when no bytes were copied within the time limit. `progress` changes
-    /// whenever bytes are copied.
+    /// Returns `Ready` with an error when no bytes were copied within the time limit. `progress`
+    /// changes whenever bytes are copied.
     fn poll(&mut self, cx: &mut Context<'_>, progress: u64) -> Poll<io::Error> {
         if progress != self.progress {
             (self.progress, self.since) = (progress, clock::instant());

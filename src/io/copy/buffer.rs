@@ -9,12 +9,12 @@ use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 /// The size of the buffer, as in Go's `io.Copy`.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// The approximate sum of the bytes read and the bytes written in one poll before it yields. Moving them takes about
-/// a millisecond.
+/// The approximate sum of the bytes read and the bytes written in one poll before it yields. Moving
+/// them takes about a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
-/// The minimum number of bytes that a step counts towards [`BYTES_PER_POLL`], because each step has a
-/// fixed cost.
+/// The minimum number of bytes that a step counts towards [`BYTES_PER_POLL`], because each step has
+/// a fixed cost.
 pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 
 /// The cause of a failed transfer.
@@ -69,8 +69,8 @@ impl Buffer {
         Buffer { end: bytes.len(), bytes, ..Buffer::default() }
     }
 
-    /// Returns whether the buffer is empty and the reader is not at end of stream. If so, the next step
-    /// is a read.
+    /// Returns whether the buffer is empty and the reader is not at end of stream. If so, the next
+    /// step is a read.
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end && !self.finished
     }
@@ -112,8 +112,9 @@ impl Buffer {
         }
     }
 
-    /// Reads and drops bytes, about [`BYTES_PER_POLL`] per call. Returns `Ready` when the reader is at
-    /// end of stream or fails. A buffer must be used either with this method or with `poll_step`.
+    /// Reads and drops bytes, about [`BYTES_PER_POLL`] per call. Returns `Ready` when the reader is
+    /// at end of stream or fails. A buffer must be used either with this method or with
+    /// `poll_step`.
     pub(super) fn poll_discard<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<()>
     where
         R: Read + Unpin + ?Sized,

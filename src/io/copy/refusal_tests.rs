@@ -1,6 +1,6 @@
-//! Tests of copies whose splice or sendfile fails at the start or later, because the kernel, a sandbox
-//! or the file type refuses it: the copy continues through the buffer, and no byte is lost. Any other error
-//! ends the copy.
+//! Tests of copies whose splice or sendfile fails at the start or later, because the kernel, a
+//! sandbox or the file type refuses it: the copy continues through the buffer, and no byte is lost.
+//! Any other error ends the copy.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};

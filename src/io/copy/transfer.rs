@@ -2,21 +2,21 @@
 //!
 //! # States
 //! The types of the reader and the writer determine the path at the start. If the kernel refuses a
-//! transfer, no pipe is available, or urgent data may prevent a splice, the rest of the copy uses the buffer,
-//! beginning with the bytes that were in the pipe.
+//! transfer, no pipe is available, or urgent data may prevent a splice, the rest of the copy uses
+//! the buffer, beginning with the bytes that were in the pipe.
 //!
 //! # Faults
-//! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues after
-//! a failure of the writer. For sendfile(2), EIO counts as a failure of the reader, because a failed read of the
-//! file has this error. Other errors count as failures of the writer, even if the file has caused them (EBADF if it
-//! is not open for reading).
+//! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues
+//! after a failure of the writer. For sendfile(2), EIO counts as a failure of the reader, because a
+//! failed read of the file has this error. Other errors count as failures of the writer, even if
+//! the file has caused them (EBADF if it is not open for reading).
 //!
 //! # A peer that goes away
 //! While the reader has no data, a writer that is a socket is watched for a hang-up of both
 //! directions, because there is no write that could report it. (Go only waits for the reader; see
-//! golang/go issue 58628.) A TCP peer that closes its socket sends a FIN, or a reset if it has unread
-//! data. After a FIN, the hang-up is detected when the kernel receives a reset: after the next bytes or a
-//! keep-alive probe.
+//! golang/go issue 58628.) A TCP peer that closes its socket sends a FIN, or a reset if it has
+//! unread data. After a FIN, the hang-up is detected when the kernel receives a reset: after the
+//! next bytes or a keep-alive probe.
 
 use std::io;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ impl Transfer {
         self.read.wrapping_add(self.written)
     }
 
-    /// Returns whether the transfer holds no bytes and its next step takes bytes from the reader. Returns
-    /// false if the transfer sends a file, because it then waits only for the writer.
+    /// Returns whether the transfer holds no bytes and its next step takes bytes from the reader.
+    /// Returns false if the transfer sends a file, because it then waits only for the writer.
     fn is_empty(&self) -> bool {
         match &self.path {
             Path::Splice(splice) => splice.is_empty(),
@@ -105,8 +105,8 @@ impl Transfer {
         matches!(&self.path, Path::Buffer(buffer) if buffer.is_finished())
     }
 
-    /// Cancels the transfer's waits and drops the bytes that it holds. The transfer must not be polled
-    /// again.
+    /// Cancels the transfer's waits and drops the bytes that it holds. The transfer must not be
+    /// polled again.
     pub(super) fn stop(&mut self) {
         self.cancel();
         self.path = Path::Buffer(Buffer::default());
@@ -206,7 +206,8 @@ impl Transfer {
     }
 }
 
-/// Returns an error of sendfile(2) as a failure of the file (EIO) or of the socket (any other error).
+/// Returns an error of sendfile(2) as a failure of the file (EIO) or of the socket (any other
+/// error).
 fn fault_of_sendfile(error: io::Error) -> Fault {
     if raw_os_error(&error) == Some(libc::EIO) { Fault::Reader(error) } else { Fault::Writer(error) }
 }

@@ -1,9 +1,9 @@
-//! [`BiasedMutex`]: a mutex that one thread may enter without a read-modify-write, as long as no other thread
-//! locks it.
+//! [`BiasedMutex`]: a mutex that one thread may enter without a read-modify-write, as long as no
+//! other thread locks it.
 //!
-//! The gathered bytes of a socket are used many times per turn by the thread that runs the turn, and almost never by
-//! another thread. Locking and unlocking a mutex takes two read-modify-writes, which cost more than everything
-//! else that a gathered write does.
+//! The gathered bytes of a socket are used many times per turn by the thread that runs the turn,
+//! and almost never by another thread. Locking and unlocking a mutex takes two read-modify-writes,
+//! which cost more than everything else that a gathered write does.
 //!
 //! # States
 //! ```text
@@ -12,41 +12,44 @@
 //!      ↑                                       │          │
 //!      └── lock, by any thread, which waits while busy ───┘
 //! ```
-//! Every access needs the inner mutex ([`lock`](BiasedMutex::lock)), except that the *owner*, a thread, may use
-//! the value for a moment without it ([`with_owned`](BiasedMutex::with_owned)). `lock` ends the ownership. If the
-//! owner is another thread, this is a *revocation*, which makes a system call. So the next [`PAUSE`] attempts to become
-//! the owner are refused. Moreover, no thread becomes the owner before the former owner has locked the mutex
-//! (invariant 2).
+//! Every access needs the inner mutex ([`lock`](BiasedMutex::lock)), except that the *owner*, a
+//! thread, may use the value for a moment without it ([`with_owned`](BiasedMutex::with_owned)).
+//! `lock` ends the ownership. If the owner is another thread, this is a *revocation*, which makes a
+//! system call. So the next [`PAUSE`] attempts to become the owner are refused. Moreover, no thread
+//! becomes the owner before the former owner has locked the mutex (invariant 2).
 //!
 //! # Invariants
-//! 1. *One user.* While a thread holds the guard, `with_owned` does not use the value. The owner sets `is_busy` and
-//!    then reads `owner`; `lock` clears `owner` and then reads `is_busy`. Asymmetric fences ([`membarrier`]) order both
-//!    pairs like SeqCst fences, so the owner sees that it is no longer the owner, or `lock` sees that the owner is busy
-//!    and waits (model `owner_and_lock_exclude_each_other`).
-//! 2. *Only one thread writes `is_busy` at a time.* A thread whose ownership was revoked may not know it yet: between
-//!    its two reads of `owner` it may still set `is_busy`, and then clear it. So no thread becomes the owner before
-//!    the former one has locked the mutex itself, which it does not do between the two reads (model
-//!    `former_owner_does_not_hide_the_next`).
+//! 1. *One user.* While a thread holds the guard, `with_owned` does not use the value. The owner
+//!    sets `is_busy` and then reads `owner`; `lock` clears `owner` and then reads `is_busy`.
+//!    Asymmetric fences ([`membarrier`]) order both pairs like SeqCst fences, so the owner sees
+//!    that it is no longer the owner, or `lock` sees that the owner is busy and waits (model
+//!    `owner_and_lock_exclude_each_other`).
+//! 2. *Only one thread writes `is_busy` at a time.* A thread whose ownership was revoked may not
+//!    know it yet: between its two reads of `owner` it may still set `is_busy`, and then clear it.
+//!    So no thread becomes the owner before the former one has locked the mutex itself, which it
+//!    does not do between the two reads (model `former_owner_does_not_hide_the_next`).
 //! 3. Only the thread itself stores its number in `owner`, while it holds the inner mutex.
 //!
 //! # Memory ordering
-//! The owner clears `is_busy` with Release, and `lock` reads it with Acquire: the holder of the lock sees what the
-//! owner did. The inner mutex orders everything else: a thread becomes the owner while it holds the mutex, and its
-//! own later accesses follow in program order.
+//! The owner clears `is_busy` with Release, and `lock` reads it with Acquire: the holder of the
+//! lock sees what the owner did. The inner mutex orders everything else: a thread becomes the owner
+//! while it holds the mutex, and its own later accesses follow in program order.
 //!
 //! # Without membarrier(2)
-//! While the process is not registered (the system has no such call or refuses it, or no thread has registered the
-//! process yet), no thread becomes the owner, and this is an ordinary mutex. If a later refusal ends the registration,
-//! a thread that is already the owner remains the owner until the next `lock`.
+//! While the process is not registered (the system has no such call or refuses it, or no thread has
+//! registered the process yet), no thread becomes the owner, and this is an ordinary mutex. If a
+//! later refusal ends the registration, a thread that is already the owner remains the owner until
+//! the next `lock`.
 //!
 //! # Fork
-//! In a child of fork(2), no thread is an owner: none becomes one, and the thread that has called fork(2) has lost its
-//! [number](thread_number). So `lock` need not wait. A thread of the parent that was inside `with_owned` does not exist
-//! in the child, and leaves the value valid, because `f` does so at every step.
+//! In a child of fork(2), no thread is an owner: none becomes one, and the thread that has called
+//! fork(2) has lost its [number](thread_number). So `lock` need not wait. A thread of the parent
+//! that was inside `with_owned` does not exist in the child, and leaves the value valid, because
+//! `f` does so at every step.
 //!
 //! # Cancellation
-//! `with_owned` does not suspend. A panic in it would leave the mutex busy, and a `lock` by another thread might then
-//! wait forever. The caller of `with_owned` guarantees that there is none.
+//! `with_owned` does not suspend. A panic in it would leave the mutex busy, and a `lock` by another
+//! thread might then wait forever. The caller of `with_owned` guarantees that there is none.
 
 #![allow(unsafe_code)]
 
@@ -58,14 +61,15 @@ use crate::rt::{fork, thread_number};
 use crate::sync::{AtomicBool, AtomicUsize, MODEL, Mutex, MutexGuard, Ordering, UnsafeCell, injected_bug};
 use crate::sys::membarrier;
 
-/// The number of refused attempts to become the owner after a revocation. A revocation takes a few microseconds, and
-/// a use of the value as the owner saves about 10 ns.
+/// The number of refused attempts to become the owner after a revocation. A revocation takes a few
+/// microseconds, and a use of the value as the owner saves about 10 ns.
 const PAUSE: u32 = if MODEL { 0 } else { 1000 };
 
 /// The value of `owner` if there is no owner. No thread has this number.
 const NOBODY: usize = usize::MAX;
 
-/// A mutex that one thread may enter without a read-modify-write; see the [module documentation](self).
+/// A mutex that one thread may enter without a read-modify-write; see the [module
+/// documentation](self).
 pub(crate) struct BiasedMutex<T> {
     /// The number of the owner, or [`NOBODY`].
     owner: AtomicUsize,
@@ -89,8 +93,8 @@ unsafe impl<T: Send> Sync for BiasedMutex<T> {}
 // SAFETY: the mutex owns the value, which can be sent.
 unsafe impl<T: Send> Send for BiasedMutex<T> {}
 
-// As for any mutex without poisoning, a panic does not expose a broken value: the users leave the value valid before
-// they call code that may panic.
+// As for any mutex without poisoning, a panic does not expose a broken value: the users leave the
+// value valid before they call code that may panic.
 impl<T> RefUnwindSafe for BiasedMutex<T> {}
 impl<T> UnwindSafe for BiasedMutex<T> {}
 
@@ -108,14 +112,16 @@ impl<T> BiasedMutex<T> {
     #[inline]
     pub(crate) fn lock(&self) -> BiasedGuard<'_, T> {
         let mut revocation = self.revocation.lock();
-        // ORDERING: Relaxed, here and in `end_ownership`: `owner` is written under `revocation` only.
+        // ORDERING: Relaxed, here and in `end_ownership`: `owner` is written under `revocation`
+        // only.
         if self.owner.load(Ordering::Relaxed) != NOBODY || revocation.former != NOBODY {
             self.end_ownership(&mut revocation);
         }
         BiasedGuard { mutex: self, revocation, access: PhantomData }
     }
 
-    /// Ends the ownership, and waits until [`with_owned`](BiasedMutex::with_owned) no longer uses the value.
+    /// Ends the ownership, and waits until [`with_owned`](BiasedMutex::with_owned) no longer uses
+    /// the value.
     #[inline(never)]
     fn end_ownership(&self, revocation: &mut Revocation) {
         let current = thread_number::current();
@@ -139,11 +145,12 @@ impl<T> BiasedMutex<T> {
         *revocation = Revocation { former: owner, pause: PAUSE };
     }
 
-    /// Calls `f` with the value and returns its result, if this thread is the owner. Otherwise returns false.
+    /// Calls `f` with the value and returns its result, if this thread is the owner. Otherwise
+    /// returns false.
     ///
     /// # Safety
-    /// `f` must not panic, must not use this mutex, and must leave the value valid at every step, because a fork(2) by
-    /// another thread may copy it at any time.
+    /// `f` must not panic, must not use this mutex, and must leave the value valid at every step,
+    /// because a fork(2) by another thread may copy it at any time.
     #[inline]
     pub(crate) unsafe fn with_owned(&self, f: impl FnOnce(&mut T) -> bool) -> bool {
         let current = thread_number::current();
@@ -157,8 +164,9 @@ impl<T> BiasedMutex<T> {
             membarrier::light();
         }
         let is_owner = self.owner.load(Ordering::Relaxed) == current || injected_bug!("biased_mutex_owner_looks_once");
-        // SAFETY: the pointer is valid. No other thread uses the value, because this thread is the owner and
-        // busy (invariant 1), and `f` does not use it in another way (the caller's guarantee).
+        // SAFETY: the pointer is valid. No other thread uses the value, because this thread is the
+        // owner and busy (invariant 1), and `f` does not use it in another way (the caller's
+        // guarantee).
         let result = is_owner && self.value.with_mut(|value| f(unsafe { &mut *value }));
         // ORDERING: Release pairs with the Acquire in `end_ownership`.
         self.is_busy.store(false, Ordering::Release);
@@ -185,8 +193,8 @@ impl<T> BiasedGuard<'_, T> {
         let may_own = self.revocation.former == NOBODY || injected_bug!("biased_mutex_has_an_owner_beside_the_former");
         if may_own && membarrier::is_registered() && !fork::is_child() {
             let current = thread_number::assign();
-            // ORDERING: Relaxed: `lock` reads it under the inner mutex, and `with_owned` compares it with the number of
-            // its own thread.
+            // ORDERING: Relaxed: `lock` reads it under the inner mutex, and `with_owned` compares
+            // it with the number of its own thread.
             self.mutex.owner.store(if current == thread_number::NONE { NOBODY } else { current }, Ordering::Relaxed);
         }
     }

@@ -1,24 +1,28 @@
-//! [`Closing`]: the last steps of a close, on the thread that drops the last reference, on a thread of the pool, or in
-//! the task that sends the last gathered bytes. [`Loans`] and [`Guard`] are what higher layers attach to a close.
+//! [`Closing`]: the last steps of a close, on the thread that drops the last reference, on a thread
+//! of the pool, or in the task that sends the last gathered bytes. [`Loans`] and [`Guard`] are what
+//! higher layers attach to a close.
 //!
 //! # Borrowed descriptors
-//! A descriptor that was handed out (`as_fd`) can be borrowed while another handle of the socket closes it. So the
-//! explicit close of such a socket does not free the number: the process's
-//! [placeholder](crate::sys::placeholder) takes it, and calls on it fail. The [`Gone`] owns the number, and each
-//! handle of the socket and each [`Closed`](super::fd::Closed) future owns the `Gone`, so the number is free after the
-//! last of them is dropped. The first hand-out opens the placeholder, so the close needs no free descriptor.
+//! A descriptor that was handed out (`as_fd`) can be borrowed while another handle of the socket
+//! closes it. So the explicit close of such a socket does not free the number: the process's
+//! [placeholder](crate::sys::placeholder) takes it, and calls on it fail. The [`Gone`] owns the
+//! number, and each handle of the socket and each [`Closed`](super::fd::Closed) future owns the
+//! `Gone`, so the number is free after the last of them is dropped. The first hand-out opens the
+//! placeholder, so the close needs no free descriptor.
 //!
-//! If no descriptor was free at any hand-out and none is free at the close, the socket is shut down, and the last drop
-//! closes it. If the linger time is zero, a TCP connection is reset on Linux.
+//! If no descriptor was free at any hand-out and none is free at the close, the socket is shut
+//! down, and the last drop closes it. If the linger time is zero, a TCP connection is reset on
+//! Linux.
 //!
 //! # Order
-//! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a limited time, until the
-//! kernel has released this memory. close(2) follows, and then the steps that depend on it: streams of connections that
-//! wait for a descriptor learn that one is free, the guard is dropped, and the `Closed` futures complete.
+//! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a
+//! limited time, until the kernel has released this memory. close(2) follows, and then the steps
+//! that depend on it: streams of connections that wait for a descriptor learn that one is free, the
+//! guard is dropped, and the `Closed` futures complete.
 //!
 //! # Cancellation
-//! The drop of a [`Closing`] performs the steps that are left, so the descriptor is closed even if a shutdown drops the
-//! pool's job or the task.
+//! The drop of a [`Closing`] performs the steps that are left, so the descriptor is closed even if
+//! a shutdown drops the pool's job or the task.
 
 use std::any::Any;
 use std::fmt;
@@ -42,9 +46,10 @@ pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
     /// that lends memory is in progress, and none follows.
     fn end(&self);
 
-    /// Makes the kernel release the remaining memory, unless the socket may have other users. Returns whether the
-    /// kernel will release memory later. Called when no call on the socket is in progress or can follow. If
-    /// `may_be_shared` is false, this process is about to close its last descriptor of the socket.
+    /// Makes the kernel release the remaining memory, unless the socket may have other users.
+    /// Returns whether the kernel will release memory later. Called when no call on the socket is
+    /// in progress or can follow. If `may_be_shared` is false, this process is about to close its
+    /// last descriptor of the socket.
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
 
     /// Blocks until the kernel has released the recalled memory, for a limited time.
@@ -78,7 +83,8 @@ impl Drop for KeptNumber {
 }
 
 impl Gone {
-    /// Closes a socket whose descriptor may be borrowed, and keeps its number until this value is dropped.
+    /// Closes a socket whose descriptor may be borrowed, and keeps its number until this value is
+    /// dropped.
     fn keep_number(&self, fd: OwnedFd) {
         let kept = socket::close_and_keep_number(fd).unwrap_or_else(|fd| {
             end_connection(fd.as_fd());
@@ -122,8 +128,9 @@ impl Gone {
     }
 }
 
-/// Ends the connection of a socket that cannot be closed yet, so that the peer need not wait for the last drop, and so
-/// that close(2) then does not block. In a forked child, has no effect, because the parent has the socket too.
+/// Ends the connection of a socket that cannot be closed yet, so that the peer need not wait for
+/// the last drop, and so that close(2) then does not block. In a forked child, has no effect,
+/// because the parent has the socket too.
 #[cold]
 fn end_connection(fd: BorrowedFd<'_>) {
     if fork::is_child() {
@@ -141,7 +148,8 @@ fn end_connection(fd: BorrowedFd<'_>) {
 pub(super) struct Closing {
     /// The descriptor; `None` after it was closed, or if the sender of the gathered bytes owns it.
     pub(super) fd: Option<OwnedFd>,
-    /// Whether this thread must not call close(2) yet, because SO_LINGER is set to a time other than zero.
+    /// Whether this thread must not call close(2) yet, because SO_LINGER is set to a time other
+    /// than zero.
     lingers: bool,
     /// Memory that the kernel has not released yet.
     loans: Option<Arc<dyn Loans>>,
@@ -193,8 +201,8 @@ impl Drop for Closing {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
             if self.lingers {
-                // The thread pool has not run `wait`, and this thread must not block. Without SO_LINGER, the
-                // kernel sends unsent data in the background.
+                // The thread pool has not run `wait`, and this thread must not block. Without
+                // SO_LINGER, the kernel sends unsent data in the background.
                 let _ = option::socket::set_linger(fd.as_fd(), None);
             }
             match &self.gone {
@@ -202,8 +210,8 @@ impl Drop for Closing {
                 // The result is ignored: no caller receives it, and the call must not be repeated.
                 _ => _ = socket::close(fd),
             }
-            // Called even if the number is kept, because the close also frees an open file (ENFILE) and memory, for
-            // which a stream of connections may wait.
+            // Called even if the number is kept, because the close also frees an open file (ENFILE)
+            // and memory, for which a stream of connections may wait.
             poller::descriptor_closed();
         }
         drop(self.guard.take());

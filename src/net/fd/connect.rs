@@ -1,14 +1,15 @@
-//! connect(2) on a descriptor, and the wait for its outcome; the parts of registration, shutdown and
-//! close that concern a connection that is deferred or in progress ([`FastOpen`]).
+//! connect(2) on a descriptor, and the wait for its outcome; the parts of registration, shutdown
+//! and close that concern a connection that is deferred or in progress ([`FastOpen`]).
 //!
 //! # Rules
-//! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A wake-up alone
-//!   does not mean that the outcome is known. If getpeername(2) succeeds, the socket is connected. Otherwise
-//!   SO_ERROR returns the error; if there is none, the wait continues (Go issues 14548 and 19289).
-//! * The handshake of a connection to the same host is usually complete when connect(2) returns. So the
-//!   outcome for a loopback address is checked before the wait, which saves a registration.
-//! * The descriptor is registered after connect(2), because epoll reports a hang-up for a socket on which
-//!   connect(2) was not called.
+//! * After EINPROGRESS, EALREADY or EINTR, the connect waits until the socket is writable. A
+//!   wake-up alone does not mean that the outcome is known. If getpeername(2) succeeds, the socket
+//!   is connected. Otherwise SO_ERROR returns the error; if there is none, the wait continues (Go
+//!   issues 14548 and 19289).
+//! * The handshake of a connection to the same host is usually complete when connect(2) returns. So
+//!   the outcome for a loopback address is checked before the wait, which saves a registration.
+//! * The descriptor is registered after connect(2), because epoll reports a hang-up for a socket on
+//!   which connect(2) was not called.
 //!
 //! # Cancellation
 //! A future that is dropped leaves the list of waiters. The kernel continues to connect until the
@@ -37,13 +38,13 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
         fd.set_deadline(Direction::Write, deadline)?;
     }
     match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
-        // The socket is connected, or the connect is deferred until the first data, wait or shutdown. connect(2)
-        // returns 0 in both cases.
+        // The socket is connected, or the connect is deferred until the first data, wait or
+        // shutdown. connect(2) returns 0 in both cases.
         Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => {}
-            // A connect to an address that is not loopback is usually still in progress here, so its outcome is
-            // checked only after the wait.
+            // A connect to an address that is not loopback is usually still in progress here, so
+            // its outcome is checked only after the wait.
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
                 established(fd, addr.ip().to_canonical().is_loopback()).await?;
             }
@@ -96,8 +97,8 @@ impl Drop for Dial<'_> {
     }
 }
 
-/// Starts a task that waits until the connection of `fd` is established or has failed. If it is established and `how` is
-/// `Some`, the task shuts it down. Then the task closes `fd`.
+/// Starts a task that waits until the connection of `fd` is established or has failed. If it is
+/// established and `how` is `Some`, the task shuts it down. Then the task closes `fd`.
 fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
     let fd = Fd::new(fd, false)?;
     // SO_LINGER may be set on the socket.
@@ -137,15 +138,15 @@ impl Fd {
     }
 
     /// Registers the descriptor with the poller. Begins a deferred connection first, because
-    /// otherwise no event would follow. Afterwards makes sure that gathered bytes are sent. The caller
-    /// must hold a reference.
+    /// otherwise no event would follow. Afterwards makes sure that gathered bytes are sent. The
+    /// caller must hold a reference.
     #[cold]
     pub(super) fn register_now(&self) -> Result<u32, Failure> {
         if let Some(fast_open) = self.used_fast_open() {
             fast_open.begin(self.borrow()).map_err(Failure::Io)?;
         }
-        // Since the last runtime ended, another handle may have registered a lent descriptor. That handle keeps its
-        // events: this registration then fails with EEXIST.
+        // Since the last runtime ended, another handle may have registered a lent descriptor. That
+        // handle keeps its events: this registration then fails with EEXIST.
         let registered = self.poll.register(self.borrow(), self.may_be_shared());
         if registered.is_ok() {
             self.send_rest_soon();
@@ -153,18 +154,19 @@ impl Fd {
         registered
     }
 
-    /// Returns whether `error` means that the connection is not established yet, so that the call must wait.
+    /// Returns whether `error` means that the connection is not established yet, so that the call
+    /// must wait.
     #[cold]
     pub(super) fn is_early(&self, error: &io::Error) -> bool {
         error.raw_os_error() == Some(libc::EINPROGRESS) && self.used_fast_open().is_some()
     }
 
-    /// Sends the gathered bytes, unless `how` is `Read`. Then calls shutdown(2). If the
-    /// connection is in progress, a task calls shutdown(2) when the connection is established. If the socket
+    /// Sends the gathered bytes, unless `how` is `Read`. Then calls shutdown(2). If the connection
+    /// is in progress, a task calls shutdown(2) when the connection is established. If the socket
     /// does not accept all gathered bytes, the sending side is shut down after the last byte.
     ///
-    /// Unless `how` is `Read`, wakes all operations that wait to write, so that they fail. If the connection is in
-    /// progress, they wait again and fail when it is shut down.
+    /// Unless `how` is `Read`, wakes all operations that wait to write, so that they fail. If the
+    /// connection is in progress, they wait again and fail when it is shut down.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         let shut = self.with(|fd| {
             let now = self.shut_gathered(how);
@@ -176,10 +178,12 @@ impl Fd {
             shut
         });
         if how != Shutdown::Read {
-            // For a Unix socket without room, epoll reports no event. Nor does it while gathered bytes are left.
+            // For a Unix socket without room, epoll reports no event. Nor does it while gathered
+            // bytes are left.
             wake_taken(|wakers| {
                 let side = self.poll.side(Direction::Write);
-                // An operation whose call was made before the shutdown, and that does not wait yet, repeats the call.
+                // An operation whose call was made before the shutdown, and that does not wait yet,
+                // repeats the call.
                 side.set_ready(0, wakers);
                 // An edge would wake only the first future.
                 side.interrupt(wakers);
@@ -206,9 +210,10 @@ impl Fd {
         Ok(())
     }
 
-    /// Returns a duplicate if the connection is in progress and its SYN carried data. The duplicate keeps the close from
-    /// aborting the connection. Returns `None` in a child of fork(2), because the parent has the socket open. Also returns
-    /// `None` if the linger time is 0, which requests the abort, or if no descriptor is available.
+    /// Returns a duplicate if the connection is in progress and its SYN carried data. The duplicate
+    /// keeps the close from aborting the connection. Returns `None` in a child of fork(2), because
+    /// the parent has the socket open. Also returns `None` if the linger time is 0, which requests
+    /// the abort, or if no descriptor is available.
     pub(super) fn unfinished(&self) -> Option<OwnedFd> {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();
@@ -220,8 +225,8 @@ impl Fd {
         if is_at_risk { socket::dup_cloexec(fd).ok() } else { None }
     }
 
-    /// Closes the result of [`unfinished`](Fd::unfinished) when the connection is established or has
-    /// failed.
+    /// Closes the result of [`unfinished`](Fd::unfinished) when the connection is established or
+    /// has failed.
     pub(super) fn close_later(unfinished: OwnedFd) {
         // On an error, the duplicate is closed now.
         let _ = finish_later(unfinished, None);

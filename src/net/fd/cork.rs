@@ -1,9 +1,8 @@
-//! [`Cork`]: the buffer in which the writes of a turn are gathered, to be sent with one system
-//! call.
+//! [`Cork`]: the buffer that gathers the writes of a turn, to be sent with one system call.
 //!
-//! If the option is on (`set_auto_cork`), a write appends to this buffer and returns. The end of the
-//! turn sends the buffer ([`unsent`](crate::rt::unsent)). [`gather`](super::gather) decides which
-//! writes append, and contains the operations that wait. This file contains the state.
+//! If the option is on (`set_auto_cork`), a write appends to this buffer and returns. The end of
+//! the turn sends the buffer ([`unsent`](crate::rt::unsent)). [`gather`](super::gather) decides
+//! which writes append, and contains the operations that wait. This file contains the state.
 //!
 //! # States
 //! ```text
@@ -14,34 +13,35 @@
 //!                         │
 //!   any ── a send fails ──┴→ failed: nothing is gathered any more
 //! ```
-//! *gathering*: the socket is in the list of a thread, whose next flush sends the bytes. *blocked*: the socket
-//! did not accept all bytes. A task, the [`Flusher`](super::flusher), waits for room. Writes no
-//! longer append: they wait like writes without the option, and send the gathered bytes before their
-//! own. At most [`GATHERED_MAX`] bytes are gathered.
+//! *gathering*: the socket is in the list of a thread, whose next flush sends the bytes. *blocked*:
+//! the socket did not accept all bytes. A task, the [`Flusher`](super::flusher), waits for room.
+//! Writes no longer append: they wait like writes without the option, and send the gathered bytes
+//! before their own. At most [`GATHERED_MAX`] bytes are gathered.
 //!
-//! Two flags do not depend on these states. *shut*: the sending side is shut down, or will be after the
-//! last gathered byte, and writes fail. If bytes are left at the shutdown, the thread that sends the last of them calls
-//! shutdown(2). By then the connection is established, because a socket in SYN-SENT accepts no bytes after those of its
-//! SYN. (In SYN-SENT, shutdown(2) would abort the connection and lose these bytes; see
-//! [`fast_open`](super::fast_open).) *gone*: the number of the descriptor must not be used; see
-//! "Ownership".
+//! Two flags do not depend on these states. *shut*: the sending side is shut down, or will be after
+//! the last gathered byte, and writes fail. If bytes are left at the shutdown, the thread that
+//! sends the last of them calls shutdown(2). By then the connection is established, because a
+//! socket in SYN-SENT accepts no bytes after those of its SYN. (In SYN-SENT, shutdown(2) would
+//! abort the connection and lose these bytes; see [`fast_open`](super::fast_open).) *gone*: the
+//! number of the descriptor must not be used; see "Ownership".
 //!
 //! # Order
 //! * Gathered bytes are sent before all bytes that are written later. Only an operation that holds
-//!   the write lock of the descriptor makes a call that sends other bytes, and the operation sends the
-//!   gathered bytes before or in this call.
-//! * A write appends only while no operation has the write lock: it checks the write lock while it holds the
-//!   state's lock ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)) or owns the state. So
-//!   the write either finds the write lock taken, or precedes the first call of the write lock's next owner, because
-//!   each owner locks the state before it makes a call.
+//!   the write lock of the descriptor makes a call that sends other bytes, and the operation sends
+//!   the gathered bytes before or in this call.
+//! * A write appends only while no operation has the write lock: it checks the write lock while it
+//!   holds the state's lock
+//!   ([`FdMutex::lock_while_free`](super::fd_mutex::FdMutex::lock_while_free)) or owns the state.
+//!   So the write either finds the write lock taken, or precedes the first call of the write lock's
+//!   next owner, because each owner locks the state before it makes a call.
 //! * Therefore any thread may send gathered bytes at any time with the state locked, without the
 //!   write lock: they never appear between the pieces of a `write_all`.
 //!
 //! # Errors
-//! If gathered bytes cannot be sent, their writes have already returned `Ok`. If a write makes the call that fails,
-//! it returns the error. Otherwise the error is kept and returned at most once: by the next write, flush or shutdown of
-//! the sending side, or by a read that finds the end of the stream. After a failure no write is gathered, so that each
-//! further write returns the result of its own system call.
+//! If gathered bytes cannot be sent, their writes have already returned `Ok`. If a write makes the
+//! call that fails, it returns the error. Otherwise the error is kept and returned at most once: by
+//! the next write, flush or shutdown of the sending side, or by a read that finds the end of the
+//! stream. After a failure no write is gathered, so each further write returns its own result.
 //!
 //! # Deadlines
 //! Gathered bytes count as accepted, like bytes in the send buffer of the kernel: a deadline that
@@ -49,17 +49,18 @@
 //!
 //! # Locks
 //! The state's lock is held during send(2), which does not wait, and never while wakers run. A
-//! thread that holds it may take the locks of [`unsent`](crate::rt::unsent). A thread that appends becomes the *owner* of
-//! the state, if [`BiasedMutex`] permits this, until any thread locks the state, at the latest at the end of the turn.
-//! Further writes of the owner append without the lock ([`State::append_more`]).
+//! thread that holds it may take the locks of [`unsent`](crate::rt::unsent). A thread that appends
+//! becomes the *owner* of the state, if [`BiasedMutex`] permits this, until any thread locks the
+//! state, at the latest at the end of the turn. Further writes of the owner append without the lock
+//! ([`State::append_more`]).
 //!
 //! # Ownership
 //! The lists of threads, sysmon and snapshots use the [`Gathering`], which is not a handle of the
 //! socket: it keeps no socket open, and its flush runs no user code. With the state locked, the
 //! descriptor's number may be used until the state is *gone*. The close and the conversion of a
 //! socket mark the state as gone, under its lock, before the number is closed or given away. Only
-//! the flusher takes a handle, during each of its polls and during its drop, and the state counts the
-//! handle ([`State::borrow`]).
+//! the flusher takes a handle, during each of its polls and during its drop, and the state counts
+//! the handle ([`State::borrow`]).
 //!
 //! # Fork
 //! A child of fork(2) discards its copy of the bytes: the parent sends them.
@@ -80,8 +81,8 @@ use crate::rt::fork;
 use crate::rt::unsent::{self, Amount, Unsent};
 use crate::sys::socket;
 
-/// A write of at least this many bytes is sent immediately, together with the gathered bytes, because copying
-/// it costs more than the system call.
+/// A write of at least this many bytes is sent immediately, together with the gathered bytes,
+/// because copying it costs more than the system call.
 const LARGE: usize = 16 << 10;
 /// The weight of gathered writes between two checks of the turn's duration. A power of two.
 const WEIGHT_PER_CHECK: u32 = 256;
@@ -94,15 +95,16 @@ const ON: u8 = 1;
 const BLOCKED: u8 = 1 << 1;
 /// A send failed.
 const FAILED: u8 = 1 << 2;
-/// The sending side is shut down, or is about to be, or must be shut down when all gathered bytes are sent.
+/// The sending side is or will soon be shut down, or must be when all gathered bytes are sent.
 const SHUT: u8 = 1 << 3;
 /// The descriptor's number must no longer be used.
 const GONE: u8 = 1 << 4;
-/// The sending side must be shut down when all gathered bytes are sent. Set only together with [`SHUT`].
+/// The sending side must be shut down when all gathered bytes are sent. Implies [`SHUT`].
 const ENDS: u8 = 1 << 5;
 
 thread_local! {
-    /// The weight of the writes that this thread has gathered, modulo 2³²; see [`WEIGHT_PER_CHECK`].
+    /// The weight of the writes that this thread has gathered, modulo 2³²; see
+    /// [`WEIGHT_PER_CHECK`].
     static WEIGHT: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -140,14 +142,14 @@ impl Gathering {
         self.sending(|state| self.send_locked(state))
     }
 
-    /// Sends as many bytes of `state`, which is locked, as the socket accepts. Returns the result of
-    /// [`send`](Gathering::send), and the waker of [`Sent::done`].
+    /// Sends as many bytes of `state`, which is locked, as the socket accepts. Returns the result
+    /// of [`send`](Gathering::send), and the waker of [`Sent::done`].
     pub(super) fn send_locked(&self, state: &mut State) -> (bool, Option<Waker>) {
         if state.has(GONE) {
             return (true, None);
         }
-        // SAFETY: the number is open: the lock is held during the call, and GONE is set under this lock before
-        // the number is closed or given away.
+        // SAFETY: the number is open: the lock is held during the call, and GONE is set under this
+        // lock before the number is closed or given away.
         let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
         let Sent { is_empty, done } = state.send(fd, self.may_be_early);
         (is_empty, done)
@@ -170,8 +172,9 @@ impl Gathering {
         sent
     }
 
-    /// Records the call that sent or discarded `bytes` gathered bytes, for a read that then waits for the
-    /// answer, and charges the bytes to the budget, because each gathered write is too small to be charged.
+    /// Records the call that sent or discarded `bytes` gathered bytes, for a read that then waits
+    /// for the answer, and charges the bytes to the budget, because each gathered write is too
+    /// small to be charged.
     fn count(&self, bytes: usize) {
         if bytes > 0 {
             context::record_call(true, self.number);
@@ -179,8 +182,8 @@ impl Gathering {
         }
     }
 
-    /// Starts a flusher if the socket is blocked and has none. Called after a call that may have sent
-    /// gathered bytes.
+    /// Starts a flusher if the socket is blocked and has none, after a call that may have sent
+    /// bytes.
     pub(super) fn follow_up(self: &Arc<Self>) {
         let wants_flusher = self.wants_flusher(&mut self.cork.lock());
         if wants_flusher {
@@ -188,8 +191,7 @@ impl Gathering {
         }
     }
 
-    /// Returns whether the caller must start a flusher when it has unlocked `state`; see
-    /// [`State::wants_flusher`].
+    /// Returns whether the caller must start a flusher when it has unlocked `state`.
     fn wants_flusher(self: &Arc<Self>, state: &mut State) -> bool {
         let wants_flusher = state.wants_flusher();
         if wants_flusher {
@@ -199,8 +201,7 @@ impl Gathering {
         wants_flusher
     }
 
-    /// Returns whether the flusher must end because no bytes are left to send. Otherwise stores
-    /// the flusher's waker.
+    /// Returns whether the flusher must end because no bytes are left. Otherwise stores its waker.
     pub(super) fn ends_flusher(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut state = self.cork.lock();
@@ -220,8 +221,8 @@ impl Gathering {
         let _old = self.cork.lock().flusher.take();
     }
 
-    /// Marks the state as gone, because the number is about to be closed or given away, and wakes the
-    /// flusher. Returns the buffer and the number of its bytes that were sent.
+    /// Marks the state as gone, because the number is about to be closed or given away, and wakes
+    /// the flusher. Returns the buffer and the number of its bytes that were sent.
     pub(super) fn retire(&self) -> (Vec<u8>, usize) {
         let (rest, flusher) = {
             let mut state = self.cork.lock();
@@ -276,8 +277,8 @@ impl fmt::Debug for Gathering {
     }
 }
 
-/// Returns the weight of this thread's writes with a further write of `len` bytes, and whether that write needs a check of
-/// the turn's duration.
+/// Returns the weight of this thread's writes with a further write of `len` bytes, and whether that
+/// write needs a check of the turn's duration.
 #[inline]
 fn add_weight(len: usize) -> (u32, bool) {
     let before = WEIGHT.get();
@@ -288,13 +289,12 @@ fn add_weight(len: usize) -> (u32, bool) {
 /// The state of a [`Cork`].
 #[derive(Default)]
 pub(super) struct State {
-    /// A combination of [`ON`] and the constants after it. Writes are gathered while this is
-    /// exactly `ON`.
+    /// [`ON`] and the constants after it. Writes are gathered while this is exactly `ON`.
     flags: u8,
     buffer: Buffer,
-    /// The list to which a write has added the socket since the last flush, or 0. A flush of any list that
-    /// contains the socket clears the field, even if sysmon makes the flush and the socket stays in the list.
-    /// While the field is set, a flush follows.
+    /// The list to which a write has added the socket since the last flush, or 0. A flush of any
+    /// list that contains the socket clears the field, even if sysmon makes the flush and the
+    /// socket stays in the list. While the field is set, a flush follows.
     list: usize,
     /// Whether the socket was ever added to the blocked sockets of [`unsent`].
     was_blocked: bool,
@@ -337,10 +337,12 @@ impl Cork {
     }
 
     /// Appends `buf` without a lock, if this thread owns the state, `is_free` returns true and
-    /// [`State::append_more`] accepts `buf`. Returns whether it did. `is_free` must not panic or use this cork.
+    /// [`State::append_more`] accepts `buf`. Returns whether it did. `is_free` must not panic or
+    /// use this cork.
     #[inline]
     pub(super) fn append_owned(&self, buf: &[u8], is_free: impl FnOnce() -> bool) -> bool {
-        // SAFETY: `is_free` (by this function's contract) and `append_more` neither panic nor use the mutex.
+        // SAFETY: `is_free` (by this function's contract) and `append_more` neither panic nor use
+        // the mutex.
         unsafe { self.state.with_owned(|state| is_free() && state.append_more(buf)) }
     }
 
@@ -399,13 +401,13 @@ impl State {
         wants
     }
 
-    /// Makes writes fail. If bytes are left, the thread that sends the last of them shuts down the sending side;
-    /// otherwise the caller must do so.
+    /// Makes writes fail. If bytes are left, the thread that sends the last of them shuts down the
+    /// sending side; otherwise the caller must do so.
     pub(super) fn set_shut(&mut self) {
         self.flags |= if self.is_empty() { SHUT } else { SHUT | ENDS };
     }
 
-    /// Returns whether the option is off and nothing concerns later writes: no bytes, no error, no shutdown.
+    /// Returns whether the option is off, and there are no bytes, no error and no shutdown.
     pub(super) fn is_over(&self) -> bool {
         !self.is_on() && self.is_empty() && self.error.is_none() && !self.has(SHUT)
     }
@@ -415,8 +417,8 @@ impl State {
         self.error.take().map_or(Ok(()), Err)
     }
 
-    /// Appends `bufs`, a write of `len` bytes. No operation may have the write lock. Calls `socket` if the
-    /// socket must be added to the list of this thread.
+    /// Appends `bufs`, a write of `len` bytes. No operation may have the write lock. Calls `socket`
+    /// if the socket must be added to the list of this thread.
     ///
     /// # Errors
     /// Returns the error of earlier gathered bytes.
@@ -455,9 +457,10 @@ impl State {
         Ok(Appended::All(is_first))
     }
 
-    /// Appends `buf`, unless it is empty or large, or this needs memory or a check of the turn's duration. Returns
-    /// whether it did. Does not panic. The owner of the state has appended before, and no thread has locked the state
-    /// since. So `list` is set, a flush follows, and `flags` is exactly `ON`.
+    /// Appends `buf`, unless it is empty or large, or this needs memory or a check of the turn's
+    /// duration. Returns whether it did. Does not panic. The owner of the state has appended
+    /// before, and no thread has locked the state since. So `list` is set, a flush follows, and
+    /// `flags` is exactly `ON`.
     #[inline]
     fn append_more(&mut self, buf: &[u8]) -> bool {
         let (weight, needs_check) = add_weight(buf.len());
@@ -468,7 +471,7 @@ impl State {
         appends
     }
 
-    /// Sends as many gathered bytes as the socket accepts. Keeps an error. A child of fork(2) discards the bytes.
+    /// Sends as many bytes as the socket accepts. Keeps an error. A child of fork(2) discards them.
     fn send(&mut self, fd: BorrowedFd<'_>, may_be_early: bool) -> Sent {
         if fork::is_child() {
             self.empty();
@@ -492,10 +495,10 @@ impl State {
     /// Returns the number of bytes of `bufs` that were sent, and the waker of [`Sent::done`].
     ///
     /// # Errors
-    /// Returns `WouldBlock` (or EINPROGRESS, if the connection is not established yet) if the socket accepted
-    /// no byte of `bufs`, EPIPE if the sending side is shut down, another error of the system call, or the
-    /// error of earlier gathered bytes. If the system call fails, and neither waiting nor repeating it would
-    /// help, the gathered bytes are discarded.
+    /// Returns `WouldBlock` (or EINPROGRESS, if the connection is not established yet) if the
+    /// socket accepted no byte of `bufs`, EPIPE if the sending side is shut down, another error of
+    /// the system call, or the error of earlier gathered bytes. If the system call fails, and
+    /// neither waiting nor repeating it would help, the gathered bytes are discarded.
     fn send_with(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -568,8 +571,7 @@ impl State {
         taken
     }
 
-    /// Frees the buffer, and shuts down the sending side if [`ENDS`] is set. Called when all bytes are sent or
-    /// discarded.
+    /// Frees the empty buffer, and shuts down the sending side if [`ENDS`] is set.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
         // A child of fork(2) shares the socket with its parent, which may still have bytes to send.

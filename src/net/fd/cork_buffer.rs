@@ -1,12 +1,14 @@
-//! [`Buffer`]: the bytes of gathered writes, in memory that the sockets of a thread use one after the other.
+//! [`Buffer`]: the bytes of gathered writes, in memory that the sockets of a thread use one after
+//! the other.
 //!
-//! A socket without gathered bytes has no memory. It takes memory from the thread that gathers the first of its bytes.
-//! The thread that sends the last of them keeps or frees the memory. The capacity of new memory is [`FIRST`]. When a write
-//! needs more, the capacity is doubled, or becomes what the write needs if that is more. It is at most [`GATHERED_MAX`].
+//! A socket without gathered bytes has no memory. It takes memory from the thread that gathers the
+//! first of its bytes. The thread that sends the last of them keeps or frees the memory. The
+//! capacity of new memory is [`FIRST`]. When a write needs more, the capacity is doubled, or
+//! becomes what the write needs if that is more. It is at most [`GATHERED_MAX`].
 //!
 //! # Short writes
-//! [`push`](Buffer::push) uses only memory that the buffer already has. It copies up to [`SHORT_MAX`] bytes without a
-//! call of memcpy(3), which would cost more than the copy.
+//! [`push`](Buffer::push) uses only memory that the buffer already has. It copies up to
+//! [`SHORT_MAX`] bytes without a call of memcpy(3), which would cost more than the copy.
 
 #![allow(unsafe_code)]
 
@@ -50,7 +52,8 @@ impl Buffer {
         self.sent += count;
     }
 
-    /// Makes room for `len` bytes. They and the unsent bytes must be at most [`GATHERED_MAX`] bytes.
+    /// Makes room for `len` bytes. They and the unsent bytes must be at most [`GATHERED_MAX`]
+    /// bytes.
     #[inline]
     pub(super) fn reserve(&mut self, len: usize) {
         if self.bytes.capacity() == 0 {
@@ -74,7 +77,8 @@ impl Buffer {
         self.bytes.extend_from_slice(buf);
     }
 
-    /// Appends `buf` if its length is not 0 and the memory has room for it. Returns whether it did. Does not panic.
+    /// Appends `buf` if its length is not 0 and the memory has room for it. Returns whether it did.
+    /// Does not panic.
     #[inline]
     pub(super) fn push(&mut self, buf: &[u8]) -> bool {
         let len = self.bytes.len();
@@ -89,13 +93,14 @@ impl Buffer {
             // The compiler turns this into a call of memcpy(3).
             _ => buf.iter().zip(room).for_each(|(byte, place)| _ = place.write(*byte)),
         }
-        // SAFETY: the capacity includes `room`, which follows the first `len` bytes and is initialised now.
+        // SAFETY: the capacity includes `room`, which follows the first `len` bytes and is
+        // initialised now.
         unsafe { self.bytes.set_len(len + buf.len()) };
         true
     }
 
-    /// Discards the bytes. Keeps the memory for the next socket that gathers writes on this thread, unless the thread
-    /// already has [`SPARES`] empty buffers or is exiting.
+    /// Discards the bytes. Keeps the memory for the next socket that gathers writes on this thread,
+    /// unless the thread already has [`SPARES`] empty buffers or is exiting.
     pub(super) fn clear(&mut self) {
         self.sent = 0;
         let mut bytes = take(&mut self.bytes);
@@ -117,8 +122,8 @@ impl Buffer {
     }
 }
 
-/// Copies `from` to `to`, as two pieces of `N` bytes that may overlap. Both slices have the same length, which is between
-/// `N` and `2 * N`.
+/// Copies `from` to `to`, as two pieces of `N` bytes that may overlap. Both slices have the same
+/// length, which is between `N` and `2 * N`.
 #[inline]
 fn copy_ends<const N: usize>(from: &[u8], to: &mut [MaybeUninit<u8>]) {
     if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {

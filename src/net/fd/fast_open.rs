@@ -7,20 +7,21 @@
 //! *established* or *failed*.
 //!
 //! # Rules
-//! * The first wait begins the connection. Otherwise no event would follow, because a read of a deferred
-//!   socket returns EAGAIN and does not begin the connection. A descriptor is registered with the poller
-//!   before its first wait, so the registration (`Fd::register_now`) begins the connection, by a send of zero
-//!   bytes, which makes the kernel send the SYN.
-//! * A send returns EINPROGRESS if the SYN carries none of its data. The operation then waits, as after
-//!   EAGAIN (`Fd::is_early`).
+//! * The first wait begins the connection. Otherwise no event would follow, because a read of a
+//!   deferred socket returns EAGAIN and does not begin the connection. A descriptor is registered
+//!   with the poller before its first wait, so the registration (`Fd::register_now`) begins the
+//!   connection, by a send of zero bytes, which makes the kernel send the SYN.
+//! * A send returns EINPROGRESS if the SYN carries none of its data. The operation then waits, as
+//!   after EAGAIN (`Fd::is_early`).
 //! * In SYN-SENT, shutdown(2) and the close of the last descriptor abort the connection. So a task
-//!   performs them on a duplicate descriptor when the connection is established: the FIN is sent, and data
-//!   that was sent with the SYN is not lost. If the connection was begun without data, nothing can
-//!   be lost, and the close is immediate.
+//!   performs them on a duplicate descriptor when the connection is established: the FIN is sent,
+//!   and data that was sent with the SYN is not lost. If the connection was begun without data,
+//!   nothing can be lost, and the close is immediate.
 //!
 //! # Cancellation
 //! The task ends when the connection is established or has failed, at the latest when the kernel
-//! gives up. If a shutdown of the runtime drops the task, the close of the duplicate aborts the connection.
+//! gives up. If a shutdown of the runtime drops the task, the close of the duplicate aborts the
+//! connection.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -37,15 +38,17 @@ pub(super) struct FastOpen(AtomicU32);
 
 /// Fast Open is not used: connect(2) begins the connection.
 const NEVER: u32 = 0;
-/// The first data, wait or shutdown begins the connection. As far as is known, none of them has happened.
+/// The first data, wait or shutdown begins the connection. As far as is known, none of them has
+/// happened.
 const DEFERRED: u32 = 1;
 /// A wait or a shutdown began the connection, without data.
 pub(super) const WAITED: u32 = 2;
 /// The first data began the connection, or connect(2) was not deferred after all.
 const SENT: u32 = 3;
 
-/// Returns the number of segments that a TCP socket in SYN-SENT has sent: 0 if the connect is deferred,
-/// 1 for the SYN, 2 for the SYN and data. Returns `None` in any other state, and for other sockets.
+/// Returns the number of segments that a TCP socket in SYN-SENT has sent: 0 if the connect is
+/// deferred, 1 for the SYN, 2 for the SYN and data. Returns `None` in any other state, and for
+/// other sockets.
 pub(super) fn connecting(fd: BorrowedFd<'_>) -> Option<u32> {
     option::syn_segments(fd)
 }

@@ -4,35 +4,38 @@
 //! system calls and waits.
 //!
 //! # States
-//! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls are in progress →
-//! (the last reference is dropped) → *destroyed*: the descriptor is removed from the poller, and its number is closed,
-//! or passed to a thread that closes it (F2) or to the task that sends the last gathered bytes
-//! ([`Fd::finish_gathered`]). A lent number stays open. [`Fd::take`] begins the close, but gives the number away.
+//! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls
+//! are in progress → (the last reference is dropped) → *destroyed*: the descriptor is removed from
+//! the poller, and its number is closed, or passed to a thread that closes it (F2) or to the task
+//! that sends the last gathered bytes ([`Fd::finish_gathered`]). A lent number stays open.
+//! [`Fd::take`] begins the close, but gives the number away.
 //!
 //! # Invariants
-//! * 1 — the number is used only under a reference, and closed once, after the last reference is dropped.
-//!   No reference is held during a wait, so a close never waits for a future that is not polled. Gathered
-//!   writes may be sent under the lock of the [`Gathering`] instead, which is marked as gone before the
-//!   number is closed. If the number was handed out ([`Fd::hand_out`]), an explicit close keeps it in use, without
-//!   the socket, until the last handle and the last [`Closed`] future are dropped (see [`closing`](super::closing)).
+//! * 1 — the number is used only under a reference, and closed once, after the last reference is
+//!   dropped. No reference is held during a wait, so a close never waits for a future that is not
+//!   polled. Gathered writes may be sent under the lock of the [`Gathering`] instead, which is
+//!   marked as gone before the number is closed. If the number was handed out ([`Fd::hand_out`]),
+//!   an explicit close keeps it in use, without the socket, until the last handle and the last
+//!   [`Closed`] future are dropped (see [`closing`](super::closing)).
 //! * F1 — the generation changes before the number is closed, so that no event is attributed to
 //!   another owner of the number. A lent number (`AsyncFd`) is not closed. It is removed from the
 //!   poller explicitly, before its owner may close it.
-//! * F2 — close(2) does not block a worker. With SO_LINGER set to a time other than zero, close(2) waits, so it
-//!   runs on a separate thread pool (on a worker only while the system refuses to create threads). If the runtime is
-//!   not running and the close is not explicit, or if a shutdown drops the pool's job, the option is cleared first.
-//!   The option is read from the socket if it may have been set: through this handle, by the owner of a duplicate, or
-//!   on the listener, from which a connection inherits it.
+//! * F2 — close(2) does not block a worker. With SO_LINGER set to a time other than zero, close(2)
+//!   waits, so it runs on a separate thread pool (on a worker only while the system refuses to
+//!   create threads). If the runtime is not running and the close is not explicit, or if a shutdown
+//!   drops the pool's job, the option is cleared first. The option is read from the socket if it
+//!   may have been set: through this handle, by the owner of a duplicate, or on the listener, from
+//!   which a connection inherits it.
 //! * F3 — memory that the kernel still reads after the calls have returned ([`Loans`]) is recalled
 //!   after the last call and before close(2). A forked child recalls nothing.
 //!
 //! # Exposed descriptors
 //! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have
-//! duplicates, in this process or in another one. They keep the socket open after the close, and their
-//! owners can change its options. So nothing is assumed about an exposed socket: it is removed from the
-//! poller explicitly, SO_LINGER is checked, O_NONBLOCK is set again before calls without MSG_DONTWAIT, a
-//! short count is not evidence that the next call would wait (kTLS ends a call at a record), and no send
-//! lends memory to the kernel. The flag `EXPOSED` is never cleared.
+//! duplicates, in this process or in another one. They keep the socket open after the close, and
+//! their owners can change its options. So nothing is assumed about an exposed socket: it is
+//! removed from the poller explicitly, SO_LINGER is checked, O_NONBLOCK is set again before calls
+//! without MSG_DONTWAIT, a short count is not evidence that the next call would wait (kTLS ends a
+//! call at a record), and no send lends memory to the kernel. The flag `EXPOSED` is never cleared.
 //!
 //! # Cancellation
 //! If a [`Closed`] future is dropped, the close completes by itself.
@@ -40,8 +43,9 @@
 //! # Compared with Go (internal/poll/fd_unix.go)
 //! The order is nearly the same: mark as closed, take the waiters of the lock and of the poller,
 //! drop the closer's reference, wait until the descriptor is destroyed. Go wakes the waiters before
-//! it drops the reference; here they are woken after that, because a waker may block. A second close is
-//! not an error: it waits for the end of the first close. As in Go, close(2) is not repeated after EINTR.
+//! it drops the reference; here they are woken after that, because a waker may block. A second
+//! close is not an error: it waits for the end of the first close. As in Go, close(2) is not
+//! repeated after EINTR.
 
 use std::any::Any;
 use std::future::Future;
@@ -78,10 +82,12 @@ pub(crate) struct Fd {
     number: RawFd,
     /// A combination of [`LENT`] and the constants after it.
     flags: AtomicU8,
-    /// The number of consecutive waits per direction that ended as [`short_wait`](super::short_wait) requires. From
-    /// `WAITS_MIN` on, further waits are not counted.
+    /// The number of consecutive waits per direction that ended as
+    /// [`short_wait`](super::short_wait) requires. From `WAITS_MIN` on, further waits are not
+    /// counted.
     pub(super) waits: [AtomicU8; 2],
-    /// The index of the listener's evidence for `short_wait`; 0 if this is not an accepted TCP connection.
+    /// The index of the listener's evidence for `short_wait`; 0 if this is not an accepted TCP
+    /// connection.
     pub(super) origin: u8,
     pub(crate) timeouts: Timeouts,
     pub(crate) mutex: FdMutex,
@@ -90,7 +96,8 @@ pub(crate) struct Fd {
 
 /// The number has another owner, so the close leaves it open.
 const LENT: u8 = 1;
-/// The socket is TCP but not multipath TCP. On Linux, a short count is then evidence, unless the socket is exposed.
+/// The socket is TCP but not multipath TCP. On Linux, a short count is then evidence, unless the
+/// socket is exposed.
 const PLAIN_TCP: u8 = 1 << 1;
 /// The descriptor may have duplicates.
 const EXPOSED: u8 = 1 << 2;
@@ -101,7 +108,8 @@ const RECEIVING_SHUT: u8 = 1 << 4;
 /// Writes must be gathered. On a listener, this applies to its connections. On a new connection,
 /// it takes effect when the connection has an owner.
 const WANTS_GATHERING: u8 = 1 << 5;
-/// The number was handed out. It may be used as long as a handle exists, so an explicit close must keep it in use.
+/// The number was handed out. It may be used as long as a handle exists, so an explicit close must
+/// keep it in use.
 const HANDED_OUT: u8 = 1 << 6;
 /// Sending was shut down through this handle. Writes fail, although gathered bytes may be left.
 const SENDING_SHUT: u8 = 1 << 7;
@@ -110,7 +118,8 @@ const SENDING_SHUT: u8 = 1 << 7;
 #[derive(Debug, Default)]
 pub(super) struct Rare {
     guard: Mutex<Option<Box<dyn Guard>>>,
-    /// The completion of the close, created by the first explicit close or set by [`Fd::keep_number`].
+    /// The completion of the close, created by the first explicit close or set by
+    /// [`Fd::keep_number`].
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
@@ -119,7 +128,8 @@ pub(super) struct Rare {
     taken_error: Mutex<Option<i32>>,
 }
 
-/// Calls socket(2). If the runtime is running, fails if the poller cannot be opened, because the first wait would fail.
+/// Calls socket(2). If the runtime is running, fails if the poller cannot be opened, because the
+/// first wait would fail.
 pub(crate) fn open(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     poller::prepare()?;
     socket::socket(domain, ty, protocol)
@@ -178,7 +188,8 @@ impl Fd {
         let _ = self.rare.get_or_default().gone.set(gone);
     }
 
-    /// Keeps `guard` until the number is closed or given away. Replaces all [`Rare`] state, so there must be none.
+    /// Keeps `guard` until the number is closed or given away. Replaces all [`Rare`] state, so
+    /// there must be none.
     pub(crate) fn hold(&mut self, guard: impl Guard + 'static) {
         self.rare = LazyBox::from(Rare { guard: Mutex::new(Some(Box::new(guard))), ..Rare::default() });
     }
@@ -186,19 +197,21 @@ impl Fd {
     /// Returns the descriptor. The caller must hold a reference.
     #[inline]
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy` closes it, after the
-        // last reference is dropped, or `take` gives it away. Callers hold a reference, use a new `Fd`, or are steps
-        // of these two. `hand_out` passes the number to users, after it has set HANDED_OUT: from then on, `destroy` keeps
-        // the number in use until this `Fd` is dropped, and `take` consumes the `Fd`, so no borrow is left.
+        // SAFETY: the number belongs to this `Fd` (or, if lent, to its owner) until `destroy`
+        // closes it, after the last reference is dropped, or `take` gives it away. Callers hold a
+        // reference, use a new `Fd`, or are steps of these two. `hand_out` passes the number to
+        // users, after it has set HANDED_OUT: from then on, `destroy` keeps the number in use until
+        // this `Fd` is dropped, and `take` consumes the `Fd`, so no borrow is left.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// Returns the descriptor for code that may do anything with it for as long as this handle is borrowed, and
-    /// [exposes](Fd::expose) it. After an explicit close, calls on the result fail. If the number was handed out before
-    /// the close, the result still has this number.
+    /// Returns the descriptor for code that may do anything with it for as long as this handle is
+    /// borrowed, and [exposes](Fd::expose) it. After an explicit close, calls on the result fail.
+    /// If the number was handed out before the close, the result still has this number.
     pub(crate) fn hand_out(&self) -> BorrowedFd<'_> {
         self.expose();
-        // If a reference is granted, `destroy` runs later and sees the flag. Otherwise the close has begun.
+        // If a reference is granted, `destroy` runs later and sees the flag. Otherwise the close
+        // has begun.
         if self.mutex.incref().is_err() {
             return if self.has(HANDED_OUT) { self.borrow() } else { placeholder::closed() };
         }
@@ -213,8 +226,9 @@ impl Fd {
         self.borrow()
     }
 
-    /// Marks the descriptor as exposed. Called when other code gets the descriptor or may have a duplicate of it. Sends
-    /// gathered bytes first, without waiting. From here on, no memory is lent to the kernel.
+    /// Marks the descriptor as exposed. Called when other code gets the descriptor or may have a
+    /// duplicate of it. Sends gathered bytes first, without waiting. From here on, no memory is
+    /// lent to the kernel.
     pub(crate) fn expose(&self) {
         self.flush_gathered();
         if !self.is_exposed() {
@@ -229,7 +243,8 @@ impl Fd {
 
     #[inline]
     fn has(&self, flags: u8) -> bool {
-        // ORDERING: Relaxed: a flag guards no other memory. `expose` and `loans` order EXPOSED with fences.
+        // ORDERING: Relaxed: a flag guards no other memory. `expose` and `loans` order EXPOSED with
+        // fences.
         self.flags.load(Ordering::Relaxed) & flags != 0
     }
 
@@ -237,8 +252,8 @@ impl Fd {
         self.has(EXPOSED)
     }
 
-    /// Returns whether another handle may register the number after a restart of the runtime. Always false in a
-    /// simulation, whose registrations do not depend on the runtime.
+    /// Returns whether another handle may register the number after a restart of the runtime.
+    /// Always false in a simulation, whose registrations do not depend on the runtime.
     pub(super) fn may_be_shared(&self) -> bool {
         #[cfg(feature = "sim")]
         if crate::sim::simulates() {
@@ -286,31 +301,35 @@ impl Fd {
         self.rare.get_or_default().gathering.get_or_init(|| std::sync::Arc::new(make()))
     }
 
-    /// Takes the error of the socket (SO_ERROR) for an operation that is not a read. The kernel reports it only
-    /// once, so it is kept for the next read that finds the end of the stream, or for [`report_error`](Fd::report_error).
-    /// Until then, further calls return it too.
+    /// Takes the error of the socket (SO_ERROR) for an operation that is not a read. The kernel
+    /// reports it only once, so it is kept for the next read that finds the end of the stream, or
+    /// for [`report_error`](Fd::report_error). Until then, further calls return it too.
     pub(crate) fn take_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
         let mut taken = self.rare.get_or_default().taken_error.lock();
-        // Locked before the call: a read that then finds the end of the stream waits until the error is stored.
+        // Locked before the call: a read that then finds the end of the stream waits until the
+        // error is stored.
         if let Some(errno) = socket::take_error(fd)?.and_then(|error| error.raw_os_error()) {
             *taken = Some(errno);
         }
         Ok(taken.map(io::Error::from_raw_os_error))
     }
 
-    /// Takes the error of the socket (SO_ERROR), or else the error that [`take_error`](Fd::take_error) has kept, for a
-    /// caller to whom it is reported. No read reports it afterwards.
+    /// Takes the error of the socket (SO_ERROR), or else the error that
+    /// [`take_error`](Fd::take_error) has kept, for a caller to whom it is reported. No read
+    /// reports it afterwards.
     pub(crate) fn report_error(&self, fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
         if let Some(error) = socket::take_error(fd)? {
             return Ok(Some(error));
         }
-        // After the call: if an operation has just taken the error, the lock exists, and is held until the error is stored.
+        // After the call: if an operation has just taken the error, the lock exists, and is held
+        // until the error is stored.
         let kept = self.rare.get().and_then(|rare| rare.taken_error.lock().take());
         Ok(kept.map(io::Error::from_raw_os_error))
     }
 
-    /// Returns, once, the error that [`take_error`](Fd::take_error) took or the error of gathered bytes that could
-    /// not be sent, if there is one. Called by a read that found the end of the stream.
+    /// Returns, once, the error that [`take_error`](Fd::take_error) took or the error of gathered
+    /// bytes that could not be sent, if there is one. Called by a read that found the end of the
+    /// stream.
     #[cold]
     pub(crate) fn end_of_stream(&self) -> io::Result<()> {
         let taken = self.rare.get().and_then(|rare| rare.taken_error.lock().take());
@@ -325,8 +344,8 @@ impl Fd {
         self.flags.fetch_or(RECEIVING_SHUT, Ordering::Relaxed);
     }
 
-    /// Returns whether receiving was shut down by this handle, or the peer has hung up. If another user may have
-    /// shut down receiving, asks the kernel. The caller must hold a reference.
+    /// Returns whether receiving was shut down by this handle, or the peer has hung up. If another
+    /// user may have shut down receiving, asks the kernel. The caller must hold a reference.
     #[cold]
     pub(crate) fn is_receiving_shut(&self) -> bool {
         self.has(RECEIVING_SHUT)
@@ -339,15 +358,15 @@ impl Fd {
         self.flags.fetch_or(SENDING_SHUT, Ordering::Relaxed);
     }
 
-    /// Returns whether sending was shut down by this handle, so that a write fails. For a Unix socket without room,
-    /// the kernel does not report this.
+    /// Returns whether sending was shut down by this handle, so that a write fails. For a Unix
+    /// socket without room, the kernel does not report this.
     pub(crate) fn is_sending_shut(&self) -> bool {
         self.has(SENDING_SHUT)
     }
 
     /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it, before a call that has
-    /// no equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared again before that call, the call may block.
-    /// The caller must hold a reference.
+    /// no equivalent of MSG_DONTWAIT. If O_NONBLOCK is cleared again before that call, the call may
+    /// block. The caller must hold a reference.
     #[inline]
     pub(crate) fn ensure_nonblocking(&self) {
         if self.has(LENT | EXPOSED) {
@@ -356,7 +375,8 @@ impl Fd {
         }
     }
 
-    /// Returns the loans of the descriptor, which the first call creates. They are recalled before close(2) (F3).
+    /// Returns the loans of the descriptor, which the first call creates. They are recalled before
+    /// close(2) (F3).
     ///
     /// # Panics
     /// Panics if loans of another type were created first: a descriptor has one kind of loans.
@@ -401,8 +421,8 @@ impl Fd {
         self.poll.set_deadline(direction, deadline)
     }
 
-    /// Begins the close unless it has already begun, and returns its completion. If the close has not
-    /// begun, first runs `before`, while the number is open.
+    /// Begins the close unless it has already begun, and returns its completion. If the close has
+    /// not begun, first runs `before`, while the number is open.
     pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
         let gone = self.rare.get_or_default().gone.get_or_init(Arc::default).clone();
         if self.mutex.incref().is_ok() {
@@ -434,9 +454,9 @@ impl Fd {
         }
     }
 
-    /// Unregisters the descriptor, and closes it unless it is lent. The thread pool performs a close that must wait.
-    /// Called once, after the last reference was dropped. Sends gathered bytes first, because with TCP Fast Open the SYN
-    /// may carry them.
+    /// Unregisters the descriptor, and closes it unless it is lent. The thread pool performs a
+    /// close that must wait. Called once, after the last reference was dropped. Sends gathered
+    /// bytes first, because with TCP Fast Open the SYN may carry them.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
@@ -446,7 +466,8 @@ impl Fd {
         let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
         if rest.is_some() && !may_start() {
             rest = None;
-            // Resets a TCP connection, so that the peer does not mistake the truncated stream for a complete one.
+            // Resets a TCP connection, so that the peer does not mistake the truncated stream for a
+            // complete one.
             let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
         }
         let outlives = unfinished.is_some() || rest.is_some();
@@ -462,8 +483,9 @@ impl Fd {
             }
             return;
         }
-        // SAFETY: the number is open and not lent, so this `Fd` owns it. The close has begun and there are no
-        // references, so this runs once, and the number is not used afterwards (invariant 1).
+        // SAFETY: the number is open and not lent, so this `Fd` owns it. The close has begun and
+        // there are no references, so this runs once, and the number is not used afterwards
+        // (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let guard = rare.and_then(|rare| rare.guard.lock().take());
         let mut closing = Closing::new(fd, guard, gone);
@@ -490,16 +512,18 @@ impl Fd {
         }
     }
 
-    /// Returns the descriptor, which is not lent, without closing it, or `Closed` if the close has begun. `self` is the
-    /// only handle, so no operation is in progress. The caller must have ended gathering.
+    /// Returns the descriptor, which is not lent, without closing it, or `Closed` if the close has
+    /// begun. `self` is the only handle, so no operation is in progress. The caller must have ended
+    /// gathering.
     pub(crate) fn take(self) -> Result<OwnedFd, Failure> {
         let mut wakers = self.mutex.begin_close()?;
         self.poll.evict(&mut wakers);
         // The number stays open, so its registration must be removed explicitly.
         self.poll.retire(self.borrow(), true, false);
         wakers.wake_all();
-        // SAFETY: the number is open, because the close began here, and this `Fd` owns it. The only reference is that of
-        // `begin_close`, and gathering has ended, so the number is not used afterwards.
+        // SAFETY: the number is open, because the close began here, and this `Fd` owns it. The only
+        // reference is that of `begin_close`, and gathering has ended, so the number is not used
+        // afterwards.
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         // The reference is not dropped. `Drop` finds that the close has begun, and does nothing.
         Ok(fd)
@@ -512,8 +536,9 @@ impl Drop for Fd {
     }
 }
 
-/// A future that completes when the descriptor is closed or, for an [`AsyncFd`](crate::io::AsyncFd), removed
-/// from the poller. The output is always `Ok`. If the future is dropped, the close continues.
+/// A future that completes when the descriptor is closed or, for an
+/// [`AsyncFd`](crate::io::AsyncFd), removed from the poller. The output is always `Ok`. If the
+/// future is dropped, the close continues.
 #[derive(Debug)]
 #[must_use = "the close has begun; await the future to wait until it has ended"]
 pub struct Closed {

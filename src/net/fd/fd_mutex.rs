@@ -1,12 +1,13 @@
 //! The lock of a descriptor: the read lock, the write lock, the number of system calls that use it,
 //! and whether it is closed, in one word.
 //!
-//! Every operation checks this word before it uses the descriptor, except to send gathered writes. A *reference*
-//! means that a system call (or a raw closure) is using the descriptor number. It is held during that
-//! call only, never across a suspension. The *read lock* and the *write lock* serialise operations of
-//! one direction. An operation that writes all of a buffer or a file, such as `write_all`, keeps its lock
-//! across suspensions; all other operations that take a lock hold it for one call. Closing sets a bit in
-//! the word. After that, the thread that drops the last reference destroys the descriptor.
+//! Every operation checks this word before it uses the descriptor, except to send gathered writes.
+//! A *reference* means that a system call (or a raw closure) is using the descriptor number. It is
+//! held during that call only, never across a suspension. The *read lock* and the *write lock*
+//! serialise operations of one direction. An operation that writes all of a buffer or a file, such
+//! as `write_all`, keeps its lock across suspensions; all other operations that take a lock hold it
+//! for one call. Closing sets a bit in the word. After that, the thread that drops the last
+//! reference destroys the descriptor.
 //!
 //! # The word
 //!
@@ -24,15 +25,15 @@
 //! * M1 — a direction has at most one owner: its lock bit is set only by a CAS on a word in which
 //!   it is clear.
 //! * M2 — at most one `decref` or `unlock_ref` returns true: the call that leaves no reference when
-//!   `CLOSED` is set. No reference is taken afterwards. (`Fd::take` keeps the closer's reference, so no
-//!   call returns true.)
+//!   `CLOSED` is set. No reference is taken afterwards. (`Fd::take` keeps the closer's reference,
+//!   so no call returns true.)
 //! * M3 — while a queue holds a waiter, its bit is set. A waiter enters the queue only in the
 //!   critical section in which it has seen (by its CAS, or because the bit was already set) that
 //!   the lock was taken and the word not closed. So the owner's unlock, or the closer, finds the
 //!   waiter.
 //! * M4 — no wake-up by an unlock is lost: all poll callers are woken, and the one future that is
-//!   taken from the queue either tries again or, when it is dropped or refused, passes the wake-up on
-//!   ([`FdMutex::cancel`]).
+//!   taken from the queue either tries again or, when it is dropped or refused, passes the wake-up
+//!   on ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.
 //!
 //! # Memory ordering
@@ -40,8 +41,8 @@
 //! and unlocking is Release: the next owner sees the changes of the previous one to the socket's
 //! state. Every call that drops a reference is AcqRel: the caller that destroys the descriptor has
 //! seen the end of every call that used it. All other changes are read-modify-writes as well, so
-//! release sequences stay intact. A stale load costs a failed CAS, or leads to the queues' lock, under
-//! which the relevant bits cannot be stale.
+//! release sequences stay intact. A stale load costs a failed CAS, or leads to the queues' lock,
+//! under which the relevant bits cannot be stale.
 //!
 //! # Cancellation
 //! A future stores the key that [`FdMutex::poll_lock`] gives it, and its `Drop` passes the key to
@@ -75,9 +76,9 @@ const REF: u64 = 1 << REFS_SHIFT;
 /// can wrap.
 const REFS_MAX: u64 = (1 << 32) - 1;
 
-/// The number of waiters per direction at which a new future is refused, the same as Go's limit. It bounds
-/// the memory of the queue. (Polls have the limit of [`Waiters`].) A million tasks that wait for the same
-/// socket mean that the program is out of control.
+/// The number of waiters per direction at which a new future is refused, the same as Go's limit. It
+/// bounds the memory of the queue. (Polls have the limit of [`Waiters`].) A million tasks that wait
+/// for the same socket mean that the program is out of control.
 const WAITERS_MAX: usize = (1 << 20) - 1;
 
 const FLAGS: u64 = CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WAITERS;
@@ -150,9 +151,9 @@ impl FdMutex {
         self.word.load(Ordering::Relaxed) & bits(direction).locked != 0
     }
 
-    /// Calls `lock`, which locks a state, and returns its guard, unless the direction is locked or the descriptor
-    /// is closed. An operation may take the direction's lock while the guard lives, but it cannot lock
-    /// the state before the guard is dropped.
+    /// Calls `lock`, which locks a state, and returns its guard, unless the direction is locked or
+    /// the descriptor is closed. An operation may take the direction's lock while the guard lives,
+    /// but it cannot lock the state before the guard is dropped.
     #[inline]
     pub(crate) fn lock_while_free<G>(&self, direction: Direction, lock: impl FnOnce() -> G) -> Option<G> {
         let is_free = || self.is_free(direction);
@@ -160,14 +161,14 @@ impl FdMutex {
             return if is_free() { Some(lock()) } else { None };
         }
         let state = lock();
-        // An owner that locked the state earlier had taken the direction's lock before that, so locking
-        // the state makes the bit visible here. An owner that locks the state later sees the changes made
-        // under this guard (model `appends_come_between_operations`).
+        // An owner that locked the state earlier had taken the direction's lock before that, so
+        // locking the state makes the bit visible here. An owner that locks the state later sees
+        // the changes made under this guard (model `appends_come_between_operations`).
         if is_free() { Some(state) } else { None }
     }
 
-    /// Returns whether the direction is not locked and the descriptor is not closed. The caller must have access to
-    /// the state that [`lock_while_free`](FdMutex::lock_while_free) describes.
+    /// Returns whether the direction is not locked and the descriptor is not closed. The caller
+    /// must have access to the state that [`lock_while_free`](FdMutex::lock_while_free) describes.
     #[inline]
     pub(crate) fn is_free(&self, direction: Direction) -> bool {
         // ORDERING: Relaxed: access to the state orders this load; see `lock_while_free`.
@@ -203,8 +204,8 @@ impl FdMutex {
     }
 
     /// Begins the close: in one step, refuses all later locks and references, and takes a reference
-    /// for the caller. Returns the wakers of both directions. The caller must drop the reference (unless
-    /// it gives the descriptor away), and wake the wakers when it holds no lock.
+    /// for the caller. Returns the wakers of both directions. The caller must drop the reference
+    /// (unless it gives the descriptor away), and wake the wakers when it holds no lock.
     ///
     /// # Errors
     /// Returns `Closed` if the close has already begun.
@@ -222,7 +223,8 @@ impl FdMutex {
             }
         }
         let mut wakers = Wakers::new();
-        // No waiter enters after CLOSED is set, and the bit of a waiter that entered before is in `word` (M3).
+        // No waiter enters after CLOSED is set, and the bit of a waiter that entered before is in
+        // `word` (M3).
         if word & (READ_WAITERS | WRITE_WAITERS) != 0 && !injected_bug!("fd_mutex_close_leaves_waiters") {
             let mut queues = self.queues.lock();
             if let Some(queues) = queues.as_deref_mut() {
@@ -234,8 +236,8 @@ impl FdMutex {
         Ok(wakers)
     }
 
-    /// Takes a direction's lock and a reference, for one system call, if the lock is free. Returns `Ok(false)`
-    /// if another operation has it.
+    /// Takes a direction's lock and a reference, for one system call, if the lock is free. Returns
+    /// `Ok(false)` if another operation has it.
     #[inline]
     pub(crate) fn try_lock_ref(&self, direction: Direction) -> Result<bool, LockError> {
         self.acquire(bits(direction))
@@ -259,7 +261,8 @@ impl FdMutex {
     pub(crate) fn unlock_ref(&self, direction: Direction) -> bool {
         let bits = bits(direction);
         let before = self.subtract(bits.locked + REF);
-        // The usual case in one comparison: the lock was held, nothing waits for it, and the descriptor is open.
+        // The usual case in one comparison: the lock was held, nothing waits for it, and the
+        // descriptor is open.
         if before & (bits.locked | bits.waiters | CLOSED) == bits.locked && before >= REF {
             return false;
         }
@@ -280,9 +283,9 @@ impl FdMutex {
     /// Takes a direction's lock and a reference, for one system call. If another operation has the
     /// lock, queues the waiter.
     ///
-    /// When this returns `Ready`, the key of a future is `None` again. A future that is dropped or gives
-    /// up while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll stays in
-    /// the queue until it is woken, at the latest by the next unlock or by the close.
+    /// When this returns `Ready`, the key of a future is `None` again. A future that is dropped or
+    /// gives up while it has a key must call [`cancel`](FdMutex::cancel). The waker of a poll stays
+    /// in the queue until it is woken, at the latest by the next unlock or by the close.
     #[inline]
     pub(crate) fn poll_lock(
         &self,
@@ -311,8 +314,8 @@ impl FdMutex {
             let queue = queues.of(direction);
             let removed = queue.remove(key);
             if removed.is_none() && !injected_bug!("fd_mutex_cancel_keeps_wakeup") {
-                // This does not check whether the lock is free: if the lock is taken, the waiter queues
-                // again.
+                // This does not check whether the lock is free: if the lock is taken, the waiter
+                // queues again.
                 queue.take_event(&mut wakers);
             }
             self.settle(bits(direction), queue);
@@ -341,9 +344,9 @@ impl FdMutex {
         }
     }
 
-    /// Takes the lock and a reference like [`acquire`](FdMutex::acquire). If another operation has the lock,
-    /// makes sure that the waiters bit is set while the lock is taken (M3). The caller must hold the queues'
-    /// lock.
+    /// Takes the lock and a reference like [`acquire`](FdMutex::acquire). If another operation has
+    /// the lock, makes sure that the waiters bit is set while the lock is taken (M3). The caller
+    /// must hold the queues' lock.
     fn acquire_or_announce(&self, bits: Bits) -> Result<bool, LockError> {
         loop {
             if self.acquire(bits)? {
@@ -390,8 +393,8 @@ impl FdMutex {
         self.word.fetch_sub(held, ordering)
     }
 
-    /// Returns whether subtracting `locked` and `refs` from `word` has dropped the last reference of a closed
-    /// descriptor. If the caller did not hold them, undoes the subtraction and panics.
+    /// Returns whether subtracting `locked` and `refs` from `word` has dropped the last reference
+    /// of a closed descriptor. If the caller did not hold them, undoes the subtraction and panics.
     #[inline]
     fn is_last(&self, word: u64, locked: u64, refs: u64) -> bool {
         if word & locked != locked || word >> REFS_SHIFT < refs >> REFS_SHIFT {
@@ -490,7 +493,8 @@ impl FdMutex {
         {
             removed = queue.remove(key);
             if removed.is_none() && result == Err(LockError::TooMany) {
-                // The waiter was woken but does not take the lock, so another waiter is woken in its place.
+                // The waiter was woken but does not take the lock, so another waiter is woken in
+                // its place.
                 queue.take_event(others);
             }
         }

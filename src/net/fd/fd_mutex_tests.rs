@@ -207,8 +207,8 @@ fn unlock_wakes_the_oldest_future_and_a_poll() {
     }
 }
 
-/// Invariant 5: a waiter that is dropped after it was woken passes the wake-up on. Dropping a waiter that
-/// was not woken wakes no other.
+/// Invariant 5: a waiter that is dropped after it was woken passes the wake-up on. Dropping a
+/// waiter that was not woken wakes no other.
 #[test]
 fn dropped_waiter_passes_its_wake_up_on() {
     let mutex = FdMutex::new();
@@ -227,8 +227,8 @@ fn dropped_waiter_passes_its_wake_up_on() {
     assert_eq!(waiters_bits(&mutex), 0);
 }
 
-/// The queues are unlocked while wakers run and while wakers are dropped, because a waker may use this or
-/// another socket.
+/// The queues are unlocked while wakers run and while wakers are dropped, because a waker may use
+/// this or another socket.
 #[test]
 fn wakers_run_with_no_lock_held() {
     struct Reenter(Arc<FdMutex>, AtomicUsize);

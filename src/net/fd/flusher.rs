@@ -3,22 +3,24 @@
 //!
 //! # Flusher
 //! A socket has at most one flusher, from the first send that the socket does not accept as a whole
-//! until all bytes are sent or discarded. Its reference to the socket is weak, so it keeps no socket
-//! open; it has a handle only during a poll and during its drop ([`Borrowed`]). It waits among the
-//! writers. A write deadline, a timeout or another failure of a wait does not end the flusher: it then
-//! tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left (any thread
-//! may have sent or discarded them), it wakes all waiters of the direction, because a waiting flush may now be
-//! complete, and ends. A close of the socket or a shutdown of the runtime also ends it. After a shutdown, the
-//! next operation on the socket that writes or waits starts another flusher. If the task of the old flusher still
-//! exists at that time, its drop starts the other flusher.
+//! until all bytes are sent or discarded. Its reference to the socket is weak, so it keeps no
+//! socket open; it has a handle only during a poll and during its drop ([`Borrowed`]). It waits
+//! among the writers. A write deadline, a timeout or another failure of a wait does not end the
+//! flusher: it then tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no
+//! bytes are left (any thread may have sent or discarded them), it wakes all waiters of the
+//! direction, because a waiting flush may now be complete, and ends. A close of the socket or a
+//! shutdown of the runtime also ends it. After a shutdown, the next operation on the socket that
+//! writes or waits starts another flusher. If the task of the old flusher still exists at that
+//! time, its drop starts the other flusher.
 //!
 //! # Finisher
-//! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and the bytes
-//! that the kernel did not accept even with a larger send buffer. When all bytes are sent, it closes its
-//! descriptor, so the peer gets a FIN after the last byte, as after a close with bytes in the send buffer of
-//! the kernel. If the peer accepts nothing for [`FINISH_MAX`], a send fails, or the runtime shuts down, the
-//! connection is reset, so that the peer does not mistake the truncated stream for a complete one. A Unix
-//! stream cannot be reset; its peer reads end of stream.
+//! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and
+//! the bytes that the kernel did not accept even with a larger send buffer. When all bytes are
+//! sent, it closes its descriptor, so the peer gets a FIN after the last byte, as after a close
+//! with bytes in the send buffer of the kernel. If the peer accepts nothing for [`FINISH_MAX`], a
+//! send fails, or the runtime shuts down, the connection is reset, so that the peer does not
+//! mistake the truncated stream for a complete one. A Unix stream cannot be reset; its peer reads
+//! end of stream.
 //!
 //! # Cancellation
 //! Both futures are owned by their tasks and dropped with them.
@@ -166,8 +168,8 @@ pub(super) struct Finisher {
 
 impl Finisher {
     /// Starts a task that sends the bytes of `bytes` from index `sent` on, and closes `fd`. If no
-    /// [`PollHandle`](crate::rt::poll::poller::PollHandle) can be opened for `fd`, resets a TCP connection. Drops
-    /// `closing` after the close.
+    /// [`PollHandle`](crate::rt::poll::poller::PollHandle) can be opened for `fd`, resets a TCP
+    /// connection. Drops `closing` after the close.
     pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize), closing: Option<Closing>) {
         let mut fd = match Fd::try_new(fd, false) {
             Ok(fd) => fd,

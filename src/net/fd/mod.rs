@@ -1,14 +1,14 @@
 //! File descriptors: system calls on them, waiting for readiness, and closing.
 //!
 //! * [`fd`](self::fd): the descriptor and its close. [`closing`]: the last steps of the close.
-//! * [`operation`]: makes system calls and waits for edges. [`short_wait`]: waits that begin without a
-//!   system call. [`watching`]: waits for other conditions, such as a hang-up.
+//! * [`operation`]: makes system calls and waits for edges. [`short_wait`]: waits that begin
+//!   without a system call. [`watching`]: waits for other conditions, such as a hang-up.
 //! * [`fd_mutex`]: the lock of each direction and the reference count.
-//! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the state of the gathered writes.
-//!   [`cork_buffer`]: their bytes. [`biased_mutex`]: the lock of the state.
-//!   [`flusher`]: the tasks that send bytes that a socket did not accept immediately.
-//! * [`connect`]: connects a socket. Also registers, shuts down and closes a socket whose connection may be
-//!   deferred or in progress. [`fast_open`]: TCP Fast Open.
+//! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the state of the gathered
+//!   writes. [`cork_buffer`]: their bytes. [`biased_mutex`]: the lock of the state. [`flusher`]:
+//!   the tasks that send bytes that a socket did not accept immediately.
+//! * [`connect`]: connects a socket. Also registers, shuts down and closes a socket whose
+//!   connection may be deferred or in progress. [`fast_open`]: TCP Fast Open.
 //!
 //! This layer imports nothing from the rest of `net`. A higher layer that must act when a
 //! descriptor is closed passes in a [`Guard`](closing::Guard) or [`Loans`](closing::Loans).

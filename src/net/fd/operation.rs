@@ -1,41 +1,47 @@
-//! [`Operation`]: the state of a named future between polls, and the loop that every call goes through.
+//! [`Operation`]: the state of a named future between polls, and the loop that every call goes
+//! through.
 //!
 //! # The loop
 //! ```text
-//! closed? expired? ─→ ready, or no call in this poll? ─yes→ lock and reference ─→ call ─→ done: release, pass on if more is left
-//!        ↑              │ no                                                       └→ EINTR: again; EAGAIN: clear ready
-//!        │              ↓                                                                │
-//!        └─── edge ←── wait ←── release ←── register, the first time ←───────────────────┘
+//! closed? expired? ─→ ready, or no call in this poll? ─yes→ lock and reference ─→ call
+//!        ↑              │ no                                                       │
+//!        │              │                      done: release, pass on if more is left
+//!        │              ↓                      EINTR: again     EAGAIN: clear ready
+//!        └─── edge ←── wait ←── release ←── register, the first time ←─────┘
 //! ```
-//! A lock and a reference are held around one call only, so an operation that waits holds neither, and wakers
-//! run when neither is held (except that of the [`Flusher`](super::flusher), a task of this crate). The exception is
-//! an operation that writes all of a buffer or a file, such as `write_all` or `send_file`: it keeps the write lock
-//! ([`LockScope::WholeOperation`]), and takes a reference for each call. An operation that is woken by an edge and
-//! finds the lock taken passes the edge on, because the lock's owner may be waiting for this very edge.
+//! A lock and a reference are held around one call only, so an operation that waits holds neither,
+//! and wakers run when neither is held (except that of the [`Flusher`](super::flusher), a task of
+//! this crate). The exception is an operation that writes all of a buffer or a file, such as
+//! `write_all` or `send_file`: it keeps the write lock ([`LockScope::WholeOperation`]), and takes a
+//! reference for each call. An operation that is woken by an edge and finds the lock taken passes
+//! the edge on, because the lock's owner may be waiting for this very edge.
 //!
 //! # Evidence
-//! EAGAIN clears readiness. On Linux, so does a short count on a plain TCP socket that is not exposed: no more data
-//! (or room) is available, and an edge follows when it becomes available. If the next read of the turn is likely to
-//! wait, a short read leaves the clearing to this read; see [`short_wait`](super::short_wait). A short count does not
-//! clear readiness after a hang-up, an error or urgent data, which can shorten a call although no other edge follows.
-//! The short count of a write does not clear it while writes are gathered, because it need not be that of a call.
+//! EAGAIN clears readiness. On Linux, so does a short count on a plain TCP socket that is not
+//! exposed: no more data (or room) is available, and an edge follows when it becomes available. If
+//! the next read of the turn is likely to wait, a short read leaves the clearing to this read; see
+//! [`short_wait`](super::short_wait). A short count does not clear readiness after a hang-up, an
+//! error or urgent data, which can shorten a call although no other edge follows. The short count
+//! of a write does not clear it while writes are gathered, because it need not be that of a call.
 //!
 //! Evidence is ignored if an edge has arrived since the call began, or may have been skipped; see
 //! [`side`](crate::rt::poll::side).
 //!
 //! # The meaning of `Pending`
-//! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn whether the peer has
-//! closed the connection. So the result must reflect the state of the socket at the time of the poll. An idle direction
-//! only means that no event was recorded since readiness was cleared; the kernel may have an event that no thread has
-//! fetched yet. Therefore a poll that finds the direction idle makes its call once before it waits. (A read whose
-//! budget is used up calls poll(2) instead. A poll that yields returns `Pending` too, but wakes its task.)
+//! A caller may draw a conclusion from `Pending`: a connection pool polls a read once to learn
+//! whether the peer has closed the connection. So the result must reflect the state of the socket
+//! at the time of the poll. An idle direction only means that no event was recorded since readiness
+//! was cleared; the kernel may have an event that no thread has fetched yet. Therefore a poll that
+//! finds the direction idle makes its call once before it waits. (A read whose budget is used up
+//! calls poll(2) instead. A poll that yields returns `Pending` too, but wakes its task.)
 //!
-//! One exception, [`short_wait`](super::short_wait), saves a call per request, on an accepted connection possibly from
-//! its first request on.
+//! One exception, [`short_wait`](super::short_wait), saves a call per request, on an accepted
+//! connection possibly from its first request on.
 //!
 //! # Cancellation
-//! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues and releases a
-//! lock that it keeps, and a wake-up that it received but did not use goes to the next waiter.
+//! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues
+//! and releases a lock that it keeps, and a wake-up that it received but did not use goes to the
+//! next waiter.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go)
 //! Go holds lock and reference while an operation is parked, so `Close` must evict it before the
@@ -53,7 +59,8 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Key, Waiter};
 use crate::sys::socket;
 
-/// The state that a named future keeps between polls. Empty until the future has to wait or keeps a lock.
+/// The state that a named future keeps between polls. Empty until the future has to wait or keeps a
+/// lock.
 #[derive(Debug, Default)]
 pub(crate) struct Operation(Option<WaitState>);
 
@@ -127,8 +134,8 @@ impl From<LockError> for Failure {
 pub(crate) enum LockScope {
     /// During each call.
     PerCall,
-    /// From the first call of the [`Operation`] until a call returns [`Remaining::Maybe`], the operation
-    /// fails, or its future is dropped.
+    /// From the first call of the [`Operation`] until a call returns [`Remaining::Maybe`], the
+    /// operation fails, or its future is dropped.
     WholeOperation,
     /// Not at all, for calls that the kernel or another lock serialises, or that transfer nothing.
     None,
@@ -233,8 +240,9 @@ impl Fd {
         self.poll_call_slow(direction, scope, caller, cx, move |fd| call(fd, Gathered::Nothing), begun, called)
     }
 
-    /// Runs the loop of [`poll_call`](Fd::poll_call). `begun` is the state of the direction. If `called`
-    /// has the error of a call that was made already, a reference and the lock (as `scope` says) are held.
+    /// Runs the loop of [`poll_call`](Fd::poll_call). `begun` is the state of the direction. If
+    /// `called` has the error of a call that was made already, a reference and the lock (as `scope`
+    /// says) are held.
     #[allow(clippy::too_many_arguments)]
     #[inline(never)]
     pub(super) fn poll_call_slow<T>(
@@ -247,9 +255,9 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
-        // Skipped while the lock is held, because a flush may wake a task, and in a ready direction, whose call
-        // probably need not wait. The poll flushes again before it waits for an edge, unless a short count has
-        // replaced the call.
+        // Skipped while the lock is held, because a flush may wake a task, and in a ready
+        // direction, whose call probably need not wait. The poll flushes again before it waits for
+        // an edge, unless a short count has replaced the call.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
             // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
@@ -302,11 +310,13 @@ impl Fd {
                             let side = self.poll.side(direction);
                             let is_idle = side.clear_ready(ticket);
                             if is_idle || !ticket.is_ready() {
-                                // In an idle direction, the call only asked the kernel whether it would have to wait.
+                                // In an idle direction, the call only asked the kernel whether it
+                                // would have to wait.
                                 context::end_run(side.turns(), !ticket.is_ready());
                             }
                             if !is_idle {
-                                // An edge has arrived since, or was skipped, so the call is repeated.
+                                // An edge has arrived since, or was skipped, so the call is
+                                // repeated.
                                 self.give_back(direction, scope, &mut caller, true);
                                 begun = self.poll.side(direction).begin();
                                 continue;
@@ -341,10 +351,11 @@ impl Fd {
         }
     }
 
-    /// Takes a unit of the budget for a call. In an idle direction, the call only asks the kernel whether it
-    /// would have to wait. Returns false if the budget is used up, the waker may wake a task, the read direction is
-    /// idle, and poll(2) finds nothing to read. (poll(2) does not report room until long after the kernel accepts
-    /// bytes again, so a write without budget makes its call in the next turn.)
+    /// Takes a unit of the budget for a call. In an idle direction, the call only asks the kernel
+    /// whether it would have to wait. Returns false if the budget is used up, the waker may wake a
+    /// task, the read direction is idle, and poll(2) finds nothing to read. (poll(2) does not
+    /// report room until long after the kernel accepts bytes again, so a write without budget makes
+    /// its call in the next turn.)
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
         if !ticket.is_ready()
@@ -358,8 +369,8 @@ impl Fd {
         self.poll_turn(direction, cx).map(|()| true)
     }
 
-    /// Takes a unit of the budget for an operation that need not wait. If none is left, may yield; see
-    /// [`context::poll_turn`].
+    /// Takes a unit of the budget for an operation that need not wait. If none is left, may yield;
+    /// see [`context::poll_turn`].
     pub(crate) fn poll_turn(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
         context::poll_turn(cx, self.poll.side(direction).turns())
     }
@@ -369,15 +380,15 @@ impl Fd {
         self.poll.side(direction).begin().is_ok_and(Ticket::is_ready)
     }
 
-    /// Asks the kernel whether a call need not wait. Also returns true if poll(2) fails, or if no reference can be
-    /// taken, for example because the descriptor is closed.
+    /// Asks the kernel whether a call need not wait. Also returns true if poll(2) fails, or if no
+    /// reference can be taken, for example because the descriptor is closed.
     #[cold]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
     }
 
-    /// Registers the descriptor, unless it is registered. Returns the epoch of the registration. The caller must
-    /// hold a reference.
+    /// Registers the descriptor, unless it is registered. Returns the epoch of the registration.
+    /// The caller must hold a reference.
     #[inline]
     pub(super) fn register(&self) -> Result<u32, Failure> {
         match self.poll.registered() {
@@ -386,8 +397,8 @@ impl Fd {
         }
     }
 
-    /// Waits for an edge. The caller holds no reference, and only a lock that its operation keeps. After
-    /// `Ready(Ok(()))`, the caller tries again.
+    /// Waits for an edge. The caller holds no reference, and only a lock that its operation keeps.
+    /// After `Ready(Ok(()))`, the caller tries again.
     #[inline(never)]
     pub(super) fn poll_edge(
         &self,
@@ -412,8 +423,9 @@ impl Fd {
         self.poll.side(direction).poll_wait(epoch, cx, Waiter::Poll, self.timeouts.nanos(direction))
     }
 
-    /// Ends the operation, or one call of an operation that continues: records evidence, releases the
-    /// reference and, unless the operation keeps it, the lock, and passes remaining readiness on.
+    /// Ends the operation, or one call of an operation that continues: records evidence, releases
+    /// the reference and, unless the operation keeps it, the lock, and passes remaining readiness
+    /// on.
     #[inline(always)]
     fn end(
         &self,
@@ -452,7 +464,8 @@ impl Fd {
         }
     }
 
-    /// Calls [`end`](Fd::end) in the less common cases. Not inlined, so that the common cases stay small.
+    /// Calls [`end`](Fd::end) in the less common cases. Not inlined, so that the common cases stay
+    /// small.
     #[inline(never)]
     fn end_slow(
         &self,
@@ -465,8 +478,8 @@ impl Fd {
         self.end(direction, scope, caller, ticket, remaining);
     }
 
-    /// Removes the operation, whose wait is over, from the slot or the list. Passes no wake-up on. (Without
-    /// waiters, it is in neither.)
+    /// Removes the operation, whose wait is over, from the slot or the list. Passes no wake-up on.
+    /// (Without waiters, it is in neither.)
     #[cold]
     pub(super) fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
         if let Waiter::Future(Operation(Some(state))) = caller {
@@ -491,8 +504,8 @@ impl Fd {
     }
 
     /// Returns whether an operation in an idle direction may wait without taking the lock first. An
-    /// operation in the lock's queue must leave the queue first, and an operation that keeps its lock until it
-    /// is done must have taken it.
+    /// operation in the lock's queue must leave the queue first, and an operation that keeps its
+    /// lock until it is done must have taken it.
     #[inline]
     pub(super) fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let holds = || caller.future().is_some_and(Operation::holds);
@@ -503,8 +516,9 @@ impl Fd {
         }
     }
 
-    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Returns whether it did.
-    /// Returns false if the operation keeps a lock from an earlier call or is in the lock's queue.
+    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Returns
+    /// whether it did. Returns false if the operation keeps a lock from an earlier call or is in
+    /// the lock's queue.
     #[inline]
     fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let keeps = scope == LockScope::WholeOperation;

@@ -1,32 +1,36 @@
 //! Waits that begin without a call, which a short count replaces.
 //!
 //! A poll that finds its direction idle makes its call once before it waits (see
-//! [`operation`](super::operation)). A task that reads a request, answers it and waits for the next one would
-//! make such a call per request. A short count earlier in the same turn replaces the call if
+//! [`operation`](super::operation)). A task that reads a request, answers it and waits for the next
+//! one would make such a call per request. A short count earlier in the same turn replaces the call
+//! if
 //! * the call with this count found its direction ready,
 //! * the task has written since (a short write counts as well), or the read is that of an adapter
-//!   ([`NetFd::poll_read_uninit`](crate::net::net_fd::NetFd::poll_read_uninit)), because hyper and code written for
-//!   tokio only wait if a read returns `Pending`,
+//!   ([`NetFd::poll_read_uninit`](crate::net::net_fd::NetFd::poll_read_uninit)), because hyper and
+//!   code written for tokio only wait if a read returns `Pending`,
 //! * no edge has been recorded since,
 //! * the operation waits with the task's own waker, and
-//! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none of them was
-//!   dropped, an edge woke each of them, and no call completed in the idle direction. An accepted TCP connection,
-//!   except in a simulation, begins with the count of the last reads of its listener's connections
-//!   ([`Fd::inherit_waits`]).
+//! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none
+//!   of them was dropped, an edge woke each of them, and no call completed in the idle direction.
+//!   An accepted TCP connection, except in a simulation, begins with the count of the last reads of
+//!   its listener's connections ([`Fd::inherit_waits`]).
 //!
-//! The first and the last condition do not apply to an operation that writes all of a buffer or a file. It keeps its
-//! lock and makes its next call in the same poll. In all cases, the operation must be able to wait without taking the
-//! lock first ([`Fd::waits_freely`]), and the back end must be one that need not be armed. A descriptor that is not
-//! registered is registered first: if data has arrived since the short count, an edge follows the registration.
+//! The first and the last condition do not apply to an operation that writes all of a buffer or a
+//! file. It keeps its lock and makes its next call in the same poll. In all cases, the operation
+//! must be able to wait without taking the lock first ([`Fd::waits_freely`]), and the back end must
+//! be one that need not be armed. A descriptor that is not registered is registered first: if data
+//! has arrived since the short count, an edge follows the registration.
 //!
 //! # Evidence
-//! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of the call.
+//! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of
+//! the call.
 //!
-//! A short read does not clear READY itself if its count may replace the next call and no other operation waits. The next
-//! future of the turn that reads into one buffer clears READY in the step in which it announces its waiter
-//! ([`wait_after`](crate::rt::poll::side::Side::wait_after)), so both cost one read-modify-write. The step fails if the
-//! state of the direction has changed since the ticket was taken. READY is also cleared if the next operation cannot
-//! wait in this way, if another direction has a short count, at the end of the turn, and at the beginning of a nested
+//! A short read does not clear READY itself if its count may replace the next call and no other
+//! operation waits. The next future of the turn that reads into one buffer clears READY in the step
+//! in which it announces its waiter ([`wait_after`](crate::rt::poll::side::Side::wait_after)), so
+//! both cost one read-modify-write. The step fails if the state of the direction has changed since
+//! the ticket was taken. READY is also cleared if the next operation cannot wait in this way, if
+//! another direction has a short count, at the end of the turn, and at the beginning of a nested
 //! turn. Until READY is cleared, a task on another thread may make a call that fails with EAGAIN.
 //!
 //! # Cancellation
@@ -42,14 +46,15 @@ use crate::rt::short_count;
 use crate::rt::waiters::Waiter;
 use crate::sync::Ordering;
 
-/// The number of consecutive operations that must have waited to the end before a short count may replace a call.
+/// The number of consecutive operations that must have waited to the end before a short count may
+/// replace a call.
 const WAITS_MIN: u8 = 4;
 
 /// The number of listeners whose evidence is kept apart.
 const LISTENERS: usize = 255;
 
-/// For each listener, the count of its connection whose read was counted last. Listeners with the same
-/// [`Fd::as_origin`] share an entry. The first entry stays 0.
+/// For each listener, the count of its connection whose read was counted last. Listeners with the
+/// same [`Fd::as_origin`] share an entry. The first entry stays 0.
 static WAITS_OF_LISTENERS: [AtomicU8; LISTENERS + 1] = [const { AtomicU8::new(0) }; LISTENERS + 1];
 
 /// The result of [`Fd::permit_short_wait`].
@@ -82,9 +87,9 @@ impl Fd {
         }
     }
 
-    /// Clears READY, because a call that began at `ticket` had a short count. The count may replace the next call if the
-    /// direction was ready and its operations usually wait to the end, or if the operation keeps its lock, because it
-    /// then makes its next call in the same poll.
+    /// Clears READY, because a call that began at `ticket` had a short count. The count may replace
+    /// the next call if the direction was ready and its operations usually wait to the end, or if
+    /// the operation keeps its lock, because it then makes its next call in the same poll.
     #[inline(never)]
     fn clear_short(&self, direction: Direction, scope: LockScope, ticket: Ticket) {
         let side = self.poll.side(direction);
@@ -96,8 +101,9 @@ impl Fd {
         }
     }
 
-    /// Returns the index of this listener in [`WAITS_OF_LISTENERS`]. It is 0 in a simulation: the evidence may be that of an
-    /// earlier run, and a simulation must be able to repeat a run exactly.
+    /// Returns the index of this listener in [`WAITS_OF_LISTENERS`]. It is 0 in a simulation: the
+    /// evidence may be that of an earlier run, and a simulation must be able to repeat a run
+    /// exactly.
     fn as_origin(&self) -> u8 {
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
@@ -111,16 +117,17 @@ impl Fd {
         WAITS_OF_LISTENERS[usize::from(self.as_origin())].store(0, Ordering::Relaxed);
     }
 
-    /// Gives this new connection the evidence of the connections of `listener`. From here on, the reads of this
-    /// connection change that evidence. So a server that answers one request per connection saves a call for each.
+    /// Gives this new connection the evidence of the connections of `listener`. From here on, the
+    /// reads of this connection change that evidence. So a server that answers one request per
+    /// connection saves a call for each.
     pub(crate) fn inherit_waits(&mut self, listener: &Fd) {
         self.origin = listener.as_origin();
         let waits = WAITS_OF_LISTENERS[usize::from(self.origin)].load(Ordering::Relaxed);
         self.waits[Direction::Read as usize].store(waits, Ordering::Relaxed);
     }
 
-    /// Counts an operation that has waited, or whose call completed in an idle direction. `to_the_end` says whether an
-    /// edge ended a wait before the call.
+    /// Counts an operation that has waited, or whose call completed in an idle direction.
+    /// `to_the_end` says whether an edge ended a wait before the call.
     #[inline]
     pub(super) fn count_wait(&self, direction: Direction, to_the_end: bool) {
         if !to_the_end || !self.waits_often(direction) {
@@ -142,23 +149,24 @@ impl Fd {
         }
     }
 
-    /// Returns whether the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end.
+    /// Returns whether the last [`WAITS_MIN`] operations that had to wait in this direction waited
+    /// to the end.
     #[inline]
     fn waits_often(&self, direction: Direction) -> bool {
         // ORDERING: Relaxed, as in `change_waits`.
         self.waits[direction as usize].load(Ordering::Relaxed) >= WAITS_MIN
     }
 
-    /// Returns whether the last short count of this turn shows that the direction, whose present state is `ticket`, is no
-    /// longer ready.
+    /// Returns whether the last short count of this turn shows that the direction, whose present
+    /// state is `ticket`, is no longer ready.
     #[inline]
     pub(super) fn is_used_up(&self, direction: Direction, ticket: Ticket) -> bool {
         direction == Direction::Read && short_count::uses_up(self.poll.side(direction).place(), ticket)
     }
 
-    /// Waits in a direction that is idle or [used up](Fd::is_used_up), if a short count replaces the call (see the
-    /// [module documentation](self)). `ticket` is the state of the direction. After `Ready(Ok(()))`, the direction is
-    /// idle or has changed, and the caller tries again.
+    /// Waits in a direction that is idle or [used up](Fd::is_used_up), if a short count replaces
+    /// the call (see the [module documentation](self)). `ticket` is the state of the direction.
+    /// After `Ready(Ok(()))`, the direction is idle or has changed, and the caller tries again.
     #[inline(always)]
     pub(super) fn poll_idle(
         &self,
@@ -184,8 +192,9 @@ impl Fd {
         Poll::Ready(Ok(()))
     }
 
-    /// Registers the descriptor for a wait without a call. Returns `None` if it is registered, if the registration
-    /// fails, or if the back end must be armed. The operation then makes its call. The caller must hold no lock.
+    /// Registers the descriptor for a wait without a call. Returns `None` if it is registered, if
+    /// the registration fails, or if the back end must be armed. The operation then makes its call.
+    /// The caller must hold no lock.
     #[cold]
     fn register_to_wait(&self) -> Option<u32> {
         if self.poll.registered().is_some() {
@@ -204,15 +213,15 @@ impl Fd {
         short_count::is_of(self.poll.side(direction).place())
     }
 
-    /// Permits a short read of this turn to replace the next read although the turn has not written since, until the result
-    /// is dropped.
+    /// Permits a short read of this turn to replace the next read although the turn has not written
+    /// since, until the result is dropped.
     #[inline]
     pub(crate) fn permit_short_wait(&self) -> Permission {
         Permission { needs_no_write: self.was_short(Direction::Read) && short_count::need_no_write() }
     }
 
-    /// Waits if `operation` is a new read and a short read of this turn replaces its call. Returns whether it waits. If
-    /// not, the caller must make its call.
+    /// Waits if `operation` is a new read and a short read of this turn replaces its call. Returns
+    /// whether it waits. If not, the caller must make its call.
     #[inline]
     pub(crate) fn waits_at_once(&self, operation: &mut Operation, cx: &mut Context<'_>) -> bool {
         let direction = Direction::Read;

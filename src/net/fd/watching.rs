@@ -1,5 +1,5 @@
-//! Waits of an operation for conditions other than readiness: a hang-up or another state that an edge
-//! reports, the lock of its direction, expiry or close.
+//! Waits of an operation for conditions other than readiness: a hang-up or another state that an
+//! edge reports, the lock of its direction, expiry or close.
 
 use std::task::{Context, Poll, ready};
 
@@ -10,8 +10,8 @@ use crate::rt::poll::side::Side;
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Waits for a hang-up: for `Read`, until no more data will arrive; for `Write`, until no more data can be sent
-    /// (see HANG_UP in [`backend`](crate::rt::poll::backend)).
+    /// Waits for a hang-up: for `Read`, until no more data will arrive; for `Write`, until no more
+    /// data can be sent (see HANG_UP in [`backend`](crate::rt::poll::backend)).
     pub(crate) fn poll_hang_up(
         &self,
         direction: Direction,
@@ -25,9 +25,9 @@ impl Fd {
         polled
     }
 
-    /// Waits until `is_over`, which reads the word of the direction, returns true. Only an edge may change the
-    /// result to true, and edges that report neither a hang-up nor an error do not wake the operation. Registers
-    /// the descriptor first, under a reference.
+    /// Waits until `is_over`, which reads the word of the direction, returns true. Only an edge may
+    /// change the result to true, and edges that report neither a hang-up nor an error do not wake
+    /// the operation. Registers the descriptor first, under a reference.
     pub(crate) fn poll_until(
         &self,
         direction: Direction,
@@ -51,8 +51,8 @@ impl Fd {
         polled
     }
 
-    /// Waits for expiry and close only, for an operation that has its own timers and waits for a condition that
-    /// no edge reports. The caller must hold no reference.
+    /// Waits for expiry and close only, for an operation that has its own timers and waits for a
+    /// condition that no edge reports. The caller must hold no reference.
     pub(crate) fn poll_end(
         &self,
         direction: Direction,
@@ -97,8 +97,8 @@ impl Fd {
             if locked.is_ready() {
                 side.end_interrupt(wait);
             } else {
-                // The owner may be a `write_all` that waits for the very edge that woke this operation
-                // (model `an_edge_reaches_the_owner`).
+                // The owner may be a `write_all` that waits for the very edge that woke this
+                // operation (model `an_edge_reaches_the_owner`).
                 side.pass_edge_on(wait);
             }
         }
@@ -120,7 +120,8 @@ impl Fd {
         let timeout = self.timeouts.nanos(direction);
         let polled = self.poll.side(direction).poll_interrupt(cx, caller.map(Operation::wait_key), timeout);
         if polled.is_pending() {
-            // The runtime may have been shut down. A registration would start it again, but this wait makes none.
+            // The runtime may have been shut down. A registration would start it again, but this
+            // wait makes none.
             self.poll.ensure_timers(direction, timeout, cx);
         }
         polled

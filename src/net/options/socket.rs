@@ -33,8 +33,8 @@ pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     option::socket::set_recv_buffer_size(fd, buffer_size(size)?)
 }
 
-/// Returns SO_RCVBUF, the kernel's size of the buffer. On Linux, this is twice the size that was set, within
-/// the host's limits.
+/// Returns SO_RCVBUF, the kernel's size of the buffer. On Linux, this is twice the size that was
+/// set, within the host's limits.
 pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     option::socket::recv_buffer_size(fd)
 }
@@ -44,14 +44,14 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     option::socket::set_send_buffer_size(fd, buffer_size(size)?)
 }
 
-/// Returns SO_SNDBUF, the kernel's size of the buffer. On Linux, this is twice the size that was set, within
-/// the host's limits.
+/// Returns SO_SNDBUF, the kernel's size of the buffer. On Linux, this is twice the size that was
+/// set, within the host's limits.
 pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     option::socket::send_buffer_size(fd)
 }
 
-/// Sets the traffic class: IP_TOS on an IPv4 socket; IPV6_TCLASS and, if possible, IP_TOS on an IPv6 socket,
-/// which may carry both families.
+/// Sets the traffic class: IP_TOS on an IPv4 socket; IPV6_TCLASS and, if possible, IP_TOS on an
+/// IPv6 socket, which may carry both families.
 pub(crate) fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
     if !option::is_v6(fd)? {
         return option::ip::set_tos_v4(fd, tos.into());

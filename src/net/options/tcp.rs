@@ -22,7 +22,8 @@ pub(crate) fn set_out_of_band_inline(fd: BorrowedFd<'_>, inline: bool) -> io::Re
 
 /// Sets TCP_MAXSEG.
 pub(crate) fn set_mss(fd: BorrowedFd<'_>, mss: u32) -> io::Result<()> {
-    // The kernel treats zero as "no limit". It refuses other values that are out of range with EINVAL.
+    // The kernel treats zero as "no limit". It refuses other values that are out of range with
+    // EINVAL.
     if mss == 0 {
         return Err(invalid("MSS must be at least 1"));
     }

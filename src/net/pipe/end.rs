@@ -6,23 +6,23 @@
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
 //! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
 //! no future that could wait for the reads. It fills the lane only while a read waits, with at most
-//! `Lane::wanted` bytes, which is usually what the largest of these reads asked for. These bytes stay in
-//! the lane after the write; `poll_flush` waits until they are taken.
+//! `Lane::wanted` bytes, which is usually what the largest of these reads asked for. These bytes
+//! stay in the lane after the write; `poll_flush` waits until they are taken.
 //!
 //! # Invariants
 //! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: it is a
 //!   number for a future that waits, and 0 for a write that has completed.
-//! * An operation that makes another operation possible wakes it. Filling a lane wakes a reader. Freeing a
-//!   lane wakes a writer, and so does a read that begins to wait. A read that leaves bytes wakes the next
-//!   reader. A future that was woken and is dropped wakes the next waiter. Closing an end wakes all waiters.
-//!   Shutting down the writing side wakes all waiters of its lane, and the expiry of a deadline all waiters of
-//!   its direction.
+//! * An operation that makes another operation possible wakes it. Filling a lane wakes a reader.
+//!   Freeing a lane wakes a writer, and so does a read that begins to wait. A read that leaves
+//!   bytes wakes the next reader. A future that was woken and is dropped wakes the next waiter.
+//!   Closing an end wakes all waiters. Shutting down the writing side wakes all waiters of its
+//!   lane, and the expiry of a deadline all waiters of its direction.
 //! * Wakers are cloned, woken and dropped outside the state's mutex (invariant 12).
 //!
 //! # Waiting
-//! Operations wait for the lane in its lists. A write whose bytes are in the lane waits as its *owner*.
-//! All operations also wait for close, deadline and timeout in the end's [`PollHandle`], which has no
-//! descriptor.
+//! Operations wait for the lane in its lists. A write whose bytes are in the lane waits as its
+//! *owner*. All operations also wait for close, deadline and timeout in the end's [`PollHandle`],
+//! which has no descriptor.
 //!
 //! # Cancellation
 //! A dropped read has taken nothing. A dropped write withdraws the bytes that were not taken, and
@@ -68,14 +68,15 @@ struct Lane {
     bytes: Vec<u8>,
     /// The number of bytes that reads have taken.
     taken: usize,
-    /// The number of the write whose bytes are in the lane; 0 for a write that has completed, or if the lane is free.
+    /// The number of the write whose bytes are in the lane; 0 for a write that has completed, or if
+    /// the lane is free.
     writer: u64,
     /// The waker of the future of the write whose number is `writer`.
     owner: Option<Waker>,
     /// The number of the most recent write by a future.
     last_writer: u64,
-    /// The largest number of bytes that a read has asked for since the list of readers was last empty; 0
-    /// if no read waits.
+    /// The largest number of bytes that a read has asked for since the list of readers was last
+    /// empty; 0 if no read waits.
     wanted: usize,
     /// Whether the writing side was shut down.
     ended: bool,
@@ -149,8 +150,8 @@ impl Lane {
         self.writers.take_event(wakers);
     }
 
-    /// Removes the bytes of the write `writer` from the lane. Returns the number of its `len` bytes that were
-    /// taken, or `failure` if no bytes were taken.
+    /// Removes the bytes of the write `writer` from the lane. Returns the number of its `len` bytes
+    /// that were taken, or `failure` if no bytes were taken.
     fn withdraw(&mut self, writer: u64, len: usize, failure: Failure, wakers: &mut Wakers) -> Result<usize, Failure> {
         if self.writer != writer {
             return Ok(len);
@@ -348,8 +349,8 @@ impl End {
         if has_ended { Some(Failure::Io(io::Error::from_raw_os_error(libc::EPIPE))) } else { self.stopped(state) }
     }
 
-    /// Polls the write of a future. If `number` is not 0, the bytes of the write were put into the lane
-    /// under that number.
+    /// Polls the write of a future. If `number` is not 0, the bytes of the write were put into the
+    /// lane under that number.
     pub(super) fn poll_write(
         &self,
         waiting: &mut Waiting,
@@ -386,8 +387,8 @@ impl End {
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
     }
 
-    /// Tries to complete a write. Returns `None` if the write must wait until the lane is free, or until reads
-    /// have taken its bytes.
+    /// Tries to complete a write. Returns `None` if the write must wait until the lane is free, or
+    /// until reads have taken its bytes.
     fn try_write(
         &self,
         state: &mut State,

@@ -16,11 +16,12 @@ use crate::rt::waiters::Waiter;
 
 /// Creates an in-memory connection and returns its two ends, for tests without sockets.
 ///
-/// The pipe is synchronous: a [`write`](Pipe::write) completes when reads have taken all of its bytes.
+/// The pipe is synchronous: a [`write`](Pipe::write) completes when reads have taken all of its
+/// bytes.
 ///
 /// # Errors
-/// Returns ENFILE if the process would have more than 2²⁴ sockets, [`AsyncFd`](crate::io::AsyncFd)s and pipe ends.
-/// Returns an error in a child of fork(2).
+/// Returns ENFILE if the process would have more than 2²⁴ sockets, [`AsyncFd`](crate::io::AsyncFd)s
+/// and pipe ends. Returns an error in a child of fork(2).
 ///
 /// Source: `net.Pipe` of Go.
 ///
@@ -59,9 +60,9 @@ pub fn pipe() -> io::Result<(Pipe, Pipe)> {
 /// when the last clone is dropped, or by [`force_close`](Pipe::force_close).
 ///
 /// # With the traits
-/// `poll_write` waits for a read on the other end and hands over no more bytes than a read there has
-/// asked for. `poll_flush` waits until reads have taken them. `poll_close` ends writing: the peer reads
-/// the bytes handed over, then end of stream.
+/// `poll_write` waits for a read on the other end and hands over no more bytes than a read there
+/// has asked for. `poll_flush` waits until reads have taken them. `poll_close` ends writing: the
+/// peer reads the bytes handed over, then end of stream.
 ///
 /// # Examples
 /// ```
@@ -186,8 +187,8 @@ impl Pipe {
         self.end.timeouts.set(Direction::Read, timeout)
     }
 
-    /// Sets how long each write may wait; `None` removes the limit. The time starts when the write begins
-    /// to wait.
+    /// Sets how long each write may wait; `None` removes the limit. The time starts when the write
+    /// begins to wait.
     ///
     /// # Errors
     /// Returns `InvalidInput` if `timeout` is zero, as in std.
@@ -226,11 +227,12 @@ impl Pipe {
     }
 
     /// Closes this end for all clones. Pending operations of this end return a
-    /// [closed](crate::net::is_closed) error, except that a write of which reads have taken a part returns
-    /// the number of these bytes. The peer reads the bytes that `poll_write` has handed over,
-    /// then end of stream, and its writes fail with `BrokenPipe`. The end is closed when this method
-    /// returns. The returned future is already ready; it makes the signature match that of
-    /// [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is not an error.
+    /// [closed](crate::net::is_closed) error, except that a write of which reads have taken a part
+    /// returns the number of these bytes. The peer reads the bytes that `poll_write` has handed
+    /// over, then end of stream, and its writes fail with `BrokenPipe`. The end is closed when this
+    /// method returns. The returned future is already ready; it makes the signature match that of
+    /// [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is not an
+    /// error.
     #[doc(alias = "Close")]
     pub fn force_close(&self) -> Ready<io::Result<()>> {
         self.end.close();

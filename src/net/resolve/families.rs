@@ -6,12 +6,13 @@
 //! families (RFC 6724, gai.conf(5)). Usually it is the only query. If it is not answered within the
 //! *resolution delay* of RFC 8305, 50 ms, each family is also queried separately. A server that
 //! answers for one family but not, or only slowly, for the other (RFC 4074) then causes no further
-//! delay, whereas the query for both waits for its timeouts. An address that several answers contain is
-//! returned once. For a caller that needs all addresses, only the query for both is made.
+//! delay, whereas the query for both waits for its timeouts. An address that several answers
+//! contain is returned once. For a caller that needs all addresses, only the query for both is
+//! made.
 //!
 //! A client of RFC 8305 queries the two families in parallel. If the IPv4 answer arrives first, the
-//! client waits 50 ms for the IPv6 answer. Here the delay comes before the separate queries instead, so
-//! connecting begins at about the same time.
+//! client waits 50 ms for the IPv6 answer. Here the delay comes before the separate queries
+//! instead, so connecting begins at about the same time.
 //!
 //! # Compared with Go
 //! Go waits for both families (issue 23841).
@@ -36,9 +37,9 @@ use crate::time::Sleep;
 /// (RFC 8305, section 8).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// A stream of the addresses of a host. Each item lists its addresses best first; later items may contain
-/// better addresses. The stream yields an error only if there is no address.
-/// See the [module documentation](self).
+/// A stream of the addresses of a host. Each item lists its addresses best first; later items may
+/// contain better addresses. The stream yields an error only if there is no address. See the
+/// [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Families<A, L> {
     ask: A,
@@ -49,7 +50,8 @@ pub(crate) struct Families<A, L> {
     error: Option<LookupError>,
     /// The number of single-family queries whose answer was that there is no address.
     without: usize,
-    /// Whether a single-family query has failed temporarily, so that the query for both may find further addresses.
+    /// Whether a single-family query has failed temporarily, so that the query for both may find
+    /// further addresses.
     is_unsure: bool,
 }
 
@@ -68,8 +70,8 @@ pub(crate) enum Oracle {
 }
 
 impl Oracle {
-    /// Returns the addresses of `host` with `port`: as they arrive if `as_they_come` is true, otherwise all
-    /// together in the order of the answer.
+    /// Returns the addresses of `host` with `port`: as they arrive if `as_they_come` is true,
+    /// otherwise all together in the order of the answer.
     pub(crate) fn addrs(&self, host: &str, port: u16, as_they_come: bool) -> HostAddrs {
         let (oracle, host) = (self.clone(), host.to_owned());
         let ask = move |family| match &oracle {
@@ -150,8 +152,8 @@ where
         (!fresh.is_empty()).then_some(fresh)
     }
 
-    /// Stores the error of the query for one family. The answer that this family has no address replaces another error
-    /// only if the other family has no address either.
+    /// Stores the error of the query for one family. The answer that this family has no address
+    /// replaces another error only if the other family has no address either.
     fn note(&mut self, error: LookupError) {
         self.is_unsure |= error.is_temporary();
         self.without += usize::from(error.is_not_found());
@@ -217,8 +219,8 @@ where
         }
         let have_ended = this.delay.is_none() && this.single.iter().all(Option::is_none);
         if have_ended && !this.given.is_empty() && !this.is_unsure {
-            // Both single-family queries have ended, with an address, so the stream does not wait for the query
-            // for both.
+            // Both single-family queries have ended, with an address, so the stream does not wait
+            // for the query for both.
             this.end();
         }
         if !this.is_over() {
@@ -318,7 +320,8 @@ mod tests {
         assert_eq!(given, [Ok(vec![v6()]), Ok(vec![v4(1)])]);
     }
 
-    /// The query for both families may still have the addresses of the family whose own query has failed.
+    /// The query for both families may still have the addresses of the family whose own query has
+    /// failed.
     #[test]
     fn temporary_failure_of_one_family_does_not_end_the_stream() {
         let (given, _) = given(|family| match family {
@@ -330,7 +333,8 @@ mod tests {
         assert_eq!(given, [Ok(vec![v4(1)]), Ok(vec![v6()])]);
     }
 
-    /// Regression test: if the answer that one family has no address was last, the name seemed not to exist.
+    /// Regression test: if the answer that one family has no address was last, the name seemed not
+    /// to exist.
     #[test]
     fn missing_family_does_not_hide_the_failure_of_the_other() {
         let failed = || LookupError::temporary("x", "server failure");

@@ -2,14 +2,14 @@
 //!
 //! # States
 //! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
-//! runs the query removes the flight when it has the answer. If all look-ups of the flight are dropped
-//! before the query begins, the thread removes the flight without running the query. Dropping a job also
-//! removes its flight, if the job was not run or its query panicked. A later look-up starts a new query, so
-//! nothing is cached. In a simulation, no flight is in the table.
+//! runs the query removes the flight when it has the answer. If all look-ups of the flight are
+//! dropped before the query begins, the thread removes the flight without running the query.
+//! Dropping a job also removes its flight, if the job was not run or its query panicked. A later
+//! look-up starts a new query, so nothing is cached. In a simulation, no flight is in the table.
 //!
 //! # Invariants
-//! * Every flight gets a reply. Its job replies at the latest when it is dropped, even if a shutdown empties
-//!   the pool's queue.
+//! * Every flight gets a reply. Its job replies at the latest when it is dropped, even if a
+//!   shutdown empties the pool's queue.
 //! * Joining a flight and abandoning it before the query exclude each other through the table's
 //!   lock, which is taken before a flight's lock.
 //! * Wakers are cloned, woken and dropped outside both locks.
@@ -61,7 +61,8 @@ struct Flight {
 #[derive(Debug)]
 struct State {
     reply: Option<Reply>,
-    /// The number of look-ups of the flight that were not dropped, whether or not they have been polled.
+    /// The number of look-ups of the flight that were not dropped, whether or not they have been
+    /// polled.
     joined: usize,
     waiters: Waiters,
 }
@@ -80,8 +81,8 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Joins the query if it is in progress; otherwise starts it on a thread for look-ups. In a child of fork(2)
-    /// that may not use the runtime, the look-up fails.
+    /// Joins the query if it is in progress; otherwise starts it on a thread for look-ups. In a
+    /// child of fork(2) that may not use the runtime, the look-up fails.
     pub(crate) fn new(query: Query) -> Lookup {
         if let Err(error) = fork::check() {
             let reply = Some(Err(query.refused(&error)));
@@ -204,8 +205,8 @@ impl Job {
         self.end(self.table.0.lock(), Some(reply));
     }
 
-    /// Removes the flight from the table and answers it, unless this was already done. `None` means that the query
-    /// has no answer, and the look-ups get the error of a shutdown.
+    /// Removes the flight from the table and answers it, unless this was already done. `None` means
+    /// that the query has no answer, and the look-ups get the error of a shutdown.
     fn end(&self, mut open: crate::sync::MutexGuard<'_, HashMap<Query, Arc<Flight>>>, reply: Option<Reply>) {
         let ours = open.get(&self.flight.query).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
         let entry = if ours { open.remove_entry(&self.flight.query) } else { None };

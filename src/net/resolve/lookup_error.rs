@@ -86,9 +86,9 @@ impl LookupError {
         matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
     }
 
-    /// Returns whether a later look-up may succeed: no server answered, the look-up did not finish in
-    /// time, a server has a temporary failure or refused the query, or no descriptor was available for
-    /// the query.
+    /// Returns whether a later look-up may succeed: no server answered, the look-up did not finish
+    /// in time, a server has a temporary failure or refused the query, or no descriptor was
+    /// available for the query.
     pub fn is_temporary(&self) -> bool {
         matches!(
             self.reason,
@@ -102,8 +102,8 @@ impl LookupError {
         matches!(self.reason, Reason::TimedOut)
     }
 
-    /// Returns the errno if a system call failed, or if memory or descriptors were exhausted, such as
-    /// EMFILE if no descriptor was available for the query.
+    /// Returns the errno if a system call failed, or if memory or descriptors were exhausted, such
+    /// as EMFILE if no descriptor was available for the query.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.reason {
             Reason::Failure(NameFailure::Errno(errno)) => Some(errno),

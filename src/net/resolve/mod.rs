@@ -10,9 +10,9 @@
 //! The functions here are for direct use; `ToSocketAddrs` and `Dialer` use the same modules.
 //!
 //! # Compared with Go (net/lookup.go, cgo_unix.go)
-//! This works like Go's cgo resolver: it calls getaddrinfo(3) and getnameinfo(3) on a bounded pool of
-//! threads, so the hosts file, nsswitch.conf, search list, timeouts and address order are the host's.
-//! Go also merges concurrent identical look-ups.
+//! This works like Go's cgo resolver: it calls getaddrinfo(3) and getnameinfo(3) on a bounded pool
+//! of threads, so the hosts file, nsswitch.conf, search list, timeouts and address order are the
+//! host's. Go also merges concurrent identical look-ups.
 
 pub(crate) mod families;
 pub(crate) mod flight;
@@ -60,8 +60,8 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 ///
 /// # Errors
 /// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no address.
-/// Otherwise it contains the error of the name service, or says that the runtime was shut down before
-/// the query ran or that this is a child of fork(2) that did not call exec(2).
+/// Otherwise it contains the error of the name service, or says that the runtime was shut down
+/// before the query ran or that this is a child of fork(2) that did not call exec(2).
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up. A query that has begun runs to completion on its
@@ -95,8 +95,8 @@ pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
 /// Looks up the names of `ip`. The host's name service returns at most one.
 ///
 /// # Errors
-/// Returns a [`LookupError`] of kind `NotFound` if the address has no name, or its name is not a valid
-/// host name. Otherwise returns the same errors as [`lookup_host`].
+/// Returns a [`LookupError`] of kind `NotFound` if the address has no name, or its name is not a
+/// valid host name. Otherwise returns the same errors as [`lookup_host`].
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].
@@ -118,8 +118,8 @@ pub async fn lookup_addr(ip: IpAddr) -> io::Result<Vec<String>> {
 /// address is returned unchanged.
 ///
 /// # Errors
-/// Returns the same errors as [`lookup_host`]. Also returns a [`LookupError`] of kind `NotFound` if the
-/// canonical name is not a valid host name.
+/// Returns the same errors as [`lookup_host`]. Also returns a [`LookupError`] of kind `NotFound` if
+/// the canonical name is not a valid host name.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up, as with [`lookup_host`].
@@ -137,7 +137,8 @@ pub async fn lookup_cname(host: &str) -> io::Result<String> {
 }
 
 /// Looks up the port of `service` in `network`, which is `tcp` or `udp` (optionally followed by 4
-/// or 6), or `ip` or empty for either. A number is returned unchanged. An empty `service` is port 0.
+/// or 6), or `ip` or empty for either. A number is returned unchanged. An empty `service` is
+/// port 0.
 ///
 /// # Errors
 /// * Returns a [`LookupError`] of kind `NotFound` for a service that services(5) does not have for

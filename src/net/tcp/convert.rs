@@ -12,8 +12,9 @@
 //! that, `TryFrom` fails and drops the stream, and this close sends the bytes as any other does
 //! ([`gather`](crate::net::fd::gather)). An infallible conversion resets the connection, because
 //! otherwise the bytes that the new owner writes would follow a gap in the stream. (A Unix stream
-//! cannot be reset, so it is shut down.) A conversion that returns a duplicate neither resets nor shuts
-//! down the connection, because it stays open for the other clones, and the bytes are still sent.
+//! cannot be reset, so it is shut down.) A conversion that returns a duplicate neither resets nor
+//! shuts down the connection, because it stays open for the other clones, and the bytes are still
+//! sent.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -31,7 +32,8 @@ use crate::sys::socket;
 /// Creates a socket from `fd` for an infallible conversion.
 ///
 /// # Panics
-/// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+/// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+/// fork(2).
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
     fork::refuse();
     // This fails only if the descriptor is not open, which an `OwnedFd` rules out. The first
@@ -92,15 +94,17 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     let end = Instant::now() + RELEASE_MAX;
     given(match unwrap_owner(fd, end) {
         Ok(fd) => {
-            // If this fails, `release` resets the connection or, if it cannot be reset, shuts it down.
+            // If this fails, `release` resets the connection or, if it cannot be reset, shuts it
+            // down.
             let _ = fd.fd.drain_blocking(end);
             release(fd)
         }
         Err(shared) => {
-            // If the socket were not exposed, its close would not remove it from the poller, and the
-            // duplicate would keep the registration alive.
+            // If the socket were not exposed, its close would not remove it from the poller, and
+            // the duplicate would keep the registration alive.
             shared.expose();
-            // If this fails, a task sends the remaining bytes while the other clones keep the socket open.
+            // If this fails, a task sends the remaining bytes while the other clones keep the
+            // socket open.
             let _ = shared.fd.drain_blocking(end);
             shared.with("file", socket::dup_cloexec)
         }
@@ -122,7 +126,8 @@ impl From<OwnedFd> for TcpListener {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> TcpListener {
         TcpListener::from_net_fd(adopt(fd, NetFd::tcp_or_multipath), None)
     }
@@ -165,7 +170,8 @@ impl From<OwnedFd> for TcpStream {
     /// descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> TcpStream {
         let fd = adopt(fd, NetFd::tcp_or_multipath);
         fd.fd.find_fast_open();
@@ -196,9 +202,9 @@ impl From<TcpStream> for OwnedFd {
     /// Releases the descriptor, or returns a duplicate while other clones exist.
     ///
     /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, the conversion blocks the thread for up to five seconds and then resets the
-    /// connection. If a duplicate is returned, there is no reset, because the connection stays open for
-    /// the other clones, and the gathered writes are sent when the peer reads. Await
+    /// peer does not read, the conversion blocks the thread for up to five seconds and then resets
+    /// the connection. If a duplicate is returned, there is no reset, because the connection stays
+    /// open for the other clones, and the gathered writes are sent when the peer reads. Await
     /// [`flush`](TcpStream::flush) first to avoid both the wait and the reset.
     ///
     /// # Panics
@@ -213,20 +219,24 @@ impl From<TcpStream> for OwnedFd {
 macro_rules! descriptor {
     ($type:ident) => {
         impl AsFd for $type {
-            /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, reads, writes and
-            /// socket calls on it fail with EBADF (on macOS and FreeBSD with another error), and its number stays in use
-            /// until the socket, with all its clones, and the futures of the close are dropped.
+            /// Borrows the descriptor for as long as the socket is borrowed. After an explicit
+            /// close, reads, writes and socket calls on it fail with EBADF (on macOS and FreeBSD
+            /// with another error), and its number stays in use until the socket, with all its
+            /// clones, and the futures of the close are dropped.
             ///
-            /// The first call in a process opens another descriptor, which stays open. If a socket whose descriptor was
-            /// borrowed is closed explicitly, a duplicate of that other descriptor takes its number.
+            /// The first call in a process opens another descriptor, which stays open. If a socket
+            /// whose descriptor was borrowed is closed explicitly, a duplicate of that other
+            /// descriptor takes its number.
             ///
             /// After the first call the socket assumes that the descriptor has other users, which
-            /// costs a few system calls. A read that empties a TCP socket is followed by another read
-            /// before the next wait. Calls that cannot take MSG_DONTWAIT, such as accepts, are preceded
-            /// by fcntl(2). A close reads SO_LINGER and removes the descriptor from the poller explicitly.
+            /// costs a few system calls. A read that empties a TCP socket is followed by another
+            /// read before the next wait. Calls that cannot take MSG_DONTWAIT, such as accepts, are
+            /// preceded by fcntl(2). A close reads SO_LINGER and removes the descriptor from the
+            /// poller explicitly.
             ///
-            /// On a stream, the writes that `set_auto_cork` has gathered are sent first, as far as the
-            /// socket accepts them without waiting. Await `flush` before you write to the descriptor.
+            /// On a stream, the writes that `set_auto_cork` has gathered are sent first, as far as
+            /// the socket accepts them without waiting. Await `flush` before you write to the
+            /// descriptor.
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.fd.fd.hand_out()
             }
@@ -274,8 +284,8 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Poll;
 
-    /// The flusher never drops its handle, and the socket stays full. The conversion waits for both, but not for the
-    /// maximum time each.
+    /// The flusher never drops its handle, and the socket stays full. The conversion waits for
+    /// both, but not for the maximum time each.
     #[test]
     fn conversion_waits_for_the_flusher_and_for_room_for_five_seconds_in_all() {
         task::block_on(async {

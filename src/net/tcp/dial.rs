@@ -4,13 +4,13 @@
 //! A socket with an ephemeral port may connect to itself if the destination is an unused port of
 //! this host (Go issue 2690). Such a connection is closed, and the dial is retried at most twice.
 //! EADDRNOTAVAIL, and a connection whose addresses the kernel no longer returns, are treated in the
-//! same way. As in Go, the connection of the last attempt is not checked. There is no retry if the user
-//! chose the local port.
+//! same way. As in Go, the connection of the last attempt is not checked. There is no retry if the
+//! user chose the local port.
 //!
 //! # Cost
 //! With the default options and without retries, a dial takes these system calls: socket(2), five
-//! setsockopt(2), connect(2), epoll_ctl(2), the wait, getpeername(2) and getsockname(2). A dial to a
-//! loopback address usually needs neither epoll_ctl(2) nor the wait.
+//! setsockopt(2), connect(2), epoll_ctl(2), the wait, getpeername(2) and getsockname(2). A dial to
+//! a loopback address usually needs neither epoll_ctl(2) nor the wait.
 //!
 //! # Cancellation
 //! Dropping the future closes the socket.
@@ -76,8 +76,8 @@ impl Recipe {
         self.local.is_some_and(|local| local.port() != 0)
     }
 
-    /// Opens a socket that is ready to connect to `addr`. An error of a system call or of the control
-    /// function is the `OpError` of a dial.
+    /// Opens a socket that is ready to connect to `addr`. An error of a system call or of the
+    /// control function is the `OpError` of a dial.
     pub(crate) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let (socket, is_tcp) = self.socket(addr)?;
         let fd = socket.as_fd();
@@ -129,7 +129,8 @@ impl Recipe {
     }
 }
 
-/// The maximum number of retries after a connection that [`OwnPeer`] describes, or after EADDRNOTAVAIL.
+/// The maximum number of retries after a connection that [`OwnPeer`] describes, or after
+/// EADDRNOTAVAIL.
 const RETRIES_MAX: u32 = 2;
 
 /// Connects to `addr` with a socket opened by `recipe`, waiting until `deadline` at most.
@@ -179,7 +180,8 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
     }
 }
 
-/// The error of a socket that is connected to itself, or whose addresses the kernel does not return.
+/// The error of a socket that is connected to itself, or whose addresses the kernel does not
+/// return.
 struct OwnPeer;
 
 /// Returns the local address of the connection to `addr`. If `asks` is false, returns `None`

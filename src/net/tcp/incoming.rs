@@ -4,13 +4,13 @@
 //! # States
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
 //!   closed, the stream yields one error and is *ended*.
-//! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is closed. At the end
-//!   of the listener (its deadline, its close, a shutdown of the runtime, or a shutdown of the socket by another
-//!   owner), the stream yields the error immediately.
+//! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is
+//!   closed. At the end of the listener (its deadline, its close, a shutdown of the runtime, or a
+//!   shutdown of the socket by another owner), the stream yields the error immediately.
 //! * *ended*: yields `None`.
 //!
-//! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop. Pauses
-//! double from 5 ms to 1 s and start over after a success, as in Go's net/http.
+//! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop.
+//! Pauses double from 5 ms to 1 s and start over after a success, as in Go's net/http.
 
 use std::fmt;
 use std::future::Future;
@@ -63,7 +63,8 @@ impl Accepts {
                 return Poll::Ready(None);
             }
             if let Some(pause) = &mut self.pause {
-                // Without a free descriptor, accept4(2) does not report that the listener was shut down.
+                // Without a free descriptor, accept4(2) does not report that the listener was shut
+                // down.
                 if let Poll::Ready(error) = self.accepting.poll_end(fd, cx) {
                     self.pause = None;
                     return Poll::Ready(Some(Err(self.failed(error))));
@@ -125,8 +126,8 @@ impl TcpListener {
     /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
     /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early when a
     /// socket of this crate is closed, and at the listener's deadline or close. After
-    /// [`close`](TcpListener::close) the stream yields one error and then `None`. Other errors, which are
-    /// those of [`accept`](TcpListener::accept), do not end the stream.
+    /// [`close`](TcpListener::close) the stream yields one error and then `None`. Other errors,
+    /// which are those of [`accept`](TcpListener::accept), do not end the stream.
     ///
     /// # Cancel safety
     /// Dropping the future of `next()`, or the stream, loses no connection.
@@ -148,16 +149,16 @@ impl TcpListener {
         Incoming { listener: self, accepts: Accepts::default() }
     }
 
-    /// Returns a stream like that of [`incoming`](TcpListener::incoming) that ignores the maximum number of
-    /// connections. Connections that it accepts hold no permit.
+    /// Returns a stream like that of [`incoming`](TcpListener::incoming) that ignores the maximum
+    /// number of connections. Connections that it accepts hold no permit.
     pub(in crate::net) fn incoming_beyond_limit(&self) -> Incoming<'_> {
         let mut incoming = self.incoming();
         incoming.accepts.accepting.ignore_limit();
         incoming
     }
 
-    /// Returns a stream of accepted connections that owns the listener. The stream behaves like that
-    /// of [`incoming`](TcpListener::incoming).
+    /// Returns a stream of accepted connections that owns the listener. The stream behaves like
+    /// that of [`incoming`](TcpListener::incoming).
     pub fn into_incoming(self) -> IntoIncoming {
         IntoIncoming { listener: self, accepts: Accepts::default() }
     }

@@ -12,9 +12,10 @@ macro_rules! shared_options {
     ($type:ident) => {
         /// Linux socket options that accepted streams inherit from their listener.
         impl $type {
-            /// Returns how long sent data may stay unacknowledged, or unsent because the peer's receive
-            /// window is full, before the connection fails with ETIMEDOUT (TCP_USER_TIMEOUT). `None` means
-            /// until the host stops retransmitting, by default after about 15 minutes.
+            /// Returns how long sent data may stay unacknowledged, or unsent because the peer's
+            /// receive window is full, before the connection fails with ETIMEDOUT
+            /// (TCP_USER_TIMEOUT). `None` means until the host stops retransmitting, by default
+            /// after about 15 minutes.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -25,9 +26,9 @@ macro_rules! shared_options {
                 self.fd.with("get", tcp::user_timeout)
             }
 
-            /// Sets how long sent data may stay unacknowledged, or unsent because the peer's receive
-            /// window is full, rounded up to milliseconds. `None` restores the host's default. With keep-alive
-            /// on, this time takes precedence over the number of probes.
+            /// Sets how long sent data may stay unacknowledged, or unsent because the peer's
+            /// receive window is full, rounded up to milliseconds. `None` restores the host's
+            /// default. With keep-alive on, this time takes precedence over the number of probes.
             ///
             /// # Errors
             /// Returns `InvalidInput` for zero and for more than 2³¹ - 1 ms, and a
@@ -162,8 +163,8 @@ impl TcpStream {
         self.fd.with("set", |fd| tcp::set_cork(fd, cork))
     }
 
-    /// Returns the CPU on which the kernel last processed a packet for the socket (SO_INCOMING_CPU);
-    /// `None` if no packet has arrived yet.
+    /// Returns the CPU on which the kernel last processed a packet for the socket
+    /// (SO_INCOMING_CPU); `None` if no packet has arrived yet.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

@@ -11,8 +11,8 @@ impl ListenConfig {
     /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
-    /// text is `listen tcp ADDR: CALL: …`, or `listen tcp ADDR: …` if the
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address.
+    /// Its text is `listen tcp ADDR: CALL: …`, or `listen tcp ADDR: …` if the
     /// [`control`](ListenConfig::control) function returned the error. Its kind is that of the OS
     /// error, such as `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`, or `InvalidInput` for
     /// an option value that is out of range (a buffer of 1 GiB, for example). If there is no
@@ -26,10 +26,10 @@ impl ListenConfig {
         open_first(addrs, |addr| Ok(TcpListener::from_net_fd(self.open(addr)?, admission.clone()))).await
     }
 
-    /// Opens `count` listeners, for example one for each worker thread, on the first of `addrs` that can
-    /// be bound `count` times. The sockets have SO_REUSEPORT set; Linux distributes connections among
-    /// them. All listen on the same port, even if `addrs` has port 0, and share the connection limit and
-    /// the descriptor reserve, if they are configured.
+    /// Opens `count` listeners, for example one for each worker thread, on the first of `addrs`
+    /// that can be bound `count` times. The sockets have SO_REUSEPORT set; Linux distributes
+    /// connections among them. All listen on the same port, even if `addrs` has port 0, and share
+    /// the connection limit and the descriptor reserve, if they are configured.
     ///
     /// # Errors
     /// Returns the same errors as [`listen`](ListenConfig::listen), and `InvalidInput` if `count`

@@ -22,13 +22,14 @@ use crate::rt::poll::poller::Direction;
 /// A TCP socket that listens for connections.
 ///
 /// [`accept`](TcpListener::accept) takes `&self`, so any number of tasks may accept from one
-/// listener. Each connection wakes one of them. Accepted streams inherit the options of the listener.
-/// By default, these are Go's: TCP_NODELAY and keep-alive (first probe after 15 s of silence, then one
-/// every 15 s, nine probes). The default backlog is the host's maximum (on Linux,
-/// `net.core.somaxconn`). Use [`ListenConfig`] for other options and for limits. A listener converted
-/// from another type keeps its options.
+/// listener. Each connection wakes one of them. Accepted streams inherit the options of the
+/// listener. By default, these are Go's: TCP_NODELAY and keep-alive (first probe after 15 s of
+/// silence, then one every 15 s, nine probes). The default backlog is the host's maximum (on Linux,
+/// `net.core.somaxconn`). Use [`ListenConfig`] for other options and for limits. A listener
+/// converted from another type keeps its options.
 ///
-/// A listener is not `Clone`. Tasks share it through a reference or an `Arc`. Dropping it closes it.
+/// A listener is not `Clone`. Tasks share it through a reference or an `Arc`. Dropping it closes
+/// it.
 ///
 /// Source: `net.TCPListener` of Go, `async_std::net::TcpListener`.
 ///
@@ -62,12 +63,13 @@ impl TcpListener {
     /// A listener on `[::]` also accepts IPv4 connections, whatever the host's default is.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
-    /// text is `listen tcp ADDR: CALL: …`, where the call is usually `bind`. Its kind is, for example,
-    /// `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns an `OpError` with
-    /// the text `listen tcp: REASON`, such as `listen tcp: address 80: missing port in address`,
-    /// which contains an [`AddrError`](crate::net::AddrError), a
-    /// [`LookupError`](crate::net::LookupError) or the error of your own [`ToSocketAddrs`].
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address.
+    /// Its text is `listen tcp ADDR: CALL: …`, where the call is usually `bind`. Its kind is, for
+    /// example, `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address,
+    /// returns an `OpError` with the text `listen tcp: REASON`, such as
+    /// `listen tcp: address 80: missing port in address`, which contains an
+    /// [`AddrError`](crate::net::AddrError), a [`LookupError`](crate::net::LookupError) or the
+    /// error of your own [`ToSocketAddrs`].
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, no listener stays open.
@@ -108,16 +110,16 @@ impl TcpListener {
 
     /// Waits for a connection and returns its stream and the peer's address.
     ///
-    /// Connections that failed while they were queued are skipped (ECONNABORTED, EPERM and the network
-    /// errors listed in accept(2)).
+    /// Connections that failed while they were queued are skipped (ECONNABORTED, EPERM and the
+    /// network errors listed in accept(2)).
     ///
     /// # Errors
     /// Returns `TimedOut` after the deadline, a [closed](crate::net::is_closed) error after
-    /// [`close`](TcpListener::close), and EINVAL if another user of the socket has shut it down. Returns
-    /// the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM) is available; the
-    /// connection stays in the queue, so a loop that retries immediately spins.
-    /// [`incoming`](TcpListener::incoming) waits instead. A listener with
-    /// [reserved descriptors](ListenConfig::reserve_descriptors) refuses the connection if no other
+    /// [`close`](TcpListener::close), and EINVAL if another user of the socket has shut it down.
+    /// Returns the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM) is
+    /// available; the connection stays in the queue, so a loop that retries immediately spins.
+    /// [`incoming`](TcpListener::incoming) waits instead. A listener with [reserved
+    /// descriptors](ListenConfig::reserve_descriptors) refuses the connection if no other
     /// descriptor is available.
     ///
     /// # Cancel safety
@@ -141,15 +143,15 @@ impl TcpListener {
     }
 
     /// Returns the number of open connections that hold a permit of this listener's
-    /// [limit](ListenConfig::max_connections), including those of listeners that share the limit; 0 if
-    /// there is no limit.
+    /// [limit](ListenConfig::max_connections), including those of listeners that share the limit; 0
+    /// if there is no limit.
     pub fn connections(&self) -> usize {
         self.admission.as_ref().map_or(0, |admission| admission.connections())
     }
 
-    /// Returns the number of connections refused so far because no descriptor was available, by this
-    /// listener and those that share its reserve; see [`ListenConfig::reserve_descriptors`]. Always 0
-    /// without reserved descriptors.
+    /// Returns the number of connections refused so far because no descriptor was available, by
+    /// this listener and those that share its reserve; see [`ListenConfig::reserve_descriptors`].
+    /// Always 0 without reserved descriptors.
     pub fn turned_away(&self) -> u64 {
         self.admission.as_ref().map_or(0, |admission| admission.shed())
     }
@@ -189,8 +191,8 @@ impl TcpListener {
     /// connections in the queue are reset.
     ///
     /// The close begins immediately, even if the future is dropped. The future completes when the
-    /// descriptor is closed and the port is free. Closing twice is not an error. If the descriptor has
-    /// duplicates, the socket keeps listening until they are closed too.
+    /// descriptor is closed and the port is free. Closing twice is not an error. If the descriptor
+    /// has duplicates, the socket keeps listening until they are closed too.
     ///
     /// # Examples
     /// ```
@@ -218,8 +220,8 @@ impl TcpListener {
         self.fd.with("get", options::ttl)
     }
 
-    /// Sets the IP time-to-live of the packets of new connections. Connections that are already in the
-    /// queue are not affected.
+    /// Sets the IP time-to-live of the packets of new connections. Connections that are already in
+    /// the queue are not affected.
     ///
     /// # Errors
     /// Returns `InvalidInput` if `ttl` is outside 1–255, and a [closed](crate::net::is_closed)

@@ -1,6 +1,7 @@
 //! TCP sockets.
 //!
-//! * [`listener`]: accepting connections one by one; [`incoming`]: as a stream, also for Unix sockets.
+//! * [`listener`]: accepting connections one by one; [`incoming`]: as a stream, also for Unix
+//!   sockets.
 //! * [`listen`]: opening listeners with a `ListenConfig`.
 //! * [`dial`]: connecting to one address.
 //! * [`stream`]: the connection; [`traits`]: futures-io's traits for it and for Unix streams.

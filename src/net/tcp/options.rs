@@ -14,8 +14,9 @@ macro_rules! shared_options {
     ($type:ident) => {
         /// Socket options that accepted streams inherit from their listener.
         impl $type {
-            /// Returns the size of the receive buffer in bytes (SO_RCVBUF). On Linux, the size includes
-            /// the kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
+            /// Returns the size of the receive buffer in bytes (SO_RCVBUF). On Linux, the size
+            /// includes the kernel's overhead, so a size that was set reads back doubled, within
+            /// the kernel's limits.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -25,9 +26,9 @@ macro_rules! shared_options {
             }
 
             /// Sets the size of the receive buffer in bytes. Linux limits it to
-            /// `net.core.rmem_max`, doubles it and no longer adapts it. On a connection, the size does
-            /// not affect the TCP window scale, which the handshake has fixed. To affect the window
-            /// scale, use
+            /// `net.core.rmem_max`, doubles it and no longer adapts it. On a connection, the size
+            /// does not affect the TCP window scale, which the handshake has fixed. To affect the
+            /// window scale, use
             /// [`ListenConfig::recv_buffer_size`](crate::net::ListenConfig::recv_buffer_size) or
             /// [`Dialer::recv_buffer_size`](crate::net::Dialer::recv_buffer_size).
             ///
@@ -38,8 +39,9 @@ macro_rules! shared_options {
                 self.fd.with("set", |fd| socket::set_recv_buffer_size(fd, bytes))
             }
 
-            /// Returns the size of the send buffer in bytes (SO_SNDBUF). On Linux, the size includes
-            /// the kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
+            /// Returns the size of the send buffer in bytes (SO_SNDBUF). On Linux, the size
+            /// includes the kernel's overhead, so a size that was set reads back doubled, within
+            /// the kernel's limits.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -79,7 +81,8 @@ macro_rules! shared_options {
             }
 
             /// Returns the maximum segment size in bytes (TCP_MAXSEG). No size is negotiated before
-            /// the socket is connected, so until then the value is a default or the one that was set.
+            /// the socket is connected, so until then the value is a default or the one that was
+            /// set.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
@@ -177,8 +180,8 @@ impl TcpListener {
         self.fd.with("get", options::nodelay)
     }
 
-    /// Sets whether new connections send small writes immediately (TCP_NODELAY). Connections that are
-    /// already in the queue are not affected.
+    /// Sets whether new connections send small writes immediately (TCP_NODELAY). Connections that
+    /// are already in the queue are not affected.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
@@ -194,8 +197,8 @@ impl TcpListener {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets keep-alive of new connections; `None` turns it off. A value that is `None` in `keepalive`
-    /// stays unchanged. Connections that are already in the queue are not affected.
+    /// Sets keep-alive of new connections; `None` turns it off. A value that is `None` in
+    /// `keepalive` stays unchanged. Connections that are already in the queue are not affected.
     ///
     /// # Errors
     /// Returns `InvalidInput` for a value that is out of range (see [`KeepAlive`]), and a

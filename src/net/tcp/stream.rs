@@ -92,11 +92,11 @@ impl TcpStream {
     /// time; a [`Dialer`](crate::net::Dialer) races them.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
-    /// text is `dial tcp ADDR: CALL: …`, where the call is usually `connect`. Its kind is, for example,
-    /// `ConnectionRefused`, `NetworkUnreachable` or `TimedOut` (from the kernel, on Linux after about two minutes). If
-    /// there is no address, returns an `OpError` with the text `dial tcp: REASON`, such as
-    /// `dial tcp: lookup HOST: no such host`, which contains a
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address.
+    /// Its text is `dial tcp ADDR: CALL: …`, where the call is usually `connect`. Its kind is, for
+    /// example, `ConnectionRefused`, `NetworkUnreachable` or `TimedOut` (from the kernel, on Linux
+    /// after about two minutes). If there is no address, returns an `OpError` with the text
+    /// `dial tcp: REASON`, such as `dial tcp: lookup HOST: no such host`, which contains a
     /// [`LookupError`](crate::net::LookupError), an [`AddrError`] or the error of your own
     /// [`ToSocketAddrs`].
     ///
@@ -172,8 +172,8 @@ impl TcpStream {
     /// of bytes read; 0 means end of stream (or that `buf` is empty).
     ///
     /// # Errors
-    /// Returns the OS error, such as `ConnectionReset`; `TimedOut` after the read deadline or timeout; a
-    /// [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns the OS error, such as `ConnectionReset`; `TimedOut` after the read deadline or
+    /// timeout; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has read nothing.
@@ -258,8 +258,8 @@ impl TcpStream {
 
     /// Waits until the peer has closed its side of the connection or the connection has failed,
     /// without reading. A handler can use this to abandon expensive work when the client has gone
-    /// away. Data received before the close can still be read. [`close_read`](TcpStream::close_read)
-    /// also ends the wait.
+    /// away. Data received before the close can still be read.
+    /// [`close_read`](TcpStream::close_read) also ends the wait.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -285,22 +285,21 @@ impl TcpStream {
     }
 
     /// Returns whether the peer has closed its side of the connection, or the connection has
-    /// failed. Also returns true after [`close_read`](TcpStream::close_read). Asks the kernel (poll(2))
-    /// unless an event has already reported it. Never waits. macOS's poll(2) does not report that the
-    /// peer has closed only its sending side.
+    /// failed. Also returns true after [`close_read`](TcpStream::close_read). Asks the kernel
+    /// (poll(2)) unless an event has already reported it. Never waits. macOS's poll(2) does not
+    /// report that the peer has closed only its sending side.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
 
     // ---- writing ----
 
-    /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
-    /// number of bytes written.
+    /// Writes up to `buf.len()` bytes, waiting for room for one. Returns the number written.
     ///
     /// # Errors
-    /// Returns `ConnectionReset` or `BrokenPipe` if the peer is gone, and `BrokenPipe` if this side was
-    /// shut down (no SIGPIPE is raised); another OS error; `TimedOut` after the write deadline or
-    /// timeout; a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `ConnectionReset` or `BrokenPipe` if the peer is gone, and `BrokenPipe` if this side
+    /// was shut down (no SIGPIPE is raised); another OS error; `TimedOut` after the write deadline
+    /// or timeout; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written nothing.
@@ -308,8 +307,8 @@ impl TcpStream {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers, at most 1,024, with one sendmsg(2). Empty buffers at the front are
-    /// skipped. Errors and cancel safety are those of [`write`](TcpStream::write).
+    /// Writes from several buffers, at most 1,024, with one sendmsg(2). Empty buffers at the front
+    /// are skipped. Errors and cancel safety are those of [`write`](TcpStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }
@@ -346,12 +345,11 @@ impl TcpStream {
         WriteAll::new(&self.fd, buf)
     }
 
-    /// Waits until the socket is writable: the send buffer has room, or a write would return an
-    /// error.
+    /// Waits until the socket is writable: the send buffer has room, or a write would fail.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the write deadline or timeout, and a [closed](crate::net::is_closed)
-    /// error after `force_close`.
+    /// Returns `TimedOut` after the write deadline or timeout, and a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -382,7 +380,8 @@ impl TcpStream {
         self.fd.shutdown(how)
     }
 
-    /// Shuts down the reading side. On Linux, data already received can still be read, then reads return
+    /// Shuts down the reading side. On Linux, data already received can still be read, then reads
+    /// return
     /// 0. The kernel still accepts and delivers data that arrives later.
     ///
     /// # Errors
@@ -561,9 +560,9 @@ impl TcpStream {
     /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
     /// background. Zero discards it and resets the connection. With any other time, rounded up to
     /// seconds, the close waits up to that long for the data to be sent. The wait runs on a thread
-    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) is called before the wait begins,
-    /// or the stream is dropped while the runtime is not running, the kernel sends the data in the
-    /// background.
+    /// of a separate pool. If [`rt::shutdown`](crate::rt::shutdown) is called before the wait
+    /// begins, or the stream is dropped while the runtime is not running, the kernel sends the data
+    /// in the background.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -575,7 +574,8 @@ impl TcpStream {
         })
     }
 
-    /// Takes the pending error (SO_ERROR), or one that [`io::copy`](crate::io::copy()) has taken and no read has returned.
+    /// Takes the pending error (SO_ERROR), or one that [`io::copy`](crate::io::copy()) has taken
+    /// and no read has returned.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

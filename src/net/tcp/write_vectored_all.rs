@@ -16,9 +16,9 @@ impl TcpStream {
     /// Writes all of `bufs`, up to 1,024 of them per sendmsg(2). Concurrent calls do not
     /// interleave, as with [`write_all`](TcpStream::write_all).
     ///
-    /// `bufs` may contain empty buffers. The elements of `bufs` are advanced as bytes are written. After
-    /// the future has completed, even with an error, or was dropped, it is unspecified which bytes they
-    /// refer to.
+    /// `bufs` may contain empty buffers. The elements of `bufs` are advanced as bytes are written.
+    /// After the future has completed, even with an error, or was dropped, it is unspecified which
+    /// bytes they refer to.
     ///
     /// # Errors
     /// Returns the same errors as [`write`](TcpStream::write). Part of the data may have been
@@ -63,7 +63,8 @@ impl WriteVectoredAll<'_, '_> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let bufs: &[IoSlice<'_>] = self.bufs;
         let (count, bytes) = batch(bufs);
-        // While the first buffer exceeds the limit per call, a call writes only its first `MAX_RW` bytes.
+        // While the first buffer exceeds the limit per call, a call writes only its first `MAX_RW`
+        // bytes.
         let cut;
         let (batch, bytes) = if count == 0 && !bufs.is_empty() {
             cut = [IoSlice::new(&bufs[0][..socket::MAX_RW])];

@@ -62,13 +62,13 @@ impl Ecn {
     }
 }
 
-/// Ancillary data of a datagram: local address, destination, interface, hop limit, TOS, timestamp and
-/// segment size.
+/// Ancillary data of a datagram: local address, destination, interface, hop limit, TOS, timestamp
+/// and segment size.
 ///
 /// A received datagram carries the data that was enabled on the socket (see
-/// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info), the other `set_recv_*` methods and,
-/// on Linux, `set_gro`). For a datagram to send, the `with_*` methods override the socket's settings.
-/// See ip(7), ipv6(7), udp(7) and socket(7).
+/// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info), the other `set_recv_*` methods
+/// and, on Linux, `set_gro`). For a datagram to send, the `with_*` methods override the socket's
+/// settings. See ip(7), ipv6(7), udp(7) and socket(7).
 ///
 /// # Examples
 /// A server that is bound to all addresses replies from the address that the request was sent to:
@@ -123,7 +123,8 @@ impl Ancillary {
         Ancillary { local: Some(local), ..self }
     }
 
-    /// Sets the interface to send through, by its index (IP_PKTINFO, IPV6_PKTINFO). FreeBSD ignores it for IPv4.
+    /// Sets the interface to send through, by its index (IP_PKTINFO, IPV6_PKTINFO). FreeBSD ignores
+    /// it for IPv4.
     #[must_use]
     pub const fn with_interface(self, index: u32) -> Ancillary {
         Ancillary { interface: Some(index), ..self }
@@ -158,9 +159,10 @@ impl Ancillary {
         Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
     }
 
-    /// Returns the local address from which a reply should be sent. Returns `None` for a datagram to an IPv6 multicast
-    /// group, and if the socket does not report local addresses. On macOS and FreeBSD, also returns `None` for a datagram
-    /// to an IPv4 multicast group or to 255.255.255.255.
+    /// Returns the local address from which a reply should be sent. Returns `None` for a datagram
+    /// to an IPv6 multicast group, and if the socket does not report local addresses. On macOS and
+    /// FreeBSD, also returns `None` for a datagram to an IPv4 multicast group or to
+    /// 255.255.255.255.
     pub const fn local(&self) -> Option<IpAddr> {
         self.local
     }
@@ -191,8 +193,8 @@ impl Ancillary {
         self.tos.map(Ecn::of)
     }
 
-    /// Returns the time at which the kernel received the datagram, by the host's clock. The resolution
-    /// is a nanosecond on Linux and a microsecond on macOS and FreeBSD.
+    /// Returns the time at which the kernel received the datagram, by the host's clock. The
+    /// resolution is a nanosecond on Linux and a microsecond on macOS and FreeBSD.
     pub const fn timestamp(&self) -> Option<SystemTime> {
         self.timestamp
     }
@@ -244,9 +246,9 @@ impl Ancillary {
         }
     }
 
-    /// Encodes the data for a datagram that is sent to `to`. If `to` is `None`, the family of the peer is not known.
-    /// Except for a local address, messages of both families are then written, and the kernel skips
-    /// those of the other family.
+    /// Encodes the data for a datagram that is sent to `to`. If `to` is `None`, the family of the
+    /// peer is not known. Except for a local address, messages of both families are then written,
+    /// and the kernel skips those of the other family.
     pub(crate) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
         let (v4, v6) = to.map_or((true, true), |to| (to.is_ipv4(), !to.is_ipv4()));
         let local = self.local.map(|local| local.to_canonical());

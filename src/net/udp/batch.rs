@@ -1,5 +1,5 @@
-//! [`RecvBatch`] and [`SendBatch`]: many datagrams per system call, on Linux. (On other systems, each
-//! datagram takes a system call.)
+//! [`RecvBatch`] and [`SendBatch`]: many datagrams per system call, on Linux. (On other systems,
+//! each datagram takes a system call.)
 //!
 //! A batch owns the memory that the kernel writes to or reads from. The memory is reused, so in the
 //! long run datagrams cause no allocations.
@@ -66,10 +66,11 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
-    /// Creates a batch for `packets` datagrams of up to `bytes` bytes each, and allocates all of its
-    /// memory. `packets` is clamped to the range 1 to 1,024, and `bytes` to 1 to 65,535. Longer
-    /// datagrams are truncated. With [receive offload](super::UdpSocket::set_gro), several datagrams are received as
-    /// one datagram of up to 65,535 bytes. `bytes` should then be 65,535, because the bytes that do not fit are lost.
+    /// Creates a batch for `packets` datagrams of up to `bytes` bytes each, and allocates all of
+    /// its memory. `packets` is clamped to the range 1 to 1,024, and `bytes` to 1 to 65,535. Longer
+    /// datagrams are truncated. With [receive offload](super::UdpSocket::set_gro), several
+    /// datagrams are received as one datagram of up to 65,535 bytes. `bytes` should then be 65,535,
+    /// because the bytes that do not fit are lost.
     pub fn new(packets: usize, bytes: usize) -> RecvBatch {
         RecvBatch { inbox: Inbox::new(packets, bytes.min(usize::from(u16::MAX))) }
     }

@@ -2,8 +2,8 @@
 //! [`operation`](crate::net::fd::operation).
 //!
 //! All calls use [`LockScope::None`]: they hold a reference and no lock. All report
-//! [`Remaining::Maybe`]: one edge may stand for many datagrams, and a short count does not mean that no
-//! datagram is left, so only EAGAIN clears readiness.
+//! [`Remaining::Maybe`]: one edge may stand for many datagrams, and a short count does not mean
+//! that no datagram is left, so only EAGAIN clears readiness.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
 //! Go takes the read or write lock around each call, and refuses an address on a connected socket,
@@ -30,9 +30,9 @@ use crate::sys::{message, option, os, socket};
 
 /// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
-/// The answer is read from the socket on first use, and again after the user has cleared the segment size
-/// of the socket. While a segment size is set, the kernel splits each datagram into segments of that size,
-/// so `send_many` must not merge datagrams.
+/// The answer is read from the socket on first use, and again after the user has cleared the
+/// segment size of the socket. While a segment size is set, the kernel splits each datagram into
+/// segments of that size, so `send_many` must not merge datagrams.
 #[derive(Debug, Default)]
 pub(crate) struct Segmentation(pub(super) AtomicU32);
 
@@ -50,7 +50,8 @@ impl Segmentation {
                 let usable =
                     option::get::<libc::c_int>(fd, libc::IPPROTO_UDP, os::SEGMENT_OPTION).is_ok_and(|size| size == 0);
                 let answer = if usable { USABLE } else { NOT_USABLE };
-                // The exchange does not overwrite NOT_USABLE, which a concurrent call may have stored.
+                // The exchange does not overwrite NOT_USABLE, which a concurrent call may have
+                // stored.
                 let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
                 usable
             }
@@ -59,9 +60,9 @@ impl Segmentation {
     }
 
     /// Returns whether segmentation may have caused `error`. The kernel returns EIO if it cannot
-    /// segment, for example because the device does not compute checksums. This socket then no longer
-    /// uses segmentation, unless the segment size is cleared later. EMSGSIZE and EINVAL may mean that the
-    /// segments would need fragmentation, which depends on the peer.
+    /// segment, for example because the device does not compute checksums. This socket then no
+    /// longer uses segmentation, unless the segment size is cleared later. EMSGSIZE and EINVAL may
+    /// mean that the segments would need fragmentation, which depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
             self.0.store(NOT_USABLE, Ordering::Relaxed);

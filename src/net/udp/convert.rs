@@ -1,6 +1,6 @@
-//! `Debug`, and conversions from and to std's type, owned descriptors and raw descriptors. The conversions work
-//! like those of TCP ([`tcp::convert`](crate::net::tcp::convert)), except that a UDP socket has neither clones nor
-//! gathered writes.
+//! `Debug`, and conversions from and to std's type, owned descriptors and raw descriptors. The
+//! conversions work like those of TCP ([`tcp::convert`](crate::net::tcp::convert)), except that a
+//! UDP socket has neither clones nor gathered writes.
 
 use std::fmt;
 use std::io;
@@ -25,7 +25,8 @@ impl From<OwnedFd> for UdpSocket {
     /// descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> UdpSocket {
         UdpSocket::from_net_fd(adopt(fd, NetFd::udp))
     }
@@ -54,12 +55,12 @@ impl From<UdpSocket> for OwnedFd {
 }
 
 impl AsFd for UdpSocket {
-    /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close, reads, writes and socket
-    /// calls on it fail with EBADF (on macOS and FreeBSD with another error), and its number stays in use until the socket
-    /// is dropped.
+    /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close,
+    /// reads, writes and socket calls on it fail with EBADF (on macOS and FreeBSD with another
+    /// error), and its number stays in use until the socket is dropped.
     ///
-    /// The first call in a process opens another descriptor, which stays open. Duplicates of it take the numbers of sockets
-    /// that are closed explicitly.
+    /// The first call in a process opens another descriptor, which stays open. Duplicates of it
+    /// take the numbers of sockets that are closed explicitly.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net_fd().fd.hand_out()
     }

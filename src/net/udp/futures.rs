@@ -2,8 +2,8 @@
 //! can be stored and polled in place.
 //!
 //! # Cancel safety
-//! Only the poll that returns `Ready` receives or sends datagrams, so dropping a future loses
-//! no datagram. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
+//! Only the poll that returns `Ready` receives or sends datagrams, so dropping a future loses no
+//! datagram. If a dropped future was woken and did not use the wake-up, the next waiter is woken.
 
 use std::fmt;
 use std::future::Future;

@@ -26,10 +26,9 @@ impl UdpSocket {
     }
 
     /// Sets the size of the datagrams into which a send is split; the last datagram may be shorter.
-    /// `None` or zero turns splitting off. One send can be split into at most 64 datagrams (128 on newer
-    /// kernels).
-    /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
-    /// send.
+    /// `None` or zero turns splitting off. One send can be split into at most 64 datagrams (128 on
+    /// newer kernels). [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets
+    /// the size for one send.
     ///
     /// # Errors
     /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
@@ -85,9 +84,9 @@ impl UdpSocket {
     }
 
     /// Sets whether receive offload is on (UDP_GRO). When it is on, datagrams of equal size from
-    /// one sender that arrive together are received as one datagram of up to 65,535 bytes. Receive into buffers of this
-    /// size: if the buffer is smaller, the datagrams that do not fit are lost, the last one may be cut, and
-    /// [`is_truncated`](super::Datagram::is_truncated) is true.
+    /// one sender that arrive together are received as one datagram of up to 65,535 bytes. Receive
+    /// into buffers of this size: if the buffer is smaller, the datagrams that do not fit are lost,
+    /// the last one may be cut, and [`is_truncated`](super::Datagram::is_truncated) is true.
     /// [`Ancillary::segment_size`](super::Ancillary::segment_size) returns their size, and
     /// [`Datagram::segments`](super::Datagram::segments) splits them.
     ///

@@ -22,8 +22,8 @@ type CallResult<T> = Result<T, (&'static str, io::Error)>;
 /// Opens a UDP socket that is bound to `addr`.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `listen udp ADDR: CALL: …`, or `listen udp ADDR: REASON` for an error of
-/// [`NetFd::udp`].
+/// Returns an `OpError` with the text `listen udp ADDR: CALL: …`, or `listen udp ADDR: REASON` for
+/// an error of [`NetFd::udp`].
 pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<NetFd> {
     let bound = match try_bind(addr, |_| Ok(())) {
         // On a host without IPv6, falls back to the IPv4 wildcard.
@@ -45,8 +45,9 @@ fn adopt(bound: CallResult<OwnedFd>, op: impl Fn() -> Op) -> io::Result<NetFd> {
 /// Opens a UDP socket that has joined `group` and is bound to the group's port.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `listen udp GROUP: CALL: …`, `listen udp GROUP: not a multicast address`,
-/// or `listen udp GROUP: REASON` for an error of [`NetFd::udp`].
+/// Returns an `OpError` with the text `listen udp GROUP: CALL: …`,
+/// `listen udp GROUP: not a multicast address`, or `listen udp GROUP: REASON` for an error of
+/// [`NetFd::udp`].
 pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<NetFd> {
     let op = || Op::at("listen", "udp", Some(Addr::Ip(group)));
     if !group.ip().is_multicast() {

@@ -1,9 +1,9 @@
 //! UDP socket options.
 //!
-//! An IPv6 socket may carry both families. If an option exists for both, a setter without `_v4` or `_v6` in
-//! its name sets it for both on such a socket. The getter reads it from the socket's own family. An error from
-//! setting the IPv4 option on an IPv6 socket is ignored, because some systems refuse IPv4 options on IPv6
-//! sockets.
+//! An IPv6 socket may carry both families. If an option exists for both, a setter without `_v4` or
+//! `_v6` in its name sets it for both on such a socket. The getter reads it from the socket's own
+//! family. An error from setting the IPv4 option on an IPv6 socket is ignored, because some systems
+//! refuse IPv4 options on IPv6 sockets.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -65,8 +65,8 @@ macro_rules! socket_options {
             $(#[$set_doc])*
             ///
             /// # Errors
-            /// Returns `InvalidInput` if the value is out of range, the OS error if the system refuses it, or a
-            /// [closed](crate::net::is_closed) error after `close`.
+            /// Returns `InvalidInput` if the value is out of range, the OS error if the system
+            /// refuses it, or a [closed](crate::net::is_closed) error after `close`.
             pub fn $set(&self, $value: $type) -> io::Result<()> {
                 self.net_fd().with("set", |$set_fd| $setter)
             }
@@ -108,8 +108,8 @@ socket_options! {
     /// Sets the interface for sent IPv4 multicasts by its address.
     set_multicast_interface_v4, |fd, address| option::ip::set_multicast_interface_v4(fd, address);
 
-    /// Returns whether sent IPv6 multicasts loop back to this host (IPV6_MULTICAST_LOOP). The default
-    /// is true.
+    /// Returns whether sent IPv6 multicasts loop back to this host (IPV6_MULTICAST_LOOP). The
+    /// default is true.
     multicast_loop_v6 -> bool, |fd| option::ip::multicast_loop_v6(fd);
     /// Sets whether sent IPv6 multicasts loop back to this host.
     set_multicast_loop_v6, |fd, on| option::ip::set_multicast_loop_v6(fd, on);
@@ -125,27 +125,27 @@ socket_options! {
     /// Sets the interface for sent IPv6 multicasts by its index.
     set_multicast_interface_v6, |fd, index| option::ip::set_multicast_interface_v6(fd, index);
 
-    /// Returns the size of the receive buffer in bytes (SO_RCVBUF). On Linux, the size includes the kernel's
-    /// overhead, so a size that was set reads back doubled, within the kernel's limits.
+    /// Returns the size of the receive buffer in bytes (SO_RCVBUF). On Linux, the size includes the
+    /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
     recv_buffer_size -> usize, |fd| options::socket::recv_buffer_size(fd);
     /// Sets the size of the receive buffer in bytes. Linux limits it to `net.core.rmem_max`
     /// and doubles it. Datagrams that arrive while the buffer is full are dropped. A size of 0
     /// or of 1 GiB or more is refused with `InvalidInput`.
     set_recv_buffer_size, |fd, bytes| options::socket::set_recv_buffer_size(fd, bytes);
 
-    /// Returns the size of the send buffer in bytes (SO_SNDBUF). On Linux, the size includes the kernel's
-    /// overhead, so a size that was set reads back doubled, within the kernel's limits.
+    /// Returns the size of the send buffer in bytes (SO_SNDBUF). On Linux, the size includes the
+    /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
     send_buffer_size -> usize, |fd| options::socket::send_buffer_size(fd);
     /// Sets the size of the send buffer in bytes. Linux limits it to `net.core.wmem_max`
     /// and doubles it. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is
     /// refused with `InvalidInput`.
     set_send_buffer_size, |fd, bytes| options::socket::set_send_buffer_size(fd, bytes);
 
-    /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO, on FreeBSD
-    /// IP_RECVDSTADDR; IPV6_RECVPKTINFO). The default is false.
+    /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO, on
+    /// FreeBSD IP_RECVDSTADDR; IPV6_RECVPKTINFO). The default is false.
     recv_packet_info -> bool, |fd| PACKET_INFO.get(fd);
-    /// Sets whether received datagrams carry their destination address, the local address from which to
-    /// reply, and the interface on which they arrived (on FreeBSD, only for IPv6). See
+    /// Sets whether received datagrams carry their destination address, the local address from
+    /// which to reply, and the interface on which they arrived (on FreeBSD, only for IPv6). See
     /// [`Ancillary::destination`](super::Ancillary::destination),
     /// [`Ancillary::local`](super::Ancillary::local) and
     /// [`Ancillary::interface`](super::Ancillary::interface).
@@ -180,8 +180,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns EINVAL if `group` is not a multicast address, ENODEV if there is no such interface,
-    /// EADDRINUSE if the socket has already joined the group on this interface, ENOBUFS if the socket
-    /// has joined too many groups (`net.ipv4.igmp_max_memberships`), and a
+    /// EADDRINUSE if the socket has already joined the group on this interface, ENOBUFS if the
+    /// socket has joined too many groups (`net.ipv4.igmp_max_memberships`), and a
     /// [closed](crate::net::is_closed) error after `close`.
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v4(fd, group, interface))
@@ -227,7 +227,8 @@ impl UdpSocket {
     /// (IPV6_ADD_MEMBERSHIP). With 0 the routing table chooses the interface.
     ///
     /// # Errors
-    /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4), except ENOBUFS.
+    /// Returns the same errors as [`join_multicast_v4`](UdpSocket::join_multicast_v4), except
+    /// ENOBUFS.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v6(fd, group, interface))
     }

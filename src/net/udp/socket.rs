@@ -27,17 +27,16 @@ use crate::sys::socket;
 
 /// A UDP socket.
 ///
-/// Every method takes `&self`, so any number of tasks can send and receive in parallel, through a
-/// reference or an `Arc`. Each datagram goes to one receiver as a whole; bytes that do not fit into
-/// the buffer are lost.
+/// Every method takes `&self`, so any number of tasks can send and receive in parallel. Each
+/// datagram goes to one receiver as a whole, and bytes that do not fit into the buffer are lost.
 ///
 /// # Connected and unconnected sockets
 /// [`send_to`](UdpSocket::send_to) takes the destination, and [`recv_from`](UdpSocket::recv_from)
 /// returns the sender. After [`connect`](UdpSocket::connect) the socket accepts only datagrams from
 /// the peer, but keeps those already in its queue, and [`send`](UdpSocket::send) sends to the peer.
 /// If the peer's host has no socket on the port and answers a datagram with an ICMP error, the next
-/// operation fails with `ConnectionRefused`. On a connected socket, `send_to` sends to the given address on
-/// Linux, as in std, and fails with EISCONN on macOS and FreeBSD. (In Go, it fails on every system.)
+/// operation fails with `ConnectionRefused`. On a connected socket, `send_to` sends to the given
+/// address on Linux, as in std, and fails with EISCONN on macOS and FreeBSD, and in Go.
 ///
 /// # Performance
 /// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) transfer many
@@ -46,8 +45,8 @@ use crate::sys::socket;
 /// [`Ancillary::with_segment_size`] and [`set_segment_size`](UdpSocket::set_segment_size); for
 /// receiving, see [`set_gro`](UdpSocket::set_gro).
 ///
-/// Deadlines work as for [`TcpStream`](crate::net::TcpStream). Sends wait while the send buffer is full.
-/// If a device's queue is full, Linux drops the datagram without an error.
+/// Deadlines work as for [`TcpStream`](crate::net::TcpStream). Sends wait while the send buffer is
+/// full. If a device's queue is full, Linux drops the datagram without an error.
 ///
 /// Source: `net.UDPConn` of Go, `async_std::net::UdpSocket`, udp(7).
 ///
@@ -89,13 +88,14 @@ impl UdpSocket {
     }
 
     /// Creates a socket that is bound to the first of `addrs` that can be bound. Port 0 asks the
-    /// kernel for a free port. `[::]` accepts both families (only IPv4 on a host without IPv6), `0.0.0.0` only IPv4.
+    /// kernel for a free port. `[::]` accepts both families, or only IPv4 on a host without IPv6.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address. Its
-    /// text is `listen udp ADDR: CALL: …`, where the call is usually `bind`. Its kind is, for example,
-    /// `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address, returns the same errors as
-    /// [`TcpListener::bind`](crate::net::TcpListener::bind), with `listen udp` in their texts.
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address.
+    /// Its text is `listen udp ADDR: CALL: …`, where the call is usually `bind`. Its kind is, for
+    /// example, `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address,
+    /// returns the same errors as [`TcpListener::bind`](crate::net::TcpListener::bind), with
+    /// `listen udp` in their texts.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, no socket stays open.
@@ -124,20 +124,20 @@ impl UdpSocket {
         Err(last.unwrap_or_else(|| op().other(AddrError::missing())))
     }
 
-    /// Creates a socket that has joined the multicast group `group` and is bound to the group's port
-    /// on the wildcard address of the group's family. `interface` is the index of the network
-    /// interface; 0 lets the routing table choose. On Linux, any number of sockets that are opened this way
-    /// can share a group and port, and each receives every datagram to the group. The socket also receives
-    /// unicast datagrams to the port. It does not receive datagrams to other groups (for IPv6, since
-    /// Linux 4.20), and datagrams that it sends to the group do not loop back to this host.
+    /// Creates a socket that has joined the multicast group `group` and is bound to the group's
+    /// port on the wildcard address of the group's family. `interface` is the index of the network
+    /// interface; 0 lets the routing table choose. On Linux, any number of sockets that are opened
+    /// this way can share a group and port, and each receives every datagram to the group. The
+    /// socket also receives unicast datagrams to the port. It does not receive datagrams to other
+    /// groups (for IPv6, since Linux 4.20), and datagrams that it sends to the group do not loop
+    /// back to this host.
     ///
-    /// (In Go, `net.ListenMulticastUDP` also receives datagrams to groups that other sockets of the
-    /// host have joined.)
+    /// (In Go, it also receives those to groups that other sockets of the host have joined.)
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `group` is not a multicast address. Returns ENODEV or EADDRNOTAVAIL, with
-    /// the call `setsockopt`, if there is no such interface or, for 0, no route to the group. Otherwise
-    /// returns the same errors as [`bind`](UdpSocket::bind).
+    /// Returns `InvalidInput` if `group` is not a multicast address. Returns ENODEV or
+    /// EADDRNOTAVAIL, with the call `setsockopt`, if there is no such interface or, for 0, no route
+    /// to the group. Otherwise returns the same errors as [`bind`](UdpSocket::bind).
     ///
     /// # Examples
     /// ```no_run
@@ -160,11 +160,11 @@ impl UdpSocket {
     /// address other than `::` or restricted to IPv6.
     ///
     /// # Errors
-    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address, with
-    /// the text `dial udp ADDR: connect: …`. Its kind is, for example, `NetworkUnreachable`; the OS error
-    /// is EAFNOSUPPORT for an address of another family. If there is no address, returns the same
-    /// errors as [`TcpStream::connect`](crate::net::TcpStream::connect), with `dial udp` in their
-    /// texts. Returns a [closed](crate::net::is_closed) error after `close`.
+    /// If every address fails, returns the [`OpError`](crate::net::OpError) of the last address,
+    /// with the text `dial udp ADDR: connect: …`. Its kind is, for example, `NetworkUnreachable`;
+    /// the OS error is EAFNOSUPPORT for an address of another family. If there is no address,
+    /// returns the same errors as [`TcpStream::connect`](crate::net::TcpStream::connect), with
+    /// `dial udp` in their texts. Returns a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the peer is unchanged.
@@ -268,13 +268,14 @@ impl UdpSocket {
     }
 
     /// Waits until at least one datagram is available, and receives as many as fit into `batch`, on
-    /// Linux with one system call (recvmmsg(2)). Returns the number of datagrams received. They replace the
-    /// previous contents of the batch. If the call fails, the batch keeps its datagrams, but the bytes of
-    /// the first may have been overwritten. [`RecvBatch`] has an example.
+    /// Linux with one system call (recvmmsg(2)). Returns the number of datagrams received. They
+    /// replace the previous contents of the batch. If the call fails, the batch keeps its
+    /// datagrams, but the bytes of the first may have been overwritten. [`RecvBatch`] has an
+    /// example.
     ///
     /// # Errors
-    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). On Linux, an error that occurs after
-    /// the first datagram is returned by the next call. On other systems it is lost.
+    /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). On Linux, an error that
+    /// occurs after the first datagram is returned by the next call. On other systems it is lost.
     ///
     /// # Cancel safety
     /// Dropping the future loses no datagram.
@@ -282,8 +283,7 @@ impl UdpSocket {
         RecvMany::new(&self.fd, batch)
     }
 
-    /// Waits until a datagram or an error is available. Any number of tasks may wait; the first to
-    /// receive gets the datagram.
+    /// Waits until a datagram or an error is available. Any number of tasks may wait.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline or timeout, and a [closed](crate::net::is_closed)
@@ -301,21 +301,21 @@ impl UdpSocket {
     /// bytes sent, which is always `buf.len()`.
     ///
     /// If `to` has several addresses, those of a family that the socket cannot send to are tried
-    /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address, or the
-    /// address is not valid for the socket (EAFNOSUPPORT, EADDRNOTAVAIL, EINVAL), the next address is
-    /// tried. At most one datagram is sent. (std tries only the first address.)
+    /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address, or
+    /// the address is not valid for the socket (EAFNOSUPPORT, EADDRNOTAVAIL, EINVAL), the next
+    /// address is tried. At most one datagram is sent. (std tries only the first address.)
     ///
     /// # Errors
     /// * Returns `InvalidInput` if `to` has no address.
-    /// * Returns EMSGSIZE if `buf` is too large for a datagram (more than 65,507 bytes over IPv4), or
-    ///   for the path if fragmentation is forbidden.
+    /// * Returns EMSGSIZE if `buf` is too large for a datagram (more than 65,507 bytes over IPv4),
+    ///   or for the path if fragmentation is forbidden.
     /// * Returns EAFNOSUPPORT for an IPv6 address on an IPv4 socket, and `PermissionDenied` for a
     ///   broadcast address if [broadcasts](UdpSocket::set_broadcast) are off.
     /// * Returns other OS errors, `TimedOut` after the write deadline or timeout, a
     ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution.
     ///
-    /// If the last address fails too, returns the error of the first. An error for which the next address is
-    /// not tried, such as EMSGSIZE or `PermissionDenied`, ends the send.
+    /// If the last address fails too, returns the error of the first. An error for which the next
+    /// address is not tried, such as EMSGSIZE or `PermissionDenied`, ends the send.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -355,8 +355,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// Returns `InvalidInput` if `to` is `None` on an unconnected socket, if the local address in
-    /// `ancillary` is of another family than `to`, or if the interface index is 2³¹ or more; EINVAL if
-    /// the kernel refuses the ancillary data. Otherwise returns the same errors as
+    /// `ancillary` is of another family than `to`, or if the interface index is 2³¹ or more; EINVAL
+    /// if the kernel refuses the ancillary data. Otherwise returns the same errors as
     /// [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
@@ -371,10 +371,10 @@ impl UdpSocket {
     }
 
     /// Waits until the send buffer has room for at least one datagram, sends as many datagrams of
-    /// `batch` as there is room for, on Linux with one system call (sendmmsg(2)), and removes them from
-    /// the batch. One call sends at most 1,024 datagrams, or groups of datagrams that segmentation
-    /// offload combines. Returns the number of datagrams sent. If the batch is empty, returns 0 immediately.
-    /// [`RecvBatch`] has an example.
+    /// `batch` as there is room for, on Linux with one system call (sendmmsg(2)), and removes them
+    /// from the batch. One call sends at most 1,024 datagrams, or groups of datagrams that
+    /// segmentation offload combines. Returns the number of datagrams sent. If the batch is empty,
+    /// returns 0 immediately. [`RecvBatch`] has an example.
     ///
     /// Consecutive datagrams of equal size to one peer without ancillary data pass through the
     /// network stack together (segmentation offload) if the kernel and the device support it and no
@@ -382,11 +382,11 @@ impl UdpSocket {
     /// datagrams either way.
     ///
     /// # Errors
-    /// Returns the same errors as [`send_msg`](UdpSocket::send_msg). On an error, no datagram is sent or
-    /// removed. An error that the network has reported, such as `ConnectionRefused`, concerns an earlier
-    /// datagram. Any other OS error concerns the first datagram of the batch
-    /// ([`skip`](SendBatch::skip) removes it). An error that occurs after the first datagram is returned by
-    /// the next call if it concerns a datagram of the batch, and is lost otherwise.
+    /// Returns the same errors as [`send_msg`](UdpSocket::send_msg). On an error, no datagram is
+    /// sent or removed. An error that the network has reported, such as `ConnectionRefused`,
+    /// concerns an earlier datagram. Any other OS error concerns the first datagram of the batch
+    /// ([`skip`](SendBatch::skip) removes it). An error that occurs after the first datagram is
+    /// returned by the next call if it concerns a datagram of the batch, and is lost otherwise.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing, and the batch is unchanged.
@@ -398,8 +398,8 @@ impl UdpSocket {
     /// error. Any number of tasks may wait.
     ///
     /// # Errors
-    /// Returns `TimedOut` after the write deadline or timeout, and a [closed](crate::net::is_closed)
-    /// error after `close`.
+    /// Returns `TimedOut` after the write deadline or timeout, and a
+    /// [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -564,8 +564,8 @@ impl UdpSocket {
     /// Closes the socket. Pending operations return a [closed](crate::net::is_closed) error.
     ///
     /// The close begins immediately, even if the future is dropped. The future completes when the
-    /// descriptor is closed; the port is then free, unless the descriptor has duplicates. Closing twice
-    /// is not an error.
+    /// descriptor is closed; the port is then free, unless the descriptor has duplicates. Closing
+    /// twice is not an error.
     ///
     /// # Examples
     /// ```

@@ -1,9 +1,10 @@
 //! Names of Unix sockets: conversion between paths, std's addresses and the kernel's.
 //!
-//! On Linux, std's functions create an address from every path of up to 107 bytes and from every abstract
-//! name. The kernel also accepts a path of exactly 108 bytes, which C programs can bind. Only the methods of
-//! std's own sockets return an address with such a path, so here a socket with it is reported as unnamed. An
-//! error would instead lose the connection or the datagram of a peer with such a path.
+//! On Linux, std's functions create an address from every path of up to 107 bytes and from every
+//! abstract name. The kernel also accepts a path of exactly 108 bytes, which C programs can bind.
+//! Only the methods of std's own sockets return an address with such a path, so here a socket with
+//! it is reported as unnamed. An error would instead lose the connection or the datagram of a peer
+//! with such a path.
 //!
 //! # Compared with Go (net/unixsock.go, syscall/syscall_linux.go)
 //! In Go, `@` at the beginning of a name means an abstract name, and names are cut at a NUL. Here,
@@ -47,8 +48,8 @@ impl<'a> Name<'a> {
     /// Converts the name to the kernel's form.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if the name is too long or a path contains a NUL byte, and `Unsupported`
-    /// for an abstract name on a system that has no abstract names.
+    /// Returns `InvalidInput` if the name is too long or a path contains a NUL byte, and
+    /// `Unsupported` for an abstract name on a system that has no abstract names.
     pub(super) fn raw(self) -> io::Result<SockAddr> {
         let path = match self {
             Name::Path(path) => path,

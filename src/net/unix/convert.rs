@@ -25,7 +25,8 @@ impl From<OwnedFd> for UnixListener {
     /// on any other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> UnixListener {
         UnixListener { file: SocketFile::default(), fd: adopt(fd, UnixStream::net_fd) }
     }
@@ -36,7 +37,8 @@ impl From<OwnedFd> for UnixStream {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> UnixStream {
         UnixStream::from_net_fd(adopt(fd, UnixStream::net_fd))
     }
@@ -47,7 +49,8 @@ impl From<OwnedFd> for UnixDatagram {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> UnixDatagram {
         UnixDatagram { fd: adopt(fd, UnixDatagram::net_fd) }
     }
@@ -140,9 +143,9 @@ impl From<UnixStream> for OwnedFd {
     /// Releases the descriptor, or returns a duplicate while other clones exist.
     ///
     /// Writes that [`set_auto_cork`](UnixStream::set_auto_cork) has gathered are sent first. If the
-    /// peer does not read, the conversion blocks the thread for up to five seconds and then shuts down
-    /// the connection in both directions. If a duplicate is returned, the connection stays open for the
-    /// other clones, and the gathered writes are sent when the peer reads. Await
+    /// peer does not read, the conversion blocks the thread for up to five seconds and then shuts
+    /// down the connection in both directions. If a duplicate is returned, the connection stays
+    /// open for the other clones, and the gathered writes are sent when the peer reads. Await
     /// [`flush`](UnixStream::flush) first to avoid both the wait and the shutdown.
     ///
     /// # Panics

@@ -64,16 +64,16 @@ impl UnixDatagram {
         NetFd::new(fd, network(Type::DGRAM))
     }
 
-    /// Creates a socket that is bound to `path`. On Linux, with an empty path, the kernel chooses an
-    /// abstract name.
+    /// Creates a socket that is bound to `path`. On Linux, with an empty path, the kernel chooses
+    /// an abstract name.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: CALL: …` or,
-    /// if no system call has failed, `listen unixgram PATH: REASON`. Its kind is, for example,
-    /// `AddrInUse` if a file of that name exists, even if no socket is bound to it, or if the abstract
-    /// name is in use; `NotFound` if the directory does not exist; or `PermissionDenied`. Its kind is
-    /// `InvalidInput` if the path is too long, or contains a NUL byte but does not begin with one, and
-    /// `Unsupported` for an abstract name on a system other than Linux.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `listen unixgram PATH: CALL: …`
+    /// or, if no system call has failed, `listen unixgram PATH: REASON`. Its kind is, for example,
+    /// `AddrInUse` if a file of that name exists, even if no socket is bound to it, or if the
+    /// abstract name is in use; `NotFound` if the directory does not exist; or `PermissionDenied`.
+    /// Its kind is `InvalidInput` if the path is too long, or contains a NUL byte but does not
+    /// begin with one, and `Unsupported` for an abstract name on a system other than Linux.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the name is not bound.
@@ -112,17 +112,17 @@ impl UnixDatagram {
     }
 
     /// Makes the socket at `path` the peer: [`send`](UnixDatagram::send) sends to it, and only its
-    /// datagrams are accepted. Datagrams that are already in the queue stay there. Another call changes
-    /// the peer; Linux then discards the queue.
+    /// datagrams are accepted. Datagrams that are already in the queue stay there. Another call
+    /// changes the peer; Linux then discards the queue.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …` or,
-    /// for an invalid path, `dial unixgram PATH: REASON`. Its kind is, for example, `NotFound` if the
-    /// file does not exist, `ConnectionRefused` if no socket is bound to the file (or, for an abstract
-    /// name, no datagram socket), or `PermissionDenied`; the OS error is EPROTOTYPE if the socket that is
-    /// bound to the file is not a datagram socket. Its kind is `InvalidInput` for an empty path, and that
-    /// of [`bind`](UnixDatagram::bind) for an invalid path. Returns a [closed](crate::net::is_closed)
-    /// error after `close`.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unixgram PATH: connect: …`
+    /// or, for an invalid path, `dial unixgram PATH: REASON`. Its kind is, for example, `NotFound`
+    /// if the file does not exist, `ConnectionRefused` if no socket is bound to the file (or, for
+    /// an abstract name, no datagram socket), or `PermissionDenied`; the OS error is EPROTOTYPE if
+    /// the socket that is bound to the file is not a datagram socket. Its kind is `InvalidInput`
+    /// for an empty path, and that of [`bind`](UnixDatagram::bind) for an invalid path. Returns a
+    /// [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// If the future is dropped before it completes, the peer is unchanged.
@@ -143,13 +143,14 @@ impl UnixDatagram {
 
     // ---- receiving ----
 
-    /// Receives a datagram into `buf`. Returns the number of bytes. If `buf` is not empty, 0 means an
-    /// empty datagram, or that receiving was shut down. Bytes that do not fit into `buf` are lost.
+    /// Receives a datagram into `buf`. Returns the number of bytes. If `buf` is not empty, 0 means
+    /// an empty datagram, or that receiving was shut down. Bytes that do not fit into `buf` are
+    /// lost.
     ///
     /// # Errors
     /// Returns `ConnectionReset` if the peer connected to another socket before it had received all
-    /// datagrams; `TimedOut` after the read deadline or timeout; a [closed](crate::net::is_closed) error
-    /// after `close`.
+    /// datagrams; `TimedOut` after the read deadline or timeout; a [closed](crate::net::is_closed)
+    /// error after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has received no datagram.
@@ -178,16 +179,16 @@ impl UnixDatagram {
     // ---- sending ----
 
     /// Sends a datagram to the peer (see [`connect`](UnixDatagram::connect) and
-    /// [`pair`](UnixDatagram::pair)), waiting for room in the peer's queue. Returns the number of bytes
-    /// sent, which is always `buf.len()`.
+    /// [`pair`](UnixDatagram::pair)), waiting for room in the peer's queue. Returns the number of
+    /// bytes sent, which is always `buf.len()`.
     ///
     /// # Errors
-    /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone, after which
-    /// the socket has no peer; `PermissionDenied` if the peer is connected to another socket; `ConnectionReset` as
-    /// [`recv`](UnixDatagram::recv) does; EMSGSIZE if `buf`, with some overhead, does not fit into the send
-    /// buffer; `BrokenPipe` if this socket's sending or the peer's receiving was shut down (no SIGPIPE is
-    /// raised); `TimedOut` after the write deadline or timeout; a [closed](crate::net::is_closed) error
-    /// after `close`.
+    /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone,
+    /// after which the socket has no peer; `PermissionDenied` if the peer is connected to another
+    /// socket; `ConnectionReset` as [`recv`](UnixDatagram::recv) does; EMSGSIZE if `buf`, with some
+    /// overhead, does not fit into the send buffer; `BrokenPipe` if this socket's sending or the
+    /// peer's receiving was shut down (no SIGPIPE is raised); `TimedOut` after the write deadline
+    /// or timeout; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -200,11 +201,11 @@ impl UnixDatagram {
     /// 20 ms. On Linux, a connected socket can also send to other sockets.
     ///
     /// # Errors
-    /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if no socket is bound to the
-    /// file (or, for an abstract name, no datagram socket); EPROTOTYPE if the socket that is bound to the
-    /// file is not a datagram socket; `PermissionDenied`; `InvalidInput` for an empty path; the kind that
-    /// [`bind`](UnixDatagram::bind) returns for an invalid path. Otherwise returns the same errors as
-    /// [`send`](UnixDatagram::send).
+    /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if no socket is bound to
+    /// the file (or, for an abstract name, no datagram socket); EPROTOTYPE if the socket that is
+    /// bound to the file is not a datagram socket; `PermissionDenied`; `InvalidInput` for an empty
+    /// path; the kind that [`bind`](UnixDatagram::bind) returns for an invalid path. Otherwise
+    /// returns the same errors as [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -227,8 +228,8 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
-    /// descriptors in flight than this process may have open, unless the process has CAP_SYS_RESOURCE.
-    /// Otherwise returns the same errors as [`send`](UnixDatagram::send).
+    /// descriptors in flight than this process may have open, unless the process has
+    /// CAP_SYS_RESOURCE. Otherwise returns the same errors as [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.

@@ -1,10 +1,10 @@
 //! Binding, listening on and connecting Unix sockets.
 //!
 //! # Full backlogs
-//! On Linux, connect(2) to a stream or packet socket whose backlog is full returns EAGAIN immediately,
-//! and no event reports when there is room. The dial therefore retries after 1 ms, then after twice as
-//! long each time, up to 50 ms, until it succeeds, fails with another error or passes its deadline.
-//! (In Go, the dial fails.)
+//! On Linux, connect(2) to a stream or packet socket whose backlog is full returns EAGAIN
+//! immediately, and no event reports when there is room. The dial therefore retries after 1 ms,
+//! then after twice as long each time, up to 50 ms, until it succeeds, fails with another error or
+//! passes its deadline. (In Go, the dial fails.)
 //!
 //! # Cancellation
 //! Dropping the future of a dial closes its socket.
@@ -60,8 +60,9 @@ pub(super) fn network(ty: Type) -> Network {
 /// listener.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`, or `listen NETWORK NAME: REASON`
-/// for an invalid name or an error of [`NetFd::new`]. No file is left behind.
+/// Returns an `OpError` with the text `listen NETWORK NAME: CALL: …`, or
+/// `listen NETWORK NAME: REASON` for an invalid name or an error of [`NetFd::new`]. No file is left
+/// behind.
 pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
     // The following calls do not wait, so a loop of binds yields here.
     context::take_turn().await;
@@ -84,8 +85,9 @@ pub(super) async fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketF
 /// Connects a socket to `name`, waiting until `deadline` at most.
 ///
 /// # Errors
-/// Returns an `OpError` with the text `dial NETWORK NAME: CALL: …`, `dial NETWORK NAME: i/o timeout`
-/// after `deadline`, or `dial NETWORK NAME: REASON` for an invalid name or an error of [`NetFd::new`].
+/// Returns an `OpError` with the text `dial NETWORK NAME: CALL: …`,
+/// `dial NETWORK NAME: i/o timeout` after `deadline`, or `dial NETWORK NAME: REASON` for an invalid
+/// name or an error of [`NetFd::new`].
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
     // Most dials do not wait, so the budget is charged here.
     context::take_turn().await;

@@ -4,12 +4,13 @@
 //! * The receiver gets duplicates, which are close-on-exec. The sender may close its descriptors as
 //!   soon as the message is sent.
 //! * On a stream, descriptors travel with the first byte of their message, and a read that receives
-//!   descriptors takes no bytes after that message. If a read does not ask for descriptors, it takes
-//!   the bytes, and the kernel closes the descriptors.
-//! * If the control data of a message is incomplete (MSG_CTRUNC), the descriptors that arrived are closed, and the
-//!   read returns [`TruncatedFds`]. An incomplete set of descriptors is useless to the caller. Usually the
-//!   descriptor limit of this process is reached, or a security module refuses a descriptor. The kernel also sets the
-//!   flag if other control data exceeds the buffer, so the flag does not show whether the message had descriptors.
+//!   descriptors takes no bytes after that message. If a read does not ask for descriptors, it
+//!   takes the bytes, and the kernel closes the descriptors.
+//! * If the control data of a message is incomplete (MSG_CTRUNC), the descriptors that arrived are
+//!   closed, and the read returns [`TruncatedFds`]. An incomplete set of descriptors is useless to
+//!   the caller. Usually the descriptor limit of this process is reached, or a security module
+//!   refuses a descriptor. The kernel also sets the flag if other control data exceeds the buffer,
+//!   so the flag does not show whether the message had descriptors.
 
 use std::error::Error;
 use std::fmt;
@@ -25,12 +26,13 @@ use crate::sys::message;
 /// which come first if the program enabled them, and which must not displace the descriptors.
 const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 
-/// The error of a message whose descriptors, or other control data, could not all be received. The received
-/// descriptors were closed; the message's bytes are in the buffer.
+/// The error of a message whose descriptors, or other control data, could not all be received. The
+/// received descriptors were closed; the message's bytes are in the buffer.
 ///
-/// The usual cause is the limit on open files. A security module may also refuse a descriptor. If the program has
-/// enabled other control data, such as security labels, the error may mean that the label was too long. The error
-/// is contained in an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.
+/// The usual cause is the limit on open files. A security module may also refuse a descriptor. If
+/// the program has enabled other control data, such as security labels, the error may mean that the
+/// label was too long. The error is contained in an [`io::Error`] of kind
+/// [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.
 ///
 /// # Examples
 /// ```no_run

@@ -5,8 +5,8 @@
 //!
 //! * A listener that bound a path removes the file once, when it is closed or dropped, before the
 //!   descriptor is closed, unless `set_unlink_on_close(false)` forbids it.
-//! * A listener that was opened elsewhere removes nothing, unless `set_unlink_on_close` requests it.
-//!   A listener that has an abstract name never removes a file.
+//! * A listener that was opened elsewhere removes nothing, unless `set_unlink_on_close` requests
+//!   it. A listener that has an abstract name never removes a file.
 //! * If opening the listener fails after a successful bind(2), the file is removed.
 //! * A listener that is converted into another type is not closed and keeps its file.
 //! * Only the file that was bound is removed, not another file that has since taken its name, such

@@ -2,13 +2,13 @@
 //! [`net::futures`](crate::net::futures), they are named types and `Unpin`.
 //!
 //! # Full queues of receivers
-//! On Linux, a datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
-//! when there is room. A sender that names the receiver gets an event when one of its own datagrams
-//! is consumed, and after each attempt that fails, but no event when the receiver consumes datagrams
-//! of other senders. Waiting for events would therefore hang or spin. A [`Destination`]
-//! determines whether the send buffer or the receiver's queue is full. If the send buffer is full, the
-//! send waits for events. If the receiver's queue is full, the send retries on a timer: after 0.1 ms,
-//! then after twice as long each time, up to 20 ms. (Go waits for events.)
+//! On Linux, a datagram send returns EAGAIN if the receiver's queue is full. A connected sender
+//! gets an event when there is room. A sender that names the receiver gets an event when one of its
+//! own datagrams is consumed, and after each attempt that fails, but no event when the receiver
+//! consumes datagrams of other senders. Waiting for events would therefore hang or spin. A
+//! [`Destination`] determines whether the send buffer or the receiver's queue is full. If the send
+//! buffer is full, the send waits for events. If the receiver's queue is full, the send retries on
+//! a timer: after 0.1 ms, then after twice as long each time, up to 20 ms. (Go waits for events.)
 //!
 //! # Cancellation
 //! Data is transferred only by the poll that returns `Ready`. A future that is dropped before it
@@ -37,9 +37,9 @@ use crate::rt::waiters::Waiter;
 use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
-/// Attempts to receive one message. Message sockets pass `LockScope::None`, because the kernel gives
-/// each message to one reader; streams pass `LockScope::PerCall`. `end` returns the result of a
-/// receive after receiving was shut down. In that state a non-blocking datagram socket returns
+/// Attempts to receive one message. Message sockets pass `LockScope::None`, because the kernel
+/// gives each message to one reader; streams pass `LockScope::PerCall`. `end` returns the result of
+/// a receive after receiving was shut down. In that state a non-blocking datagram socket returns
 /// EAGAIN, as for an empty queue; a blocking socket returns 0.
 pub(super) fn poll_message<T>(
     fd: &NetFd,

@@ -81,18 +81,18 @@ macro_rules! listener {
                 bind($ty, name).await.map(|(fd, file)| $type { file, fd })
             }
 
-            /// Listens at `path`. On Linux, with an empty path, the kernel chooses an abstract name,
-            /// which [`local_addr`](Self::local_addr) returns.
+            /// Listens at `path`. On Linux, with an empty path, the kernel chooses an abstract
+            /// name, which [`local_addr`](Self::local_addr) returns.
             ///
             /// # Errors
             /// Returns an [`OpError`](crate::net::OpError) with the text
             /// `listen NETWORK PATH: CALL: …` or, if no system call has failed,
             /// `listen NETWORK PATH: REASON`; the network is `unix` or, for packet sockets,
-            /// `unixpacket`. Its kind is, for example, `AddrInUse` if a file of that
-            /// name exists, even if no socket listens on it, or if the abstract name is in use;
-            /// `NotFound` if the directory does not exist; or `PermissionDenied`. Its kind is
-            /// `InvalidInput` if the path is too long, or contains a NUL byte but does not begin with
-            /// one, and `Unsupported` for an abstract name on a system other than Linux.
+            /// `unixpacket`. Its kind is, for example, `AddrInUse` if a file of that name exists,
+            /// even if no socket listens on it, or if the abstract name is in use; `NotFound` if
+            /// the directory does not exist; or `PermissionDenied`. Its kind is `InvalidInput` if
+            /// the path is too long, or contains a NUL byte but does not begin with one, and
+            /// `Unsupported` for an abstract name on a system other than Linux.
             ///
             /// # Cancel safety
             /// If the future is dropped before it completes, the name is not bound.
@@ -129,8 +129,8 @@ macro_rules! listener {
             /// # Errors
             /// Returns `TimedOut` after the deadline, a [closed](crate::net::is_closed) error after
             /// [`close`](Self::close), and EINVAL if another user of the socket has shut it down.
-            /// Returns the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM) is
-            /// available; the connection stays in the queue, so a loop that retries immediately
+            /// Returns the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM)
+            /// is available; the connection stays in the queue, so a loop that retries immediately
             /// spins. [`incoming`](Self::incoming) waits instead.
             ///
             /// # Cancel safety
@@ -140,8 +140,8 @@ macro_rules! listener {
             }
 
             /// Returns a stream of accepted connections. The stream waits while no descriptor or
-            /// memory is available. After [`close`](Self::close) it yields one error and then `None`.
-            /// Dropping the future of `next()`, or the stream, loses no connection.
+            /// memory is available. After [`close`](Self::close) it yields one error and then
+            /// `None`. Dropping the future of `next()`, or the stream, loses no connection.
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming::new(&self.fd, $accepted::adopt)
             }
@@ -201,8 +201,8 @@ macro_rules! listener {
             }
 
             /// Closes the listener, after removing its file as
-            /// [`set_unlink_on_close`](Self::set_unlink_on_close) describes. Pending accepts return a
-            /// [closed](crate::net::is_closed) error, and connections in the queue are reset. The
+            /// [`set_unlink_on_close`](Self::set_unlink_on_close) describes. Pending accepts return
+            /// a [closed](crate::net::is_closed) error, and connections in the queue are reset. The
             /// close begins immediately; the future completes when the descriptor is closed.
             /// Closing twice is not an error, and the second close does not remove a file that was
             /// created after the first.

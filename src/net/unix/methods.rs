@@ -21,8 +21,8 @@ macro_rules! socket_methods {
             }
 
             /// Checks whether the socket is readable (see [`readable`](Self::readable)). If it is
-            /// not, returns `Pending` and wakes the task at the next read event. Any number of tasks
-            /// may wait this way. Use this method to implement your own `poll_*` methods.
+            /// not, returns `Pending` and wakes the task at the next read event. Any number of
+            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`readable`](Self::readable).
@@ -44,8 +44,8 @@ macro_rules! socket_methods {
             }
 
             /// Checks whether the socket is writable (see [`writable`](Self::writable)). If it is
-            /// not, returns `Pending` and wakes the task at the next write event. Any number of tasks
-            /// may wait this way. Use this method to implement your own `poll_*` methods.
+            /// not, returns `Pending` and wakes the task at the next write event. Any number of
+            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`writable`](Self::writable).
@@ -53,9 +53,9 @@ macro_rules! socket_methods {
                 self.fd.poll_ready(Direction::Write, $crate::rt::waiters::Waiter::Poll, cx)
             }
 
-            /// Shuts down reading, writing or both (shutdown(2)). Reads then return the data that has
-            /// arrived and after it 0, and writes fail with `BrokenPipe`. Pending operations complete
-            /// in the same way.
+            /// Shuts down reading, writing or both (shutdown(2)). Reads then return the data that
+            /// has arrived and after it 0, and writes fail with `BrokenPipe`. Pending operations
+            /// complete in the same way.
             ///
             /// # Errors
             /// Returns the OS error; on a stream, the error of a write that `set_auto_cork` has
@@ -85,8 +85,8 @@ macro_rules! socket_methods {
             }
 
             /// Takes the pending error of the socket (SO_ERROR), or an error that
-            /// [`io::copy`](crate::io::copy()) has taken and no read has returned. No read returns it
-            /// afterwards.
+            /// [`io::copy`](crate::io::copy()) has taken and no read has returned. No read returns
+            /// it afterwards.
             ///
             /// # Errors
             /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit

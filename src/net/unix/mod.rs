@@ -1,11 +1,11 @@
 //! Unix-domain sockets.
 //!
-//! * [`stream`], `seqpacket` (not on macOS), [`datagram`]: the socket types. [`methods`]: the methods
-//!   that all of them have. [`credentials`]: the credentials of a peer.
+//! * [`stream`], `seqpacket` (not on macOS), [`datagram`]: the socket types. [`methods`]: the
+//!   methods that all of them have. [`credentials`]: the credentials of a peer.
 //! * [`listener`]: accepting connections. [`file`](mod@file): when a listener's file is removed.
 //! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
-//! * [`futures`]: the futures that send and receive messages and descriptors. [`convert`]: conversions
-//!   from and to other types.
+//! * [`futures`]: the futures that send and receive messages and descriptors. [`convert`]:
+//!   conversions from and to other types.
 
 mod address;
 mod convert;

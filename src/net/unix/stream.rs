@@ -84,18 +84,19 @@ impl UnixStream {
 
     /// Connects to the listener at `path`.
     ///
-    /// On Linux, if the listener's backlog is full, retries at intervals that grow to 50 ms, because
-    /// the kernel reports no event when there is room.
+    /// On Linux, if the listener's backlog is full, retries at intervals that grow to 50 ms,
+    /// because the kernel reports no event when there is room.
     /// [`connect_timeout`](UnixStream::connect_timeout) limits the time.
     ///
     /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unix PATH: CALL: …`, where the
-    /// call is usually `connect`, or, if no system call has failed, `dial unix PATH: REASON`. Its kind
-    /// is, for example, `NotFound` if the file does not exist, `ConnectionRefused` if no socket listens on
-    /// the file (or, for an abstract name, no socket of this type), or `PermissionDenied`; the OS error is
-    /// EPROTOTYPE if the socket that is bound to the file is of another type. Its kind is `InvalidInput`
-    /// if the path is empty or too long, or contains a NUL byte but does not begin with one, and
-    /// `Unsupported` for an abstract name on a system other than Linux.
+    /// Returns an [`OpError`](crate::net::OpError) with the text `dial unix PATH: CALL: …`, where
+    /// the call is usually `connect`, or, if no system call has failed, `dial unix PATH: REASON`.
+    /// Its kind is, for example, `NotFound` if the file does not exist, `ConnectionRefused` if no
+    /// socket listens on the file (or, for an abstract name, no socket of this type), or
+    /// `PermissionDenied`; the OS error is EPROTOTYPE if the socket that is bound to the file is of
+    /// another type. Its kind is `InvalidInput` if the path is empty or too long, or contains a NUL
+    /// byte but does not begin with one, and `Unsupported` for an abstract name on a system other
+    /// than Linux.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -185,8 +186,8 @@ impl UnixStream {
     /// [`recv_with_fds`](UnixStream::recv_with_fds) to receive them.
     ///
     /// # Errors
-    /// Returns `ConnectionReset` if the peer closed before it had read all data; `TimedOut` after the read
-    /// deadline or timeout; a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `ConnectionReset` if the peer closed before it had read all data; `TimedOut` after
+    /// the read deadline or timeout; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has read nothing.
@@ -208,7 +209,8 @@ impl UnixStream {
     }
 
     /// Waits until the peer has closed its side of the connection, without reading. Data received
-    /// before the close can still be read. [`close_read`](UnixStream::close_read) also ends the wait.
+    /// before the close can still be read. [`close_read`](UnixStream::close_read) also ends the
+    /// wait.
     ///
     /// # Errors
     /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
@@ -221,8 +223,8 @@ impl UnixStream {
     }
 
     /// Returns whether the peer has closed its side of the connection. Also returns true after
-    /// [`close_read`](UnixStream::close_read). Asks the kernel (poll(2)) unless an event has already
-    /// reported it. Never waits.
+    /// [`close_read`](UnixStream::close_read). Asks the kernel (poll(2)) unless an event has
+    /// already reported it. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
@@ -233,8 +235,8 @@ impl UnixStream {
     /// number of bytes written.
     ///
     /// # Errors
-    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if this side was
-    /// shut down (no SIGPIPE is raised); `TimedOut` after the write deadline or timeout; a
+    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if this side
+    /// was shut down (no SIGPIPE is raised); `TimedOut` after the write deadline or timeout; a
     /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
@@ -243,8 +245,8 @@ impl UnixStream {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers, at most 1,024, with one sendmsg(2). Empty buffers at the front are
-    /// skipped. Errors and cancel safety are those of [`write`](UnixStream::write).
+    /// Writes from several buffers, at most 1,024, with one sendmsg(2). Empty buffers at the front
+    /// are skipped. Errors and cancel safety are those of [`write`](UnixStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }
@@ -269,10 +271,10 @@ impl UnixStream {
     /// the future completes. Write the rest of `buf` with [`write_all`](UnixStream::write_all).
     ///
     /// # Errors
-    /// Returns `InvalidInput` if `buf` is empty and `fds` is not (descriptors must accompany at least
-    /// one byte), or if `fds` has more than 253 descriptors; ETOOMANYREFS if this user has more
-    /// descriptors in flight than this process may have open, unless the process has CAP_SYS_RESOURCE.
-    /// Otherwise returns the same errors as [`write`](UnixStream::write).
+    /// Returns `InvalidInput` if `buf` is empty and `fds` is not (descriptors must accompany at
+    /// least one byte), or if `fds` has more than 253 descriptors; ETOOMANYREFS if this user has
+    /// more descriptors in flight than this process may have open, unless the process has
+    /// CAP_SYS_RESOURCE. Otherwise returns the same errors as [`write`](UnixStream::write).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written and passed nothing.
@@ -327,8 +329,8 @@ impl UnixStream {
     // ---- closing ----
 
     /// Shuts down the reading side. Data already received can still be read, then reads return 0.
-    /// The peer's writes fail with `BrokenPipe`. On Linux, a write that already waits for room fails only
-    /// when this side reads or closes.
+    /// The peer's writes fail with `BrokenPipe`. On Linux, a write that already waits for room
+    /// fails only when this side reads or closes.
     ///
     /// # Errors
     /// Returns the same errors as [`shutdown`](UnixStream::shutdown).

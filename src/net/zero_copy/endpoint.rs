@@ -1,8 +1,8 @@
 //! [`Endpoint`]: the socket or file under a reader or writer, whose bytes the kernel can move.
 //!
-//! Known types are [`TcpStream`], [`UnixStream`], references to them, files in [`AssertAsync`], and a
-//! [`Take`] reader around any of these. To add a stream type, implement [`Endpoint`] and [`Plain`]
-//! for it here and add it to the macro `streams`.
+//! Known types are [`TcpStream`], [`UnixStream`], references to them, files in [`AssertAsync`], and
+//! a [`Take`] reader around any of these. To add a stream type, implement [`Endpoint`] and
+//! [`Plain`] for it here and add it to the macro `streams`.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -11,8 +11,8 @@
 //! # Compared with Go (net/splice_linux.go, net/sendfile.go, internal/poll)
 //! * A target that is closed or past its deadline is detected before anything is taken from the
 //!   source. Go falls back to its buffer, reads from the source, and then fails.
-//! * A copy holds no pipe while it waits for its source. Ten thousand idle proxied connections hold no
-//!   pipes.
+//! * A copy holds no pipe while it waits for its source. Ten thousand idle proxied connections hold
+//!   no pipes.
 //! * In `io::copy`, the wait for an idle source ends if the target's peer is gone.
 
 pub(crate) mod endpoint;
@@ -39,8 +39,8 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
 }
 
 impl NetFd {
-    /// Returns an error if a write would fail without a system call: the socket is closed or its write
-    /// deadline has passed. Called before bytes are taken from the source.
+    /// Returns an error if a write would fail without a system call: the socket is closed or its
+    /// write deadline has passed. Called before bytes are taken from the source.
     pub(crate) fn check_write(&self) -> io::Result<()> {
         match self.fd.poll.side(Direction::Write).begin() {
             Ok(_) => Ok(()),
@@ -48,9 +48,9 @@ impl NetFd {
         }
     }
 
-    /// Waits until no more data can be sent, which an edge reports as HANG_UP of the write direction (see
-    /// [`backend`](crate::rt::poll::backend)). Returns the error if the connection has failed. Also returns
-    /// an error if this socket is closed or its write deadline has passed.
+    /// Waits until no more data can be sent, which an edge reports as HANG_UP of the write
+    /// direction (see [`backend`](crate::rt::poll::backend)). Returns the error if the connection
+    /// has failed. Also returns an error if this socket is closed or its write deadline has passed.
     pub(crate) fn poll_gone(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Err(failure) = ready!(self.fd.poll_hang_up(Direction::Write, operation, cx)) {
             return Poll::Ready(Err(self.error("write", failure)));

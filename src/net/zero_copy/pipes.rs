@@ -1,9 +1,9 @@
 //! A pool of pipes for [`Splice`](super::splice::Splice).
 //!
-//! Creating a pipe costs as much as moving a few packets. The pool keeps at most one pipe per active
-//! copy, except that the limit is at least [`KEPT_AT_REST`] and at most [`KEPT_MAX`]. So a process that
-//! has stopped copying closes most of its pipes. Only empty pipes are kept: a pipe with bytes in it, whose copy
-//! has failed or was dropped, is closed.
+//! Creating a pipe costs as much as moving a few packets. The pool keeps at most one pipe per
+//! active copy, except that the limit is at least [`KEPT_AT_REST`] and at most [`KEPT_MAX`]. So a
+//! process that has stopped copying closes most of its pipes. Only empty pipes are kept: a pipe
+//! with bytes in it, whose copy has failed or was dropped, is closed.
 //!
 //! # Compared with Go (internal/poll/splice_linux.go)
 //! Go uses a `sync.Pool`, which the garbage collector empties.
@@ -14,13 +14,14 @@ use crate::rt::fork;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::sys::splice::Pipe;
 
-/// The capacity of a pipe in bytes. With pages of 4 KiB, a pipe has 64 buffers, each for a page or a
-/// larger fragment of a packet. The capacity is smaller than Go's 1 MiB, because by default an
-/// unprivileged user may have 64 MiB for all pipes, and beyond that limit gets pipes with two buffers.
+/// The capacity of a pipe in bytes. With pages of 4 KiB, a pipe has 64 buffers, each for a page or
+/// a larger fragment of a packet. The capacity is smaller than Go's 1 MiB, because by default an
+/// unprivileged user may have 64 MiB for all pipes, and beyond that limit gets pipes with two
+/// buffers.
 pub(crate) const PIPE_BYTES: usize = 256 << 10;
 
-/// The maximum number of pipes in the pool: enough for one pipe per CPU on common machines. Pipes that have bytes
-/// are in use and do not count, even while their copies wait for the target.
+/// The maximum number of pipes in the pool: enough for one pipe per CPU on common machines. Pipes
+/// that have bytes are in use and do not count, even while their copies wait for the target.
 const KEPT_MAX: usize = 64;
 
 /// The number of pipes that the pool may keep without an active copy.
@@ -53,8 +54,8 @@ impl Drop for Copying {
     }
 }
 
-/// Returns the maximum number of pipes that the pool may keep now. The number may not include copies
-/// that begin or end concurrently.
+/// Returns the maximum number of pipes that the pool may keep now. The number may not include
+/// copies that begin or end concurrently.
 fn room() -> usize {
     COPIES.load(Ordering::Relaxed).clamp(KEPT_AT_REST, KEPT_MAX)
 }
@@ -62,8 +63,8 @@ fn room() -> usize {
 /// Takes an empty pipe from the pool, or creates one.
 ///
 /// # Errors
-/// Returns the error of [`Pipe::new`], usually EMFILE, and on systems without splice(2) always ENOSYS.
-/// Returns `Other` in a forked child, which would otherwise share the parent's pipes.
+/// Returns the error of [`Pipe::new`], usually EMFILE, and on systems without splice(2) always
+/// ENOSYS. Returns `Other` in a forked child, which would otherwise share the parent's pipes.
 pub(crate) fn take() -> io::Result<Pipe> {
     fork::check()?;
     let kept = KEPT.lock().pop();

@@ -5,9 +5,10 @@
 //!
 //! # Blocking
 //! Pages that are not in memory are read from disk during the call, on the thread that polls the
-//! future, because a file has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk is slow,
-//! the monitor of blocked threads (`rt/sched/monitor`) lets another worker run the other tasks, and may add a
-//! worker. A single-threaded runtime usually has no monitor. Go also blocks the thread and uses another one.
+//! future, because a file has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If
+//! the disk is slow, the monitor of blocked threads (`rt/sched/monitor`) lets another worker run
+//! the other tasks, and may add a worker. A single-threaded runtime usually has no monitor. Go also
+//! blocks the thread and uses another one.
 //!
 //! # Cancellation
 //! Dropping the future stops sending. [`SendFile::sent`] returns the number of bytes sent so far.
@@ -45,10 +46,10 @@ impl TcpStream {
     ///
     /// # Errors
     /// Returns the same errors as [`write`](TcpStream::write). No SIGPIPE is raised, even in a
-    /// program that does not ignore it. Also returns the error of reading the file, such as EIO, EBADF
-    /// for a file that is not open for reading, EISDIR for a directory, ESPIPE for a file without offsets
-    /// (for a pipe use [`io::copy`](crate::io::copy())), or EOVERFLOW for an offset of 2⁶³ or more.
-    /// [`SendFile::sent`] returns the number of bytes sent before the error.
+    /// program that does not ignore it. Also returns the error of reading the file, such as EIO,
+    /// EBADF for a file that is not open for reading, EISDIR for a directory, ESPIPE for a file
+    /// without offsets (for a pipe use [`io::copy`](crate::io::copy())), or EOVERFLOW for an offset
+    /// of 2⁶³ or more. [`SendFile::sent`] returns the number of bytes sent before the error.
     ///
     /// # Cancel safety
     /// Not cancel safe: part of the file may have been sent. Call [`sent`](SendFile::sent) before
@@ -77,8 +78,8 @@ impl TcpStream {
 }
 
 impl NetFd {
-    /// Attempts one sendfile(2) of at most `most` bytes, and at most [`CHUNK_BYTES`], from the file's
-    /// current position, which advances. Returns `None` if the kernel refuses the file.
+    /// Attempts one sendfile(2) of at most `most` bytes, and at most [`CHUNK_BYTES`], from the
+    /// file's current position, which advances. Returns `None` if the kernel refuses the file.
     pub(crate) fn poll_send_from(
         &self,
         caller: Caller<'_>,

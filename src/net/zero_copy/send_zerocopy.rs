@@ -26,14 +26,14 @@ impl TcpStream {
     ///
     /// The setting has no effect on a stream whose descriptor may have other users, because two
     /// users cannot tell their completions apart. Such a stream was converted from std or from a
-    /// descriptor, or its descriptor was handed out by `as_fd`, `as_raw_fd`, `control`, `read_with`,
-    /// `write_with` or [`Dialer::control`](crate::net::Dialer::control), or was duplicated by a
-    /// conversion of a clone or by a shutdown while the connection was in progress. The setting also has
-    /// no effect in a forked child.
+    /// descriptor, or its descriptor was handed out by `as_fd`, `as_raw_fd`, `control`,
+    /// `read_with`, `write_with` or [`Dialer::control`](crate::net::Dialer::control), or was
+    /// duplicated by a conversion of a clone or by a shutdown while the connection was in progress.
+    /// The setting also has no effect in a forked child.
     ///
     /// # Errors
-    /// Returns the OS error (ENOPROTOOPT on Linux before 4.14, and for `true` on other systems), or a
-    /// [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns the OS error (ENOPROTOOPT on Linux before 4.14, and for `true` on other systems), or
+    /// a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_zerocopy(&self, on: bool) -> io::Result<()> {
         let sends = self.fd.fd.loans::<Sends>();
         self.fd.with("set", |fd| sends.enable(fd, on))
@@ -59,10 +59,11 @@ impl TcpStream {
     /// Not cancel safe: part of `buf` may have been sent. The stream keeps the buffer as long as
     /// the kernel reads it, and frees it during a later `send_zerocopy` or when the stream is
     /// closed. Closing the stream while the kernel still reads a buffer resets the connection,
-    /// because there is no other way to make the kernel stop. If the kernel does not release the buffer
-    /// within a second, the buffer is never freed. If the descriptor was handed out in the meantime,
-    /// another user may rely on the connection, so the connection is not reset and the buffer is never
-    /// freed. Nor is it freed if the stream is converted to another type, such as std's.
+    /// because there is no other way to make the kernel stop. If the kernel does not release the
+    /// buffer within a second, the buffer is never freed. If the descriptor was handed out in the
+    /// meantime, another user may rely on the connection, so the connection is not reset and the
+    /// buffer is never freed. Nor is it freed if the stream is converted to another type, such as
+    /// std's.
     ///
     /// Source: Documentation/networking/msg_zerocopy.rst of Linux.
     ///

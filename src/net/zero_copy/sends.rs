@@ -2,19 +2,19 @@
 //!
 //! # States of an entry
 //! *sending* (its future makes calls and owns the buffer) → *waiting* for the completions of its
-//! calls → *done* (the future returns the buffer). If the future fails or is dropped earlier, its drop
-//! leaves the buffer in the entry (*abandoned*). The buffer is freed when the last completion has been
-//! read from the error queue.
+//! calls → *done* (the future returns the buffer). If the future fails or is dropped earlier, its
+//! drop leaves the buffer in the entry (*abandoned*). The buffer is freed when the last completion
+//! has been read from the error queue.
 //!
 //! # Invariants
 //! * Z1 — a buffer that the kernel may read is freed only after its completions have arrived. A
 //!   buffer whose completions can no longer arrive (the descriptor was released, the socket was
-//!   closed while it may have been shared, a close did not wait until all completions had arrived, or
-//!   this process is a forked child) is never freed, so its memory leaks.
+//!   closed while it may have been shared, a close did not wait until all completions had arrived,
+//!   or this process is a forked child) is never freed, so its memory leaks.
 //! * Z2 — the kernel numbers the MSG_ZEROCOPY calls of a socket, and `next` repeats that count.
-//!   Therefore no other user of the socket may make such calls. On an exposed socket, and in a forked
-//!   child, no such calls are made: the bytes are copied. An exposed descriptor stays exposed, so the
-//!   numbers of its earlier calls stay correct.
+//!   Therefore no other user of the socket may make such calls. On an exposed socket, and in a
+//!   forked child, no such calls are made: the bytes are copied. An exposed descriptor stays
+//!   exposed, so the numbers of its earlier calls stay correct.
 //! * Z3 — a call is made, counted and recorded in its entry under one lock. [`end`](Loans::end)
 //!   takes the same lock, so no such call is made after `end` has returned.
 //! * Completions may belong to any entry. If the thread that reads the error queue finds the last
@@ -22,15 +22,16 @@
 //!   lock.
 //!
 //! # Close
-//! [`recall`](Loans::recall) runs when no call is in progress and none can follow. If completions are
-//! missing and the socket cannot be shared, it calls connect(2) with AF_UNSPEC. This disconnects the
-//! socket, even if other descriptors refer to it at that moment (a child between fork and exec has
-//! one). The peer gets a reset, and the kernel drops the send queue. Packets in a device's queue
-//! complete a moment later. [`wait`](Loans::wait) waits for them, for at most [`RECALL_MAX`].
+//! [`recall`](Loans::recall) runs when no call is in progress and none can follow. If completions
+//! are missing and the socket cannot be shared, it calls connect(2) with AF_UNSPEC. This
+//! disconnects the socket, even if other descriptors refer to it at that moment (a child between
+//! fork and exec has one). The peer gets a reset, and the kernel drops the send queue. Packets in a
+//! device's queue complete a moment later. [`wait`](Loans::wait) waits for them, for at most
+//! [`RECALL_MAX`].
 //!
 //! # Compared with Go
-//! Go does not use MSG_ZEROCOPY. Its poller mistakes an event with EPOLLERR alone, such as a completion
-//! while the send buffer is full, for "not pollable".
+//! Go does not use MSG_ZEROCOPY. Its poller mistakes an event with EPOLLERR alone, such as a
+//! completion while the send buffer is full, for "not pollable".
 
 use std::any::Any;
 use std::io;
@@ -111,8 +112,8 @@ impl Sends {
         key
     }
 
-    /// Sends bytes for the entry `key`. The bytes are copied if a call without a copy is not allowed
-    /// or not possible.
+    /// Sends bytes for the entry `key`. The bytes are copied if a call without a copy is not
+    /// allowed or not possible.
     pub(crate) fn send(&self, fd: BorrowedFd<'_>, key: u64, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(socket::MAX_RW)];
         let mut guard = self.0.lock();
@@ -135,9 +136,9 @@ impl Sends {
         Ok(sent)
     }
 
-    /// Reads the error queue until it is empty or recvmsg(2) fails. Wakes the futures, and drops the
-    /// abandoned buffers, whose calls are then complete. Does nothing in a forked child, because the
-    /// queue belongs to the parent.
+    /// Reads the error queue until it is empty or recvmsg(2) fails. Wakes the futures, and drops
+    /// the abandoned buffers, whose calls are then complete. Does nothing in a forked child,
+    /// because the queue belongs to the parent.
     pub(crate) fn reap(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if fork::is_child() {
             return Ok(());
@@ -153,8 +154,8 @@ impl Sends {
         reaped
     }
 
-    /// If the calls of the entry `key` are complete, removes the entry and returns whether bytes may
-    /// have been copied. Otherwise returns `None` and registers `waker`, which
+    /// If the calls of the entry `key` are complete, removes the entry and returns whether bytes
+    /// may have been copied. Otherwise returns `None` and registers `waker`, which
     /// [`reap`](Sends::reap) wakes when it finds the last completion.
     pub(crate) fn take_done(&self, key: u64, waker: &Waker) -> Option<bool> {
         let waker = waker.clone();
@@ -214,7 +215,8 @@ impl Loans for Sends {
     fn wait(&self, fd: BorrowedFd<'_>) {
         let until = Instant::now() + RECALL_MAX;
         while self.is_reading() && Instant::now() < until {
-            // poll(2) does not wait for the completion, because it reports a disconnected socket at once.
+            // poll(2) does not wait for the completion, because it reports a disconnected socket at
+            // once.
             std::thread::sleep(RECALL_PAUSE);
             let _ = self.reap(fd);
         }

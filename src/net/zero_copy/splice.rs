@@ -2,37 +2,38 @@
 //!
 //! # States
 //! *empty* (no pipe, or an empty one) → a call fills the pipe from the source → *holding* bytes in
-//! the pipe → calls drain the pipe to the target → *empty*. While the copy waits for the source, it has
-//! no pipe, because it has returned the pipe to the pool. While it waits for the target, it keeps the
-//! pipe.
+//! the pipe → calls drain the pipe to the target → *empty*. While the copy waits for the source, it
+//! has no pipe, because it has returned the pipe to the pool. While it waits for the target, it
+//! keeps the pipe.
 //!
 //! # Invariants
 //! * The pipe is empty before it is filled, so EAGAIN from the call that fills it comes from the
 //!   source.
-//! * No byte is lost when the copy switches to a buffer. If the kernel refuses to drain the pipe, its
-//!   contents are read and returned to the caller.
+//! * No byte is lost when the copy switches to a buffer. If the kernel refuses to drain the pipe,
+//!   its contents are read and returned to the caller.
 //! * A pipe that is not empty never goes back to the pool.
-//! * The source's read lock and the target's write lock are held for one call each. So other readers
-//!   may take bytes between two calls, and bytes of other writers may be interleaved with those of the
-//!   copy.
+//! * The source's read lock and the target's write lock are held for one call each. So other
+//!   readers may take bytes between two calls, and bytes of other writers may be interleaved with
+//!   those of the copy.
 //!
 //! # Evidence of an empty source
-//! A count smaller than requested may mean that the pipe is full. A full pipe has at least one byte in
-//! each of its buffers, so on plain TCP a count that is also smaller than the number of buffers means
-//! that the source is empty. [`Fd`](crate::net::fd::fd::Fd) ignores this evidence for other sockets and
-//! after urgent data, a hang-up or an error.
+//! A count smaller than requested may mean that the pipe is full. A full pipe has at least one byte
+//! in each of its buffers, so on plain TCP a count that is also smaller than the number of buffers
+//! means that the source is empty. [`Fd`](crate::net::fd::fd::Fd) ignores this evidence for other
+//! sockets and after urgent data, a hang-up or an error.
 //!
 //! # Urgent data
-//! splice(2) does not read past the urgent byte of a TCP socket. At that byte it returns EAGAIN, or 0
-//! if a FIN has arrived, even if there are bytes between the urgent byte and the FIN; recv(2) does read
-//! past the urgent byte. So 0 means end of stream only if recv(2) also returns 0, and EAGAIN means an
-//! empty source only if no edge reported urgent data. In the other cases, and on EAGAIN after a hang-up
-//! or an error, the copy continues through a buffer. If an edge reports urgent data after the EAGAIN,
-//! the source becomes ready again.
+//! splice(2) does not read past the urgent byte of a TCP socket. At that byte it returns EAGAIN, or
+//! 0 if a FIN has arrived, even if there are bytes between the urgent byte and the FIN; recv(2)
+//! does read past the urgent byte. So 0 means end of stream only if recv(2) also returns 0, and
+//! EAGAIN means an empty source only if no edge reported urgent data. In the other cases, and on
+//! EAGAIN after a hang-up or an error, the copy continues through a buffer. If an edge reports
+//! urgent data after the EAGAIN, the source becomes ready again.
 //!
 //! # Cancellation
-//! When the copy is dropped, the bytes in the pipe are lost, as are those in the buffer of a buffered
-//! copy. A pipe holds at most [`CHUNK_BYTES`], and on current kernels at most [`pipes::PIPE_BYTES`].
+//! When the copy is dropped, the bytes in the pipe are lost, as are those in the buffer of a
+//! buffered copy. A pipe holds at most [`CHUNK_BYTES`], and on current kernels at most
+//! [`pipes::PIPE_BYTES`].
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -71,9 +72,9 @@ pub(crate) enum Step {
     Gave(usize),
     /// The source is at its end, and the pipe is empty.
     End,
-    /// The caller must continue with a buffer, because the kernel cannot splice these sockets, no pipe
-    /// is available, or urgent data may prevent a splice. The bytes were taken from the source and
-    /// have not been written.
+    /// The caller must continue with a buffer, because the kernel cannot splice these sockets, no
+    /// pipe is available, or urgent data may prevent a splice. The bytes were taken from the source
+    /// and have not been written.
     Refused(Vec<u8>),
 }
 
@@ -192,8 +193,8 @@ impl Splice {
 }
 
 /// Returns whether an edge has reported urgent data, a hang-up or an error. After a hang-up or an
-/// error, urgent data cannot be ruled out. Returns false if the source is closed or its deadline has
-/// passed.
+/// error, urgent data cannot be ruled out. Returns false if the source is closed or its deadline
+/// has passed.
 fn may_be_urgent(source: &NetFd) -> bool {
     source.fd.poll.side(Direction::Read).begin().is_ok_and(|ticket| ticket.distrusts_short_counts())
 }

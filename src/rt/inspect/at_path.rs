@@ -13,7 +13,8 @@ struct AtPath {
     error: io::Error,
 }
 
-/// Returns `error` with the text `WHAT PATH: ERROR`. Its kind is that of `error`, which is the source of its inner error.
+/// Returns `error` with the text `WHAT PATH: ERROR`. Its kind is that of `error`, which is the
+/// source of its inner error.
 pub(super) fn at_path(what: &'static str, path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), AtPath { what, path: path.to_owned(), error })
 }

@@ -1,10 +1,10 @@
 //! [`BlackBox`]: the last events of all workers, read from their rings.
 //!
 //! Each worker records its turns, with their socket calls, in one ring
-//! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its other events, such as sleeps and steals, in
-//! another ([`EventRing`](crate::rt::sched::event_ring::EventRing)). Sysmon records the tasks that block their
-//! workers in a ring of its own. The rings are read without stopping a thread. Times are recorded in [`ticks`]
-//! and converted when the rings are read.
+//! ([`TurnRing`](crate::rt::sched::turn_ring::TurnRing)), and its other events, such as sleeps and
+//! steals, in another ([`EventRing`](crate::rt::sched::event_ring::EventRing)). Sysmon records the
+//! tasks that block their workers in a ring of its own. The rings are read without stopping a
+//! thread. Times are recorded in [`ticks`] and converted when the rings are read.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -92,8 +92,9 @@ pub enum WorkerEventKind {
     Turn {
         /// The task.
         task: TaskId,
-        /// The socket calls in order: the descriptor of each, and whether it was a write. Calls that would have had to
-        /// wait (EAGAIN) are omitted; other failed calls are included. An accept counts as a read.
+        /// The socket calls in order: the descriptor of each, and whether it was a write. Calls
+        /// that would have had to wait (EAGAIN) are omitted; other failed calls are included. An
+        /// accept counts as a read.
         calls: Vec<(RawFd, bool)>,
     },
     /// The worker sleeps until a socket is ready, a timer is due, or another thread wakes it.
@@ -116,8 +117,8 @@ pub enum WorkerEventKind {
     /// The worker rests, because it has no work and other threads poll the sockets.
     Rests,
     /// The thread gives up the worker's queue. A task, a waker, a destructor or the future of a
-    /// [`block_on`](crate::task::block_on) on this thread waits in a `block_on`, the thread is not a worker and stops
-    /// running tasks, or the runtime was shut down.
+    /// [`block_on`](crate::task::block_on) on this thread waits in a `block_on`, the thread is not
+    /// a worker and stops running tasks, or the runtime was shut down.
     Leaves,
     /// A thread takes over the worker's queue.
     Begins,
@@ -128,19 +129,20 @@ pub enum WorkerEventKind {
     },
     /// The task has blocked its worker for about 10 ms or more. Not recorded with
     /// [`BlockedPolicy::Off`](crate::rt::BlockedPolicy::Off), nor in a
-    /// [single-threaded](crate::rt::Builder::single_threaded) runtime before it has to start the threads of an ordinary
-    /// one.
+    /// [single-threaded](crate::rt::Builder::single_threaded) runtime before it has to start the
+    /// threads of an ordinary one.
     Blocks {
         /// The task.
         task: TaskId,
     },
 }
 
-/// Reads the last events of all workers, which are at most about 2,000 turns and 2,000 other events per worker.
+/// Reads the last events of all workers, which are at most about 2,000 turns and 2,000 other events
+/// per worker.
 ///
-/// Events are always recorded, at a cost of about 28 instructions per request. They are read without stopping a
-/// thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), threads in
-/// [`block_on`](crate::task::block_on) that run no tasks, and simulations record no events.
+/// Events are always recorded, at a cost of about 28 instructions per request. They are read
+/// without stopping a thread. Threads in [`spawn_blocking`](crate::task::spawn_blocking), threads
+/// in [`block_on`](crate::task::block_on) that run no tasks, and simulations record no events.
 ///
 /// # Examples
 /// ```
@@ -157,8 +159,8 @@ pub fn black_box() -> BlackBox {
     let mut events = Vec::new();
     for processor in runtime().processors() {
         let ((turns, has_all_turns), (between, has_all_events)) = (processor.turns.read(), processor.events.read());
-        // If one ring has overwritten events, older events of the other ring are dropped. Otherwise turns
-        // would appear to last too long, because the events between them are missing.
+        // If one ring has overwritten events, older events of the other ring are dropped. Otherwise
+        // turns would appear to last too long, because the events between them are missing.
         let oldest = [
             turns.first().filter(|_| !has_all_turns).map(|turn| turn.ticks),
             between.first().filter(|_| !has_all_events).map(|event| event.ticks),
@@ -194,12 +196,12 @@ impl Recorded {
     }
 }
 
-/// Appends the events of one worker, or of sysmon. `recorded` has the age of each event in ticks, and
-/// begins with the oldest.
+/// Appends the events of one worker, or of sysmon. `recorded` has the age of each event in ticks,
+/// and begins with the oldest.
 fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64, Recorded)], scale: &Scale) {
     let first = into.len();
-    // The number of calls in the entry of the last turn. Calls of the same turn that were moved to a
-    // `Mark::Calls` precede them.
+    // The number of calls in the entry of the last turn. Calls of the same turn that were moved to
+    // a `Mark::Calls` precede them.
     let mut in_entry = 0;
     for &(since, recorded) in recorded {
         let kind = match recorded {
@@ -239,7 +241,8 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64,
     }
 }
 
-/// Returns the name of each live task in `events` or, if it has none, the place where it was spawned.
+/// Returns the name of each live task in `events` or, if it has none, the place where it was
+/// spawned.
 fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
     let shown: HashSet<_> = events
         .iter()
@@ -259,19 +262,20 @@ fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
 }
 
 impl BlackBox {
-    /// Returns the name of a task or, if it has none, the place where it was spawned. Returns `None` if the task
-    /// is not in the events, if it has neither a name nor a known place, or if it had been freed when the events
-    /// were read.
+    /// Returns the name of a task or, if it has none, the place where it was spawned. Returns
+    /// `None` if the task is not in the events, if it has neither a name nor a known place, or if
+    /// it had been freed when the events were read.
     pub fn label(&self, task: TaskId) -> Option<&str> {
         self.labels.get(&task.number()).map(String::as_str)
     }
 
-    /// Writes the result of [`to_trace_json`](BlackBox::to_trace_json) to a file. An existing file is replaced
-    /// atomically.
+    /// Writes the result of [`to_trace_json`](BlackBox::to_trace_json) to a file. An existing file
+    /// is replaced atomically.
     ///
     /// # Errors
-    /// Returns an error if a temporary file in the same directory cannot be created, written or renamed. Its text names
-    /// `path`, its kind is that of the OS error, and [`raw_os_error`](crate::net::raw_os_error) returns the errno.
+    /// Returns an error if a temporary file in the same directory cannot be created, written or
+    /// renamed. Its text names `path`, its kind is that of the OS error, and
+    /// [`raw_os_error`](crate::net::raw_os_error) returns the errno.
     ///
     /// # Examples
     /// ```
@@ -353,12 +357,12 @@ impl BlackBox {
     }
 }
 
-/// The path set by [`Builder::black_box_file`](crate::rt::Builder::black_box_file), and the time of the last
-/// write that a blocked task caused.
+/// The path set by [`Builder::black_box_file`](crate::rt::Builder::black_box_file), and the time of
+/// the last write that a blocked task caused.
 static FILE: Mutex<(Option<PathBuf>, Option<Instant>)> = Mutex::new((None, None));
 
-/// Sets the path of [`write_file`]. `None` selects the path in the environment. Permits [`write_file_of_stall`] to
-/// write again immediately.
+/// Sets the path of [`write_file`]. `None` selects the path in the environment. Permits
+/// [`write_file_of_stall`] to write again immediately.
 pub(crate) fn set_file(path: Option<PathBuf>) {
     *FILE.lock().unwrap_or_else(PoisonError::into_inner) = (path, None);
 }
@@ -367,7 +371,8 @@ fn file_or_environment(path: &Option<PathBuf>) -> Option<PathBuf> {
     path.clone().or_else(|| std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from))
 }
 
-/// Writes the file, if a path is set. Prints an error to standard error, because no caller could handle it.
+/// Writes the file, if a path is set. Prints an error to standard error, because no caller could
+/// handle it.
 pub(super) fn write_file() {
     let path = file_or_environment(&FILE.lock().unwrap_or_else(PoisonError::into_inner).0);
     if let Some(path) = path
@@ -377,8 +382,8 @@ pub(super) fn write_file() {
     }
 }
 
-/// Writes the file on a separate thread. Called when a task blocks its worker. Does nothing if no path is set, or
-/// if a file was already written for this reason within the last [`AGAIN`].
+/// Writes the file on a separate thread. Called when a task blocks its worker. Does nothing if no
+/// path is set, or if a file was already written for this reason within the last [`AGAIN`].
 pub(crate) fn write_file_of_stall() {
     {
         let mut file = FILE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,18 +11,18 @@ use crate::rt::sched::task_data::TaskData;
 use crate::rt::{context, fork};
 use crate::sys::signal;
 
-/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1, for example
-/// from `kill -USR1 PID`.
+/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1,
+/// for example from `kill -USR1 PID`.
 ///
-/// The snapshot includes TCP_INFO. A separate thread prints it, so this works even while all workers are
-/// blocked. If there is a [black box file](crate::rt::Builder::black_box_file), it is written too. A call after a
-/// successful one does nothing. The handler remains installed until the process ends. In a
-/// child of fork(2) that has not called exec(2), the handler does nothing.
+/// The snapshot includes TCP_INFO. A separate thread prints it, so this works even while all
+/// workers are blocked. If there is a [black box file](crate::rt::Builder::black_box_file), it is
+/// written too. A call after a successful one does nothing. The handler remains installed until the
+/// process ends. In a child of fork(2) that has not called exec(2), the handler does nothing.
 ///
 /// # Errors
-/// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns `Other` in a child of fork(2) that
-/// has not called exec(2), if the parent has used the runtime. Returns the OS error if a system call, such as pipe(2) or
-/// sigaction(2), or starting the thread fails.
+/// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns `Other` in a
+/// child of fork(2) that has not called exec(2), if the parent has used the runtime. Returns the OS
+/// error if a system call, such as pipe(2) or sigaction(2), or starting the thread fails.
 ///
 /// # Examples
 /// ```
@@ -45,8 +45,8 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
             dump("SIGUSR1");
         }
     };
-    // The thread starts before the handler is installed. If the installation fails, the writer is dropped
-    // and the thread ends.
+    // The thread starts before the handler is installed. If the installation fails, the writer is
+    // dropped and the thread ends.
     std::thread::Builder::new().name("netpoll-dump".to_owned()).spawn(run)?;
     fork::watch(|| runtime().disown());
     signal::write_on_sigusr1(writer.into(), fork::is_child)?;
@@ -54,15 +54,16 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
     Ok(())
 }
 
-/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics outside a task, after
-/// the message of the panic hook that is set at the time of this call.
+/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics outside
+/// a task, after the message of the panic hook that is set at the time of this call.
 ///
-/// If there is a [black box file](crate::rt::Builder::black_box_file), it is written too. The future of
-/// [`block_on`](crate::task::block_on) does not count as a task here.
+/// If there is a [black box file](crate::rt::Builder::black_box_file), it is written too. The
+/// future of [`block_on`](crate::task::block_on) does not count as a task here.
 ///
-/// A panic of a task does not affect other tasks. For such a panic, the hook prints no snapshot, but a line with the
-/// task's id, its name and the place where it was spawned. For a panic of another thread outside a task, it prints
-/// nothing. A second call does nothing. A hook that is set later replaces this hook.
+/// A panic of a task does not affect other tasks. For such a panic, the hook prints no snapshot,
+/// but a line with the task's id, its name and the place where it was spawned. For a panic of
+/// another thread outside a task, it prints nothing. A second call does nothing. A hook that is set
+/// later replaces this hook.
 ///
 /// # Panics
 /// Panics if the calling thread is panicking, like [`std::panic::set_hook`].

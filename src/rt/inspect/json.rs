@@ -12,16 +12,17 @@ use crate::rt::sched::lanes::Lane;
 
 impl Snapshot {
     /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
-    /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`, and with `shards` if the poller
-    /// has several shards.
+    /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`, and with `shards` if the
+    /// poller has several shards.
     ///
-    /// The keys are the names of the fields and methods. [`SocketInfo::id`] is omitted. States and kinds are in
-    /// `snake_case`, except [`TcpDetails::state`]. `waits_for` is an object with a `kind` and, depending on it,
-    /// the time `left`, the `id` of a task, or the `operation` and the `fd` of a socket (−1 if it is unknown).
-    /// `woken_by` is an object with a `kind` and, depending on it, the `id` of a task or the `fd` of a socket
-    /// (−1 if it is unknown). `lane` is omitted for ordinary tasks, and `gathered` if it is 0. `waiting` is a list
-    /// of objects with `task` and `operation`. A histogram has `count`, `sum` and `buckets`, which are pairs of an
-    /// upper bound and the number of values up to it. The range without an upper bound is omitted.
+    /// The keys are the names of the fields and methods. [`SocketInfo::id`] is omitted. States and
+    /// kinds are in `snake_case`, except [`TcpDetails::state`]. `waits_for` is an object with a
+    /// `kind` and, depending on it, the time `left`, the `id` of a task, or the `operation` and the
+    /// `fd` of a socket (−1 if it is unknown). `woken_by` is an object with a `kind` and, depending
+    /// on it, the `id` of a task or the `fd` of a socket (−1 if it is unknown). `lane` is omitted
+    /// for ordinary tasks, and `gathered` if it is 0. `waiting` is a list of objects with `task`
+    /// and `operation`. A histogram has `count`, `sum` and `buckets`, which are pairs of an upper
+    /// bound and the number of values up to it. The range without an upper bound is omitted.
     ///
     /// # Examples
     /// ```
@@ -64,8 +65,8 @@ impl Snapshot {
                 histogram.count(),
                 histogram.sum()
             )?;
-            // Infinity is not a JSON number, so the last range is omitted. Its number of values is `count` minus
-            // the number in the last pair.
+            // Infinity is not a JSON number, so the last range is omitted. Its number of values is
+            // `count` minus the number in the last pair.
             let bounded: Vec<_> = histogram.buckets().filter(|(bound, _)| bound.is_finite()).collect();
             array(out, &bounded, |out, (bound, count)| write!(out, "[{bound},{count}]"))?;
             out.push('}');

@@ -44,9 +44,10 @@ const METRICS: [Gauge; 7] = [
 /// Returns the current metrics of the runtime and of each TCP listener in the OpenMetrics 1.0 text
 /// format.
 ///
-/// The metrics are those of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by the
-/// metrics of listeners, with the labels `local` and `fd`. Listeners are included only on Linux. Listeners of multipath
-/// TCP, those in an [`AsyncFd`](crate::io::AsyncFd) and simulated ones are not included. The content type is
+/// The metrics are those of [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics), followed by
+/// the metrics of listeners, with the labels `local` and `fd`. Listeners are included only on
+/// Linux. Listeners of multipath TCP, those in an [`AsyncFd`](crate::io::AsyncFd) and simulated
+/// ones are not included. The content type is
 /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
 ///
 /// | metric | listeners |
@@ -56,10 +57,11 @@ const METRICS: [Gauge; 7] = [
 /// | `netpoll_listener_refused_total` | those with limits |
 ///
 /// If the poller has several [shards](crate::rt::Builder::poller_shards), there are also
-/// `netpoll_poller_shard_waits_total` and `netpoll_poller_shard_events_total`, with the label `shard`.
+/// `netpoll_poller_shard_waits_total` and `netpoll_poller_shard_events_total`, with the label
+/// `shard`.
 ///
-/// The function makes one system call per listener, and up to three more per TCP socket whose addresses are not known,
-/// such as an adopted socket that no earlier call or snapshot has seen.
+/// The function makes one system call per listener, and up to three more per TCP socket whose
+/// addresses are not known, such as an adopted socket that no earlier call or snapshot has seen.
 ///
 /// # Examples
 /// ```

@@ -1,13 +1,13 @@
 //! Allocates and prefetches the memory of large snapshots.
 //!
-//! The first snapshot of 16,000 tasks and sockets allocates 4 MB, most of it in two lists. The pages of a large
-//! list are populated with one system call, because one page fault per page would take longer. If the memory was
-//! used by an earlier snapshot and still has its pages, the call takes only a few microseconds. Huge pages are
-//! not requested, because with the usual setting (`defrag` is `madvise`) the kernel may compact memory for
-//! milliseconds to create one.
+//! The first snapshot of 16,000 tasks and sockets allocates 4 MB, most of it in two lists. The
+//! pages of a large list are populated with one system call, because one page fault per page would
+//! take longer. If the memory was used by an earlier snapshot and still has its pages, the call
+//! takes only a few microseconds. Huge pages are not requested, because with the usual setting
+//! (`defrag` is `madvise`) the kernel may compact memory for milliseconds to create one.
 //!
-//! The slots of sockets that a snapshot reads, and the rows of sockets that it pairs with tasks, are seldom in the
-//! CPU's cache, so they are prefetched.
+//! The slots of sockets that a snapshot reads, and the rows of sockets that it pairs with tasks,
+//! are seldom in the CPU's cache, so they are prefetched.
 
 use crate::sys::os;
 

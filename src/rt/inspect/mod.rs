@@ -1,24 +1,26 @@
 //! [`inspect()`]: a snapshot of the state of every task and socket, taken while they run.
 //!
 //! # Implementation
-//! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll cache. Both are
-//! read in place. No task is polled and no thread is stopped. A snapshot takes some locks that tasks also take, and
-//! holds each only for a short time: for example those of the timer sets, of the thread pools, and of the tables of
-//! names, labels and gathered bytes. If several operations wait for one socket, their list is locked while they are
-//! counted.
-//! Addresses that are not known are queried from the kernel by descriptor number. The result is discarded if the
-//! generation of the slot is no longer current afterwards. The generation changes before the descriptor is closed, so
-//! a current generation proves that the number belonged to this socket.
+//! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll
+//! cache. Both are read in place. No task is polled and no thread is stopped. A snapshot takes some
+//! locks that tasks also take, and holds each only for a short time: for example those of the timer
+//! sets, of the thread pools, and of the tables of names, labels and gathered bytes. If several
+//! operations wait for one socket, their list is locked while they are counted. Addresses that are
+//! not known are queried from the kernel by descriptor number. The result is discarded if the
+//! generation of the slot is no longer current afterwards. The generation changes before the
+//! descriptor is closed, so a current generation proves that the number belonged to this socket.
 //!
 //! # Pairing tasks with sockets
-//! An operation that waits stores the tag of the socket in the record of its task. A tag consists of the index
-//! of the socket's slot and 8 bits of its generation. A task is paired with a socket if the socket with that tag
-//! is open and has a waiting operation in the same direction (for a hang-up, in either direction). A wrong pair is
-//! possible only if a close wakes the task, and the slot is reused a multiple of 256 times before the task is polled.
+//! An operation that waits stores the tag of the socket in the record of its task. A tag consists
+//! of the index of the socket's slot and 8 bits of its generation. A task is paired with a socket
+//! if the socket with that tag is open and has a waiting operation in the same direction (for a
+//! hang-up, in either direction). A wrong pair is possible only if a close wakes the task, and the
+//! slot is reused a multiple of 256 times before the task is polled.
 //!
 //! # Invariants
-//! * Except for such a wrong pair, a task and a socket are paired only if an operation of that task on that socket
-//!   returned `Pending` in the task's last poll (`tests/inspect.rs`: `pairs_are_right_during_spawns_and_closes`).
+//! * Except for such a wrong pair, a task and a socket are paired only if an operation of that task
+//!   on that socket returned `Pending` in the task's last poll (`tests/inspect.rs`:
+//!   `pairs_are_right_during_spawns_and_closes`).
 //! * All rows of a snapshot are read during the call, but not at the same instant. A task may be
 //!   shown as waiting for a task that has ended.
 
@@ -75,14 +77,15 @@ const CALLS_MAX: usize = 2000;
 /// Returns a snapshot of the state of every task, socket and worker.
 ///
 /// No thread is stopped, and no task is polled. The call takes a fraction of a microsecond per task
-/// and per socket, and makes at most 2,000 system calls for addresses on the calling thread. It does
-/// not start the runtime.
+/// and per socket, and makes at most 2,000 system calls for addresses on the calling thread. It
+/// does not start the runtime.
 ///
-/// Most addresses of TCP listeners and of accepted and dialled TCP connections are known without a system call.
-/// An exception is the local address of a connection that a wildcard listener has accepted. The addresses of
-/// other sockets are queried from the kernel. If this needs more than 2,000 calls, some sockets have the
-/// state [`Unknown`](SocketState::Unknown) or no local address, and the next snapshot queries these first.
-/// [`Inspect::addresses`] with `true` removes this limit. [`Inspect::tcp`] adds the details of TCP sockets.
+/// Most addresses of TCP listeners and of accepted and dialled TCP connections are known without a
+/// system call. An exception is the local address of a connection that a wildcard listener has
+/// accepted. The addresses of other sockets are queried from the kernel. If this needs more than
+/// 2,000 calls, some sockets have the state [`Unknown`](SocketState::Unknown) or no local address,
+/// and the next snapshot queries these first. [`Inspect::addresses`] with `true` removes this
+/// limit. [`Inspect::tcp`] adds the details of TCP sockets.
 ///
 /// # Examples
 /// ```
@@ -139,20 +142,21 @@ impl Default for Inspect {
 }
 
 impl Inspect {
-    /// Creates settings for a snapshot of all tasks, workers, and sockets with their addresses, without
-    /// the details of TCP sockets. At most 2,000 system calls are made for addresses.
+    /// Creates settings for a snapshot of all tasks, workers, and sockets with their addresses,
+    /// without the details of TCP sockets. At most 2,000 system calls are made for addresses.
     pub fn new() -> Inspect {
         Inspect { tcp: false, asking: Asking::UpTo(CALLS_MAX), max_tasks: usize::MAX, after: 0 }
     }
 
-    /// Sets whether to query all unknown addresses from the kernel. By default, at most 2,000 system
-    /// calls are made for them.
+    /// Sets whether to query all unknown addresses from the kernel. By default, at most 2,000
+    /// system calls are made for them.
     ///
-    /// Most addresses of TCP listeners and of accepted and dialled TCP connections are known. An unknown local
-    /// address, such as that of a connection that a wildcard listener has accepted, takes one system call in the
-    /// first snapshot that queries it. An adopted TCP socket takes up to three, whose results are kept for up to
-    /// 4,096 such sockets. A multipath TCP socket, or a socket in an [`AsyncFd`](crate::io::AsyncFd), takes up to
-    /// five in each snapshot, and a UDP or Unix socket up to three.
+    /// Most addresses of TCP listeners and of accepted and dialled TCP connections are known. An
+    /// unknown local address, such as that of a connection that a wildcard listener has accepted,
+    /// takes one system call in the first snapshot that queries it. An adopted TCP socket takes up
+    /// to three, whose results are kept for up to 4,096 such sockets. A multipath TCP socket, or a
+    /// socket in an [`AsyncFd`](crate::io::AsyncFd), takes up to five in each snapshot, and a UDP
+    /// or Unix socket up to three.
     ///
     /// With `false`, no addresses are queried. A socket whose addresses are unknown has the state
     /// [`Unknown`](SocketState::Unknown), unless it has hung up, is half closed or is being closed.
@@ -168,18 +172,19 @@ impl Inspect {
         self
     }
 
-    /// Sets whether to include the TCP_INFO of each TCP socket, which takes one additional system call per
-    /// socket. The default is `false`. Has no effect on systems other than Linux.
+    /// Sets whether to include the TCP_INFO of each TCP socket, which takes one additional system
+    /// call per socket. The default is `false`. Has no effect on systems other than Linux.
     pub fn tcp(mut self, tcp: bool) -> Inspect {
         self.tcp = tcp;
         self
     }
 
-    /// Sets the maximum number of tasks in the snapshot, which then has the tasks with the lowest ids.
-    /// [`Snapshot::more_tasks`] is the number of the tasks with greater ids. By default there is no limit.
+    /// Sets the maximum number of tasks in the snapshot, which then has the tasks with the lowest
+    /// ids. [`Snapshot::more_tasks`] is the number of the tasks with greater ids. By default there
+    /// is no limit.
     ///
-    /// A task takes about 90 bytes in a snapshot. Sockets are not limited, but their lists of waiting
-    /// tasks contain only tasks of the snapshot.
+    /// A task takes about 90 bytes in a snapshot. Sockets are not limited, but their lists of
+    /// waiting tasks contain only tasks of the snapshot.
     ///
     /// # Examples
     /// ```
@@ -199,8 +204,8 @@ impl Inspect {
         self
     }
 
-    /// Omits the tasks up to the last task of an earlier snapshot, so that this snapshot continues where the
-    /// earlier one ends.
+    /// Omits the tasks up to the last task of an earlier snapshot, so that this snapshot continues
+    /// where the earlier one ends.
     pub fn after(self, snapshot: &Snapshot) -> Inspect {
         self.after_task(snapshot.tasks.last().map_or(self.after, |task| task.id.number()))
     }
@@ -211,12 +216,13 @@ impl Inspect {
         self
     }
 
-    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks if `max_tasks` or `after` is
-    /// set, and the number of further tasks that `max_tasks` excludes.
+    /// Reads the tasks of the snapshot, ordered by id. Also returns the ids of all tasks if
+    /// `max_tasks` or `after` is set, and the number of further tasks that `max_tasks` excludes.
     fn readings(self) -> (Vec<Reading>, Option<Vec<u64>>, usize) {
         let is_limited = self.max_tasks < usize::MAX || self.after > 0;
         if !is_limited {
-            // The list has room for tasks that are spawned in the meantime, so that it is not reallocated.
+            // The list has room for tasks that are spawned in the meantime, so that it is not
+            // reallocated.
             let mut readings = with_room(runtime().tasks_alive() as usize + 64);
             readings.extend(record::all().filter_map(Record::read));
             readings.sort_unstable_by_key(|reading: &Reading| reading.id);
@@ -248,8 +254,8 @@ impl Inspect {
             Some(ids) => Alive::Ids(ids),
             None => Alive::Shown(&readings),
         };
-        // Tasks are read before sockets. So the socket for which a task waits may have been closed in the
-        // meantime, but is never mistaken for a socket that was opened later.
+        // Tasks are read before sockets. So the socket for which a task waits may have been closed
+        // in the meantime, but is never mistaken for a socket that was opened later.
         let (mut sockets, places) = Reader::new(self.asking, self.tcp, now, &scale).read();
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
         let names = identity::names(readings.iter().map(|reading| reading.id));
@@ -318,8 +324,8 @@ fn place(waits: Waits, places: &[u32]) -> Option<usize> {
     }
 }
 
-/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order. `places` has the positions of
-/// sockets, as [`Reader::read`] returns them.
+/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order. `places` has the
+/// positions of sockets, as [`Reader::read`] returns them.
 fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], sockets: &mut [SocketInfo]) -> Found {
     let (tag, operation) = match waits {
         Waits::Nothing => return Found::Unknown,
@@ -394,7 +400,8 @@ impl Alive<'_> {
 /// Finds the cause of the last wake-up of tasks.
 struct Wakers<'a> {
     alive: Alive<'a>,
-    /// The last search for a task, and its result. It is reused, because one task often spawns many others.
+    /// The last search for a task, and its result. It is reused, because one task often spawns many
+    /// others.
     last: Option<(Waits, Option<u64>)>,
 }
 
@@ -422,8 +429,8 @@ impl Wakers<'_> {
         }
     }
 
-    /// Returns the latest id of a live task whose lowest bits are `bits`. If there is none, returns the latest possible
-    /// id with these bits.
+    /// Returns the latest id of a live task whose lowest bits are `bits`. If there is none, returns
+    /// the latest possible id with these bits.
     fn task(&mut self, woken: Waits, bits: u64) -> Option<u64> {
         if let Some((of, found)) = self.last
             && of == woken

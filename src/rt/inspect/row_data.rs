@@ -1,5 +1,5 @@
-//! The data in the rows of a [`Snapshot`](super::Snapshot): kinds, states, ids, and details that only
-//! some sockets have.
+//! The data in the rows of a [`Snapshot`](super::Snapshot): kinds, states, ids, and details that
+//! only some sockets have.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,15 +13,17 @@ use crate::task::TaskId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskKind {
-    /// A task that runs on the workers, such as one spawned by [`task::spawn`](crate::task::spawn()).
+    /// A task that runs on the workers, such as one spawned by
+    /// [`task::spawn`](crate::task::spawn()).
     Task,
     /// A task that runs on the thread that spawned it, such as one spawned by
     /// [`task::spawn_local`](crate::task::spawn_local()).
     Local,
-    /// The future passed to [`task::block_on`](crate::task::block_on()), or the root future of a simulation.
+    /// The future passed to [`task::block_on`](crate::task::block_on()), or the root future of a
+    /// simulation.
     BlockOn,
-    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), a name look-up, or a close that may
-    /// wait.
+    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), a name look-up, or a
+    /// close that may wait.
     Blocking,
 }
 
@@ -33,12 +35,13 @@ pub enum TaskKind {
 pub enum TaskState {
     /// A thread is polling the task now.
     Running,
-    /// The task is about to run, because its socket is ready, its timer is due, the task that it awaits has ended, it
-    /// has yielded, or another task or a thread has woken it.
+    /// The task is about to run, because its socket is ready, its timer is due, the task that it
+    /// awaits has ended, it has yielded, or another task or a thread has woken it.
     Ready,
-    /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`, the task waits for
-    /// something outside this crate, or for something of this crate that is not recorded, such as an in-memory pipe, a
-    /// name look-up, the end of a close or the next task of a [`TaskSet`](crate::task::TaskSet), or is about to run.
+    /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`,
+    /// the task waits for something outside this crate, or for something of this crate that is not
+    /// recorded, such as an in-memory pipe, a name look-up, the end of a close or the next task of
+    /// a [`TaskSet`](crate::task::TaskSet), or is about to run.
     Waiting,
 }
 
@@ -55,8 +58,8 @@ pub enum WaitsFor {
         /// The event or the lock of the socket for which the task waits.
         operation: SocketWait,
     },
-    /// A point in time, given as the time left until then, with a precision of a millisecond, or of five minutes if
-    /// it was more than 19 hours ahead when the wait began. Zero if it has passed.
+    /// A point in time, given as the time left until then, with a precision of a millisecond, or of
+    /// five minutes if it was more than 19 hours ahead when the wait began. Zero if it has passed.
     Time(#[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))] Duration),
     /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
     Task(TaskId),
@@ -64,10 +67,10 @@ pub enum WaitsFor {
 
 /// The cause of a task's last wake-up.
 ///
-/// Wake-ups by sockets, timers and ending tasks are not recorded individually. They are inferred from
-/// the wait that [`TaskInfo::waits_for`](super::TaskInfo::waits_for) showed. If the task waited for
-/// several of these, another one may have woken it. A task or thread that wakes the future of a
-/// [`block_on`](crate::task::block_on()) is not recorded.
+/// Wake-ups by sockets, timers and ending tasks are not recorded individually. They are inferred
+/// from the wait that [`TaskInfo::waits_for`](super::TaskInfo::waits_for) showed. If the task
+/// waited for several of these, another one may have woken it. A task or thread that wakes the
+/// future of a [`block_on`](crate::task::block_on()) is not recorded.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,10 +80,10 @@ pub enum WokenBy {
     Socket(SocketId),
     /// A timer.
     Timer,
-    /// A task that called the waker, such as the sender of a message, or that ended while this task awaited it.
-    /// The task may have ended in the meantime. Only the lowest bits of its id are recorded: 28 if this task awaited
-    /// it, and otherwise 27. The other bits are those of the latest live task whose id ends with these bits or, if
-    /// there is none, of the latest such id.
+    /// A task that called the waker, such as the sender of a message, or that ended while this task
+    /// awaited it. The task may have ended in the meantime. Only the lowest bits of its id are
+    /// recorded: 28 if this task awaited it, and otherwise 27. The other bits are those of the
+    /// latest live task whose id ends with these bits or, if there is none, of the latest such id.
     Task(TaskId),
     /// A thread that ran no task.
     Thread,
@@ -100,8 +103,8 @@ pub enum SocketWait {
     Writable,
     /// The end of another operation that reads or accepts.
     ReadLock,
-    /// The end of another operation that writes. Also room in the queue of the socket to which a Unix datagram is
-    /// sent by name.
+    /// The end of another operation that writes. Also room in the queue of the socket to which a
+    /// Unix datagram is sent by name.
     WriteLock,
     /// A hang-up: the peer has closed the connection or its sending side. Also the completion of a
     /// [`send_zerocopy`](crate::net::TcpStream::send_zerocopy) and, for a listener, a permit
@@ -109,13 +112,14 @@ pub enum SocketWait {
     HangUp,
 }
 
-/// A shard of the poller, which is an instance of epoll(7) or of another back end, with the descriptors registered in
-/// it; see [`Builder::poller_shards`](crate::rt::Builder::poller_shards).
+/// A shard of the poller, which is an instance of epoll(7) or of another back end, with the
+/// descriptors registered in it; see [`Builder::poller_shards`](crate::rt::Builder::poller_shards).
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PollerShard {
-    /// The number of sockets of the snapshot that are registered in the shard. Always 0 if there is only one shard.
+    /// The number of sockets of the snapshot that are registered in the shard. Always 0 if there is
+    /// only one shard.
     pub sockets: usize,
     /// The total number of waiting and non-blocking polls of the shard.
     pub waits: u64,
@@ -131,8 +135,8 @@ pub struct SocketId {
     pub(super) generation: u32,
 }
 
-/// The limits of a listener, which a [`ListenConfig`](crate::net::ListenConfig) has set. Listeners that were
-/// opened together share their limits.
+/// The limits of a listener, which a [`ListenConfig`](crate::net::ListenConfig) has set. Listeners
+/// that were opened together share their limits.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -181,11 +185,12 @@ pub enum SocketState {
     /// The socket is connected.
     Open,
     /// One direction of a TCP connection is closed. This state is shown only with
-    /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the kernel has reported that the
-    /// peer has closed its sending side, and `Open` if this process has closed its sending side.
+    /// [`Inspect::tcp`](super::Inspect::tcp). Otherwise the state is `HungUp` if the kernel has
+    /// reported that the peer has closed its sending side, and `Open` if this process has closed
+    /// its sending side.
     HalfClosed,
-    /// The kernel has reported that the peer has closed the connection or its sending side, that this process has shut
-    /// down receiving, or that the connection has failed.
+    /// The kernel has reported that the peer has closed the connection or its sending side, that
+    /// this process has shut down receiving, or that the connection has failed.
     HungUp,
     /// This process has closed the socket, but an operation on it has not ended yet.
     Closing,
@@ -209,8 +214,8 @@ pub struct TcpDetails {
     pub retransmits: u32,
     /// The number of bytes in the send buffer that the kernel has not sent.
     pub unsent: u32,
-    /// The total number of bytes that the peer has acknowledged. The kernel counts a FIN, and the SYN of a dialled
-    /// connection, as one byte each.
+    /// The total number of bytes that the peer has acknowledged. The kernel counts a FIN, and the
+    /// SYN of a dialled connection, as one byte each.
     pub bytes_sent: u64,
     /// The total number of bytes received. The kernel counts a FIN as one byte.
     pub bytes_received: u64,
@@ -226,8 +231,8 @@ pub struct TcpDetails {
     pub last_received: Duration,
     /// For a listener: the number of connections that wait to be accepted.
     pub accept_queue: u32,
-    /// For a listener: its backlog, which `net.core.somaxconn` limits. Linux lets one connection more wait to be
-    /// accepted.
+    /// For a listener: its backlog, which `net.core.somaxconn` limits. Linux lets one connection
+    /// more wait to be accepted.
     pub accept_queue_max: u32,
 }
 
@@ -242,12 +247,12 @@ pub struct WorkerInfo {
     pub owned: bool,
     /// The task that is being polled.
     pub running: Option<TaskId>,
-    /// The time that the current poll has taken so far, with a precision of a few milliseconds. `None` if no
-    /// task is being polled, or if the task is not in the snapshot.
+    /// The time that the current poll has taken so far, with a precision of a few milliseconds.
+    /// `None` if no task is being polled, or if the task is not in the snapshot.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub running_for: Option<Duration>,
-    /// Whether the current poll, or a waker that the worker calls, takes so long that other workers take tasks from
-    /// the queue.
+    /// Whether the current poll, or a waker that the worker calls, takes so long that other workers
+    /// take tasks from the queue.
     pub stuck: bool,
     /// The number of tasks in the queue.
     pub queued: usize,

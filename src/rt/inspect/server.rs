@@ -14,15 +14,15 @@
 //! | `metrics` | [`openmetrics`](super::openmetrics) |
 //! | `trace` | [`BlackBox::to_trace_json`](super::BlackBox::to_trace_json) |
 //!
-//! After `text` or `json`, a space and the id of a task may follow. The answer then has only the tasks with
-//! greater ids.
+//! After `text` or `json`, a space and the id of a task may follow. The answer then has only the
+//! tasks with greater ids.
 //!
 //! # Limits
-//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded. The client requests further tasks with the
-//! last id that it has received. Clients are served one at a time. A client that sends no line within
-//! [`PATIENCE`], or does not read the answer within [`ANSWER_PATIENCE`], is disconnected. The socket file has
-//! mode 0600, and the server checks the client's credentials (SO_PEERCRED, unix(7)): it serves only the same user
-//! and root.
+//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded. The client requests further
+//! tasks with the last id that it has received. Clients are served one at a time. A client that
+//! sends no line within [`PATIENCE`], or does not read the answer within [`ANSWER_PATIENCE`], is
+//! disconnected. The socket file has mode 0600, and the server checks the client's credentials
+//! (SO_PEERCRED, unix(7)): it serves only the same user and root.
 
 use std::fmt;
 use std::fs::File;
@@ -47,8 +47,8 @@ use crate::rt::runtime::runtime;
 use crate::rt::warn::warn;
 use crate::sys::{socket, unix};
 
-/// The time that a client has to send its line. Also the maximum time for which a server that starts waits for the
-/// lock of the directory.
+/// The time that a client has to send its line. Also the maximum time for which a server that
+/// starts waits for the lock of the directory.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The time that a client has to read the answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -64,15 +64,16 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 
 /// Serves snapshots on a Unix socket, for `netpoll-top` and other tools of the same user.
 ///
-/// The server has its own thread and answers even while all workers are blocked. Dropping the server stops it and
-/// removes the socket file. The drop does not wait for a client: a client that is being served gets its answer, and the
-/// thread ends afterwards. If the environment variable `NETPOLL_INSPECT` is set to a path, the runtime starts a server
-/// there, which runs until the process ends. Its socket file remains, and the next server at this path replaces it.
+/// The server has its own thread and answers even while all workers are blocked. Dropping the
+/// server stops it and removes the socket file. The drop does not wait for a client: a client that
+/// is being served gets its answer, and the thread ends afterwards. If the environment variable
+/// `NETPOLL_INSPECT` is set to a path, the runtime starts a server there, which runs until the
+/// process ends. Its socket file remains, and the next server at this path replaces it.
 ///
-/// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of the stream, for
-/// example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks, those with the lowest ids. `more_tasks`
-/// in JSON, and the first line of a text, show the number of the remaining tasks. `json 7` and `text 7` return the tasks
-/// with ids greater than 7.
+/// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of
+/// the stream, for example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks,
+/// those with the lowest ids. `more_tasks` in JSON, and the first line of a text, show the number
+/// of the remaining tasks. `json 7` and `text 7` return the tasks with ids greater than 7.
 ///
 /// # Examples
 /// ```
@@ -112,11 +113,12 @@ impl InspectServer {
     /// Starts a server that listens at `path`. Replaces a socket file on which no process listens.
     ///
     /// # Errors
-    /// Returns `AddrInUse` if a process listens at `path`, if connect(2) to `path` fails with an error other than
-    /// ECONNREFUSED and ENOENT, so that the socket may be in use, or if `path` is a file of another kind.
-    /// Returns `InvalidInput` if `path` is too long or contains a NUL byte. Otherwise, the kind is that of the OS error
-    /// if a system call, such as bind(2) or chmod(2), or starting the thread fails, and
-    /// [`raw_os_error`](crate::net::raw_os_error) returns the errno. The text of each error names the path.
+    /// Returns `AddrInUse` if a process listens at `path`, if connect(2) to `path` fails with an
+    /// error other than ECONNREFUSED and ENOENT, so that the socket may be in use, or if `path` is
+    /// a file of another kind. Returns `InvalidInput` if `path` is too long or contains a NUL byte.
+    /// Otherwise, the kind is that of the OS error if a system call, such as bind(2) or chmod(2),
+    /// or starting the thread fails, and [`raw_os_error`](crate::net::raw_os_error) returns the
+    /// errno. The text of each error names the path.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
         let path = path.as_ref();
         InspectServer::start(path).map_err(|error| at_path("cannot serve snapshots at", path, error))
@@ -153,8 +155,9 @@ impl Drop for InspectServer {
             std::mem::forget(thread);
             return;
         }
-        // ORDERING: SeqCst: this thread stores `ends` before it loads `serves`. The other thread stores `serves` before it
-        // loads `ends`, so it serves no further client if `serves` is false here.
+        // ORDERING: SeqCst: this thread stores `ends` before it loads `serves`. The other thread
+        // stores `serves` before it loads `ends`, so it serves no further client if `serves` is
+        // false here.
         self.shared.ends.store(true, Ordering::SeqCst);
         // Ends accept(2) in the thread.
         let _ = socket::shutdown(self.shared.listener.as_fd(), std::net::Shutdown::Both);
@@ -174,7 +177,8 @@ impl Shared {
     fn run(&self) {
         for client in self.listener.incoming() {
             self.serves.store(client.is_ok(), Ordering::SeqCst);
-            // ORDERING: SeqCst; see `drop`, which stores `ends` before the shutdown(2) that ends accept(2).
+            // ORDERING: SeqCst; see `drop`, which stores `ends` before the shutdown(2) that ends
+            // accept(2).
             if self.ends.load(Ordering::SeqCst) {
                 return;
             }
@@ -192,8 +196,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Starts the server at the path in `NETPOLL_INSPECT`, once per process. Prints an error to standard error,
-/// because the first use of the runtime cannot return it.
+/// Starts the server at the path in `NETPOLL_INSPECT`, once per process. Prints an error to
+/// standard error, because the first use of the runtime cannot return it.
 pub(crate) fn serve_from_environment() {
     static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -205,8 +209,8 @@ pub(crate) fn serve_from_environment() {
 /// The servers of [`serve_at`].
 static SERVERS: Mutex<Vec<InspectServer>> = Mutex::new(Vec::new());
 
-/// Starts a server at `path` that runs until [`stop_serving_at`] is called or the process ends. Returns false if an
-/// earlier call has already started one there.
+/// Starts a server at `path` that runs until [`stop_serving_at`] is called or the process ends.
+/// Returns false if an earlier call has already started one there.
 ///
 /// # Errors
 /// Returns the errors of [`InspectServer::bind`].
@@ -233,9 +237,9 @@ impl fmt::Debug for InspectServer {
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let in_use = |what: &str| io::Error::new(io::ErrorKind::AddrInUse, what);
-    // The lock makes sure that only one of several processes replaces the file of a process that has ended. If
-    // the directory cannot be locked, because it cannot be opened or another program keeps it locked, two
-    // processes may race.
+    // The lock makes sure that only one of several processes replaces the file of a process that
+    // has ended. If the directory cannot be locked, because it cannot be opened or another program
+    // keeps it locked, two processes may race.
     let _lock = lock_folder(path);
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -248,8 +252,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
                 Ok(()) => return Err(in_use("another process, or another server of this process, listens there")),
                 // No process listens there, or the file has gone.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOENT)) => {}
-                // For example EAGAIN for a listener with a full backlog (the call does not wait), EACCES for the socket
-                // of another user, or EPROTOTYPE for a datagram socket.
+                // For example EAGAIN for a listener with a full backlog (the call does not wait),
+                // EACCES for the socket of another user, or EPROTOTYPE for a datagram socket.
                 Err(error) => return Err(in_use(&format!("the socket there may be in use: {error}"))),
             }
             match std::fs::remove_file(path) {
@@ -267,12 +271,12 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     restricted.map(|()| listener)
 }
 
-/// Locks the directory of `path` against other processes that start a server there. They hold the lock only while
-/// they bind the socket.
+/// Locks the directory of `path` against other processes that start a server there. They hold the
+/// lock only while they bind the socket.
 ///
 /// # Errors
-/// Returns the errors of open(2) and flock(2), and `WouldBlock` if the directory is locked for longer than
-/// [`PATIENCE`].
+/// Returns the errors of open(2) and flock(2), and `WouldBlock` if the directory is locked for
+/// longer than [`PATIENCE`].
 fn lock_folder(path: &Path) -> io::Result<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = File::open(folder)?;

@@ -12,8 +12,8 @@ use crate::task::TaskId;
 /// A snapshot of the tasks, sockets and workers of the process; returned by
 /// [`inspect`](super::inspect()).
 ///
-/// A snapshot is plain data and keeps no task or socket alive: its tasks may have ended and its sockets may have
-/// been closed in the meantime. `Display` prints it as tables, tasks first.
+/// A snapshot is plain data and keeps no task or socket alive: its tasks may have ended and its
+/// sockets may have been closed in the meantime. `Display` prints it as tables, tasks first.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -27,8 +27,8 @@ pub struct Snapshot {
     pub more_tasks: usize,
     /// The open sockets and other descriptors, ordered by descriptor number.
     pub sockets: Vec<SocketInfo>,
-    /// The processors that have been used so far. A processor is the right to run tasks, which a thread
-    /// owns while it runs them.
+    /// The processors that have been used so far. A processor is the right to run tasks, which a
+    /// thread owns while it runs them.
     pub workers: Vec<WorkerInfo>,
     /// The shards of the poller.
     pub shards: Vec<PollerShard>,
@@ -53,8 +53,9 @@ impl Snapshot {
         socket.filter(|socket| socket.id() == id).or_else(|| self.sockets.iter().find(|socket| socket.id() == id))
     }
 
-    /// Returns the chain of tasks that begins with `id`, in which each task awaits the handle of the next one. If
-    /// the tasks wait for each other in a cycle, the last element is a task that already occurs in the chain.
+    /// Returns the chain of tasks that begins with `id`, in which each task awaits the handle of
+    /// the next one. If the tasks wait for each other in a cycle, the last element is a task that
+    /// already occurs in the chain.
     pub fn chain(&self, id: TaskId) -> Vec<TaskId> {
         self.chain_up_to(id, usize::MAX)
     }

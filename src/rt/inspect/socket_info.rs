@@ -1,8 +1,9 @@
 //! [`SocketInfo`]: one socket of a snapshot.
 //!
-//! A snapshot has one row per socket, and the first snapshot of a process allocates memory for all of them. So
-//! that a row takes only 120 bytes, durations are stored in nanoseconds, and IP addresses without scope and flow
-//! information if they have none. Data that most TCP connections do not have is in a separate allocation.
+//! A snapshot has one row per socket, and the first snapshot of a process allocates memory for all
+//! of them. So that a row takes only 120 bytes, durations are stored in nanoseconds, and IP
+//! addresses without scope and flow information if they have none. Data that most TCP connections
+//! do not have is in a separate allocation.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +57,8 @@ pub(super) struct Extras {
     pub(super) limits: Option<ListenerLimits>,
     /// The numbers of receiving and of sending operations, unless the socket is a TCP connection.
     pub(super) operations: Option<[u32; 2]>,
-    /// The numbers of bytes received and sent. `None` for TCP without multipath, except in an `AsyncFd`.
+    /// The numbers of bytes received and sent. `None` for TCP without multipath, except in an
+    /// `AsyncFd`.
     pub(super) bytes: Option<[u64; 2]>,
     pub(super) last_use: Option<Duration>,
     pub(super) gathered: usize,
@@ -150,9 +152,9 @@ impl SocketInfo {
         self.fd
     }
 
-    /// Returns the kind of the descriptor: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`. Returns
-    /// `fd` for a descriptor that is not a socket. Returns `socket` for another kind of socket, and if the kind is not
-    /// known and the kernel was not queried.
+    /// Returns the kind of the descriptor: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`.
+    /// Returns `fd` for a descriptor that is not a socket. Returns `socket` for another kind of
+    /// socket, and if the kind is not known and the kernel was not queried.
     pub fn kind(&self) -> &'static str {
         self.kind.name()
     }
@@ -178,21 +180,21 @@ impl SocketInfo {
         self.state
     }
 
-    /// Returns the index in [`Snapshot::shards`](super::Snapshot::shards) of the poller shard in which
-    /// the socket is registered. `None` if it is not registered with the current runtime, or if there
-    /// is only one shard.
+    /// Returns the index in [`Snapshot::shards`](super::Snapshot::shards) of the poller shard in
+    /// which the socket is registered. `None` if it is not registered with the current runtime, or
+    /// if there is only one shard.
     pub fn poller_shard(&self) -> Option<u8> {
         (self.poller_shard != NO_SHARD).then_some(self.poller_shard)
     }
 
-    /// Returns the time since this crate opened, accepted or adopted the socket, with a precision of a few
-    /// milliseconds.
+    /// Returns the time since this crate opened, accepted or adopted the socket, with a precision
+    /// of a few milliseconds.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.age_nanos)
     }
 
-    /// Returns the number of operations that wait in the reading direction, such as reads, accepts and
-    /// waits for readability.
+    /// Returns the number of operations that wait in the reading direction, such as reads, accepts
+    /// and waits for readability.
     pub fn readers(&self) -> usize {
         self.readers as usize
     }
@@ -233,20 +235,20 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.segments_received, tcp.segments_sent]))
     }
 
-    /// Returns the number of operations that have received data or a connection, modulo 2³². A batch of datagrams
-    /// counts as one operation. Calls made by a closure of the program, such as those of an `AsyncFd`, are not
-    /// counted.
+    /// Returns the number of operations that have received data or a connection, modulo 2³². A
+    /// batch of datagrams counts as one operation. Calls made by a closure of the program, such as
+    /// those of an `AsyncFd`, are not counted.
     ///
-    /// The operations of a TCP connection are not counted. For a TCP connection, this is the kernel's
-    /// number of received segments with data, or `None` if the snapshot has no TCP_INFO
+    /// The operations of a TCP connection are not counted. For a TCP connection, this is the
+    /// kernel's number of received segments with data, or `None` if the snapshot has no TCP_INFO
     /// ([`Inspect::tcp`](super::Inspect::tcp)).
     pub fn reads(&self) -> Option<u32> {
         self.operations().map(|operations| operations[0])
     }
 
-    /// Returns the number of operations that have sent data, modulo 2³², counted as for [`reads`](SocketInfo::reads).
-    /// For a TCP connection, this is the kernel's number of sent segments with data, or `None` if the snapshot has no
-    /// TCP_INFO.
+    /// Returns the number of operations that have sent data, modulo 2³², counted as for
+    /// [`reads`](SocketInfo::reads). For a TCP connection, this is the kernel's number of sent
+    /// segments with data, or `None` if the snapshot has no TCP_INFO.
     pub fn writes(&self) -> Option<u32> {
         self.operations().map(|operations| operations[1])
     }
@@ -256,23 +258,25 @@ impl SocketInfo {
         counted.or_else(|| self.connection().map(|tcp| [tcp.bytes_received, tcp.bytes_sent]))
     }
 
-    /// Returns the total number of bytes received. Calls made by a closure of the program, such as those of an
-    /// [`AsyncFd`](crate::io::AsyncFd), are not counted. For TCP without multipath, except in an `AsyncFd`, this is the
-    /// kernel's count of all bytes, or `None` for a listener and if the snapshot has no TCP_INFO
-    /// ([`Inspect::tcp`](super::Inspect::tcp)).
+    /// Returns the total number of bytes received. Calls made by a closure of the program, such as
+    /// those of an [`AsyncFd`](crate::io::AsyncFd), are not counted. For TCP without multipath,
+    /// except in an `AsyncFd`, this is the kernel's count of all bytes, or `None` for a listener
+    /// and if the snapshot has no TCP_INFO ([`Inspect::tcp`](super::Inspect::tcp)).
     pub fn bytes_received(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[0])
     }
 
-    /// Returns the total number of bytes sent, counted as for [`bytes_received`](SocketInfo::bytes_received). The
-    /// kernel's count is that of the bytes that the peer has acknowledged.
+    /// Returns the total number of bytes sent, counted as for
+    /// [`bytes_received`](SocketInfo::bytes_received). The kernel's count is that of the bytes that
+    /// the peer has acknowledged.
     pub fn bytes_sent(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes[1])
     }
 
-    /// Returns the time since [`bytes_received`](SocketInfo::bytes_received) or [`bytes_sent`](SocketInfo::bytes_sent)
-    /// last counted bytes, or since the socket was opened if this has not happened, with a precision of a few
-    /// milliseconds. Returns `None` in the cases in which these do.
+    /// Returns the time since [`bytes_received`](SocketInfo::bytes_received) or
+    /// [`bytes_sent`](SocketInfo::bytes_sent) last counted bytes, or since the socket was opened if
+    /// this has not happened, with a precision of a few milliseconds. Returns `None` in the cases
+    /// in which these do.
     pub fn last_use(&self) -> Option<Duration> {
         let counted = self.extras.as_ref().and_then(|extras| extras.last_use);
         counted.or_else(|| self.connection().map(|tcp| tcp.last_sent.min(tcp.last_received).min(self.age())))
@@ -284,8 +288,8 @@ impl SocketInfo {
         self.extras.as_ref().map_or(0, |extras| extras.gathered)
     }
 
-    /// Returns the number of operations whose call failed, up to 255. An operation that ends because of a close, a
-    /// deadline or a shutdown does not count.
+    /// Returns the number of operations whose call failed, up to 255. An operation that ends
+    /// because of a close, a deadline or a shutdown does not count.
     pub fn errors(&self) -> u8 {
         self.errors
     }
@@ -307,8 +311,8 @@ impl SocketInfo {
     }
 }
 
-/// The tasks that wait for a socket, each with the event or lock for which it waits. Most sockets have at most
-/// one such task, which needs no allocation.
+/// The tasks that wait for a socket, each with the event or lock for which it waits. Most sockets
+/// have at most one such task, which needs no allocation.
 #[derive(Clone, Default)]
 pub(super) enum SocketWaits {
     #[default]

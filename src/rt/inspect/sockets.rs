@@ -1,11 +1,12 @@
-//! Reads the sockets of a snapshot: state from the poll cache, addresses and TCP state from the kernel.
+//! Reads the sockets of a snapshot: state from the poll cache, addresses and TCP state from the
+//! kernel.
 //!
 //! # Addresses
-//! Querying the addresses of a socket takes up to five system calls, which would be most of the cost of a
-//! snapshot. The addresses of most TCP sockets are [recorded](addresses) when the sockets are opened. For other
-//! TCP sockets that are connected or listen, such as adopted sockets, the results of queries are kept, for up to
-//! [`ASKED_MAX`] sockets. A snapshot with a limit on the calls begins with the sockets for which the previous
-//! snapshot had no calls left.
+//! Querying the addresses of a socket takes up to five system calls, which would be most of the
+//! cost of a snapshot. The addresses of most TCP sockets are [recorded](addresses) when the sockets
+//! are opened. For other TCP sockets that are connected or listen, such as adopted sockets, the
+//! results of queries are kept, for up to [`ASKED_MAX`] sockets. A snapshot with a limit on the
+//! calls begins with the sockets for which the previous snapshot had no calls left.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -38,7 +39,8 @@ struct Asked {
     known: Known,
 }
 
-/// The results that are kept, by slot. A snapshot does not use them if another snapshot holds the lock.
+/// The results that are kept, by slot. A snapshot does not use them if another snapshot holds the
+/// lock.
 static ASKED: Mutex<Option<HashMap<u32, Asked>>> = Mutex::new(None);
 
 /// The maximum number of results that are kept.
@@ -107,8 +109,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns all open sockets, ordered by descriptor number, and the place of each socket by slot:
-    /// its position plus one, or 0 for a slot without a socket.
+    /// Returns all open sockets, ordered by descriptor number, and the place of each socket by
+    /// slot: its position plus one, or 0 for a slot without a socket.
     pub(super) fn read(mut self) -> (Vec<SocketInfo>, Vec<u32>) {
         let descriptors = runtime().descriptors.load(Ordering::Relaxed);
         let cache = &runtime().cache;
@@ -128,7 +130,8 @@ impl<'a> Reader<'a> {
                 }
             }
             let Some(desc) = cache.get(index) else { continue };
-            // If the number has changed, the slot belongs to a new socket, which would be out of order.
+            // If the number has changed, the slot belongs to a new socket, which would be out of
+            // order.
             let Some(description) = desc.described().filter(|now| now.number == number) else { continue };
             let known = self.known(description, desc);
             let calls = calls(known, kind(&description, desc));
@@ -159,8 +162,8 @@ impl<'a> Reader<'a> {
         matches!(self.asking, Asking::UpTo(_))
     }
 
-    /// Deducts the `calls` that the addresses of a socket may need from the limit. Returns whether the limit
-    /// permits these calls.
+    /// Deducts the `calls` that the addresses of a socket may need from the limit. Returns whether
+    /// the limit permits these calls.
     fn may_ask(&mut self, calls: usize, number: u32) -> bool {
         match (&mut self.asking, calls) {
             (Asking::Never, _) => false,
@@ -193,8 +196,8 @@ impl<'a> Reader<'a> {
         listeners
     }
 
-    /// Returns a socket, unless it was closed in the meantime. `known` has its known addresses; `asks`
-    /// says whether the other addresses are queried from the kernel.
+    /// Returns a socket, unless it was closed in the meantime. `known` has its known addresses;
+    /// `asks` says whether the other addresses are queried from the kernel.
     fn socket(
         &mut self,
         description: Description,
@@ -203,9 +206,9 @@ impl<'a> Reader<'a> {
         asks: bool,
     ) -> Option<SocketInfo> {
         let number = description.number as i32;
-        // SAFETY: the number is open while the generation is current. If the socket is closed in the
-        // meantime, the calls below fail or, if the number is reused, only read the state of another
-        // descriptor. The result is then discarded.
+        // SAFETY: the number is open while the generation is current. If the socket is closed in
+        // the meantime, the calls below fail or, if the number is reused, only read the state of
+        // another descriptor. The result is then discarded.
         #[allow(unsafe_code)]
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let identity = match known {
@@ -257,7 +260,8 @@ impl<'a> Reader<'a> {
             tcp,
             extras,
         };
-        // Checked last: if the generation is current, the number belonged to this socket throughout.
+        // Checked last: if the generation is current, the number belonged to this socket
+        // throughout.
         if !desc.is_current(description.generation) {
             return None;
         }
@@ -267,8 +271,8 @@ impl<'a> Reader<'a> {
         Some(info)
     }
 
-    /// Returns the data that most TCP connections do not have, or `None` if this socket does not have
-    /// such data either.
+    /// Returns the data that most TCP connections do not have, or `None` if this socket does not
+    /// have such data either.
     fn extras(
         &self,
         description: &Description,
@@ -317,7 +321,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Keeps the addresses of a TCP socket that is connected or listens, if they were not known before.
+    /// Keeps the addresses of a TCP socket that is connected or listens, if they were not known
+    /// before.
     fn remember(&mut self, info: &SocketInfo, known: Option<Known>, state: SocketState) {
         let Some(SocketAddress::Ip(local)) = info.local() else { return };
         let SocketId { index, generation } = info.id;
@@ -358,8 +363,8 @@ fn known_identity(known: Known, fd: BorrowedFd<'_>, asks: bool) -> Identity {
     Identity { kind: SocketKind::Tcp, local: local.map(SocketAddress::Ip), peer: peer.map(SocketAddress::Ip), state }
 }
 
-/// Returns the maximum number of system calls for the addresses of a socket. `kind` is its kind, if it is known without
-/// a query.
+/// Returns the maximum number of system calls for the addresses of a socket. `kind` is its kind, if
+/// it is known without a query.
 fn calls(known: Option<Known>, kind: Option<SocketKind>) -> usize {
     match known {
         Some(Known::Listener { local: Some(_) } | Known::Connection { local: Some(_), .. }) => 0,
@@ -409,7 +414,8 @@ fn socket_kind(fd: BorrowedFd<'_>, local: &SockAddr) -> SocketKind {
     }
 }
 
-/// Converts an address. Returns `None` for an unnamed Unix socket, and for an address of another family.
+/// Converts an address. Returns `None` for an unnamed Unix socket, and for an address of another
+/// family.
 fn address(address: &SockAddr) -> Option<SocketAddress> {
     if let Some(address) = address.as_socket() {
         return Some(SocketAddress::Ip(address));

@@ -93,7 +93,8 @@ impl Snapshot {
         }
     }
 
-    /// Describes the wait of a task. If it waits for another task, the description follows the chain.
+    /// Describes the wait of a task. If it waits for another task, the description follows the
+    /// chain.
     fn waits_for(&self, task: &TaskInfo) -> String {
         match task.waits_for() {
             None if task.state() == TaskState::Waiting => "something foreign".to_owned(),
@@ -139,8 +140,8 @@ fn is_listening(socket: &SocketInfo) -> bool {
     socket.state() == SocketState::Listening
 }
 
-/// Names an operation before its task: `read task 7`. `listens` says whether its socket is a listener, which has no peer
-/// that could hang up.
+/// Names an operation before its task: `read task 7`. `listens` says whether its socket is a
+/// listener, which has no peer that could hang up.
 fn noun(operation: SocketWait, listens: bool) -> &'static str {
     match operation {
         SocketWait::Readable => "read",
@@ -239,7 +240,8 @@ fn usage_cell(socket: &SocketInfo) -> String {
     list(&parts)
 }
 
-/// Formats a number of bytes. The result has at most seven characters if `bytes` is less than 10 TB.
+/// Formats a number of bytes. The result has at most seven characters if `bytes` is less than 10
+/// TB.
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
@@ -300,8 +302,8 @@ fn short(duration: Duration) -> String {
     }
 }
 
-/// Writes a table. Control characters are replaced, because names of tasks and sockets may come from peers, and the
-/// table may be printed on a terminal.
+/// Writes a table. Control characters are replaced, because names of tasks and sockets may come
+/// from peers, and the table may be printed on a terminal.
 fn write_table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
     if rows.is_empty() {
         return Ok(());

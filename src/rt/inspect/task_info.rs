@@ -1,7 +1,8 @@
 //! [`TaskInfo`]: one task of a snapshot.
 //!
-//! A snapshot has one row per task, and the first snapshot of a process allocates memory for all of them. So that
-//! a row takes only 88 bytes, durations are stored in nanoseconds, and the name is shared with the task.
+//! A snapshot has one row per task, and the first snapshot of a process allocates memory for all of
+//! them. So that a row takes only 88 bytes, durations are stored in nanoseconds, and the name is
+//! shared with the task.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -90,9 +91,9 @@ impl TaskInfo {
         self.state
     }
 
-    /// Returns the socket, timer or task of this crate that the task waits for. `None` if the task runs, if the
-    /// event that it waited for has happened (except for a timer), or if it waits for something else or something
-    /// unknown.
+    /// Returns the socket, timer or task of this crate that the task waits for. `None` if the task
+    /// runs, if the event that it waited for has happened (except for a timer), or if it waits for
+    /// something else or something unknown.
     pub fn waits_for(&self) -> Option<WaitsFor> {
         self.waits_for.map(|wait| match wait {
             Wait::Socket { socket, operation } => WaitsFor::Socket { socket, operation },
@@ -101,16 +102,17 @@ impl TaskInfo {
         })
     }
 
-    /// Returns whether the task is known to wait for something else too, such as a timeout around a read or
-    /// another branch of a `select`. A wait for a readable or writable socket hides the waits that the same poll
-    /// of the task began earlier.
+    /// Returns whether the task is known to wait for something else too, such as a timeout around a
+    /// read or another branch of a `select`. A wait for a readable or writable socket hides the
+    /// waits that the same poll of the task began earlier.
     pub fn waits_for_more(&self) -> bool {
         self.waits_for_more
     }
 
-    /// Returns the cause of the wake-up before the task's last poll. If the task was polled only once, this is the
-    /// task or thread that spawned it. Returns `None` if the task was not polled yet, or if the cause is unknown,
-    /// for example because it was a timer or socket of another crate, or a socket that has been closed since.
+    /// Returns the cause of the wake-up before the task's last poll. If the task was polled only
+    /// once, this is the task or thread that spawned it. Returns `None` if the task was not polled
+    /// yet, or if the cause is unknown, for example because it was a timer or socket of another
+    /// crate, or a socket that has been closed since.
     pub fn woken_by(&self) -> Option<WokenBy> {
         self.woken_by
     }
@@ -120,22 +122,24 @@ impl TaskInfo {
         self.polls
     }
 
-    /// Returns the time since the last poll of the task began, with a precision of a few milliseconds or, if it was not
-    /// polled yet, the time since it was spawned, with a precision of about 10 ms.
+    /// Returns the time since the last poll of the task began, with a precision of a few
+    /// milliseconds or, if it was not polled yet, the time since it was spawned, with a precision
+    /// of about 10 ms.
     pub fn last_poll(&self) -> Duration {
         Duration::from_nanos(self.last_poll_nanos)
     }
 
-    /// Returns the total duration of the task's polls on workers, up to 19 hours, estimated from samples taken
-    /// every 10 ms. A [single-threaded](crate::rt::Builder::single_threaded) runtime takes no samples until it has to
-    /// start the threads of an ordinary one.
+    /// Returns the total duration of the task's polls on workers, up to 19 hours, estimated from
+    /// samples taken every 10 ms. A [single-threaded](crate::rt::Builder::single_threaded) runtime
+    /// takes no samples until it has to start the threads of an ordinary one.
     pub fn cpu(&self) -> Duration {
         self.cpu.total()
     }
 
-    /// Returns a lower bound of the duration of the task's longest poll on a worker, from the samples of
-    /// [`cpu`](TaskInfo::cpu). The result is zero if no two consecutive samples found the same poll, which is
-    /// possible for polls of less than 20 ms and, if samples are late, for longer ones.
+    /// Returns a lower bound of the duration of the task's longest poll on a worker, from the
+    /// samples of [`cpu`](TaskInfo::cpu). The result is zero if no two consecutive samples found
+    /// the same poll, which is possible for polls of less than 20 ms and, if samples are late, for
+    /// longer ones.
     pub fn longest_poll(&self) -> Duration {
         self.cpu.longest_poll()
     }

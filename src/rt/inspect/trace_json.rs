@@ -1,9 +1,9 @@
-//! Formats a [`BlackBox`] in Chrome's Trace Event Format, which ui.perfetto.dev and chrome://tracing
-//! display.
+//! Formats a [`BlackBox`] in Chrome's Trace Event Format, which ui.perfetto.dev and
+//! chrome://tracing display.
 //!
-//! Each worker, and sysmon, is a thread of the trace, named by a metadata event (`M`). Turns, sleeps and rests
-//! are complete events (`X`); other events are instant events (`i`). Times are microseconds since the oldest
-//! event.
+//! Each worker, and sysmon, is a thread of the trace, named by a metadata event (`M`). Turns,
+//! sleeps and rests are complete events (`X`); other events are instant events (`i`). Times are
+//! microseconds since the oldest event.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -16,10 +16,11 @@ use crate::task::TaskId;
 const SYSMON: usize = 10_000;
 
 impl BlackBox {
-    /// Returns the events in the Trace Event Format, which ui.perfetto.dev and chrome://tracing open.
+    /// Returns the events in the Trace Event Format, which ui.perfetto.dev and chrome://tracing
+    /// open.
     ///
-    /// The name of a turn is its task's id and [`label`](BlackBox::label). The argument `calls` lists
-    /// the descriptors that the turn read and wrote.
+    /// The name of a turn is its task's id and [`label`](BlackBox::label). The argument `calls`
+    /// lists the descriptors that the turn read and wrote.
     ///
     /// # Examples
     /// ```

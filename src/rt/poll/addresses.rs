@@ -1,31 +1,33 @@
-//! Records the addresses of TCP sockets without multipath, so that [`inspect`](crate::rt::inspect()) needs few
-//! system calls for them.
+//! Records the addresses of TCP sockets without multipath, so that
+//! [`inspect`](crate::rt::inspect()) needs few system calls for them.
 //!
-//! accept4(2) returns the peer's address. A dial usually knows both addresses. A connection of a listener that is
-//! bound to one address has that local address. When a connection is opened, its addresses are written to
-//! the [words](super::slot_words) of its slot, so a snapshot of many connections has to query only a few of
-//! them. An unknown local address, such as that of a connection of a wildcard listener, is added when it is
-//! first queried.
+//! accept4(2) returns the peer's address. A dial usually knows both addresses. A connection of a
+//! listener that is bound to one address has that local address. When a connection is opened, its
+//! addresses are written to the [words](super::slot_words) of its slot, so a snapshot of many
+//! connections has to query only a few of them. An unknown local address, such as that of a
+//! connection of a wildcard listener, is added when it is first queried.
 //!
 //! # Layout
-//! From the lowest bit up, the first word contains the local port, the peer's port and the number of the local IP
-//! address (16 bits each, 0 if unknown), 13 bits of the generation, and the kind. The other two words contain
-//! the peer's IP address. Local IP addresses are in a table, because a process has few of them. An entry of
-//! that table is never removed.
+//! From the lowest bit up, the first word contains the local port, the peer's port and the number
+//! of the local IP address (16 bits each, 0 if unknown), 13 bits of the generation, and the kind.
+//! The other two words contain the peer's IP address. Local IP addresses are in a table, because a
+//! process has few of them. An entry of that table is never removed.
 //!
 //! # States
-//! *none* (kind 0) → *listener*, *wildcard listener*, *IPv4 connection* or *IPv6 connection* → *none*. The owner
-//! of the slot sets *none* when it opens a descriptor, and afterwards changes the kind at most once. Any thread
-//! may add the local address, with a compare-and-swap of the first word.
+//! *none* (kind 0) → *listener*, *wildcard listener*, *IPv4 connection* or *IPv6 connection* →
+//! *none*. The owner of the slot sets *none* when it opens a descriptor, and afterwards changes the
+//! kind at most once. Any thread may add the local address, with a compare-and-swap of the first
+//! word.
 //!
 //! # Memory ordering
-//! The first word protects the other words, like the sequence number of a seqlock. The owner stores *none* in the
-//! first word, issues a release fence, writes the other words, and stores the new first word with Release. A reader
-//! loads the first word with Acquire, reads the other words, issues an acquire fence, and loads the first word again.
+//! The first word protects the other words, like the sequence number of a seqlock. The owner stores
+//! *none* in the first word, issues a release fence, writes the other words, and stores the new
+//! first word with Release. A reader loads the first word with Acquire, reads the other words,
+//! issues an acquire fence, and loads the first word again.
 //!
 //! # Limits
-//! Addresses with a scope or flow information are not stored. Neither are local IP addresses after the
-//! first 65,535.
+//! Addresses with a scope or flow information are not stored. Neither are local IP addresses after
+//! the first 65,535.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -72,15 +74,15 @@ fn lock() -> MutexGuard<'static, Option<Locals>> {
     LOCALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates the table before a simulation starts. The table's hasher takes random numbers from the thread that
-/// creates it, and must not take random numbers of a simulation.
+/// Creates the table before a simulation starts. The table's hasher takes random numbers from the
+/// thread that creates it, and must not take random numbers of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     lock().get_or_insert_default();
 }
 
-/// Returns the number of a local IP address, which is added to the table if necessary. Returns 0 if the table is
-/// full.
+/// Returns the number of a local IP address, which is added to the table if necessary. Returns 0 if
+/// the table is full.
 fn number(ip: IpAddr) -> u16 {
     let mut locals = lock();
     let locals = locals.get_or_insert_default();
@@ -106,8 +108,8 @@ fn is_plain(addr: &SocketAddr) -> bool {
     }
 }
 
-/// Returns the bits of a local address. If it cannot be stored or its port is unknown, returns bits without the
-/// number of an IP address, which mean that the address is unknown.
+/// Returns the bits of a local address. If it cannot be stored or its port is unknown, returns bits
+/// without the number of an IP address, which mean that the address is unknown.
 fn local_bits(local: SocketAddr) -> u64 {
     if !is_plain(&local) || local.port() == 0 {
         return 0;
@@ -126,8 +128,8 @@ pub(crate) fn reset(index: u32) {
     }
 }
 
-/// Stores the address of a new listener. With port 0, the address is not known yet. (The caller also
-/// passes port 0 for an IPv6 wildcard address that may fall back to that of IPv4.)
+/// Stores the address of a new listener. With port 0, the address is not known yet. (The caller
+/// also passes port 0 for an IPv6 wildcard address that may fall back to that of IPv4.)
 pub(crate) fn set_listener((index, generation): Id, local: SocketAddr) {
     let kind = if local.ip().is_unspecified() { WILDCARD } else { LISTENER };
     write(index, kind << KIND_SHIFT | generation_bits(generation) | local_bits(local), [0; 2]);
@@ -151,7 +153,8 @@ pub(crate) fn set_accepted(id: Id, listener: Id, peer: SocketAddr) {
 }
 
 fn set_peer((index, generation): Id, local: u64, peer: SocketAddr) {
-    // Port 0 means that the port is not known. The peer of a connection to a wildcard address has another address.
+    // Port 0 means that the port is not known. The peer of a connection to a wildcard address has
+    // another address.
     if !is_plain(&peer) || peer.port() == 0 || peer.ip().is_unspecified() {
         return;
     }
@@ -182,8 +185,8 @@ pub(crate) fn add_local((index, generation): Id, local: SocketAddr) {
     }
     let known = seen & !LOCAL_MASK | local_bits(local);
     if known != seen {
-        // ORDERING: Relaxed: the other words do not change. If the slot belongs to a new socket, the word has
-        // changed, and the compare-and-swap fails.
+        // ORDERING: Relaxed: the other words do not change. If the slot belongs to a new socket,
+        // the word has changed, and the compare-and-swap fails.
         let _ = first.compare_exchange(seen, known, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
@@ -197,11 +200,11 @@ pub(crate) fn words(index: u32) -> Option<&'static Words> {
     slot_words::get(index)
 }
 
-/// Returns the addresses of a socket, if they are stored. `local_ips` is the result of [`local_ips`]. A local
-/// address that was added to the table after that call is missing.
+/// Returns the addresses of a socket, if they are stored. `local_ips` is the result of
+/// [`local_ips`]. A local address that was added to the table after that call is missing.
 ///
-/// The caller must check afterwards that the slot still belongs to the generation. If it does not, the addresses
-/// may be those of another socket.
+/// The caller must check afterwards that the slot still belongs to the generation. If it does not,
+/// the addresses may be those of another socket.
 pub(crate) fn get((index, generation): Id, local_ips: &[IpAddr]) -> Option<Known> {
     let [first, high, low] = slot_words::get(index)?;
     let seen = first.load(Ordering::Acquire);

@@ -20,7 +20,8 @@ macro_rules! back_ends {
             $($(#[$cfg])* $type($module::$type),)*
         }
 
-        /// A buffer for a batch of events. The first wait creates the buffer of the instance's back end.
+        /// A buffer for a batch of events. The first wait creates the buffer of the instance's back
+        /// end.
         pub(crate) enum Events {
             None,
             $($(#[$cfg])* $type(<$module::$type as BackEnd>::Batch),)*

@@ -1,5 +1,5 @@
-//! Tests of the contract of [`backend`](crate::rt::poll::backend), which run for each back end of this system, and
-//! of the list of back ends.
+//! Tests of the contract of [`backend`](crate::rt::poll::backend), which run for each back end of
+//! this system, and of the list of back ends.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -48,7 +48,8 @@ impl<B: BackEnd> Waiting<B> {
         self.batch.events().collect()
     }
 
-    /// Waits until an event of `token` satisfies `is_meant`. Returns the reasons of all events up to this one.
+    /// Waits until an event of `token` satisfies `is_meant`. Returns the reasons of all events up
+    /// to this one.
     fn until(&mut self, token: Token, is_meant: impl Fn(&Event) -> bool) -> (u64, u64) {
         let (begun, mut reasons) = (Instant::now(), (0, 0));
         loop {
@@ -66,7 +67,8 @@ impl<B: BackEnd> Waiting<B> {
     }
 }
 
-/// Returns whether the system supports the back end. The poll(2) of some systems does not report a half-close.
+/// Returns whether the system supports the back end. The poll(2) of some systems does not report a
+/// half-close.
 fn is_supported<B: BackEnd>() -> bool {
     let Err(error) = B::open() else { return true };
     assert!(B::NAME == "poll" && sys::os::POLL_HALF_CLOSED.is_none(), "{}: {error}", B::NAME);
@@ -177,8 +179,8 @@ fn refused_datagram_is_an_error<B: BackEnd>() {
     socket.connect(gone.local_addr().unwrap()).unwrap();
     drop(gone);
     waiting.add(&socket, token(3, 1));
-    // For a short time, another test may use the port, or a process that is being started may have a duplicate of
-    // the closed socket. Both would receive the datagram.
+    // For a short time, another test may use the port, or a process that is being started may have
+    // a duplicate of the closed socket. Both would receive the datagram.
     let begun = Instant::now();
     let is_refused = |waiting: &mut Waiting<B>| {
         let _ = socket.send(b"x");
@@ -220,7 +222,8 @@ fn new_token_replaces_the_old_one<B: BackEnd>() {
     assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EEXIST), "{}", B::NAME);
 }
 
-/// The refusal must not depend on `is_first` of the earlier `add`, and must not change that registration.
+/// The refusal must not depend on `is_first` of the earlier `add`, and must not change that
+/// registration.
 fn second_registration_is_refused<B: BackEnd>() {
     let mut waiting = Waiting::<B>::open();
     for is_first in [false, true] {
@@ -356,8 +359,8 @@ fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
                 std::thread::sleep(Duration::from_millis(1));
                 it.delete(socket.as_fd());
                 drop(socket);
-                // No wait may hold a reference to the open file any more, so the peer reads the end of the stream, or
-                // an error because of the byte that was not read.
+                // No wait may hold a reference to the open file any more, so the peer reads the end
+                // of the stream, or an error because of the byte that was not read.
                 let end = peer.read(&mut [0; 1]).map_err(|error| error.kind());
                 assert!(matches!(end, Ok(0) | Err(io::ErrorKind::ConnectionReset)), "{}: {end:?}", B::NAME);
             }

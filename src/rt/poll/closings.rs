@@ -1,15 +1,16 @@
 //! [`Closings`]: operations that wait until this crate closes a socket.
 //!
-//! After EMFILE or ENFILE, an accept loop waits for a timer, but continues as soon as this crate closes a
-//! socket. Closings are counted. An operation that has seen a smaller count continues immediately, so it
-//! misses no closing between the failed call and the wait. The release of a number that a closed socket kept in use
-//! (`net/fd/closing.rs`) counts as a closing too. Closes of other descriptors are not counted.
+//! After EMFILE or ENFILE, an accept loop waits for a timer, but continues as soon as this crate
+//! closes a socket. Closings are counted. An operation that has seen a smaller count continues
+//! immediately, so it misses no closing between the failed call and the wait. The release of a
+//! number that a closed socket kept in use (`net/fd/closing.rs`) counts as a closing too. Closes of
+//! other descriptors are not counted.
 //!
 //! # Memory ordering
-//! A lock protects the list, and `has_waiters` avoids the lock while there are no waiters. A waiter sets
-//! `has_waiters` under the lock and then reads the count. A thread that has closed a descriptor increments
-//! the count and then reads `has_waiters`. All these accesses are SeqCst, so one of the two threads sees the
-//! other (model `a_closing_is_not_missed`).
+//! A lock protects the list, and `has_waiters` avoids the lock while there are no waiters. A waiter
+//! sets `has_waiters` under the lock and then reads the count. A thread that has closed a
+//! descriptor increments the count and then reads `has_waiters`. All these accesses are SeqCst, so
+//! one of the two threads sees the other (model `a_closing_is_not_missed`).
 
 use std::task::{Context, Poll};
 

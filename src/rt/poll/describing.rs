@@ -1,5 +1,5 @@
-//! Stores data about descriptors for [`inspect`](crate::rt::inspect()): number, kind, addresses, host
-//! name and limits.
+//! Stores data about descriptors for [`inspect`](crate::rt::inspect()): number, kind, addresses,
+//! host name and limits.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -14,7 +14,8 @@ use crate::rt::sched::waits;
 use crate::rt::time::ticks;
 
 impl PollHandle {
-    /// Stores the number of the handle's descriptor, and whether it is known to be a TCP socket without multipath.
+    /// Stores the number of the handle's descriptor, and whether it is known to be a TCP socket
+    /// without multipath.
     pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
         let now = ticks::rough_now();
         self.desc.describe(number as u32, is_tcp, now, waits::edge_notes);
@@ -36,8 +37,8 @@ impl PollHandle {
         labels::set_host(self.desc.index, self.generation, host, is_open);
     }
 
-    /// Returns the slot and the generation of a TCP socket without multipath, or `None` for another descriptor. The
-    /// methods below that store addresses have no effect on other descriptors.
+    /// Returns the slot and the generation of a TCP socket without multipath, or `None` for another
+    /// descriptor. The methods below that store addresses have no effect on other descriptors.
     fn tcp_id(&self) -> Option<addresses::Id> {
         (self.uncounted != 0).then_some((self.desc.index, self.generation))
     }

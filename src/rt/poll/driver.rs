@@ -1,28 +1,30 @@
 //! [`Driver`]: owns the instances of the back end, one per shard, and records their events.
 //!
-//! A descriptor is registered in one shard and stays there. [`Driver::choose`] selects the own shard of
-//! the registering thread's processor (shard 0 for a thread without one), or the emptiest shard if the own
-//! shard has many more descriptors. So the sockets of one task are usually in one shard, while the
-//! connections that one task accepts are spread over all shards. The first registration in a shard opens its
-//! instance. The instance of shard 0 is also opened by the first poll or sleep, and before a socket is opened while
-//! the runtime is running. If the instance of another shard cannot be opened, the descriptor is registered in shard 0.
+//! A descriptor is registered in one shard and stays there. [`Driver::choose`] selects the own
+//! shard of the registering thread's processor (shard 0 for a thread without one), or the emptiest
+//! shard if the own shard has many more descriptors. So the sockets of one task are usually in one
+//! shard, while the connections that one task accepts are spread over all shards. The first
+//! registration in a shard opens its instance. The instance of shard 0 is also opened by the first
+//! poll or sleep, and before a socket is opened while the runtime is running. If the instance of
+//! another shard cannot be opened, the descriptor is registered in shard 0.
 //!
-//! One thread at a time has the [`Role`](super::role::Role) of polling a shard, for example a worker, a thread in
-//! `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
+//! One thread at a time has the [`Role`](super::role::Role) of polling a shard, for example a
+//! worker, a thread in `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
 //!
-//! A thread that sleeps in one shard waits in its instance. A thread that sleeps in several shards waits in
-//! poll(2) for their instances, and then takes the events of the ready instances. This costs at least one more
-//! system call. An outer epoll instance that contains all others would cost more: the kernel takes the lock
-//! of the outer instance at each event of an inner one, even while no thread waits, so all CPUs would
-//! contend for this lock. poll(2) attaches to the instances only during the sleep.
+//! A thread that sleeps in one shard waits in its instance. A thread that sleeps in several shards
+//! waits in poll(2) for their instances, and then takes the events of the ready instances. This
+//! costs at least one more system call. An outer epoll instance that contains all others would cost
+//! more: the kernel takes the lock of the outer instance at each event of an inner one, even while
+//! no thread waits, so all CPUs would contend for this lock. poll(2) attaches to the instances only
+//! during the sleep.
 //!
 //! # Invariants
-//! * D1 — while a thread sleeps in a shard, the announced end of its sleep is not later than any timer of
-//!   the shard. Arming an earlier timer and shutting down interrupt the sleep. Injecting a task interrupts a sleeping
-//!   worker, unless another worker is awake and not stuck.
+//! * D1 — while a thread sleeps in a shard, the announced end of its sleep is not later than any
+//!   timer of the shard. Arming an earlier timer and shutting down interrupt the sleep. Injecting a
+//!   task interrupts a sleeping worker, unless another worker is awake and not stuck.
 //! * D2 — a thread holds roles from just before a poll until its batch is recorded, and never while
-//!   user code runs. Only a [look](Driver::look) needs no role: each edge is in one batch, whichever thread takes it, and a
-//!   look passes an interrupt on.
+//!   user code runs. Only a [look](Driver::look) needs no role: each edge is in one batch,
+//!   whichever thread takes it, and a look passes an interrupt on.
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.
 
 use std::io;
@@ -51,8 +53,9 @@ use crate::sys;
 struct Shard {
     /// The instance, if the shard is open.
     instance: RwLock<Option<Arc<Instance>>>,
-    /// The number of registered descriptors, modulo 2⁶⁴. A shutdown may reset it while other threads retire
-    /// descriptors, so it may fall below 0. The count is not maintained while there is only one shard.
+    /// The number of registered descriptors, modulo 2⁶⁴. A shutdown may reset it while other
+    /// threads retire descriptors, so it may fall below 0. The count is not maintained while there
+    /// is only one shard.
     registered: AtomicU64,
     counts: Counts,
 }
@@ -103,14 +106,14 @@ pub(crate) struct Added {
     pub(crate) stays: bool,
 }
 
-/// The minimum length of a sleep that is made in steps, in nanoseconds. By default, the kernel may exceed a timeout by
-/// 50 µs or by a fraction of the timeout, whichever is longer. The fraction is 0.1 %, or 0.5 % for a thread with a
-/// positive nice value (`select_estimate_accuracy` in Linux's fs/select.c). So the first step ends early. The coarse
-/// clock is accurate enough for it.
+/// The minimum length of a sleep that is made in steps, in nanoseconds. By default, the kernel may
+/// exceed a timeout by 50 µs or by a fraction of the timeout, whichever is longer. The fraction is
+/// 0.1 %, or 0.5 % for a thread with a positive nice value (`select_estimate_accuracy` in Linux's
+/// fs/select.c). So the first step ends early. The coarse clock is accurate enough for it.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
-/// Returns the time by which the first step of a long sleep ends early. It covers the slack of the kernel, which is at
-/// most 0.5 % of the step, and the lag of the coarse clock.
+/// Returns the time by which the first step of a long sleep ends early. It covers the slack of the
+/// kernel, which is at most 0.5 % of the step, and the lag of the coarse clock.
 fn early(nanos: u64) -> u64 {
     nanos / 128 + clock::COARSE_BEHIND_NANOS
 }
@@ -118,9 +121,9 @@ fn early(nanos: u64) -> u64 {
 /// The pause after a failure of poll(2).
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
-/// Returns the timeout of a wait from `now` until `until`, in nanoseconds, or `None` for a wait without a
-/// limit. If the wait is [`ONE_STEP_NANOS`] or longer, the timeout is that of its first step, and `now` may
-/// come from the coarse clock.
+/// Returns the timeout of a wait from `now` until `until`, in nanoseconds, or `None` for a wait
+/// without a limit. If the wait is [`ONE_STEP_NANOS`] or longer, the timeout is that of its first
+/// step, and `now` may come from the coarse clock.
 fn timeout(now: u64, until: u64) -> Option<u64> {
     match until.saturating_sub(now) {
         _ if until == clock::NEVER => None,
@@ -169,9 +172,9 @@ impl Driver {
         self.instance(0).map(drop)
     }
 
-    /// Returns the shard for a registration by a thread whose own shard is `own`. This is the emptiest shard if the
-    /// number of descriptors in `own` exceeds 1.5 times the number in the emptiest shard by more than the number of
-    /// workers per shard. Otherwise it is `own`.
+    /// Returns the shard for a registration by a thread whose own shard is `own`. This is the
+    /// emptiest shard if the number of descriptors in `own` exceeds 1.5 times the number in the
+    /// emptiest shard by more than the number of workers per shard. Otherwise it is `own`.
     fn choose(&self, own: usize) -> usize {
         if self.roles.is_single() {
             return 0;
@@ -184,16 +187,17 @@ impl Driver {
         if count(own) > most { emptiest } else { own }
     }
 
-    /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so a caller
-    /// that owns no processor must make sure afterwards that a thread polls.
+    /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so
+    /// a caller that owns no processor must make sure afterwards that a thread polls.
     ///
-    /// If `is_first` is true, the descriptor is registered only while the caller's epoch lasts. `still` returns
-    /// whether it lasts, and is called before an instance is changed, because the instance may be of a later epoch and
-    /// may have a registration of the same handle.
+    /// If `is_first` is true, the descriptor is registered only while the caller's epoch lasts.
+    /// `still` returns whether it lasts, and is called before an instance is changed, because the
+    /// instance may be of a later epoch and may have a registration of the same handle.
     ///
     /// # Errors
     /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of
-    /// [`Instance::add`]. If `is_first` is true, returns EEXIST for a descriptor that is already registered.
+    /// [`Instance::add`]. If `is_first` is true, returns EEXIST for a descriptor that is already
+    /// registered.
     pub(crate) fn add(
         &self,
         own: usize,
@@ -216,8 +220,9 @@ impl Driver {
         let mut shard = self.choose(own);
         let arms = loop {
             if let Some(instance) = &*self.shards[shard].slot() {
-                // ORDERING: an instance of a later epoch is opened, under the lock of the slot, after the epoch has
-                // advanced. So if `still` returns true while the guard is held, the instance is not of a later epoch.
+                // ORDERING: an instance of a later epoch is opened, under the lock of the slot,
+                // after the epoch has advanced. So if `still` returns true while the guard is held,
+                // the instance is not of a later epoch.
                 if !stays() {
                     return Ok(Added { shard, arms: instance.arms(), stays: false });
                 }
@@ -238,7 +243,8 @@ impl Driver {
             }
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        // A registration that came too late is in an instance of its own epoch, which is being closed.
+        // A registration that came too late is in an instance of its own epoch, which is being
+        // closed.
         let stays = stays();
         if stays && !is_single {
             self.shards[shard].registered.fetch_add(1, Ordering::Relaxed);
@@ -246,8 +252,8 @@ impl Driver {
         Ok(Added { shard, arms, stays })
     }
 
-    /// Returns whether a descriptor is registered in an open shard other than `shard`. Ignores the shards if `still`
-    /// returns false, because their instances may be those of a later epoch.
+    /// Returns whether a descriptor is registered in an open shard other than `shard`. Ignores the
+    /// shards if `still` returns false, because their instances may be those of a later epoch.
     fn is_elsewhere(&self, shard: usize, fd: BorrowedFd<'_>, still: impl Fn() -> bool) -> bool {
         // The guard of the slot is held, as in `add`.
         let knows = |instance: &Arc<Instance>| still() && instance.knows(fd);
@@ -280,8 +286,8 @@ impl Driver {
         }
     }
 
-    /// Drops all instances. Called by a shutdown and by a start. An instance that another thread still uses is closed
-    /// when that thread drops it.
+    /// Drops all instances. Called by a shutdown and by a start. An instance that another thread
+    /// still uses is closed when that thread drops it.
     pub(crate) fn close(&self) {
         for shard in &self.shards {
             let instance = shard.slot_mut().take();
@@ -291,9 +297,9 @@ impl Driver {
         self.roles.set_closed();
     }
 
-    /// Takes up to `most` events of a shard. Waits for the first event until `until` at most; the wait may end
-    /// earlier. The caller must hold the role. `now` is the current time; if the wait is
-    /// [`ONE_STEP_NANOS`] or longer, it may come from the coarse clock.
+    /// Takes up to `most` events of a shard. Waits for the first event until `until` at most; the
+    /// wait may end earlier. The caller must hold the role. `now` is the current time; if the wait
+    /// is [`ONE_STEP_NANOS`] or longer, it may come from the coarse clock.
     #[inline]
     pub(crate) fn poll(
         &self,
@@ -308,8 +314,8 @@ impl Driver {
         instance.wait(events, most, timeout(now, until));
     }
 
-    /// Takes some of the available events of a shard without its role, while the holder of the role may wait in the same
-    /// instance. Returns false if the back end cannot do this.
+    /// Takes some of the available events of a shard without its role, while the holder of the role
+    /// may wait in the same instance. Returns false if the back end cannot do this.
     pub(crate) fn look(&self, shard: usize, instance: &Instance, events: &mut Events) -> bool {
         let has_looked = instance.look(events);
         if has_looked {
@@ -318,10 +324,10 @@ impl Driver {
         has_looked
     }
 
-    /// Waits for events in any of `shards`, until `until` at most. `descriptors` has the descriptors of
-    /// their instances, in the same order. Returns the shards that have events or were interrupted. Returns none of
-    /// them if a signal ends the wait, and all of them if poll(2) fails for another reason. The caller must hold
-    /// the roles.
+    /// Waits for events in any of `shards`, until `until` at most. `descriptors` has the
+    /// descriptors of their instances, in the same order. Returns the shards that have events or
+    /// were interrupted. Returns none of them if a signal ends the wait, and all of them if poll(2)
+    /// fails for another reason. The caller must hold the roles.
     pub(crate) fn wait_for_any(
         &self,
         shards: Shards,
@@ -347,8 +353,8 @@ impl Driver {
         self.roles.open().into_iter().for_each(|shard| _ = self.wake_if_later(shard, 0));
     }
 
-    /// Interrupts a sleeping thread of the kind `by`, or of any kind if `by` is `None`. Prefers the thread
-    /// that sleeps in the shard `first`. Returns whether such a thread was sleeping.
+    /// Interrupts a sleeping thread of the kind `by`, or of any kind if `by` is `None`. Prefers the
+    /// thread that sleeps in the shard `first`. Returns whether such a thread was sleeping.
     fn wake_one(&self, first: usize, by: Option<By>) -> bool {
         let shard = self.roles.asleep(first, by);
         if let Some(shard) = shard {
@@ -357,14 +363,14 @@ impl Driver {
         shard.is_some()
     }
 
-    /// Interrupts a sleeping worker, preferably a worker in the shard `first`. Returns whether a worker was
-    /// sleeping.
+    /// Interrupts a sleeping worker, preferably a worker in the shard `first`. Returns whether a
+    /// worker was sleeping.
     pub(crate) fn wake_worker(&self, first: usize) -> bool {
         self.wake_one(first, Some(By::Worker))
     }
 
-    /// Interrupts a sleeping thread, so that it decides again which roles to take. Returns whether a thread
-    /// was sleeping.
+    /// Interrupts a sleeping thread, so that it decides again which roles to take. Returns whether
+    /// a thread was sleeping.
     pub(crate) fn wake_sleeper(&self) -> bool {
         self.wake_one(0, None)
     }
@@ -375,8 +381,8 @@ impl Driver {
         }
     }
 
-    /// Interrupts a sleep in a shard that would end after `at`. Returns whether a thread was sleeping
-    /// in the shard.
+    /// Interrupts a sleep in a shard that would end after `at`. Returns whether a thread was
+    /// sleeping in the shard.
     pub(crate) fn wake_if_later(&self, shard: usize, at: u64) -> bool {
         let (is_asleep, is_later) = self.roles.role(shard).asleep_beyond(at);
         if is_later {
@@ -385,8 +391,9 @@ impl Driver {
         is_asleep
     }
 
-    /// Records a batch of events of a shard and collects the wakers that the caller must call later. The
-    /// caller must hold the role, except after a [look](Driver::look). Returns the number of events.
+    /// Records a batch of events of a shard and collects the wakers that the caller must call
+    /// later. The caller must hold the role, except after a [look](Driver::look). Returns the
+    /// number of events.
     pub(crate) fn record(&self, shard: usize, cache: &PollCache, events: &Events, wakers: &mut Wakers) -> usize {
         let (count, stale) = record(cache, events, wakers);
         let counts = &self.shards[shard].counts;
@@ -434,14 +441,15 @@ impl Sink for Recording<'_> {
     }
 }
 
-/// Sets the directions of an event ready. Returns false if the event is stale. An event of a slot that does not exist,
-/// which only [`knows`](crate::rt::poll::backend::BackEnd::knows) can cause, does not count as stale.
+/// Sets the directions of an event ready. Returns false if the event is stale. An event of a slot
+/// that does not exist, which only [`knows`](crate::rt::poll::backend::BackEnd::knows) can cause,
+/// does not count as stale.
 #[inline(always)]
 pub(crate) fn deliver(cache: &PollCache, event: &Event, wakers: &mut Wakers) -> bool {
     let Some(desc) = cache.get(event.index) else { return true };
     let [read, write] = desc.sides_of(event.generation);
-    // Both directions have the same generation, except while the descriptor is being retired. Then the event may be
-    // stale for the read direction alone, and does not matter.
+    // Both directions have the same generation, except while the descriptor is being retired. Then
+    // the event may be stale for the read direction alone, and does not matter.
     (!event.readable || read.set_ready(event.read_reasons, wakers))
         && (!event.writable || write.set_ready(event.write_reasons, wakers))
 }

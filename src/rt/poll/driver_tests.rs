@@ -105,7 +105,8 @@ fn record_stores_events_and_counts_stale_ones() {
     assert_eq!((edges(Direction::Read), edges(Direction::Write)), (read, write));
 }
 
-/// Returns a driver with `shards` shards for two workers, or `None` if the back end has only one shard.
+/// Returns a driver with `shards` shards for two workers, or `None` if the back end has only one
+/// shard.
 fn sharded(shards: usize) -> Option<Driver> {
     let driver = Driver::new();
     driver.configure(shards, 2);
@@ -132,7 +133,8 @@ fn descriptors_are_registered_in_the_own_shard_until_it_has_many_more() {
     assert_eq!((driver.roles.open(), driver.choose(1)), (Shards::one(0), 1));
 }
 
-/// epoll_ctl(2) detects a second registration only in the same instance, so the driver must check the other instances.
+/// epoll_ctl(2) detects a second registration only in the same instance, so the driver must check
+/// the other instances.
 #[test]
 fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
     let Some(driver) = sharded(2) else { return };
@@ -161,7 +163,8 @@ fn first_registration_that_comes_too_late_is_not_made() {
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
 }
 
-/// Regression test: an operation of the next epoch found the registration that came too late, and failed with EEXIST.
+/// Regression test: an operation of the next epoch found the registration that came too late, and
+/// failed with EEXIST.
 #[test]
 fn late_registration_does_not_refuse_the_one_that_overtakes_it() {
     let driver = Driver::new();
@@ -173,8 +176,9 @@ fn late_registration_does_not_refuse_the_one_that_overtakes_it() {
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "the registration stays");
 }
 
-/// Regression test: a registration that came too late found the one of the next epoch in another shard. It then removed
-/// the descriptor from its own shard, whose instance could be of the next epoch.
+/// Regression test: a registration that came too late found the one of the next epoch in another
+/// shard. It then removed the descriptor from its own shard, whose instance could be of the next
+/// epoch.
 #[test]
 fn late_registration_does_not_find_the_one_that_has_overtaken_it() {
     let Some(driver) = sharded(2) else { return };
@@ -218,7 +222,8 @@ fn wait_for_several_shards_returns_those_with_events_or_an_interrupt() {
     assert_eq!([0, 1, 2].map(|shard| driver.counts(shard).waits.get()), [6; 3]);
 }
 
-/// The kernel may exceed a timeout by 0.5 % of it, up to 100 ms, if the thread has a positive nice value.
+/// The kernel may exceed a timeout by 0.5 % of it, up to 100 ms, if the thread has a positive nice
+/// value.
 #[test]
 fn first_step_of_a_long_sleep_ends_in_time_on_a_thread_with_a_nice_value() {
     for length in (ONE_STEP_NANOS..60_000_000_000).step_by(9_999_991) {

@@ -1,7 +1,7 @@
 //! epoll(7): the back end of Linux.
 //!
-//! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `kqueue.rs` and
-//! `poll.rs`.
+//! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `kqueue.rs`
+//! and `poll.rs`.
 //!
 //! # Handling of errors (epoll_ctl(2), epoll_wait(2), eventfd(2))
 //! | call | errno | outcome |
@@ -20,8 +20,8 @@
 //!
 //! # Compared with Go (runtime/netpoll_epoll.go)
 //! EPOLLPRI is also requested, because urgent data makes a read return a short count. The eventfd
-//! is edge-triggered and never drained, which saves one read(2) per interrupt. With epoll_pwait2(2),
-//! timeouts have nanosecond precision.
+//! is edge-triggered and never drained, which saves one read(2) per interrupt. With
+//! epoll_pwait2(2), timeouts have nanosecond precision.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -41,7 +41,8 @@ pub(crate) struct Batch {
 
 impl backend::Batch for Batch {
     fn new() -> Batch {
-        // The buffer is initialised, because MemorySanitizer does not see the writes of epoll_pwait2.
+        // The buffer is initialised, because MemorySanitizer does not see the writes of
+        // epoll_pwait2.
         Batch { raw: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] }
     }
 
@@ -150,8 +151,8 @@ impl BackEnd for Epoll {
                     tv_sec: (nanos / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
                     tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
                 };
-                // SAFETY: the buffer has room for EVENTS_MAX events, `limit` outlives the call, and a
-                // null mask is valid.
+                // SAFETY: the buffer has room for EVENTS_MAX events, `limit` outlives the call, and
+                // a null mask is valid.
                 let count = unsafe { pwait2(epoll, buffer, most, &raw const limit, ptr::null()) };
                 if count < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                     PWAIT2_REFUSED.store(true, Ordering::Relaxed);
@@ -186,7 +187,8 @@ impl BackEnd for Epoll {
     fn look(&self, events: &mut Batch) -> bool {
         self.wait(events, LOOK_MAX, Some(0));
         if events.raw.iter().any(|raw| raw.u64 == BREAK) {
-            // The interrupt is meant for the thread that waits, or for the next wait (model `interrupt_against_look`).
+            // The interrupt is meant for the thread that waits, or for the next wait (model
+            // `interrupt_against_look`).
             self.wake();
         }
         true
@@ -216,8 +218,8 @@ impl BackEnd for Epoll {
         Some(self.epoll.as_fd())
     }
 
-    /// Tries to add `fd`, and removes it again on success. In between, epoll may report a hang-up or an error, but
-    /// the event has the token of a slot that does not exist.
+    /// Tries to add `fd`, and removes it again on success. In between, epoll may report a hang-up
+    /// or an error, but the event has the token of a slot that does not exist.
     fn knows(&self, fd: BorrowedFd<'_>) -> bool {
         let no_slot = Token { index: u32::MAX, generation: 0 };
         let added = self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), libc::EPOLLET, no_slot.pack());
@@ -238,9 +240,10 @@ type Pwait2 = unsafe extern "C" fn(
 
 static PWAIT2_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Returns the C library's `epoll_pwait2` (since glibc 2.35), unless the kernel (before 5.11) or a seccomp filter has
-/// refused it. The function is looked up by name, so that the program links with an older C library. A raw system
-/// call would hide the writes of the kernel from the sanitizers that know the function.
+/// Returns the C library's `epoll_pwait2` (since glibc 2.35), unless the kernel (before 5.11) or a
+/// seccomp filter has refused it. The function is looked up by name, so that the program links with
+/// an older C library. A raw system call would hide the writes of the kernel from the sanitizers
+/// that know the function.
 #[allow(unsafe_code)]
 fn pwait2() -> Option<Pwait2> {
     static FOUND: OnceLock<Option<Pwait2>> = OnceLock::new();

@@ -1,5 +1,5 @@
-//! Single-threaded tests of `PollDesc`: when a timer entry must be added, and the state of a slot after its descriptor
-//! was closed.
+//! Single-threaded tests of `PollDesc`: when a timer entry must be added, and the state of a slot
+//! after its descriptor was closed.
 
 use super::*;
 use crate::rt::poll::poll_desc::Direction;
@@ -31,7 +31,8 @@ fn one_timer_entry_serves_the_earliest() {
     // A superseded entry has no effect.
     assert_eq!(fire(90, 95), (None, 0));
     assert_eq!(write.deadline(), 90);
-    // A relative timeout wakes both directions, and the timer is armed again for deadlines in the future.
+    // A relative timeout wakes both directions, and the timer is armed again for deadlines in the
+    // future.
     for side in desc.sides() {
         assert_eq!(wait(side, Interest::Interrupt).1, Wait::Listed);
     }
@@ -42,8 +43,8 @@ fn one_timer_entry_serves_the_earliest() {
     assert_eq!(fire(90, 90), (Some(110), 1), "the writer's deadline");
     assert_eq!(write.begin().unwrap_err(), Stop::Expired);
     assert!(read.begin().is_ok());
-    // If a deadline is moved to a later time, its entry fires early and the timer is armed again. If the deadline is
-    // cleared, the entry has no effect.
+    // If a deadline is moved to a later time, its entry fires early and the timer is armed again.
+    // If the deadline is cleared, the entry has no effect.
     assert_eq!(read.move_deadline(150), None);
     assert_eq!(fire(110, 149), (Some(150), 0));
     assert_eq!(set(Direction::Read, NONE), None);

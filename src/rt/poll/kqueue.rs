@@ -5,9 +5,10 @@
 //! (`sys/kqueue/model.rs`). It has not been run on macOS or FreeBSD.
 //!
 //! # Filters
-//! Each descriptor has two filters, READ and WRITE, with EV_CLEAR. A batch may contain one event of each.
-//! Every EV_ADD must pass EV_CLEAR, because EV_ADD replaces the flags, and a filter without EV_CLEAR is
-//! level-triggered. Urgent data is not reported; see `sys::os::SHORT_COUNTS_ARE_EVIDENCE`.
+//! Each descriptor has two filters, READ and WRITE, with EV_CLEAR. A batch may contain one event of
+//! each. Every EV_ADD must pass EV_CLEAR, because EV_ADD replaces the flags, and a filter without
+//! EV_CLEAR is level-triggered. Urgent data is not reported; see
+//! `sys::os::SHORT_COUNTS_ARE_EVIDENCE`.
 //!
 //! # Meaning of flags
 //! | filter | flags | event |
@@ -17,8 +18,8 @@
 //! | both | EV_EOF with `fflags`, EV_ERROR | also ERROR, in both directions |
 //! | USER | | an interrupt, which is not an event |
 //!
-//! A descriptor is added after connect(2), because some systems report EV_EOF for a socket that is not
-//! connected.
+//! A descriptor is added after connect(2), because some systems report EV_EOF for a socket that is
+//! not connected.
 //!
 //! # Handling of errors (kqueue(2))
 //! | call | errno | outcome |
@@ -94,14 +95,15 @@ pub(crate) struct Kqueue {
     queue: OwnedFd,
     /// Whether an interrupt was triggered and has not been seen yet.
     breaking: AtomicBool,
-    /// The tokens of the descriptors that were registered, by number. An entry remains when the descriptor is closed;
-    /// see [`is_registered`](Kqueue::is_registered). The lock is held during the changes.
+    /// The tokens of the descriptors that were registered, by number. An entry remains when the
+    /// descriptor is closed; see [`is_registered`](Kqueue::is_registered). The lock is held during
+    /// the changes.
     tokens: Mutex<HashMap<RawFd, u64>>,
 }
 
 impl Kqueue {
-    /// Applies changes. The kernel stores one answer for each change with EV_RECEIPT. If the call is
-    /// interrupted, it is repeated, so a change may be applied twice.
+    /// Applies changes. The kernel stores one answer for each change with EV_RECEIPT. If the call
+    /// is interrupted, it is repeated, so a change may be applied twice.
     fn apply(&self, changes: &[Kevent], answers: &mut [Kevent]) -> io::Result<()> {
         loop {
             match kevent(self.queue.as_fd(), changes, answers, None) {
@@ -111,7 +113,8 @@ impl Kqueue {
         }
     }
 
-    /// Changes both filters of a descriptor. Returns the errno of each change, or 0 if it succeeded.
+    /// Changes both filters of a descriptor. Returns the errno of each change, or 0 if it
+    /// succeeded.
     fn change(&self, fd: RawFd, flags: u16, token: u64) -> io::Result<[i32; 2]> {
         let change = |filter| kevent_of(fd as usize, filter, flags | EV_RECEIPT, 0, token);
         let changes = [change(EVFILT_READ), change(EVFILT_WRITE)];
@@ -120,8 +123,9 @@ impl Kqueue {
         Ok(answers.map(|answer| answer.data as i32))
     }
 
-    /// Returns whether the descriptor `fd` is registered. A change without EV_ADD fails with ENOENT if it is not.
-    /// Otherwise the change replaces the token, so it must have the `token` of the registration.
+    /// Returns whether the descriptor `fd` is registered. A change without EV_ADD fails with ENOENT
+    /// if it is not. Otherwise the change replaces the token, so it must have the `token` of the
+    /// registration.
     fn is_registered(&self, fd: RawFd, token: u64) -> io::Result<bool> {
         Ok(self.change(fd, EV_ENABLE | EV_CLEAR, token)?.contains(&0))
     }

@@ -1,16 +1,16 @@
 //! Labels: data that only a few sockets have, for [`inspect`](crate::rt::inspect()).
 //!
-//! A label is the host name to which a connection was dialled, or the limits of a listener. The table is
-//! keyed by the slot of the socket, and has no entry for a socket without a label. An entry belongs to one
-//! generation of its slot, so the entry of a closed socket is ignored. Such entries are removed whenever the
-//! table has doubled since the last removal, so the table has at most 16 entries, or twice as many as the last
-//! removal has left. An entry takes 41 bytes plus unused capacity of the table. Sockets of the same host share its
-//! name.
+//! A label is the host name to which a connection was dialled, or the limits of a listener. The
+//! table is keyed by the slot of the socket, and has no entry for a socket without a label. An
+//! entry belongs to one generation of its slot, so the entry of a closed socket is ignored. Such
+//! entries are removed whenever the table has doubled since the last removal, so the table has at
+//! most 16 entries, or twice as many as the last removal has left. An entry takes 41 bytes plus
+//! unused capacity of the table. Sockets of the same host share its name.
 //!
 //! # Invariants
-//! * The table's lock is taken when a socket gets a label, before a simulation starts, and by a snapshot or
-//!   [`openmetrics`](crate::rt::openmetrics()): once, and for each socket that is read if the table has entries. Other
-//!   operations do not take it. No user code runs while it is held.
+//! * The table's lock is taken when a socket gets a label, before a simulation starts, and by a
+//!   snapshot or [`openmetrics`](crate::rt::openmetrics()): once, and for each socket that is read
+//!   if the table has entries. Other operations do not take it. No user code runs while it is held.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -67,7 +67,8 @@ pub(crate) fn set_host(index: u32, generation: u32, host: &str, is_open: impl Fn
     lock().get_or_insert_default().set_host(index, generation, host, is_open);
 }
 
-/// Stores the limits of the listener `generation` of the slot `index`. `is_open` is as for [`set_host`].
+/// Stores the limits of the listener `generation` of the slot `index`. `is_open` is as for
+/// [`set_host`].
 pub(crate) fn set_limits(index: u32, generation: u32, limits: Weak<dyn Limits>, is_open: impl Fn(u32, u32) -> bool) {
     lock().get_or_insert_default().set(index, generation, Label::Limits(limits), is_open);
 }

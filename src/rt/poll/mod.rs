@@ -2,16 +2,16 @@
 //!
 //! * `poller` — the interface for descriptors: registration with the back end, and waits.
 //! * `poll_desc` — the state of one descriptor, in a slot of the `PollCache`. It has one `side` per
-//!   direction, whose word a `ticket` copies. `waiting` and `wait_slot` have the waiters of a side. `timeouts` and
-//!   `expiry` end operations whose timeout or deadline has passed.
+//!   direction, whose word a `ticket` copies. `waiting` and `wait_slot` have the waiters of a side.
+//!   `timeouts` and `expiry` end operations whose timeout or deadline has passed.
 //! * `driver` — the shards. `roles` decides which thread polls which shards, with one `role` per
 //!   shard.
-//! * `backend` — the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists
-//!   and declares.
+//! * `backend` — the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends`
+//!   lists and declares.
 //! * `closings` — counts closed sockets, and wakes the operations that wait for a free descriptor.
-//! * `describing` — stores data about descriptors for snapshots: `labels` has host names and limits,
-//!   `addresses` has the addresses of TCP sockets without multipath, and `usage` the byte counts of other
-//!   descriptors. The last two share the memory of `slot_words`.
+//! * `describing` — stores data about descriptors for snapshots: `labels` has host names and
+//!   limits, `addresses` has the addresses of TCP sockets without multipath, and `usage` the byte
+//!   counts of other descriptors. The last two share the memory of `slot_words`.
 
 pub(crate) mod addresses;
 pub(crate) mod back_ends;

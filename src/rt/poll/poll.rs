@@ -1,22 +1,24 @@
 //! poll(2): a back end for systems whose poll(2) reports a half-close. It converts levels to edges.
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
-//! `kqueue.rs`. This back end is used if it is selected by name, or if the system has no better one. The cost of a
-//! wait is proportional to the number of descriptors.
+//! `kqueue.rs`. This back end is used if it is selected by name, or if the system has no better
+//! one. The cost of a wait is proportional to the number of descriptors.
 //!
 //! # Edges
 //! After a level was reported, it is requested again only when an operation that begins to wait
-//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction. poll(2) always reports hang-ups and errors, so a
-//! descriptor that has reported one is omitted from the call until it is armed. Hang-ups, errors (such as a message
-//! in the error queue) and urgent data may persist after the call of the operation. If they were reported again as soon
-//! as they are armed, they would cause a busy loop, so they are reported again only after [`QUIET_NANOS`]. The other
-//! levels are reported again immediately. So an operation is woken again immediately if its call fails with EAGAIN
-//! although such a level persists, for example because a closure of the program needs more data than is available.
+//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction. poll(2) always reports hang-ups
+//! and errors, so a descriptor that has reported one is omitted from the call until it is armed.
+//! Hang-ups, errors (such as a message in the error queue) and urgent data may persist after the
+//! call of the operation. If they were reported again as soon as they are armed, they would cause a
+//! busy loop, so they are reported again only after [`QUIET_NANOS`]. The other levels are reported
+//! again immediately. So an operation is woken again immediately if its call fails with EAGAIN
+//! although such a level persists, for example because a closure of the program needs more data
+//! than is available.
 //!
 //! # Close
-//! While poll(2) waits, it holds references to the open files. `delete` therefore interrupts a wait and returns
-//! after poll(2) has returned. Otherwise a close after `delete` would not reach the peer, and the port would stay in
-//! use, until poll(2) returns.
+//! While poll(2) waits, it holds references to the open files. `delete` therefore interrupts a wait
+//! and returns after poll(2) has returned. Otherwise a close after `delete` would not reach the
+//! peer, and the port would stay in use, until poll(2) returns.
 //!
 //! # Handling of errors (poll(2), pipe(2))
 //! | call | errno | outcome |
@@ -28,10 +30,11 @@
 //! | pipe write | EAGAIN | ignored: the pipe is full, so the interrupt is pending |
 //! | pipe write | EINTR | repeated |
 //!
-//! EINVAL means that the call was made for more descriptors than RLIMIT_NOFILE permits. `add` refuses further descriptors
-//! with `QuotaExceeded` when their number, including the read end of the pipe, has reached the limit. If the limit
-//! is lowered later, each call is made for only some of the descriptors and waits for at most one millisecond. So
-//! EINVAL occurs only if the limit is 0, or is lowered between the check and the call.
+//! EINVAL means that the call was made for more descriptors than RLIMIT_NOFILE permits. `add`
+//! refuses further descriptors with `QuotaExceeded` when their number, including the read end of
+//! the pipe, has reached the limit. If the limit is lowered later, each call is made for only some
+//! of the descriptors and waits for at most one millisecond. So EINVAL occurs only if the limit is
+//! 0, or is lowered between the check and the call.
 
 use std::collections::HashMap;
 use std::io;
@@ -47,7 +50,8 @@ use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use crate::sys;
 use crate::sys::fd::File;
 
-/// The time after which a hang-up, an error or urgent data that persists is reported again, in nanoseconds.
+/// The time after which a hang-up, an error or urgent data that persists is reported again, in
+/// nanoseconds.
 const QUIET_NANOS: u64 = 1_000_000;
 
 /// The level of a half-close, or 0 if the system has none. In this case, [`Poll::open`] fails.
@@ -73,8 +77,8 @@ pub(crate) struct Batch {
     events: Vec<Event>,
     /// Whether the last wait saw an interrupt.
     is_broken: bool,
-    /// The position of the first descriptor of the next request, which advances with each request, so that
-    /// every descriptor is requested from time to time.
+    /// The position of the first descriptor of the next request, which advances with each request,
+    /// so that every descriptor is requested from time to time.
     start: usize,
 }
 
@@ -101,7 +105,8 @@ struct Entry {
     file: File,
     /// The levels that have not been reported since they were armed.
     armed: c_short,
-    /// The lasting levels that are not requested before `quiet_until`, because they were just reported.
+    /// The lasting levels that are not requested before `quiet_until`, because they were just
+    /// reported.
     quiet: c_short,
     quiet_until: u64,
 }
@@ -111,14 +116,16 @@ impl Entry {
         Entry { fd, generation, file, armed: ALWAYS | READ | WRITE, quiet: 0, quiet_until: 0 }
     }
 
-    /// Arms errors, hang-ups, and each direction whose flag is true. Returns whether this changes the next request.
+    /// Arms errors, hang-ups, and each direction whose flag is true. Returns whether this changes
+    /// the next request.
     fn arm(&mut self, read: bool, write: bool) -> bool {
         let before = self.armed;
         self.armed |= ALWAYS | if read { READ } else { 0 } | if write { WRITE } else { 0 };
         self.armed != before
     }
 
-    /// Returns the levels to request at `now`, or `None` if the descriptor must be omitted from the call.
+    /// Returns the levels to request at `now`, or `None` if the descriptor must be omitted from the
+    /// call.
     fn request(&mut self, now: u64) -> Option<c_short> {
         if now >= self.quiet_until {
             self.quiet = 0;
@@ -127,7 +134,8 @@ impl Entry {
         (levels & ALWAYS == ALWAYS).then_some(levels & !ALWAYS)
     }
 
-    /// Handles the levels that poll(2) has reported at `now`. Returns an event if one of them is armed.
+    /// Handles the levels that poll(2) has reported at `now`. Returns an event if one of them is
+    /// armed.
     fn report(&mut self, index: u32, levels: c_short, now: u64) -> Option<Event> {
         let new = levels & self.armed;
         self.armed &= !new;
@@ -161,9 +169,9 @@ struct Table {
 }
 
 impl Table {
-    /// Writes a request for up to `room` descriptors to `batch`, starting with a different descriptor each
-    /// time. If the request may lack descriptors, or lacks armed levels, returns the time at which a new request
-    /// must be made.
+    /// Writes a request for up to `room` descriptors to `batch`, starting with a different
+    /// descriptor each time. If the request may lack descriptors, or lacks armed levels, returns
+    /// the time at which a new request must be made.
     fn request(&mut self, batch: &mut Batch, room: usize, now: u64) -> Option<u64> {
         batch.polled.truncate(1);
         batch.indices.clear();
@@ -193,7 +201,8 @@ impl Table {
             if batch.events.len() == most {
                 break;
             }
-            // The slot may belong to another descriptor by now, which the next request will contain.
+            // The slot may belong to another descriptor by now, which the next request will
+            // contain.
             if let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.fd == polled.fd) {
                 batch.events.extend(entry.report(*index, polled.revents, now));
             }
@@ -317,8 +326,8 @@ impl BackEnd for Poll {
             if batch.polled[0].revents != 0 {
                 let mut buf = [0; 64];
                 while matches!((&self.reader).read(&mut buf), Ok(count) if count == buf.len()) {}
-                // ORDERING: SeqCst, before the caller checks the queues again: a later `wake` writes
-                // again (model `breaks_are_not_lost`).
+                // ORDERING: SeqCst, before the caller checks the queues again: a later `wake`
+                // writes again (model `breaks_are_not_lost`).
                 batch.is_broken = self.breaking.swap(false, Ordering::SeqCst);
             }
             let now = clock::now();

@@ -1,19 +1,20 @@
 //! [`PollDesc`]: the poller's state of one descriptor.
 //!
-//! A `PollDesc` is the counterpart of Go's `runtime.pollDesc` and occupies a slot of the [`PollCache`].
-//! Slots are reused but never unmapped, so a late event or timer may access one at any time. The generation
-//! shows whether the slot still belongs to the descriptor of the event. The methods of a `PollDesc` make no
-//! calls on the descriptor and do not use the runtime.
+//! A `PollDesc` is the counterpart of Go's `runtime.pollDesc` and occupies a slot of the
+//! [`PollCache`]. Slots are reused but never unmapped, so a late event or timer may access one at
+//! any time. The generation shows whether the slot still belongs to the descriptor of the event.
+//! The methods of a `PollDesc` make no calls on the descriptor and do not use the runtime.
 //!
-//! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which records whether a call may
-//! succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) handles the deadlines of both
-//! directions and their timer. This file defines the layout, the identity of the descriptor, and its data for
-//! snapshots.
+//! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which records whether a
+//! call may succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) handles the
+//! deadlines of both directions and their timer. This file defines the layout, the identity of the
+//! descriptor, and its data for snapshots.
 //!
 //! # Compared with Go (runtime/netpoll.go)
-//! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here, an edge
-//! remains until a call shows that it is used up, and many operations may wait. One timer serves the
-//! deadlines and timeouts of both directions. It is armed for the earliest of them or for an earlier time.
+//! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here, an
+//! edge remains until a call shows that it is used up, and many operations may wait. One timer
+//! serves the deadlines and timeouts of both directions. It is armed for the earliest of them or
+//! for an earlier time.
 
 use std::mem::offset_of;
 
@@ -40,7 +41,8 @@ impl Direction {
     }
 }
 
-/// The waiters of a direction other than the waiter in its slot. The first of them allocates the list.
+/// The waiters of a direction other than the waiter in its slot. The first of them allocates the
+/// list.
 pub(super) type List = Mutex<Option<Box<Waiters>>>;
 
 /// The position of the generation in the word of a direction.
@@ -57,13 +59,13 @@ pub(super) fn generation_of(word: u64) -> u32 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    // First cache line: the fields that a waiting read, its edge, and a write that does not wait usually access on a
-    // TCP connection without timeouts, except the note of the wait and the state of `poll_turn`. The slot of the write
-    // direction is in the second line.
+    // First cache line: the fields that a waiting read, its edge, and a write that does not wait
+    // usually access on a TCP connection without timeouts, except the note of the wait and the
+    // state of `poll_turn`. The slot of the write direction is in the second line.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
-    /// The runtime's epoch in the high half; one of the [`registration`] states and the shard in the low
-    /// half.
+    /// The runtime's epoch in the high half; one of the [`registration`] states and the shard in
+    /// the low half.
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
     // Second cache line: the timer, timeouts, and the state of `poll_*` operations.
@@ -73,27 +75,29 @@ pub(crate) struct PollDesc {
     pub(super) poll_untils: [AtomicU64; 2],
     /// The epoch and the task in which the waiting `poll_*` operation began, or 0; see `poller`.
     pub(super) poll_epochs: [AtomicU32; 2],
-    /// The time at which the earliest relative timeout of the waiting operations ends, or an earlier time;
-    /// [`NONE`] if none of them has a timeout.
+    /// The time at which the earliest relative timeout of the waiting operations ends, or an
+    /// earlier time; [`NONE`] if none of them has a timeout.
     pub(super) wait_until: AtomicU64,
     // Third cache line: the lists, the budget, and data for snapshots.
     pub(super) lists: [List; 2],
     /// The states for [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
-    /// The number of failed operations, up to 255, in the high byte, and their last errno, or 0, in the low byte.
+    /// The number of failed operations, up to 255, in the high byte, and their last errno, or 0, in
+    /// the low byte.
     failures: AtomicU16,
     pub(crate) index: u32,
-    /// The link of the free list if the slot is free; otherwise the rough time at which the descriptor
-    /// was opened.
+    /// The link of the free list if the slot is free; otherwise the rough time at which the
+    /// descriptor was opened.
     link: AtomicU32,
-    /// The number of the descriptor, with [`IS_TCP`] for a TCP socket without multipath, or [`NO_NUMBER`]. The
-    /// descriptor is open while the generation is current.
+    /// The number of the descriptor, with [`IS_TCP`] for a TCP socket without multipath, or
+    /// [`NO_NUMBER`]. The descriptor is open while the generation is current.
     number: AtomicU32,
-    /// The notes for the records of tasks that wait for an edge: the [`tag`](PollDesc::tag) in the low bits
-    /// and the kind of wait above it. Before the descriptor is described, they have no kind.
+    /// The notes for the records of tasks that wait for an edge: the [`tag`](PollDesc::tag) in the
+    /// low bits and the kind of wait above it. Before the descriptor is described, they have no
+    /// kind.
     notes: [AtomicU32; 2],
-    /// The number of operations in each direction that moved bytes or a message or accepted a connection, modulo 2³².
-    /// The operations of TCP connections without multipath are not counted.
+    /// The number of operations in each direction that moved bytes or a message or accepted a
+    /// connection, modulo 2³². The operations of TCP connections without multipath are not counted.
     operations: [AtomicU32; 2],
 }
 
@@ -133,8 +137,8 @@ const IS_TCP: u32 = 1 << 31;
 
 /// The number of bits of a tag that contain the index of the slot.
 const TAG_INDEX_BITS: u32 = 20;
-/// The tag of a handle without a descriptor, such as the end of an in-memory pipe, and of a descriptor whose index does
-/// not fit in a tag.
+/// The tag of a handle without a descriptor, such as the end of an in-memory pipe, and of a
+/// descriptor whose index does not fit in a tag.
 pub(crate) const NO_TAG: u32 = TAG_MASK;
 const TAG_MASK: u32 = (1 << 28) - 1;
 
@@ -151,8 +155,9 @@ pub(crate) fn tag_is_of(tag: u32, generation: u32) -> bool {
 /// The `number` of a slot without a descriptor, or with one that snapshots do not show.
 const NO_NUMBER: u32 = u32::MAX;
 
-/// The values of the low half of [`PollDesc::registration`]. The high half is the runtime's epoch. For
-/// a registered descriptor, the lowest [`SHARD_BITS`](registration::SHARD_BITS) bits are its shard.
+/// The values of the low half of [`PollDesc::registration`]. The high half is the runtime's epoch.
+/// For a registered descriptor, the lowest [`SHARD_BITS`](registration::SHARD_BITS) bits are its
+/// shard.
 pub(crate) mod registration {
     /// The number of bits that contain the shard.
     pub(crate) const SHARD_BITS: u32 = 6;
@@ -160,8 +165,8 @@ pub(crate) mod registration {
     pub(crate) const SHARDS: u64 = 1 << SHARD_BITS;
     /// The descriptor is not registered with any instance.
     pub(crate) const NONE: u64 = 0;
-    /// An operation is adding the descriptor. Other operations wait for the edge that follows, or for the
-    /// wake-up after a failure.
+    /// An operation is adding the descriptor. Other operations wait for the edge that follows, or
+    /// for the wake-up after a failure.
     pub(crate) const ADDING: u64 = SHARDS;
     /// The descriptor is registered with a back end that need not be armed.
     pub(crate) const ADDED: u64 = 2 * SHARDS;
@@ -207,8 +212,8 @@ impl PollDesc {
         generation_of(self.words[Direction::Read as usize].load(Ordering::Acquire))
     }
 
-    /// Resets the earliest timeout, the epochs of `poll_*` operations, the states of `poll_turn`, the tag and the
-    /// counts, for a new descriptor.
+    /// Resets the earliest timeout, the epochs of `poll_*` operations, the states of `poll_turn`,
+    /// the tag and the counts, for a new descriptor.
     pub(super) fn reset(&self) {
         // ORDERING: Relaxed. This is a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
@@ -219,15 +224,15 @@ impl PollDesc {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// Clears the number of the descriptor. Called when the descriptor is no longer used, before the generation
-    /// changes.
+    /// Clears the number of the descriptor. Called when the descriptor is no longer used, before
+    /// the generation changes.
     pub(super) fn forget_number(&self) {
         self.number.store(NO_NUMBER, Ordering::Relaxed);
     }
 
-    /// Returns the tag of the descriptor: the index of the slot in the low 20 bits, and the low eight bits of
-    /// the generation above them. Returns [`NO_TAG`] if the handle has no descriptor, or if the index is greater than
-    /// 2²⁰ − 2.
+    /// Returns the tag of the descriptor: the index of the slot in the low 20 bits, and the low
+    /// eight bits of the generation above them. Returns [`NO_TAG`] if the handle has no descriptor,
+    /// or if the index is greater than 2²⁰ − 2.
     pub(crate) fn tag(&self) -> u32 {
         self.note(Direction::Read) & TAG_MASK
     }
@@ -238,8 +243,8 @@ impl PollDesc {
         self.notes[direction as usize].load(Ordering::Relaxed)
     }
 
-    /// Stores the number of the descriptor, whether it is a TCP socket without multipath, the rough time at which it
-    /// was opened, and the notes, which `notes` creates from the tag.
+    /// Stores the number of the descriptor, whether it is a TCP socket without multipath, the rough
+    /// time at which it was opened, and the notes, which `notes` creates from the tag.
     pub(crate) fn describe(&self, number: u32, is_tcp: bool, opened: u32, notes: impl Fn(u32) -> [u32; 2]) {
         // ORDERING: Release, as in `Slab::push`.
         self.link.store(opened, Ordering::Release);
@@ -265,8 +270,8 @@ impl PollDesc {
         let generation = self.generation();
         let number = self.number.load(Ordering::Acquire);
         let opened = self.link.load(Ordering::Relaxed);
-        // ORDERING: Acquire pairs with the Release stores of the link: if `opened` was stored after this
-        // descriptor was retired, the comparison below sees a later generation.
+        // ORDERING: Acquire pairs with the Release stores of the link: if `opened` was stored after
+        // this descriptor was retired, the comparison below sees a later generation.
         fence(Ordering::Acquire);
         (number != NO_NUMBER && self.is_current(generation)).then_some(Description {
             generation,

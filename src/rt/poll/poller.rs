@@ -1,7 +1,7 @@
-//! The methods of [`PollHandle`] and [`Side`] for operations: opening, registration, waits, and retirement.
+//! The methods of [`PollHandle`] and [`Side`]: opening, registration, waits, and retirement.
 //!
-//! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With the
-//! [`Side`] of its direction, an operation that makes calls runs
+//! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With
+//! the [`Side`] of its direction, an operation that makes calls runs
 //!
 //! ```text
 //! loop { ticket = side.begin()?       fails if the socket is closed or the deadline has passed
@@ -13,21 +13,20 @@
 //! side.end_operation()                also when the future is dropped
 //! ```
 //!
-//! [`side`](super::side) has the state of a direction, and [`timeouts`](super::timeouts) the timeouts of
-//! operations.
+//! [`side`](super::side) has the state of a direction, [`timeouts`](super::timeouts) the timeouts.
 //!
 //! # Registration
-//! A registration goes from *none* to *adding*, and then to *added* or *armed*, or back to *none* if it fails. It also
-//! goes back to *none* when the handle is retired. It is stored together with the runtime's epoch and the poller's
-//! shard. The shard of a registration does not change. A registration of another epoch counts as *none*. If two
-//! operations wait at the same time before the descriptor is registered, one of them adds it. The other waits
-//! immediately, and the first edge after the registration wakes it. If the registration fails, all waiters are woken
-//! and retry, so that each of them gets its own error.
+//! A registration goes from *none* to *adding*, and then to *added* or *armed*, or back to *none*
+//! if it fails or the handle is retired. It is stored with the runtime's epoch and the poller's
+//! shard, which does not change. A registration of another epoch counts as *none*. If two
+//! operations wait at the same time before the descriptor is registered, one of them adds it. The
+//! other waits immediately, and the first edge after the registration wakes it. If the registration
+//! fails, all waiters are woken and retry, so that each of them gets its own error.
 //!
 //! # Cancellation
-//! A future keeps a [`WaitKey`] while it waits, and `end_operation` uses the key to undo the wait. A `poll_*`
-//! operation (below: a poll) has no key. Its state is in the [`PollDesc`], and its waker may be woken
-//! spuriously after the operation has ended.
+//! A future keeps a [`WaitKey`] while it waits, and `end_operation` uses the key to undo the wait.
+//! A `poll_*` operation (below: a poll) has no key. Its state is in the [`PollDesc`], and its waker
+//! may be woken spuriously after the operation has ended.
 
 use std::io;
 use std::mem;
@@ -52,8 +51,8 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiter, Wakers, is_of_interrupt, wake_taken};
 use crate::sync::Ordering;
 
-/// The reason why an operation on a descriptor failed. `net` converts it to an `io::Error` that names the
-/// operation and the addresses.
+/// The reason why an operation on a descriptor failed. `net` converts it to an `io::Error` that
+/// names the operation and the addresses.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The error of the system call, or of the registration.
@@ -62,7 +61,7 @@ pub(crate) enum Failure {
     Closed,
     /// A deadline or timeout has passed.
     TimedOut,
-    /// The runtime was shut down while the operation waited, or is being shut down and the operation has to wait.
+    /// The runtime was shut down while the operation waited, or is being shut down.
     Stopped,
     /// Too many operations wait for the socket, or more operations use it than its lock can count.
     TooMany,
@@ -80,7 +79,7 @@ impl From<Stop> for Failure {
 /// The state of a future whose operation waits for an edge, or only for expiry and close.
 #[derive(Debug)]
 pub(crate) struct WaitKey {
-    /// The key of the slot or the list entry, if the operation has waited for an edge, also in `poll_until`.
+    /// The key of the slot or the list entry, if the operation has waited for an edge.
     edge: Option<Key>,
     /// The key of the list entry, if the operation has waited only for expiry and close.
     interrupt: Option<Key>,
@@ -125,9 +124,9 @@ const TASK_BITS: u32 = 16;
 /// The bit that is set in each result of [`poll_of`].
 const WAITS: u32 = 1 << 31;
 
-/// Returns the value of [`epoch_of_poll`](Side::epoch_of_poll) for a poll of the current task that waits in `epoch`. It
-/// contains 15 bits of the epoch and a hash of 16 bits, of the task's number or, if this thread runs no task, of the
-/// waker.
+/// Returns the value of [`epoch_of_poll`](Side::epoch_of_poll) for a poll of the current task that
+/// waits in `epoch`. It contains 15 bits of the epoch and a hash of 16 bits, of the task's number
+/// or, if this thread runs no task, of the waker.
 #[inline]
 fn poll_of(epoch: u32, waker: &Waker) -> u32 {
     let number = context::with_task(|task| task.map(TaskData::number));
@@ -157,9 +156,9 @@ pub(crate) fn descriptor_closed() {
     runtime().closings.note();
 }
 
-/// Opens the instance of shard 0 if the runtime is running. Called before a descriptor is opened, because
-/// afterwards the process may have too few descriptors left for the poller. Opening a socket does not start
-/// the runtime; under another executor, the first wait does.
+/// Opens the instance of shard 0 if the runtime is running. Called before a descriptor is opened,
+/// because afterwards the process may have too few descriptors left for the poller. Opening a
+/// socket does not start the runtime; under another executor, the first wait does.
 ///
 /// # Errors
 /// Returns the errors of [`Driver::ensure`](super::driver::Driver::ensure).
@@ -169,12 +168,11 @@ pub(crate) fn prepare() -> io::Result<()> {
 }
 
 impl PollHandle {
-    /// Creates a handle for a new descriptor, which is not registered yet. The end of an in-memory pipe has a handle
-    /// without a descriptor.
+    /// Creates a handle for a new descriptor, which is not registered yet. The end of an in-memory
+    /// pipe has a handle without a descriptor.
     ///
     /// # Errors
-    /// Returns ENFILE if the process already has 2²⁴ handles, and the error of [`fork::check`] in a forked
-    /// child.
+    /// Returns ENFILE if the process has 2²⁴ handles, and the error of [`fork::check`].
     pub(crate) fn open() -> io::Result<PollHandle> {
         fork::check()?;
         let desc = alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
@@ -187,13 +185,14 @@ impl PollHandle {
         (self.desc.index, self.generation)
     }
 
-    /// Registers the descriptor with the current runtime, unless it is registered or being registered.
-    /// Returns the epoch of the registration. The caller must keep `fd` open during the call. After
-    /// [`Failure::Io`], the caller must call [`registration_failed`](PollHandle::registration_failed) when it
-    /// holds no lock. During a shutdown, and if the epoch ends in the meantime, fails with [`Failure::Stopped`].
+    /// Registers the descriptor with the current runtime, unless it is registered or being
+    /// registered. Returns the epoch of the registration. The caller must keep `fd` open during the
+    /// call. After [`Failure::Io`], the caller must call
+    /// [`registration_failed`](PollHandle::registration_failed) when it holds no lock. During a
+    /// shutdown, and if the epoch ends in the meantime, fails with [`Failure::Stopped`].
     ///
-    /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first` is true.
-    /// Otherwise it takes over a registration in the same shard.
+    /// If another handle has registered the descriptor, the call fails with EEXIST if `is_first` is
+    /// true. Otherwise it takes over a registration in the same shard.
     #[cold]
     pub(crate) fn register(&self, fd: BorrowedFd<'_>, is_first: bool) -> Result<u32, Failure> {
         fork::check().map_err(Failure::Io)?;
@@ -206,7 +205,7 @@ impl PollHandle {
         let adding = state(registration::ADDING);
         let mut seen = self.desc.registration.load(Ordering::Acquire);
         loop {
-            // ORDERING: a load that sees the word of a later epoch is an Acquire, so the epoch is seen too.
+            // ORDERING: Acquire: a load that sees the word of a later epoch sees the epoch too.
             if epoch != runtime.epoch() {
                 return Err(Failure::Stopped);
             }
@@ -226,9 +225,9 @@ impl PollHandle {
             }
             Ok(Added { stays: false, .. }) | Err(_) => registration::NONE,
         };
-        // If this fails, an operation of a later epoch has begun to add the descriptor.
-        // ORDERING: AcqRel. After an error, `registration_failed` changes the words of the directions, so a waiter
-        // sees that no registration is in progress, or is woken there.
+        // If this fails, an operation of a later epoch has begun to add the descriptor. ORDERING:
+        // AcqRel. After an error, `registration_failed` changes the words of the directions, so a
+        // waiter sees that no registration is in progress, or is woken there.
         let _ = self.desc.registration.compare_exchange(adding, after, Ordering::AcqRel, Ordering::Relaxed);
         if !added.map_err(Failure::Io)?.stays {
             return Err(Failure::Stopped);
@@ -245,8 +244,7 @@ impl PollHandle {
         wake_taken(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
     }
 
-    /// Returns the current epoch if the descriptor is registered in it, with a back end that need not be
-    /// armed.
+    /// Returns the current epoch if the descriptor is registered in it and need not be armed.
     #[inline]
     pub(crate) fn registered(&self) -> Option<u32> {
         let epoch = runtime().epoch();
@@ -256,10 +254,10 @@ impl PollHandle {
         (registered.wrapping_sub(added) < registration::SHARDS).then_some(epoch)
     }
 
-    /// Starts the wait of a new future after a call that began at `ticket` and had a short count; see
-    /// [`wait_after`](Side::wait_after). Returns the state of the wait, and whether the future waits. Returns `None`
-    /// if the future was not announced, or if the descriptor is not [registered](PollHandle::registered). Unless the
-    /// future waits, it must make its call.
+    /// Starts the wait of a new future after a call that began at `ticket` and had a short count;
+    /// see [`wait_after`](Side::wait_after). Returns the state of the wait, and whether the future
+    /// waits. Returns `None` if the future was not announced, or if the descriptor is not
+    /// [registered](PollHandle::registered). Unless the future waits, it must make its call.
     #[inline(always)]
     pub(crate) fn wait_anew_after(
         &self,
@@ -270,7 +268,8 @@ impl PollHandle {
         let side = self.side(direction);
         let epoch = self.registered()?;
         let mut edge = None;
-        // Within an epoch, a registration ends only after the waiters were evicted, and then `wait_after` fails.
+        // Within an epoch, a registration ends only after the waiters were evicted, and then
+        // `wait_after` fails.
         let still = || runtime().epoch() == epoch;
         let is_listed = side.wait_after(ticket, &mut edge, cx.waker(), still) == Wait::Listed;
         if is_listed {
@@ -287,8 +286,8 @@ impl PollHandle {
         self.count(direction, bytes);
     }
 
-    /// Counts an operation that moved `bytes` bytes, for [`inspect`](crate::rt::inspect()), unless the kernel
-    /// counts the bytes of the socket.
+    /// Counts an operation that moved `bytes` bytes, for [`inspect`](crate::rt::inspect()), unless
+    /// the kernel counts the bytes of the socket.
     pub(crate) fn count(&self, direction: Direction, bytes: usize) {
         if self.uncounted == 0 {
             self.desc.count(direction);
@@ -307,20 +306,20 @@ impl PollHandle {
         self.desc.count_failure(error.raw_os_error());
     }
 
-    /// Returns whether an edge has reported a hang-up of the read direction. There are no edges before the
-    /// descriptor is registered.
+    /// Returns whether an edge has reported a hang-up of the read direction. There are no edges
+    /// before the descriptor is registered.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.side(Direction::Read).is_hung_up()
     }
 
-    /// Ends all current and later operations with [`Failure::Closed`]. The caller must wake `wakers`.
+    /// Ends all operations with [`Failure::Closed`]. The caller must wake `wakers`.
     pub(crate) fn evict(&self, wakers: &mut Wakers) {
         self.desc.evict(self.generation, wakers);
     }
 
-    /// Makes later events of the descriptor stale, and ends the registration if a close of `fd` may not end it.
-    /// Called before the descriptor is closed or leaves this crate. `exposed` says whether a duplicate may exist or the
-    /// descriptor stays open, `shared` whether another handle may have registered it.
+    /// Makes later events stale, and ends the registration if a close of `fd` may not. Called
+    /// before the descriptor is closed or leaves this crate. `exposed` says whether a duplicate may
+    /// exist or the descriptor stays open, `shared` whether another handle may have registered it.
     pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool, shared: bool) {
         if !self.desc.is_current(self.generation) {
             return;
@@ -328,10 +327,10 @@ impl PollHandle {
         let registered = self.desc.registration.load(Ordering::Acquire);
         let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
-        // The instances of an earlier epoch are closed. Those of the current epoch may have a registration that came
-        // late or, of a shared descriptor, that of the other handle.
+        // The instances of an earlier epoch are closed. Those of the current epoch may have a
+        // registration that came late or, of a shared descriptor, that of the other handle.
         let is_current = (registered >> 32) as u32 == runtime().epoch();
-        // A forked child shares the instances with its parent, so it would remove the parent's registration.
+        // A forked child shares the instances, so it would remove its parent's registration.
         if outlives && state != registration::NONE && (is_current || !shared) && !fork::is_child() {
             runtime().driver.delete(shard, fd);
         }
@@ -358,8 +357,8 @@ impl Side<'static> {
         registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
     }
 
-    /// Records that the operation waits in `epoch`. Returns false if its wait began in another epoch. `waker` is that of
-    /// the caller.
+    /// Records that the operation waits in `epoch`. Returns false if its wait began in another
+    /// epoch. `waker` is that of the caller.
     #[inline]
     fn is_of(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>, waker: &Waker) -> bool {
         match waiter {
@@ -374,7 +373,7 @@ impl Side<'static> {
                 if began == 0 || (began ^ now) >> TASK_BITS == 0 {
                     return true;
                 }
-                // If another task polls now, the task of the earlier poll was dropped or has lost interest.
+                // If another task polls now, the task of the earlier poll no longer waits.
                 self.until_of_poll().store(clock::NONE, Ordering::Relaxed);
                 (began ^ now) as u16 != 0
             }
@@ -382,8 +381,8 @@ impl Side<'static> {
     }
 
     /// Waits for an edge. `epoch` is the epoch that [`register`](PollHandle::register) or
-    /// [`registered`](PollHandle::registered) has just returned. If the result is `Ready(Ok)`, the operation must
-    /// start again.
+    /// [`registered`](PollHandle::registered) has just returned. If the result is `Ready(Ok)`, the
+    /// operation must start again.
     #[inline(always)]
     pub(crate) fn poll_wait(
         self,
@@ -412,9 +411,9 @@ impl Side<'static> {
         }
     }
 
-    /// Waits until `is_over` returns true. Each poll calls `is_over`, unless the operation fails first. `is_over` must
-    /// only read the word of the direction. An edge that reports a hang-up or an error wakes the future. The descriptor
-    /// must be registered in `epoch`.
+    /// Waits until `is_over` returns true. Each poll calls `is_over`, unless the operation fails
+    /// first. `is_over` must only read the word of the direction. An edge that reports a hang-up or
+    /// an error wakes the future. The descriptor must be registered in `epoch`.
     pub(crate) fn poll_until(
         self,
         epoch: u32,
@@ -431,8 +430,9 @@ impl Side<'static> {
                 return Poll::Ready(Ok(()));
             }
             wait.epoch = epoch.wrapping_add(1);
-            // ORDERING: `still` is called after LISTED is set in the word that an edge changes. So either
-            // `is_over` sees an edge that reports a hang-up or an error, or the edge takes the waiter out of the list.
+            // ORDERING: `still` is called after LISTED is set in the word that an edge changes. So
+            // either `is_over` sees an edge that reports a hang-up or an error, or the edge takes
+            // the waiter out of the list.
             let still = || self.is_registered(epoch) && !is_over(self);
             match self.wait(Waiter::Future(&mut wait.edge), Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => {
@@ -447,9 +447,10 @@ impl Side<'static> {
         }
     }
 
-    /// Waits only for expiry and close, for an operation that waits for the lock of this direction or for something
-    /// else without an edge. The operation's own timeout also applies. Returns `Ready` with the error if the operation
-    /// must end. Any edge may wake a poll spuriously, and a hang-up or an error may wake a future.
+    /// Waits only for expiry and close, for an operation that waits for the lock of this direction
+    /// or for something else without an edge. The operation's own timeout also applies. Returns
+    /// `Ready` with the error if the operation must end. Any edge may wake a poll spuriously, and a
+    /// hang-up or an error may wake a future.
     pub(crate) fn poll_interrupt(
         self,
         cx: &mut Context<'_>,
@@ -478,8 +479,8 @@ impl Side<'static> {
         }
     }
 
-    /// Ends the operation of a future that completes or is dropped. `acted` says whether it has made its
-    /// call since it was woken; if not, the wake-up is passed on.
+    /// Ends the operation of a future that completes or is dropped. `acted` says whether it has
+    /// made its call since it was woken; if not, the wake-up is passed on.
     #[inline]
     pub(crate) fn end_operation(self, wait: &mut WaitKey, acted: bool) {
         self.end_interrupt(wait);
@@ -502,16 +503,16 @@ impl Side<'static> {
         has_waited
     }
 
-    /// Ends a wait for expiry and close. The operation's timeout remains. No wake-up is passed on, because expiry
-    /// and close wake all waiters.
+    /// Ends a wait for expiry and close. The operation's timeout remains. No wake-up is passed on,
+    /// because expiry and close wake all waiters.
     #[inline]
     pub(crate) fn end_interrupt(self, wait: &mut WaitKey) {
         self.leave(&mut wait.interrupt, true);
     }
 
-    /// Ends the wait of an operation for an edge. If an edge has woken the operation, wakes the next waiter, which
-    /// may be the owner of the lock. Called when the operation finds that another one has the lock. The
-    /// operation's timeout remains.
+    /// Ends the wait of an operation for an edge. If an edge has woken the operation, wakes the
+    /// next waiter, which may be the owner of the lock. Called when the operation finds that
+    /// another one has the lock. The operation's timeout remains.
     #[inline]
     pub(crate) fn pass_edge_on(self, wait: &mut WaitKey) {
         self.leave(&mut wait.edge, false);
@@ -529,7 +530,7 @@ impl Side<'static> {
         wake_taken(|wakers| self.end_wait(place, acted, wakers));
     }
 
-    /// Wakes the next waiter, if there is one. Called after a successful call that may have left data or room.
+    /// Wakes the next waiter, if there is one, after a call that may have left data or room.
     #[inline]
     pub(crate) fn wake_next(self, ticket: Ticket) {
         if ticket.has_waiters() {
@@ -538,21 +539,20 @@ impl Side<'static> {
         }
     }
 
-    /// Wakes all waiting operations, because something other than an edge may have ended the reason for their
-    /// wait.
+    /// Wakes all waiting operations, because their wait may have ended without an edge.
     #[cold]
     pub(crate) fn wake_waiters(self) {
         wake_taken(|wakers| self.interrupt(wakers));
     }
 
-    /// Arms the idle directions of the descriptor if the back end must be armed. An operation calls this when
-    /// it is listed as a waiter, because the back end is unarmed after an event, even if another call has used the
-    /// event up. An operation that may have used an event up but does not wait calls this on behalf of those that
-    /// wait.
+    /// Arms the idle directions of the descriptor if the back end must be armed. An operation calls
+    /// this when it is listed as a waiter, because the back end is unarmed after an event, even if
+    /// another call has used the event up. An operation that may have used an event up but does not
+    /// wait calls this on behalf of those that wait.
     #[cold]
     pub(crate) fn arm_for_waiters(self) {
-        // In the state ADDING, the back end may already have the descriptor. Otherwise it arms all levels
-        // when it adds the descriptor.
+        // In the state ADDING, the back end may already have the descriptor. Otherwise it arms all
+        // levels when it adds the descriptor.
         let registered = self.desc.registration.load(Ordering::Acquire);
         let state = registration::state(registered);
         if state == registration::ADDING || state == registration::ARMED {
@@ -586,8 +586,8 @@ fn alloc() -> Option<&'static PollDesc> {
 
 /// Frees a slot.
 fn free(desc: &PollDesc) {
-    // The slot's timer entry remains for the next descriptor. In a simulation, its time is that of the
-    // simulated clock, so the simulation keeps the slot.
+    // The slot's timer entry remains for the next descriptor. In a simulation, its time is that of
+    // the simulated clock, so the simulation keeps the slot.
     #[cfg(feature = "sim")]
     if crate::sim::keep_slot(desc.index) {
         return;

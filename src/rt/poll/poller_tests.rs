@@ -1,12 +1,12 @@
-//! Unit tests of the state after the end of a `poll_*` operation, and of the record of failures; see
-//! [`poller`](super).
+//! Unit tests of the state after the end of a `poll_*` operation, and of the record of failures;
+//! see [`poller`](super).
 
 use super::*;
 use crate::sys::socket;
 use std::os::fd::AsFd;
 
-/// The timeout of a poll that had to wait, and that an edge then made ready, must not apply to the next
-/// poll.
+/// The timeout of a poll that had to wait, and that an edge then made ready, must not apply to the
+/// next poll.
 #[test]
 fn poll_that_found_an_edge_leaves_no_timeout() {
     let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -29,7 +29,8 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     drop(socket::close(socket.into()));
 }
 
-/// The epoch in which a poll waited must not apply to the next poll, which may wait in another epoch.
+/// The epoch in which a poll waited must not apply to the next poll, which may wait in another
+/// epoch.
 #[test]
 fn poll_that_has_ended_leaves_no_epoch() {
     let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();

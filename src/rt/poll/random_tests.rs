@@ -12,8 +12,8 @@ struct Played {
     socket: UnixStream,
     peer: UnixStream,
     token: Token,
-    /// Whether, in each direction, no edge has arrived since the first registration or since the last call that
-    /// failed with EAGAIN.
+    /// Whether, in each direction, no edge has arrived since the first registration or since the
+    /// last call that failed with EAGAIN.
     is_idle: [bool; 2],
 }
 
@@ -30,8 +30,8 @@ impl Played {
         self.is_idle[0] && is_ready(false) || self.is_idle[1] && is_ready(true)
     }
 
-    /// Repeats the call until it fails or returns 0. After EAGAIN, arms the direction, as an operation that waits
-    /// does.
+    /// Repeats the call until it fails or returns 0. After EAGAIN, arms the direction, as an
+    /// operation that waits does.
     fn exhaust<B: BackEnd>(&mut self, waiting: &Waiting<B>, write: bool) {
         let mut buf = [0; 1 << 14];
         let end = loop {
@@ -48,8 +48,8 @@ impl Played {
     }
 }
 
-/// Makes calls, closes and registrations in random orders. After EAGAIN, each change of the state must
-/// be reported as an edge, and events must have only tokens that are registered.
+/// Makes calls, closes and registrations in random orders. After EAGAIN, each change of the state
+/// must be reported as an edge, and events must have only tokens that are registered.
 pub(super) fn random_orders_lose_no_edge<B: BackEnd>() {
     for seed in 1..=40_u64 {
         let mut state = seed;

@@ -1,19 +1,20 @@
-//! [`Role`]: the exclusive right to poll a shard. It also shows whether its holder sleeps, and until when.
+//! [`Role`]: the exclusive right to poll a shard. It also shows whether its holder sleeps, and
+//! until when.
 //!
-//! The role is one word. A thread takes the role just before it polls and releases it as soon as it has
-//! recorded the events, so no thread holds a role while it runs user code.
+//! The role is one word. A thread takes the role just before it polls and releases it as soon as it
+//! has recorded the events, so no thread holds a role while it runs user code.
 //!
 //! # States
 //! ```text
 //! FREE ── try_take ──→ HELD ── sleep(until, by) ──→ ASLEEP ── rise ──→ HELD ── release ──→ FREE
 //! ```
-//! ASLEEP contains the end of the sleep, and the kind of the sleeping thread: a worker runs the tasks that
-//! its events wake, but a thread in `block_on` without a processor does not.
+//! ASLEEP contains the end of the sleep, and the kind of the sleeping thread: a worker runs the
+//! tasks that its events wake, but a thread in `block_on` without a processor does not.
 //!
 //! # Memory ordering
 //! The sleeping thread calls `sleep` and then checks the queues and timers. Other threads publish
-//! their work and then check the role. All changes of the role and these checks are SeqCst, so at least one
-//! of the two sees the other (model `sleep_against_inject`).
+//! their work and then check the role. All changes of the role and these checks are SeqCst, so at
+//! least one of the two sees the other (model `sleep_against_inject`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 
@@ -23,14 +24,15 @@ const HELD: u64 = 1;
 const ASLEEP: u64 = 4;
 /// Set if the sleeping thread is in `block_on` and owns no processor.
 const BY_ROOT: u64 = 1;
-/// The low bits of a time. The word does not store them, so a sleep may appear to end up to 3 ns later than it
-/// does.
+/// The low bits of a time. The word does not store them, so a sleep may appear to end up to 3 ns
+/// later than it does.
 const BELOW: u64 = 3;
 
 /// The kind of thread that sleeps in the poller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
-    /// A worker, or a thread in `block_on` that owns a processor. It runs the tasks that its events wake.
+    /// A worker, or a thread in `block_on` that owns a processor. It runs the tasks that its events
+    /// wake.
     Worker,
     /// A thread in `block_on` without a processor. The tasks that its events wake need a worker.
     Root,
@@ -60,8 +62,8 @@ impl Role {
         debug_assert!(held == HELD, "the role was not held, or its holder was asleep");
     }
 
-    /// Announces a sleep until `until`. The holder must then check the queues and timers again before
-    /// it sleeps.
+    /// Announces a sleep until `until`. The holder must then check the queues and timers again
+    /// before it sleeps.
     pub(crate) fn sleep(&self, until: u64, by: By) {
         let by = if by == By::Root { BY_ROOT } else { 0 };
         // ORDERING: SeqCst; see the module documentation.

@@ -1,38 +1,40 @@
 //! [`Roles`]: the shards of the poller, and the rules for which thread polls which shard.
 //!
-//! A shard is an instance of the back end with a [`Role`]. A descriptor stays in the shard in which it was
-//! registered, even if its task moves to another thread. A shard is *open* from its first registration to
-//! the shutdown. Shard 0 always counts as open.
+//! A shard is an instance of the back end with a [`Role`]. A descriptor stays in the shard in which
+//! it was registered, even if its task moves to another thread. A shard is *open* from its first
+//! registration to the shutdown. Shard 0 always counts as open.
 //!
-//! Each processor has an *own* shard. Its *home* is its own shard if that shard is open, and shard 0
-//! otherwise. The timers of a processor belong to its home, and those of threads without a processor to
-//! shard 0.
+//! Each processor has an *own* shard. Its *home* is its own shard if that shard is open, and shard
+//! 0 otherwise. The timers of a processor belong to its home, and those of threads without a
+//! processor to shard 0.
 //!
 //! # Which shards a thread polls
-//! An open shard is *free* if no thread has its role. A thread that owns a processor and has no work
-//! [takes](Roles::take) the roles of these shards, and sleeps in all of them until an event arrives or
-//! their earliest timer is due:
+//! An open shard is *free* if no thread has its role. A thread that owns a processor and has no
+//! work [takes](Roles::take) the roles of these shards, and sleeps in all of them until an event
+//! arrives or their earliest timer is due:
 //! 1. its home, if it is free;
-//! 2. the free shards that no thread except sysmon has polled for [`STALE_NANOS`], for example because their
-//!    workers are in long turns;
+//! 2. the free shards that no thread except sysmon has polled for [`STALE_NANOS`], for example
+//!    because their workers are in long turns;
 //! 3. all free shards, if no other thread is awake.
 //!
-//! A worker that gets no role looks for events (`looks.rs`), and then rests. A busy worker polls the shards of rules 1 and 2 without waiting. A
-//! thread in `block_on` that polls takes all free shards, and so does a thread that stands in for the runtime's threads
-//! (`shortage.rs`). Sysmon checks each shard. If no thread polls a shard, sysmon interrupts a sleeping thread, which
-//! then also takes this shard. If no thread sleeps, or if this has not helped, sysmon polls the shard itself. In a
-//! process with one open shard, a worker without work takes its role, or looks and rests.
+//! A worker that gets no role looks for events (`looks.rs`), and then rests. A busy worker polls
+//! the shards of rules 1 and 2 without waiting. A thread in `block_on` that polls takes all free
+//! shards, and so does a thread that stands in for the runtime's threads (`shortage.rs`). Sysmon
+//! checks each shard. If no thread polls a shard, sysmon interrupts a sleeping thread, which then
+//! also takes this shard. If no thread sleeps, or if this has not helped, sysmon polls the shard
+//! itself. In a process with one open shard, a worker without work takes its role, or looks and
+//! rests.
 //!
 //! # Invariants
-//! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between its step
-//!   and its check in the table below, and then makes sure that the role is taken.
-//! * D1 — the end of the sleep that is announced in the role of a shard is not later than any timer of the
-//!   shard.
+//! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between
+//!   its step and its check in the table below, and then makes sure that the role is taken.
+//! * D1 — the end of the sleep that is announced in the role of a shard is not later than any timer
+//!   of the shard.
 //!
 //! # Memory ordering
-//! All changes of roles, of the set of open shards and of the count of awake threads are SeqCst, and so are the
-//! checks below. In each row, two threads each make a step and then a check, so at least one of the checks sees
-//! the step of the other thread:
+//! All changes of roles, of the set of open shards and of the count of awake threads are SeqCst,
+//! and so are the checks below. In each row, two threads each make a step and then a check, so at
+//! least one of the checks sees the step of the other thread:
 //!
 //! | step, then check | step, then check | model |
 //! |---|---|---|
@@ -138,8 +140,8 @@ impl Iterator for Iter {
 #[repr(align(128))]
 struct Line {
     role: Role,
-    /// The time at which a thread other than sysmon last polled the shard. Not recorded by sleeps if there is only
-    /// one shard.
+    /// The time at which a thread other than sysmon last polled the shard. Not recorded by sleeps
+    /// if there is only one shard.
     polled_at: AtomicU64,
 }
 
@@ -154,8 +156,8 @@ impl Line {
 /// The roles of all shards; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Roles {
-    /// The number of shards in the high half, and the number of consecutive processors that own the same
-    /// shard in the low half.
+    /// The number of shards in the high half, and the number of consecutive processors that own the
+    /// same shard in the low half.
     layout: AtomicU64,
     /// The set of open shards.
     open: AtomicU64,
@@ -182,17 +184,19 @@ impl Roles {
 
     // ---- the layout ----
 
-    /// Sets the number of shards, clamped to the range from 1 to [`SHARDS_MAX`], for `workers` processors
-    /// (not counting spare processors). Called by a start of the runtime, when only shard 0 is open.
+    /// Sets the number of shards, clamped to the range from 1 to [`SHARDS_MAX`], for `workers`
+    /// processors (not counting spare processors). Called by a start of the runtime, when only
+    /// shard 0 is open.
     pub(crate) fn configure(&self, count: usize, workers: usize) {
         let count = count.clamp(1, SHARDS_MAX);
-        // ORDERING: Relaxed, here and below: the state of the runtime publishes the layout at a start. A
-        // thread of an earlier epoch may still use the earlier layout.
+        // ORDERING: Relaxed, here and below: the state of the runtime publishes the layout at a
+        // start. A thread of an earlier epoch may still use the earlier layout.
         let layout = if count == 1 { SINGLE } else { layout(count, workers.div_ceil(count).max(1)) };
         self.layout.store(layout, Ordering::Relaxed);
     }
 
-    /// Returns the number of shards, and the number of consecutive processors that own the same shard.
+    /// Returns the number of shards, and the number of consecutive processors that own the same
+    /// shard.
     fn layout(&self) -> (usize, usize) {
         let layout = self.layout.load(Ordering::Relaxed);
         ((layout >> 32) as usize, layout as u32 as usize)
@@ -253,7 +257,8 @@ impl Roles {
         Shards(self.open.load(Ordering::SeqCst))
     }
 
-    /// Marks a shard as open. Afterwards, a caller that owns no processor must make sure that a thread polls.
+    /// Marks a shard as open. Afterwards, a caller that owns no processor must make sure that a
+    /// thread polls.
     pub(crate) fn set_open(&self, shard: usize) {
         // ORDERING: SeqCst; see the module documentation.
         self.open.fetch_or(1 << shard, Ordering::SeqCst);
@@ -272,8 +277,8 @@ impl Roles {
         &self.lines[shard].role
     }
 
-    /// Takes the roles with which a worker whose home is `home` sleeps, by the rules of the
-    /// [module documentation](self). `is_last` returns whether no other thread is awake, and `now` returns
+    /// Takes the roles with which a worker whose home is `home` sleeps, by the rules of the [module
+    /// documentation](self). `is_last` returns whether no other thread is awake, and `now` returns
     /// the time. Both are called only if several shards are open.
     #[inline]
     pub(crate) fn take(&self, home: usize, is_last: impl FnOnce() -> bool, now: impl FnOnce() -> u64) -> Shards {
@@ -287,8 +292,8 @@ impl Roles {
         self.take_each(others.into_iter().filter(|&shard| is_last || self.is_stale(shard, now)))
     }
 
-    /// Takes the roles with which a busy worker polls at `now`, those of its home and of stale shards.
-    /// Records the shards as polled.
+    /// Takes the roles with which a busy worker polls at `now`, those of its home and of stale
+    /// shards. Records the shards as polled.
     pub(crate) fn take_to_look(&self, home: usize, now: u64) -> Shards {
         let taken = self.take(home, || false, || now);
         self.note_polled(taken, now);
@@ -307,13 +312,13 @@ impl Roles {
 
     /// Returns whether workers of other shards may take a shard at `now`.
     fn is_stale(&self, shard: usize, now: u64) -> bool {
-        // ORDERING: Relaxed: a wrong result only delays a poll, because sysmon detects a shard that is not
-        // polled.
+        // ORDERING: Relaxed: a wrong result only delays a poll, because sysmon detects a shard that
+        // is not polled.
         now.saturating_sub(self.lines[shard].polled_at.load(Ordering::Relaxed)) >= STALE_NANOS
     }
 
-    /// Returns the shards whose timers a busy worker runs: its home and the stale shards whose roles are
-    /// free.
+    /// Returns the shards whose timers a busy worker runs: its home and the stale shards whose
+    /// roles are free.
     #[inline]
     pub(crate) fn looked_at(&self, home: usize, now: u64) -> Shards {
         if self.is_single() { Shards::one(0) } else { self.looked_at_by(home, now) }
@@ -363,8 +368,8 @@ impl Roles {
         (0..SHARDS_MAX).any(|shard| self.role(shard).is_taken())
     }
 
-    /// Returns an open shard in which a thread of the kind `by` sleeps, or a thread of any kind if `by` is
-    /// `None`. Prefers the shard `first`.
+    /// Returns an open shard in which a thread of the kind `by` sleeps, or a thread of any kind if
+    /// `by` is `None`. Prefers the shard `first`.
     pub(crate) fn asleep(&self, first: usize, by: Option<By>) -> Option<usize> {
         let is_meant = |&shard: &usize| self.role(shard).asleep().is_some_and(|of| by.is_none_or(|by| by == of));
         Some(first).filter(is_meant).or_else(|| self.open().into_iter().find(is_meant))

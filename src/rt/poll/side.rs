@@ -1,6 +1,6 @@
-//! [`Side`]: one direction of a [`PollDesc`], with its readiness and its waiters. An operation gets a `Side`
-//! from the [`PollHandle`] of its descriptor. A `Side` contains the generation of the descriptor for which the caller
-//! acts.
+//! [`Side`]: one direction of a [`PollDesc`], with its readiness and its waiters. An operation gets
+//! a `Side` from the [`PollHandle`] of its descriptor. A `Side` contains the generation of the
+//! descriptor for which the caller acts.
 //!
 //! # States
 //! The state is one word, which is changed only by read-modify-writes:
@@ -17,34 +17,36 @@
 //! | 6 | PLACED | the slot has a waiter, which may be taken out | the exclusive owner of the slot | a thread, which thereby becomes the exclusive owner |
 //! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges`, `retire` |
 //!
-//! A direction is *ready* if READY is set, and *idle* if it is clear. Operations may be *waiting* if LISTED or
-//! PLACED is set. A wait never consumes READY, so a dropped future has no edge to give back. (`publish_after`
-//! clears READY because of an earlier call.) READY together with LISTED or PLACED means that some waiters may not
-//! have been woken yet: an operation that succeeds without clearing READY then wakes the next one (`pass_on`).
+//! A direction is *ready* if READY is set, and *idle* if it is clear. Operations may be *waiting*
+//! if LISTED or PLACED is set. A wait never consumes READY, so a dropped future has no edge to give
+//! back. (`publish_after` clears READY because of an earlier call.) READY together with LISTED or
+//! PLACED means that some waiters may not have been woken yet: an operation that succeeds without
+//! clearing READY then wakes the next one (`pass_on`).
 //!
 //! # Edges that are skipped
-//! Each event of epoll(7) reports the state of both directions, so an event for received data usually also
-//! reports that the socket is writable. While COUNTED is clear in the write direction, an edge without a hang-up
-//! or an error that finds READY and no waiter does not change the word, which saves the poller one
-//! read-modify-write per event.
-//! The result of a call is then no evidence that the direction is idle: the first `clear_ready` sets COUNTED
-//! and returns false, as if an edge had arrived. So an operation that got EAGAIN makes its call again, and a short
-//! count is ignored. COUNTED is set before the next call, so every edge that this call may miss is recorded (model
-//! `skipped_edges_lose_no_room`).
+//! Each event of epoll(7) reports the state of both directions, so an event for received data
+//! usually also reports that the socket is writable. While COUNTED is clear in the write direction,
+//! an edge without a hang-up or an error that finds READY and no waiter does not change the word,
+//! which saves the poller one read-modify-write per event. The result of a call is then no evidence
+//! that the direction is idle: the first `clear_ready` sets COUNTED and returns false, as if an
+//! edge had arrived. So an operation that got EAGAIN makes its call again, and a short count is
+//! ignored. COUNTED is set before the next call, so every edge that this call may miss is recorded
+//! (model `skipped_edges_lose_no_room`).
 //!
-//! [`expiry`](crate::rt::poll::expiry) describes the deadline, and [`waiting`](crate::rt::poll::waiting) how a
-//! waiter enters and leaves the slot or the list.
+//! [`expiry`](crate::rt::poll::expiry) describes the deadline, and
+//! [`waiting`](crate::rt::poll::waiting) how a waiter enters and leaves the slot or the list.
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
-//! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word, and afterwards
-//!   checks READY, CLOSING and EXPIRED. READY and CLOSING are in the same word, and the word is changed
-//!   after EXPIRED is set. So the waiter sees the event, or the event finds the waiter (models
-//!   `edge_against_wait`, `expiry_against_wait`, `edge_close_and_expiry` and others).
-//! * 3 — a late event, or the result of a late call, compares the generation in the step in which it changes the
-//!   word (model `stale_event_has_no_effect`). A late waiter finds another generation in the step in which it
-//!   announces itself, and leaves.
-//! * 9 — an operation checks the deadline word (`begin`, `begin_call`, `is_expired`) before each of its calls, except
-//!   when it repeats a call after EINTR.
+//! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word, and
+//!   afterwards checks READY, CLOSING and EXPIRED. READY and CLOSING are in the same word, and the
+//!   word is changed after EXPIRED is set. So the waiter sees the event, or the event finds the
+//!   waiter (models `edge_against_wait`, `expiry_against_wait`, `edge_close_and_expiry` and
+//!   others).
+//! * 3 — a late event, or the result of a late call, compares the generation in the step in which
+//!   it changes the word (model `stale_event_has_no_effect`). A late waiter finds another
+//!   generation in the step in which it announces itself, and leaves.
+//! * 9 — an operation checks the deadline word (`begin`, `begin_call`, `is_expired`) before each of
+//!   its calls, except when it repeats a call after EINTR.
 
 #![allow(unsafe_code)]
 
@@ -81,7 +83,8 @@ pub(crate) enum Wait {
     /// The operation must start again, because the reason for the wait no longer holds, or because
     /// [`wait_after`](Side::wait_after) could not announce it.
     Retry,
-    /// There are already [`WAITERS_MAX`](crate::rt::poll::waiting::WAITERS_MAX) waiters in the list.
+    /// There are already [`WAITERS_MAX`](crate::rt::poll::waiting::WAITERS_MAX) waiters in the
+    /// list.
     Full,
 }
 
@@ -91,8 +94,8 @@ pub(crate) enum Wait {
 pub(crate) struct Side<'a> {
     pub(super) desc: &'a PollDesc,
     pub(super) direction: Direction,
-    /// The generation of the descriptor for which the caller acts. If it is stale, calls are refused with
-    /// [`Stop::Closed`], and events have no effect.
+    /// The generation of the descriptor for which the caller acts. If it is stale, calls are
+    /// refused with [`Stop::Closed`], and events have no effect.
     pub(super) generation: u32,
 }
 
@@ -102,8 +105,8 @@ pub(crate) struct Side<'a> {
 pub(crate) struct PollHandle {
     pub(super) desc: &'static PollDesc,
     pub(super) generation: u32,
-    /// The number of bytes above which an operation must call `charge`. It is 0 unless the descriptor is
-    /// known to be a TCP socket without multipath, whose bytes the kernel counts.
+    /// The number of bytes above which an operation must call `charge`. It is 0 unless the
+    /// descriptor is known to be a TCP socket without multipath, whose bytes the kernel counts.
     pub(crate) uncounted: u32,
 }
 
@@ -165,16 +168,16 @@ impl<'a> Side<'a> {
     /// Initialises the direction for a new descriptor: it is ready, and no operation waits.
     fn open(self) {
         self.until_of_poll().store(NONE, Ordering::Relaxed);
-        // ORDERING: Relaxed. A store would suffice, but loom would allow a compare-and-swap in `fire` that
-        // follows the store without seeing it.
+        // ORDERING: Relaxed. A store would suffice, but loom would allow a compare-and-swap in
+        // `fire` that follows the store without seeing it.
         self.deadline_word().swap(NONE, Ordering::Relaxed);
-        // ORDERING: AcqRel, as for every change of the word except that in `settle`. A stale event compares its
-        // generation with that of the word and is ignored; see `set_ready`.
+        // ORDERING: AcqRel, as for every change of the word except that in `settle`. A stale event
+        // compares its generation with that of the word and is ignored; see `set_ready`.
         self.word().swap(u64::from(self.generation) << GENERATION_SHIFT | COUNTED | READY, Ordering::AcqRel);
     }
 
-    /// Permits the poller to skip edges until the first `clear_ready`. The descriptor must be new, so that no
-    /// other thread uses it yet.
+    /// Permits the poller to skip edges until the first `clear_ready`. The descriptor must be new,
+    /// so that no other thread uses it yet.
     pub(crate) fn skip_edges(self) {
         self.word().fetch_and(!COUNTED, Ordering::AcqRel);
     }
@@ -182,8 +185,8 @@ impl<'a> Side<'a> {
     /// Ends all current and later operations with [`Stop::Closed`].
     fn evict(self, wakers: &mut Wakers) {
         if generation_of(self.word().load(Ordering::Acquire)) == self.generation {
-            // ORDERING: AcqRel: the step in which a waiter announces itself sees CLOSING, or `interrupt`
-            // sees the waiter (invariant 2).
+            // ORDERING: AcqRel: the step in which a waiter announces itself sees CLOSING, or
+            // `interrupt` sees the waiter (invariant 2).
             self.word().fetch_or(CLOSING, Ordering::AcqRel);
             if injected_bug!("close_wakes_one") {
                 self.take_event(wakers);
@@ -193,8 +196,8 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Makes all later events of the descriptor stale. Called before the descriptor is closed or leaves this
-    /// crate.
+    /// Makes all later events of the descriptor stale. Called before the descriptor is closed or
+    /// leaves this crate.
     fn retire(self) {
         let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == self.generation {
@@ -210,8 +213,8 @@ impl<'a> Side<'a> {
     /// Returns the state before a call, or the reason why the operation must not continue.
     #[inline]
     pub(crate) fn begin(self) -> Result<Ticket, Stop> {
-        // ORDERING: Acquire pairs with the AcqRel of `set_ready`: a thread that sees the edge also sees
-        // everything that the poller wrote before it.
+        // ORDERING: Acquire pairs with the AcqRel of `set_ready`: a thread that sees the edge also
+        // sees everything that the poller wrote before it.
         let word = self.word().load(Ordering::Acquire);
         if generation_of(word) != self.generation || word & CLOSING != 0 {
             return Err(Stop::Closed);
@@ -225,13 +228,13 @@ impl<'a> Side<'a> {
     /// Returns whether the deadline has passed.
     #[inline]
     pub(crate) fn is_expired(self) -> bool {
-        // ORDERING: Acquire pairs with the SeqCst changes in `fire` and `set_deadline`. An outdated value does no
-        // harm, because the deadline word is read again before the operation waits.
+        // ORDERING: Acquire pairs with the SeqCst changes in `fire` and `set_deadline`. An outdated
+        // value does no harm, because the deadline word is read again before the operation waits.
         self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 
-    /// Returns the state before a call, as [`begin`](Side::begin) does, or [`Hold::Corked`] if writes are
-    /// gathered. CLOSING and CORKED are checked together.
+    /// Returns the state before a call, as [`begin`](Side::begin) does, or [`Hold::Corked`] if
+    /// writes are gathered. CLOSING and CORKED are checked together.
     #[inline]
     pub(crate) fn begin_call(self) -> Result<Ticket, Hold> {
         if self.direction == Direction::Read {
@@ -254,13 +257,14 @@ impl<'a> Side<'a> {
         self.begin().map_or_else(Hold::Stop, |_| Hold::Corked)
     }
 
-    /// Sets whether [`begin_call`](Side::begin_call) reports that writes are gathered. The direction must be
-    /// the write direction.
+    /// Sets whether [`begin_call`](Side::begin_call) reports that writes are gathered. The
+    /// direction must be the write direction.
     pub(crate) fn set_corked(self, corked: bool) {
         let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == self.generation {
             let next = if corked { word | CORKED } else { word & !CORKED };
-            // ORDERING: AcqRel, as in `open`. The gathered writes have their own lock, which the caller holds.
+            // ORDERING: AcqRel, as in `open`. The gathered writes have their own lock, which the
+            // caller holds.
             match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(now) => word = now,
@@ -268,18 +272,20 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Returns whether READY is clear, so that a call would probably have to wait. Returns false if the generation
-    /// is stale.
+    /// Returns whether READY is clear, so that a call would probably have to wait. Returns false if
+    /// the generation is stale.
     pub(crate) fn is_idle(self) -> bool {
-        // ORDERING: Acquire: an operation clears READY, or finds it clear, before it arms the back end.
+        // ORDERING: Acquire: an operation clears READY, or finds it clear, before it arms the back
+        // end.
         let word = self.word().load(Ordering::Acquire);
         generation_of(word) == self.generation && word & READY == 0
     }
 
-    /// Clears READY, because a call that began at `ticket` has failed with EAGAIN or had a short count.
-    /// Returns false, without clearing it, if the call may have missed an edge, which arrived in the meantime or was
-    /// skipped, or if a bit other than READY and those of waiters has changed, for example because the socket is being
-    /// closed. If `ticket` was not ready, or READY is already clear, returns true, because the wait checks READY again.
+    /// Clears READY, because a call that began at `ticket` has failed with EAGAIN or had a short
+    /// count. Returns false, without clearing it, if the call may have missed an edge, which
+    /// arrived in the meantime or was skipped, or if a bit other than READY and those of waiters
+    /// has changed, for example because the socket is being closed. If `ticket` was not ready, or
+    /// READY is already clear, returns true, because the wait checks READY again.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {
@@ -288,9 +294,9 @@ impl<'a> Side<'a> {
         clear_ready(self.word(), ticket)
     }
 
-    /// Announces the waiter in the slot, to which the caller has exclusive access, and clears READY in the same step,
-    /// because a call that began at `ticket` had a short count. Returns false if the state has changed since, so that
-    /// an edge may have arrived.
+    /// Announces the waiter in the slot, to which the caller has exclusive access, and clears READY
+    /// in the same step, because a call that began at `ticket` had a short count. Returns false if
+    /// the state has changed since, so that an edge may have arrived.
     #[inline]
     pub(super) fn publish_after(self, ticket: Ticket) -> bool {
         debug_assert!(ticket.is_only_ready() && !self.may_skip(ticket.0));
@@ -300,8 +306,8 @@ impl<'a> Side<'a> {
             self.word().fetch_and(!READY, Ordering::AcqRel);
             return true;
         }
-        // ORDERING: AcqRel, as in `publish`. If an edge has incremented the tick, or if the socket is being closed,
-        // this fails (model `wait_after_a_short_read_against_edge`).
+        // ORDERING: AcqRel, as in `publish`. If an edge has incremented the tick, or if the socket
+        // is being closed, this fails (model `wait_after_a_short_read_against_edge`).
         self.word().compare_exchange(ticket.0, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
@@ -312,16 +318,18 @@ impl<'a> Side<'a> {
         self.direction == Direction::Write && word & COUNTED == 0
     }
 
-    /// Makes the poller record every later edge. Returns false, because it may have skipped an edge.
+    /// Makes the poller record every later edge. Returns false, because it may have skipped an
+    /// edge.
     #[cold]
     fn count_edges(self) -> bool {
-        // ORDERING: AcqRel, and before the next call of the operation; see the module documentation.
+        // ORDERING: AcqRel, and before the next call of the operation; see the module
+        // documentation.
         self.word().fetch_or(COUNTED, Ordering::AcqRel);
         false
     }
 
-    /// Records an edge and takes the wakers of the operations that it wakes. Returns false if the edge is stale,
-    /// because its descriptor has been retired.
+    /// Records an edge and takes the wakers of the operations that it wakes. Returns false if the
+    /// edge is stale, because its descriptor has been retired.
     #[inline(always)]
     pub(crate) fn set_ready(self, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
@@ -333,8 +341,9 @@ impl<'a> Side<'a> {
                 return true;
             }
             let next = (word.wrapping_add(TICK_ONE) | READY | reasons) & !PLACED;
-            // ORDERING: AcqRel: the step that sets READY also reads whether there are waiters, and a waiter
-            // announces itself in a step that reads READY. Acquire also covers the waker in the slot.
+            // ORDERING: AcqRel: the step that sets READY also reads whether there are waiters, and
+            // a waiter announces itself in a step that reads READY. Acquire also covers the waker
+            // in the slot.
             match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => word = now,
@@ -349,9 +358,9 @@ impl<'a> Side<'a> {
                 wakers.push(found.waker);
             }
         } else if word & LISTED != 0 {
-            // A hang-up concerns all waiters, including those that wait only for a hang-up. An error may only
-            // mean that a message is in the error queue. A waiter for data or room would not pass the
-            // wake-up for such an error on, so an error also wakes all waiters.
+            // A hang-up concerns all waiters, including those that wait only for a hang-up. An
+            // error may only mean that a message is in the error queue. A waiter for data or room
+            // would not pass the wake-up for such an error on, so an error also wakes all waiters.
             self.wake(word, reasons & (HANG_UP | ERROR) != 0 && !injected_bug!("hang_up_wakes_one"), wakers);
         }
         true
@@ -368,9 +377,9 @@ impl<'a> Side<'a> {
         is_future
     }
 
-    /// Takes the waiters to be woken out of the slot and the list: all of them if `all` is true, and
-    /// otherwise those that an edge wakes, which are all polls and the oldest future that waits for events. If
-    /// PLACED is set in `word`, the caller has just cleared it.
+    /// Takes the waiters to be woken out of the slot and the list: all of them if `all` is true,
+    /// and otherwise those that an edge wakes, which are all polls and the oldest future that waits
+    /// for events. If PLACED is set in `word`, the caller has just cleared it.
     #[cold]
     fn wake(self, word: u64, all: bool, wakers: &mut Wakers) {
         let has_future = word & PLACED != 0 && self.wake_placed(wakers);
@@ -380,8 +389,8 @@ impl<'a> Side<'a> {
         let mut list = self.list().lock();
         let Some(waiters) = &mut *list else { return };
         if all {
-            // The empty list is kept, because futures may still have its keys, and a new list would issue
-            // the same keys again.
+            // The empty list is kept, because futures may still have its keys, and a new list would
+            // issue the same keys again.
             waiters.take_all(wakers);
             if injected_bug!("keys_start_over") {
                 *list = None;
@@ -404,8 +413,8 @@ impl<'a> Side<'a> {
 
     /// Wakes all waiters. The caller must already have stored the reason.
     pub(crate) fn interrupt(self, wakers: &mut Wakers) {
-        // ORDERING: AcqRel. The word is changed even if no operation seems to wait, so that a waiter that
-        // announces itself later sees the reason (invariant 2).
+        // ORDERING: AcqRel. The word is changed even if no operation seems to wait, so that a
+        // waiter that announces itself later sees the reason (invariant 2).
         let word = self.word().fetch_and(!PLACED, Ordering::AcqRel);
         self.wake(word, true, wakers);
     }
@@ -416,8 +425,8 @@ impl<'a> Side<'a> {
         self.wake(word, false, wakers);
     }
 
-    /// Wakes the next waiter if READY is set, because its call may succeed. Called after an operation that
-    /// left READY set, and when a woken future ends without a call.
+    /// Wakes the next waiter if READY is set, because its call may succeed. Called after an
+    /// operation that left READY set, and when a woken future ends without a call.
     pub(crate) fn pass_on(self, wakers: &mut Wakers) {
         // ORDERING: Acquire. An operation that announces itself later checks READY itself.
         let word = self.word().load(Ordering::Acquire);
@@ -426,22 +435,22 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Returns whether an operation may be waiting. If the result is false, no future is in the slot or the list
-    /// any more.
+    /// Returns whether an operation may be waiting. If the result is false, no future is in the
+    /// slot or the list any more.
     #[inline]
     pub(crate) fn has_waiters(self) -> bool {
         // ORDERING: Acquire. An operation that announces itself later checks READY itself.
         self.word().load(Ordering::Acquire) & (PLACED | LISTED) != 0
     }
 
-    /// Takes the remaining wakers, because a free slot of the cache must have no waiters. Called when the handle is
-    /// dropped. Only `poll_*` calls leave wakers.
+    /// Takes the remaining wakers, because a free slot of the cache must have no waiters. Called
+    /// when the handle is dropped. Only `poll_*` calls leave wakers.
     pub(crate) fn take_leftovers(self, wakers: &mut Wakers) {
         if self.has_waiters() {
             self.interrupt(wakers);
         }
-        // No future has a key of the list any more. The variable makes sure that the list is freed outside
-        // the lock.
+        // No future has a key of the list any more. The variable makes sure that the list is freed
+        // outside the lock.
         let list = self.list().lock().take();
         drop(list);
     }
@@ -487,8 +496,8 @@ impl PollDesc {
         [Direction::Read, Direction::Write].map(|direction| self.side(direction, generation))
     }
 
-    /// Assigns a free slot to a new descriptor and returns its generation. Both directions are initially
-    /// ready, because a call may succeed.
+    /// Assigns a free slot to a new descriptor and returns its generation. Both directions are
+    /// initially ready, because a call may succeed.
     pub(crate) fn open(&self) -> u32 {
         let generation = self.generation();
         self.sides_of(generation).iter().for_each(|side| side.open());
@@ -501,11 +510,11 @@ impl PollDesc {
         self.sides_of(generation).iter().for_each(|side| side.evict(wakers));
     }
 
-    /// Makes all later events of the descriptor stale. Called before the descriptor is closed or leaves this
-    /// crate.
+    /// Makes all later events of the descriptor stale. Called before the descriptor is closed or
+    /// leaves this crate.
     pub(crate) fn retire(&self, generation: u32) {
-        // ORDERING: this precedes the change of the generation, which is a Release, so a reader that sees
-        // the new generation does not see the old number (model
+        // ORDERING: this precedes the change of the generation, which is a Release, so a reader
+        // that sees the new generation does not see the old number (model
         // `a_snapshot_pairs_no_number_with_another_generation`).
         if !injected_bug!("number_outlives_generation") {
             self.forget_number();

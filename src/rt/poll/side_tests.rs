@@ -157,8 +157,8 @@ fn evidence_counts_only_for_its_ticket() {
     assert!(!side.begin().unwrap().is_ready());
 }
 
-/// Edges for writing are skipped while the direction is ready, until a call first gives evidence against this. That
-/// call does not clear readiness.
+/// Edges for writing are skipped while the direction is ready, until a call first gives evidence
+/// against this. That call does not clear readiness.
 #[test]
 fn redundant_write_edges_are_skipped_until_a_call_gives_evidence() {
     let (desc, generation) = desc();
@@ -218,7 +218,8 @@ fn data_wakes_one_waiter_and_hang_up_wakes_all() {
         let is_end = reasons & (HANG_UP | ERROR) != 0;
         assert_eq!(woken(|wakers| assert!(side.set_ready(reasons, wakers))), if is_end { 3 } else { 1 });
         assert_eq!((side.waiting(), side.has_waiters()), if is_end { (0, false) } else { (2, true) });
-        // A successful call that leaves data wakes the next waiter, unless that waiter waits only for interruption.
+        // A successful call that leaves data wakes the next waiter, unless that waiter waits only
+        // for interruption.
         assert_eq!(woken(|wakers| side.pass_on(wakers)), usize::from(!is_end));
         assert_eq!(woken(|wakers| side.pass_on(wakers)), 0);
         assert_eq!(woken(|wakers| side.interrupt(wakers)), usize::from(!is_end));

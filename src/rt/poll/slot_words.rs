@@ -1,8 +1,8 @@
 //! Three additional words per slot, for [`inspect`](crate::rt::inspect()).
 //!
-//! They contain the [addresses](super::addresses) of a TCP socket without multipath, or the [usage](super::usage)
-//! of another descriptor. The words of 16 slots are allocated together when a descriptor in one of the slots first
-//! needs them, and are never freed.
+//! They contain the [addresses](super::addresses) of a TCP socket without multipath, or the
+//! [usage](super::usage) of another descriptor. The words of 16 slots are allocated together when a
+//! descriptor in one of the slots first needs them, and are never freed.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;

@@ -1,8 +1,8 @@
 //! [`Ticket`]: the word of a direction at one moment, and the bits of the word.
 //!
-//! [`side`](super::side) says what sets and clears each bit. An operation takes a ticket before each of its calls. The
-//! result of the call is evidence about the state in the ticket only: READY is cleared by a compare-and-swap that fails if
-//! an edge has incremented the tick since.
+//! [`side`](super::side) says what sets and clears each bit. An operation takes a ticket before
+//! each of its calls. The result of the call is evidence about the state in the ticket only: READY
+//! is cleared by a compare-and-swap that fails if an edge has incremented the tick since.
 
 use crate::sync::{AtomicU64, Ordering, injected_bug};
 
@@ -28,8 +28,8 @@ impl Ticket {
     /// A placeholder for a ticket while there is no call.
     pub(crate) const NONE: Ticket = Ticket(0);
 
-    /// Returns whether READY is set. If it is clear, an operation makes its call at most once per poll before
-    /// it waits.
+    /// Returns whether READY is set. If it is clear, an operation makes its call at most once per
+    /// poll before it waits.
     #[inline]
     pub(crate) fn is_ready(self) -> bool {
         self.0 & READY != 0
@@ -47,8 +47,8 @@ impl Ticket {
         self.0 & (READY | PLACED | LISTED) == READY
     }
 
-    /// Returns whether no edge was recorded between `earlier` and this ticket of the same direction, and no bit except
-    /// READY and those of waiters has changed.
+    /// Returns whether no edge was recorded between `earlier` and this ticket of the same
+    /// direction, and no bit except READY and those of waiters has changed.
     #[inline]
     pub(crate) fn has_no_edge_since(self, earlier: Ticket) -> bool {
         (self.0 ^ earlier.0) & !(READY | PLACED | LISTED) == 0
@@ -59,17 +59,17 @@ impl Ticket {
         self.0 & TICK_MASK
     }
 
-    /// Returns whether a short count does not prove that the direction is idle. After a hang-up, an error or
-    /// urgent data, a call may return a short count although no other edge follows. While writes are gathered, the
-    /// count of a write is not that of a system call.
+    /// Returns whether a short count does not prove that the direction is idle. After a hang-up, an
+    /// error or urgent data, a call may return a short count although no other edge follows. While
+    /// writes are gathered, the count of a write is not that of a system call.
     #[inline]
     pub(crate) fn distrusts_short_counts(self) -> bool {
         self.0 & (HANG_UP | ERROR | PRIORITY) != 0
     }
 }
 
-/// The place of a direction's word. It outlives the descriptor, and identifies the direction among those of all
-/// descriptors that exist.
+/// The place of a direction's word. It outlives the descriptor, and identifies the direction among
+/// those of all descriptors that exist.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place(pub(super) &'static AtomicU64);
 
@@ -81,18 +81,18 @@ impl PartialEq for Place {
 }
 
 impl Place {
-    /// Clears READY, because a call that began at `ticket` had a short count. Has no effect if an edge has been recorded
-    /// since, or if a bit other than READY and those of waiters has changed, for example because the word belongs to
-    /// another descriptor. If edges could be skipped at `ticket`,
-    /// [`Side::clear_ready`](super::side::Side::clear_ready) has set COUNTED since.
+    /// Clears READY, because a call that began at `ticket` had a short count. Has no effect if an
+    /// edge has been recorded since, or if a bit other than READY and those of waiters has changed,
+    /// for example because the word belongs to another descriptor. If edges could be skipped at
+    /// `ticket`, [`Side::clear_ready`](super::side::Side::clear_ready) has set COUNTED since.
     pub(crate) fn clear_ready(self, ticket: Ticket) {
         clear_ready(self.0, ticket);
     }
 }
 
-/// Clears READY in `word`. Returns false, without clearing it, if an edge was recorded since `ticket`, or if a bit
-/// other than READY and those of waiters has changed. If `ticket` was not ready, or READY is already clear, does nothing
-/// and returns true.
+/// Clears READY in `word`. Returns false, without clearing it, if an edge was recorded since
+/// `ticket`, or if a bit other than READY and those of waiters has changed. If `ticket` was not
+/// ready, or READY is already clear, does nothing and returns true.
 #[inline]
 pub(super) fn clear_ready(word: &AtomicU64, ticket: Ticket) -> bool {
     let mut seen = ticket.0;

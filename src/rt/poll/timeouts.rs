@@ -1,18 +1,19 @@
 //! Relative timeouts and deadlines of operations.
 //!
 //! # Relative timeouts
-//! An operation that has to wait stores in its [`WaitKey`] the time at which its timeout ends, and makes
-//! sure that a timer fires at that time or earlier. The timer wakes all waiters of both directions, and each
-//! of them checks its own time.
+//! An operation that has to wait stores in its [`WaitKey`] the time at which its timeout ends, and
+//! makes sure that a timer fires at that time or earlier. The timer wakes all waiters of both
+//! directions, and each of them checks its own time.
 //!
-//! A `poll_*` operation has no key, so its time is stored in the direction. The operation begins when a poll
-//! first returns `Pending` and ends when a poll returns `Ready`. If the next poll comes too late, the
-//! operation counts as abandoned, and the poll begins a new one. A poll is too late if, since the timeout
-//! ended, both the length of the timeout and 100 ms have passed. The 100 ms allow for a busy task that is polled late.
+//! A `poll_*` operation has no key, so its time is stored in the direction. The operation begins
+//! when a poll first returns `Pending` and ends when a poll returns `Ready`. If the next poll comes
+//! too late, the operation counts as abandoned, and the poll begins a new one. A poll is too late
+//! if, since the timeout ended, both the length of the timeout and 100 ms have passed. The 100 ms
+//! allow for a busy task that is polled late.
 //!
 //! # Deadlines
-//! A deadline belongs to a direction and is stored by [`expiry`](super::expiry). This file sets it, and makes
-//! sure that a timer fires and that a thread waits for the timer.
+//! A deadline belongs to a direction and is stored by [`expiry`](super::expiry). This file sets it,
+//! and makes sure that a timer fires and that a thread waits for the timer.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -29,8 +30,9 @@ use crate::rt::unsent;
 use crate::rt::waiters::{Waiter, Wakers};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The minimum time, in nanoseconds, from the end of a timeout until a `poll_*` operation counts as abandoned. With a
-/// smaller value, an operation with a short timeout could begin again and again on a busy machine, and never time out.
+/// The minimum time, in nanoseconds, from the end of a timeout until a `poll_*` operation counts as
+/// abandoned. With a smaller value, an operation with a short timeout could begin again and again
+/// on a busy machine, and never time out.
 const LATE_MAX: u64 = 100_000_000;
 
 /// The relative timeouts of the two directions, in nanoseconds, or 0 for none.
@@ -66,9 +68,9 @@ impl Timeouts {
 }
 
 impl Side<'static> {
-    /// Makes sure that a timer fires at the end of the operation's own timeout or earlier. The timeout begins now if
-    /// it has not begun yet. Returns an error if it has already ended. The operation must already be listed, so that
-    /// a timer that fires immediately finds it.
+    /// Makes sure that a timer fires at the end of the operation's own timeout or earlier. The
+    /// timeout begins now if it has not begun yet. Returns an error if it has already ended. The
+    /// operation must already be listed, so that a timer that fires immediately finds it.
     #[cold]
     pub(crate) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: NonZeroU64) -> Poll<Result<(), Failure>> {
         let now = clock::now();
@@ -95,9 +97,9 @@ impl Side<'static> {
         Poll::Pending
     }
 
-    /// Returns whether the operation's own timeout has passed. Clears the stored time of a `poll_*` operation if it has
-    /// passed. If this time belongs to an abandoned operation, because both `timeout` and [`LATE_MAX`] have passed
-    /// since, returns false.
+    /// Returns whether the operation's own timeout has passed. Clears the stored time of a `poll_*`
+    /// operation if it has passed. If this time belongs to an abandoned operation, because both
+    /// `timeout` and [`LATE_MAX`] have passed since, returns false.
     pub(super) fn has_timed_out(self, waiter: &Waiter<'_, WaitKey>, timeout: NonZeroU64) -> bool {
         let until = match waiter {
             Waiter::Future(wait) => wait.until,
@@ -116,8 +118,8 @@ impl Side<'static> {
 
 impl PollHandle {
     /// Sets or clears the deadline of a direction. A deadline in the past ends waiting operations
-    /// immediately. A deadline in the future ends the operations that are waiting when it passes. Operations that
-    /// begin after the deadline fail.
+    /// immediately. A deadline in the future ends the operations that are waiting when it passes.
+    /// Operations that begin after the deadline fail.
     ///
     /// # Errors
     /// Returns [`Failure::Closed`] if the socket is closed.
@@ -125,7 +127,8 @@ impl PollHandle {
         let side = self.side(direction);
         match side.begin_call() {
             Err(Hold::Stop(Stop::Closed)) => return Err(Failure::Closed),
-            // Gathered bytes were written under the old deadline, so those of this thread are sent first.
+            // Gathered bytes were written under the old deadline, so those of this thread are sent
+            // first.
             Err(Hold::Corked) => unsent::flush(),
             _ => {}
         }
@@ -135,8 +138,8 @@ impl PollHandle {
         }
         let old = side.deadline();
         if old > clock::EXPIRED && at >= old && !horizon::has_come(at) {
-            // The deadline does not move to an earlier time. The timer entry is at or before the old time. When the
-            // entry fires, the deadline is checked and another entry is added.
+            // The deadline does not move to an earlier time. The timer entry is at or before the
+            // old time. When the entry fires, the deadline is checked and another entry is added.
             if let Some(at) = side.move_deadline(at) {
                 runtime().arm_poll(self.desc, at);
             }
@@ -159,9 +162,10 @@ impl PollHandle {
         wakers.wake_all();
     }
 
-    /// Makes sure that timers run, for an operation that waits without a registration. The operation must
-    /// already be listed: while a shutdown is in progress, this call cannot start the runtime, but at its end
-    /// the shutdown interrupts all listed operations. Has no effect in a child of fork(2), which has no runtime.
+    /// Makes sure that timers run, for an operation that waits without a registration. The
+    /// operation must already be listed: while a shutdown is in progress, this call cannot start
+    /// the runtime, but at its end the shutdown interrupts all listed operations. Has no effect in
+    /// a child of fork(2), which has no runtime.
     pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<NonZeroU64>, cx: &mut Context<'_>) {
         let has_end = timeout.is_some() || self.side(direction).deadline() > clock::EXPIRED;
         if has_end && !fork::is_child() {

@@ -1,8 +1,8 @@
 //! Counts the bytes that descriptors other than TCP sockets without multipath have moved, for
 //! [`inspect`](crate::rt::inspect()).
 //!
-//! The kernel counts the bytes of a TCP connection (TCP_INFO), but not, for example, those of UDP and Unix sockets.
-//! The counts are in the [words](super::slot_words) of the slot.
+//! The kernel counts the bytes of a TCP connection (TCP_INFO), but not, for example, those of UDP
+//! and Unix sockets. The counts are in the [words](super::slot_words) of the slot.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,8 +14,8 @@ use super::slot_words::{self, Words};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     bytes: [&'static AtomicU64; 2],
-    /// The rough time of the last operation, or of the opening, in the low half, and the number of the kind in the
-    /// high half.
+    /// The rough time of the last operation, or of the opening, in the low half, and the number of
+    /// the kind in the high half.
     used: &'static AtomicU64,
 }
 
@@ -67,8 +67,8 @@ impl Usage {
         KINDS.get(number.checked_sub(1)?).copied()
     }
 
-    /// Returns the number of bytes moved in each direction, and the rough time of the last operation, or of the
-    /// opening if there was none.
+    /// Returns the number of bytes moved in each direction, and the rough time of the last
+    /// operation, or of the opening if there was none.
     pub(crate) fn read(self) -> ([u64; 2], u32) {
         (self.bytes.map(|bytes| bytes.load(Ordering::Relaxed)), self.used.load(Ordering::Relaxed) as u32)
     }

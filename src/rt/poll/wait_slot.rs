@@ -1,9 +1,9 @@
 //! [`WaitSlot`]: a place for one waker, which is claimed and vacated without a lock.
 //!
 //! A direction of a socket usually has one waiter, which uses this slot. Further waiters use the
-//! list of [`Side`](crate::rt::poll::side::Side). The bit PLACED of the word of the `Side` shows whether the
-//! slot is *published*. As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a
-//! `poll_*` method).
+//! list of [`Side`](crate::rt::poll::side::Side). The bit PLACED of the word of the `Side` shows
+//! whether the slot is *published*. As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a
+//! task that has called a `poll_*` method).
 //!
 //! # States
 //! | tag | published | state |
@@ -16,16 +16,17 @@
 //! [`vacate`](WaitSlot::vacate).
 //!
 //! # Invariants
-//! * K1 — only the thread that has the slot exclusively accesses the waker (the models of `wait_state`
-//!   verify this with loom's cell).
-//! * K2 — each tag of a taken slot is used once in the lifetime of the slot, so a waiter that has left or was
-//!   taken out is never mistaken for a later one.
-//! * K3 — no thread waits for the slot: a thread that does not get it uses the list or makes its call. No user code
-//!   runs while a thread has the slot exclusively.
+//! * K1 — only the thread that has the slot exclusively accesses the waker (the models of
+//!   `wait_state` verify this with loom's cell).
+//! * K2 — each tag of a taken slot is used once in the lifetime of the slot, so a waiter that has
+//!   left or was taken out is never mistaken for a later one.
+//! * K3 — no thread waits for the slot: a thread that does not get it uses the list or makes its
+//!   call. No user code runs while a thread has the slot exclusively.
 //!
 //! # Memory ordering
-//! The bit publishes the waker (Release by the thread that sets it, Acquire by the thread that clears it).
-//! The tag publishes the removal of the waker (Release in `vacate`, Acquire in `claim`).
+//! The bit publishes the waker (Release by the thread that sets it, Acquire by the thread that
+//! clears it). The tag publishes the removal of the waker (Release in `vacate`, Acquire in
+//! `claim`).
 
 #![allow(unsafe_code)]
 
@@ -72,14 +73,15 @@ impl WaitSlot {
     }
 
     /// Claims the slot if it is free, and stores `waker`. The caller then has the slot exclusively.
-    /// Returns the key, or `waker` if the slot is taken. `is_own` says whether `waker` is the own waker of a
-    /// task.
+    /// Returns the key, or `waker` if the slot is taken. `is_own` says whether `waker` is the own
+    /// waker of a task.
     #[inline]
     pub(crate) fn claim(&self, is_poll: bool, waker: Waker, is_own: bool) -> Result<Key, Waker> {
         let free = self.tag.load(Ordering::Relaxed);
         let taken = TAKEN | (free.wrapping_add(1) & COUNT) | if is_poll { POLL } else { 0 };
         let tag = taken.get() | if is_own { OWN } else { 0 };
-        // ORDERING: Acquire pairs with the Release in `vacate`, so the previous waker has been moved out.
+        // ORDERING: Acquire pairs with the Release in `vacate`, so the previous waker has been
+        // moved out.
         if free & TAKEN.get() != 0
             || self.tag.compare_exchange(free, tag, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
@@ -98,12 +100,13 @@ impl WaitSlot {
         self.tag.load(Ordering::Relaxed) & TAKEN.get() == 0
     }
 
-    /// Returns whether the future `key` has the slot. The result true may already be outdated: a caller that
-    /// relies on it must clear the bit, and then check again, by this method or by the result of `vacate`.
+    /// Returns whether the future `key` has the slot. The result true may already be outdated: a
+    /// caller that relies on it must clear the bit, and then check again, by this method or by the
+    /// result of `vacate`.
     #[inline]
     pub(crate) fn is_of(&self, key: Key) -> bool {
-        // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future was taken
-        // out also sees the reason (model `a_dropped_reader_passes_on`).
+        // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future
+        // was taken out also sees the reason (model `a_dropped_reader_passes_on`).
         let order = if injected_bug!("slot_tag_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
         self.tag.load(order) & !OWN == key.get()
     }
@@ -129,7 +132,8 @@ impl WaitSlot {
             })
     }
 
-    /// Replaces the waker and returns the previous one. `is_own` says whether `waker` is the own waker of a task.
+    /// Replaces the waker and returns the previous one. `is_own` says whether `waker` is the own
+    /// waker of a task.
     ///
     /// # Safety
     /// The slot must be taken, and the caller must have it exclusively.

@@ -1,27 +1,30 @@
-//! The waiting half of [`Side`]: how a waiter enters and leaves the slot or the list of a direction.
+//! The waiting half of [`Side`]: how a waiter enters and leaves the slot or the list of a
+//! direction.
 //!
 //! # Slot and list
-//! The first waiter uses the slot, which needs no lock: an edge that finds PLACED set clears it in the
-//! step that sets READY, and the thread then owns the waker. A waiter enters the list if the slot is taken,
-//! if the list is not empty, or if it is a future that was in the list before or waits only for interruption (see
-//! [`Interest::Interrupt`]). The waiter in the slot is therefore older than those in the list and is woken first.
-//! A thread that clears PLACED of another waiter must wake this waiter, even if the wake-up is spurious: in the
-//! meantime the waiter may have missed events, or its future may have been dropped.
+//! The first waiter uses the slot, which needs no lock: an edge that finds PLACED set clears it in
+//! the step that sets READY, and the thread then owns the waker. A waiter enters the list if the
+//! slot is taken, if the list is not empty, or if it is a future that was in the list before or
+//! waits only for interruption (see [`Interest::Interrupt`]). The waiter in the slot is therefore
+//! older than those in the list and is woken first. A thread that clears PLACED of another waiter
+//! must wake this waiter, even if the wake-up is spurious: in the meantime the waiter may have
+//! missed events, or its future may have been dropped.
 //!
-//! As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a `poll_*` method).
+//! As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that has called a `poll_*`
+//! method).
 //!
 //! # Invariants
-//! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or woken after the
-//!   thread has given up the slot or the lock. For the slot, [`to_store`] may return the spare reference of the task
-//!   instead of a clone.
+//! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
+//!   woken after the thread has given up the slot or the lock. For the slot, [`to_store`] may
+//!   return the spare reference of the task instead of a clone.
 //! * 2 — a waiter announces itself by a read-modify-write of the word ([`publish`](Side::publish),
-//!   [`publish_after`](Side::publish_after), [`announce`](Side::announce)), and then checks again whether it must
-//!   not wait.
+//!   [`publish_after`](Side::publish_after), [`announce`](Side::announce)), and then checks again
+//!   whether it must not wait.
 //!
 //! # Cancellation
-//! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or if `wait`
-//! returned [`Wait::Retry`], but it has not made its call since, `end_wait` wakes the next waiter (models
-//! `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
+//! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or if
+//! `wait` returned [`Wait::Retry`], but it has not made its call since, `end_wait` wakes the next
+//! waiter (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
 
@@ -34,18 +37,20 @@ use crate::rt::sched::own_waker::to_store;
 use crate::rt::waiters::{Interest, Key, Waiter, Waiters, Wakers, wake};
 use crate::sync::{MutexGuard, Ordering, injected_bug};
 
-/// The number of waiters in the list of a direction, including polls, at which further futures are refused, similar to
-/// the limit of a socket's lock (invariant 13). Polls have a separate limit.
+/// The number of waiters in the list of a direction, including polls, at which further futures are
+/// refused, similar to the limit of a socket's lock (invariant 13). Polls have a separate limit.
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
-    /// Puts the waker of `waiter` into the slot or the list. Then, unless the word already forbids the wait, calls
-    /// `still`, which returns whether the reason for the wait still holds. After a change that makes `still` return
-    /// false, the changing thread must call [`interrupt`](Side::interrupt).
+    /// Puts the waker of `waiter` into the slot or the list. Then, unless the word already forbids
+    /// the wait, calls `still`, which returns whether the reason for the wait still holds. After a
+    /// change that makes `still` return false, the changing thread must call
+    /// [`interrupt`](Side::interrupt).
     #[inline(always)]
     pub(crate) fn wait(self, waiter: Waiter<'_>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         match waiter {
-            // Cloning runs user code, so it happens before the slot is taken and outside the lock (W1).
+            // Cloning runs user code, so it happens before the slot is taken and outside the lock
+            // (W1).
             Waiter::Future(key @ None) if interest == Interest::Event => {
                 let (waker, is_own) = to_store(waker);
                 self.wait_anew(key, waker, is_own, still)
@@ -55,11 +60,12 @@ impl Side<'_> {
         }
     }
 
-    /// Starts the wait of a future that a call with a short count has shown to be necessary. The call began at
-    /// `ticket`, when the direction was ready and had no waiter. `key` must be `None`. Clears READY in the step that
-    /// announces the waiter. If the state has changed since `ticket`, or the slot is taken, returns [`Wait::Retry`]
-    /// and leaves `key` and the direction unchanged. Otherwise sets `key`, even if it then returns `Retry` because the
-    /// deadline has passed or `still` returns false. `still` is as for [`wait`](Side::wait).
+    /// Starts the wait of a future that a call with a short count has shown to be necessary. The
+    /// call began at `ticket`, when the direction was ready and had no waiter. `key` must be
+    /// `None`. Clears READY in the step that announces the waiter. If the state has changed since
+    /// `ticket`, or the slot is taken, returns [`Wait::Retry`] and leaves `key` and the direction
+    /// unchanged. Otherwise sets `key`, even if it then returns `Retry` because the deadline has
+    /// passed or `still` returns false. `still` is as for [`wait`](Side::wait).
     #[inline(always)]
     pub(crate) fn wait_after(
         self,
@@ -116,20 +122,21 @@ impl Side<'_> {
         self.look_again(key, true, READY, list, still)
     }
 
-    /// Announces the waiter in the slot, to which the caller has exclusive access. Returns whether the waiter may
-    /// wait.
+    /// Announces the waiter in the slot, to which the caller has exclusive access. Returns whether
+    /// the waiter may wait.
     #[inline]
     fn publish(self, reasons: u64, still: &impl Fn() -> bool) -> bool {
-        // ORDERING: AcqRel: Release publishes the waker. With Acquire, the step that announces the waiter
-        // sees READY, CLOSING and everything that was stored before an earlier `interrupt`. PLACED is clear
-        // before this step, because only the exclusive owner of the slot sets it.
+        // ORDERING: AcqRel: Release publishes the waker. With Acquire, the step that announces the
+        // waiter sees READY, CLOSING and everything that was stored before an earlier `interrupt`.
+        // PLACED is clear before this step, because only the exclusive owner of the slot sets it.
         let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
         debug_assert_eq!(word & PLACED, 0, "published by another thread");
         injected_bug!("wait_without_recheck") || (!self.forbids(word, reasons) && still())
     }
 
-    /// Takes the future `placed`, which must not wait, out of the slot. The future keeps its key, as if it
-    /// had been woken, so that `end_wait` passes the wake-up on if the future does not make its call.
+    /// Takes the future `placed`, which must not wait, out of the slot. The future keeps its key,
+    /// as if it had been woken, so that `end_wait` passes the wake-up on if the future does not
+    /// make its call.
     #[cold]
     fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
         if injected_bug!("retry_forgets_the_edge") {
@@ -147,14 +154,14 @@ impl Side<'_> {
         if found.key() == Some(key) || injected_bug!("slot_left_by_another_waiter") {
             return Some(found.waker);
         }
-        // The future was taken out between the two checks, and another waiter took the slot. That waiter is
-        // woken spuriously; see `turn_out`.
+        // The future was taken out between the two checks, and another waiter took the slot. That
+        // waiter is woken spuriously; see `turn_out`.
         wake(found.waker);
         None
     }
 
-    /// Clears PLACED if the slot is published and `is_meant` returns true. The slot remains taken, and
-    /// the caller then has it exclusively. Otherwise returns `None`.
+    /// Clears PLACED if the slot is published and `is_meant` returns true. The slot remains taken,
+    /// and the caller then has it exclusively. Otherwise returns `None`.
     fn take_slot(self, is_meant: impl Fn() -> bool) -> Option<()> {
         let mut word = self.word().load(Ordering::Acquire);
         while word & PLACED != 0 && is_meant() {
@@ -191,8 +198,8 @@ impl Side<'_> {
         self.look_again(key, is_new, reasons, list, still)
     }
 
-    /// Continues the wait of a future that has had the slot as `placed`. If it still has the slot, it
-    /// keeps its place in the order.
+    /// Continues the wait of a future that has had the slot as `placed`. If it still has the slot,
+    /// it keeps its place in the order.
     fn wait_on(self, key: &mut Option<Key>, placed: Key, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         let (waker, is_own) = to_store(waker);
         if self.take_slot(|| self.slot().is_of(placed)).is_some() {
@@ -208,9 +215,9 @@ impl Side<'_> {
         self.wait_anew(key, waker, is_own, still)
     }
 
-    /// Evicts another waiter from the slot, which the caller has taken, and wakes it spuriously. It is
-    /// not put back: while the caller had the slot, the waiter may have missed events such as a timeout,
-    /// and it could not remove its waker if it was dropped. The caller must hold no lock.
+    /// Evicts another waiter from the slot, which the caller has taken, and wakes it spuriously. It
+    /// is not put back: while the caller had the slot, the waiter may have missed events such as a
+    /// timeout, and it could not remove its waker if it was dropped. The caller must hold no lock.
     #[cold]
     fn turn_out(self) {
         if injected_bug!("slot_is_put_back") {
@@ -221,9 +228,10 @@ impl Side<'_> {
         wake(unsafe { self.slot().vacate() }.waker);
     }
 
-    /// Completes the entry of a waiter into the list, which the caller has locked: announces the waiter and
-    /// checks again whether it must not wait. `is_new` says whether this call of [`wait`](Side::wait) has added the
-    /// waiter to the list. Only such a waiter is refused if the list is full.
+    /// Completes the entry of a waiter into the list, which the caller has locked: announces the
+    /// waiter and checks again whether it must not wait. `is_new` says whether this call of
+    /// [`wait`](Side::wait) has added the waiter to the list. Only such a waiter is refused if the
+    /// list is full.
     fn look_again(
         self,
         key: &mut Option<Key>,
@@ -245,8 +253,9 @@ impl Side<'_> {
         if full { Wait::Full } else { Wait::Retry }
     }
 
-    /// Starts or continues the wait of a poll, which has no key. If the poll must not wait, its waker remains
-    /// and may be woken spuriously by the next edge, which the caller of a poll must expect anyway.
+    /// Starts or continues the wait of a poll, which has no key. If the poll must not wait, its
+    /// waker remains and may be woken spuriously by the next edge, which the caller of a poll must
+    /// expect anyway.
     fn wait_poll(self, reasons: u64, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
             return if self.publish(reasons, &still) { Wait::Listed } else { Wait::Retry };
@@ -254,8 +263,8 @@ impl Side<'_> {
         self.wait_poll_listed(reasons, waker.clone(), still)
     }
 
-    /// Takes the slot for a poll with `waker`, if the slot is free or has an equivalent waker of a poll.
-    /// Returns whether it did; the caller then has the slot exclusively and must publish it.
+    /// Takes the slot for a poll with `waker`, if the slot is free or has an equivalent waker of a
+    /// poll. Returns whether it did; the caller then has the slot exclusively and must publish it.
     fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             let (waker, is_own) = to_store(waker);
@@ -284,8 +293,8 @@ impl Side<'_> {
         if waits { Wait::Listed } else { Wait::Retry }
     }
 
-    /// Announces a waiter in the list, which the caller has locked. Returns true if the waiter must not
-    /// wait.
+    /// Announces a waiter in the list, which the caller has locked. Returns true if the waiter must
+    /// not wait.
     fn announce(self, reasons: u64) -> bool {
         // ORDERING: AcqRel, as in `publish`.
         let word = self.word().fetch_or(LISTED, Ordering::AcqRel);
@@ -302,8 +311,9 @@ impl Side<'_> {
             || self.is_expired()
     }
 
-    /// Ends the wait of the future `key`, if there is one. `acted` says whether the future has made its
-    /// call since it was woken. If it was woken and has not made its call, passes the wake-up on.
+    /// Ends the wait of the future `key`, if there is one. `acted` says whether the future has made
+    /// its call since it was woken. If it was woken and has not made its call, passes the wake-up
+    /// on.
     pub(crate) fn end_wait(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
         let Some(key) = key.take() else { return };
         if !self.has_waiters() {

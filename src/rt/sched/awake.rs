@@ -1,20 +1,21 @@
-//! [`Awake`]: the number of threads that own a processor, or to which one is assigned, and that are not asleep
-//! in epoll.
+//! [`Awake`]: the number of threads that own a processor, or to which one is assigned, and that are
+//! not asleep in epoll.
 //!
-//! The count belongs to an epoch. A thread that is still in a task when the runtime has been shut down
-//! decrements the count when the task returns, possibly in the next epoch. That epoch has not counted the
-//! thread, so the decrement has no effect.
+//! The count belongs to an epoch. A thread that is still in a task when the runtime has been shut
+//! down decrements the count when the task returns, possibly in the next epoch. That epoch has not
+//! counted the thread, so the decrement has no effect.
 //!
 //! # Memory ordering
-//! All changes of the count, and the load in `count`, are SeqCst: a thread that goes to sleep decrements the count
-//! and then looks for work; a thread that has work publishes it and then reads the count (R1 of `runtime.rs`).
+//! All changes of the count, and the load in `count`, are SeqCst: a thread that goes to sleep
+//! decrements the count and then looks for work; a thread that has work publishes it and then reads
+//! the count (R1 of `runtime.rs`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 
 const EPOCH_SHIFT: u32 = 32;
 
-/// The number of awake threads; see the [module documentation](self). The high half of the word is the
-/// epoch, and the low half the count.
+/// The number of awake threads; see the [module documentation](self). The high half of the word is
+/// the epoch, and the low half the count.
 #[derive(Debug)]
 pub(crate) struct Awake(AtomicU64);
 

@@ -1,26 +1,28 @@
 //! [`Batch`]: several wakers that a thread calls, and that another thread can take over.
 //!
-//! A polling thread takes the wakers of all events and due timers out of the wait slots and lists. From then on,
-//! only this thread has them, and a close, a deadline or a shutdown finds no waiter. A waker is user code
-//! and may block, so another thread must be able to call the remaining wakers. The same applies to other threads
-//! that wake several waiters ([`wake_watched`](super::monitor::wake_watched)). A polling thread with a processor
-//! calls the own wakers of tasks ([`own_waker`](super::own_waker)), which then run no user code, before the batch.
-//! Otherwise they are the last wakers of the batch.
+//! A polling thread takes the wakers of all events and due timers out of the wait slots and lists.
+//! From then on, only this thread has them, and a close, a deadline or a shutdown finds no waiter.
+//! A waker is user code and may block, so another thread must be able to call the remaining wakers.
+//! The same applies to other threads that wake several waiters
+//! ([`wake_watched`](super::user_code::wake_watched)). A polling thread with a processor calls the
+//! own wakers of tasks ([`own_waker`](super::own_waker)), which then run no user code, before the
+//! batch. Otherwise they are the last wakers of the batch.
 //!
 //! # States
-//! *empty* → *filled* by its owner → *empty*, after the owner has taken the wakers one by one, in order. Another
-//! thread may take all remaining wakers before that: sysmon, if their number is the same at two consecutive
-//! checks, or a shutdown.
+//! *empty* → *filled* by its owner → *empty*, after the owner has taken the wakers one by one, in
+//! order. Another thread may take all remaining wakers before that: sysmon, if their number is the
+//! same at two consecutive checks, or a shutdown.
 //!
 //! # Invariants
 //! * B1 — each waker is called once, by the owner, or after another thread has taken it.
-//! * B2 — a single waker is called directly, without a batch, because no other waker waits behind it.
+//! * B2 — a single waker is called directly, without a batch, because no other waker waits behind
+//!   it.
 //!
 //! # Memory ordering
-//! `left` decides which thread takes a waker. The owner's Release publishes the slots; the swap that
-//! takes the remaining wakers acquires them. The owner's decrements continue the release sequence. An owner that
-//! finds its wakers taken waits for `taking`, so that it does not fill the slots while they are read
-//! (model `wakers_of_a_batch_are_called_once`).
+//! `left` decides which thread takes a waker. The owner's Release publishes the slots; the swap
+//! that takes the remaining wakers acquires them. The owner's decrements continue the release
+//! sequence. An owner that finds its wakers taken waits for `taking`, so that it does not fill the
+//! slots while they are read (model `wakers_of_a_batch_are_called_once`).
 
 #![allow(unsafe_code)]
 
@@ -49,18 +51,21 @@ struct Slots {
 }
 
 impl Slots {
-    /// Moves the waker with the index `at` out of its slot. The caller must have taken it by a change of
-    /// `left`, and [`Batch::call`] must not have returned, because its caller may then free the allocation.
+    /// Moves the waker with the index `at` out of its slot. The caller must have taken it by a
+    /// change of `left`, and [`Batch::call`] must not have returned, because its caller may then
+    /// free the allocation.
     fn waker(self, at: usize) -> Waker {
-        // SAFETY: the slot is within the allocation, which remains until `Batch::call` returns, as the caller ensures.
+        // SAFETY: the slot is within the allocation, which remains until `Batch::call` returns, as
+        // the caller ensures.
         let slot = unsafe { self.first.add(at) };
-        // SAFETY: as above. The slot has a waker, which the change of `left` gave to this thread alone.
+        // SAFETY: as above. The slot has a waker, which the change of `left` gave to this thread
+        // alone.
         unsafe { slot.read() }
     }
 }
 
-// SAFETY: each waker is moved out of its slot by one thread, see `Batch::call` and `Batch::take`, and wakers
-// may be called and dropped by any thread.
+// SAFETY: each waker is moved out of its slot by one thread, see `Batch::call` and `Batch::take`,
+// and wakers may be called and dropped by any thread.
 unsafe impl Send for Batch {}
 // SAFETY: as above.
 unsafe impl Sync for Batch {}
@@ -75,28 +80,29 @@ impl Batch {
         }
     }
 
-    /// Calls `wakers` in order, until another thread takes the remaining wakers. Returns the number of
-    /// `wakers`, which must have no separate own wakers of tasks. Only the owner may call this, and not while another
-    /// call is in progress.
+    /// Calls `wakers` in order, until another thread takes the remaining wakers. Returns the number
+    /// of `wakers`, which must have no separate own wakers of tasks. Only the owner may call this,
+    /// and not while another call is in progress.
     pub(crate) fn call(&self, wakers: &mut Wakers) -> usize {
         let (first, rest) = wakers.parts();
         let Some(first) = first.take() else { return 0 };
         let (own, len) = (Slots { first: rest.as_ptr(), len: rest.len() }, rest.len());
-        // SAFETY: zero is within the capacity. The loop below or `take` moves each waker out of its slot
-        // once. Until then, nothing else uses the vector, because this call borrows it: a waker that runs here, such as
-        // `first`, cannot add wakers to it, so it is not reallocated.
+        // SAFETY: zero is within the capacity. The loop below or `take` moves each waker out of its
+        // slot once. Until then, nothing else uses the vector, because this call borrows it: a
+        // waker that runs here, such as `first`, cannot add wakers to it, so it is not reallocated.
         unsafe { rest.set_len(0) };
-        // SAFETY: no thread reads the slots, because `left` is 0, and the last `take` that found wakers has
-        // returned.
+        // SAFETY: no thread reads the slots, because `left` is 0, and the last `take` that found
+        // wakers has returned.
         self.slots.with_mut(|slots| unsafe { *slots = own });
-        // ORDERING: Release publishes the slots and pairs with the swap in `take`. A store would suffice, but
-        // loom does not order a store against that swap.
+        // ORDERING: Release publishes the slots and pairs with the swap in `take`. A store would
+        // suffice, but loom does not order a store against that swap.
         let order = if injected_bug!("batch_is_not_published") { Ordering::Relaxed } else { Ordering::Release };
         self.left.swap(len, order);
         wake(first);
         for at in 0..len {
             let left = len - at;
-            // ORDERING: Relaxed: the owner filled the slots itself, and its release sequence continues.
+            // ORDERING: Relaxed: the owner filled the slots itself, and its release sequence
+            // continues.
             if self.left.compare_exchange(left, left - 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
                 if !injected_bug!("batch_is_filled_while_it_is_read") {
                     drop(self.taking.lock());
@@ -141,7 +147,8 @@ mod tests {
 
     type Calls = std::sync::Mutex<Vec<usize>>;
 
-    /// A waker that records its number, and takes the remaining wakers of the batch if `takes` is `Some`.
+    /// A waker that records its number, and takes the remaining wakers of the batch if `takes` is
+    /// `Some`.
     struct Numbered {
         number: usize,
         takes: Option<Arc<std::sync::Mutex<Wakers>>>,

@@ -1,37 +1,41 @@
 //! [`block_on`]: runs one future, the root future, on the calling thread.
 //!
-//! By default, no task delays the root future, unless the future waits for the task. The thread polls the future
-//! whenever it is woken. When the thread has nothing to do, it sleeps in epoll if no worker polls, and parks otherwise.
-//! Spawned tasks run on workers, including tasks that the root future or a poll by this thread has woken. So a server
-//! that serves one connection in `block_on` needs no switch between threads per request. Neither does a server that
-//! spawns a task per connection: the first event for a task wakes a worker, which polls from then on.
+//! By default, no task delays the root future, unless the future waits for the task. The thread
+//! polls the future whenever it is woken. When the thread has nothing to do, it sleeps in epoll if
+//! no worker polls, and parks otherwise. Spawned tasks run on workers, including tasks that the
+//! root future or a poll by this thread has woken. So a server that serves one connection in
+//! `block_on` needs no switch between threads per request. Neither does a server that spawns a task
+//! per connection: the first event for a task wakes a worker, which polls from then on.
 //!
 //! # Which thread polls
-//! * If no worker is awake, this thread takes the roles of all free shards of the poller just before it sleeps
-//!   (D2 of `driver.rs`).
+//! * If no worker is awake, this thread takes the roles of all free shards of the poller just
+//!   before it sleeps (D2 of `driver.rs`).
 //! * If a worker polls and its events no longer wake tasks ([`Runtime::is_lonely`]), this thread
 //!   asks for the role. The worker then releases the role and rests.
-//! * If all awake workers are stuck or in long turns, sysmon or one of them nudges this thread, which then polls.
+//! * If all awake workers are stuck or in long turns, sysmon or one of them nudges this thread,
+//!   which then polls.
 //!
-//! While this thread is in a long turn of its root future and no other thread polls, sysmon, unless it is missing, polls,
-//! and wakes another thread, which polls from then on.
+//! While this thread is in a long turn of its root future and no other thread polls, sysmon, unless
+//! it is missing, polls, and wakes another thread, which polls from then on.
 //!
 //! # Inside a task or another `block_on`
-//! The same applies, but before the thread polls or waits, it gives its processor away, if it has one. Another thread
-//! then runs the queued tasks, and the rest of the task's turn continues without a processor. So any number of nested
-//! calls make progress, as long as the system permits that many threads.
+//! The same applies, but before the thread polls or waits, it gives its processor away, if it has
+//! one. Another thread then runs the queued tasks, and the rest of the task's turn continues
+//! without a processor. So any number of nested calls make progress, as long as the system permits
+//! that many threads.
 //!
 //! # `Builder::block_on_runs_tasks`
-//! With this option, the thread takes a free processor, if there is one, and acts as a worker that gives
-//! priority to its root future. A task that blocks the thread delays the root future. Without the option, the
-//! thread runs tasks only if sysmon could not be started, because then no other thread does. A nested call never
-//! runs tasks.
+//! With this option, the thread takes a free processor, if there is one, and acts as a worker that
+//! gives priority to its root future. A task that blocks the thread delays the root future. Without
+//! the option, the thread runs tasks only if sysmon could not be started, because then no other
+//! thread does. A nested call never runs tasks.
 //!
 //! # `Builder::single_threaded`
-//! The start of sysmon is deferred ([`Sysmon::defer`](super::sysmon::Sysmon::defer)), and with it the start of workers:
-//! [`Runtime::wake_one`] starts none, but wakes the threads in `block_on`, one of which takes the processor. A nested
-//! call that waits ends the deferral, because its thread cannot run the queued tasks. A future that waits, or registers
-//! its socket, outside `block_on` also ends it (see `shortage.rs`).
+//! The start of sysmon is deferred ([`Sysmon::defer`](super::sysmon::Sysmon::defer)), and with it
+//! the start of workers: [`Runtime::wake_one`] starts none, but wakes the threads in `block_on`,
+//! one of which takes the processor. A nested call that waits ends the deferral, because its thread
+//! cannot run the queued tasks. A future that waits, or registers its socket, outside `block_on`
+//! also ends it (see `shortage.rs`).
 //!
 //! # Cancellation
 //! If the root future panics, `Drop` releases everything that the thread holds.
@@ -59,8 +63,8 @@ use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
 use crate::sync::{Arc, Ordering};
 
-/// The minimum time between polls of the network by a thread in `block_on` that never sleeps in epoll, in
-/// nanoseconds.
+/// The minimum time between polls of the network by a thread in `block_on` that never sleeps in
+/// epoll, in nanoseconds.
 const POLL_EVERY_NANOS: u64 = 50_000;
 
 impl Wake for Root {
@@ -130,7 +134,8 @@ struct Thread {
     root: Arc<Root>,
     /// The record of the root future.
     record: &'static Record,
-    /// Whether the thread was already inside the runtime, for example in a task or another `block_on`.
+    /// Whether the thread was already inside the runtime, for example in a task or another
+    /// `block_on`.
     is_nested: bool,
     /// Whether the call is inside the turn of another root future, so that the thread is already
     /// counted.
@@ -197,8 +202,8 @@ impl Thread {
         }
     }
 
-    /// Does the work of the thread between two turns of the root future: runs tasks if this thread may or must, gives
-    /// its processor away if it still has one, and polls or waits.
+    /// Does the work of the thread between two turns of the root future: runs tasks if this thread
+    /// may or must, gives its processor away if it still has one, and polls or waits.
     fn idle(&mut self) {
         if (self.runs_tasks || self.stands_in()) && self.run_tasks() {
             return;
@@ -208,7 +213,8 @@ impl Thread {
             self.runtime.nested.fetch_add(1, Ordering::SeqCst);
             self.runtime.replace_sysmon();
             if self.runtime.sysmon.is_deferred() {
-                // Another thread must run the queued tasks. If it cannot be started, this thread tries again.
+                // Another thread must run the queued tasks. If it cannot be started, this thread
+                // tries again.
                 let _ = self.runtime.find_sysmon();
             }
         }
@@ -219,14 +225,16 @@ impl Thread {
         if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
     }
 
-    /// Returns whether this thread must run tasks, because the runtime has no threads. First tries to start a worker for
-    /// them. A nested call does not run tasks, because its thread must first finish its own task.
+    /// Returns whether this thread must run tasks, because the runtime has no threads. First tries
+    /// to start a worker for them. A nested call does not run tasks, because its thread must first
+    /// finish its own task.
     fn stands_in(&self) -> bool {
         !self.is_nested && self.runtime.lacks_threads_for_tasks() && !self.runtime.wake_one(|| true)
     }
 
-    /// Acts as a worker until the root future is woken or the thread loses its processor, for example because there
-    /// is no work and another thread polls. Returns whether the root future was woken.
+    /// Acts as a worker until the root future is woken or the thread loses its processor, for
+    /// example because there is no work and another thread polls. Returns whether the root future
+    /// was woken.
     fn run_tasks(&mut self) -> bool {
         self.processor = self.processor.or_else(|| self.runtime.acquire());
         let Some(processor) = self.processor else { return false };
@@ -242,10 +250,11 @@ impl Thread {
         exit == Exit::Root
     }
 
-    /// Polls at most every [`POLL_EVERY_NANOS`]. Called while the root future keeps yielding or a timer is due each
-    /// time, because the thread then never sleeps in epoll.
+    /// Polls at most every [`POLL_EVERY_NANOS`]. Called while the root future keeps yielding or a
+    /// timer is due each time, because the thread then never sleeps in epoll.
     fn poll_between_turns(&mut self) {
-        // The epoch is read before the check that the runtime is running, so the runtime was running in it.
+        // The epoch is read before the check that the runtime is running, so the runtime was
+        // running in it.
         let (now, epoch) = (clock::now(), self.runtime.epoch());
         if now.saturating_sub(self.polled_at) < POLL_EVERY_NANOS || !self.runtime.is_running() {
             return;
@@ -301,9 +310,9 @@ impl Thread {
         }
     }
 
-    /// Waits while the runtime is shutting down. Runs the timers and, in the destructor of a dropped task, drops tasks
-    /// whose drop was deferred, because `block_on` may have been called in a destructor on the thread that shuts the
-    /// runtime down and would otherwise do this.
+    /// Waits while the runtime is shutting down. Runs the timers and, in the destructor of a
+    /// dropped task, drops tasks whose drop was deferred, because `block_on` may have been called
+    /// in a destructor on the thread that shuts the runtime down and would otherwise do this.
     #[cold]
     fn wait_in_shutdown(&mut self) {
         if context::is_discarding()
@@ -317,9 +326,9 @@ impl Thread {
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
 
-    /// Waits while the system refuses to start sysmon: runs due timers, polls once, parks for at most 10 ms, and
-    /// returns, so that the caller tries again. The thread may be the previous sysmon, which waits for tasks that need
-    /// another worker.
+    /// Waits while the system refuses to start sysmon: runs due timers, polls once, parks for at
+    /// most 10 ms, and returns, so that the caller tries again. The thread may be the previous
+    /// sysmon, which waits for tasks that need another worker.
     #[cold]
     fn wait_without_sysmon(&mut self) {
         let (epoch, now) = (self.runtime.epoch(), clock::now());
@@ -346,7 +355,8 @@ impl Drop for Thread {
         context::set_root(self.was_root);
         context::leave();
         if fork::is_child() {
-            // The threads that would take over exist only in the parent, and may have held locks at the fork.
+            // The threads that would take over exist only in the parent, and may have held locks at
+            // the fork.
             return;
         }
         if self.has_asked {

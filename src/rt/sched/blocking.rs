@@ -1,19 +1,19 @@
-//! The thread pools for blocking calls: one for name look-ups, one for closes that may wait, and one
-//! for all other calls (files, computations).
+//! The thread pools for blocking calls: one for name look-ups, one for closes that may wait, and
+//! one for all other calls (files, computations).
 //!
-//! Look-ups have separate threads, so that a program whose other calls occupy all of their threads can
-//! still resolve names: the deadline of a dial must not depend on those calls. Go also limits look-ups
-//! separately from other blocked threads. Closes that may wait, for SO_LINGER or for the buffers of
-//! `send_zerocopy`, have separate threads too, because the peer waits for the FIN.
+//! Look-ups have separate threads, so that a program whose other calls occupy all of their threads
+//! can still resolve names: the deadline of a dial must not depend on those calls. Go also limits
+//! look-ups separately from other blocked threads. Closes that may wait, for SO_LINGER or for the
+//! buffers of `send_zerocopy`, have separate threads too, because the peer waits for the FIN.
 //!
-//! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an ordinary task
-//! with a single poll, which makes the call. So it can be awaited, its panics are handled as those of other
-//! tasks, and it can be cancelled before it starts.
+//! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an
+//! ordinary task with a single poll, which makes the call. So it can be awaited, its panics are
+//! handled as those of other tasks, and it can be cancelled before it starts.
 //!
 //! # Invariants
 //! * P1 — a pool has at most `blocking_threads` threads per epoch. Further calls are queued.
-//! * P2 — a thread of the pool runs each queued call, unless the call is cancelled, a shutdown drops it, or the
-//!   system refuses to create threads (see `shortage.rs`).
+//! * P2 — a thread of the pool runs each queued call, unless the call is cancelled, a shutdown
+//!   drops it, or the system refuses to create threads (see `shortage.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -37,8 +37,8 @@ impl Runtime {
         let epoch = runnable.metadata().epoch();
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
-        // The epoch is checked under the lock. A shutdown advances the epoch before it empties the queue, so
-        // calls of the old epoch are not queued afterwards.
+        // The epoch is checked under the lock. A shutdown advances the epoch before it empties the
+        // queue, so calls of the old epoch are not queued afterwards.
         if self.epoch() != epoch {
             drop(state);
             return discard(runnable);
@@ -69,8 +69,8 @@ impl Runtime {
             state.forget_thread(self.epoch() == epoch);
         }
         if self.sysmon.is_deferred() {
-            // Sysmon tries again to start the thread. The call does not become a task, because the thread in `block_on`
-            // would run it, and the call could wait forever for that thread.
+            // Sysmon tries again to start the thread. The call does not become a task, because the
+            // thread in `block_on` would run it, and the call could wait forever for that thread.
             let _ = self.start_sysmon_patiently(epoch);
         }
         if self.sysmon.is_missing() {
@@ -79,12 +79,14 @@ impl Runtime {
         self.refused();
     }
 
-    /// If calls are queued that no free thread will take, and the pool may have more threads, tries again to start
-    /// one. If the refusal to create threads `lasts`, queues these calls as tasks instead. Called after a refusal.
+    /// If calls are queued that no free thread will take, and the pool may have more threads, tries
+    /// again to start one. If the refusal to create threads `lasts`, queues these calls as tasks
+    /// instead. Called after a refusal.
     pub(crate) fn ensure_pool_thread(&'static self, pool: &'static Pool, lasts: bool) {
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
-        // The epoch is read under the lock. Otherwise a thread of an epoch that is over might stay counted.
+        // The epoch is read under the lock. Otherwise a thread of an epoch that is over might stay
+        // counted.
         let epoch = self.epoch();
         let free = state.free;
         if state.queue.len() <= free || state.threads >= bound {

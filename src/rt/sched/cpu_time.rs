@@ -1,8 +1,8 @@
 //! [`CpuTime`]: the time that the polls of a task have taken, and the longest of them, in 32 bits.
 //!
-//! Both are estimated from samples that sysmon, unless it is missing, takes every 10 ms. The low 24 bits have the total
-//! time in units of 4.2 ms, up to 19 hours. The high 8 bits have the duration of the longest poll, rounded down by at
-//! most an eighth.
+//! Both are estimated from samples that sysmon, unless it is missing, takes every 10 ms. The low 24
+//! bits have the total time in units of 4.2 ms, up to 19 hours. The high 8 bits have the duration
+//! of the longest poll, rounded down by at most an eighth.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ const SHIFT: u32 = 22;
 const BITS: u32 = 24;
 const MASK: u32 = (1 << BITS) - 1;
 
-/// The remainder, in nanoseconds, of rounding the samples of all tasks down to whole units. It is added to the
-/// next sample, so that rounding errors do not accumulate.
+/// The remainder, in nanoseconds, of rounding the samples of all tasks down to whole units. It is
+/// added to the next sample, so that rounding errors do not accumulate.
 static REST: AtomicU32 = AtomicU32::new(0);
 
 impl CpuTime {
@@ -50,8 +50,8 @@ impl CpuTime {
     }
 }
 
-/// Packs a duration into 8 bits, as a floating-point number of milliseconds with a mantissa of three bits. Durations
-/// above 2³¹ ms are packed as 2³¹ ms.
+/// Packs a duration into 8 bits, as a floating-point number of milliseconds with a mantissa of
+/// three bits. Durations above 2³¹ ms are packed as 2³¹ ms.
 fn pack(duration: Duration) -> u8 {
     let millis = duration.as_millis().min(1 << 31) as u32;
     let exponent = millis.max(1).ilog2();

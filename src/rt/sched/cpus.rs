@@ -1,20 +1,22 @@
 //! [`Cpus`]: whether other threads leave a CPU free for one more worker.
 //!
-//! A woken worker helps only on a CPU that no other thread needs. If all CPUs are in use, the worker takes time from
-//! other threads, often from the peer whose requests it serves. Wake-ups, context switches and cold caches add to that.
-//! Sysmon therefore reads the number of runnable threads of the machine (the first number in the fourth field of
-//! /proc/loadavg) at each check that finds activity, if there are several workers. The CPUs are in use if there are
-//! fewer of them than the sum of the runnable threads that are neither workers nor sysmon, the awake workers and, unless
-//! all workers are awake, one more worker. The workers alone use all CPUs only if there are more workers than CPUs.
+//! A woken worker helps only on a CPU that no other thread needs. If all CPUs are in use, the
+//! worker takes time from other threads, often from the peer whose requests it serves. Wake-ups,
+//! context switches and cold caches add to that. Sysmon therefore reads the number of runnable
+//! threads of the machine (the first number in the fourth field of /proc/loadavg) at each check
+//! that finds activity, if there are several workers. The CPUs are in use if there are fewer of
+//! them than the sum of the runnable threads that are neither workers nor sysmon, the awake workers
+//! and, unless all workers are awake, one more worker. The workers alone use all CPUs only if there
+//! are more workers than CPUs.
 //!
-//! A single sample means little, because threads often run only briefly between two waits. So the samples are
-//! weighted and summed, and one that finds the CPUs in use counts as much as [`BUSY_WEIGHT`] others; see
-//! [`Cpus::add`].
+//! A single sample means little, because threads often run only briefly between two waits. So the
+//! samples are weighted and summed, and one that finds the CPUs in use counts as much as
+//! [`BUSY_WEIGHT`] others; see [`Cpus::add`].
 //!
-//! The CPUs never count as busy if this process may use only some of the machine's CPUs, because the file
-//! counts the threads on all of them. Neither do they if the number of the machine's CPUs is not known, if the file
-//! cannot be opened or read, or if it does not belong to procfs, because a read of another file system might block
-//! sysmon.
+//! The CPUs never count as busy if this process may use only some of the machine's CPUs, because
+//! the file counts the threads on all of them. Neither do they if the number of the machine's CPUs
+//! is not known, if the file cannot be opened or read, or if it does not belong to procfs, because
+//! a read of another file system might block sysmon.
 //!
 //! The file stays open as long as sysmon's thread lives. Otherwise a program that counts its
 //! descriptors, such as a test, would see their number change.
@@ -50,7 +52,8 @@ impl Cpus {
         Cpus { file, count, sum: 0 }
     }
 
-    /// Takes a sample while `awake` of `workers` workers are awake. Returns whether the CPUs are busy.
+    /// Takes a sample while `awake` of `workers` workers are awake. Returns whether the CPUs are
+    /// busy.
     pub(super) fn sample(&mut self, awake: usize, workers: usize) -> bool {
         let mut text = [0; 64];
         let Some(Ok(len)) = self.file.as_ref().map(|file| file.read_at(&mut text, 0)) else { return false };

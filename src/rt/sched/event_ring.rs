@@ -1,14 +1,15 @@
-//! [`EventRing`]: the last events of one processor other than its turns, or of sysmon, for the black box.
+//! [`EventRing`]: the last events of one processor other than its turns, or of sysmon, for the
+//! black box.
 //!
-//! The ring has entries of two words. The owner appends events and overwrites the oldest events. Other threads
-//! can read the ring at any time, without stopping the owner. Turns are recorded in a
+//! The ring has entries of two words. The owner appends events and overwrites the oldest events.
+//! Other threads can read the ring at any time, without stopping the owner. Turns are recorded in a
 //! [`TurnRing`](super::turn_ring::TurnRing).
 //!
 //! # Memory ordering
-//! `end`, the number of events, is stored after the words of an event. Words are stored with Release and loaded
-//! with Acquire. So a reader that finds a new word in place of an old one also finds the `end` that was stored
-//! before it, and drops all entries that may have been overwritten in the meantime (model
-//! `event_ring_reader_against_owner`).
+//! `end`, the number of events, is stored after the words of an event. Words are stored with
+//! Release and loaded with Acquire. So a reader that finds a new word in place of an old one also
+//! finds the `end` that was stored before it, and drops all entries that may have been overwritten
+//! in the meantime (model `event_ring_reader_against_owner`).
 
 use crate::sync::{AtomicU64, MODEL, Ordering, injected_bug};
 
@@ -33,8 +34,9 @@ pub(crate) enum Mark {
     Timers,
     /// The thread gives its processor back, because there is no work.
     Rest,
-    /// The thread gives its processor up, because a task, a root future, a waker or a destructor on it waits in a nested
-    /// `block_on`, because it is not a worker and stops running tasks, or because the epoch is over.
+    /// The thread gives its processor up, because a task, a root future, a waker or a destructor on
+    /// it waits in a nested `block_on`, because it is not a worker and stops running tasks, or
+    /// because the epoch is over.
     Leave,
     /// The thread gets a processor.
     Begin,
@@ -42,7 +44,8 @@ pub(crate) enum Mark {
     Steal,
     /// Sysmon has found a task in the same turn at two consecutive checks (the id of the task).
     Stuck,
-    /// The current turn has made more calls than fit into its entry of the turn ring (two packed calls).
+    /// The current turn has made more calls than fit into its entry of the turn ring (two packed
+    /// calls).
     Calls,
 }
 
@@ -99,21 +102,22 @@ impl EventRing {
         self.end.store(end + 1, Ordering::Release);
     }
 
-    /// Returns the total number of events that were appended, and whether calls of wakers follow the
-    /// last event. Any thread may call this.
+    /// Returns the total number of events that were appended, and whether calls of wakers follow
+    /// the last event. Any thread may call this.
     pub(crate) fn is_waking(&self) -> (u64, bool) {
-        // ORDERING: Acquire pairs with the Release of `end`. If the entry is overwritten in the meantime, the
-        // caller gets a different number at its next call.
+        // ORDERING: Acquire pairs with the Release of `end`. If the entry is overwritten in the
+        // meantime, the caller gets a different number at its next call.
         let end = self.end.load(Ordering::Acquire);
         let word = self.entries[end.wrapping_sub(1) as usize % ENTRIES][0].load(Ordering::Acquire);
         let mark = MARKS.get((word & !(TICKS_MASK << MARK_BITS)) as usize);
         (end, end > 0 && matches!(mark, Some(Mark::Rise | Mark::Poll | Mark::Timers)))
     }
 
-    /// Returns the events in the ring, oldest first, and whether they are all events so far. Events that the owner may
-    /// be overwriting are omitted. Any thread may call this.
+    /// Returns the events in the ring, oldest first, and whether they are all events so far. Events
+    /// that the owner may be overwriting are omitted. Any thread may call this.
     pub(crate) fn read(&self) -> (Vec<Event>, bool) {
-        // ORDERING: Acquire pairs with the Release of `end`: the words of all events up to it are visible.
+        // ORDERING: Acquire pairs with the Release of `end`: the words of all events up to it are
+        // visible.
         let end = self.end.load(Ordering::Acquire);
         let first = end.saturating_sub(ENTRIES as u64);
         let read = |number: u64| {
@@ -132,8 +136,8 @@ impl EventRing {
     }
 }
 
-/// Returns the number of ticks from `then`, the time stamp of an event, to `now`. Returns 0 if the counter of
-/// the CPU that recorded the event is ahead.
+/// Returns the number of ticks from `then`, the time stamp of an event, to `now`. Returns 0 if the
+/// counter of the CPU that recorded the event is ahead.
 pub(crate) fn ticks_since(then: u64, now: u64) -> u64 {
     let ticks = now.wrapping_sub(then) & TICKS_MASK;
     if ticks > TICKS_MASK / 2 { 0 } else { ticks }

@@ -1,7 +1,7 @@
 //! [`Hooks`]: the functions that the scheduler calls for the tasks of a simulation (feature `sim`).
 //!
-//! The simulator is in a layer above the scheduler, so it registers its functions here before the first task
-//! of a simulation is spawned.
+//! The simulator is in a layer above the scheduler, so it registers its functions here before the
+//! first task of a simulation is spawned.
 
 use std::sync::OnceLock;
 
@@ -27,8 +27,8 @@ pub(crate) fn install(hooks: Hooks) {
     let _ = HOOKS.set(hooks);
 }
 
-/// Queues the task if it belongs to a simulation, and records the cause of its wake-up. Otherwise returns it.
-/// `while_running` says whether the task was woken in its own turn.
+/// Queues the task if it belongs to a simulation, and records the cause of its wake-up. Otherwise
+/// returns it. `while_running` says whether the task was woken in its own turn.
 pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Option<Runnable<TaskData>> {
     if runnable.metadata().tag().world == 0 {
         return Some(runnable);
@@ -44,7 +44,8 @@ pub(crate) fn schedule(runnable: Runnable<TaskData>, while_running: bool) -> Opt
     None
 }
 
-/// Reports to the simulation of this thread, if there is one, that the future of the task `number` was dropped.
+/// Reports to the simulation of this thread, if there is one, that the future of the task `number`
+/// was dropped.
 #[inline]
 pub(crate) fn task_ended(number: u64) {
     if crate::sim::is_here()

@@ -24,12 +24,13 @@ pub struct TaskId(u64);
 /// The last number that was reserved for a task.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// The number of task ids that a processor reserves at a time. If another thread has reserved ids since the last
-/// reservation, the processor reserves one.
+/// The number of task ids that a processor reserves at a time. If another thread has reserved ids
+/// since the last reservation, the processor reserves one.
 const RESERVED: u64 = 16;
 
-/// The numbers that a processor has reserved for new tasks. Only its owner accesses them. They are used only while no
-/// other thread has reserved later numbers, so ids are in the order in which tasks are spawned.
+/// The numbers that a processor has reserved for new tasks. Only its owner accesses them. They are
+/// used only while no other thread has reserved later numbers, so ids are in the order in which
+/// tasks are spawned.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     next: AtomicU64,
@@ -113,8 +114,9 @@ struct Named {
     name: Name,
 }
 
-/// The id of a task, shifted to the left by two bits, with the bit [`CONTROL`] for a control task and a bit that is always
-/// set. Even at a billion tasks per second, ids need the two highest bits only after more than a hundred years.
+/// The id of a task, shifted to the left by two bits, with the bit [`CONTROL`] for a control task
+/// and a bit that is always set. Even at a billion tasks per second, ids need the two highest bits
+/// only after more than a hundred years.
 type Word = NonZeroU64;
 
 const CONTROL: u64 = 2;
@@ -170,8 +172,9 @@ impl Task {
         }
     }
 
-    /// Returns the file and line of the call that spawned the task, for messages such as those of a panic
-    /// hook. May return `None` if the call is in a library that is loaded far from this crate in memory.
+    /// Returns the file and line of the call that spawned the task, for messages such as those of a
+    /// panic hook. May return `None` if the call is in a library that is loaded far from this crate
+    /// in memory.
     ///
     /// # Examples
     /// ```
@@ -207,8 +210,8 @@ impl Task {
 /// The names of tasks by id, for reports and snapshots.
 static NAMES: Mutex<Option<HashMap<u64, Name>>> = Mutex::new(None);
 
-/// Creates the table before a simulation starts. The table's hasher takes random numbers when the table is created.
-/// These must not be random numbers of a simulation.
+/// Creates the table before a simulation starts. The table's hasher takes random numbers when the
+/// table is created. These must not be random numbers of a simulation.
 #[cfg(feature = "sim")]
 pub(crate) fn prepare() {
     NAMES.lock().get_or_insert_default();
@@ -231,7 +234,8 @@ pub(crate) fn name_of(task: TaskId) -> Option<String> {
     NAMES.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
 }
 
-/// The maximum number of names that are looked up in one critical section. It is small, so that the section is short.
+/// The maximum number of names that are looked up in one critical section. It is small, so that the
+/// section is short.
 const NAMES_BATCH: usize = 64;
 
 /// Returns the names of `tasks` by id. Tasks without a name are omitted.

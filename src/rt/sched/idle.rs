@@ -1,11 +1,11 @@
-//! [`Idle`]: the idle list (the resting workers), the lists of free processors, the threads that are parked in
-//! `block_on`, and the wish of such a thread for the role of polling.
+//! [`Idle`]: the idle list (the resting workers), the lists of free processors, the threads that
+//! are parked in `block_on`, and the wish of such a thread for the role of polling.
 //!
 //! [`resting`](super::resting) describes how threads go to rest and are woken.
 //!
 //! # Invariants
-//! * I1 — while the runtime runs, each processor that its start has listed is in `free`, is in `spare`, is owned by
-//!   one thread, or is assigned to one thread.
+//! * I1 — while the runtime runs, each processor that its start has listed is in `free`, is in
+//!   `spare`, is owned by one thread, or is assigned to one thread.
 
 use super::processor::Processor;
 use super::root::Root;
@@ -34,8 +34,8 @@ pub(super) enum Wish {
     Granted(Arc<Root>),
 }
 
-/// The idle list, the lists of free processors, the threads that are parked in `block_on`, and the wish of such a
-/// thread; see [`resting`](super::resting).
+/// The idle list, the lists of free processors, the threads that are parked in `block_on`, and the
+/// wish of such a thread; see [`resting`](super::resting).
 #[derive(Debug)]
 pub(crate) struct Idle {
     pub(super) free: Vec<usize>,
@@ -68,8 +68,8 @@ impl Idle {
         }
     }
 
-    /// Makes up to `workers` processors and `spares` spare processors available. Skips processors that a thread of an
-    /// earlier epoch still owns. Called by a start of the runtime.
+    /// Makes up to `workers` processors and `spares` spare processors available. Skips processors
+    /// that a thread of an earlier epoch still owns. Called by a start of the runtime.
     pub(crate) fn fill(&mut self, epoch: u32, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
         self.epoch = epoch;
         // Threads of the previous epoch are ending.
@@ -88,8 +88,8 @@ impl Idle {
         self.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
     }
 
-    /// Empties the idle list and the lists of processors, and returns the workers that the caller must unpark. Called by
-    /// a shutdown.
+    /// Empties the idle list and the lists of processors, and returns the workers that the caller
+    /// must unpark. Called by a shutdown.
     pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
         self.free.clear();
         self.spare.clear();

@@ -1,5 +1,5 @@
-//! Methods that queue tasks in the shared queues and take them out, drop deferred tasks, and take all queued tasks at
-//! the end of an epoch.
+//! Methods that queue tasks in the shared queues and take them out, drop deferred tasks, and take
+//! all queued tasks at the end of an epoch.
 
 use async_task::Runnable;
 
@@ -15,16 +15,16 @@ use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
 
 impl Runtime {
-    /// Queues a task in the injector or the control lane, and calls [`ensure_worker`](Runtime::ensure_worker). Drops
-    /// the task if its epoch is over.
+    /// Queues a task in the injector or the control lane, and calls
+    /// [`ensure_worker`](Runtime::ensure_worker). Drops the task if its epoch is over.
     pub(crate) fn inject(&'static self, runnable: Runnable<TaskData>) {
         self.inject_quietly(std::iter::once(runnable.into_raw()));
         self.ensure_worker();
     }
 
-    /// Queues tasks in the injector or the control lane, without waking a worker. Drops tasks whose epoch is
-    /// over. The epoch of each task is checked, because a thread of an earlier epoch may have taken tasks of
-    /// the next one.
+    /// Queues tasks in the injector or the control lane, without waking a worker. Drops tasks whose
+    /// epoch is over. The epoch of each task is checked, because a thread of an earlier epoch may
+    /// have taken tasks of the next one.
     pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>) {
         let mut items = items.map(take_item).peekable();
         while let Some(first) = items.peek() {
@@ -32,8 +32,8 @@ impl Runtime {
             let queue = if lane == Lane::Control { &self.control.queue } else { &self.injector };
             let mut over = Vec::new();
             queue.change(|queue| {
-                // The epoch is read under the lock. A shutdown advances the epoch before it empties the queue,
-                // so tasks of the old epoch are not queued afterwards.
+                // The epoch is read under the lock. A shutdown advances the epoch before it empties
+                // the queue, so tasks of the old epoch are not queued afterwards.
                 let epoch = self.epoch();
                 while let Some(runnable) = items.next_if(|next| next.metadata().lane() == lane) {
                     if runnable.metadata().epoch() == epoch {
@@ -47,8 +47,8 @@ impl Runtime {
         }
     }
 
-    /// Queues a woken control task of the current epoch. `while_running` says whether it was woken in its own
-    /// turn.
+    /// Queues a woken control task of the current epoch. `while_running` says whether it was woken
+    /// in its own turn.
     pub(super) fn schedule_control(&'static self, runnable: Runnable<TaskData>, while_running: bool) {
         let (processor, is_in_task) = context::processor_and_task(self.epoch());
         let record = runnable.metadata().record();
@@ -78,12 +78,14 @@ impl Runtime {
         self.injector.len() + self.control.queue.len()
     }
 
-    /// Takes one task from the injector, and moves up to `more` further tasks to `processor`'s queue.
+    /// Takes one task from the injector, and moves up to `more` further tasks to `processor`'s
+    /// queue.
     pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
         self.injector.pop(more, |item| processor.queue.push(item))
     }
 
-    /// Drops the tasks whose drop was deferred, unless a shutdown is in progress, which drops them itself.
+    /// Drops the tasks whose drop was deferred, unless a shutdown is in progress, which drops them
+    /// itself.
     pub(crate) fn discard_deferred(&'static self) {
         while !self.is_stopping()
             && let Some(task) = self.pop_deferred()
@@ -92,8 +94,8 @@ impl Runtime {
         }
     }
 
-    /// Takes all queued tasks. Called by a shutdown. No start may happen in the meantime, because it would use
-    /// the processors.
+    /// Takes all queued tasks. Called by a shutdown. No start may happen in the meantime, because
+    /// it would use the processors.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
         let mut items = self.injector.take();
         items.extend(self.control.queue.take());

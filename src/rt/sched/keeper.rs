@@ -1,9 +1,10 @@
 //! [`Keeper`]: the reference that keeps a waiting task alive until its future is dropped.
 //!
-//! `async-task` ends a detached task when the last of its wakers is dropped. If the task has no waker when a poll
-//! returns `Pending`, `async-task` frees it without running the destructor of the future. So the first poll that
-//! returns `Pending` leaves a waker beside the task's [`Record`](super::record::Record). A shutdown wakes the task
-//! by this waker, without consuming it, so that the task is dropped even if nothing else wakes it.
+//! `async-task` ends a detached task when the last of its wakers is dropped. If the task has no
+//! waker when a poll returns `Pending`, `async-task` frees it without running the destructor of the
+//! future. So the first poll that returns `Pending` leaves a waker beside the task's
+//! [`Record`](super::record::Record). A shutdown wakes the task by this waker, without consuming
+//! it, so that the task is dropped even if nothing else wakes it.
 //!
 //! # States
 //! *empty* → ([`keep`](Keeper::keep)) *kept* ⇄ *in use* (a shutdown wakes the task), *kept* →
@@ -11,16 +12,19 @@
 //!
 //! # Invariants
 //! * The waker exists until the future is dropped, so the task is not freed before.
-//! * `keep` and `release` are called by the thread that owns the task's `Runnable`, so they do not overlap.
+//! * `keep` and `release` are called by the thread that owns the task's `Runnable`, so they do not
+//!   overlap.
 //!
 //! # Memory ordering
-//! The store in `keep` publishes the virtual table to the exchange in `wake`. The end of a use is a Release, and
-//! the exchange in `release` an Acquire, so the task is not freed, and the virtual table of the next task not stored,
-//! before the use has ended (model `keeper_is_used_while_its_task_exists`).
+//! The store in `keep` publishes the virtual table to the exchange in `wake`. The end of a use is a
+//! Release, and the exchange in `release` an Acquire, so the task is not freed, and the virtual
+//! table of the next task not stored, before the use has ended (model
+//! `keeper_is_used_while_its_task_exists`).
 //!
-//! A first poll may return after the shutdown has looked for wakers. The thread stores the waker and then reads the
-//! epoch; the shutdown advances the epoch and then looks for wakers. A fence separates the two accesses on both sides,
-//! so at least one of the two threads wakes the task (model `first_wait_against_shutdown`).
+//! A first poll may return after the shutdown has looked for wakers. The thread stores the waker
+//! and then reads the epoch; the shutdown advances the epoch and then looks for wakers. A fence
+//! separates the two accesses on both sides, so at least one of the two threads wakes the task
+//! (model `first_wait_against_shutdown`).
 
 #![allow(unsafe_code)]
 
@@ -70,7 +74,8 @@ impl Keeper {
 
     /// Drops the waker, if there is one. Waits while a shutdown uses it.
     pub(crate) fn release(&self) {
-        // ORDERING: Relaxed: this thread or one before it has stored the pointer; a shutdown only changes `IN_USE`.
+        // ORDERING: Relaxed: this thread or one before it has stored the pointer; a shutdown only
+        // changes `IN_USE`.
         let data = self.data.load(Ordering::Relaxed).map_addr(|addr| addr & !IN_USE);
         if data.is_null() {
             return;
@@ -89,7 +94,8 @@ impl Keeper {
     }
 
     /// Wakes the task, unless there is no waker or another thread uses it. The caller must
-    /// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
+    /// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs
+    /// here.
     pub(crate) fn wake(&self) {
         let data = self.data.load(Ordering::Relaxed);
         if data.is_null() || data.addr() & IN_USE != 0 {
@@ -104,8 +110,8 @@ impl Keeper {
         }
     }
 
-    /// Returns the kept waker, whose data pointer is `data`. The caller must have changed `data` so that no other
-    /// thread writes the virtual table.
+    /// Returns the kept waker, whose data pointer is `data`. The caller must have changed `data` so
+    /// that no other thread writes the virtual table.
     fn waker(&self, data: *const ()) -> Waker {
         // SAFETY: no thread writes the virtual table.
         own_waker::waker(data, self.vtable.with(|vtable| unsafe { *vtable }))

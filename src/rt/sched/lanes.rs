@@ -1,16 +1,19 @@
 //! [`Lane`]: whether a task runs before others, within a share of the time.
 //!
-//! A task in the lane [`Control`](Lane::Control), for example one that answers health checks or sheds
-//! load, runs soon even while ordinary tasks saturate the workers. When it is woken, it is queued in the
-//! control lane, a queue of the runtime that each worker checks before each turn. So, within the lane's
-//! share, it waits only until some worker ends its turn, and for the control tasks that were woken before it.
+//! A task in the lane [`Control`](Lane::Control), for example one that answers health checks or
+//! sheds load, runs soon even while ordinary tasks saturate the workers. When it is woken, it is
+//! queued in the control lane, a queue of the runtime that each worker checks before each turn. So,
+//! within the lane's share, it waits only until some worker ends its turn, and for the control
+//! tasks that were woken before it.
 //!
 //! # The lane belongs to the task
-//! A socket has no lane; only the task that its events wake has one. A task that a control task spawns on the
-//! workers is also a control task, unless [`Builder::lane`](crate::task::Builder::lane) sets another lane. So
-//! connections that a control task accepts are served in the control lane. The lane is one bit of the word
-//! that holds the task's epoch, so the comparison of epochs before each turn also detects control tasks.
-//! While no control task is alive, the only additional cost for other tasks is the check whether the lane is empty.
+//! A socket has no lane; only the task that its events wake has one. A task that a control task
+//! spawns on the workers is also a control task, unless
+//! [`Builder::lane`](crate::task::Builder::lane) sets another lane. So connections that a control
+//! task accepts are served in the control lane. The lane is one bit of the word that holds the
+//! task's epoch, so the comparison of epochs before each turn also detects control tasks. While no
+//! control task is alive, the only additional cost for other tasks is the check whether the lane is
+//! empty.
 //!
 //! # States of a woken control task
 //! ```text
@@ -19,44 +22,44 @@
 //! ```
 //!
 //! # The share
-//! Each worker gives the lane a share of its time or of its turns, whichever is more. The default share is
-//! 5 %, which the numbers below assume.
-//! * Time: a turn of a control task that precedes ordinary tasks and takes the time *t* is charged as *t* /
-//!   share. The lane has credit while its charges are at most [`WINDOW`] ahead of the time, which permits
-//!   a burst of 2.5 ms.
-//! * Turns: without credit, the lane gets one of 20 turns. If fewer than 20 tasks are queued, a control task
-//!   is queued behind them.
+//! Each worker gives the lane a share of its time or of its turns, whichever is more. The default
+//! share is 5 %, which the numbers below assume.
+//! * Time: a turn of a control task that precedes ordinary tasks and takes the time *t* is charged
+//!   as *t* / share. The lane has credit while its charges are at most [`WINDOW`] ahead of the
+//!   time, which permits a burst of 2.5 ms.
+//! * Turns: without credit, the lane gets one of 20 turns. If fewer than 20 tasks are queued, a
+//!   control task is queued behind them.
 //!
 //! Therefore neither lane starves:
-//! * Between two turns of ordinary tasks, the lane gets at most its burst and one turn. Over a longer time,
-//!   it gets its share.
-//! * The first task of the lane waits for at most 20 turns of ordinary tasks, or is queued behind fewer than 20
-//!   ordinary tasks.
+//! * Between two turns of ordinary tasks, the lane gets at most its burst and one turn. Over a
+//!   longer time, it gets its share.
+//! * The first task of the lane waits for at most 20 turns of ordinary tasks, or is queued behind
+//!   fewer than 20 ordinary tasks.
 //!
 //! # Events
-//! While a control task is alive, a busy worker reads the clock at least every fourth turn, polls if 50 µs
-//! have passed since the last poll, and polls up to eight times in a row while batches are full
-//! ([`pacing`](super::pacing)). The wake-up of a control task also wakes another worker if the waking worker is in
-//! a long turn, or if a thread without a processor wakes the task while all awake workers are stuck or in long
-//! turns.
+//! While a control task is alive, a busy worker reads the clock at least every fourth turn, polls
+//! if 50 µs have passed since the last poll, and polls up to eight times in a row while batches are
+//! full ([`pacing`](super::pacing)). The wake-up of a control task also wakes another worker if the
+//! waking worker is in a long turn, or if a thread without a processor wakes the task while all
+//! awake workers are stuck or in long turns.
 //!
 //! # Locks
-//! The locks of this crate are FIFO and ignore lanes. A control task that waits for the lock of a socket
-//! waits for earlier operations, which may belong to ordinary tasks. With a share below 100 %, ordinary tasks
-//! always get turns and complete these operations. If control tasks had an unlimited priority, ordinary tasks might
-//! never get a turn.
+//! The locks of this crate are FIFO and ignore lanes. A control task that waits for the lock of a
+//! socket waits for earlier operations, which may belong to ordinary tasks. With a share below 100
+//! %, ordinary tasks always get turns and complete these operations. If control tasks had an
+//! unlimited priority, ordinary tasks might never get a turn.
 //!
 //! # Memory ordering
-//! The lane is a [`SharedQueue`]. As in the injector, a wake-up checks the epoch under the queue's lock,
-//! and a shutdown first advances the epoch and then empties the lane (model
+//! The lane is a [`SharedQueue`]. As in the injector, a wake-up checks the epoch under the queue's
+//! lock, and a shutdown first advances the epoch and then empties the lane (model
 //! `epoch_ends_against_scheduling`).
 
 use super::shared_queue::SharedQueue;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
-/// The scheduling lane of a task, set by [`task::Builder::lane`](crate::task::Builder::lane) or inherited from the
-/// task that spawned it. Local tasks, blocking calls and the futures of `block_on` always have the lane
-/// [`Normal`](Lane::Normal).
+/// The scheduling lane of a task, set by [`task::Builder::lane`](crate::task::Builder::lane) or
+/// inherited from the task that spawned it. Local tasks, blocking calls and the futures of
+/// `block_on` always have the lane [`Normal`](Lane::Normal).
 ///
 /// # Examples
 /// A health check that answers while other tasks saturate the workers:
@@ -91,8 +94,8 @@ pub enum Lane {
     Control,
 }
 
-/// The bit of an epoch word that marks a control task. An epoch would need this bit only after two billion
-/// starts of the runtime.
+/// The bit of an epoch word that marks a control task. An epoch would need this bit only after two
+/// billion starts of the runtime.
 pub(super) const CONTROL: u32 = 1 << 31;
 
 impl Lane {
@@ -178,14 +181,14 @@ impl Account {
         Account { paid_until: 0, turn_at: 0 }
     }
 
-    /// Returns whether the lane has credit at `now`, with a share of `percent`, so that a control task may
-    /// precede ordinary tasks.
+    /// Returns whether the lane has credit at `now`, with a share of `percent`, so that a control
+    /// task may precede ordinary tasks.
     pub(super) fn has_credit(&self, now: u64, percent: u32) -> bool {
         percent > 0 && self.paid_until <= now.saturating_add(WINDOW)
     }
 
-    /// Returns whether a control task may precede ordinary tasks in the turn `tick`, because enough turns have
-    /// passed since the last such turn, with a share of `percent`.
+    /// Returns whether a control task may precede ordinary tasks in the turn `tick`, because enough
+    /// turns have passed since the last such turn, with a share of `percent`.
     pub(super) fn has_turn(&self, tick: u32, percent: u32) -> bool {
         tick.wrapping_sub(self.turn_at) as usize >= turns_per_control_turn(percent)
     }

@@ -1,15 +1,18 @@
 //! [`Looks`]: for how long a worker without work looks for events before it rests.
 //!
-//! The worker has no role, because another thread sleeps in its shard. An event ends that sleep, but the system may let
-//! another thread run on the CPU of the sleeping thread first, often the peer that sends the events. These events, and
-//! those that follow them, wait for up to a time slice, although the CPU of this worker has nothing to do.
+//! The worker has no role, because another thread sleeps in its shard. An event ends that sleep,
+//! but the system may let another thread run on the CPU of the sleeping thread first, often the
+//! peer that sends the events. These events, and those that follow them, wait for up to a time
+//! slice, although the CPU of this worker has nothing to do.
 //!
-//! So the worker [looks](super::worker::Core) once. If its turns are long enough that a second worker always pays off, it
-//! looks again every [`PAUSE_NANOS`] for up to [`LOOK_NANOS`], because the peer may not have sent its first event yet.
-//! In between it spins, because a sleep takes longer than the pause.
+//! So the worker [looks](super::worker::Core) once. If its turns are long enough that a second
+//! worker always pays off, it looks again every [`PAUSE_NANOS`] for up to [`LOOK_NANOS`], because
+//! the peer may not have sent its first event yet. In between it spins, because a sleep takes
+//! longer than the pause.
 //!
-//! If this finds nothing [`MISSES_MAX`] times in a row, the worker looks once before it rests, and repeats its looks only
-//! before one of [`RETRY_EVERY`] rests. So a worker whose bursts of work are far apart hardly spins.
+//! If this finds nothing [`MISSES_MAX`] times in a row, the worker looks once before it rests, and
+//! repeats its looks only before one of [`RETRY_EVERY`] rests. So a worker whose bursts of work are
+//! far apart hardly spins.
 
 use crate::rt::time::clock;
 
@@ -32,9 +35,9 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// Calls `look`, which returns whether it has found events, until it finds some, or until the time of the looks is
-    /// over. `look` returns `None` if there is no reason to look any more. `repeats` says whether more than one look may pay
-    /// off. Returns whether events were found.
+    /// Calls `look`, which returns whether it has found events, until it finds some, or until the
+    /// time of the looks is over. `look` returns `None` if there is no reason to look any more.
+    /// `repeats` says whether more than one look may pay off. Returns whether events were found.
     pub(super) fn run(&mut self, repeats: bool, mut look: impl FnMut() -> Option<bool>) -> bool {
         match look() {
             Some(false) if repeats && self.is_due() => {}

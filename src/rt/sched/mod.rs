@@ -1,23 +1,28 @@
 //! The scheduler.
 //!
-//! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls, and wakes a
-//!   second worker. [`queue`] and `ring`: its run queue. [`processor`]: its other data.
+//! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls,
+//!   and wakes a second worker. [`queue`] and `ring`: its run queue. [`processor`]: its other data.
 //! * [`resting`] and [`idle`] — resting workers and free processors. [`awake`]: the number of awake
-//!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking tasks
-//!   from other processors.
+//!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking
+//!   tasks from other processors.
 //! * [`lanes`] — tasks that run before others, and their share of the time.
-//! * [`polling`] — polls and sleeps. `looks`: how long a worker looks for events before it rests. [`own_waker`]: the own
-//!   wakers of tasks, by which a poll wakes them. `batch`: the other wakers.
-//! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for blocking calls.
-//! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state. `cpus`: whether a CPU is
-//!   free. `reports` and `wake_queue`: user code that other threads run for it. `shortage`: progress while the
-//!   system refuses to create threads.
-//! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and its last other events, for the black box.
-//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `rare`, `place`, [`waits`] and
-//!   [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps a waiting task alive. [`contained`]: the
-//!   wakers of futures that await tasks. `hooks`: the functions of the simulator.
+//! * [`polling`] — polls and sleeps. `looks`: how long a worker looks for events before it rests.
+//!   [`own_waker`]: the own wakers of tasks, by which a poll wakes them. `batch`: the other wakers.
+//! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for
+//!   blocking calls.
+//! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state.
+//!   `cpus`: whether a CPU is free. [`user_code`]: the threads that run user code for it, from the
+//!   queues `reports` and `wake_queue`. `shortage`: progress while the system refuses to create
+//!   threads.
+//! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and its last other events,
+//!   for the black box.
+//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `rare`,
+//!   `place`, [`waits`] and [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps
+//!   a waiting task alive. [`contained`]: the wakers of futures that await tasks. `hooks`: the
+//!   functions of the simulator.
 //!
-//! In the comments of these files, a sleep *in epoll* is a sleep in the poller, with any of its back ends.
+//! In the comments of these files, a sleep *in epoll* is a sleep in the poller, with any of its
+//! back ends.
 
 pub(crate) mod awake;
 mod batch;
@@ -56,6 +61,7 @@ pub(crate) mod sysmon;
 pub(crate) mod task;
 pub(crate) mod task_data;
 pub(crate) mod turn_ring;
+pub(super) mod user_code;
 pub(crate) mod waits;
 mod wake_queue;
 pub(crate) mod worker;

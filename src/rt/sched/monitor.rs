@@ -2,51 +2,57 @@
 //!
 //! Sysmon makes a check every [`TICK`] while the runtime is active:
 //! * If tasks are in the shared queues, sysmon makes sure that a worker is awake.
-//! * If no thread has polled since the previous check, and a processor has run only a few turns while tasks were
-//!   queued, sysmon wakes or starts another worker.
+//! * If no thread has polled since the previous check, and a processor has run only a few turns
+//!   while tasks were queued, sysmon wakes or starts another worker.
 //! * A task that is in the same poll as at the previous check is *stuck*. Unless the policy is
-//!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported. Other
-//!   threads, even busy ones, may take any task queued behind it. A thread that is still calling wakers of the
-//!   same batch also counts as stuck, but no task is asked to yield, counted or reported.
-//! * If a thread is stuck, and tasks are queued behind stuck threads or in the shared queues, sysmon wakes a resting
-//!   worker or starts one. If all awake threads are stuck, it instead wakes a sleeping worker or, if none sleeps,
-//!   wakes or starts up to four workers. With the policy [`BlockedPolicy::AddWorkers`], these may get spare processors,
-//!   and one of them is woken or started even if no task is queued, unless a thread sleeps. So tasks, timers and the
-//!   network make progress.
-//! * If gathered writes have waited since the previous check, because a turn is long, sysmon sends them (`rt/unsent.rs`).
-//! * If no thread has polled a shard of the poller since the previous check, and none sleeps in it, sysmon
-//!   interrupts a thread that sleeps in other shards; that thread then sleeps in this shard as well. If there is no
-//!   such thread, or if the shard was already unpolled at the previous check, sysmon polls the shard. Unless an awake
-//!   worker will poll soon, sysmon also wakes a thread that is parked in `block_on` or, if there is none and no thread
-//!   is awake, wakes or starts a worker, to poll from then on.
-//! * If a thread has called no waker of its batch since the previous check, sysmon passes the remaining wakers to
-//!   other threads (`wake_queue.rs`).
-//! * Sysmon takes a sample of the CPU usage (`cpus.rs`), and tries again to start threads that the system has refused
-//!   to create (`shortage.rs`).
+//!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported.
+//!   Other threads, even busy ones, may take any task queued behind it. A thread that is still
+//!   calling wakers of the same batch also counts as stuck, but no task is asked to yield, counted
+//!   or reported.
+//! * If a thread is stuck, and tasks are queued behind stuck threads or in the shared queues,
+//!   sysmon wakes a resting worker or starts one. If all awake threads are stuck, it instead wakes
+//!   a sleeping worker or, if none sleeps, wakes or starts up to four workers. With the policy
+//!   [`BlockedPolicy::AddWorkers`], these may get spare processors, and one of them is woken or
+//!   started even if no task is queued, unless a thread sleeps. So tasks, timers and the network
+//!   make progress.
+//! * If gathered writes have waited since the previous check, because a turn is long, sysmon sends
+//!   them (`rt/unsent.rs`).
+//! * If no thread has polled a shard of the poller since the previous check, and none sleeps in it,
+//!   sysmon interrupts a thread that sleeps in other shards; that thread then sleeps in this shard
+//!   as well. If there is no such thread, or if the shard was already unpolled at the previous
+//!   check, sysmon polls the shard. Unless an awake worker will poll soon, sysmon also wakes a
+//!   thread that is parked in `block_on` or, if there is none and no thread is awake, wakes or
+//!   starts a worker, to poll from then on.
+//! * If a thread has called no waker of its batch since the previous check, sysmon passes the
+//!   remaining wakers to other threads (`wake_queue.rs`).
+//! * Sysmon takes a sample of the CPU usage (`cpus.rs`), and tries again to start threads that the
+//!   system has refused to create (`shortage.rs`).
 //!
-//! A late check does not look for stuck tasks, because the process may have been stopped (SIGSTOP, a paused
-//! virtual machine), so that no task could make progress. The next check does, even if it is late as well. A check
-//! soon after the previous one does not look for stuck tasks either.
+//! A late check does not look for stuck tasks, because the process may have been stopped (SIGSTOP,
+//! a paused virtual machine), so that no task could make progress. The next check does, even if it
+//! is late as well. A check soon after the previous one does not look for stuck tasks either.
 //!
 //! # States
-//! *ticking* (makes a check every [`TICK`]) → after five checks without activity, *asleep* without a time limit →
-//! woken by the next thread that becomes active (`notice_activity`), *ticking*. Each epoch has its own thread. The
-//! thread of an earlier epoch ends, but may still be in user code. If the system refuses to create the thread, or its
-//! start is *deferred*, it is *missing*; see `shortage.rs`.
+//! *ticking* (makes a check every [`TICK`]) → after five checks without activity, *asleep* without
+//! a time limit → woken by the next thread that becomes active (`notice_activity`), *ticking*. Each
+//! epoch has its own thread. The thread of an earlier epoch ends, but may still be in user code. If
+//! the system refuses to create the thread, or its start is *deferred*, it is *missing*; see
+//! `shortage.rs`.
 //!
-//! User code may block, so it runs on other threads: see [`wake_queue`](super::wake_queue) and
-//! [`reports`](super::reports). If the system refuses to create these threads, sysmon runs the wakers, reports
-//! and tasks itself. If one of them waits in `block_on`, another thread takes over as sysmon, as soon as the system
-//! permits it, and this one ends when the user code returns.
+//! User code may block, so it runs on other threads; see [`user_code`](super::user_code). If the
+//! system refuses to create these threads, sysmon runs the wakers, reports and tasks itself. If one
+//! of them waits in `block_on`, another thread takes over as sysmon, as soon as the system permits
+//! it, and this one ends when the user code returns.
 //!
 //! # Invariants
-//! * 10 — sysmon sleeps when the process is idle. Waking it costs one system call per idle period of
-//!   at least 50 ms.
+//! * 10 — sysmon sleeps when the process is idle. Waking it costs one system call per idle period
+//!   of at least 50 ms.
 //! * 12 — sysmon runs no user code unless the system refuses to create threads.
 //!
 //! # Compared with Go (runtime/proc.go, sysmon)
-//! A future cannot be preempted, so a stuck thread keeps its processor, and another processor is added.
-//! While anything runs, Go's sysmon wakes up every 20 µs to 10 ms; netpoll's sysmon wakes up every 10 ms.
+//! A future cannot be preempted, so a stuck thread keeps its processor, and another processor is
+//! added. While anything runs, Go's sysmon wakes up every 20 µs to 10 ms; netpoll's sysmon wakes up
+//! every 10 ms.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -59,25 +65,22 @@ use super::identity::{self, TaskId};
 use super::pacing::correct_and_wake;
 use super::polling::Polling;
 use super::record::Record;
-use super::reports::Report;
 use super::shortage::LASTS;
 use super::worker::Core;
-use crate::rt::config::{BlockedPolicy, BlockedTask, Config};
+use crate::rt::config::{BlockedPolicy, BlockedTask};
 use crate::rt::context;
-use crate::rt::fork;
 use crate::rt::parker::Parker;
 use crate::rt::poll::roles::{SHARDS_MAX, Shards};
-use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::runtime::Runtime;
 use crate::rt::time::{clock, ticks};
 use crate::rt::unsent;
-use crate::rt::waiters::{Wakers, drop_payload, wake};
+use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, Ordering};
-use crate::trace;
 
 /// The time between two checks.
 const TICK: Duration = Duration::from_millis(10);
-/// The time since the previous check above which a check is late. Other threads may have been delayed as
-/// well.
+/// The time since the previous check above which a check is late. Other threads may have been
+/// delayed as well.
 const LATE: Duration = Duration::from_millis(20);
 /// The number of checks without activity before sysmon sleeps.
 const QUIET_TICKS: u32 = 5;
@@ -99,7 +102,8 @@ struct Seen {
     id: u64,
     /// The number of events that the processor has recorded in its event ring.
     events: u64,
-    /// The time of the last check that found a change, plus the time for which the process was stopped since.
+    /// The time of the last check that found a change, plus the time for which the process was
+    /// stopped since.
     since: Option<Instant>,
     /// Whether the current poll was reported.
     reported: bool,
@@ -108,7 +112,8 @@ struct Seen {
 struct Monitor {
     runtime: &'static Runtime,
     parker: Arc<Parker>,
-    /// The time of the last check that did not come soon after another. `None` before the first check and after a sleep.
+    /// The time of the last check that did not come soon after another. `None` before the first
+    /// check and after a sleep.
     looked_at: Option<Instant>,
     /// Whether that check was late and therefore did not look for stuck tasks.
     was_late: bool,
@@ -147,13 +152,15 @@ impl Runtime {
         }
     }
 
-    /// Starts the sysmon thread of `epoch`, unless it exists or the epoch is over. Ends a deferral, even on error.
+    /// Starts the sysmon thread of `epoch`, unless it exists or the epoch is over. Ends a deferral,
+    /// even on error.
     ///
     /// # Errors
     /// Returns the error of creating the thread.
     pub(crate) fn start_sysmon(&'static self, epoch: u32) -> io::Result<()> {
         let mut thread = self.sysmon.thread.lock();
-        // The epoch is checked under the lock, because a shutdown advances it before it takes the thread.
+        // The epoch is checked under the lock, because a shutdown advances it before it takes the
+        // thread.
         if thread.is_some() || self.epoch() != epoch || self.is_stopping() {
             return Ok(());
         }
@@ -183,13 +190,14 @@ impl Runtime {
         Ok(())
     }
 
-    /// Starts another thread that takes over as sysmon, if the calling thread is sysmon and is in a waker, a report
-    /// or a task. Called by a thread that waits in `block_on`.
+    /// Starts another thread that takes over as sysmon, if the calling thread is sysmon and is in a
+    /// waker, a report or a task. Called by a thread that waits in `block_on`.
     pub(crate) fn replace_sysmon(&'static self) {
         let Some(epoch) = WATCHED_EPOCH.take() else { return };
         {
             let mut thread = self.sysmon.thread.lock();
-            // The epoch is checked under the lock, because a shutdown advances it before it takes the thread.
+            // The epoch is checked under the lock, because a shutdown advances it before it takes
+            // the thread.
             if self.epoch() != epoch {
                 return;
             }
@@ -327,8 +335,8 @@ impl Monitor {
         }
     }
 
-    /// Tries again to start the threads that the system has refused to create, and does their work if the
-    /// refusal lasts.
+    /// Tries again to start the threads that the system has refused to create, and does their work
+    /// if the refusal lasts.
     fn make_up(&mut self, epoch: u32) {
         let runtime = self.runtime;
         self.quiet = 0;
@@ -351,20 +359,22 @@ impl Monitor {
         }
     }
 
-    /// Marks the processors that have been in the same poll, or in the wakers of the same batch, since the last
-    /// check. Returns their number, and the number of tasks queued behind them.
+    /// Marks the processors that have been in the same poll, or in the wakers of the same batch,
+    /// since the last check. Returns their number, and the number of tasks queued behind them.
     fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         let gap = self.looked_at.map_or(TICK, |last| now - last);
         if gap < TICK / 2 {
-            // A wake-up has ended the pause early, so too little time has passed to consider a task stuck.
+            // A wake-up has ended the pause early, so too little time has passed to consider a task
+            // stuck.
             return (0, 0);
         }
         self.looked_at = Some(now);
         self.was_late = gap > LATE && !self.was_late;
         if self.was_late {
-            // The process or its machine may have been stopped, so this time is not charged to tasks.
+            // The process or its machine may have been stopped, so this time is not charged to
+            // tasks.
             let stopped_for = gap.saturating_sub(TICK);
             self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
             return (0, 0);
@@ -373,8 +383,8 @@ impl Monitor {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.turns.ended(), processor.running_id());
             let (events, is_waking) = processor.events.is_waking();
-            // If the task has ended and has freed its record, the id is 0. If it frees the record during this access,
-            // the id may be that of the next task of the record.
+            // If the task has ended and has freed its record, the id is 0. If it frees the record
+            // during this access, the id may be that of the next task of the record.
             let in_turn = processor.running().is_some();
             let turns = polls.saturating_sub(seen.polls);
             if let Some(record) = processor.running() {
@@ -445,8 +455,8 @@ impl Monitor {
         }
     }
 
-    /// Takes the wakers of batches that make no progress, and calls them on another thread. Returns whether
-    /// any wakers have not been called yet.
+    /// Takes the wakers of batches that make no progress, and calls them on another thread. Returns
+    /// whether any wakers have not been called yet.
     fn check_wakers(&mut self, epoch: u32) -> bool {
         let (runtime, mut wakers) = (self.runtime, Wakers::new());
         let are_left = runtime.sysmon.take_stuck_wakers(&mut wakers);
@@ -473,10 +483,10 @@ impl Monitor {
         shards.into_iter().filter(is_unpolled).collect()
     }
 
-    /// Makes sure that the shards `unpolled`, which were not polled since the last check, are polled. Skips
-    /// those in which a thread sleeps. For the rest, interrupts a thread that sleeps in another shard, whose next sleep
-    /// is then in these too. Polls them itself if no thread sleeps, or if one of them was already unpolled at the
-    /// previous check.
+    /// Makes sure that the shards `unpolled`, which were not polled since the last check, are
+    /// polled. Skips those in which a thread sleeps. For the rest, interrupts a thread that sleeps
+    /// in another shard, whose next sleep is then in these too. Polls them itself if no thread
+    /// sleeps, or if one of them was already unpolled at the previous check.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
         let roles = &self.runtime.driver.roles;
         let free: Shards = unpolled.into_iter().filter(|&shard| roles.role(shard).asleep().is_none()).collect();
@@ -486,18 +496,21 @@ impl Monitor {
         }
     }
 
-    /// Takes the events and due timers of those of `shards` whose roles are free, on behalf of busy threads.
+    /// Takes the events and due timers of those of `shards` whose roles are free, on behalf of busy
+    /// threads.
     fn poll(&mut self, shards: Shards, epoch: u32) {
         let runtime = self.runtime;
         let now = clock::now();
-        // The shards are not recorded as polled, so that the next thread that goes to sleep takes them.
+        // The shards are not recorded as polled, so that the next thread that goes to sleep takes
+        // them.
         let shards = runtime.driver.roles.take_each(shards.into_iter());
         if shards.is_empty() {
             return;
         }
         self.polling.poll_now(runtime, shards, epoch, now);
         // In the meantime, a worker may have gone to rest because the role was taken (model
-        // `sysmon_gives_the_role_back`). A thread in `block_on` must poll while all workers are stuck.
+        // `sysmon_gives_the_role_back`). A thread in `block_on` must poll while all workers are
+        // stuck.
         runtime.ensure_poller();
         if runtime.needs_poller() {
             runtime.nudge_root();
@@ -509,92 +522,5 @@ impl Monitor {
         // The next check does not count these polls.
         let _own = self.unpolled(shards);
         self.activity += shards.len() as u64;
-    }
-}
-
-/// Wakes several wakers. If one of them blocks this thread, sysmon, unless it is missing, makes another thread take over
-/// the others.
-pub(crate) fn wake_watched(wakers: &mut Wakers) {
-    let runtime = runtime();
-    #[cfg(feature = "sim")]
-    if crate::sim::is_here() {
-        return wakers.wake_in_place();
-    }
-    if !runtime.is_running() || fork::is_child() {
-        return wakers.wake_in_place();
-    }
-    // ORDERING: SeqCst: incremented before this thread checks whether sysmon sleeps; see `Sysmon::is_ticking`.
-    runtime.sysmon.watched.fetch_add(1, Ordering::SeqCst);
-    runtime.notice_activity();
-    wakers.demote_own();
-    runtime.sysmon.register_batch().call(wakers);
-    runtime.sysmon.watched.fetch_sub(1, Ordering::SeqCst);
-}
-
-impl Runtime {
-    fn start_waking(&'static self, epoch: u32) -> io::Result<()> {
-        self.threads.start(format!("{}-wakers", self.config().thread_name), move || {
-            self.run_wake_queue(epoch);
-            if self.epoch() == epoch {
-                self.threads.leave();
-            }
-        })
-    }
-
-    /// Calls the queued wakers until the queue is empty.
-    fn run_wake_queue(&'static self, epoch: u32) {
-        while let Some(waker) = self.sysmon.wakes.pop(epoch) {
-            wake(waker);
-        }
-    }
-}
-
-impl Runtime {
-    /// Queues reports about tasks that sysmon has found stuck in `epoch`. Returns false if the system refuses to create
-    /// the thread that makes them. The caller must then make the reports.
-    fn report_blocked(&'static self, epoch: u32, tasks: Vec<BlockedTask>) -> bool {
-        let has_receiver = self.config().on_blocked_task.is_some() || cfg!(feature = "tracing");
-        tasks.is_empty() || !has_receiver || self.queue_reports(epoch, tasks.into_iter().map(Report::Blocked))
-    }
-
-    /// Queues reports, and starts the thread that makes them. Returns false if the system refuses to create it.
-    pub(super) fn queue_reports(&'static self, epoch: u32, reports: impl IntoIterator<Item = Report>) -> bool {
-        if !self.sysmon.reports.push(epoch, reports) {
-            return true;
-        }
-        let name = format!("{}-reports", self.config().thread_name);
-        let started = self.threads.start(name, move || {
-            self.make_reports(epoch);
-            if self.epoch() == epoch {
-                self.threads.leave();
-            }
-        });
-        started.is_ok()
-    }
-
-    fn make_reports(&'static self, epoch: u32) {
-        let config = self.config();
-        while self.epoch() == epoch
-            && let Some(subject) = self.sysmon.reports.pop(epoch)
-        {
-            report(&config, &subject);
-        }
-    }
-}
-
-/// Makes one report. Catches a panic in the user's function or the `tracing` subscriber.
-fn report(config: &Arc<Config>, subject: &Report) {
-    let report = || match subject {
-        Report::Blocked(task) => {
-            trace::task_blocks(task.id.number(), task.name.as_deref(), task.blocked_for);
-            if let Some(report) = &config.on_blocked_task {
-                report(task);
-            }
-        }
-        Report::SpareStarted(id) => trace::spare_started(*id),
-        Report::SpareEnded(id) => trace::spare_ended(*id),
-    };
-    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)) {
-        drop_payload(payload);
     }
 }

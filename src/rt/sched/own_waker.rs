@@ -1,30 +1,35 @@
 //! The waker of the running task, and the reference that a wake-up leaves with its task.
 //!
-//! A task of a server usually waits with its own waker, is woken by the poller, and waits again. If each wait
-//! cloned the waker and each wake-up consumed the clone, the two changes of the reference count would cost two
-//! atomic read-modify-writes, and the first one would make a compare-exchange of `async-task` fail. So the thread
-//! that polls wakes such a task *by reference* and leaves the reference that the waker holds with the task. The next
-//! wait makes its waker from this *spare* reference.
+//! A task of a server usually waits with its own waker, is woken by the poller, and waits again. If
+//! each wait cloned the waker and each wake-up consumed the clone, the two changes of the reference
+//! count would cost two atomic read-modify-writes, and the first one would make a compare-exchange
+//! of `async-task` fail. So the thread that polls wakes such a task *by reference* and leaves the
+//! reference that the waker holds with the task. The next wait makes its waker from this *spare*
+//! reference.
 //!
 //! # States
 //! The reference of a waker goes through these places:
 //!
 //! 1. In a wait slot, in a waker that is marked as own ([`to_store`]).
-//! 2. In [`wake`], which offers the reference while it wakes the task. If the wake-up queues the task at this
-//!    thread's processor, [`accept`] stores the reference in the task's [`Spare`]. Otherwise, `wake` drops it.
+//! 2. In [`wake`], which offers the reference while it wakes the task. If the wake-up queues the
+//!    task at this thread's processor, [`accept`] stores the reference in the task's [`Spare`].
+//!    Otherwise, `wake` drops it.
 //! 3. On the thread that runs the turn ([`begin`]).
 //! 4. In the waker of the next wait, or dropped at the [`end`] of the turn.
 //!
-//! A waker that is marked as own may also be woken or dropped like any other waker, for example by a close.
+//! A waker that is marked as own may also be woken or dropped like any other waker, for example by
+//! a close.
 //!
-//! No spare reference outlives the turn that follows the wake-up. It is never the last reference to a waiting
-//! task, because of the task's [`Keeper`](super::keeper::Keeper).
+//! No spare reference outlives the turn that follows the wake-up. It is never the last reference to
+//! a waiting task, because of the task's [`Keeper`](super::keeper::Keeper).
 //!
 //! # Invariants
-//! * Only the owner of the task's `Runnable` accesses its [`Spare`]: the schedule function, before it queues
-//!   the task, and the thread that has taken the task out of a queue. The queue orders these accesses.
-//! * A waker is own if both its data pointer and its virtual table are those with which `async-task` polls the
-//!   task. A user's waker may have the same data pointer, but it has another table.
+//! * Only the owner of the task's `Runnable` accesses its [`Spare`]: the schedule function, before
+//!   it queues the task, and the thread that has taken the task out of a queue. The queue orders
+//!   these accesses.
+//! * A waker is own if both its data pointer and its virtual table are those with which
+//!   `async-task` polls the task. A user's waker may have the same data pointer, but it has another
+//!   table.
 //! * A task that is dropped without a turn drops its spare reference ([`Spare::release`]).
 
 #![allow(unsafe_code)]
@@ -48,8 +53,8 @@ struct Turn {
     spare: Cell<*const RawWakerVTable>,
     /// The data pointer of that waker.
     spare_data: Cell<*const ()>,
-    /// The data pointer and the virtual table of the waker whose reference [`wake`] offers. The pointer is null
-    /// outside `wake`, and after the reference was accepted.
+    /// The data pointer and the virtual table of the waker whose reference [`wake`] offers. The
+    /// pointer is null outside `wake`, and after the reference was accepted.
     offered: Cell<*const ()>,
     offered_vtable: Cell<*const RawWakerVTable>,
 }
@@ -74,8 +79,8 @@ thread_local! {
     };
 }
 
-/// The spare reference of a task that is queued: the virtual table of its waker, or null if there is none. [`ENDED`] if
-/// the task has ended and has freed its record.
+/// The spare reference of a task that is queued: the virtual table of its waker, or null if there
+/// is none. [`ENDED`] if the task has ended and has freed its record.
 pub(crate) struct Spare(AtomicPtr<RawWakerVTable>);
 
 /// The word of a task that has freed its record. It is not the address of a virtual table.
@@ -86,11 +91,12 @@ impl Spare {
         Spare(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// Records that the task has ended and frees its record. The caller must be in the last turn of the task, or drop it.
+    /// Records that the task has ended and frees its record. The caller must be in the last turn of
+    /// the task, or drop it.
     #[inline]
     pub(super) fn end(&self) {
-        // ORDERING: Relaxed: the caller owns the `Runnable`, and the end of the last reference to the task orders
-        // `has_ended` after this.
+        // ORDERING: Relaxed: the caller owns the `Runnable`, and the end of the last reference to
+        // the task orders `has_ended` after this.
         self.0.store(ENDED, Ordering::Relaxed);
     }
 
@@ -109,8 +115,8 @@ impl Spare {
         vtable
     }
 
-    /// Drops the reference, if there is one. The caller must own the task's `Runnable`, whose pointer is
-    /// `data`.
+    /// Drops the reference, if there is one. The caller must own the task's `Runnable`, whose
+    /// pointer is `data`.
     pub(crate) fn release(&self, data: *const ()) {
         drop_spare(data, self.take());
     }
@@ -122,14 +128,14 @@ impl fmt::Debug for Spare {
     }
 }
 
-/// Makes a waker from the reference of a forgotten waker with this data pointer and this virtual table. The caller must
-/// have taken the reference.
+/// Makes a waker from the reference of a forgotten waker with this data pointer and this virtual
+/// table. The caller must have taken the reference.
 #[inline]
 pub(super) fn waker(data: *const (), vtable: *const RawWakerVTable) -> Waker {
     // SAFETY: the pointer comes from `Waker::vtable`, which returns a static reference.
     let vtable = unsafe { &*vtable };
-    // SAFETY: a waker with this data pointer and this virtual table was forgotten. The reference was taken, so no
-    // other waker is made from it.
+    // SAFETY: a waker with this data pointer and this virtual table was forgotten. The reference
+    // was taken, so no other waker is made from it.
     unsafe { Waker::new(data, vtable) }
 }
 
@@ -139,21 +145,23 @@ fn drop_spare(data: *const (), vtable: *const RawWakerVTable) {
     }
 }
 
-/// Returns the data pointer of the waker of the task whose turn this thread is in. Returns `None` if it is not known:
-/// outside turns, in the part of a turn that follows a nested turn, and in turns without an own waker, such as blocking
-/// calls.
+/// Returns the data pointer of the waker of the task whose turn this thread is in. Returns `None`
+/// if it is not known: outside turns, in the part of a turn that follows a nested turn, and in
+/// turns without an own waker, such as blocking calls.
 #[inline]
 pub(crate) fn data() -> Option<*const ()> {
     Some(TURN.with(|turn| turn.data.get())).filter(|&data| data != NO_TURN)
 }
 
-/// Returns whether `waker` has the data pointer of the waker of the task whose turn this thread is in.
+/// Returns whether `waker` has the data pointer of the waker of the task whose turn this thread is
+/// in.
 #[inline]
 pub(crate) fn has_data_of(waker: &Waker) -> bool {
     TURN.with(|turn| turn.data.get() == waker.data())
 }
 
-/// Returns whether `waker` is own: the waker with which `async-task` polls the task whose turn this thread is in.
+/// Returns whether `waker` is own: the waker with which `async-task` polls the task whose turn this
+/// thread is in.
 #[inline]
 pub(crate) fn is_own(waker: &Waker) -> bool {
     TURN.with(|turn| turn.is_own(waker))
@@ -165,8 +173,8 @@ pub(crate) fn set_data(data: Option<*const ()>) {
     TURN.with(|turn| turn.data.set(data.unwrap_or(NO_TURN)));
 }
 
-/// Begins a turn of the task whose `Runnable` has the pointer `data`, and takes its spare reference. This thread
-/// must be in no other such turn.
+/// Begins a turn of the task whose `Runnable` has the pointer `data`, and takes its spare
+/// reference. This thread must be in no other such turn.
 #[inline]
 pub(crate) fn begin(data: *const (), spare: &Spare) {
     TURN.with(|turn| {
@@ -199,8 +207,8 @@ fn drop_rest(turn: &Turn) {
     drop_spare(turn.spare_data.get(), vtable);
 }
 
-/// Returns a waker for the task of `waker`, and whether it is an own waker. Uses the spare reference, if it belongs
-/// to the same task, and otherwise clones `waker`.
+/// Returns a waker for the task of `waker`, and whether it is an own waker. Uses the spare
+/// reference, if it belongs to the same task, and otherwise clones `waker`.
 #[inline]
 pub(crate) fn to_store(waker: &Waker) -> (Waker, bool) {
     TURN.with(|turn| {
@@ -212,13 +220,14 @@ pub(crate) fn to_store(waker: &Waker) -> (Waker, bool) {
     })
 }
 
-/// Wakes a task by a waker that [`to_store`] has returned as own. Leaves the waker's reference with the task
-/// if the wake-up schedules the task on this thread's processor. The caller must
+/// Wakes a task by a waker that [`to_store`] has returned as own. Leaves the waker's reference with
+/// the task if the wake-up schedules the task on this thread's processor. The caller must
 /// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
 ///
-/// Another thread may run the task and drop the reference before `wake_by_ref` returns. So this relies on
-/// `async-task` 4.7, which does not access the task after it has called a schedule function without captured
-/// values (`task.rs` asserts that it has none, and Cargo.toml names the version).
+/// Another thread may run the task and drop the reference before `wake_by_ref` returns. So this
+/// relies on `async-task` 4.7, which does not access the task after it has called a schedule
+/// function without captured values (`task.rs` asserts that it has none, and Cargo.toml names the
+/// version).
 #[inline]
 pub(crate) fn wake(waker: Waker) {
     TURN.with(|turn| {
@@ -232,8 +241,8 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-/// Accepts the reference that [`wake`] offers, if it is a reference to the task that is being scheduled. The
-/// caller must own the task's `Runnable`, whose pointer is `data`.
+/// Accepts the reference that [`wake`] offers, if it is a reference to the task that is being
+/// scheduled. The caller must own the task's `Runnable`, whose pointer is `data`.
 #[inline]
 pub(crate) fn accept(data: *const (), spare: &Spare) {
     TURN.with(|turn| {

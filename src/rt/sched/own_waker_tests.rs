@@ -15,13 +15,14 @@ use crate::rt::sched::task_data::TaskData;
 /// A waker that a task has stored, and whether it is the task's own.
 type Stored = Arc<Mutex<Option<(Waker, bool)>>>;
 
-/// The results of [`Worker::turn`] for a turn without a spare reference, for a turn in which a wait has used it, and for
-/// a turn in which no wait has used it.
+/// The results of [`Worker::turn`] for a turn without a spare reference, for a turn in which a wait
+/// has used it, and for a turn in which no wait has used it.
 const NO_SPARE: Option<(bool, bool)> = Some((false, false));
 const USED: Option<(bool, bool)> = Some((true, false));
 const UNUSED: Option<(bool, bool)> = Some((true, true));
 
-/// A thread with a processor of its own, so that tasks stay in its queue until [`Worker::turn`] runs them.
+/// A thread with a processor of its own, so that tasks stay in its queue until [`Worker::turn`]
+/// runs them.
 struct Worker(&'static Processor);
 
 impl Worker {
@@ -39,8 +40,8 @@ impl Worker {
         })
     }
 
-    /// Runs a turn of the oldest queued task, as a worker does. Returns `None` if there is none, and otherwise
-    /// whether the task had a spare reference before and after its poll.
+    /// Runs a turn of the oldest queued task, as a worker does. Returns `None` if there is none,
+    /// and otherwise whether the task had a spare reference before and after its poll.
     #[allow(unsafe_code)]
     fn turn(&self) -> Option<(bool, bool)> {
         let item = self.0.queue.pop()?;
@@ -55,7 +56,8 @@ impl Worker {
         Some((had_spare, kept_spare))
     }
 
-    /// Spawns and detaches a task whose polls call `poll` with their number. Returns the record of the task.
+    /// Spawns and detaches a task whose polls call `poll` with their number. Returns the record of
+    /// the task.
     fn spawn(&self, mut poll: impl FnMut(u32, &mut Context<'_>) -> Poll<()> + Send + 'static) -> &'static Record {
         let mut polls = 0;
         let task = crate::task::spawn(poll_fn(move |cx| {
@@ -82,8 +84,8 @@ impl Worker {
     }
 }
 
-/// Runs `test` on a [`Worker`], and checks that the task whose record `test` returns is freed. The task's future must
-/// own a clone of the [`Stored`].
+/// Runs `test` on a [`Worker`], and checks that the task whose record `test` returns is freed. The
+/// task's future must own a clone of the [`Stored`].
 fn check_freed(test: impl FnOnce(&Worker, &Stored) -> &'static Record + Send) {
     let stored = Stored::default();
     let record = Worker::with(|worker| test(&worker, &stored));

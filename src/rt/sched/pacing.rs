@@ -1,50 +1,55 @@
-//! [`Pacing`]: when a busy thread reads the clock, when it polls, and when it wakes a second worker.
+//! [`Pacing`]: when a busy thread reads the clock, when it polls, and when it wakes a second
+//! worker.
 //!
 //! # The length of a turn
 //! A *turn* is one poll of a task. A *tick* is one pass through the worker's loop.
 //!
-//! All three decisions depend on the mean length of a turn, which is measured between two readings of the clock.
-//! The clock is read every 16 turns, or after fewer turns that together take about 1 ms, and after a turn
-//! that used much of its budget. There may be fewer turns between two sleeps. So after a sleep
-//! that delivers at least four wake-ups, after every eighth sleep and, while turns are long or there are control tasks,
-//! after every sleep, the clock is read immediately and again after the first turn.
+//! All three decisions depend on the mean length of a turn, which is measured between two readings
+//! of the clock. The clock is read every 16 turns, or after fewer turns that together take about 1
+//! ms, and after a turn that used much of its budget. There may be fewer turns between two sleeps.
+//! So after a sleep that delivers at least four wake-ups, after every eighth sleep and, while turns
+//! are long or there are control tasks, after every sleep, the clock is read immediately and again
+//! after the first turn.
 //!
 //! Two readings that are one turn apart are also a sample of [`poll_times`](Processor::poll_times).
-//! After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the thread records the end of the
-//! queue and the time. When a later reading finds that the queue has passed that position, the time
-//! until the estimated beginning of the last task's turn is a sample of
+//! After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the thread records the end
+//! of the queue and the time. When a later reading finds that the queue has passed that position,
+//! the time until the estimated beginning of the last task's turn is a sample of
 //! [`wake_delays`](Processor::wake_delays).
 //!
 //! # Polling while busy
-//! A thread that often runs out of work polls only when it sleeps in epoll. A thread that does not run out of
-//! work polls without waiting if one of these conditions is met when it reads the clock. Times and turns count
-//! from its last poll:
-//! * 100 µs have passed, and there were at least 33 more turns than wake-ups that the last poll delivered;
+//! A thread that often runs out of work polls only when it sleeps in epoll. A thread that does not
+//! run out of work polls without waiting if one of these conditions is met when it reads the clock.
+//! Times and turns count from its last poll:
+//! * 100 µs have passed, and there were at least 33 more turns than wake-ups that the last poll
+//!   delivered;
 //! * 100 µs have passed, and turns are long ([`LONG_NANOS`]);
 //! * 15 µs have passed, and a task is in the aside slot of the [`queue`](super::queue);
 //! * 50 µs have passed, and there are control tasks;
 //! * 1 ms has passed.
 //!
-//! So a busy thread does not delay events by up to 10 ms, as a busy thread in Go does, and polling does not
-//! add a system call to each request. A connection that always has data uses up its turns, which end after 20 µs
-//! (`processor::TURN_NANOS`; a turn that gathers writes may take longer, see `net/fd/cork`). An event that
-//! arrives during such a turn waits for the rest of this turn only: a poll follows, and the tasks that it wakes
-//! run before the task of that connection, which is in the aside slot. While there are control tasks, the clock is
-//! read every 4 turns, or after fewer turns that together take about 100 µs.
+//! So a busy thread does not delay events by up to 10 ms, as a busy thread in Go does, and polling
+//! does not add a system call to each request. A connection that always has data uses up its turns,
+//! which end after 20 µs (`processor::TURN_NANOS`; a turn that gathers writes may take longer, see
+//! `net/fd/cork`). An event that arrives during such a turn waits for the rest of this turn only: a
+//! poll follows, and the tasks that it wakes run before the task of that connection, which is in
+//! the aside slot. While there are control tasks, the clock is read every 4 turns, or after fewer
+//! turns that together take about 100 µs.
 //!
 //! # Waking a second worker
-//! For short tasks, a second thread costs more than it gains. So a worker that rests or sleeps is woken
-//! only when the backlog, computed with the mean length of a turn, is worth more than [`WAKE_NANOS`]
-//! ([`maybe_wake_helper`]). It steals only from a queue worth at least [`STEAL_NANOS`]
-//! ([`is_worth_stealing`]), or from a queue whose owner sysmon considers stuck. While other threads use all
-//! CPUs ([`cpus`](super::cpus)), short turns count for a quarter, because the second worker would take
-//! CPU time from the peers that it serves.
+//! For short tasks, a second thread costs more than it gains. So a worker that rests or sleeps is
+//! woken only when the backlog, computed with the mean length of a turn, is worth more than
+//! [`WAKE_NANOS`] ([`maybe_wake_helper`]). It steals only from a queue worth at least
+//! [`STEAL_NANOS`] ([`is_worth_stealing`]), or from a queue whose owner sysmon considers stuck.
+//! While other threads use all CPUs ([`cpus`](super::cpus)), short turns count for a quarter,
+//! because the second worker would take CPU time from the peers that it serves.
 //!
-//! A backlog of long turns is checked not only when the clock is read, but also at the end of a sleep.
-//! A thread that has stolen tasks checks its backlog too. If the mean does not reflect the backlog yet (a
-//! few long tasks after many short tasks), sysmon detects it ([`correct_and_wake`]). Work from outside
-//! (`Runtime::ensure_worker`), control tasks ([`lanes`](super::lanes)), a shard that no thread polls
-//! (`Runtime::ensure_poller`) and stuck threads (sysmon) wake workers without these limits.
+//! A backlog of long turns is checked not only when the clock is read, but also at the end of a
+//! sleep. A thread that has stolen tasks checks its backlog too. If the mean does not reflect the
+//! backlog yet (a few long tasks after many short tasks), sysmon detects it ([`correct_and_wake`]).
+//! Work from outside (`Runtime::ensure_worker`), control tasks ([`lanes`](super::lanes)), a shard
+//! that no thread polls (`Runtime::ensure_poller`) and stuck threads (sysmon) wake workers without
+//! these limits.
 
 use std::time::Duration;
 
@@ -59,16 +64,18 @@ const CLOCK_EVERY: u32 = 16;
 const CLOCK_NANOS: u64 = 1_000_000;
 /// After one in this many sleeps, turns are measured from the first turn on.
 const SAMPLE_EVERY: u32 = 8;
-/// After a sleep that delivers at least this many wake-ups, turns are measured from the first turn on.
+/// After a sleep that delivers at least this many wake-ups, turns are measured from the first turn
+/// on.
 const SAMPLE_FROM: u32 = 4;
 /// After one in this many sleeps, the delay of the woken tasks is measured. A multiple of
 /// [`SAMPLE_EVERY`], because only measured turns give a delay.
 const PROBE_EVERY: u32 = 32;
-/// The minimum time between two polls of a busy thread, in nanoseconds, apart from the two exceptions
-/// below.
+/// The minimum time between two polls of a busy thread, in nanoseconds, apart from the two
+/// exceptions below.
 const POLL_MIN_NANOS: u64 = 100_000;
-/// The minimum time between two polls while a task is in the aside slot, in nanoseconds. It is less than
-/// [`TURN_NANOS`](super::processor::TURN_NANOS), so that a poll follows each turn that used up its time.
+/// The minimum time between two polls while a task is in the aside slot, in nanoseconds. It is less
+/// than [`TURN_NANOS`](super::processor::TURN_NANOS), so that a poll follows each turn that used up
+/// its time.
 const ASIDE_NANOS: u64 = 15_000;
 /// The minimum time between two polls while there are control tasks, in nanoseconds.
 const CONTROL_NANOS: u64 = 50_000;
@@ -76,20 +83,21 @@ const CONTROL_NANOS: u64 = 50_000;
 const POLL_MAX_NANOS: u64 = 1_000_000;
 /// The maximum number of turns between two readings of the clock while there are control tasks.
 const CONTROL_CLOCK_EVERY: u32 = 4;
-/// The maximum time between two readings of the clock while there are control tasks, in nanoseconds.
+/// The maximum time between two readings of the clock while there are control tasks, in
+/// nanoseconds.
 const CONTROL_CLOCK_NANOS: u64 = 100_000;
 /// A busy thread polls after more than this many turns in addition to one per delivered wake-up.
 const POLL_MARGIN: u32 = 32;
-/// The worth of a backlog above which a second worker is woken, in nanoseconds. A smaller backlog is
-/// finished before a woken thread has warmed up.
+/// The worth of a backlog above which a second worker is woken, in nanoseconds. A smaller backlog
+/// is finished before a woken thread has warmed up.
 const WAKE_NANOS: u64 = 100_000;
 /// The minimum worth of a queue from which a thread steals, in nanoseconds.
 const STEAL_NANOS: u64 = 50_000;
-/// While other threads use all CPUs, turns shorter than this, in nanoseconds, count for a quarter in both
-/// of the limits above, and a worker without work does not look for events before it rests.
+/// While other threads use all CPUs, turns shorter than this, in nanoseconds, count for a quarter
+/// in both of the limits above, and a worker without work does not look for events before it rests.
 const SHORT_NANOS: u64 = 10_000;
-/// If a processor was never without work between two checks of sysmon, and had fewer turns than this, its
-/// turns are long.
+/// If a processor was never without work between two checks of sysmon, and had fewer turns than
+/// this, its turns are long.
 const FEW_TURNS: u64 = 100;
 
 /// The measurements of one thread since its last sleep, and when the next measurements are due.
@@ -99,7 +107,8 @@ pub(crate) struct Pacing {
     since_poll: u32,
     /// The number of wake-ups that the last poll delivered.
     delivered: u32,
-    /// The time of the last reading of the clock since the last sleep, or 0 if there was none or it was forgotten.
+    /// The time of the last reading of the clock since the last sleep, or 0 if there was none or it
+    /// was forgotten.
     clock: u64,
     /// The value of `since_poll` at that reading.
     clock_turns: u32,
@@ -109,8 +118,8 @@ pub(crate) struct Pacing {
     spacing: u32,
     /// The number of sleeps.
     sleeps: u32,
-    /// The time of the last poll. If it is not known, the time of the first reading of the clock after the poll, or 0
-    /// before this reading.
+    /// The time of the last poll. If it is not known, the time of the first reading of the clock
+    /// after the poll, or 0 before this reading.
     polled_at: u64,
     /// The position in the queue that ends the tasks whose delay is being measured.
     probe: u32,
@@ -152,20 +161,21 @@ impl Pacing {
         self.since_poll
     }
 
-    /// Schedules a reading of the clock for the next tick, because the turn of this tick may have been
-    /// long.
+    /// Schedules a reading of the clock for the next tick, because the turn of this tick may have
+    /// been long.
     #[inline]
     pub(crate) fn read_next(&mut self, tick: u32) {
         self.clock_at = tick.wrapping_add(1);
     }
 
-    /// Forgets the last reading and the delay that is being measured, because the time since then was not spent on
-    /// turns.
+    /// Forgets the last reading and the delay that is being measured, because the time since then
+    /// was not spent on turns.
     pub(crate) fn forget_reading(&mut self) {
         (self.clock, self.probed_at) = (0, 0);
     }
 
-    /// Begins to measure the delay of the queued tasks, if there are any. The last of them were woken at `now`.
+    /// Begins to measure the delay of the queued tasks, if there are any. The last of them were
+    /// woken at `now`.
     pub(crate) fn probe(&mut self, processor: &Processor, now: u64) {
         let end = processor.queue.end();
         if !processor.queue.has_passed(end) {
@@ -181,7 +191,8 @@ impl Pacing {
         }
     }
 
-    /// Reads the clock and schedules the next reading. Returns the time and the mean length of a turn.
+    /// Reads the clock and schedules the next reading. Returns the time and the mean length of a
+    /// turn.
     pub(crate) fn read(&mut self, processor: &Processor, tick: u32) -> (u64, u64) {
         let now = clock::now();
         let turn = self.measure(processor, now);
@@ -194,7 +205,8 @@ impl Pacing {
         (now, turn)
     }
 
-    /// Schedules an earlier reading, because there are control tasks. `turn` is the mean length of a turn.
+    /// Schedules an earlier reading, because there are control tasks. `turn` is the mean length of
+    /// a turn.
     #[cold]
     pub(crate) fn read_soon(&mut self, tick: u32, turn: u64) {
         let most = (CONTROL_CLOCK_NANOS / turn.max(1)).clamp(1, u64::from(CONTROL_CLOCK_EVERY));
@@ -224,8 +236,8 @@ impl Pacing {
         mean
     }
 
-    /// Measures the turns since the last reading if they are the first turns after a poll, or if a delay is being
-    /// measured. Called when there is nothing to run.
+    /// Measures the turns since the last reading if they are the first turns after a poll, or if a
+    /// delay is being measured. Called when there is nothing to run.
     #[inline]
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {
         if self.clock != 0 && (self.clock_turns == 0 || self.probed_at != 0) {
@@ -234,8 +246,8 @@ impl Pacing {
         self.forget_reading();
     }
 
-    /// Schedules the first reading after a sleep that delivered `delivered` wake-ups. Returns whether the following
-    /// turns are measured from the first turn on.
+    /// Schedules the first reading after a sleep that delivered `delivered` wake-ups. Returns
+    /// whether the following turns are measured from the first turn on.
     #[inline]
     pub(crate) fn begin_stretch(
         &mut self,
@@ -254,9 +266,9 @@ impl Pacing {
         sampled
     }
 
-    /// Returns whether a busy thread that has just read the clock must poll. `now` is the time and `turn`
-    /// the mean length of a turn. `has_aside` says whether a task is in the aside slot, and `has_control`
-    /// whether there are control tasks.
+    /// Returns whether a busy thread that has just read the clock must poll. `now` is the time and
+    /// `turn` the mean length of a turn. `has_aside` says whether a task is in the aside slot, and
+    /// `has_control` whether there are control tasks.
     pub(crate) fn is_poll_due(&self, now: u64, turn: u64, has_aside: bool, has_control: bool) -> bool {
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
@@ -280,7 +292,8 @@ pub(crate) fn pays_off(runtime: &Runtime, processor: &Processor) -> bool {
     count_in_full(runtime, processor.turn_nanos.load(Ordering::Relaxed))
 }
 
-/// Returns whether turns as long as those of `processor` count in full even while other threads use all CPUs.
+/// Returns whether turns as long as those of `processor` count in full even while other threads use
+/// all CPUs.
 pub(crate) fn always_pays_off(processor: &Processor) -> bool {
     processor.turn_nanos.load(Ordering::Relaxed) >= SHORT_NANOS
 }
@@ -289,8 +302,9 @@ fn count_in_full(runtime: &Runtime, turn: u64) -> bool {
     turn >= SHORT_NANOS || !runtime.sysmon.are_cpus_busy()
 }
 
-/// Returns the worth of `turns` turns with the mean length `turn` to a second worker, in nanoseconds. This is
-/// their total length or, for short turns while other threads use all CPUs, a quarter of it.
+/// Returns the worth of `turns` turns with the mean length `turn` to a second worker, in
+/// nanoseconds. This is their total length or, for short turns while other threads use all CPUs, a
+/// quarter of it.
 fn worth(runtime: &Runtime, turns: usize, turn: u64) -> u64 {
     let share = if count_in_full(runtime, turn) { 1 } else { 4 };
     (turns as u64).saturating_mul(turn) / share
@@ -304,15 +318,15 @@ pub(crate) fn maybe_wake_helper(runtime: &'static Runtime, processor: &Processor
     }
 }
 
-/// Returns whether the queue of `victim`, whose turns have the mean length `turn`, is worth at least
-/// [`STEAL_NANOS`].
+/// Returns whether the queue of `victim`, whose turns have the mean length `turn`, is worth at
+/// least [`STEAL_NANOS`].
 pub(crate) fn is_worth_stealing(runtime: &Runtime, victim: &Processor, turn: u64) -> bool {
     worth(runtime, victim.queue.len(), turn) >= STEAL_NANOS
 }
 
-/// If the processor had only a few turns in `period` and other tasks are queued, stores the mean length of these turns,
-/// which the owner may not have measured yet, and wakes a second worker. Called by sysmon for a processor that was never
-/// without work in `period`.
+/// If the processor had only a few turns in `period` and other tasks are queued, stores the mean
+/// length of these turns, which the owner may not have measured yet, and wakes a second worker.
+/// Called by sysmon for a processor that was never without work in `period`.
 pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor, turns: u64, period: Duration) {
     if (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
         processor.turn_nanos.store(period.as_nanos() as u64 / turns, Ordering::Relaxed);
@@ -368,8 +382,8 @@ mod tests {
         pacing.measure(&processor, 7000);
         assert_eq!(samples(&processor.poll_times), (1, 2000));
         assert_eq!((samples(&processor.wake_delays), pacing.probed_at), ((0, 0), 4000));
-        // After two more turns the queue has passed the position. The estimated start of the last task's
-        // turn is the mean of the starts of both turns.
+        // After two more turns the queue has passed the position. The estimated start of the last
+        // task's turn is the mean of the starts of both turns.
         pacing.since_poll = 3;
         assert!(processor.queue.pop().is_some() && processor.queue.pop().is_some());
         pacing.measure(&processor, 9000);
@@ -398,8 +412,8 @@ mod tests {
         assert!(begin(1, 0, LONG_NANOS + 1), "all sleeps while turns are long");
     }
 
-    /// The clock is read more often while turns are long. While they are short, the distance between the
-    /// readings grows step by step.
+    /// The clock is read more often while turns are long. While they are short, the distance
+    /// between the readings grows step by step.
     #[test]
     fn clock_is_read_less_often_with_short_turns() {
         for (turn_nanos, spacings) in

@@ -1,9 +1,11 @@
-//! The location of a call that spawns a task, packed into 26 bits of the task's [`Record`](super::record::Record).
+//! The location of a call that spawns a task, packed into 26 bits of the task's
+//! [`Record`](super::record::Record).
 
 use std::panic::Location;
 
-/// The value whose distance from a location [`pack`] stores. Locations are constants in the program image, so the
-/// distances are small. It is a static, because each codegen unit may have its own copy of a constant.
+/// The value whose distance from a location [`pack`] stores. Locations are constants in the program
+/// image, so the distances are small. It is a static, because each codegen unit may have its own
+/// copy of a constant.
 static ANCHOR: usize = 0;
 
 /// The distance of a location from [`ANCHOR`] is a multiple of this.
@@ -13,8 +15,8 @@ const _: () = assert!(align_of::<Location<'static>>() <= align_of::<usize>());
 pub(super) const BITS: u32 = 26;
 const UNUSED_BITS: u32 = u32::BITS - BITS;
 
-/// Packs a location into [`BITS`] bits. Returns 0 if it is too far away, which may happen if it is in
-/// another shared library.
+/// Packs a location into [`BITS`] bits. Returns 0 if it is too far away, which may happen if it is
+/// in another shared library.
 pub(super) fn pack(place: &'static Location<'static>) -> u32 {
     let distance = std::ptr::from_ref(place).expose_provenance().wrapping_sub((&raw const ANCHOR).addr()) as isize;
     // No location is at the address of the anchor, so the distance is never 0.
@@ -31,8 +33,8 @@ pub(super) fn unpack(packed: u32) -> Option<&'static Location<'static>> {
     // Shifting to the left and back extends the sign.
     let units = ((packed << UNUSED_BITS) as i32 >> UNUSED_BITS) as isize;
     let address = (&raw const ANCHOR).addr().wrapping_add_signed(units * ALIGN);
-    // SAFETY: `pack` was given a reference with this address and exposed its provenance. The reference is valid
-    // for the life of the program.
+    // SAFETY: `pack` was given a reference with this address and exposed its provenance. The
+    // reference is valid for the life of the program.
     Some(unsafe { &*std::ptr::with_exposed_provenance(address) })
 }
 

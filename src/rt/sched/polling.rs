@@ -1,15 +1,16 @@
 //! [`Polling`]: the buffers with which a thread polls, and the poll itself.
 //!
-//! Each thread that polls, such as a worker, a thread in `block_on` and sysmon, owns one. The thread first takes
-//! the roles of some shards ([`Roles`](crate::rt::poll::roles::Roles)). A poll takes the available events, or
-//! sleeps until there are events or a timer is due, records the events, and releases the roles. The thread then
-//! calls the collected wakers, or passes them to another thread (D2 and 12 of `driver.rs`).
+//! Each thread that polls, such as a worker, a thread in `block_on` and sysmon, owns one. The
+//! thread first takes the roles of some shards ([`Roles`](crate::rt::poll::roles::Roles)). A poll
+//! takes the available events, or sleeps until there are events or a timer is due, records the
+//! events, and releases the roles. The thread then calls the collected wakers, or passes them to
+//! another thread (D2 and 12 of `driver.rs`).
 //!
 //! # Memory ordering
-//! The polling thread announces a sleep in the roles of its shards. Then it checks its timers, the caller's
-//! condition, the epoch, and whether a shard would be left without a polling thread. A thread that changes
-//! one of these checks the roles afterwards. All these accesses are SeqCst (models `sleep_against_inject`
-//! and those of `rt/poll/roles.rs`).
+//! The polling thread announces a sleep in the roles of its shards. Then it checks its timers, the
+//! caller's condition, the epoch, and whether a shard would be left without a polling thread. A
+//! thread that changes one of these checks the roles afterwards. All these accesses are SeqCst
+//! (models `sleep_against_inject` and those of `rt/poll/roles.rs`).
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -36,15 +37,16 @@ pub(crate) enum Slept {
     Polled,
     /// Timers were due, and their wakers are collected. The back end was not polled.
     TimersRan,
-    /// An instance could not be opened, for example because no descriptor was available. If there is only one shard, no
-    /// descriptor is registered.
+    /// An instance could not be opened, for example because no descriptor was available. If there
+    /// is only one shard, no descriptor is registered.
     NoPoller,
 }
 
 /// The pause of a thread without work if no descriptor is available for an epoll instance.
 const NO_POLLER: Duration = Duration::from_millis(10);
 
-/// Waits after [`Slept::NoPoller`], for [`NO_POLLER`] at most. A thread in `block_on` continues when its root future is woken.
+/// Waits after [`Slept::NoPoller`], for [`NO_POLLER`] at most. A thread in `block_on` continues
+/// when its root future is woken.
 #[cold]
 pub(super) fn pause(root: Option<&Root>) {
     match root {
@@ -58,8 +60,8 @@ pub(crate) struct Polling {
     events: Events,
     /// The wakers of events and due timers that were collected and have not been called yet.
     pub(crate) wakers: Wakers,
-    /// Holds several wakers while they are called. Created, and registered with sysmon, when there is first
-    /// more than one.
+    /// Holds several wakers while they are called. Created, and registered with sysmon, when there
+    /// is first more than one.
     batch: Option<Arc<Batch>>,
     /// A buffer for due timers.
     due: Vec<(u64, Target)>,
@@ -86,8 +88,8 @@ impl Polling {
         self.instances.clear();
     }
 
-    /// Returns the instance of a shard, and keeps it in `kept`. The runtime was running in `epoch` when the
-    /// caller last checked. Returns `None` if the instance cannot be opened.
+    /// Returns the instance of a shard, and keeps it in `kept`. The runtime was running in `epoch`
+    /// when the caller last checked. Returns `None` if the instance cannot be opened.
     #[inline]
     fn instance<'a>(
         kept: &'a mut Vec<Option<(u32, Arc<Instance>)>>,
@@ -97,9 +99,9 @@ impl Polling {
     ) -> Option<&'a Instance> {
         if !matches!(kept.get(shard), Some(Some((of, _))) if *of == epoch) {
             let instance = runtime.driver.instance(shard).ok()?;
-            // A shutdown changes the epoch before it closes the instances. If the epoch has changed,
-            // other threads may no longer be able to interrupt a wait in this instance. So it is used
-            // once, and stored under an epoch that the next call does not match.
+            // A shutdown changes the epoch before it closes the instances. If the epoch has
+            // changed, other threads may no longer be able to interrupt a wait in this instance. So
+            // it is used once, and stored under an epoch that the next call does not match.
             let of = if runtime.epoch() == epoch { epoch } else { epoch.wrapping_sub(1) };
             if kept.len() <= shard {
                 kept.resize_with(shard + 1, || None);
@@ -115,8 +117,8 @@ impl Polling {
         kept.get(shard)?.as_ref().map(|(_, instance)| &**instance)
     }
 
-    /// Keeps the instances of `shards`, and stores their descriptors for poll(2). Returns false if an instance cannot
-    /// be opened.
+    /// Keeps the instances of `shards`, and stores their descriptors for poll(2). Returns false if
+    /// an instance cannot be opened.
     fn keep_all(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32) -> bool {
         self.descriptors.clear();
         shards.into_iter().all(|shard| {
@@ -127,8 +129,8 @@ impl Polling {
         })
     }
 
-    /// Calls the collected wakers. If one of them blocks, sysmon, unless it is missing, makes another thread take over the
-    /// remaining wakers. Returns the number of collected wakers.
+    /// Calls the collected wakers. If one of them blocks, sysmon, unless it is missing, makes
+    /// another thread take over the remaining wakers. Returns the number of collected wakers.
     #[inline]
     pub(crate) fn wake_all(&mut self, runtime: &'static Runtime) -> usize {
         let (own, has_deferred) = self.wake_own(runtime);
@@ -138,15 +140,16 @@ impl Polling {
             self.batch.get_or_insert_with(|| runtime.sysmon.register_batch()).call(&mut self.wakers)
         };
         if has_deferred {
-            // Destructors are user code. They run last, so that a destructor that blocks delays no waker.
+            // Destructors are user code. They run last, so that a destructor that blocks delays no
+            // waker.
             runtime.discard_deferred();
         }
         own + others
     }
 
-    /// Wakes the tasks whose own wakers were collected. Returns their number, and whether drops of tasks were
-    /// deferred: the wake-up of a task of an earlier epoch drops it. On a thread without a processor of the current
-    /// epoch, moves these wakers to the others instead.
+    /// Wakes the tasks whose own wakers were collected. Returns their number, and whether drops of
+    /// tasks were deferred: the wake-up of a task of an earlier epoch drops it. On a thread without
+    /// a processor of the current epoch, moves these wakers to the others instead.
     #[inline]
     fn wake_own(&mut self, runtime: &'static Runtime) -> (usize, bool) {
         let own = self.wakers.own();
@@ -169,9 +172,9 @@ impl Polling {
         }
     }
 
-    /// Takes the available events of `shards` without waiting, and releases their roles, which the caller
-    /// must hold. `epoch` is the epoch of the caller. Returns whether a batch was full, so that there may
-    /// be more events.
+    /// Takes the available events of `shards` without waiting, and releases their roles, which the
+    /// caller must hold. `epoch` is the epoch of the caller. Returns whether a batch was full, so
+    /// that there may be more events.
     pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, shards: Shards, epoch: u32, now: u64) -> bool {
         let driver = &runtime.driver;
         let most = EVENTS_MAX / shards.len().max(1);
@@ -186,8 +189,9 @@ impl Polling {
         is_full
     }
 
-    /// Takes some of the available events of a shard whose role another thread has, without waiting. `epoch` is the epoch of the
-    /// caller. Returns whether there were events, or `None` if the back end cannot look.
+    /// Takes some of the available events of a shard whose role another thread has, without
+    /// waiting. `epoch` is the epoch of the caller. Returns whether there were events, or `None` if
+    /// the back end cannot look.
     #[cold]
     pub(crate) fn look(&mut self, runtime: &'static Runtime, shard: usize, epoch: u32) -> Option<bool> {
         let instance = Polling::instance(&mut self.instances, runtime, shard, epoch)?;
@@ -202,11 +206,12 @@ impl Polling {
         self.poll_now(runtime, shards, epoch, now);
     }
 
-    /// Sleeps until `shards` have events, their earliest timer is due, or the sleep is interrupted. Releases their
-    /// roles, which the caller must hold. `epoch` is the epoch of the caller. If it is over, the thread does not sleep,
-    /// because other threads may not be able to interrupt it. `falls_asleep` is called after the sleep is announced; if
-    /// it returns true, the thread polls without waiting. `rises` is called when the sleep ends. Neither is called if a
-    /// timer is already due or an instance cannot be opened.
+    /// Sleeps until `shards` have events, their earliest timer is due, or the sleep is interrupted.
+    /// Releases their roles, which the caller must hold. `epoch` is the epoch of the caller. If it
+    /// is over, the thread does not sleep, because other threads may not be able to interrupt it.
+    /// `falls_asleep` is called after the sleep is announced; if it returns true, the thread polls
+    /// without waiting. `rises` is called when the sleep ends. Neither is called if a timer is
+    /// already due or an instance cannot be opened.
     pub(crate) fn sleep(
         &mut self,
         runtime: &'static Runtime,
@@ -240,8 +245,8 @@ impl Polling {
             return Slept::NoPoller;
         }
         driver.roles.sleep(shards, until, by);
-        // ORDERING: SeqCst: all of these are checked after the announcement. A shutdown, for example, changes
-        // the epoch and then checks the roles.
+        // ORDERING: SeqCst: all of these are checked after the announcement. A shutdown, for
+        // example, changes the epoch and then checks the roles.
         let called_off = falls_asleep()
             | (runtime.next_timer(shards) < until)
             | (runtime.epoch_in_order() != epoch)
@@ -286,7 +291,8 @@ impl Polling {
         let ready = driver.wait_for_any(shards, &mut self.descriptors, now, until);
         rises();
         driver.roles.rise(shards);
-        // Each ready shard gets an equal part of the buffer. The next poll takes the remaining events.
+        // Each ready shard gets an equal part of the buffer. The next poll takes the remaining
+        // events.
         let most = EVENTS_MAX / ready.len().max(1);
         for shard in ready {
             if let Some(instance) = Polling::kept(&self.instances, shard) {

@@ -16,16 +16,17 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Removes a thread that begins to look for work, or could not be started, from the count of free threads.
-    /// `is_current` says whether the thread belongs to the current epoch; other threads are no longer counted.
+    /// Removes a thread that begins to look for work, or could not be started, from the count of
+    /// free threads. `is_current` says whether the thread belongs to the current epoch; other
+    /// threads are no longer counted.
     pub(super) fn leave_free(&mut self, is_current: bool) {
         if is_current {
             self.free -= 1;
         }
     }
 
-    /// Removes a thread that ends, or could not be started, from the count of threads. `is_current` has the same
-    /// meaning as in [`leave_free`](State::leave_free).
+    /// Removes a thread that ends, or could not be started, from the count of threads. `is_current`
+    /// has the same meaning as in [`leave_free`](State::leave_free).
     pub(super) fn forget_thread(&mut self, is_current: bool) {
         if is_current {
             self.threads -= 1;
@@ -54,12 +55,12 @@ impl Pool {
         self.state.lock().queue.len()
     }
 
-    /// Takes the queued calls, and makes resting threads check the epoch. Called by a shutdown that has advanced the
-    /// epoch.
+    /// Takes the queued calls, and makes resting threads check the epoch. Called by a shutdown that
+    /// has advanced the epoch.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
         let mut state = self.state.lock();
-        // Resting threads end, and threads that are in a call end after it. The next epoch has its own
-        // threads.
+        // Resting threads end, and threads that are in a call end after it. The next epoch has its
+        // own threads.
         (state.free, state.threads) = (0, 0);
         let queue = std::mem::take(&mut state.queue);
         drop(state);

@@ -1,8 +1,8 @@
 //! [`Processor`]: the right to run tasks, with its queue, timers and counters.
 //!
-//! It corresponds to Go's P. There is one per worker, and there are spare ones, which are used while tasks block
-//! their threads. A thread owns at most one processor. A processor without an owner has an empty queue, and
-//! other threads run its timers.
+//! It corresponds to Go's P. There is one per worker, and there are spare ones, which are used
+//! while tasks block their threads. A thread owns at most one processor. A processor without an
+//! owner has an empty queue, and other threads run its timers.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -18,28 +18,29 @@ use crate::rt::time::ticks;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// The length above which a turn is long, in nanoseconds. Compared with such a turn, the cost of reading
-/// the clock or of polling is negligible.
+/// The length above which a turn is long, in nanoseconds. Compared with such a turn, the cost of
+/// reading the clock or of polling is negligible.
 pub(crate) const LONG_NANOS: u64 = 50_000;
 
-/// The number of units that the operations of a task may take in one poll before it yields. An operation that need not
-/// wait, such as a read or a sleep whose time has passed, takes one, and more if it moves more than 16 KiB.
+/// The number of units that the operations of a task may take in one poll before it yields. An
+/// operation that need not wait, such as a read or a sleep whose time has passed, takes one, and
+/// more if it moves more than 16 KiB.
 ///
-/// Without a budget, a task whose socket is always ready would occupy its thread forever. The value is one
-/// less than a multiple of [`CHECK_EVERY`], so that a turn of at most three units does not check its
-/// duration.
+/// Without a budget, a task whose socket is always ready would occupy its thread forever. The value
+/// is one less than a multiple of [`CHECK_EVERY`], so that a turn of at most three units does not
+/// check its duration.
 pub(crate) const BUDGET: u32 = 31;
 
-/// The number of units between two checks of the turn's duration. The budget alone does not bound the time, because one
-/// operation takes from one microsecond to tens of microseconds.
+/// The number of units between two checks of the turn's duration. The budget alone does not bound
+/// the time, because one operation takes from one microsecond to tens of microseconds.
 pub(crate) const CHECK_EVERY: u32 = 4;
 
-/// The time after which a turn ends at the next check, in nanoseconds. A task that becomes runnable during
-/// the turn waits for the end of the turn.
+/// The time after which a turn ends at the next check, in nanoseconds. A task that becomes runnable
+/// during the turn waits for the end of the turn.
 pub(crate) const TURN_NANOS: u64 = 20_000;
 
-/// The budget for the rest of a poll in which [`BUDGET`] or the time was used up. A turn that ends with this much
-/// or less counts as possibly long.
+/// The budget for the rest of a poll in which [`BUDGET`] or the time was used up. A turn that ends
+/// with this much or less counts as possibly long.
 pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
 
 /// The right to run tasks; see the [module documentation](self).
@@ -51,15 +52,17 @@ pub(crate) struct Processor {
     pub(crate) timers: TimerSet,
     /// The remaining budget of the running task; see `context::poll_budget`.
     pub(crate) budget: AtomicU32,
-    /// The mean length of a turn, weighted towards recent turns. Written by the owner, read by threads
-    /// that steal, and corrected by sysmon.
+    /// The mean length of a turn, weighted towards recent turns. Written by the owner, read by
+    /// threads that steal, and corrected by sysmon.
     pub(crate) turn_nanos: AtomicU64,
-    /// The record of the task that is being polled, or null. `nobody` if the task has freed its record in this turn.
+    /// The record of the task that is being polled, or null. `nobody` if the task has freed its
+    /// record in this turn.
     pub(crate) running: AtomicPtr<Record>,
     /// A record that belongs to no task.
     nobody: Record,
-    /// Whether sysmon has found the owner in the same poll, or in the wakers of the same batch, at two consecutive
-    /// checks. If so, other threads may take every queued task, including the tasks in the two slots.
+    /// Whether sysmon has found the owner in the same poll, or in the wakers of the same batch, at
+    /// two consecutive checks. If so, other threads may take every queued task, including the tasks
+    /// in the two slots.
     pub(crate) stuck: AtomicBool,
     /// Whether a thread owns the processor.
     pub(crate) owned: AtomicBool,
@@ -86,8 +89,8 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
-    /// Returns the time, in ticks, at which the turn in progress began, or `None` if no turn is in progress or the time is
-    /// not recorded. Only the owner may call this.
+    /// Returns the time, in ticks, at which the turn in progress began, or `None` if no turn is in
+    /// progress or the time is not recorded. Only the owner may call this.
     #[inline]
     pub(crate) fn turn_began(&self) -> Option<u64> {
         let began = self.turns.began();
@@ -95,15 +98,16 @@ impl Processor {
         (began != 0 && !self.running.load(Ordering::Relaxed).is_null()).then_some(began)
     }
 
-    /// Returns whether the turn in progress has taken more than [`TURN_NANOS`]. Only the owner may call
-    /// this. Returns false if the duration of the turn is not known.
+    /// Returns whether the turn in progress has taken more than [`TURN_NANOS`]. Only the owner may
+    /// call this. Returns false if the duration of the turn is not known.
     pub(crate) fn is_turn_over(&self) -> bool {
         self.has_lasted(1).unwrap_or(false)
     }
 
-    /// Returns whether the turn in progress has taken more than `turns` times [`TURN_NANOS`], or `None` if that is
-    /// not known: no turn is in progress, the rate of the counter is not measured yet, or the beginnings of turns are
-    /// not recorded (in a simulation, or with `--cfg netpoll_no_black_box`). Only the owner may call this.
+    /// Returns whether the turn in progress has taken more than `turns` times [`TURN_NANOS`], or
+    /// `None` if that is not known: no turn is in progress, the rate of the counter is not measured
+    /// yet, or the beginnings of turns are not recorded (in a simulation, or with
+    /// `--cfg netpoll_no_black_box`). Only the owner may call this.
     pub(crate) fn has_lasted(&self, turns: u64) -> Option<bool> {
         static LIMIT: OnceLock<u64> = OnceLock::new();
         let began = self.turn_began()?;
@@ -148,8 +152,9 @@ impl Processor {
         }
     }
 
-    /// Records that the task of `record`, which is about to be freed, has ended. If the task is the one that is being
-    /// polled, the rest of the turn, which may drop its output, belongs to no task. Only the owner may call this.
+    /// Records that the task of `record`, which is about to be freed, has ended. If the task is the
+    /// one that is being polled, the rest of the turn, which may drop its output, belongs to no
+    /// task. Only the owner may call this.
     #[inline]
     pub(crate) fn task_ends(&self, record: &Record) {
         if ptr::eq(self.running.load(Ordering::Relaxed), record) {
@@ -158,13 +163,14 @@ impl Processor {
         }
     }
 
-    /// Returns the record of the task that is being polled, or `None`. The task may already have ended. If it has freed
-    /// its record, the record has the id 0.
+    /// Returns the record of the task that is being polled, or `None`. The task may already have
+    /// ended. If it has freed its record, the record has the id 0.
     #[allow(unsafe_code)]
     pub(crate) fn running(&self) -> Option<&Record> {
         // ORDERING: Acquire pairs with the Release at the beginning of the turn.
         let running = self.running.load(Ordering::Acquire);
-        // SAFETY: null, or set from a reference to a record that is never unmapped, or to that of this processor.
+        // SAFETY: null, or set from a reference to a record that is never unmapped, or to that of
+        // this processor.
         unsafe { running.as_ref() }
     }
 

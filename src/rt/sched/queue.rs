@@ -1,34 +1,36 @@
 //! [`RunQueue`]: the run queue of one processor.
 //!
-//! It has three parts, listed here from the front to the back. Only the owner pushes items; any thread may
-//! take them.
-//! * The *next* slot, for a task that the running task has spawned or woken and whose data is likely in the cache.
+//! It has three parts, listed here from the front to the back. Only the owner pushes items; any
+//! thread may take them.
+//! * The *next* slot, for a task that the running task has spawned or woken and whose data is
+//!   likely in the cache.
 //! * A [`Ring`], which grows.
-//! * The *aside* slot, for a task that was woken in its own turn and has used at least a quarter of the turn's budget.
-//!   Usually, such a task has used up its turn.
+//! * The *aside* slot, for a task that was woken in its own turn and has used at least a quarter of
+//!   the turn's budget. Usually, such a task has used up its turn.
 //!
 //! # The aside slot
-//! Such a task stays in this slot until the thread reads the clock before its next turn. Then due timers and, if a poll
-//! is due, this poll wake tasks, which are queued in front of it. After that, or before a turn of the root future,
-//! [`settle`](RunQueue::settle) appends it. So if a poll is due, and an event arrives during the turn of a connection
-//! that always has data, the task of the event runs before that of the connection. Tasks that are appended later do not
-//! overtake it.
+//! Such a task stays in this slot until the thread reads the clock before its next turn. Then due
+//! timers and, if a poll is due, this poll wake tasks, which are queued in front of it. After that,
+//! or before a turn of the root future, [`settle`](RunQueue::settle) appends it. So if a poll is
+//! due, and an event arrives during the turn of a connection that always has data, the task of the
+//! event runs before that of the connection. Tasks that are appended later do not overtake it.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
 //!   `next_slot_against_thief`, `aside_slot_against_thief`).
-//! * Q2 — the order is FIFO, except for the items of the two slots and for stolen items. A long queue never
-//!   moves items to another queue.
+//! * Q2 — the order is FIFO, except for the items of the two slots and for stolen items. A long
+//!   queue never moves items to another queue.
 //! * Q3–Q5 (`ring.rs`) — thieves take valid items, from memory that exists.
 //!
 //! # Memory ordering
-//! A swap takes the item out of a slot, so only one thread gets it. The orderings of the ring are in
-//! [`ring`](super::ring).
+//! A swap takes the item out of a slot, so only one thread gets it. The orderings of the ring are
+//! in [`ring`](super::ring).
 //!
 //! # Compared with Go (runtime/proc.go)
-//! The ring begins with the same size, 256. When the ring is full, Go moves half of it to the global queue
-//! under the scheduler's lock; here, the ring grows. In Go, a goroutine in the next slot inherits the time
-//! slice. Here, the worker takes an item from the ring after three consecutive turns from the next slot.
+//! The ring begins with the same size, 256. When the ring is full, Go moves half of it to the
+//! global queue under the scheduler's lock; here, the ring grows. In Go, a goroutine in the next
+//! slot inherits the time slice. Here, the worker takes an item from the ring after three
+//! consecutive turns from the next slot.
 
 use std::ptr::{self, NonNull};
 
@@ -51,8 +53,8 @@ impl RunQueue {
         RunQueue { next: AtomicPtr::new(ptr::null_mut()), aside: AtomicPtr::new(ptr::null_mut()), ring: Ring::new() }
     }
 
-    /// Returns the number of items. The number is exact only if the owner calls this and no thread steals
-    /// at the same time.
+    /// Returns the number of items. The number is exact only if the owner calls this and no thread
+    /// steals at the same time.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         let slots = [&self.next, &self.aside].map(|slot| usize::from(!slot.load(Ordering::Relaxed).is_null()));
@@ -76,8 +78,8 @@ impl RunQueue {
         self.ring.push(item);
     }
 
-    /// Puts an item into the next slot, and appends the previous item of the slot. Only the owner may call
-    /// this.
+    /// Puts an item into the next slot, and appends the previous item of the slot. Only the owner
+    /// may call this.
     #[inline]
     pub(crate) fn push_next(&self, item: Item) {
         // ORDERING: AcqRel: the swap that takes the pointer out must also see the data of the item.
@@ -101,8 +103,8 @@ impl RunQueue {
         NonNull::new(self.next.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
-    /// Puts an item into the aside slot, and appends the previous item of the slot. Only the owner may call
-    /// this.
+    /// Puts an item into the aside slot, and appends the previous item of the slot. Only the owner
+    /// may call this.
     pub(crate) fn push_aside(&self, item: Item) {
         // ORDERING: AcqRel, as in `push_next`.
         let old = self.aside.swap(item.as_ptr(), Ordering::AcqRel);
@@ -143,16 +145,16 @@ impl RunQueue {
         self.ring.pop()
     }
 
-    /// Takes half of the items of the ring, rounded up, but at most 128. Returns the youngest of them, which the caller
-    /// runs immediately, and moves the other items to `thief`. The queue `thief` must belong to the calling thread
-    /// and have an empty ring.
+    /// Takes half of the items of the ring, rounded up, but at most 128. Returns the youngest of
+    /// them, which the caller runs immediately, and moves the other items to `thief`. The queue
+    /// `thief` must belong to the calling thread and have an empty ring.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         self.ring.steal(&thief.ring)
     }
 
-    /// Takes items until it has at least `least` of them or the queue is empty. It may take more, because it
-    /// steals several at a time. Items that the owner pushes at the same time may remain. Any thread may call
-    /// this.
+    /// Takes items until it has at least `least` of them or the queue is empty. It may take more,
+    /// because it steals several at a time. Items that the owner pushes at the same time may
+    /// remain. Any thread may call this.
     pub(crate) fn take(&self, least: usize) -> Vec<Item> {
         let mut taken = Vec::new();
         while taken.len() < least {
@@ -164,7 +166,8 @@ impl RunQueue {
         taken
     }
 
-    /// Takes the item of the next slot or, if that is empty, of the aside slot. Any thread may call this.
+    /// Takes the item of the next slot or, if that is empty, of the aside slot. Any thread may call
+    /// this.
     pub(crate) fn pop_slots(&self) -> Option<Item> {
         self.pop_next().or_else(|| self.pop_aside())
     }

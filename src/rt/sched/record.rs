@@ -1,22 +1,26 @@
 //! [`Record`]: the state of one live task, which any thread can read at any time.
 //!
-//! A record is a slot of a slab or, if the slab is full, of a block outside the slab. A free record of the slab is in
-//! the slab's free list or vector of free slots, or in the [`Pool`] of a processor. Records stay readable until the
-//! process ends, so [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and without
-//! accessing a task. The threads that spawn, wake, poll and free a task write its record. After the spawn, only sysmon
-//! writes `cpu`.
+//! A record is a slot of a slab or, if the slab is full, of a block outside the slab. A free record
+//! of the slab is in the slab's free list or vector of free slots, or in the [`Pool`] of a
+//! processor. Records stay readable until the process ends, so [`inspect`](crate::rt::inspect())
+//! reads them while tasks start and end, without a lock and without accessing a task. The threads
+//! that spawn, wake, poll and free a task write its record. After the spawn, only sysmon writes
+//! `cpu`.
 //!
 //! # States
-//! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*. A task ends when
-//! its future is dropped. The record of a task on the workers, or of a blocking call, is then freed at once, unless the
-//! task has a [`Rare`]. The record of a root future is freed when its `block_on` or simulation ends. Any other record is
-//! *ended* until the handle and the wakers of the task are dropped too. Ids are never reused, so a reader that finds
-//! the same id before and after it reads the other fields has read the fields of one task. Snapshots omit ended tasks.
+//! *free* (id 0) → *in use* (the task's id) → *ended* (the same id; `waits` is [`ENDED`]) → *free*.
+//! A task ends when its future is dropped. The record of a task on the workers, or of a blocking
+//! call, is then freed at once, unless the task has a [`Rare`]. The record of a root future is
+//! freed when its `block_on` or simulation ends. Any other record is *ended* until the handle and
+//! the wakers of the task are dropped too. Ids are never reused, so a reader that finds the same id
+//! before and after it reads the other fields has read the fields of one task. Snapshots omit ended
+//! tasks.
 //!
 //! # Memory ordering
-//! `id` protects the other fields, like the sequence number of a seqlock. The owner clears it, issues a
-//! release fence, writes the fields of the next task, and stores the new id with Release. A reader loads the
-//! id with Acquire, reads the fields, issues an acquire fence, and loads the id again.
+//! `id` protects the other fields, like the sequence number of a seqlock. The owner clears it,
+//! issues a release fence, writes the fields of the next task, and stores the new id with Release.
+//! A reader loads the id with Acquire, reads the fields, issues an acquire fence, and loads the id
+//! again.
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -43,8 +47,8 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`] or [`ENDED`]. In any
-    /// other free record, the last value in use.
+    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`]
+    /// or [`ENDED`]. In any other free record, the last value in use.
     waits: AtomicU32,
     polls: AtomicU32,
     /// The rough time at which the last poll began or, before the first poll, the task was spawned.
@@ -53,26 +57,26 @@ pub(crate) struct Record {
     cpu: AtomicU32,
     /// The rough time at which the task was spawned. The lowest two bits are the [`Kind`].
     born: AtomicU32,
-    /// The location of the call that spawned the task, as an offset; see [`place`]. The lowest [`SLOT_BITS`] bits are the
-    /// slot's number within its block, [`UNLISTED`] and [`HAS_RARE`].
+    /// The location of the call that spawned the task, as an offset; see [`place`]. The lowest
+    /// [`SLOT_BITS`] bits are the slot's number within its block, [`UNLISTED`] and [`HAS_RARE`].
     place: AtomicU32,
 }
 
 // Every task has a record, so the size matters.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
-/// Whether edges, wake-ups and the beginnings of polls are not recorded, because of `--cfg netpoll_no_records`.
-/// `ci/regression.sh` measures the cost of recording them with it.
+/// Whether edges, wake-ups and the beginnings of polls are not recorded, because of
+/// `--cfg netpoll_no_records`. `ci/regression.sh` measures the cost of recording them with it.
 const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
 const SLOT_BITS: u32 = u32::BITS - place::BITS;
 /// The bits of `place` that never change.
 const SLOT_MASK: u32 = HAS_RARE - 1;
-/// Set in `place` if the task has a [`Rare`]. Set before the task is queued for the first time or by the thread that
-/// polls the task, and read by threads that the queue orders after it.
+/// Set in `place` if the task has a [`Rare`]. Set before the task is queued for the first time or
+/// by the thread that polls the task, and read by threads that the queue orders after it.
 const HAS_RARE: u32 = 1 << (SLOT_BITS - 1);
-/// Set in `place` if the record is outside the slab. Such records are used when the slab is full. Snapshots do not
-/// include them.
+/// Set in `place` if the record is outside the slab. Such records are used when the slab is full.
+/// Snapshots do not include them.
 const UNLISTED: u32 = HAS_RARE >> 1;
 const _: () = assert!(BLOCK_SLOTS <= UNLISTED as usize);
 
@@ -105,8 +109,9 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
 }
 
-/// Wakes each task that has a [kept](Record::keep) waker and belongs to another epoch than `epoch`. The caller must
-/// [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user code runs here.
+/// Wakes each task that has a [kept](Record::keep) waker and belongs to another epoch than `epoch`.
+/// The caller must [defer](crate::rt::context::defer_discards) the drops of tasks, so that no user
+/// code runs here.
 pub(crate) fn wake_others(epoch: u32) {
     // ORDERING: SeqCst: the epoch was advanced before; see `Keeper`.
     fence(Ordering::SeqCst);
@@ -115,8 +120,8 @@ pub(crate) fn wake_others(epoch: u32) {
     all().chain(outside.into_iter().flatten()).filter(is_other).for_each(|record| record.keeper().wake());
 }
 
-/// The fields of one task, read consistently. They are packed as in the record, because a snapshot has
-/// one `Reading` per task.
+/// The fields of one task, read consistently. They are packed as in the record, because a snapshot
+/// has one `Reading` per task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) id: u64,
@@ -135,19 +140,20 @@ impl Reading {
         kind_of(self.born)
     }
 
-    /// Returns the wait of the task at the time `now`, and whether the task also waits for something
-    /// else.
+    /// Returns the wait of the task at the time `now`, and whether the task also waits for
+    /// something else.
     pub(crate) fn waits(&self, now: u64) -> (Waits, bool) {
         Waits::unpack(self.waits, now)
     }
 
-    /// Returns the cause of the wake-up before the task's last poll. This is the task or thread that called
-    /// the waker, if that was recorded, and otherwise what the task waited for.
+    /// Returns the cause of the wake-up before the task's last poll. This is the task or thread
+    /// that called the waker, if that was recorded, and otherwise what the task waited for.
     pub(crate) fn woken(&self, now: u64) -> Waits {
         Waits::unpack(self.woken, now).0
     }
 
-    /// Returns whether the future is being polled outside a worker's turn and has not recorded a wait in this poll.
+    /// Returns whether the future is being polled outside a worker's turn and has not recorded a
+    /// wait in this poll.
     pub(crate) fn is_running(&self) -> bool {
         self.waits == RUNNING
     }
@@ -290,8 +296,8 @@ impl Record {
     /// Frees the record of a task that has ended.
     pub(crate) fn close(&'static self) {
         self.id.store(0, Ordering::Relaxed);
-        // ORDERING: Release pairs with the Acquire fence of a reader: a reader that sees a link of the
-        // free list in the record also sees that the id has changed.
+        // ORDERING: Release pairs with the Acquire fence of a reader: a reader that sees a link of
+        // the free list in the record also sees that the id has changed.
         fence(Ordering::Release);
         if self.place.load(Ordering::Relaxed) & UNLISTED != 0 {
             return OUTSIDE.lock().free.push(self);
@@ -302,8 +308,8 @@ impl Record {
         }
     }
 
-    /// Keeps `waker`, a waker of the task of this record, until [`release`](Record::release) is called; see
-    /// [`Keeper`].
+    /// Keeps `waker`, a waker of the task of this record, until [`release`](Record::release) is
+    /// called; see [`Keeper`].
     pub(super) fn keep(&self, waker: Waker) {
         self.keeper().keep(waker);
     }
@@ -322,7 +328,8 @@ impl Record {
         (shared, place as usize)
     }
 
-    /// Returns the keeper, which is beside the records of the block, because it is accessed less often.
+    /// Returns the keeper, which is beside the records of the block, because it is accessed less
+    /// often.
     pub(super) fn keeper(&self) -> &'static Keeper {
         let (shared, place) = self.shared();
         &shared.keepers[place]
@@ -340,8 +347,8 @@ impl Record {
         if self.has_rare() { self.rare_slot().get() } else { None }
     }
 
-    /// Returns the [`Rare`] of the task, which becomes `rare` if it has none. Must be called before the task is queued for
-    /// the first time, or by the thread that polls the task.
+    /// Returns the [`Rare`] of the task, which becomes `rare` if it has none. Must be called before
+    /// the task is queued for the first time, or by the thread that polls the task.
     #[cold]
     pub(super) fn rare_or(&self, rare: Rare) -> &Rare {
         if let Some(rare) = self.rare() {
@@ -354,7 +361,8 @@ impl Record {
     /// Takes the [`Rare`] of a task that is freed.
     ///
     /// # Safety
-    /// No reference to the [`Rare`] may be used any more, and no other thread may call this at the same time.
+    /// No reference to the [`Rare`] may be used any more, and no other thread may call this at the
+    /// same time.
     #[allow(unsafe_code)]
     pub(super) unsafe fn take_rare(&self) -> Option<Box<Rare>> {
         if !self.has_rare() {
@@ -375,7 +383,8 @@ impl Record {
         self.id.load(Ordering::Relaxed)
     }
 
-    /// Returns the word of the task's epoch and lane, which is the epoch itself for a task of the lane `Normal`.
+    /// Returns the word of the task's epoch and lane, which is the epoch itself for a task of the
+    /// lane `Normal`.
     #[inline]
     pub(crate) fn epoch_word(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
@@ -419,8 +428,9 @@ impl Record {
         self.waits.store(word, Ordering::Relaxed);
     }
 
-    /// Records what has woken the task: a task, a thread, or its own turn. The task must not be in a poll. Not called if
-    /// the event that the task waits for has woken it: the word then still contains the wait.
+    /// Records what has woken the task: a task, a thread, or its own turn. The task must not be in
+    /// a poll. Not called if the event that the task waits for has woken it: the word then still
+    /// contains the wait.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
         if NO_RECORDS {
@@ -441,23 +451,24 @@ impl Record {
         self.polled.store(ticks::rough(ticks), Ordering::Relaxed);
     }
 
-    /// Calls `poll`, which polls the task of this record outside a worker's turn. Marks the record as running until
-    /// `poll` returns or records a wait.
+    /// Calls `poll`, which polls the task of this record outside a worker's turn. Marks the record
+    /// as running until `poll` returns or records a wait.
     pub(crate) fn polling<T>(&self, poll: impl FnOnce() -> T) -> T {
         let id = self.id();
         self.begin_poll(ticks::ticks());
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
-        // If the task has ended in the poll, or ends now, the record may belong to another task or be free. A link of
-        // the free list is never RUNNING, and the word of any other free record is not used. At worst, the mark of the
-        // other task is cleared.
+        // If the task has ended in the poll, or ends now, the record may belong to another task or
+        // be free. A link of the free list is never RUNNING, and the word of any other free record
+        // is not used. At worst, the mark of the other task is cleared.
         if self.id() == id {
             let _ = self.waits.compare_exchange(RUNNING, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         polled
     }
 
-    /// Adds `nanos`, the period of a sample that found the task in a poll, to the CPU time of the task.
+    /// Adds `nanos`, the period of a sample that found the task in a poll, to the CPU time of the
+    /// task.
     pub(crate) fn add_cpu(&self, nanos: u64) {
         self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).plus(nanos).0, Ordering::Relaxed);
     }
@@ -467,8 +478,8 @@ impl Record {
         self.cpu.store(CpuTime(self.cpu.load(Ordering::Relaxed)).with_poll(duration).0, Ordering::Relaxed);
     }
 
-    /// Reads the fields of the task that has this record. Returns `None` if the record is free, if the task has ended,
-    /// or if the record is freed in the meantime.
+    /// Reads the fields of the task that has this record. Returns `None` if the record is free, if
+    /// the task has ended, or if the record is freed in the meantime.
     pub(crate) fn read(&self) -> Option<Reading> {
         // ORDERING: Acquire pairs with the Release in `open`.
         let id = self.id.load(Ordering::Acquire);
@@ -486,8 +497,8 @@ impl Record {
             place: self.place.load(Ordering::Relaxed),
             lane: self.lane(),
         };
-        // ORDERING: Acquire pairs with the fences in `open` and `close`: if the id has not changed, all fields
-        // belong to this task.
+        // ORDERING: Acquire pairs with the fences in `open` and `close`: if the id has not changed,
+        // all fields belong to this task.
         fence(Ordering::Acquire);
         (self.id.load(Ordering::Relaxed) == id && reading.waits != ENDED).then_some(reading)
     }

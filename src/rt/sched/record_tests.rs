@@ -64,7 +64,8 @@ fn samples_of_a_task_add_up() {
     assert_eq!(reading.cpu.longest_poll(), Duration::from_millis(80));
 }
 
-/// A task whose handle still has the result, or the panic, is not alive. Otherwise, a snapshot would show it as waiting.
+/// A task whose handle still has the result, or the panic, is not alive. Otherwise, a snapshot
+/// would show it as waiting.
 #[test]
 fn ended_tasks_are_not_read() {
     fn panics() {
@@ -97,7 +98,8 @@ fn ended_tasks_are_not_read() {
     }
 }
 
-/// With optimisation, each codegen unit has its own copies of small functions and of their constants.
+/// With optimisation, each codegen unit has its own copies of small functions and of their
+/// constants.
 #[test]
 fn place_is_the_same_in_all_codegen_units() {
     let place = Location::caller();

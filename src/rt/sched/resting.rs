@@ -1,15 +1,16 @@
 //! Resting workers: how they go to rest, are woken, and get a processor.
 //!
-//! A worker *rests* when it has no work and does not poll: it has no processor, is on the idle list, and is
-//! parked. A thread that wakes it for work assigns a processor to it. The lists are in [`Idle`], under one
-//! lock. For workers, the lock is taken when one goes to rest or is to be woken, but not per request.
+//! A worker *rests* when it has no work and does not poll: it has no processor, is on the idle
+//! list, and is parked. A thread that wakes it for work assigns a processor to it. The lists are in
+//! [`Idle`], under one lock. For workers, the lock is taken when one goes to rest or is to be
+//! woken, but not per request.
 //!
 //! # States of a worker
-//! *running* (owns a processor) → *asleep* in epoll (keeps the processor) → *running*; or *running* →
-//! *resting* (has given the processor back) → *assigned* a processor → *running*. A worker whose processor a
-//! nested `block_on` has given away rests when the user code returns. A worker ends with its epoch. If there
-//! are more workers than configured when it goes to rest and still [`SURPLUS_REST`] later, and no processor was assigned
-//! to it in between, it ends.
+//! *running* (owns a processor) → *asleep* in epoll (keeps the processor) → *running*; or *running*
+//! → *resting* (has given the processor back) → *assigned* a processor → *running*. A worker whose
+//! processor a nested `block_on` has given away rests when the user code returns. A worker ends
+//! with its epoch. If there are more workers than configured when it goes to rest and still
+//! [`SURPLUS_REST`] later, and no processor was assigned to it in between, it ends.
 //!
 //! # The wish for the role of polling
 //! ```text
@@ -17,16 +18,17 @@
 //!   ↑                              │                       │
 //!   └─────── withdraw_wish ────────┴───────────────────────┘
 //! ```
-//! A thread in `block_on` may ask before it parks, if the workers poll only for such threads, and withdraws its wish
-//! whenever it wakes up. A worker that is about to sleep in epoll grants the wish.
+//! A thread in `block_on` may ask before it parks, if the workers poll only for such threads, and
+//! withdraws its wish whenever it wakes up. A worker that is about to sleep in epoll grants the
+//! wish.
 //!
-//! The worker that grants the wish releases the role and rests. From then on, the thread that asked is
-//! responsible for the role: it takes the role, or makes sure that another thread does (model
+//! The worker that grants the wish releases the role and rests. From then on, the thread that asked
+//! is responsible for the role: it takes the role, or makes sure that another thread does (model
 //! `the_role_is_not_lost_when_a_wish_is_granted`).
 //!
 //! # Invariants
-//! * R1 (`runtime.rs`) — a thread that assigns a processor to a worker increments `awake` on the worker's behalf, so
-//!   that two threads do not each wake a worker for the same work.
+//! * R1 (`runtime.rs`) — a thread that assigns a processor to a worker increments `awake` on the
+//!   worker's behalf, so that two threads do not each wake a worker for the same work.
 
 use std::time::{Duration, Instant};
 
@@ -46,13 +48,15 @@ use crate::sync::{Arc, Ordering};
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
 impl Runtime {
-    /// Wakes or starts a worker and gives it a processor. If no ordinary one is free, calls `may_be_spare`, and gives it
-    /// a spare one if the result is true. This closure is called under the lock under which processors are handed out,
-    /// so it sees all threads that have got a processor before.
+    /// Wakes or starts a worker and gives it a processor. If no ordinary one is free, calls
+    /// `may_be_spare`, and gives it a spare one if the result is true. This closure is called under
+    /// the lock under which processors are handed out, so it sees all threads that have got a
+    /// processor before.
     ///
-    /// Returns false if no processor is free, if the system refuses to create a thread, or in a child of fork(2), which
-    /// may have inherited a locked idle list. While the start of threads is deferred, returns false; if a processor is
-    /// free, first makes the threads in `block_on` check whether they should run tasks.
+    /// Returns false if no processor is free, if the system refuses to create a thread, or in a
+    /// child of fork(2), which may have inherited a locked idle list. While the start of threads is
+    /// deferred, returns false; if a processor is free, first makes the threads in `block_on` check
+    /// whether they should run tasks.
     pub(crate) fn wake_one(&'static self, may_be_spare: impl FnOnce() -> bool) -> bool {
         if fork::is_child() {
             return false;
@@ -102,17 +106,18 @@ impl Runtime {
         false
     }
 
-    /// Wakes a second worker for a thread that has too much work. This is a resting or a new worker or, if there is
-    /// no processor or no thread for it and the work consists of long turns (`is_long`), a worker that sleeps in
-    /// epoll. With short turns, the next event wakes the sleeping worker soon enough.
+    /// Wakes a second worker for a thread that has too much work. This is a resting or a new worker
+    /// or, if there is no processor or no thread for it and the work consists of long turns
+    /// (`is_long`), a worker that sleeps in epoll. With short turns, the next event wakes the
+    /// sleeping worker soon enough.
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(|| false) && is_long {
             self.wake_worker();
         }
     }
 
-    /// Marks a processor that was taken from a list as owned in `epoch`, and counts its future owner as
-    /// awake.
+    /// Marks a processor that was taken from a list as owned in `epoch`, and counts its future
+    /// owner as awake.
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);
         processor.epoch.store(epoch, Ordering::Relaxed);
@@ -130,8 +135,8 @@ impl Runtime {
         self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok()
     }
 
-    /// Ends the ownership of a processor and adds it to its list. Returns false, without adding it, if its epoch is
-    /// over.
+    /// Ends the ownership of a processor and adds it to its list. Returns false, without adding it,
+    /// if its epoch is over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor was given back with tasks");
         let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
@@ -165,9 +170,10 @@ impl Runtime {
         Some(processor)
     }
 
-    /// Gives the processor back, unless the runtime is running and there is something to do: a shared queue has a task,
-    /// or this thread may poll. Returns whether it was given back. The processor's queue must be empty. `sleeper` is that
-    /// of the calling worker, or `None` for any other thread.
+    /// Gives the processor back, unless the runtime is running and there is something to do: a
+    /// shared queue has a task, or this thread may poll. Returns whether it was given back. The
+    /// processor's queue must be empty. `sleeper` is that of the calling worker, or `None` for any
+    /// other thread.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
         let roles = &self.driver.roles;
@@ -179,10 +185,10 @@ impl Runtime {
         self.list(&mut idle, processor, sleeper);
         let is_spare = processor.id >= idle.first_spare;
         drop(idle);
-        // ORDERING: SeqCst. The thread that had the role at the check above may have released it in the
-        // meantime, and may then block or give its processor up. It releases the role, decrements `awake` and
-        // reads it; this thread decrements `awake` and then checks the roles (models
-        // `some_thread_polls_when_all_rest` and `last_awake_thread_polls_both_shards`).
+        // ORDERING: SeqCst. The thread that had the role at the check above may have released it in
+        // the meantime, and may then block or give its processor up. It releases the role,
+        // decrements `awake` and reads it; this thread decrements `awake` and then checks the roles
+        // (models `some_thread_polls_when_all_rest` and `last_awake_thread_polls_both_shards`).
         self.ensure_worker_after_listing();
         if is_spare {
             self.report_spare(processor.epoch.load(Ordering::Relaxed), Report::SpareEnded(processor.id));
@@ -190,8 +196,8 @@ impl Runtime {
         true
     }
 
-    /// Adds the processor, which the calling thread gives back, to its list, and the thread to the idle list if it
-    /// is a worker. Adds neither if the processor's epoch is over.
+    /// Adds the processor, which the calling thread gives back, to its list, and the thread to the
+    /// idle list if it is a worker. Adds neither if the processor's epoch is over.
     fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.record(Mark::Rest, 0);
@@ -206,15 +212,16 @@ impl Runtime {
         context::set_processor(None);
     }
 
-    /// Queues a report that a worker has got a spare processor or has given it back. Does nothing without the feature
-    /// `tracing`.
+    /// Queues a report that a worker has got a spare processor or has given it back. Does nothing
+    /// without the feature `tracing`.
     pub(super) fn report_spare(&'static self, epoch: u32, report: Report) {
         if cfg!(feature = "tracing") && !self.queue_reports(epoch, [report]) {
             self.defer_reports(epoch);
         }
     }
 
-    /// Reports that the owner of `processor` has given it up. Does nothing if the processor is not spare.
+    /// Reports that the owner of `processor` has given it up. Does nothing if the processor is not
+    /// spare.
     pub(crate) fn report_end(&'static self, processor: &Processor) {
         if cfg!(feature = "tracing") && processor.id >= self.idle.lock().first_spare {
             self.report_spare(self.epoch(), Report::SpareEnded(processor.id));
@@ -229,12 +236,14 @@ impl Runtime {
         }
     }
 
-    /// Gives up the processor of the calling thread. The queued tasks go to the shared queues, and the processor goes
-    /// to its list. If its epoch is over, the tasks are dropped, and the processor is not listed.
+    /// Gives up the processor of the calling thread. The queued tasks go to the shared queues, and
+    /// the processor goes to its list. If its epoch is over, the tasks are dropped, and the
+    /// processor is not listed.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         context::set_processor(None);
-        // A turn that is still recorded as running either continues without a processor or was ended by a panic.
+        // A turn that is still recorded as running either continues without a processor or was
+        // ended by a panic.
         if !processor.running.swap(std::ptr::null_mut(), Ordering::Relaxed).is_null() {
             processor.turns.end();
         }
@@ -247,7 +256,8 @@ impl Runtime {
         self.report_end(processor);
     }
 
-    /// Makes sure that another thread does the remaining work. Called by a thread that will not do it itself.
+    /// Makes sure that another thread does the remaining work. Called by a thread that will not do
+    /// it itself.
     pub(crate) fn ensure_worker_after_leaving(&'static self) {
         if !self.is_running() || fork::is_child() {
             return;
@@ -263,8 +273,8 @@ impl Runtime {
         }
     }
 
-    /// Rests until a processor is assigned to the calling worker, and returns the processor. Returns
-    /// `None` if the worker must end.
+    /// Rests until a processor is assigned to the calling worker, and returns the processor.
+    /// Returns `None` if the worker must end.
     pub(crate) fn rest(&'static self, sleeper: &Arc<Sleeper>, epoch: u32) -> Option<&'static Processor> {
         let mut until = None;
         loop {
@@ -289,8 +299,8 @@ impl Runtime {
                     idle.sleepers.push(sleeper.clone());
                 }
             }
-            // After a nested `block_on`, the worker is listed only now, so a task that was queued earlier may
-            // have found no thread to wake.
+            // After a nested `block_on`, the worker is listed only now, so a task that was queued
+            // earlier may have found no thread to wake.
             if self.injected() > 0 {
                 self.ensure_worker();
             }
@@ -298,10 +308,10 @@ impl Runtime {
         }
     }
 
-    /// If a thread in `block_on` has asked for the role, releases the roles of `shards`, gives the processor back and
-    /// puts the calling worker on the idle list. The other thread then polls itself, which saves a switch between
-    /// threads per request. Returns false if there is no wish to grant. Called by a worker that has these roles and is
-    /// about to sleep in epoll.
+    /// If a thread in `block_on` has asked for the role, releases the roles of `shards`, gives the
+    /// processor back and puts the calling worker on the idle list. The other thread then polls
+    /// itself, which saves a switch between threads per request. Returns false if there is no wish
+    /// to grant. Called by a worker that has these roles and is about to sleep in epoll.
     pub(crate) fn grant_role(
         &'static self,
         shards: Shards,
@@ -313,7 +323,8 @@ impl Runtime {
         }
         self.role_wished.store(false, Ordering::SeqCst);
         let mut idle = self.idle.lock();
-        // Meanwhile the wish may have been withdrawn, or granted by another worker, which has the roles of other shards.
+        // Meanwhile the wish may have been withdrawn, or granted by another worker, which has the
+        // roles of other shards.
         let Wish::Asked(root) = &idle.wish else { return false };
         let root = root.clone();
         idle.wish = Wish::Granted(root.clone());
@@ -328,16 +339,17 @@ impl Runtime {
         true
     }
 
-    /// Asks for the role on behalf of a thread in `block_on`, which must then park. Interrupts a sleeping worker, so
-    /// that it sees the wish. Returns false if the wish of another thread was not withdrawn yet.
+    /// Asks for the role on behalf of a thread in `block_on`, which must then park. Interrupts a
+    /// sleeping worker, so that it sees the wish. Returns false if the wish of another thread was
+    /// not withdrawn yet.
     pub(crate) fn ask_for_role(&'static self, root: &Arc<Root>) -> bool {
         let mut idle = self.idle.lock();
         if !matches!(idle.wish, Wish::None) {
             return false;
         }
         idle.wish = Wish::Asked(root.clone());
-        // ORDERING: SeqCst: the wish is stored before this thread checks whether a worker sleeps. A worker
-        // announces its sleep and then checks for a wish.
+        // ORDERING: SeqCst: the wish is stored before this thread checks whether a worker sleeps. A
+        // worker announces its sleep and then checks for a wish.
         self.role_wished.store(true, Ordering::SeqCst);
         drop(idle);
         self.wake_worker();
@@ -357,8 +369,8 @@ impl Runtime {
         was_granted
     }
 
-    /// Parks a thread in `block_on`, unless it must poll itself, because the role of some open shard is free and no
-    /// worker will poll soon.
+    /// Parks a thread in `block_on`, unless it must poll itself, because the role of some open
+    /// shard is free and no worker will poll soon.
     pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
         self.idle.lock().roots.push(root.clone());
         self.root_ends();
@@ -377,8 +389,8 @@ impl Runtime {
         roots.iter().for_each(|root| root.nudge());
     }
 
-    /// Makes one parked thread in `block_on` check whether it should poll. Returns false if no thread
-    /// is parked.
+    /// Makes one parked thread in `block_on` check whether it should poll. Returns false if no
+    /// thread is parked.
     pub(crate) fn nudge_root(&self) -> bool {
         let root = self.idle.lock().roots.last().cloned();
         if let Some(root) = &root {

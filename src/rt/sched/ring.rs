@@ -1,43 +1,45 @@
 //! [`Ring`]: the items of a run queue in FIFO order, in a ring buffer that grows.
 //!
-//! The owner appends items and takes the oldest one. Other threads, the *thieves*, take one or more of the oldest
-//! items at once.
+//! The owner appends items and takes the oldest one. Other threads, the *thieves*, take one or more
+//! of the oldest items at once.
 //!
 //! # The buffer
-//! Items have consecutive indices, modulo 2³². The ring contains the items from index `head` up to, but not
-//! including, `tail`. The item `i` is in slot `i % length` of the buffer, whose length is a power of two,
-//! [`RING`] at first. If the buffer is full, the owner replaces it by a buffer of twice the length, which has
-//! copies of the items. If the owner finds the ring empty, it replaces a buffer longer than [`KEPT_MAX`] by
-//! one of [`RING`] slots.
+//! Items have consecutive indices, modulo 2³². The ring contains the items from index `head` up to,
+//! but not including, `tail`. The item `i` is in slot `i % length` of the buffer, whose length is a
+//! power of two, [`RING`] at first. If the buffer is full, the owner replaces it by a buffer of
+//! twice the length, which has copies of the items. If the owner finds the ring empty, it replaces
+//! a buffer longer than [`KEPT_MAX`] by one of [`RING`] slots.
 //!
-//! A replaced buffer is *retired*: thieves may still read it, and its slots do not change any more. The owner
-//! frees retired buffers when no thief is in the ring. It checks this when it replaces a buffer, and each
-//! time that it finds the ring empty while there are retired buffers. If the ring is not used after a thief has
-//! delayed this, the buffers remain until it is used again. The owner does not shrink the ring while there are
-//! retired buffers. So at any time, the retired buffers together are shorter than the current buffer plus one
-//! buffer of the longest length so far, even if a thief is suspended in the ring.
+//! A replaced buffer is *retired*: thieves may still read it, and its slots do not change any more.
+//! The owner frees retired buffers when no thief is in the ring. It checks this when it replaces a
+//! buffer, and each time that it finds the ring empty while there are retired buffers. If the ring
+//! is not used after a thief has delayed this, the buffers remain until it is used again. The owner
+//! does not shrink the ring while there are retired buffers. So at any time, the retired buffers
+//! together are shorter than the current buffer plus one buffer of the longest length so far, even
+//! if a thief is suspended in the ring.
 //!
 //! # Invariants
-//! * Q3 — a slot is overwritten only after `head` has passed its item, and a thief uses its copies only if
-//!   `head` did not move while it made them (model `ring_slots_are_used_again`).
-//! * Q4 — a thief that takes items up to `tail` reads them in a buffer that has all of them: it loads `tail`
-//!   before it loads the buffer (models `ring_grows_against_thief`, `ring_is_used_again_after_it_has_shrunk`).
-//!   The copies in a new buffer begin at the `head` that the owner has loaded, and `head` is not behind it when the
-//!   thief takes the items.
-//! * Q5 — a buffer is not freed while a thief may read it: a thief counts itself in `thieves` before it loads
-//!   the buffer, and the owner checks `thieves` after it has replaced the buffer (models
-//!   `ring_shrinks_against_thief`, `ring_shrinks_against_two_thieves`).
+//! * Q3 — a slot is overwritten only after `head` has passed its item, and a thief uses its copies
+//!   only if `head` did not move while it made them (model `ring_slots_are_used_again`).
+//! * Q4 — a thief that takes items up to `tail` reads them in a buffer that has all of them: it
+//!   loads `tail` before it loads the buffer (models `ring_grows_against_thief`,
+//!   `ring_is_used_again_after_it_has_shrunk`). The copies in a new buffer begin at the `head` that
+//!   the owner has loaded, and `head` is not behind it when the thief takes the items.
+//! * Q5 — a buffer is not freed while a thief may read it: a thief counts itself in `thieves`
+//!   before it loads the buffer, and the owner checks `thieves` after it has replaced the buffer
+//!   (models `ring_shrinks_against_thief`, `ring_shrinks_against_two_thieves`).
 //!
 //! # Memory ordering
-//! The owner stores `tail` with Release, and thieves load it with Acquire, so they see the items below
-//! `tail`, and a buffer that is at least as new as the one in which the last of them was stored. The owner
-//! and the thieves advance `head` by compare-and-swap with Release. The owner loads it with Acquire before it
-//! reuses a slot.
+//! The owner stores `tail` with Release, and thieves load it with Acquire, so they see the items
+//! below `tail`, and a buffer that is at least as new as the one in which the last of them was
+//! stored. The owner and the thieves advance `head` by compare-and-swap with Release. The owner
+//! loads it with Acquire before it reuses a slot.
 //!
-//! For Q5, a thief has a SeqCst fence between its increment of `thieves` and its load of the buffer, and the
-//! owner has one between its store of the buffer and its load of `thieves`. If the owner's load does not see
-//! the increment, the owner's fence precedes the thief's, so the thief loads the new buffer. If it sees the
-//! decrement, which is a Release, the thief's last read precedes the load, which is an Acquire.
+//! For Q5, a thief has a SeqCst fence between its increment of `thieves` and its load of the
+//! buffer, and the owner has one between its store of the buffer and its load of `thieves`. If the
+//! owner's load does not see the increment, the owner's fence precedes the thief's, so the thief
+//! loads the new buffer. If it sees the decrement, which is a Release, the thief's last read
+//! precedes the load, which is an Acquire.
 
 use std::ptr::{self, NonNull};
 
@@ -45,7 +47,8 @@ use crate::sync::{AtomicPtr, AtomicU32, MODEL, Ordering, UnsafeCell, fence, inje
 
 /// The number of slots of a new ring, equal to the maximum number of events in a batch.
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
-/// The maximum number of items that a thief takes at once. A ring always has room for them if it is empty.
+/// The maximum number of items that a thief takes at once. A ring always has room for them if it is
+/// empty.
 const BATCH: usize = RING / 2;
 /// The maximum number of slots that the owner keeps when it finds the ring empty.
 const KEPT_MAX: usize = if MODEL { RING } else { 16 * RING };
@@ -88,9 +91,9 @@ struct Buffer {
     lifetime: UnsafeCell<()>,
 }
 
-// SAFETY: an item owns a runnable task, which may be run on any thread (`spawn` requires the future to be
-// `Send`). The cells are accessed by the owner only, and the thread that becomes the owner synchronises with
-// the previous one.
+// SAFETY: an item owns a runnable task, which may be run on any thread (`spawn` requires the future
+// to be `Send`). The cells are accessed by the owner only, and the thread that becomes the owner
+// synchronises with the previous one.
 #[allow(unsafe_code)]
 unsafe impl Send for Ring {}
 // SAFETY: as above. Other threads use only the atomics, and read buffers as described by Q5.
@@ -118,7 +121,8 @@ fn null_slots(length: usize) -> Box<[AtomicPtr<()>]> {
     }
     // Null pointers are allocated as zeroed memory, which is faster than a loop.
     let pointers: Box<[*mut ()]> = vec![ptr::null_mut(); length].into_boxed_slice();
-    // SAFETY: outside models, an `AtomicPtr` has the size, the alignment and the representation of a pointer.
+    // SAFETY: outside models, an `AtomicPtr` has the size, the alignment and the representation of
+    // a pointer.
     unsafe { Box::from_raw(Box::into_raw(pointers) as *mut [AtomicPtr<()>]) }
 }
 
@@ -162,8 +166,8 @@ impl Ring {
         self.view.with(|view| unsafe { *view })
     }
 
-    /// Returns the number of items. The number is exact only if the owner calls this and no thread steals
-    /// at the same time.
+    /// Returns the number of items. The number is exact only if the owner calls this and no thread
+    /// steals at the same time.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         let held = self.tail.load(Ordering::Relaxed).wrapping_sub(self.head.load(Ordering::Relaxed));
@@ -171,14 +175,14 @@ impl Ring {
         if held > ITEMS_MAX { 0 } else { held as usize }
     }
 
-    /// Returns the index of the next item that will be appended, for [`has_passed`](Ring::has_passed). Only
-    /// the owner may call this.
+    /// Returns the index of the next item that will be appended, for
+    /// [`has_passed`](Ring::has_passed). Only the owner may call this.
     pub(crate) fn end(&self) -> u32 {
         self.tail.load(Ordering::Relaxed)
     }
 
-    /// Returns whether all items before the index `end` have been taken. The result is valid until 2³¹ further items have
-    /// been taken.
+    /// Returns whether all items before the index `end` have been taken. The result is valid until
+    /// 2³¹ further items have been taken.
     pub(crate) fn has_passed(&self, end: u32) -> bool {
         self.head.load(Ordering::Relaxed).wrapping_sub(end) as i32 >= 0
     }
@@ -189,8 +193,8 @@ impl Ring {
         let view = self.view();
         // ORDERING: Relaxed: only the owner stores `tail`.
         let tail = self.tail.load(Ordering::Relaxed);
-        // ORDERING: Acquire pairs with the thieves' Release, so the thieves that have advanced `head` have read
-        // their slots (Q3).
+        // ORDERING: Acquire pairs with the thieves' Release, so the thieves that have advanced
+        // `head` have read their slots (Q3).
         let head = self.head.load(Ordering::Acquire);
         if tail.wrapping_sub(head) > view.mask {
             return self.push_growing(item, head);
@@ -231,7 +235,8 @@ impl Ring {
         None
     }
 
-    /// Frees the memory that an empty ring does not need. Only the owner may call this, with an empty ring.
+    /// Frees the memory that an empty ring does not need. Only the owner may call this, with an
+    /// empty ring.
     #[cold]
     #[inline(never)]
     fn tidy(&self) {
@@ -262,7 +267,8 @@ impl Ring {
         self.free_retired();
     }
 
-    /// Frees the retired buffers if no thief is in the ring. Returns whether no retired buffer is left.
+    /// Frees the retired buffers if no thief is in the ring. Returns whether no retired buffer is
+    /// left.
     fn free_retired(&self) -> bool {
         if !injected_bug!("ring_owner_has_no_fence") {
             // ORDERING: SeqCst pairs with the fence in `claim`. The buffer was stored before (Q5).
@@ -274,8 +280,8 @@ impl Ring {
             // SAFETY: only the owner accesses the cell.
             let retired = unsafe { &mut *retired };
             if is_free {
-                // SAFETY: no thief has loaded the pointer of one of these buffers, except thieves that have
-                // finished reading (Q5).
+                // SAFETY: no thief has loaded the pointer of one of these buffers, except thieves
+                // that have finished reading (Q5).
                 retired.drain(..).for_each(|buffer| unsafe { free(buffer) });
             }
             self.view.with_mut(|view| {
@@ -287,8 +293,9 @@ impl Ring {
         })
     }
 
-    /// Takes half of the items, rounded up, but at most [`BATCH`]. Returns the youngest of them, and moves the others
-    /// to `thief`. The ring `thief` must belong to the calling thread and be empty.
+    /// Takes half of the items, rounded up, but at most [`BATCH`]. Returns the youngest of them,
+    /// and moves the others to `thief`. The ring `thief` must belong to the calling thread and be
+    /// empty.
     pub(crate) fn steal(&self, thief: &Ring) -> Option<Item> {
         let (start, view) = (thief.tail.load(Ordering::Relaxed), thief.view());
         let count = self.claim(|at, item| view.slot(start.wrapping_add(at)).store(item, Ordering::Relaxed));
@@ -298,8 +305,8 @@ impl Ring {
         NonNull::new(view.slot(last).load(Ordering::Relaxed))
     }
 
-    /// Moves half of the items, rounded up, but at most [`BATCH`], to the end of `taken`. Returns false if the ring is
-    /// empty. Any thread may call this.
+    /// Moves half of the items, rounded up, but at most [`BATCH`], to the end of `taken`. Returns
+    /// false if the ring is empty. Any thread may call this.
     pub(crate) fn take(&self, taken: &mut Vec<Item>) -> bool {
         let mut items = [ptr::null_mut(); BATCH];
         let count = self.claim(|at, item| items[at as usize] = item);
@@ -307,9 +314,10 @@ impl Ring {
         count > 0
     }
 
-    /// Takes half of the items, rounded up, but at most [`BATCH`], and returns their number. Calls `copy` with the
-    /// position and the content of each slot, again if another thread has taken items in the meantime. The caller must
-    /// use only the last copy for each position below the returned number.
+    /// Takes half of the items, rounded up, but at most [`BATCH`], and returns their number. Calls
+    /// `copy` with the position and the content of each slot, again if another thread has taken
+    /// items in the meantime. The caller must use only the last copy for each position below the
+    /// returned number.
     fn claim(&self, mut copy: impl FnMut(u32, *mut ())) -> u32 {
         let mut head = self.head.load(Ordering::Acquire);
         // The check is for thieves of empty rings, which would otherwise contend for `thieves`.
@@ -318,16 +326,18 @@ impl Ring {
         }
         self.thieves.fetch_add(1, Ordering::Relaxed);
         if !injected_bug!("ring_thief_has_no_fence") {
-            // ORDERING: SeqCst pairs with the fence in `free_retired`. The buffer is loaded later (Q5).
+            // ORDERING: SeqCst pairs with the fence in `free_retired`. The buffer is loaded later
+            // (Q5).
             fence(Ordering::SeqCst);
         }
         let early = injected_bug!("ring_buffer_before_tail").then(|| self.buffer.load(Ordering::Acquire));
         let count = loop {
-            // ORDERING: Acquire pairs with the owner's Release: the items below `tail` are in the buffer that is
-            // loaded next (Q4).
+            // ORDERING: Acquire pairs with the owner's Release: the items below `tail` are in the
+            // buffer that is loaded next (Q4).
             let tail = self.tail.load(Ordering::Acquire);
             let held = tail.wrapping_sub(head);
-            // If `head` has moved, `held` may exceed the number of items. Then the copies are not used.
+            // If `head` has moved, `held` may exceed the number of items. Then the copies are not
+            // used.
             let count = (held - held / 2).min(BATCH as u32);
             if count == 0 {
                 break 0;
@@ -347,7 +357,8 @@ impl Ring {
                 Err(now) => head = now,
             }
         };
-        // ORDERING: Release pairs with the load in `free_retired`: the slots are read before they are freed (Q5).
+        // ORDERING: Release pairs with the load in `free_retired`: the slots are read before they
+        // are freed (Q5).
         let order = if injected_bug!("ring_thief_leaves_relaxed") { Ordering::Relaxed } else { Ordering::Release };
         self.thieves.fetch_sub(1, order);
         count
@@ -362,8 +373,8 @@ impl Drop for Ring {
             // SAFETY: the ring is borrowed exclusively.
             let retired = unsafe { &mut *retired };
             for buffer in retired.drain(..).chain([current]) {
-                // SAFETY: the pointer came from `Box::into_raw`. No other thread reads the buffer, because the ring is
-                // borrowed exclusively.
+                // SAFETY: the pointer came from `Box::into_raw`. No other thread reads the buffer,
+                // because the ring is borrowed exclusively.
                 drop(unsafe { Box::from_raw(buffer) });
             }
         });
@@ -378,7 +389,8 @@ impl Drop for Ring {
 unsafe fn free(buffer: *mut Buffer) {
     // SAFETY: the caller guarantees that the buffer exists.
     unsafe { (*buffer).lifetime.with_mut(|_| ()) };
-    // In a model with an injected bug, a thief may still read the buffer, which the checker reports.
+    // In a model with an injected bug, a thief may still read the buffer, which the checker
+    // reports.
     if !MODEL {
         // SAFETY: the caller guarantees both conditions.
         drop(unsafe { Box::from_raw(buffer) });

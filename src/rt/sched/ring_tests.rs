@@ -130,7 +130,8 @@ fn retired_memory_is_bounded_and_freed_after_the_last_thief() {
     assert_eq!((ring.pop(), retired(&ring)), (None, 0));
 }
 
-/// The owner fills the ring in bursts of various lengths, so it grows and shrinks while thieves read it.
+/// The owner fills the ring in bursts of various lengths, so it grows and shrinks while thieves
+/// read it.
 #[test]
 fn no_item_is_lost_or_duplicated_under_theft() {
     const ITEMS: usize = 600_000;

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! # Memory ordering
-//! The state is one word, which is changed only by read-modify-writes. The swap in `wake` is a Release and
-//! the swap in `begin_turn` an Acquire, so the following poll sees the writes of the waking thread. `wake` and
-//! the announcement of a sleep in the role are SeqCst: either the thread finds that it was woken when it
-//! enters POLLING, or `wake` sees POLLING and interrupts the sleep (model `root_waker_against_sleep`).
+//! The state is one word, which is changed only by read-modify-writes. The swap in `wake` is a
+//! Release and the swap in `begin_turn` an Acquire, so the following poll sees the writes of the
+//! waking thread. `wake` and the announcement of a sleep in the role are SeqCst: either the thread
+//! finds that it was woken when it enters POLLING, or `wake` sees POLLING and interrupts the sleep
+//! (model `root_waker_against_sleep`).
 
 use std::time::Instant;
 
@@ -41,8 +42,8 @@ impl Root {
         Root { state: AtomicU32::new(WOKEN), shard: AtomicUsize::new(0), parker: Parker::new() }
     }
 
-    /// Wakes the root future, and unparks the thread if it is parked. If the thread sleeps in epoll, calls `break_poll`
-    /// with the shard. `break_poll` must interrupt the sleep.
+    /// Wakes the root future, and unparks the thread if it is parked. If the thread sleeps in
+    /// epoll, calls `break_poll` with the shard. `break_poll` must interrupt the sleep.
     #[inline]
     pub(crate) fn wake(&self, break_poll: impl FnOnce(usize)) {
         // ORDERING: SeqCst; see the module documentation.
@@ -54,8 +55,9 @@ impl Root {
         }
     }
 
-    /// Makes a parked thread check for work, without waking its root future. If the thread is not parked, its next wait
-    /// in [`park`](Root::park) or [`park_until`](Root::park_until) ends immediately.
+    /// Makes a parked thread check for work, without waking its root future. If the thread is not
+    /// parked, its next wait in [`park`](Root::park) or [`park_until`](Root::park_until) ends
+    /// immediately.
     pub(crate) fn nudge(&self) {
         self.parker.unpark();
     }
@@ -69,8 +71,8 @@ impl Root {
         self.is_woken() && self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
     }
 
-    /// Announces that the thread goes to sleep in `shard`, and perhaps also in others. Returns false if the
-    /// root future was woken.
+    /// Announces that the thread goes to sleep in `shard`, and perhaps also in others. Returns
+    /// false if the root future was woken.
     pub(crate) fn enter_poll(&self, shard: usize) -> bool {
         self.shard.store(shard, Ordering::Relaxed);
         self.leave(RUNNING, POLLING)
@@ -93,7 +95,8 @@ impl Root {
         }
     }
 
-    /// Changes the state from `from` to `to`. Returns false if the root future was woken in the meantime.
+    /// Changes the state from `from` to `to`. Returns false if the root future was woken in the
+    /// meantime.
     fn leave(&self, from: u32, to: u32) -> bool {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Acquire).is_ok()
     }

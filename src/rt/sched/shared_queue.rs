@@ -1,28 +1,29 @@
 //! [`SharedQueue`]: a FIFO queue of runnable tasks that all threads share.
 //!
-//! The runtime has two such queues: the injector and the control lane ([`lanes`](super::lanes)). The injector has
-//! ordinary tasks that are in no processor's queue, for example because a thread without a processor has spawned or
-//! woken them, or because they were queued at a processor that its thread has given up.
+//! The runtime has two such queues: the injector and the control lane ([`lanes`](super::lanes)).
+//! The injector has ordinary tasks that are in no processor's queue, for example because a thread
+//! without a processor has spawned or woken them, or because they were queued at a processor that
+//! its thread has given up.
 //!
 //! # Invariants
 //! * Q1 (`queue.rs`) — every pushed item is taken exactly once.
-//! * R1 (`runtime.rs`) — if an item is in the queue when the last awake thread goes to sleep, either
-//!   that thread stays awake, or the thread that pushed the item wakes another one.
+//! * R1 (`runtime.rs`) — if an item is in the queue when the last awake thread goes to sleep,
+//!   either that thread stays awake, or the thread that pushed the item wakes another one.
 //!
 //! # Memory ordering
-//! A lock protects the items. `len` is their number and is stored before the lock is released, so that
-//! threads detect an empty queue without taking the lock. Its accesses are SeqCst: a thread that has work
-//! pushes it and then reads the number of awake threads; a thread that goes to sleep decrements that number
-//! and then reads `len` (model `shared_queue_against_sleep`). Pushes and takes store `len` in the order in
-//! which they take the lock (model `shared_queue_two_pushers`).
+//! A lock protects the items. `len` is their number and is stored before the lock is released, so
+//! that threads detect an empty queue without taking the lock. Its accesses are SeqCst: a thread
+//! that has work pushes it and then reads the number of awake threads; a thread that goes to sleep
+//! decrements that number and then reads `len` (model `shared_queue_against_sleep`). Pushes and
+//! takes store `len` in the order in which they take the lock (model `shared_queue_two_pushers`).
 
 use std::collections::VecDeque;
 
 use super::queue::Item;
 use crate::sync::{AtomicUsize, Mutex, Ordering, const_fn, injected_bug};
 
-/// The maximum capacity, in items, of an empty queue. If it is larger, the memory is freed. Without this, each
-/// queue would keep the memory of its longest backlog.
+/// The maximum capacity, in items, of an empty queue. If it is larger, the memory is freed. Without
+/// this, each queue would keep the memory of its longest backlog.
 const ROOM_MAX: usize = 4096;
 
 /// An [`Item`] in a list that is shared between threads.

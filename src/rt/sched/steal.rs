@@ -1,8 +1,9 @@
 //! Taking tasks from other processors.
 //!
-//! A thread without work [steals](steal) from a queue that is worth it ([`pacing`](super::pacing)), or
-//! whose owner is stuck. A thread whose own tasks yield endlessly never runs out of work, so it
-//! [takes](take_from_stuck) a part of the queues of stuck owners whenever the shared queue comes first.
+//! A thread without work [steals](steal) from a queue that is worth it ([`pacing`](super::pacing)),
+//! or whose owner is stuck. A thread whose own tasks yield endlessly never runs out of work, so it
+//! [takes](take_from_stuck) a part of the queues of stuck owners whenever the shared queue comes
+//! first.
 
 use super::event_ring::Mark;
 use super::pacing::{is_worth_stealing, maybe_wake_helper};
@@ -11,9 +12,10 @@ use super::queue::Item;
 use crate::rt::runtime::Runtime;
 use crate::sync::Ordering;
 
-/// Takes half of the tasks in another processor's ring, rounded up, but at most 128. If that ring is empty and the owner
-/// is stuck, takes the task in one of the two slots instead. Returns one task, queues the others, and wakes a second
-/// worker if they are worth it. Called by a thread without work.
+/// Takes half of the tasks in another processor's ring, rounded up, but at most 128. If that ring
+/// is empty and the owner is stuck, takes the task in one of the two slots instead. Returns one
+/// task, queues the others, and wakes a second worker if they are worth it. Called by a thread
+/// without work.
 pub(super) fn steal(runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
     runtime.processors().filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed)).find_map(
         |victim| {
@@ -32,8 +34,9 @@ pub(super) fn steal(runtime: &'static Runtime, processor: &'static Processor) ->
     )
 }
 
-/// Takes tasks of each other processor whose owner is stuck, and queues them at `processor`. Takes half of the tasks
-/// in the ring, rounded up, but at most 128, or, if the ring is empty, the task in one of the two slots.
+/// Takes tasks of each other processor whose owner is stuck, and queues them at `processor`. Takes
+/// half of the tasks in the ring, rounded up, but at most 128, or, if the ring is empty, the task
+/// in one of the two slots.
 #[cold]
 pub(super) fn take_from_stuck(runtime: &'static Runtime, processor: &'static Processor) {
     let others = runtime.processors().filter(|other| other.id != processor.id);

@@ -15,19 +15,22 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 /// The state of sysmon; see [`monitor`](super::monitor).
 #[derive(Debug)]
 pub(crate) struct Sysmon {
-    /// Whether the thread makes checks, or its start is deferred. If not, it sleeps or does not exist.
+    /// Whether the thread makes checks, or its start is deferred. If not, it sleeps or does not
+    /// exist.
     pub(super) ticks: AtomicBool,
     /// The thread of the current epoch. The thread of an earlier epoch may still be in user code.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
     /// The time of the last check, in ticks.
     checked: AtomicU64,
-    /// Whether the runtime runs without the thread, because the system refused to create it or its start is deferred.
+    /// Whether the runtime runs without the thread, because the system refused to create it or its
+    /// start is deferred.
     pub(super) is_missing: AtomicBool,
     /// Whether the start of the thread is deferred; see [`Sysmon::defer`].
     is_deferred: AtomicBool,
     /// The total number of times that a task was found to block its thread.
     pub(crate) blocked: AtomicU64,
-    /// The number of threads that were stuck at the last check that looked for them, or 1 while sysmon runs tasks itself.
+    /// The number of threads that were stuck at the last check that looked for them, or 1 while
+    /// sysmon runs tasks itself.
     pub(super) stuck: AtomicUsize,
     /// Whether other threads use all CPUs; see [`cpus`](super::cpus).
     pub(super) are_cpus_busy: AtomicBool,
@@ -105,7 +108,8 @@ impl Sysmon {
         self.batches.lock().iter().filter_map(Weak::upgrade).for_each(|batch| batch.take(wakers));
     }
 
-    /// Returns the number of threads that are stuck, according to the last check that looked for them.
+    /// Returns the number of threads that are stuck, according to the last check that looked for
+    /// them.
     pub(crate) fn stuck(&self) -> usize {
         // ORDERING: Relaxed: a hint that may be outdated.
         self.stuck.load(Ordering::Relaxed)
@@ -132,8 +136,8 @@ impl Sysmon {
     }
 
     /// Defers the start of the thread, and of workers, until something needs another thread
-    /// ([`Builder::single_threaded`](crate::rt::Builder::single_threaded)). `ticks` is set, so that activity does not
-    /// start the thread.
+    /// ([`Builder::single_threaded`](crate::rt::Builder::single_threaded)). `ticks` is set, so that
+    /// activity does not start the thread.
     pub(crate) fn defer(&self) {
         let _thread = self.thread.lock();
         self.set_missing();
@@ -158,8 +162,8 @@ impl Sysmon {
     /// Returns whether the thread makes checks or is about to make one, or its start is deferred.
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
-        // ORDERING: SeqCst: the caller changes `awake`, `watched`, the number of root turns or the flag of a shortage
-        // before it reads `ticks`. Sysmon stores `ticks` before it reads these.
+        // ORDERING: SeqCst: the caller changes `awake`, `watched`, the number of root turns or the
+        // flag of a shortage before it reads `ticks`. Sysmon stores `ticks` before it reads these.
         self.ticks.load(Ordering::SeqCst)
     }
 
@@ -173,7 +177,8 @@ impl Sysmon {
         true
     }
 
-    /// Sets `ticks` for the thread of `parker`. Returns false, without a change, if that thread is no longer sysmon.
+    /// Sets `ticks` for the thread of `parker`. Returns false, without a change, if that thread is
+    /// no longer sysmon.
     pub(super) fn set_ticks(&self, parker: &Arc<Parker>, ticks: bool) -> bool {
         let thread = self.thread.lock();
         let is_current = thread.as_ref().is_some_and(|current| Arc::ptr_eq(current, parker));
@@ -183,7 +188,8 @@ impl Sysmon {
         is_current
     }
 
-    /// Removes the thread and wakes it, so that it checks the epoch. Called by a shutdown that has advanced the epoch.
+    /// Removes the thread and wakes it, so that it checks the epoch. Called by a shutdown that has
+    /// advanced the epoch.
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.stuck.store(0, Ordering::Relaxed);

@@ -1,16 +1,18 @@
 //! Tasks: spawning, scheduling, and their end.
 //!
-//! The crate `async-task` implements tasks. [`TaskData`] adds the identity, the name, task-local values, the lane
-//! and the epoch. It is the metadata of `async-task`, in the same allocation as the future. The schedule
-//! function captures nothing, so a task without a name or local values costs one allocation.
+//! The crate `async-task` implements tasks. [`TaskData`] adds the identity, the name, task-local
+//! values, the lane and the epoch. It is the metadata of `async-task`, in the same allocation as
+//! the future. The schedule function captures nothing, so a task without a name or local values
+//! costs one allocation.
 //!
 //! # Invariants
-//! * 11 — a panic of a future ends only its task. [`Output`] has the payload, for the awaiting task.
-//! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which cancels it (in a
-//!   child of fork(2), it is leaked). So a shutdown ends all tasks, even if their wakers still exist. Local tasks and
-//!   those of simulations belong to no epoch.
-//! * 12 — during a shutdown, no waker drops a task ([`discard_later`]): some crates for channels and events call wakers
-//!   under a lock that the destructor of the task's future may take.
+//! * 11 — a panic of a future ends only its task. [`Output`] has the payload, for the awaiting
+//!   task.
+//! * E1 — a runnable task whose epoch is not the current one is dropped instead of queued, which
+//!   cancels it (in a child of fork(2), it is leaked). So a shutdown ends all tasks, even if their
+//!   wakers still exist. Local tasks and those of simulations belong to no epoch.
+//! * 12 — during a shutdown, no waker drops a task ([`discard_later`]): some crates for channels
+//!   and events call wakers under a lock that the destructor of the task's future may take.
 
 use std::any::Any;
 use std::future::Future;
@@ -37,15 +39,16 @@ use crate::sync::{Ordering, fence};
 use crate::trace;
 
 pin_project! {
-    /// A task's future. Its destructor drops the future and the task's local values, catches panics of their
-    /// destructors (11), and counts the end of the task.
+    /// A task's future. Its destructor drops the future and the task's local values, catches panics
+    /// of their destructors (11), and counts the end of the task.
     ///
-    /// The task's number is not stored, because the task is the current one whenever its future is dropped,
-    /// which happens only in a turn or in [`discard`].
+    /// The task's number is not stored, because the task is the current one whenever its future is
+    /// dropped, which happens only in a turn or in [`discard`].
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
-        // The record that keeps a waker of the task, or `None` if the task has not waited yet or is simulated.
+        // The record that keeps a waker of the task, or `None` if the task has not waited yet or is
+        // simulated.
         kept: Option<&'static Record>,
     }
 
@@ -78,8 +81,8 @@ impl<F: Future> Future for Tracked<F> {
     }
 }
 
-/// Keeps a waker of the current task, and returns the task's record. Returns `None` for a task of a simulation,
-/// which keeps the wakers of its tasks itself.
+/// Keeps a waker of the current task, and returns the task's record. Returns `None` for a task of a
+/// simulation, which keeps the wakers of its tasks itself.
 #[cold]
 fn keep(waker: &Waker) -> Option<&'static Record> {
     context::with_task(|task| {
@@ -88,15 +91,16 @@ fn keep(waker: &Waker) -> Option<&'static Record> {
         // ORDERING: SeqCst, before the epoch is read; see `Keeper`.
         fence(Ordering::SeqCst);
         if task.epoch() != runtime().epoch() {
-            // A shutdown may have looked for the waker before it was kept. The task is dropped after this turn.
+            // A shutdown may have looked for the waker before it was kept. The task is dropped
+            // after this turn.
             waker.wake_by_ref();
         }
         Some(task.record())
     })
 }
 
-/// Ends the current task, whose future was just dropped: drops its local values, frees its record if the task has no
-/// [`Rare`](super::rare::Rare), clears the current task, and counts the end.
+/// Ends the current task, whose future was just dropped: drops its local values, frees its record
+/// if the task has no [`Rare`](super::rare::Rare), clears the current task, and counts the end.
 fn end_current() {
     let task = context::with_task(|task| {
         let task = task?;
@@ -121,7 +125,8 @@ fn end_current() {
     runtime().task_ended();
 }
 
-/// Makes the rest of the turn of this thread belong to no task, if it is a turn of the task of `record`.
+/// Makes the rest of the turn of this thread belong to no task, if it is a turn of the task of
+/// `record`.
 #[inline]
 fn record_is_freed(record: &Record) {
     if let Some(processor) = context::processor() {
@@ -138,9 +143,10 @@ fn end_with_locals(task: &TaskData) {
     task.record().end();
 }
 
-/// Drops the local values of the local task `number`, whose future was just dropped, records its end, and clears the
-/// current task. The task is the current one whenever its future is dropped. The values must not live as long as the task's
-/// handle and wakers, because they would then be dropped where a panic aborts the process.
+/// Drops the local values of the local task `number`, whose future was just dropped, records its
+/// end, and clears the current task. The task is the current one whenever its future is dropped.
+/// The values must not live as long as the task's handle and wakers, because they would then be
+/// dropped where a panic aborts the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
         if let Some(task) = task.filter(|task| task.number() == number) {
@@ -150,8 +156,9 @@ pub(crate) fn end_locals(number: u64) {
     context::end_task(number);
 }
 
-/// The output of a task, or the payload of its panic. If it is not taken, it is dropped with the task, and a panic of its
-/// destructor is caught (11). It is part of every task, so the rare payload is in a box and takes one word.
+/// The output of a task, or the payload of its panic. If it is not taken, it is dropped with the
+/// task, and a panic of its destructor is caught (11). It is part of every task, so the rare
+/// payload is in a box and takes one word.
 #[derive(Debug)]
 pub(crate) struct Output<T>(ManuallyDrop<Result<T, Box<Payload>>>);
 
@@ -171,8 +178,9 @@ impl<T> Output<T> {
         Output::new(Err(Box::new(Payload(payload))))
     }
 
-    /// Calls `poll`, which polls the future of a task, and catches its panic. `async-task` could also catch it, but
-    /// would drop the payload where a panic of the payload's destructor aborts the process.
+    /// Calls `poll`, which polls the future of a task, and catches its panic. `async-task` could
+    /// also catch it, but would drop the payload where a panic of the payload's destructor aborts
+    /// the process.
     #[inline]
     pub(crate) fn of_poll(poll: impl FnOnce() -> Poll<T>) -> Poll<Output<T>> {
         match catch_unwind(AssertUnwindSafe(poll)) {
@@ -204,7 +212,8 @@ impl<T> Drop for Output<T> {
     }
 }
 
-/// Calls a destructor or a waker, and catches and counts its panic. Used where `async-task` would abort the process.
+/// Calls a destructor or a waker, and catches and counts its panic. Used where `async-task` would
+/// abort the process.
 pub(crate) fn contain(user_code: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(user_code)) {
         drop_payload(payload);
@@ -220,14 +229,15 @@ fn current_lane() -> Lane {
     context::with_task(|task| task.map_or(Lane::Normal, TaskData::lane))
 }
 
-/// A spawned task and its identity. The identity was created before the task was queued, because the task's record may
-/// be freed when the task ends.
+/// A spawned task and its identity. The identity was created before the task was queued, because
+/// the task's record may be freed when the task ends.
 pub(crate) struct Spawned<T> {
     pub(crate) task: RawTask<T>,
     pub(crate) identity: Task,
 }
 
-/// Spawns a task on the workers. If `lane` is `None`, the task inherits the lane of the current task.
+/// Spawns a task on the workers. If `lane` is `None`, the task inherits the lane of the current
+/// task.
 #[inline]
 pub(crate) fn spawn<F>(
     name: Option<Name>,
@@ -247,8 +257,8 @@ where
     Spawned { task: spawn_with(data, future), identity }
 }
 
-/// Spawns a task of this crate on the workers. Unlike [`spawn`], does not call a `tracing` subscriber, so it
-/// may be called on any thread.
+/// Spawns a task of this crate on the workers. Unlike [`spawn`], does not call a `tracing`
+/// subscriber, so it may be called on any thread.
 pub(crate) fn spawn_untraced<F>(place: &'static Location<'static>, future: F) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
@@ -348,7 +358,8 @@ fn schedule_woken(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     schedule(runnable, info.woken_while_running);
 }
 
-/// Queues a task that was spawned or woken. `while_running` says whether it was woken in its own turn.
+/// Queues a task that was spawned or woken. `while_running` says whether it was woken in its own
+/// turn.
 #[allow(unsafe_code)]
 #[inline]
 fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
@@ -360,8 +371,8 @@ fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
-        // No task runs on this thread: the poller or a timer has woken the task, or the last reference to the task was
-        // dropped. The record already has the cause.
+        // No task runs on this thread: the poller or a timer has woken the task, or the last
+        // reference to the task was dropped. The record already has the cause.
         (Some(processor), false) => {
             let spare: *const Spare = runnable.metadata().spare();
             let item = runnable.into_raw();
@@ -369,17 +380,17 @@ fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
             own_waker::accept(item.as_ptr(), unsafe { &*spare });
             processor.queue.push(item);
         }
-        // The task that runs on this thread has spawned or woken another task, which runs next, while its data is in
-        // the cache. A task that was woken in its own turn goes to the end of the queue.
+        // The task that runs on this thread has spawned or woken another task, which runs next,
+        // while its data is in the cache. A task that was woken in its own turn goes to the end of
+        // the queue.
         (Some(processor), true) if !while_running => {
             context::note_waker(record);
             processor.queue.push_next(runnable.into_raw());
         }
         (Some(processor), true) => {
             record.note_waker(Waits::Turn);
-            // If much of the budget was used, the worker may poll after this turn. The tasks that this poll wakes
-            // run before this task.
-            // ORDERING: Relaxed, as in `Context::left`.
+            // If much of the budget was used, the worker may poll after this turn. The tasks that
+            // this poll wakes run before this task. ORDERING: Relaxed, as in `Context::left`.
             if processor.budget.load(Ordering::Relaxed) <= context::REFILL {
                 processor.queue.push_aside(runnable.into_raw());
             } else {
@@ -397,8 +408,9 @@ fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
     }
 }
 
-/// Schedules a task whose epoch word is not the current epoch. Queues a control task of the current epoch in its lane,
-/// and a task of a simulation in the simulation. Cancels a task that is woken after the end of its epoch.
+/// Schedules a task whose epoch word is not the current epoch. Queues a control task of the current
+/// epoch in its lane, and a task of a simulation in the simulation. Cancels a task that is woken
+/// after the end of its epoch.
 #[cold]
 fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
     if runnable.metadata().epoch() == runtime().epoch() {
@@ -416,7 +428,8 @@ fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
 /// `item` must be the result of `into_raw` of a `Runnable<TaskData>`, and must be used only once.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
-    // SAFETY: the caller guarantees that `into_raw` created it, with this metadata type, and that it is used once.
+    // SAFETY: the caller guarantees that `into_raw` created it, with this metadata type, and that
+    // it is used once.
     unsafe { Runnable::from_raw(item) }
 }
 
@@ -427,9 +440,10 @@ pub(crate) fn take_item(item: Item) -> Runnable<TaskData> {
     unsafe { from_item(item) }
 }
 
-/// Drops a task, which cancels it. The drop wakes the tasks that await it, and if the epoch of such a task is
-/// over, the wake-up drops that task as well. At a nesting depth of [`DISCARDS_MAX`], further drops are
-/// deferred and made one after the other, so that a chain of any length fits on the stack.
+/// Drops a task, which cancels it. The drop wakes the tasks that await it, and if the epoch of such
+/// a task is over, the wake-up drops that task as well. At a nesting depth of [`DISCARDS_MAX`],
+/// further drops are deferred and made one after the other, so that a chain of any length fits on
+/// the stack.
 pub(crate) fn discard(runnable: Runnable<TaskData>) {
     context::discarding(|depth| {
         if depth > DISCARDS_MAX {
@@ -446,10 +460,11 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
     });
 }
 
-/// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves the drop to the shutdown, because the
-/// caller may be a waker. After the shutdown, the only tasks that are dropped here are those that the shutdown has left,
-/// and those that a delayed thread has woken before. In a child of fork(2), the tasks are those of the parent: they are
-/// leaked, because they live on in the parent, and their destructors must not run in the child.
+/// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves the drop to the
+/// shutdown, because the caller may be a waker. After the shutdown, the only tasks that are dropped
+/// here are those that the shutdown has left, and those that a delayed thread has woken before. In
+/// a child of fork(2), the tasks are those of the parent: they are leaked, because they live on in
+/// the parent, and their destructors must not run in the child.
 pub(super) fn discard_later(runnable: Runnable<TaskData>) {
     if fork::is_child() {
         std::mem::forget(runnable);
@@ -461,8 +476,9 @@ pub(super) fn discard_later(runnable: Runnable<TaskData>) {
     }
     runtime.deferred.lock().push_back(runnable);
     context::note_deferred();
-    // The shutdown changes the state and then takes the deferred tasks. If the state has changed, it may have taken
-    // them before this task was added. At the maximum depth, a caller drops the deferred tasks.
+    // The shutdown changes the state and then takes the deferred tasks. If the state has changed,
+    // it may have taken them before this task was added. At the maximum depth, a caller drops the
+    // deferred tasks.
     if !runtime.is_stopping() && !context::defers_discards() {
         runtime.discard_deferred();
     }
@@ -471,8 +487,8 @@ pub(super) fn discard_later(runnable: Runnable<TaskData>) {
 fn discard_here(runnable: Runnable<TaskData>) {
     let runnable = release_spare(runnable);
     let data: *const TaskData = runnable.metadata();
-    // The future's destructor and the wakers that it calls are user code. The task is the current one while
-    // they run, and its local values are dropped with it.
+    // The future's destructor and the wakers that it calls are user code. The task is the current
+    // one while they run, and its local values are dropped with it.
     contain(|| context::run_task(data, || drop(runnable)));
 }
 

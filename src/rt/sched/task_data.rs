@@ -1,7 +1,7 @@
 //! [`TaskData`]: the scheduler's data about a task: its record, name and local values.
 //!
-//! For a spawned task, this is the metadata of `async-task`, in the same allocation as the future. For a root future, it
-//! is on the stack of the thread.
+//! For a spawned task, this is the metadata of `async-task`, in the same allocation as the future.
+//! For a root future, it is on the stack of the thread.
 
 use std::any::Any;
 use std::panic::Location;
@@ -22,16 +22,17 @@ pub(crate) enum LocalState {
     Dropped,
 }
 
-/// The epoch of a simulation's tasks. The runtime would reach it only after two billion starts, so the
-/// comparison of epochs before each turn also detects the tasks of a simulation.
+/// The epoch of a simulation's tasks. The runtime would reach it only after two billion starts, so
+/// the comparison of epochs before each turn also detects the tasks of a simulation.
 #[cfg(feature = "sim")]
 const SIMULATED: u32 = CONTROL - 1;
 
 /// The scheduler's data about a task.
 #[derive(Debug)]
 pub(crate) struct TaskData {
-    /// The task's id and epoch, and the data that other threads may read. The record belongs to the task until
-    /// [`end`](TaskData::end) or, if that was not called or returned false, the drop of this value frees the record.
+    /// The task's id and epoch, and the data that other threads may read. The record belongs to the
+    /// task until [`end`](TaskData::end) or, if that was not called or returned false, the drop of
+    /// this value frees the record.
     record: &'static Record,
     spare: Spare,
     #[cfg(feature = "sim")]
@@ -83,8 +84,8 @@ impl TaskData {
         self.record.is_root()
     }
 
-    /// Returns whether the task must be polled on one thread only: a local task, or the root future of a
-    /// `block_on` or of a simulation.
+    /// Returns whether the task must be polled on one thread only: a local task, or the root future
+    /// of a `block_on` or of a simulation.
     pub(crate) fn stays(&self) -> bool {
         self.record.stays()
     }
@@ -105,8 +106,8 @@ impl TaskData {
         self.rare()?.name.as_ref().map(|name| &***name)
     }
 
-    /// Returns the data that only a few tasks have, if the task has any. The record must not have been freed by
-    /// [`end`](TaskData::end).
+    /// Returns the data that only a few tasks have, if the task has any. The record must not have
+    /// been freed by [`end`](TaskData::end).
     #[inline]
     fn rare(&self) -> Option<&Rare> {
         self.record.rare()
@@ -160,15 +161,16 @@ impl TaskData {
         self.record.rare_or(Rare::default()).locals.lock().push((key, Some(value)));
     }
 
-    /// Records that the task's future was dropped, calls `is_freed` with the record, frees it, and returns true. Returns
-    /// false if the task has rare data: the caller must then drop the local values and call [`Record::end`].
+    /// Records that the task's future was dropped, calls `is_freed` with the record, frees it, and
+    /// returns true. Returns false if the task has rare data: the caller must then drop the local
+    /// values and call [`Record::end`].
     #[inline]
     pub(super) fn end(&self, is_freed: impl FnOnce(&Record)) -> bool {
         if self.record.has_rare() {
             return false;
         }
-        // Nothing but the task's data needs the record now. It is freed here, because it is in the cache now, and
-        // probably no longer when the task is freed.
+        // Nothing but the task's data needs the record now. It is freed here, because it is in the
+        // cache now, and probably no longer when the task is freed.
         self.spare.end();
         is_freed(self.record);
         self.record.close();
@@ -181,9 +183,9 @@ impl TaskData {
         self.rare()?.take_local()
     }
 
-    /// Drops all local values, in reverse order of creation. A destructor may create values for other
-    /// keys, which are dropped as well. This terminates, because each key has at most one value per
-    /// task.
+    /// Drops all local values, in reverse order of creation. A destructor may create values for
+    /// other keys, which are dropped as well. This terminates, because each key has at most one
+    /// value per task.
     #[inline]
     pub(crate) fn clear_locals(&self) {
         // The value is dropped outside the lock.

@@ -1,19 +1,21 @@
-//! [`TurnRing`]: the last turns of one processor and the calls on descriptors in them, for the black box.
+//! [`TurnRing`]: the last turns of one processor and the calls on descriptors in them, for the
+//! black box.
 //!
-//! At the beginning of each turn, the owner overwrites the oldest entry. It adds the calls while the turn
-//! runs. Other threads can read the ring at any time, including the turn in progress, without stopping the
-//! owner.
+//! At the beginning of each turn, the owner overwrites the oldest entry. It adds the calls while
+//! the turn runs. Other threads can read the ring at any time, including the turn in progress,
+//! without stopping the owner.
 //!
-//! An entry has room for two calls, which is enough for an echo. To record a further call, the owner moves the calls of
-//! the full entry to its [`EventRing`](super::event_ring::EventRing).
+//! An entry has room for two calls, which is enough for an echo. To record a further call, the
+//! owner moves the calls of the full entry to its [`EventRing`](super::event_ring::EventRing).
 //!
 //! # Memory ordering
 //! A reader must not combine the words of two turns:
-//! * The time stamp of an entry is stored after its other words, with Release. A reader loads it first,
-//!   with Acquire, so the other words belong to the turn of this time stamp or to a later turn.
-//! * The number of ended turns is stored before an entry is reused. The words of an entry are stored
-//!   with Release and loaded with Acquire. So a reader that finds a word of a later turn also finds a
-//!   number that shows that the entry was reused, and drops the entry (model
+//! * The time stamp of an entry is stored after its other words, with Release. A reader loads it
+//!   first, with Acquire, so the other words belong to the turn of this time stamp or to a later
+//!   turn.
+//! * The number of ended turns is stored before an entry is reused. The words of an entry are
+//!   stored with Release and loaded with Acquire. So a reader that finds a word of a later turn
+//!   also finds a number that shows that the entry was reused, and drops the entry (model
 //!   `turn_ring_reader_against_owner`).
 
 use std::marker::PhantomData;
@@ -26,8 +28,9 @@ const TURNS: usize = if MODEL { 2 } else { 2048 };
 /// The number of calls in an entry.
 const CALLS: usize = if MODEL { 1 } else { 2 };
 const ENTRY_BYTES: usize = 32;
-/// The increment of `ended` per turn. With this unit, the offset of an entry in bytes is eight times `ended`, modulo
-/// the size of the ring. x86 computes this multiplication in an addressing mode.
+/// The increment of `ended` per turn. With this unit, the offset of an entry in bytes is eight
+/// times `ended`, modulo the size of the ring. x86 computes this multiplication in an addressing
+/// mode.
 const UNITS: u64 = ENTRY_BYTES as u64 / 8;
 /// The offset of an entry's calls.
 const OFFSET: usize = std::mem::offset_of!(Entry, calls);
@@ -37,8 +40,9 @@ const FULL: usize = CALLS * size_of::<AtomicU32>();
 /// The last turns of one processor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct TurnRing {
-    /// The number of turns that have ended, times [`UNITS`]. This number of turns, modulo [`TURNS`], is the
-    /// index of the entry of the turn in progress or, between turns, of the next turn.
+    /// The number of turns that have ended, times [`UNITS`]. This number of turns, modulo
+    /// [`TURNS`], is the index of the entry of the turn in progress or, between turns, of the next
+    /// turn.
     ended: AtomicU64,
     entries: Box<[Entry; TURNS]>,
 }
@@ -58,9 +62,9 @@ struct Entry {
 const _: () = assert!(MODEL || (size_of::<Entry>() == ENTRY_BYTES && align_of::<Entry>() == ENTRY_BYTES));
 const _: () = assert!(MODEL || (FULL.is_power_of_two() && OFFSET + FULL <= ENTRY_BYTES));
 
-/// The address at which the next call of a turn is recorded, minus [`OFFSET`]. For the first call this
-/// is the address of the entry. The bit [`FULL`] is set if the entry is full, or if calls are not
-/// recorded.
+/// The address at which the next call of a turn is recorded, minus [`OFFSET`]. For the first call
+/// this is the address of the entry. The bit [`FULL`] is set if the entry is full, or if calls are
+/// not recorded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallPlace<'a>(*const AtomicU32, PhantomData<&'a Entry>);
 
@@ -71,16 +75,16 @@ impl<'a> CallPlace<'a> {
         ptr::eq(self.0, Self::NONE.0)
     }
 
-    /// Stores a call on the descriptor `fd`. Returns the next place, or `None` if there is no room. Only
-    /// the owner of the ring may call this.
+    /// Stores a call on the descriptor `fd`. Returns the next place, or `None` if there is no room.
+    /// Only the owner of the ring may call this.
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) fn store(self, writes: bool, fd: i32) -> Option<CallPlace<'a>> {
         if self.0.addr() & FULL != 0 {
             return None;
         }
-        // SAFETY: the result is within the entry, which has room and whose address is a multiple of its
-        // size.
+        // SAFETY: the result is within the entry, which has room and whose address is a multiple of
+        // its size.
         let place = unsafe { self.0.byte_add(OFFSET) };
         // SAFETY: the pointer is that of an element of the entry's calls. The entry lives for 'a.
         let call = unsafe { &*place };
@@ -105,8 +109,8 @@ fn pack(writes: bool, fd: i32) -> u32 {
     (fd as u32).wrapping_mul(2).wrapping_add(2 + u32::from(writes))
 }
 
-/// Returns the calls in the value of a [`Mark::Calls`](super::event_ring::Mark::Calls): the descriptor
-/// of each, and whether it was a write.
+/// Returns the calls in the value of a [`Mark::Calls`](super::event_ring::Mark::Calls): the
+/// descriptor of each, and whether it was a write.
 pub(crate) fn unpack_word(word: u64) -> impl Iterator<Item = (i32, bool)> {
     [word as u32, (word >> 32) as u32].into_iter().filter_map(unpack)
 }
@@ -139,8 +143,8 @@ impl TurnRing {
         self.entry(self.ended())
     }
 
-    /// Records that a turn of `task` begins at `ticks`. Returns the place for its first call. Only the
-    /// owner may call this.
+    /// Records that a turn of `task` begins at `ticks`. Returns the place for its first call. Only
+    /// the owner may call this.
     #[inline]
     pub(crate) fn begin(&self, task: u64, ticks: u64) -> CallPlace<'_> {
         if cfg!(netpoll_no_black_box) {
@@ -156,16 +160,16 @@ impl TurnRing {
         entry.place(0)
     }
 
-    /// Returns the time stamp of the turn in progress. Between turns, returns that of an old turn, or 0. Only the
-    /// owner may call this.
+    /// Returns the time stamp of the turn in progress. Between turns, returns that of an old turn,
+    /// or 0. Only the owner may call this.
     #[inline]
     pub(crate) fn began(&self) -> u64 {
         self.current().ticks.load(Ordering::Relaxed)
     }
 
-    /// Replaces the calls of the turn in progress with one call. Returns the previous calls as the value
-    /// of a [`Mark::Calls`](super::event_ring::Mark::Calls), and the place for the next call. Only the
-    /// owner may call this.
+    /// Replaces the calls of the turn in progress with one call. Returns the previous calls as the
+    /// value of a [`Mark::Calls`](super::event_ring::Mark::Calls), and the place for the next call.
+    /// Only the owner may call this.
     pub(crate) fn replace_calls(&self, writes: bool, fd: i32) -> (u64, CallPlace<'_>) {
         let entry = self.current();
         let calls = &entry.calls;
@@ -189,8 +193,9 @@ impl TurnRing {
         self.ended.load(Ordering::Relaxed) / UNITS
     }
 
-    /// Returns the turns in the ring, oldest first, and whether they are all turns so far. Turns that the owner may be
-    /// overwriting are omitted. The last turn may be in progress. Any thread may call this.
+    /// Returns the turns in the ring, oldest first, and whether they are all turns so far. Turns
+    /// that the owner may be overwriting are omitted. The last turn may be in progress. Any thread
+    /// may call this.
     pub(crate) fn read(&self) -> (Vec<Turn>, bool) {
         if cfg!(netpoll_no_black_box) {
             return (Vec::new(), self.ended() == 0);

@@ -1,9 +1,11 @@
-//! [`Waits`]: what a task waits for, or what woke it, as one word of its [`Record`](super::record::Record).
+//! [`Waits`]: what a task waits for, or what woke it, as one word of its
+//! [`Record`](super::record::Record).
 //!
-//! An operation that returns `Pending` stores its wait in the record of the current task. The beginning of each poll
-//! clears the word or, outside a worker's turn, sets it to [`RUNNING`]. A wait for an edge replaces the previous wait of
-//! the poll. Any other wait sets a flag if the word already has a different wait, and then the wait of a socket operation
-//! takes precedence over a wait for a timer, a task or the next turn. A task whose word is clear waits for something
+//! An operation that returns `Pending` stores its wait in the record of the current task. The
+//! beginning of each poll clears the word or, outside a worker's turn, sets it to [`RUNNING`]. A
+//! wait for an edge replaces the previous wait of the poll. Any other wait sets a flag if the word
+//! already has a different wait, and then the wait of a socket operation takes precedence over a
+//! wait for a timer, a task or the next turn. A task whose word is clear waits for something
 //! outside this crate, is in a worker's turn, or is about to run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,8 +39,8 @@ pub(crate) enum Waits {
     WokenByTask(u64),
 }
 
-// From the lowest bit up, a word consists of the argument, the kind, and a flag which says that the task also
-// waits for something else.
+// From the lowest bit up, a word consists of the argument, the kind, and a flag which says that the
+// task also waits for something else.
 const ARGUMENT_BITS: u32 = 28;
 const ARGUMENT_MAX: u32 = (1 << ARGUMENT_BITS) - 1;
 const KIND_MASK: u32 = 7 << ARGUMENT_BITS;
@@ -46,20 +48,23 @@ const SEVERAL: u32 = 1 << 31;
 /// Marks the argument of a [`Waits::WokenByTask`], which has the kind of [`Waits::Nothing`].
 const BY_TASK: u32 = 1 << WAKER_BITS;
 const WAKER_BITS: u32 = ARGUMENT_BITS - 1;
-/// The word of a future that is being polled outside a worker's turn. In a worker's turn, the processor
-/// records the current task.
+/// The word of a future that is being polled outside a worker's turn. In a worker's turn, the
+/// processor records the current task.
 pub(super) const RUNNING: u32 = SEVERAL;
 /// The word of a task whose future was dropped.
 pub(super) const ENDED: u32 = 3;
-/// The binary logarithm of the unit of a stored time, in nanoseconds. Times are stored modulo 2²⁸ units. The
-/// upper half of the range counts as past, so only a time up to 39 hours ahead can be stored.
+/// The binary logarithm of the unit of a stored time, in nanoseconds. Times are stored modulo 2²⁸
+/// units. The upper half of the range counts as past, so only a time up to 39 hours ahead can be
+/// stored.
 const TIME_SHIFT: u32 = 20;
-/// A time that is further ahead than this number of nanoseconds (19.5 hours), when it is stored, is far.
+/// A time that is further ahead than this number of nanoseconds (19.5 hours), when it is stored, is
+/// far.
 const NEAR_MAX: u64 = 1 << 46;
 /// Marks the argument of a far [`Waits::Time`], which has the kind of [`Waits::Nothing`].
 const FAR: u32 = 1 << FAR_BITS;
 const FAR_BITS: u32 = WAKER_BITS - 1;
-/// The binary logarithm of the unit of a far time, in nanoseconds (4.6 minutes). No time exceeds 2²⁶ units.
+/// The binary logarithm of the unit of a far time, in nanoseconds (4.6 minutes). No time exceeds
+/// 2²⁶ units.
 const FAR_SHIFT: u32 = u64::BITS - FAR_BITS;
 
 /// Returns whether `time` is far. Reads the clock only for a time that may be.
@@ -140,12 +145,14 @@ impl Waits {
     }
 }
 
-/// Returns the words of operations that wait for an edge of the socket `tag`, one word per direction.
+/// Returns the words of operations that wait for an edge of the socket `tag`, one word per
+/// direction.
 pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
     [Waits::Readable(tag).pack(), Waits::Writable(tag).pack()]
 }
 
-/// Returns the word of a task that had the word `seen` and now also waits for the packed wait `word`.
+/// Returns the word of a task that had the word `seen` and now also waits for the packed wait
+/// `word`.
 pub(super) fn join(seen: u32, word: u32) -> u32 {
     if matches!(seen, 0 | RUNNING) {
         return word;

@@ -1,14 +1,14 @@
 //! [`WakeQueue`]: wakers that sysmon has collected or taken over, and that other threads call.
 //!
-//! A waker is user code and may block, so sysmon does not call wakers itself. A thread is started for the
-//! first waker and ends when the queue is empty. If no waker is taken between two checks of sysmon, a waker
-//! probably blocks the thread, and another thread is started, up to [`THREADS_MAX`] per epoch. If the system
-//! refuses to create the first thread, or refuses further threads for [`LASTS`](super::shortage::LASTS), sysmon
-//! calls the wakers itself.
+//! A waker is user code and may block, so sysmon does not call wakers itself. A thread is started
+//! for the first waker and ends when the queue is empty. If no waker is taken between two checks of
+//! sysmon, a waker probably blocks the thread, and another thread is started, up to [`THREADS_MAX`]
+//! per epoch. If the system refuses to create the first thread, or refuses further threads for
+//! [`LASTS`](super::shortage::LASTS), sysmon calls the wakers itself.
 //!
 //! # Invariants
-//! * V1 — each waker is called. Wakers are taken in the order in which they were queued. A shutdown calls the
-//!   remaining wakers, because the futures of other executors outlive it.
+//! * V1 — each waker is called. Wakers are taken in the order in which they were queued. A shutdown
+//!   calls the remaining wakers, because the futures of other executors outlive it.
 //! * V2 — while a waker is queued and no thread of the queue is free, sysmon does not sleep.
 
 use std::collections::VecDeque;
@@ -17,7 +17,8 @@ use std::task::Waker;
 use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;
 
-/// The maximum number of threads per epoch, and so the number of wakers that may block at the same time.
+/// The maximum number of threads per epoch, and so the number of wakers that may block at the same
+/// time.
 const THREADS_MAX: usize = 64;
 
 /// A queue of wakers; see the [module documentation](self).
@@ -35,8 +36,8 @@ struct State {
 }
 
 impl State {
-    /// Returns whether threads of `epoch` are counted. Threads of an earlier epoch are not. The first call for a later
-    /// epoch resets the count.
+    /// Returns whether threads of `epoch` are counted. Threads of an earlier epoch are not. The
+    /// first call for a later epoch resets the count.
     fn counts(&mut self, epoch: u32) -> bool {
         if epoch.wrapping_sub(self.epoch).cast_signed() > 0 {
             (self.epoch, self.threads) = (epoch, 0);
@@ -50,8 +51,8 @@ impl WakeQueue {
         WakeQueue(Mutex::new(State { epoch: 0, queue: VecDeque::new(), threads: 0, has_moved: false }))
     }
 
-    /// Queues `wakers`. Returns whether the caller must start a thread, which is then counted unless `epoch` is an
-    /// earlier one.
+    /// Queues `wakers`. Returns whether the caller must start a thread, which is then counted
+    /// unless `epoch` is an earlier one.
     pub(super) fn push(&self, epoch: u32, wakers: &mut Wakers) -> bool {
         let mut state = self.0.lock();
         state.queue.extend(wakers.drain());
@@ -74,8 +75,8 @@ impl WakeQueue {
         waker
     }
 
-    /// Returns whether wakers are queued, and whether sysmon must start a thread, which is then counted. Returns false
-    /// twice if `epoch` is an earlier one. Called at each check of sysmon.
+    /// Returns whether wakers are queued, and whether sysmon must start a thread, which is then
+    /// counted. Returns false twice if `epoch` is an earlier one. Called at each check of sysmon.
     pub(super) fn check(&self, epoch: u32) -> (bool, bool) {
         let mut state = self.0.lock();
         let moved = std::mem::replace(&mut state.has_moved, false);
@@ -92,7 +93,8 @@ impl WakeQueue {
         wakers.extend(self.0.lock().queue.drain(..));
     }
 
-    /// Removes a thread that `check` requested, and that could not be started, from the count of threads.
+    /// Removes a thread that `check` requested, and that could not be started, from the count of
+    /// threads.
     pub(super) fn forget_thread(&self, epoch: u32) {
         let mut state = self.0.lock();
         if state.counts(epoch) {

@@ -2,16 +2,18 @@
 //!
 //! Sources of work, in order: the root future of `block_on`, if it was woken; the control lane
 //! ([`lanes`](super::lanes)), within its share; the next slot (a few turns in a row at most); the
-//! processor's own queue; the shared queue (it comes first after a reading of the clock, unless it came first in the
-//! turn before, so at least every 17th turn); tasks of other processors, if their queues are worth stealing from or
-//! their owners are stuck. Timers run when the clock is read and before a sleep.
+//! processor's own queue; the shared queue (it comes first after a reading of the clock, unless it
+//! came first in the turn before, so at least every 17th turn); tasks of other processors, if their
+//! queues are worth stealing from or their owners are stuck. Timers run when the clock is read and
+//! before a sleep.
 //!
-//! A thread without work takes the free roles of its home shard and of some others (`roles.rs`), and *sleeps* in
-//! epoll; it keeps its processor. If it gets no role, it [looks](Core::look) for events. Without any, it gives its
-//! processor back, and a worker *rests*: it waits on the idle list, without a role, until it is woken (see
-//! [`resting`](super::resting)).
+//! A thread without work takes the free roles of its home shard and of some others (`roles.rs`),
+//! and *sleeps* in epoll; it keeps its processor. If it gets no role, it [looks](Core::look) for
+//! events. Without any, it gives its processor back, and a worker *rests*: it waits on the idle
+//! list, without a role, until it is woken (see [`resting`](super::resting)).
 //!
-//! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second worker.
+//! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second
+//! worker.
 //!
 //! # Invariants
 //! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
@@ -46,7 +48,8 @@ use crate::rt::unsent;
 use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
 
-/// The maximum number of consecutive turns from the next slot. After them, the oldest queued task runs.
+/// The maximum number of consecutive turns from the next slot. After them, the oldest queued task
+/// runs.
 const NEXT_MAX: u32 = 3;
 /// After this many consecutive sleeps without a turn in between, the workers count as lonely, and a
 /// thread in `block_on` may ask for the role of polling.
@@ -59,7 +62,8 @@ const POLLS_MAX: u32 = 8;
 pub(crate) enum Exit {
     /// The root future was woken. The thread still owns the processor.
     Root,
-    /// The thread gave the processor back. If it is a worker of the current epoch, it was added to the idle list.
+    /// The thread gave the processor back. If it is a worker of the current epoch, it was added to
+    /// the idle list.
     Resting,
     /// A nested `block_on` gave the processor away.
     Lost,
@@ -104,8 +108,8 @@ impl Core {
         }
     }
 
-    /// Runs tasks until there is a reason to leave the loop. `sleeper` is `Some` for a worker, and `root` is
-    /// `Some` for any other thread.
+    /// Runs tasks until there is a reason to leave the loop. `sleeper` is `Some` for a worker, and
+    /// `root` is `Some` for any other thread.
     pub(crate) fn run(
         &mut self,
         processor: &'static Processor,
@@ -114,8 +118,8 @@ impl Core {
         epoch: u32,
     ) -> Exit {
         let runtime = runtime();
-        // A root future that is already woken when its poll returns has yielded, so up to `RING` queued tasks run
-        // first. If it is woken later, it runs before them.
+        // A root future that is already woken when its poll returns has yielded, so up to `RING`
+        // queued tasks run first. If it is woken later, it runs before them.
         let mut owed = if root.is_some_and(Root::is_woken) { processor.queue.len().clamp(1, RING) } else { 0 };
         loop {
             if runtime.epoch() != epoch {
@@ -153,12 +157,13 @@ impl Core {
         }
     }
 
-    /// Cancels the queued tasks of the epoch that has ended, and frees the processor for the next epoch.
+    /// Cancels the queued tasks of the epoch that has ended, and frees the processor for the next
+    /// epoch.
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
         self.polling.forget_instances();
-        // From here on, scheduling depends on the epoch of the task: a task of the new epoch is queued,
-        // and any other is cancelled.
+        // From here on, scheduling depends on the epoch of the task: a task of the new epoch is
+        // queued, and any other is cancelled.
         context::set_processor(None);
         let items: Vec<_> = processor.queue.drain().collect();
         if fork::is_child() {
@@ -170,8 +175,8 @@ impl Core {
         processor.record(Mark::Leave, 0);
         processor.owned.store(false, Ordering::SeqCst);
         runtime.awake.down(epoch);
-        // A thread that brought work to the new epoch may have relied on this thread to run it, if this thread
-        // was asleep in epoll.
+        // A thread that brought work to the new epoch may have relied on this thread to run it, if
+        // this thread was asleep in epoll.
         runtime.ensure_worker_after_leaving();
         runtime.report_end(processor);
     }
@@ -182,8 +187,8 @@ impl Core {
         processor: &'static Processor,
         is_shared_first: bool,
     ) -> Option<Item> {
-        // If every turn is used up, the clock is read after each of them, so the shared queue would come first in
-        // every turn. This check lets it come first in every second turn at most.
+        // If every turn is used up, the clock is read after each of them, so the shared queue would
+        // come first in every turn. This check lets it come first in every second turn at most.
         if is_shared_first && self.shared_at.wrapping_add(1) != self.tick {
             self.shared_at = self.tick;
             if let Some(item) = self.next_shared(runtime, processor) {
@@ -220,10 +225,11 @@ impl Core {
         steal(runtime, processor)
     }
 
-    /// Runs one turn of a control task, and returns whether the thread still owns the processor. Returns
-    /// `None` without running a turn if ordinary tasks must run first, or if the lane is empty. Queues the control task
-    /// behind the ordinary tasks if they are few. `is_due` says whether this turn would otherwise check the shared queue
-    /// first; if so, and a control task runs, a task of the shared queue moves to the processor's queue.
+    /// Runs one turn of a control task, and returns whether the thread still owns the processor.
+    /// Returns `None` without running a turn if ordinary tasks must run first, or if the lane is
+    /// empty. Queues the control task behind the ordinary tasks if they are few. `is_due` says
+    /// whether this turn would otherwise check the shared queue first; if so, and a control task
+    /// runs, a task of the shared queue moves to the processor's queue.
     #[cold]
     #[inline(never)]
     fn control_turn(
@@ -259,15 +265,16 @@ impl Core {
         Some(kept)
     }
 
-    /// Runs one turn of a task. A task of another epoch gets no turn: it is queued for its epoch, or dropped if
-    /// that is over. Returns false if the processor was given away.
+    /// Runs one turn of a task. A task of another epoch gets no turn: it is queued for its epoch,
+    /// or dropped if that is over. Returns false if the processor was given away.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) -> bool {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
         if runnable.metadata().epoch_word() != epoch && !is_control_of(&runnable, epoch) {
-            // Either the task's epoch is over, or this thread's epoch is over and the task belongs to a later one.
+            // Either the task's epoch is over, or this thread's epoch is over and the task belongs
+            // to a later one.
             runtime.inject(runnable);
             return owns_processor();
         }
@@ -278,7 +285,8 @@ impl Core {
         own_waker::begin(own, runnable.metadata().spare());
         self.pacing.begin_turn();
         begin_turn(processor, record);
-        // The task catches the panics of its future and of its destructors. Other panics end only the turn.
+        // The task catches the panics of its future and of its destructors. Other panics end only
+        // the turn.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_turn(data, Some(own), || runnable.run()))) {
             drop_payload(payload);
             runtime.panics.add(1);
@@ -298,8 +306,8 @@ impl Core {
         true
     }
 
-    /// Reads the clock, runs due timers, polls if a poll is due, and wakes a second worker if the queued
-    /// tasks are worth it. Returns false if a waker or a destructor gave the processor away.
+    /// Reads the clock, runs due timers, polls if a poll is due, and wakes a second worker if the
+    /// queued tasks are worth it. Returns false if a waker or a destructor gave the processor away.
     #[cold]
     fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> bool {
         let (now, turn) = self.pacing.read(processor, self.tick);
@@ -326,12 +334,14 @@ impl Core {
         }
         let is_owned = owns_processor();
         if is_owned {
-            // Appends the task in the aside slot behind the tasks that the timers and the poll have woken.
+            // Appends the task in the aside slot behind the tasks that the timers and the poll have
+            // woken.
             processor.queue.settle();
             // This thread runs one of the tasks itself.
             maybe_wake_helper(runtime, processor, (processor.queue.len() + runtime.injected()).saturating_sub(1));
             if turn > LONG_NANOS && !runtime.driver.roles.are_taken() {
-                // A thread in `block_on` can poll, so that events do not wait for the end of long turns.
+                // A thread in `block_on` can poll, so that events do not wait for the end of long
+                // turns.
                 let others = runtime.processors().filter(|other| other.id != processor.id && other.is_in_long_turn());
                 if runtime.awake.count() <= others.count() + 1 {
                     runtime.nudge_root();
@@ -341,8 +351,9 @@ impl Core {
         is_owned
     }
 
-    /// Takes available events without waiting, and wakes their tasks. Woken ordinary tasks are queued behind all
-    /// others except the task in the aside slot. Returns whether there may be more events.
+    /// Takes available events without waiting, and wakes their tasks. Woken ordinary tasks are
+    /// queued behind all others except the task in the aside slot. Returns whether there may be
+    /// more events.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) -> bool {
         let shards = runtime.driver.roles.take_to_look(home, now);
         let mut is_full = false;
@@ -358,8 +369,8 @@ impl Core {
         is_full
     }
 
-    /// Polls until a batch is not full, at most [`POLLS_MAX`] times, because the event of a control task
-    /// may be behind many others.
+    /// Polls until a batch is not full, at most [`POLLS_MAX`] times, because the event of a control
+    /// task may be behind many others.
     #[cold]
     fn poll_all(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) {
         for _ in 0..POLLS_MAX {
@@ -397,8 +408,8 @@ impl Core {
         {
             return Some(Exit::Resting);
         }
-        // ORDERING: SeqCst: the sleep is announced and `awake` decremented before the last check; see
-        // `ensure_worker` and the documentation of the role.
+        // ORDERING: SeqCst: the sleep is announced and `awake` decremented before the last check;
+        // see `ensure_worker` and the documentation of the role.
         let falls_asleep = || {
             runtime.awake.down(epoch);
             runtime.injected() > 0
@@ -427,9 +438,10 @@ impl Core {
         (!owns_processor()).then_some(Exit::Lost)
     }
 
-    /// Takes some of the available events of the shard `home` and wakes their tasks, if the thread with the role of the
-    /// shard sleeps and a second worker pays off. Returns whether there were events, or tasks of another processor.
-    /// [`looks`](super::looks) has the reason, and the rules by which a look is repeated.
+    /// Takes some of the available events of the shard `home` and wakes their tasks, if the thread
+    /// with the role of the shard sleeps and a second worker pays off. Returns whether there were
+    /// events, or tasks of another processor. [`looks`](super::looks) has the reason, and the rules
+    /// by which a look is repeated.
     fn look(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, is_worker: bool) -> bool {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         let may_find = || runtime.driver.roles.role(home).asleep().is_some() && runtime.injected() == 0;
@@ -440,7 +452,8 @@ impl Core {
             self.begin_stretch(runtime, processor);
             return true;
         }
-        // During the looks, another thread may have queued tasks and found no free processor for a second worker.
+        // During the looks, another thread may have queued tasks and found no free processor for a
+        // second worker.
         let found = if repeats { self.search(runtime, processor) } else { None };
         found.is_some_and(|item| {
             processor.queue.push(item);
@@ -448,7 +461,8 @@ impl Core {
         })
     }
 
-    /// Wakes the tasks of a batch that a thread without work has taken, and begins to measure their turns.
+    /// Wakes the tasks of a batch that a thread without work has taken, and begins to measure their
+    /// turns.
     #[inline]
     fn begin_stretch(&mut self, runtime: &'static Runtime, processor: &'static Processor) {
         let delivered = self.polling.wakers.len() as u32;
@@ -463,21 +477,22 @@ impl Core {
     }
 }
 
-/// Returns whether `runnable` is a control task of `epoch`. The caller has checked that its epoch word differs
-/// from `epoch`, so it is not an ordinary task of that epoch.
+/// Returns whether `runnable` is a control task of `epoch`. The caller has checked that its epoch
+/// word differs from `epoch`, so it is not an ordinary task of that epoch.
 #[cold]
 fn is_control_of(runnable: &Runnable<TaskData>, epoch: u32) -> bool {
     runnable.metadata().epoch() == epoch
 }
 
 /// Returns whether this thread still owns its processor. A `block_on` in a task, a waker or a
-/// destructor gives it away. The caller must therefore check after any of them has run, before it uses
-/// the processor again.
+/// destructor gives it away. The caller must therefore check after any of them has run, before it
+/// uses the processor again.
 fn owns_processor() -> bool {
     context::processor().is_some()
 }
 
-/// Marks the beginning of a turn, so that sysmon sees which task runs, refills the budget, and records the poll.
+/// Marks the beginning of a turn, so that sysmon sees which task runs, refills the budget, and
+/// records the poll.
 #[inline]
 fn begin_turn(processor: &'static Processor, record: &'static Record) {
     let ticks = ticks::ticks();
@@ -485,7 +500,8 @@ fn begin_turn(processor: &'static Processor, record: &'static Record) {
     record.begin_poll(ticks);
 }
 
-/// Marks the beginning of a turn and refills the budget, as [`begin_turn`] does. The caller records the poll.
+/// Marks the beginning of a turn and refills the budget, as [`begin_turn`] does. The caller records
+/// the poll.
 #[inline]
 pub(crate) fn mark_turn(processor: &'static Processor, record: &'static Record, ticks: u64) {
     processor.budget.store(BUDGET, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Tests of the worker's loop: one turn, the order of the sources of work, and readings of the clock.
+//! Tests of the worker's loop: one turn, the order of the sources of work, and readings of the
+//! clock.
 
 use super::*;
 
@@ -8,7 +9,8 @@ fn processor(turn_nanos: u64) -> &'static Processor {
     processor
 }
 
-/// Runs `test` on a thread that owns `processor`, so that tasks that `test` spawns stay in its queue.
+/// Runs `test` on a thread that owns `processor`, so that tasks that `test` spawns stay in its
+/// queue.
 fn on<T: Send>(processor: &'static Processor, test: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -60,7 +62,8 @@ fn clock_is_read_after_a_long_turn() {
         }
         assert_eq!((core.pacing.since_poll(), processor.turns.ended()), (4, 4));
     });
-    // A task of another epoch than the thread's gets no turn here. It runs elsewhere if its epoch is the current one.
+    // A task of another epoch than the thread's gets no turn here. It runs elsewhere if its epoch
+    // is the current one.
     let task = on(processor, || {
         let task = crate::task::spawn(async { 5 });
         core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));

@@ -1,15 +1,16 @@
-//! Monotonic time as a `u64`, in nanoseconds since about one second before its first use or, in a simulation, before the
-//! simulation's start.
+//! Monotonic time as a `u64`, in nanoseconds since about one second before its first use or, in a
+//! simulation, before the simulation's start.
 //!
 //! The runtime stores times in atomics, for which an [`Instant`] is too large. Two values are not
 //! times: [`NONE`] and [`EXPIRED`]. Times beyond the range of a `u64` (584 years) saturate to
 //! [`NEVER`].
 //!
 //! # Conversion of an `Instant`
-//! std's subtraction of two [`Instant`]s is a call of 37 instructions on x86-64, and a program may convert a deadline
-//! before each read. [`from_instant`] instead receives the seconds and nanoseconds of the `Instant` as a [`Hasher`], and
-//! subtracts [`ZERO`]. What std passes to a hasher is not documented, so the first conversion compares results for
-//! several instants with std's subtraction, and if one differs, all conversions use the subtraction.
+//! std's subtraction of two [`Instant`]s is a call of 37 instructions on x86-64, and a program may
+//! convert a deadline before each read. [`from_instant`] instead receives the seconds and
+//! nanoseconds of the `Instant` as a [`Hasher`], and subtracts [`ZERO`]. What std passes to a
+//! hasher is not documented, so the first conversion compares results for several instants with
+//! std's subtraction, and if one differs, all conversions use the subtraction.
 
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
@@ -22,14 +23,14 @@ pub(crate) const NONE: u64 = 0;
 pub(crate) const EXPIRED: u64 = 1;
 /// A time that is later than the end of any wait.
 pub(crate) const NEVER: u64 = u64::MAX;
-/// The time at the first use of the clock or, in a simulation, at the start of the simulation. It is greater than 0, so
-/// that moments up to a second earlier can be represented.
+/// The time at the first use of the clock or, in a simulation, at the start of the simulation. It
+/// is greater than 0, so that moments up to a second earlier can be represented.
 const ORIGIN: u64 = 1 << 30;
 /// The earliest time.
 const EARLIEST: u64 = EXPIRED + 1;
 
-/// The reading of std's clock at the time [`EARLIEST`], in nanoseconds. It is `u64::MAX` before the first conversion, and
-/// stays so if [`Fields`] cannot be used.
+/// The reading of std's clock at the time [`EARLIEST`], in nanoseconds. It is `u64::MAX` before the
+/// first conversion, and stays so if [`Fields`] cannot be used.
 static ZERO: AtomicU64 = AtomicU64::new(u64::MAX);
 
 #[inline]
@@ -41,7 +42,8 @@ fn base() -> Instant {
     }
     *BASE.get_or_init(|| {
         let base = Instant::now();
-        // ORDERING: Relaxed. The value is complete in itself: a conversion that uses it does not read `BASE`.
+        // ORDERING: Relaxed. The value is complete in itself: a conversion that uses it does not
+        // read `BASE`.
         ZERO.store(checked_zero(base, Fields::of).unwrap_or(u64::MAX), Ordering::Relaxed);
         base
     })
@@ -63,9 +65,9 @@ pub(crate) fn now() -> u64 {
     from_instant(instant())
 }
 
-/// Returns the time of the kernel's coarse clock, which is cheaper than the exact clock. The result is never ahead of
-/// [`now`], and at most [`COARSE_BEHIND_NANOS`] behind it, unless the thread was interrupted again and again in the first
-/// call.
+/// Returns the time of the kernel's coarse clock, which is cheaper than the exact clock. The result
+/// is never ahead of [`now`], and at most [`COARSE_BEHIND_NANOS`] behind it, unless the thread was
+/// interrupted again and again in the first call.
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
     static ZERO: OnceLock<u64> = OnceLock::new();
@@ -76,33 +78,34 @@ pub(crate) fn coarse() -> u64 {
     }
     fn read() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for the call. Every supported system has the clock, Linux since 2.6.32. If
-        // the call fails, the time is 0.
+        // SAFETY: `time` is valid for the call. Every supported system has the clock, Linux since
+        // 2.6.32. If the call fails, the time is 0.
         let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
     let zero = *ZERO.get_or_init(|| coarse_zero(read, now));
-    // The coarse clock was up to one tick behind when `zero` was determined, so the difference may be ahead by
-    // this tick. One tick is subtracted, so that the result is not in the future.
+    // The coarse clock was up to one tick behind when `zero` was determined, so the difference may
+    // be ahead by this tick. One tick is subtracted, so that the result is not in the future.
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EARLIEST)
 }
 
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
-/// The maximum time between two readings of the exact clock that are compared with a reading of the coarse clock in
-/// between. If more time passes, the thread was interrupted.
+/// The maximum time between two readings of the exact clock that are compared with a reading of the
+/// coarse clock in between. If more time passes, the thread was interrupted.
 const COMPARED_NANOS: u64 = 100_000;
 
 /// The number of times that the clocks are compared if the thread is interrupted each time.
 const COMPARED_MAX: u32 = 100;
 
-/// The maximum lag of [`coarse`], in nanoseconds: one tick of the kernel's clock, the tick that is subtracted, and the
-/// time that a comparison of the clocks takes.
+/// The maximum lag of [`coarse`], in nanoseconds: one tick of the kernel's clock, the tick that is
+/// subtracted, and the time that a comparison of the clocks takes.
 pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS + COMPARED_NANOS;
 
-/// Returns the time of the coarse clock at time 0 of the exact clock. It is too early by up to one tick, and too late by
-/// up to [`COMPARED_NANOS`] or, if the thread is interrupted in every comparison, by the time of the shortest one.
+/// Returns the time of the coarse clock at time 0 of the exact clock. It is too early by up to one
+/// tick, and too late by up to [`COMPARED_NANOS`] or, if the thread is interrupted in every
+/// comparison, by the time of the shortest one.
 #[cold]
 fn coarse_zero(coarse: impl Fn() -> u64, exact: impl Fn() -> u64) -> u64 {
     let compare = || {
@@ -120,8 +123,8 @@ fn coarse_zero(coarse: impl Fn() -> u64, exact: impl Fn() -> u64) -> u64 {
     best.1
 }
 
-/// Converts `instant` to a time of this clock. Instants more than about a second before that of [`ORIGIN`] are
-/// converted to the earliest time.
+/// Converts `instant` to a time of this clock. Instants more than about a second before that of
+/// [`ORIGIN`] are converted to the earliest time.
 #[inline]
 pub(crate) fn from_instant(instant: Instant) -> u64 {
     #[cfg(feature = "sim")]
@@ -186,7 +189,8 @@ impl Fields {
         fields
     }
 
-    /// Returns the reading of std's clock in nanoseconds, or `None` if it is negative or more than 136 years.
+    /// Returns the reading of std's clock in nanoseconds, or `None` if it is negative or more than
+    /// 136 years.
     #[inline]
     fn reading(self) -> Option<u64> {
         let seconds = u32::try_from(self.seconds).ok()?;
@@ -194,20 +198,22 @@ impl Fields {
         Some(u64::from(seconds) * 1_000_000_000 + u64::from(self.nanos))
     }
 
-    /// Returns the time of this crate's clock if [`EARLIEST`] is at the reading `zero`, or `None` if the time is earlier
-    /// or the reading unknown.
+    /// Returns the time of this crate's clock if [`EARLIEST`] is at the reading `zero`, or `None`
+    /// if the time is earlier or the reading unknown.
     #[inline]
     fn time(self, zero: u64) -> Option<u64> {
         Some(self.reading()?.checked_sub(zero)? + EARLIEST)
     }
 }
 
-/// Returns the value of [`ZERO`] for `base`, or `None` if a conversion of what `fields` returns differs from
-/// [`subtract`] for one of several instants, or if `base` is within a second of the start of std's clock.
+/// Returns the value of [`ZERO`] for `base`, or `None` if a conversion of what `fields` returns
+/// differs from [`subtract`] for one of several instants, or if `base` is within a second of the
+/// start of std's clock.
 #[cold]
 fn checked_zero(base: Instant, fields: impl Fn(Instant) -> Fields) -> Option<u64> {
     let zero = fields(base).reading()?.checked_sub(ORIGIN - EARLIEST)?;
-    // For every `base`, 999,999,999 ns later or earlier, the nanoseconds carry into the seconds or borrow from them.
+    // For every `base`, 999,999,999 ns later or earlier, the nanoseconds carry into the seconds or
+    // borrow from them.
     let distances = [0, 1, 999_999_999, 1_000_000_000, 30_000_000_007, 1 << 40, 1 << 62];
     let instants = distances.into_iter().map(Duration::from_nanos).flat_map(|distance| {
         let ends = [base.checked_add(distance), base.checked_sub(distance)];
@@ -217,8 +223,9 @@ fn checked_zero(base: Instant, fields: impl Fn(Instant) -> Fields) -> Option<u64
     times.all(|(time, right)| time.is_none_or(|time| time == right)).then_some(zero)
 }
 
-/// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`], and for a time after [`ORIGIN`] that an `Instant`
-/// cannot represent. For a time before it that an `Instant` cannot represent, returns the `Instant` of [`ORIGIN`].
+/// Converts `time` to an [`Instant`]. Returns `None` for [`NEVER`], and for a time after [`ORIGIN`]
+/// that an `Instant` cannot represent. For a time before it that an `Instant` cannot represent,
+/// returns the `Instant` of [`ORIGIN`].
 pub(crate) fn to_instant(time: u64) -> Option<Instant> {
     match time.checked_sub(ORIGIN) {
         _ if time == NEVER => None,
@@ -271,7 +278,8 @@ mod tests {
                 assert_eq!(from_instant(instant), subtract(base, instant), "{offset:?}");
             }
         }
-        // If the clock is first used within about a second after the machine's start, all instants are subtracted.
+        // If the clock is first used within about a second after the machine's start, all instants
+        // are subtracted.
         let later = base + Duration::from_secs(1_000_000);
         let reading = Fields::of(later).reading();
         assert!(

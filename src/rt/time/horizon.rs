@@ -1,19 +1,20 @@
 //! [`has_come`]: whether a time has passed, in most cases without reading a clock.
 //!
-//! A deadline is often moved before each operation, to a time seconds ahead. Reading even the coarse clock to
-//! learn that this time is in the future would cost as much as the rest of the call. So each thread keeps a
-//! *horizon*: a time that the clock does not reach before a number of ticks has passed. A time beyond the
-//! horizon has not come.
+//! A deadline is often moved before each operation, to a time seconds ahead. Reading even the
+//! coarse clock to learn that this time is in the future would cost as much as the rest of the
+//! call. So each thread keeps a *horizon*: a time that the clock does not reach before a number of
+//! ticks has passed. A time beyond the horizon has not come.
 //!
 //! # Accuracy
-//! A horizon is used for the ticks of [`VALID_NANOS`], and is [`AHEAD_NANOS`] ahead of the clock, which is eight
-//! times as long. The number of ticks is the smallest of at least the last [`KEPT`] measurements, if there are that
-//! many. If the counter runs on while the clock stands still, as in a suspended machine, a measurement yields more
-//! ticks, which has no effect. A measurement that yields too few ticks, because the thread was interrupted or the
-//! counter was reset, shortens the use of horizons for some time. So the result is right unless the counter slows down
-//! to an eighth of its rate. A time that has passed may then count as ahead until the horizon is renewed. For a
-//! deadline this means that an operation is not refused before the timer fires. A sleep whose timer has fired asks the
-//! clock ([`has_come_by_clock`]).
+//! A horizon is used for the ticks of [`VALID_NANOS`], and is [`AHEAD_NANOS`] ahead of the clock,
+//! which is eight times as long. The number of ticks is the smallest of at least the last [`KEPT`]
+//! measurements, if there are that many. If the counter runs on while the clock stands still, as in
+//! a suspended machine, a measurement yields more ticks, which has no effect. A measurement that
+//! yields too few ticks, because the thread was interrupted or the counter was reset, shortens the
+//! use of horizons for some time. So the result is right unless the counter slows down to an eighth
+//! of its rate. A time that has passed may then count as ahead until the horizon is renewed. For a
+//! deadline this means that an operation is not refused before the timer fires. A sleep whose timer
+//! has fired asks the clock ([`has_come_by_clock`]).
 
 use std::cell::Cell;
 
@@ -25,7 +26,8 @@ const VALID_NANOS: u64 = 5_000_000;
 const AHEAD_NANOS: u64 = 8 * VALID_NANOS;
 /// The number of measurements before the first horizon.
 const MEASURED_MIN: u32 = 2;
-/// The number of measurements in a series. A result is forgotten when the series after its own is complete.
+/// The number of measurements in a series. A result is forgotten when the series after its own is
+/// complete.
 const KEPT: u32 = 64;
 
 struct Horizon {
@@ -38,8 +40,8 @@ struct Horizon {
     began: Cell<(u64, u64)>,
     /// The number of measurements.
     measured: Cell<u32>,
-    /// The smallest result of the current series of up to [`KEPT`] measurements, and that of the previous series,
-    /// in ticks per [`VALID_NANOS`].
+    /// The smallest result of the current series of up to [`KEPT`] measurements, and that of the
+    /// previous series, in ticks per [`VALID_NANOS`].
     least: Cell<[u64; 2]>,
 }
 
@@ -137,7 +139,8 @@ mod tests {
         assert!(clock::now() >= time && polls_without_clock > 0);
     }
 
-    /// The counter makes three ticks per nanosecond, and runs on while the clock stands still for ten minutes.
+    /// The counter makes three ticks per nanosecond, and runs on while the clock stands still for
+    /// ten minutes.
     #[test]
     fn suspension_does_not_extend_the_use_of_a_horizon() {
         const MS: u64 = 1_000_000;

@@ -1,7 +1,8 @@
 //! [`Sleep`]: a future that completes at a given time.
 //!
-//! The first poll that has to wait arms the sleep in the timer set of its thread. The sleep keeps the number and
-//! the generation of its slot in that set, so it can be moved to another thread and dropped anywhere.
+//! The first poll that has to wait arms the sleep in the timer set of its thread. The sleep keeps
+//! the number and the generation of its slot in that set, so it can be moved to another thread and
+//! dropped anywhere.
 
 use std::fmt;
 use std::future::Future;
@@ -18,14 +19,14 @@ use crate::rt::time::{clock, horizon};
 
 /// A future that completes at a given time; [`sleep`](crate::task::sleep) is built on it.
 ///
-/// A sleep never completes early. It may complete late, by the kernel's timer slack (50 µs by default) or, without
-/// epoll_pwait2(2), by up to a millisecond, and by the time for which the threads that run timers and its task are
-/// busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and allocates only if the set of timers has to
-/// grow or the runtime has to start.
+/// A sleep never completes early. It may complete late, by the kernel's timer slack (50 µs by
+/// default) or, without epoll_pwait2(2), by up to a millisecond, and by the time for which the
+/// threads that run timers and its task are busy. It works under any executor, is `Send`, `Sync`
+/// and `Unpin`, and allocates only if the set of timers has to grow or the runtime has to start.
 ///
-/// If the time has already passed at the first poll, the sleep completes without waiting. After a number of
-/// consecutive operations that need not wait, the task yields, so that a loop over them does not occupy its
-/// thread.
+/// If the time has already passed at the first poll, the sleep completes without waiting. After a
+/// number of consecutive operations that need not wait, the task yields, so that a loop over them
+/// does not occupy its thread.
 ///
 /// # Cancel safety
 /// Dropping a sleep cancels it.
@@ -53,20 +54,21 @@ use crate::rt::time::{clock, horizon};
 pub struct Sleep {
     when: u64,
     armed: Option<(&'static TimerSet, SleepKey)>,
-    /// Whether the sleep has returned `Pending` since its time was set. If so, it completes even if the budget
-    /// of the turn is used up.
+    /// Whether the sleep has returned `Pending` since its time was set. If so, it completes even if
+    /// the budget of the turn is used up.
     waited: bool,
 }
 
 impl Sleep {
-    /// Creates a sleep that completes when `duration` has elapsed since this call. With a duration of more than 584
-    /// years, such as [`Duration::MAX`], it never completes.
+    /// Creates a sleep that completes when `duration` has elapsed since this call. With a duration
+    /// of more than 584 years, such as [`Duration::MAX`], it never completes.
     pub fn new(duration: Duration) -> Sleep {
         let when = if duration.is_zero() { clock::EXPIRED } else { clock::add(clock::now(), duration) };
         Sleep { when, armed: None, waited: false }
     }
 
-    /// Creates a sleep that completes at `deadline`, or at its first poll if `deadline` is in the past.
+    /// Creates a sleep that completes at `deadline`, or at its first poll if `deadline` is in the
+    /// past.
     pub fn until(deadline: Instant) -> Sleep {
         Sleep { when: clock::from_instant(deadline), armed: None, waited: false }
     }
@@ -76,14 +78,14 @@ impl Sleep {
         Sleep { when: clock::NEVER, armed: None, waited: false }
     }
 
-    /// Returns the time at which the sleep completes, or `None` if it never completes. If the sleep was created with a
-    /// zero duration or a time in the past, returns a time in the past.
+    /// Returns the time at which the sleep completes, or `None` if it never completes. If the sleep
+    /// was created with a zero duration or a time in the past, returns a time in the past.
     pub fn deadline(&self) -> Option<Instant> {
         clock::to_instant(self.when)
     }
 
-    /// Sets the time at which the sleep completes to `deadline`, even if it has already completed. The sleep
-    /// must be polled again to wake the task.
+    /// Sets the time at which the sleep completes to `deadline`, even if it has already completed.
+    /// The sleep must be polled again to wake the task.
     pub fn reset(&mut self, deadline: Instant) {
         self.disarm();
         self.waited = false;
@@ -91,7 +93,8 @@ impl Sleep {
     }
 
     fn disarm(&mut self) {
-        // In a child of fork(2), the lock of the set may stay locked by a thread that exists only in the parent.
+        // In a child of fork(2), the lock of the set may stay locked by a thread that exists only
+        // in the parent.
         if let Some((set, key)) = self.armed.take()
             && !fork::is_child()
         {
@@ -110,8 +113,8 @@ impl Future for Sleep {
                 context::note(Waits::Time(self.when), cx);
                 return Poll::Pending;
             }
-            // The timer has fired, a shutdown has woken the sleep, or no timer fires in this child of fork(2), so the clock
-            // decides.
+            // The timer has fired, a shutdown has woken the sleep, or no timer fires in this child
+            // of fork(2), so the clock decides.
             self.disarm();
         }
         if self.when == clock::NEVER {
@@ -127,8 +130,8 @@ impl Future for Sleep {
         let (key, first) =
             set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
         (self.armed, self.waited) = (Some((set, key)), true);
-        // The sleep is armed before this call, so that a start sees the timer. If a shutdown prevents this call
-        // from starting the runtime, the end of the shutdown wakes the sleep.
+        // The sleep is armed before this call, so that a start sees the timer. If a shutdown
+        // prevents this call from starting the runtime, the end of the shutdown wakes the sleep.
         runtime.ensure_running();
         if first {
             runtime.timer_moved(self.when);

@@ -1,16 +1,17 @@
 //! Ticks: the CPU's time stamp counter, for estimates of times that are measured at every poll.
 //!
-//! On x86 and 64-bit ARM, reading the counter takes one instruction. On other CPUs, the coarse clock is used
-//! instead. The rate of the counter is measured by comparison with the monotonic clock, from the first
-//! [`calibrate`] until the rate is needed. [`inspect`](crate::rt::inspect()), the black box and the check of a turn's
-//! duration use ticks, and so does [`horizon`](super::horizon), which saves readings of a clock. Deadlines, sleeps and
-//! the metrics use [`clock`](super::clock). The counter of the CPU measures real time, even in a simulation.
+//! On x86 and 64-bit ARM, reading the counter takes one instruction. On other CPUs, the coarse
+//! clock is used instead. The rate of the counter is measured by comparison with the monotonic
+//! clock, from the first [`calibrate`] until the rate is needed. [`inspect`](crate::rt::inspect()),
+//! the black box and the check of a turn's duration use ticks, and so does
+//! [`horizon`](super::horizon), which saves readings of a clock. Deadlines, sleeps and the metrics
+//! use [`clock`](super::clock). The counter of the CPU measures real time, even in a simulation.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The binary logarithm of the unit of a [`rough`] time, in ticks. At 3 GHz, the unit is 1.4 ms, and 32 bits
-/// are enough for 70 days.
+/// The binary logarithm of the unit of a [`rough`] time, in ticks. At 3 GHz, the unit is 1.4 ms,
+/// and 32 bits are enough for 70 days.
 const ROUGH_SHIFT: u32 = 22;
 
 /// Returns the current value of the counter.
@@ -25,8 +26,8 @@ pub(crate) fn ticks() -> u64 {
 #[allow(unsafe_code)]
 fn halves() -> (u32, u32) {
     let (low, high): (u32, u32);
-    // SAFETY: every x86 CPU that the supported targets require has the instruction, which has no side
-    // effect.
+    // SAFETY: every x86 CPU that the supported targets require has the instruction, which has no
+    // side effect.
     unsafe { std::arch::asm!("rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
     (low, high)
 }
@@ -53,18 +54,21 @@ fn read() -> u64 {
 #[allow(unsafe_code)]
 fn read() -> u64 {
     let (ticks, frequency): (u64, u64);
-    // SAFETY: Linux, macOS and FreeBSD permit reading the virtual counter in user mode, which has no side effect.
+    // SAFETY: Linux, macOS and FreeBSD permit reading the virtual counter in user mode, which has
+    // no side effect.
     unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
-    // SAFETY: as above. The register with the frequency is readable whenever the counter is, and does not change.
+    // SAFETY: as above. The register with the frequency is readable whenever the counter is, and
+    // does not change.
     unsafe {
         std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(pure, nomem, nostack, preserves_flags))
     };
     ticks << counter_shift(frequency as u32)
 }
 
-/// Returns the binary logarithm of the factor by which the counter of 64-bit ARM is scaled up. The counter often runs at
-/// 25 MHz, too slowly for precise rough times, but at 1 GHz on newer CPUs. The scaled rate is at most 2³¹ Hz, unless the
-/// counter itself is faster, and more than 1 GHz if the counter runs at 2²⁴ Hz (17 MHz) or more.
+/// Returns the binary logarithm of the factor by which the counter of 64-bit ARM is scaled up. The
+/// counter often runs at 25 MHz, too slowly for precise rough times, but at 1 GHz on newer CPUs.
+/// The scaled rate is at most 2³¹ Hz, unless the counter itself is faster, and more than 1 GHz if
+/// the counter runs at 2²⁴ Hz (17 MHz) or more.
 #[cfg(any(target_arch = "aarch64", test))]
 #[inline]
 fn counter_shift(frequency: u32) -> u32 {
@@ -76,7 +80,8 @@ fn read() -> u64 {
     super::clock::coarse()
 }
 
-/// Converts ticks to a rough time of 32 bits. It wraps around after 70 days at 3 GHz, and after more than 90 days on ARM.
+/// Converts ticks to a rough time of 32 bits. It wraps around after 70 days at 3 GHz, and after
+/// more than 90 days on ARM.
 #[inline]
 pub(crate) fn rough(ticks: u64) -> u32 {
     (ticks >> ROUGH_SHIFT) as u32
@@ -102,7 +107,8 @@ pub(crate) fn rough_now() -> u32 {
     rough(ticks())
 }
 
-/// Returns the real time of the monotonic clock, even in a simulation, whose clock would stand still.
+/// Returns the real time of the monotonic clock, even in a simulation, whose clock would stand
+/// still.
 fn monotonic() -> Instant {
     #[cfg(feature = "sim")]
     return crate::sim::in_real_time(Instant::now);
@@ -116,18 +122,18 @@ fn base() -> (u64, Instant) {
     *BASE.get_or_init(|| (ticks(), monotonic()))
 }
 
-/// Records the point from which the rate is measured, at the first call. The earlier this is, the more accurate is the
-/// rate.
+/// Records the point from which the rate is measured, at the first call. The earlier this is, the
+/// more accurate is the rate.
 pub(crate) fn calibrate() {
     base();
 }
 
-/// The minimum time over which the rate of [`in_nanos`] is measured. If the thread is preempted between the
-/// readings of the two clocks, the rate then changes little.
+/// The minimum time over which the rate of [`in_nanos`] is measured. If the thread is preempted
+/// between the readings of the two clocks, the rate then changes little.
 const MEASURED_FOR: Duration = Duration::from_millis(100);
 
-/// Returns the number of ticks in `nanos` nanoseconds. Returns `None` in the first 100 ms after the first
-/// [`calibrate`], and while the counter stands still.
+/// Returns the number of ticks in `nanos` nanoseconds. Returns `None` in the first 100 ms after the
+/// first [`calibrate`], and while the counter stands still.
 pub(crate) fn in_nanos(nanos: u64) -> Option<u64> {
     let (first, began) = base();
     let (passed, elapsed) = (ticks().saturating_sub(first), monotonic().saturating_duration_since(began));
@@ -135,9 +141,9 @@ pub(crate) fn in_nanos(nanos: u64) -> Option<u64> {
     is_measured.then(|| (u128::from(passed) * u128::from(nanos) / elapsed.as_nanos()) as u64)
 }
 
-/// The difference by which a rough time may be ahead of `now` and still count as `now`, in units of rough
-/// times; at 2.4 GHz this is about two minutes. The counter of another CPU may be ahead, and the thread that
-/// read `now` may have waited for a CPU since.
+/// The difference by which a rough time may be ahead of `now` and still count as `now`, in units of
+/// rough times; at 2.4 GHz this is about two minutes. The counter of another CPU may be ahead, and
+/// the thread that read `now` may have waited for a CPU since.
 const AHEAD_MAX: u32 = 1 << 16;
 
 /// Converts ticks to durations, and rough times to the time that has passed since.
@@ -148,8 +154,9 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// Measures the scale from the first [`calibrate`] until now. If that was less than a millisecond ago,
-    /// spins until a millisecond has passed. If the counter stands still, spins for up to 100 ms.
+    /// Measures the scale from the first [`calibrate`] until now. If that was less than a
+    /// millisecond ago, spins until a millisecond has passed. If the counter stands still, spins
+    /// for up to 100 ms.
     pub(crate) fn new() -> Scale {
         let (first, began) = base();
         loop {

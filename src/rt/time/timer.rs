@@ -1,39 +1,42 @@
-//! [`TimerSet`]: a 4-ary heap of timers. Each processor has one, and threads without a processor share
-//! one.
+//! [`TimerSet`]: a 4-ary heap of timers. Each processor has one, and threads without a processor
+//! share one.
 //!
-//! An entry has 16 bytes: a time and a target. It contains no pointer and need not be removed, because the
-//! authoritative state is in the target, and an entry that does not match it is *dead*. There are two kinds of
-//! targets:
+//! An entry has 16 bytes: a time and a target. It contains no pointer and need not be removed,
+//! because the authoritative state is in the target, and an entry that does not match it is *dead*.
+//! There are two kinds of targets:
 //!
-//! * the deadlines of a slot of the poll cache, identified by its index: those of the descriptor that has the
-//!   slot when the entry is due (`armed` in the [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) determines
-//!   which entry is valid);
+//! * the deadlines of a slot of the poll cache, identified by its index: those of the descriptor
+//!   that has the slot when the entry is due (`armed` in the
+//!   [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) determines which entry is valid);
 //! * a sleep, whose waker is in a slot of this set, identified by slot number and generation.
 //!
 //! # States of a sleep slot
-//! *free* (in the free list) → `arm_sleep` → *armed* → `run`, or `clear_sleeps` at a shutdown → *fired* → `release` →
-//! *free*; or *armed* → `release` → *free*, with a dead entry. Every release changes the generation.
+//! *free* (in the free list) → `arm_sleep` → *armed* → `run`, or `clear_sleeps` at a shutdown →
+//! *fired* → `release` → *free*; or *armed* → `release` → *free*, with a dead entry. Every release
+//! changes the generation.
 //!
 //! # Invariants
-//! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the earliest `next`
-//!   of the sets of its shards is never late. The thread may be early, because the first entry may be dead.
-//! * T2 — before an entry is added, dead entries are removed if the heap has at least [`SWEEP_MIN`] entries and twice
-//!   the smallest length that the last such removal or a later `run` has left. So the memory of the heap is
-//!   proportional to the maximum number of live entries.
+//! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the
+//!   earliest `next` of the sets of its shards is never late. The thread may be early, because the
+//!   first entry may be dead.
+//! * T2 — before an entry is added, dead entries are removed if the heap has at least [`SWEEP_MIN`]
+//!   entries and twice the smallest length that the last such removal or a later `run` has left. So
+//!   the memory of the heap is proportional to the maximum number of live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
-//! A thread that arms a timer stores `next` under the set's lock, and then loads the end of the sleep that is
-//! announced in the poller's role. A thread that goes to sleep stores that end and then loads every `next`. All
-//! these accesses are SeqCst, so one of the two threads sees the other's store (model
-//! `earlier_timer_breaks_the_wait`).
+//! A thread that arms a timer stores `next` under the set's lock, and then loads the end of the
+//! sleep that is announced in the poller's role. A thread that goes to sleep stores that end and
+//! then loads every `next`. All these accesses are SeqCst, so one of the two threads sees the
+//! other's store (model `earlier_timer_breaks_the_wait`).
 //!
 //! # Cancellation
 //! Dropping a sleep releases its slot. The waker is dropped outside the lock.
 //!
 //! # Compared with Go (runtime/time.go)
-//! Go's entries point to timers, which are modified in place and contain a callback. Here, `run` calls no user
-//! code: it returns the due entries and the wakers, and the caller uses them after the lock is released.
+//! Go's entries point to timers, which are modified in place and contain a callback. Here, `run`
+//! calls no user code: it returns the due entries and the wakers, and the caller uses them after
+//! the lock is released.
 
 use std::task::Waker;
 
@@ -102,8 +105,9 @@ impl Heap {
         Some(top)
     }
 
-    /// Keeps the entries for which `live` returns true, without duplicates. If an entry was superseded and then
-    /// added again with the same time, the heap has it twice, and `live` returns true for both.
+    /// Keeps the entries for which `live` returns true, without duplicates. If an entry was
+    /// superseded and then added again with the same time, the heap has it twice, and `live`
+    /// returns true for both.
     #[cfg(not(feature = "sim"))]
     fn retain(&mut self, live: impl FnMut(&Entry) -> bool) {
         self.0.retain(live);
@@ -112,8 +116,8 @@ impl Heap {
         self.0.dedup();
     }
 
-    /// Keeps the entries for which `live` returns true, without duplicates. The resulting order does not depend
-    /// on slot numbers, which differ between two runs of a simulation.
+    /// Keeps the entries for which `live` returns true, without duplicates. The resulting order
+    /// does not depend on slot numbers, which differ between two runs of a simulation.
     #[cfg(feature = "sim")]
     fn retain(&mut self, mut live: impl FnMut(&Entry) -> bool) {
         let mut seen = std::collections::BTreeSet::new();
@@ -235,8 +239,8 @@ impl TimerSet {
         self.armed.load(Ordering::Relaxed)
     }
 
-    /// Adds an entry. If dead entries are removed, `counts` returns whether an entry is valid. Returns whether
-    /// the new entry is the first to be due.
+    /// Adds an entry. If dead entries are removed, `counts` returns whether an entry is valid.
+    /// Returns whether the new entry is the first to be due.
     fn push(&self, inner: &mut Inner, entry: Entry, counts: impl Fn(Target, u64) -> bool) -> bool {
         if inner.heap.0.len() >= inner.sweep_at {
             inner.retain(|target, when| matches!(target, Target::Sleep { .. }) || counts(target, when));
@@ -257,14 +261,14 @@ impl TimerSet {
         self.next.store(inner.heap.peek().map_or(NEVER, |entry| entry.when), Ordering::SeqCst);
     }
 
-    /// Adds an entry for a poll descriptor. If dead entries are removed, `counts` returns whether an entry is
-    /// valid. Returns whether the new entry is the first to be due.
+    /// Adds an entry for a poll descriptor. If dead entries are removed, `counts` returns whether
+    /// an entry is valid. Returns whether the new entry is the first to be due.
     pub(crate) fn add(&self, when: u64, target: Target, counts: impl Fn(Target, u64) -> bool) -> bool {
         self.push(&mut self.inner.lock(), Entry::new(when, target), counts)
     }
 
-    /// Arms a sleep. If dead entries are removed, `counts` returns whether an entry is valid. Returns the key
-    /// of the sleep, and whether it is the first to be due.
+    /// Arms a sleep. If dead entries are removed, `counts` returns whether an entry is valid.
+    /// Returns the key of the sleep, and whether it is the first to be due.
     pub(crate) fn arm_sleep(&self, when: u64, waker: Waker, counts: impl Fn(Target, u64) -> bool) -> (SleepKey, bool) {
         let mut inner = self.inner.lock();
         let slot = match inner.free {
@@ -319,7 +323,8 @@ impl TimerSet {
     }
 
     /// Removes the entries that are due at `now`. Appends the wakers of sleeps to `wakers` and the
-    /// entries of poll descriptors to `due`. Returns the number of removed entries, including dead entries.
+    /// entries of poll descriptors to `due`. Returns the number of removed entries, including dead
+    /// entries.
     pub(crate) fn run(&self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) -> usize {
         let mut inner = self.inner.lock();
         let mut count = 0;
@@ -342,8 +347,8 @@ impl TimerSet {
         count
     }
 
-    /// Takes the wakers of all sleeps, which then check the clock. Removes the entries of sleeps and all dead
-    /// entries. Deadlines remain, because their sockets do. Called by a shutdown.
+    /// Takes the wakers of all sleeps, which then check the clock. Removes the entries of sleeps
+    /// and all dead entries. Deadlines remain, because their sockets do. Called by a shutdown.
     pub(crate) fn clear_sleeps(&self, wakers: &mut Wakers, counts: impl Fn(Target, u64) -> bool) {
         let mut inner = self.inner.lock();
         for place in &mut inner.slots {
@@ -357,8 +362,8 @@ impl TimerSet {
         self.publish(&inner);
     }
 
-    /// Resets the set for the next simulation: removes all entries, and sorts the free slots, so that they are
-    /// used in order.
+    /// Resets the set for the next simulation: removes all entries, and sorts the free slots, so
+    /// that they are used in order.
     #[cfg(feature = "sim")]
     pub(crate) fn reset(&self) {
         let mut inner = self.inner.lock();
@@ -444,8 +449,8 @@ mod tests {
         assert!(set.len() <= SWEEP_MIN * 2, "{} dead entries", set.len());
     }
 
-    /// Short timeouts expire on a socket whose deadline is far in the future. Each of them supersedes the entry
-    /// of the deadline, which is then added again.
+    /// Short timeouts expire on a socket whose deadline is far in the future. Each of them
+    /// supersedes the entry of the deadline, which is then added again.
     #[test]
     fn repeatedly_added_entries_do_not_accumulate() {
         let (set, far) = (TimerSet::new(), Target::Poll { index: 7 });

@@ -1,7 +1,8 @@
 //! The C interface of the simulated kernel: conversion of addresses, buffers and results.
 //!
-//! The calls with message headers are in [`messages`](super::messages), the resolver is in [`names`](super::names), and
-//! the clock, random numbers, threads and files are in [`host`](super::host).
+//! The calls with message headers are in [`messages`](super::messages), the resolver is in
+//! [`names`](super::names), and the clock, random numbers, threads and files are in
+//! [`host`](super::host).
 //!
 //! Pointers are those that a program passes to the C library's function of the same name. They are
 //! used only during the call.
@@ -23,8 +24,8 @@ use super::lane;
 /// The result of a call: its value, or an errno.
 pub(super) type Result<T> = std::result::Result<T, i32>;
 
-/// Calls the kernel of this thread's simulation. Fails with EBADF outside simulations. If the call used a descriptor of
-/// another simulation, records a refusal.
+/// Calls the kernel of this thread's simulation. Fails with EBADF outside simulations. If the call
+/// used a descriptor of another simulation, records a refusal.
 pub(super) fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
     current::with(|machine| {
         let machine = machine?;
@@ -82,8 +83,8 @@ pub(super) fn read_address(address: *const sockaddr, length: socklen_t) -> Resul
 /// Returns the bytes of an address in the form of the C interface, such as `sockaddr_in`.
 pub(super) fn encode(address: &Address) -> Vec<u8> {
     fn bytes<T>(raw: &T) -> Vec<u8> {
-        // SAFETY: the value is a plain struct, and all its bytes, including padding, were initialised with
-        // zeroes.
+        // SAFETY: the value is a plain struct, and all its bytes, including padding, were
+        // initialised with zeroes.
         unsafe { slice::from_raw_parts(ptr::from_ref(raw).cast::<u8>(), size_of::<T>()) }.to_vec()
     }
     match address {
@@ -135,8 +136,8 @@ fn refused(what: String, errno: i32) -> i32 {
     errno
 }
 
-/// Records, once per simulation, that a task uses a socket in a way that is not simulated. Returns the
-/// errno.
+/// Records, once per simulation, that a task uses a socket in a way that is not simulated. Returns
+/// the errno.
 pub(super) fn unsupported(what: &str, errno: i32) -> i32 {
     refused_once(format!("a task of a simulation {what}, which is not simulated"), errno)
 }
@@ -223,7 +224,8 @@ pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
     let result = kernel(|kernel| {
         let result = kernel.connect(fd, &address);
         if result == Err(libc::EINPROGRESS) && !kernel.is_nonblocking(fd)? {
-            // The call would wait for events that occur only after this thread has returned to the run loop.
+            // The call would wait for events that occur only after this thread has returned to the
+            // run loop.
             return Err(libc::EDEADLK);
         }
         result
@@ -328,8 +330,8 @@ pub(super) fn close(fd: c_int) -> Result<c_int> {
     Ok(0)
 }
 
-/// Closes a descriptor of this thread's simulation but keeps its number in use until [`close`] is called. Returns false,
-/// without an effect, if the descriptor does not belong to this simulation.
+/// Closes a descriptor of this thread's simulation but keeps its number in use until [`close`] is
+/// called. Returns false, without an effect, if the descriptor does not belong to this simulation.
 pub(crate) fn close_and_keep_number(fd: c_int) -> bool {
     is_own(fd) && kernel(|kernel| kernel.close_and_keep_number(fd)).is_ok()
 }
@@ -394,8 +396,8 @@ pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
     entries(list, count).iter().any(|entry| is_simulated(entry.fd))
 }
 
-/// Adds the bits that Linux reports together with POLLIN and POLLOUT: POLLRDNORM, POLLWRNORM and, except for TCP,
-/// POLLWRBAND.
+/// Adds the bits that Linux reports together with POLLIN and POLLOUT: POLLRDNORM, POLLWRNORM and,
+/// except for TCP, POLLWRBAND.
 fn normal(fd: c_int, bits: c_int) -> c_int {
     let is_tcp = kernel(|kernel| Ok(kernel.is_tcp(fd))) == Ok(true);
     let input = if bits & libc::EPOLLIN != 0 { libc::EPOLLRDNORM } else { 0 };
@@ -404,9 +406,9 @@ fn normal(fd: c_int, bits: c_int) -> c_int {
     bits | input | output | band
 }
 
-/// Implements poll(2). Events occur only after this thread has returned to the run loop. So if no descriptor is ready,
-/// the call advances the clock by the timeout, in milliseconds, as nanosleep(2) does, and fails with EDEADLK if it has
-/// none.
+/// Implements poll(2). Events occur only after this thread has returned to the run loop. So if no
+/// descriptor is ready, the call advances the clock by the timeout, in milliseconds, as
+/// nanosleep(2) does, and fails with EDEADLK if it has none.
 pub(super) fn poll(list: *mut pollfd, count: c_ulong, timeout: c_int) -> Result<c_int> {
     let mut ready = 0;
     for entry in entries(list, count) {
@@ -446,8 +448,8 @@ fn raw_buffers<'a>(bufs: *const iovec, count: usize) -> Result<&'a [iovec]> {
     }
 }
 
-/// Returns the buffers of a call. Fails with EMSGSIZE, the error of sendmsg(2) and recvmsg(2), if there are more than
-/// [`BUFFERS_MAX`].
+/// Returns the buffers of a call. Fails with EMSGSIZE, the error of sendmsg(2) and recvmsg(2), if
+/// there are more than [`BUFFERS_MAX`].
 pub(super) fn buffers<'a>(bufs: *const iovec, count: usize) -> Result<Vec<&'a mut [u8]>> {
     let one = |buf: &iovec| {
         let start = if buf.iov_len == 0 { ptr::dangling_mut() } else { buf.iov_base.cast::<u8>() };
@@ -457,8 +459,8 @@ pub(super) fn buffers<'a>(bufs: *const iovec, count: usize) -> Result<Vec<&'a mu
     Ok(raw_buffers(bufs, count)?.iter().map(one).collect())
 }
 
-/// Returns the number of buffers of readv(2) or writev(2). Fails with EINVAL if it is negative or greater than
-/// [`BUFFERS_MAX`].
+/// Returns the number of buffers of readv(2) or writev(2). Fails with EINVAL if it is negative or
+/// greater than [`BUFFERS_MAX`].
 fn count_of(count: c_int) -> Result<usize> {
     usize::try_from(count).ok().filter(|&count| count <= BUFFERS_MAX).ok_or(libc::EINVAL)
 }
@@ -474,7 +476,8 @@ pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Resul
     kernel(|kernel| kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0))
 }
 
-/// Receives into the buffers of a message. On a TCP socket, MSG_TRUNC discards the bytes, and the buffers may be null.
+/// Receives into the buffers of a message. On a TCP socket, MSG_TRUNC discards the bytes, and the
+/// buffers may be null.
 pub(super) fn received_into(fd: c_int, bufs: *const iovec, count: usize, flags: c_int) -> Result<Received> {
     let discards = flags & libc::MSG_TRUNC != 0 && kernel(|kernel| Ok(kernel.is_tcp(fd))) == Ok(true);
     if !discards {

@@ -1,9 +1,9 @@
-//! The poller's back end for the descriptors of a simulation: simulated ones, and the real ones of a test in which only
-//! the clock is virtual.
+//! The poller's back end for the descriptors of a simulation: simulated ones, and the real ones of
+//! a test in which only the clock is virtual.
 //!
-//! It has the contract of `rt/poll`: a descriptor is registered once, for both directions and edge-triggered, and the
-//! first edge reports the current state. No other thread waits in this back end: the run loop itself takes the edges, when
-//! no task can run.
+//! It has the contract of `rt/poll`: a descriptor is registered once, for both directions and
+//! edge-triggered, and the first edge reports the current state. No other thread waits in this back
+//! end: the run loop itself takes the edges, when no task can run.
 
 use std::io;
 
@@ -21,9 +21,10 @@ pub(crate) fn registers(fd: i32) -> bool {
     is_simulated(fd) || current::with(|machine| machine.is_some_and(|machine| machine.real.is_some()))
 }
 
-/// Registers a descriptor, whose edges then contain `index` and `generation`. With `is_first`, fails with EEXIST if the
-/// descriptor is already registered. Fails with EBADF if the descriptor does not belong to this thread's simulation. For
-/// a real descriptor, returns the errors of epoll_ctl(2).
+/// Registers a descriptor, whose edges then contain `index` and `generation`. With `is_first`,
+/// fails with EEXIST if the descriptor is already registered. Fails with EBADF if the descriptor
+/// does not belong to this thread's simulation. For a real descriptor, returns the errors of
+/// epoll_ctl(2).
 pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
     let data = u64::from(generation) << 32 | u64::from(index);
     if !is_simulated(fd) {

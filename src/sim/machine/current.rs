@@ -1,8 +1,8 @@
-//! `Machine`: the part of a thread's simulation below the scheduler: the kernel, the clock, and the host whose code is
-//! running.
+//! `Machine`: the part of a thread's simulation below the scheduler: the kernel, the clock, and the
+//! host whose code is running.
 //!
-//! The functions that replace those of the C library find the machine of their thread by a thread-local pointer. The
-//! time has its own thread-local.
+//! The functions that replace those of the C library find the machine of their thread by a
+//! thread-local pointer. The time has its own thread-local.
 //!
 //! # Invariants
 //! * The kernel is not borrowed while user code runs.
@@ -27,8 +27,8 @@ const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 /// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
 pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
-/// The last time that the clock of a simulation shows, in nanoseconds since its start: 146 years. The sum of four such
-/// times does not overflow.
+/// The last time that the clock of a simulation shows, in nanoseconds since its start: 146 years.
+/// The sum of four such times does not overflow.
 pub(crate) const TIME_MAX: u64 = u64::MAX / 4;
 
 /// The time, in nanoseconds, after which sysmon would ask a task that blocks its thread to yield.
@@ -38,7 +38,8 @@ thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
     /// The result of [`simulates`].
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
-    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in [`in_real_time`].
+    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in
+    /// [`in_real_time`].
     static NOW: Cell<u64> = const { Cell::new(0) };
     /// The start of the crate's clock in the simulations of this thread.
     static BASE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -83,7 +84,8 @@ impl Drop for Inside {
 /// Calls `f` with the machine of this thread, or with `None` if the thread is in no simulation.
 #[allow(unsafe_code)]
 pub(crate) fn with<T>(f: impl FnOnce(Option<&Machine>) -> T) -> T {
-    // SAFETY: the pointer is null, or that of a machine that outlives its `Inside`, which clears the pointer.
+    // SAFETY: the pointer is null, or that of a machine that outlives its `Inside`, which clears
+    // the pointer.
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
@@ -93,8 +95,8 @@ pub(crate) fn is_here() -> bool {
     CURRENT.with(|current| !current.get().is_null())
 }
 
-/// Returns whether this thread is in a simulation in which more than the clock is virtual: in which sockets are
-/// simulated, random numbers come from the seed, and threads and files need permission.
+/// Returns whether this thread is in a simulation in which more than the clock is virtual: in which
+/// sockets are simulated, random numbers come from the seed, and threads and files need permission.
 #[inline]
 pub(crate) fn simulates() -> bool {
     SIMULATES.with(Cell::get)
@@ -105,7 +107,8 @@ pub(crate) fn tag() -> Tag {
     with(|machine| machine.map_or(Tag::default(), |machine| machine.tag.get()))
 }
 
-/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in [`in_real_time`].
+/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in
+/// [`in_real_time`].
 #[inline]
 pub(crate) fn now() -> u64 {
     NOW.with(Cell::get)
@@ -118,15 +121,16 @@ pub(crate) fn instant() -> Option<Instant> {
     clock_base()?.checked_add(since)
 }
 
-/// Returns whether the clock with this number is virtual in simulations. Clocks that measure CPU time are real; those
-/// of clock_getcpuclockid(3) and pthread_getcpuclockid(3) have negative numbers.
+/// Returns whether the clock with this number is virtual in simulations. Clocks that measure CPU
+/// time are real; those of clock_getcpuclockid(3) and pthread_getcpuclockid(3) have negative
+/// numbers.
 #[inline]
 pub(super) fn is_virtual(clock: i32) -> bool {
     clock >= 0 && !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Returns the time of a clock in this thread's simulation in nanoseconds. Returns `None` outside simulations, in
-/// [`in_real_time`], and for clocks that measure CPU time.
+/// Returns the time of a clock in this thread's simulation in nanoseconds. Returns `None` outside
+/// simulations, in [`in_real_time`], and for clocks that measure CPU time.
 pub(crate) fn clock(clock: i32) -> Option<u64> {
     if now() == 0 || !is_virtual(clock) {
         return None;
@@ -135,8 +139,8 @@ pub(crate) fn clock(clock: i32) -> Option<u64> {
     Some(if is_wall { with(|machine| machine.map_or(WALL_START, Machine::wall_clock)) } else { now() })
 }
 
-/// Fills `buf` with random bytes that depend on the seed of this thread's simulation. Returns false outside
-/// simulations, and if only the clock is virtual.
+/// Fills `buf` with random bytes that depend on the seed of this thread's simulation. Returns false
+/// outside simulations, and if only the clock is virtual.
 pub(crate) fn fill_random(buf: &mut [u8]) -> bool {
     simulates() && with(|machine| machine.map(|machine| machine.fill_random(buf))).is_some()
 }
@@ -149,7 +153,8 @@ pub(crate) fn in_real_time<T>(read: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Returns the start of the crate's clock in a simulation, or `None` outside and in [`in_real_time`].
+/// Returns the start of the crate's clock in a simulation, or `None` outside and in
+/// [`in_real_time`].
 #[inline]
 pub(crate) fn clock_base() -> Option<Instant> {
     if now() == 0 { None } else { simulated_base() }
@@ -174,8 +179,8 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Creates a machine whose random choices depend on `seed`. `notify` is called when another thread has closed a
-    /// descriptor of this simulation.
+    /// Creates a machine whose random choices depend on `seed`. `notify` is called when another
+    /// thread has closed a descriptor of this simulation.
     pub(crate) fn new(seed: u64, notify: impl Fn() + Send + Sync + 'static) -> Machine {
         let lane = Lane::take(seed, Arc::new(notify));
         let mut kernel = Kernel::new(seed);
@@ -227,7 +232,8 @@ impl Machine {
         }
     }
 
-    /// Makes this the thread's machine until the guard is dropped. The guard must be dropped before the machine.
+    /// Makes this the thread's machine until the guard is dropped. The guard must be dropped before
+    /// the machine.
     pub(crate) fn enter(&self) -> Inside {
         CURRENT.with(|current| current.set(self));
         SIMULATES.with(|simulates| simulates.set(self.real.is_none()));
@@ -235,8 +241,8 @@ impl Machine {
         Inside(())
     }
 
-    /// Calls `f` with the kernel. Returns `None` if the kernel is already borrowed, which should not happen, because
-    /// this crate calls no replaced function while it borrows the kernel.
+    /// Calls `f` with the kernel. Returns `None` if the kernel is already borrowed, which should
+    /// not happen, because this crate calls no replaced function while it borrows the kernel.
     pub(crate) fn try_kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> Option<T> {
         self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
     }
@@ -248,7 +254,8 @@ impl Machine {
         NOW.with(|cell| cell.set(MONOTONIC_START + now));
     }
 
-    /// Advances the clock by `nanos`, even if tasks can run, because a task blocks its thread for this time.
+    /// Advances the clock by `nanos`, even if tasks can run, because a task blocks its thread for
+    /// this time.
     pub(crate) fn block_for(&self, nanos: u64) {
         let now = self.kernel.borrow().now;
         self.set_clock(now.saturating_add(nanos));

@@ -1,4 +1,5 @@
-//! The C interface to the clock and the random numbers of a simulation, and its refusal of threads and files.
+//! The C interface to the clock and the random numbers of a simulation, and its refusal of threads
+//! and files.
 //!
 //! Pointers are those that a program passes to the C library's function of the same name. They are
 //! used only during the call.
@@ -24,7 +25,8 @@ pub(super) fn clock_gettime(clock: clockid_t, time: *mut timespec) -> Result<c_i
 /// Returns a time in nanoseconds.
 ///
 /// # Errors
-/// Returns EINVAL for negative seconds, and for nanoseconds outside 0 to 999,999,999, as nanosleep(2) does.
+/// Returns EINVAL for negative seconds, and for nanoseconds outside 0 to 999,999,999, as
+/// nanosleep(2) does.
 fn nanos(time: *const timespec) -> Result<u64> {
     // SAFETY: the caller passes a time.
     let time = unsafe { time.read() };
@@ -34,8 +36,8 @@ fn nanos(time: *const timespec) -> Result<u64> {
     }
 }
 
-/// Implements nanosleep(2) by advancing the clock. A thread that sleeps blocks its simulation, so no task runs and no
-/// packet arrives in the meantime.
+/// Implements nanosleep(2) by advancing the clock. A thread that sleeps blocks its simulation, so
+/// no task runs and no packet arrives in the meantime.
 pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
     advance(nanos(time)?);
     Ok(0)
@@ -86,8 +88,8 @@ pub(super) fn allows_threads() -> bool {
     })
 }
 
-/// Returns whether a task may open a file. A panicking thread may open any file, because its backtrace reads the
-/// program file.
+/// Returns whether a task may open a file. A panicking thread may open any file, because its
+/// backtrace reads the program file.
 pub(super) fn allows_file(path: *const c_char) -> bool {
     current::with(|machine| {
         let Some(machine) = machine else { return true };
@@ -96,7 +98,8 @@ pub(super) fn allows_file(path: *const c_char) -> bool {
         }
         // SAFETY: the caller passes a string that ends in a zero byte.
         let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
-        // These files contain data about the process itself, for example the number of CPUs that it may use.
+        // These files contain data about the process itself, for example the number of CPUs that it
+        // may use.
         if path.starts_with("/proc/self/") || path.starts_with("/sys/fs/cgroup/") {
             return true;
         }

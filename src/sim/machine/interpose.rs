@@ -1,22 +1,26 @@
-//! C library functions that this crate defines in the program. They answer calls on simulated descriptors. On the thread
-//! of a simulation they also answer or refuse calls for sockets, names, files, threads, the clock and random numbers or,
-//! if only the clock is virtual, answer those for the clock. All other calls go to the C library's own functions.
+//! C library functions that this crate defines in the program. They answer calls on simulated
+//! descriptors. On the thread of a simulation they also answer or refuse calls for sockets, names,
+//! files, threads, the clock and random numbers or, if only the clock is virtual, answer those for
+//! the clock. All other calls go to the C library's own functions.
 //!
-//! A definition in the program takes precedence over a definition in a shared library. So this crate, `socket2` and std
-//! call these functions without changes to their source. Outside simulations, each call costs an additional comparison
-//! or two, and a jump. `recv` and `send`, which are on the hot path, are not defined here: `sys::socket` itself compares
-//! the number of the descriptor.
+//! A definition in the program takes precedence over a definition in a shared library. So this
+//! crate, `socket2` and std call these functions without changes to their source. Outside
+//! simulations, each call costs an additional comparison or two, and a jump. `recv` and `send`,
+//! which are on the hot path, are not defined here: `sys::socket` itself compares the number of the
+//! descriptor.
 //!
 //! # Requirements
-//! The program must be linked dynamically with glibc, so that `dlsym(RTLD_NEXT)` finds the function of the C library.
-//! The processor must have 64 bits, so that times have 64 bits. A program that defines `clock_gettime`, `getrandom` or
-//! `syscall` itself must be built with `--cfg netpoll_no_interpose`. In its simulations, std then uses the real clock and
-//! real random numbers, unless the program's functions call those of [`opt_out`](crate::sim::clock_gettime).
+//! The program must be linked dynamically with glibc, so that `dlsym(RTLD_NEXT)` finds the function
+//! of the C library. The processor must have 64 bits, so that times have 64 bits. A program that
+//! defines `clock_gettime`, `getrandom` or `syscall` itself must be built with
+//! `--cfg netpoll_no_interpose`. In its simulations, std then uses the real clock and real random
+//! numbers, unless the program's functions call those of [`opt_out`](crate::sim::clock_gettime).
 //!
 //! # Signal safety
-//! Outside simulations, the functions only compare a number or read a thread-local, and jump. The first call of each
-//! function looks up the C library's function with dlsym(3), which is not async-signal-safe. A call on a simulated
-//! descriptor is not async-signal-safe either: it may take a lock.
+//! Outside simulations, the functions only compare a number or read a thread-local, and jump. The
+//! first call of each function looks up the C library's function with dlsym(3), which is not
+//! async-signal-safe. A call on a simulated descriptor is not async-signal-safe either: it may take
+//! a lock.
 
 #![allow(unsafe_code)]
 
@@ -40,7 +44,8 @@ use super::{host, messages, names};
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 compile_error!("the feature `sim` needs 64-bit Linux with glibc, because it defines functions of the C library");
 
-/// Returns the C library's function `name` and stores it in `place`. Aborts the process if there is no such function.
+/// Returns the C library's function `name` and stores it in `place`. Aborts the process if there is
+/// no such function.
 #[cold]
 fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     // SAFETY: the name is a NUL-terminated string.
@@ -64,7 +69,8 @@ pub(super) fn answer<T: From<i8>>(result: Result<T, i32>) -> T {
     })
 }
 
-/// Defines functions, each with the condition under which the simulation answers the call, and the answer.
+/// Defines functions, each with the condition under which the simulation answers the call, and the
+/// answer.
 macro_rules! interpose {
     ($(
         $(#[doc = $doc:literal])+
@@ -89,14 +95,15 @@ macro_rules! interpose {
                         Err(_) => panic!("a name with a zero byte"),
                     }
                 });
-                // SAFETY: the C library's function of this name can be called with this type, even if it is variadic.
+                // SAFETY: the C library's function of this name can be called with this type, even
+                // if it is variadic.
                 let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(real) };
                 // SAFETY: the caller keeps the function's contract.
                 unsafe { real($($arg),*) }
             }
 
-            /// Returns the simulation's answer. This is a separate function, so that other calls only compare
-            /// and jump.
+            /// Returns the simulation's answer. This is a separate function, so that other calls
+            /// only compare and jump.
             #[cold]
             #[inline(never)]
             #[allow(unused_variables)]
@@ -108,8 +115,8 @@ macro_rules! interpose {
                 return simulated($($arg),*);
             }
             let real = REAL.load(Ordering::Relaxed);
-            // SAFETY: the C library's function of this name can be called with this type, even if it is variadic, and
-            // `look_up` has this type.
+            // SAFETY: the C library's function of this name can be called with this type, even if
+            // it is variadic, and `look_up` has this type.
             let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(real) };
             // SAFETY: the caller keeps the function's contract.
             unsafe { real($($arg),*) }
@@ -253,7 +260,8 @@ pub(crate) fn find_system_call() -> *const c_void {
     find(&SYSTEM_CALL, c"syscall")
 }
 
-/// Returns the C library's own syscall(2), which the hot path calls instead of the definition below.
+/// Returns the C library's own syscall(2), which the hot path calls instead of the definition
+/// below.
 #[cfg(not(netpoll_no_interpose))]
 #[inline]
 pub(crate) fn system_call() -> SystemCall {
@@ -269,8 +277,8 @@ interpose! {
     /// getrandom(2)
     fn getrandom(buf: *mut c_void, count: size_t, flags: c_uint) -> ssize_t,
         if simulates() => host::getrandom(buf, count);
-    /// syscall(2), by which crates call getrandom(2). Its arguments are passed like those of a function with
-    /// seven parameters.
+    /// syscall(2), by which crates call getrandom(2). Its arguments are passed like those of a
+    /// function with seven parameters.
     fn syscall(
         number: c_long, first: c_long, second: c_long, third: c_long, fourth: c_long, fifth: c_long, sixth: c_long
     ) -> c_long,

@@ -1,17 +1,19 @@
 //! `Lane`: the range of the descriptor numbers of a simulation.
 //!
-//! The last five digits of a number are the descriptor's place, which depends only on the actions of the simulation.
-//! The digits before them identify the lane. No two existing simulations have the same lane, unless all lanes are
-//! taken. A lane stays taken while a descriptor of its ended simulation is open. So a socket that a test has kept from
-//! another simulation is unknown in this one, and cannot read from, write to or close a socket of this one.
+//! The last five digits of a number are the descriptor's place, which depends only on the actions
+//! of the simulation. The digits before them identify the lane. No two existing simulations have
+//! the same lane, unless all lanes are taken. A lane stays taken while a descriptor of its ended
+//! simulation is open. So a socket that a test has kept from another simulation is unknown in this
+//! one, and cannot read from, write to or close a socket of this one.
 //!
-//! The lane depends on the seed and on the name of the thread, which is usually the name of the test. So a repeated run
-//! has the same numbers, unless another simulation has taken the lane in one of the runs.
+//! The lane depends on the seed and on the name of the thread, which is usually the name of the
+//! test. So a repeated run has the same numbers, unless another simulation has taken the lane in
+//! one of the runs.
 //!
 //! # Closing elsewhere
-//! A socket may be dropped on a thread that is not in its simulation. While the simulation runs, the lane records the
-//! number of the descriptor, and the simulation closes the descriptor at its next step. After the end of the
-//! simulation, the lane only frees the number.
+//! A socket may be dropped on a thread that is not in its simulation. While the simulation runs,
+//! the lane records the number of the descriptor, and the simulation closes the descriptor at its
+//! next step. After the end of the simulation, the lane only frees the number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,12 +30,14 @@ const FIRST: i32 = 1_100_000_000;
 
 const _: () = assert!(FIRST >= FD_BASE && FIRST.checked_add(LANES as i32 * DESCRIPTORS_MAX).is_some());
 
-/// A function that is called when a descriptor was closed on a thread that is not in its simulation.
+/// A function that is called when a descriptor was closed on a thread that is not in its
+/// simulation.
 type Notify = Arc<dyn Fn() + Send + Sync>;
 
 /// The state of a lane that is taken.
 enum Taken {
-    /// A running simulation has the lane. The set contains the descriptors that were closed elsewhere.
+    /// A running simulation has the lane. The set contains the descriptors that were closed
+    /// elsewhere.
     Running(BTreeSet<i32>, Arc<AtomicBool>, Notify),
     /// The simulation has ended. The set contains the descriptors that are still open.
     Ended(BTreeSet<i32>),
@@ -66,8 +70,8 @@ fn wanted(seed: u64, name: &str) -> u32 {
 }
 
 impl Lane {
-    /// Takes a lane. If all lanes are taken, the simulation shares one with another simulation. `notify` is called when
-    /// a descriptor of the lane is closed elsewhere.
+    /// Takes a lane. If all lanes are taken, the simulation shares one with another simulation.
+    /// `notify` is called when a descriptor of the lane is closed elsewhere.
     pub(crate) fn take(seed: u64, notify: Notify) -> Lane {
         let first = wanted(seed, std::thread::current().name().unwrap_or_default());
         let mut taken = taken();
@@ -95,7 +99,8 @@ impl Lane {
         }
     }
 
-    /// Releases the lane at the end of its simulation, or keeps it taken while descriptors of `open` are open.
+    /// Releases the lane at the end of its simulation, or keeps it taken while descriptors of
+    /// `open` are open.
     pub(crate) fn end(&self, mut open: BTreeSet<i32>) {
         let mut taken = taken();
         if let Some(Taken::Running(closed, ..)) = taken.remove(&self.number) {

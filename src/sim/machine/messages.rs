@@ -1,5 +1,5 @@
-//! Calls with message headers: recvmsg(2), sendmsg(2), recvmmsg(2) and sendmmsg(2), and the control messages of
-//! datagrams.
+//! Calls with message headers: recvmsg(2), sendmsg(2), recvmmsg(2) and sendmmsg(2), and the control
+//! messages of datagrams.
 
 #![allow(unsafe_code)]
 
@@ -65,9 +65,9 @@ fn value<T: Copy>(data: &[u8]) -> Result<T> {
     Ok(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
 }
 
-/// Reads a field of the IP header from the data of a control message: an int, or a byte for IP_TOS. Returns `None` for
-/// -1 in a message of IPv6, which stands for the socket's value. Fails with EINVAL for data of another length, and for a
-/// value that does not fit into a byte.
+/// Reads a field of the IP header from the data of a control message: an int, or a byte for IP_TOS.
+/// Returns `None` for -1 in a message of IPv6, which stands for the socket's value. Fails with
+/// EINVAL for data of another length, and for a value that does not fit into a byte.
 fn field(header: &cmsghdr, data: &[u8]) -> Result<Option<u8>> {
     let value = match data {
         [byte] if (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_IP, libc::IP_TOS) => c_int::from(*byte),
@@ -79,13 +79,14 @@ fn field(header: &cmsghdr, data: &[u8]) -> Result<Option<u8>> {
     }
 }
 
-/// Reads the settings of the sender for a datagram from its control messages. Fails with EINVAL if one of them is
-/// malformed, or if its effect is not simulated.
+/// Reads the settings of the sender for a datagram from its control messages. Fails with EINVAL if
+/// one of them is malformed, or if its effect is not simulated.
 fn wishes(control: &[u8]) -> Result<Wishes> {
     let mut wishes = Wishes::default();
     let mut rest = control;
     while rest.len() >= size_of::<cmsghdr>() {
-        // SAFETY: the bytes are enough for a header, which is valid for any bytes; the read needs no alignment.
+        // SAFETY: the bytes are enough for a header, which is valid for any bytes; the read needs
+        // no alignment.
         let header = unsafe { rest.as_ptr().cast::<cmsghdr>().read_unaligned() };
         let data = rest.get(space_before()..header.cmsg_len).ok_or(libc::EINVAL)?;
         match (header.cmsg_level, header.cmsg_type) {
@@ -116,8 +117,8 @@ fn wishes(control: &[u8]) -> Result<Wishes> {
     Ok(wishes)
 }
 
-/// Shortens control messages to `room` bytes and returns whether data was lost. As on Linux, the last message may be
-/// returned in part, with the length of this part, or without its padding.
+/// Shortens control messages to `room` bytes and returns whether data was lost. As on Linux, the
+/// last message may be returned in part, with the length of this part, or without its padding.
 fn fit(control: &mut Vec<u8>, room: usize) -> bool {
     let mut at = 0;
     while at < control.len() {
@@ -160,8 +161,8 @@ fn push<T: Copy>(control: &mut Vec<u8>, level: c_int, kind: c_int, value: T) {
     unsafe { control[start + space_before()..].as_mut_ptr().cast::<T>().write_unaligned(value) };
 }
 
-/// Returns the control messages with the fields of a datagram that the options of the receiving socket `fd` request.
-/// `to` is the destination address.
+/// Returns the control messages with the fields of a datagram that the options of the receiving
+/// socket `fd` request. `to` is the destination address.
 fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
     let mut control = Vec::new();
     let asks = |level, name| kernel(|kernel| kernel.stored_option(fd, level, name)).is_ok_and(|value| value != 0);
@@ -205,8 +206,8 @@ fn messages<'a>(messages: *mut mmsghdr, count: c_uint) -> &'a mut [mmsghdr] {
     unsafe { slice::from_raw_parts_mut(messages, count as usize) }
 }
 
-/// Makes a call for each message until a call fails. Returns the number of messages, or the error if the first call
-/// failed.
+/// Makes a call for each message until a call fails. Returns the number of messages, or the error
+/// if the first call failed.
 fn each(list: *mut mmsghdr, count: c_uint, mut call: impl FnMut(&mut msghdr) -> Result<isize>) -> Result<c_int> {
     let mut done = 0;
     for message in messages(list, count) {
@@ -268,7 +269,8 @@ mod tests {
         let part = &control[end / 2..][..space_before() + size_of::<c_int>() - 1];
         assert_eq!(wishes(part), Err(libc::EINVAL), "a part of a message");
         for length in [space_before() - 1, space_before() + size_of::<c_int>() + 1, end + 1, usize::MAX] {
-            // SAFETY: the data begins with a header, whose first field is its length; the write needs no alignment.
+            // SAFETY: the data begins with a header, whose first field is its length; the write
+            // needs no alignment.
             unsafe { control.as_mut_ptr().cast::<usize>().write_unaligned(length) };
             assert_eq!(wishes(&control), Err(libc::EINVAL), "a length of {length} bytes");
         }

@@ -1,12 +1,12 @@
-//! The lower half of a simulation: a simulated kernel, and the paths by which system calls reach it.
-//! It imports nothing from the rest of the crate.
+//! The lower half of a simulation: a simulated kernel, and the paths by which system calls reach
+//! it. It imports nothing from the rest of the crate.
 //!
 //! * `kernel`: hosts, links, sockets and events. `current`: the machine of a thread, and its clock.
-//! * `interpose`: the C library functions that are defined in the program. `abi`, `messages`, `names` and `host`: their
-//!   C interfaces. `route`: the calls of the hot path.
-//! * `backend`: registration with the poller. `lane`: the numbers of descriptors. `slots`: their slots in the poll
-//!   cache. `real`: the real sockets of a test in which only the clock is virtual. `tag`: the simulation and the host
-//!   to which a task belongs.
+//! * `interpose`: the C library functions that are defined in the program. `abi`, `messages`,
+//!   `names` and `host`: their C interfaces. `route`: the calls of the hot path.
+//! * `backend`: registration with the poller. `lane`: the numbers of descriptors. `slots`: their
+//!   slots in the poll cache. `real`: the real sockets of a test in which only the clock is
+//!   virtual. `tag`: the simulation and the host to which a task belongs.
 
 mod abi;
 mod backend;

@@ -12,7 +12,8 @@ use libc::{addrinfo, c_char, c_int, socklen_t};
 use super::abi::{encode, kernel};
 use super::kernel::{Address, Kernel};
 
-/// The error of an IP address of another family than the requested one (netdb.h). The crate `libc` does not define it.
+/// The error of an IP address of another family than the requested one (netdb.h). The crate `libc`
+/// does not define it.
 const EAI_ADDRFAMILY: c_int = -9;
 
 fn text<'a>(text: *const c_char) -> Option<Cow<'a, str>> {
@@ -27,8 +28,8 @@ fn loopback() -> Vec<IpAddr> {
     vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
 }
 
-/// Implements getaddrinfo(3) for the names of hosts, `localhost`, IP addresses and a null host, with a numeric service or
-/// none. Returns 0 or an error code (`EAI_…`).
+/// Implements getaddrinfo(3) for the names of hosts, `localhost`, IP addresses and a null host,
+/// with a numeric service or none. Returns 0 or an error code (`EAI_…`).
 pub(super) fn getaddrinfo(
     host: *const c_char,
     service: *const c_char,

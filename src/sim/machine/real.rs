@@ -1,7 +1,7 @@
 //! `Real`: the real sockets of a test in which only the clock is virtual.
 //!
-//! They are registered with a separate epoll instance, which the run loop checks when no task can run. Bytes that a TCP
-//! socket has sent are *in flight* until the peer's kernel acknowledges them.
+//! They are registered with a separate epoll instance, which the run loop checks when no task can
+//! run. Bytes that a TCP socket has sent are *in flight* until the peer's kernel acknowledges them.
 
 #![allow(unsafe_code)]
 
@@ -11,7 +11,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// The maximum number of events per call.
 const EVENTS_MAX: usize = 64;
 
-/// The ioctl(2) request SIOCOUTQNSD of Linux, which returns the number of written bytes that have not been sent yet.
+/// The ioctl(2) request SIOCOUTQNSD of Linux, which returns the number of written bytes that have
+/// not been sent yet.
 const UNSENT: libc::Ioctl = 0x894b;
 
 /// An epoll instance for one thread; see the [module documentation](self).
@@ -50,7 +51,8 @@ impl Real {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0);
     }
 
-    /// Appends edges to `edges`, waiting for the first one for up to `millis` milliseconds of real time.
+    /// Appends edges to `edges`, waiting for the first one for up to `millis` milliseconds of real
+    /// time.
     pub(crate) fn wait(&self, edges: &mut Vec<(u64, u32)>, millis: i32) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
         // SAFETY: the buffer has room for that many events.
@@ -60,7 +62,8 @@ impl Real {
         edges.extend(events[..count].iter().map(|event| (event.u64, event.events)));
     }
 
-    /// Returns whether a TCP socket has bytes in flight. Returns false if the kernel does not report their number.
+    /// Returns whether a TCP socket has bytes in flight. Returns false if the kernel does not
+    /// report their number.
     pub(crate) fn is_in_flight(fd: i32) -> bool {
         let mut counts = [0_i32; 2];
         for (request, count) in [libc::TIOCOUTQ as libc::Ioctl, UNSENT].into_iter().zip(&mut counts) {

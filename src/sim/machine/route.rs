@@ -1,8 +1,9 @@
 //! recv(2) and send(2), which this crate calls on its hot path.
 //!
-//! This crate does not define `recv` and `send` in the program, unlike the functions for other calls. Instead, the caller,
-//! `sys::socket`, compares the number of the descriptor, which costs two instructions for a real socket. It calls the
-//! functions of this file only for a simulated descriptor.
+//! This crate does not define `recv` and `send` in the program, unlike the functions for other
+//! calls. Instead, the caller, `sys::socket`, compares the number of the descriptor, which costs
+//! two instructions for a real socket. It calls the functions of this file only for a simulated
+//! descriptor.
 
 use std::slice;
 
@@ -11,11 +12,13 @@ use libc::{c_int, c_void};
 use super::abi;
 use super::interpose::answer;
 
-/// Calls recv(2) on a simulated descriptor. Like the C library's function, it returns -1 and sets errno on failure.
-/// Unlike that function, it returns the number of bytes copied even with `MSG_TRUNC`.
+/// Calls recv(2) on a simulated descriptor. Like the C library's function, it returns -1 and sets
+/// errno on failure. Unlike that function, it returns the number of bytes copied even with
+/// `MSG_TRUNC`.
 ///
 /// # Safety
-/// `buf` must be valid for writes of `length` bytes. Nothing else may access these bytes during the call.
+/// `buf` must be valid for writes of `length` bytes. Nothing else may access these bytes during the
+/// call.
 #[cold]
 #[inline(never)]
 #[allow(unsafe_code)]
@@ -28,7 +31,8 @@ pub(crate) unsafe fn recv(fd: c_int, buf: *mut c_void, length: usize, flags: c_i
     answer(abi::recv(fd, buf, flags).map(|count| count as isize))
 }
 
-/// Calls send(2) on a simulated descriptor. Like the C library's function, it returns -1 and sets errno on failure.
+/// Calls send(2) on a simulated descriptor. Like the C library's function, it returns -1 and sets
+/// errno on failure.
 #[cold]
 #[inline(never)]
 pub(crate) fn send(fd: c_int, buf: &[u8], flags: c_int) -> isize {

@@ -1,8 +1,9 @@
 //! The slots of the runtime's poll cache that belong to simulations.
 //!
-//! A simulation keeps its slots until its end, because a slot keeps the timer entry of its last descriptor for the next
-//! one, and the time of the entry is that of the simulated clock. If a descriptor is dropped on another thread or in
-//! another simulation, its slot still belongs to the simulation that allocated it.
+//! A simulation keeps its slots until its end, because a slot keeps the timer entry of its last
+//! descriptor for the next one, and the time of the entry is that of the simulated clock. If a
+//! descriptor is dropped on another thread or in another simulation, its slot still belongs to the
+//! simulation that allocated it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +15,8 @@ use super::current::{Machine, with};
 #[derive(Debug)]
 struct Owner {
     world: u32,
-    /// Whether the slot was freed on a thread that is not in the simulation. If so, the slot stays unused until the end
-    /// of the simulation.
+    /// Whether the slot was freed on a thread that is not in the simulation. If so, the slot stays
+    /// unused until the end of the simulation.
     is_freed_elsewhere: bool,
 }
 
@@ -40,7 +41,8 @@ pub(crate) fn reuse_slot() -> Option<u32> {
     with(|machine| machine?.slots.borrow_mut().free.pop())
 }
 
-/// Records that a slot was allocated on this thread. If the thread is in a simulation, the slot belongs to it.
+/// Records that a slot was allocated on this thread. If the thread is in a simulation, the slot
+/// belongs to it.
 pub(crate) fn note_slot(index: u32) {
     with(|machine| {
         let Some(machine) = machine else { return };
@@ -51,10 +53,11 @@ pub(crate) fn note_slot(index: u32) {
     });
 }
 
-/// Keeps a freed slot for its simulation. Returns false if the slot belongs to no running simulation, so that the caller
-/// frees the slot.
+/// Keeps a freed slot for its simulation. Returns false if the slot belongs to no running
+/// simulation, so that the caller frees the slot.
 pub(crate) fn keep_slot(index: u32) -> bool {
-    // ORDERING: Relaxed: a thread that frees a slot got the descriptor from the thread that counted the slot.
+    // ORDERING: Relaxed: a thread that frees a slot got the descriptor from the thread that counted
+    // the slot.
     if COUNT.load(Ordering::Relaxed) == 0 {
         return false;
     }
@@ -67,7 +70,8 @@ pub(crate) fn keep_slot(index: u32) -> bool {
     true
 }
 
-/// Releases all slots of a simulation, and returns the free ones. A descriptor that is still open keeps its slot.
+/// Releases all slots of a simulation, and returns the free ones. A descriptor that is still open
+/// keeps its slot.
 pub(crate) fn release(machine: &Machine) -> Vec<u32> {
     let slots = std::mem::take(&mut *machine.slots.borrow_mut());
     let mut free: Vec<u32> = slots.free.into_iter().rev().collect();

@@ -1,18 +1,19 @@
 //! recv(2) and send(2) without glibc's wrappers, on Linux with a dynamic glibc.
 //!
-//! In glibc `recv` and `send` are cancellation points of pthread_cancel(3). In a multi-threaded process
-//! a cancellation point costs at least two calls and, before glibc 2.41, two atomic read-modify-writes
-//! per system call. Cancelling a thread is undefined behaviour in Rust, so cancellation points are not
-//! needed. Therefore [`kernel`](super::kernel) makes the calls. In a build in which the simulator defines
-//! `syscall`, the C library's own `syscall` makes them instead.
+//! In glibc `recv` and `send` are cancellation points of pthread_cancel(3). In a multi-threaded
+//! process a cancellation point costs at least two calls and, before glibc 2.41, two atomic
+//! read-modify-writes per system call. Cancelling a thread is undefined behaviour in Rust, so
+//! cancellation points are not needed. Therefore [`kernel`](super::kernel) makes the calls. In a
+//! build in which the simulator defines `syscall`, the C library's own `syscall` makes them
+//! instead.
 //!
 //! Sanitizers, preloaded libraries (LD_PRELOAD) and programs may define functions of these names or
-//! `syscall`, and those functions must get the calls. Before the first call, [`choose`] checks whether the
-//! dynamic linker has found `recv`, `send` and `syscall` in glibc. If one of them is in another object,
-//! every call goes to `recv` and `send`.
+//! `syscall`, and those functions must get the calls. Before the first call, [`choose`] checks
+//! whether the dynamic linker has found `recv`, `send` and `syscall` in glibc. If one of them is in
+//! another object, every call goes to `recv` and `send`.
 //!
-//! System call tracers (strace, seccomp, perf) see recvfrom(2) and sendto(2), as with glibc's functions.
-//! A breakpoint or a uprobe on glibc's `recv` or `send` does not see the calls.
+//! System call tracers (strace, seccomp, perf) see recvfrom(2) and sendto(2), as with glibc's
+//! functions. A breakpoint or a uprobe on glibc's `recv` or `send` does not see the calls.
 
 #![allow(unsafe_code)]
 
@@ -28,8 +29,8 @@ const UNKNOWN: u8 = 0;
 const BY_SYSCALL: u8 = 1;
 const BY_FUNCTION: u8 = 2;
 
-/// The choice: one of the three constants above. Every thread makes the same choice, so no ordering is
-/// needed.
+/// The choice: one of the three constants above. Every thread makes the same choice, so no ordering
+/// is needed.
 static CHOICE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Calls recv(2).
@@ -60,8 +61,8 @@ pub(in crate::sys) unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, fl
     unsafe { send_by_choice(fd, buf, len, flags) }
 }
 
-/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result fits into
-/// `ssize_t`, like that of recv(2).
+/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result fits
+/// into `ssize_t`, like that of recv(2).
 ///
 /// # Safety
 /// `buf` must be valid during the call for the `len` bytes that the call reads or writes.

@@ -13,8 +13,8 @@ use std::ptr;
 
 use libc::{size_t, ssize_t};
 
-/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result and errno are
-/// those of recv(2) and send(2).
+/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result and
+/// errno are those of recv(2) and send(2).
 ///
 /// # Safety
 /// `buf` must be valid during the call for the `len` bytes that the call reads or writes.
@@ -22,9 +22,9 @@ use libc::{size_t, ssize_t};
 #[inline]
 pub(super) unsafe fn call(number: c_long, fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     let result: ssize_t;
-    // SAFETY: the registers follow the kernel's calling convention (syscall(2)). The kernel changes rax,
-    // rcx and r11, and does not use the stack of this thread. The caller promises that the memory is
-    // valid.
+    // SAFETY: the registers follow the kernel's calling convention (syscall(2)). The kernel changes
+    // rax, rcx and r11, and does not use the stack of this thread. The caller promises that the
+    // memory is valid.
     unsafe {
         asm!(
             "syscall",
@@ -54,8 +54,8 @@ fn fail(result: ssize_t) -> ssize_t {
     -1
 }
 
-/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result, which fits
-/// into `ssize_t`, and errno are those of recv(2) and send(2).
+/// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result, which
+/// fits into `ssize_t`, and errno are those of recv(2) and send(2).
 ///
 /// # Safety
 /// `buf` must be valid during the call for the `len` bytes that the call reads or writes.

@@ -1,5 +1,5 @@
-//! recv(2) and send(2), the calls of most operations that move bytes. Where possible, these calls are made
-//! without the cancellation points of the C library.
+//! recv(2) and send(2), the calls of most operations that move bytes. Where possible, these calls
+//! are made without the cancellation points of the C library.
 
 #[cfg(all(
     target_os = "linux",

@@ -34,8 +34,8 @@ pub(crate) fn interrupt_next_change() -> bool {
     false
 }
 
-/// Calls kevent(2): applies `changes`, then waits for events for up to `timeout` nanoseconds, or without
-/// limit if `timeout` is `None`. Returns the number of events.
+/// Calls kevent(2): applies `changes`, then waits for events for up to `timeout` nanoseconds, or
+/// without limit if `timeout` is `None`. Returns the number of events.
 pub(crate) fn kevent(
     queue: BorrowedFd<'_>,
     changes: &[Kevent],

@@ -1,4 +1,5 @@
-//! kqueue(2) and kevent(2). On Linux, which does not have these calls, unit tests use a model of them.
+//! kqueue(2) and kevent(2). On Linux, which does not have these calls, unit tests use a model of
+//! them.
 
 #[cfg(not(target_os = "linux"))]
 mod calls;

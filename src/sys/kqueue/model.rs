@@ -2,8 +2,9 @@
 //! macOS.
 //!
 //! The model has the filters READ and WRITE, on real descriptors, and USER. An edge-triggered epoll
-//! instance, whose descriptor is that of the queue, activates READ and WRITE. When an event of READ or WRITE is
-//! taken, the model checks the condition again, as a kernel does, with poll(2). Constants have FreeBSD's values.
+//! instance, whose descriptor is that of the queue, activates READ and WRITE. When an event of READ
+//! or WRITE is taken, the model checks the condition again, as a kernel does, with poll(2).
+//! Constants have FreeBSD's values.
 //!
 //! | item | behaviour in the manual pages |
 //! |---|---|
@@ -18,10 +19,10 @@
 //! | NOTE_TRIGGER | Activates USER. |
 //! | EINTR | The changes have been applied (see [`interrupt_next_change`]). |
 //!
-//! The model differs from a kernel mainly in two respects. A kernel stores the error itself in `fflags`, but
-//! poll(2) reports only that there is an error, so the model stores ECONNRESET. `data` is 0 for WRITE and
-//! for a listener. An error that does not end the connection, such as an error of a datagram, only
-//! activates the filters, as in FreeBSD.
+//! The model differs from a kernel mainly in two respects. A kernel stores the error itself in
+//! `fflags`, but poll(2) reports only that there is an error, so the model stores ECONNRESET.
+//! `data` is 0 for WRITE and for a listener. An error that does not end the connection, such as an
+//! error of a datagram, only activates the filters, as in FreeBSD.
 
 #![allow(unsafe_code)]
 
@@ -81,7 +82,8 @@ struct Knote {
 #[derive(Debug)]
 struct Queue {
     knotes: BTreeMap<(usize, i16), Knote>,
-    /// An eventfd that ends the epoll_wait(2) of another thread after each change other than a deletion.
+    /// An eventfd that ends the epoll_wait(2) of another thread after each change other than a
+    /// deletion.
     bell: OwnedFd,
 }
 
@@ -152,8 +154,8 @@ fn is_fifo(fd: RawFd) -> bool {
     result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFIFO
 }
 
-/// Returns the flags, fflags and data of a filter's event, or `None` if the filter's condition does not
-/// hold.
+/// Returns the flags, fflags and data of a filter's event, or `None` if the filter's condition does
+/// not hold.
 fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
     let fd = ident as RawFd;
     let levels = levels(fd);
@@ -251,7 +253,8 @@ impl Queue {
         count
     }
 
-    /// Activates the filters of `ident` whose condition holds. Called after the state of `ident` has changed.
+    /// Activates the filters of `ident` whose condition holds. Called after the state of `ident`
+    /// has changed.
     fn activate(&mut self, ident: usize) {
         for filter in [EVFILT_READ, EVFILT_WRITE] {
             if let Some(knote) = self.knotes.get_mut(&(ident, filter)) {

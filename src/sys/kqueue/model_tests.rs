@@ -20,8 +20,8 @@ fn apply(queue: &OwnedFd, change: Kevent) -> i32 {
     changed.err().map_or(0, |error| error.raw_os_error().unwrap())
 }
 
-/// Waits for events for up to a minute and returns them. If `waits` is false, returns the events that are
-/// available now.
+/// Waits for events for up to a minute and returns them. If `waits` is false, returns the events
+/// that are available now.
 fn taken(queue: &OwnedFd, waits: bool) -> Vec<Kevent> {
     let mut events = [empty(); 8];
     let timeout = if waits { 60_000_000_000 } else { 0 };
@@ -137,7 +137,8 @@ fn close_deletes_the_filters_of_a_descriptor() {
     let (socket, mut peer) = pair();
     let number = socket.as_raw_fd();
     assert_eq!(apply(&queue, change(&socket, EVFILT_READ, EV_ADD | EV_CLEAR)), 0);
-    // SAFETY: `socket` owns the descriptor `number`, which is open. From here on `socket` owns the duplicate.
+    // SAFETY: `socket` owns the descriptor `number`, which is open. From here on `socket` owns the
+    // duplicate.
     #[allow(unsafe_code)]
     let replaced = unsafe { libc::dup2(peer.as_raw_fd(), number) };
     assert_eq!(replaced, number);

@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 
 use socket2::{InterfaceIndexOrAddress, SockRef};
 
-/// Returns `value` if the kernel accepts it as the hop limit of multicasts. socket2 would pass [`u32::MAX`] as -1, which
-/// requests the kernel's default.
+/// Returns `value` if the kernel accepts it as the hop limit of multicasts. socket2 would pass
+/// [`u32::MAX`] as -1, which requests the kernel's default.
 fn hop_limit(value: u32) -> io::Result<u32> {
     if value <= 255 { Ok(value) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) }
 }

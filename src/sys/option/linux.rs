@@ -13,12 +13,12 @@ use crate::sys::control::Plain;
 /// The level of the options of multipath TCP (linux/mptcp.h).
 const SOL_MPTCP: c_int = 284;
 
-/// An option that only a multipath connection has (linux/mptcp.h). A connection that fell back to TCP
-/// does not have it.
+/// An option that only a multipath connection has (linux/mptcp.h). A connection that fell back to
+/// TCP does not have it.
 const MPTCP_INFO: c_int = 1;
 
-// SAFETY: the structure contains only integers. It has padding in some C libraries, and is only read. The
-// kernel may write fewer bytes than its size.
+// SAFETY: the structure contains only integers. It has padding in some C libraries, and is only
+// read. The kernel may write fewer bytes than its size.
 unsafe impl Plain for libc::tcp_info {}
 
 /// Returns whether the socket is an IPv6 socket (SO_DOMAIN).
@@ -36,7 +36,8 @@ pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).protocol().map(|protocol| protocol == Some(Protocol::TCP))
 }
 
-/// Returns whether the protocol of an IP socket is TCP, with or without multipath, or UDP (SO_PROTOCOL).
+/// Returns whether the protocol of an IP socket is TCP, with or without multipath, or UDP
+/// (SO_PROTOCOL).
 pub(crate) fn is_tcp_or_udp(fd: BorrowedFd<'_>) -> bool {
     let protocols = [Protocol::TCP, Protocol::MPTCP, Protocol::UDP];
     matches!(SockRef::from(&fd).protocol(), Ok(Some(protocol)) if protocols.contains(&protocol))
@@ -138,8 +139,8 @@ pub(crate) fn syn_segments(fd: BorrowedFd<'_>) -> Option<u32> {
     tcp_info(fd).ok().filter(|info| info.tcpi_state == SYN_SENT).map(|info| info.tcpi_unacked)
 }
 
-/// Returns whether a connection uses multipath TCP. A connection that fell back to TCP, or has always
-/// used TCP, has no MPTCP_INFO.
+/// Returns whether a connection uses multipath TCP. A connection that fell back to TCP, or has
+/// always used TCP, has no MPTCP_INFO.
 pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match get::<c_int>(fd, SOL_MPTCP, MPTCP_INFO) {
         Ok(_) => Ok(true),
@@ -148,8 +149,8 @@ pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Sets IP_MULTICAST_ALL, which determines whether the socket also receives datagrams to groups that
-/// only other sockets of the host have joined (Linux 2.6.31).
+/// Sets IP_MULTICAST_ALL, which determines whether the socket also receives datagrams to groups
+/// that only other sockets of the host have joined (Linux 2.6.31).
 pub(crate) fn set_multicast_all_v4(fd: BorrowedFd<'_>, all: bool) -> io::Result<()> {
     SockRef::from(&fd).set_multicast_all_v4(all)
 }

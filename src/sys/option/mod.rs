@@ -73,10 +73,11 @@ pub(crate) struct TcpState {
     pub(crate) segments: [u32; 2],
     pub(crate) last_sent_millis: u32,
     pub(crate) last_received_millis: u32,
-    /// The number of unacknowledged segments; for a listener, the number of connections in the accept
-    /// queue.
+    /// The number of unacknowledged segments; for a listener, the number of connections in the
+    /// accept queue.
     pub(crate) unacknowledged: u32,
-    /// The number of selectively acknowledged segments; for a listener, the limit of the accept queue.
+    /// The number of selectively acknowledged segments; for a listener, the limit of the accept
+    /// queue.
     pub(crate) selectively_acknowledged: u32,
 }
 
@@ -105,8 +106,8 @@ impl TcpState {
         STATES.get(usize::from(self.state)).copied().unwrap_or(STATES[0])
     }
 
-    /// Returns whether the socket is a listener. `unacknowledged` and `selectively_acknowledged` then
-    /// describe its accept queue.
+    /// Returns whether the socket is a listener. `unacknowledged` and `selectively_acknowledged`
+    /// then describe its accept queue.
     pub(crate) fn is_listener(&self) -> bool {
         self.state == TcpState::LISTEN
     }
@@ -115,8 +116,8 @@ impl TcpState {
 /// Returns the number of connections in the accept queue of a TCP listener.
 ///
 /// # Errors
-/// Returns `InvalidInput` for a TCP socket that does not listen. Returns the error of [`tcp_state`] for sockets of
-/// other protocols and, on systems other than Linux, for all sockets.
+/// Returns `InvalidInput` for a TCP socket that does not listen. Returns the error of [`tcp_state`]
+/// for sockets of other protocols and, on systems other than Linux, for all sockets.
 pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
     let state = tcp_state(listener)?;
     if state.is_listener() { Ok(state.unacknowledged) } else { Err(io::ErrorKind::InvalidInput.into()) }

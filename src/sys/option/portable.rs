@@ -26,8 +26,8 @@ pub(crate) fn is_tcp_or_udp(_fd: BorrowedFd<'_>) -> bool {
     true
 }
 
-/// Does nothing, because on these systems a socket receives only datagrams to the groups that it has joined,
-/// as on Linux without IP_MULTICAST_ALL.
+/// Does nothing, because on these systems a socket receives only datagrams to the groups that it
+/// has joined, as on Linux without IP_MULTICAST_ALL.
 pub(crate) fn set_multicast_all_v4(_fd: BorrowedFd<'_>, _all: bool) -> io::Result<()> {
     Ok(())
 }

@@ -48,9 +48,10 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
     SockRef::from(&fd).set_send_buffer_size(bytes)
 }
 
-/// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit (net.core.wmem_max on
-/// Linux) allows it. Otherwise, Linux sets the limit, and other systems return an error. On Linux, a size that already
-/// exceeds the limit, because of the kernel's own adaptation, stays the same.
+/// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
+/// (net.core.wmem_max on Linux) allows it. Otherwise, Linux sets the limit, and other systems
+/// return an error. On Linux, a size that already exceeds the limit, because of the kernel's own
+/// adaptation, stays the same.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let size = send_buffer_size(fd)?;
     // Other systems refuse a size beyond the limit, and so do not reduce the buffer.
@@ -64,8 +65,9 @@ pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
 /// A usual default of net.core.wmem_max, for the case that the limit cannot be determined.
 const WMEM_MAX: usize = 212_992;
 
-/// Returns the largest size of a send buffer that SO_SNDBUF can set, as SO_SNDBUF returns it. Asks the kernel with a
-/// new socket, because a size beyond the limit would reduce the buffer of an existing one.
+/// Returns the largest size of a send buffer that SO_SNDBUF can set, as SO_SNDBUF returns it. Asks
+/// the kernel with a new socket, because a size beyond the limit would reduce the buffer of an
+/// existing one.
 ///
 /// # Errors
 /// Returns an error if the probe cannot be opened, for example because no descriptor is free.
@@ -86,9 +88,10 @@ pub(crate) fn seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs().saturating_add(partial))
 }
 
-/// Sets SO_LINGER, which determines how close(2) treats unsent data. With `None` the kernel sends it in
-/// the background. With zero the kernel discards it and resets the connection. With another duration
-/// close(2) waits up to that long, rounded up to seconds so that half a second does not become a reset.
+/// Sets SO_LINGER, which determines how close(2) treats unsent data. With `None` the kernel sends
+/// it in the background. With zero the kernel discards it and resets the connection. With another
+/// duration close(2) waits up to that long, rounded up to seconds so that half a second does not
+/// become a reset.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
     const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
     SockRef::from(&fd).set_linger(linger.map(|linger| seconds(linger).min(SECONDS_MAX)))

@@ -13,16 +13,17 @@ use std::thread::JoinHandle;
 
 use libc::c_int;
 
-/// The type of the control message with a pidfd of the sender, which only Linux has. On these systems, Linux's
-/// number for it is that of a timestamp.
+/// The type of the control message with a pidfd of the sender, which only Linux has. On these
+/// systems, Linux's number for it is that of a timestamp.
 pub(crate) const PIDFD_KIND: Option<c_int> = None;
 
 /// Whether a short read of a TCP socket means that no data is left. On these systems it does not,
-/// because urgent data causes short reads, and the poller does not learn of urgent data from kqueue(2).
+/// because urgent data causes short reads, and the poller does not learn of urgent data from
+/// kqueue(2).
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = false;
 
-/// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:
-/// EAI_NODATA and EAI_ADDRFAMILY.
+/// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the
+/// family: EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [7, 1];
 
 /// ENONET, an errno that only Linux has.
@@ -58,12 +59,12 @@ pub(crate) struct mmsghdr {
     pub(crate) msg_len: libc::c_uint,
 }
 
-/// Calls recvmsg(2) for each header until a call fails. Returns the number of messages, or -1 if the
-/// first call fails. The error of a later call is lost.
+/// Calls recvmsg(2) for each header until a call fails. Returns the number of messages, or -1 if
+/// the first call fails. The error of a later call is lost.
 ///
 /// # Safety
-/// The `count` headers, and the memory that they point to, must be valid for reads and writes during the
-/// call.
+/// The `count` headers, and the memory that they point to, must be valid for reads and writes
+/// during the call.
 pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     for index in 0..count {
         // SAFETY: the caller's promise.
@@ -80,12 +81,12 @@ pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
     count as c_int
 }
 
-/// Calls sendmsg(2) for each header until a call fails. Returns the number of messages, or -1 if the
-/// first call fails. The error of a later call is lost.
+/// Calls sendmsg(2) for each header until a call fails. Returns the number of messages, or -1 if
+/// the first call fails. The error of a later call is lost.
 ///
 /// # Safety
-/// The `count` headers must be valid for reads and writes, and the memory that they point to for reads,
-/// during the call.
+/// The `count` headers must be valid for reads and writes, and the memory that they point to for
+/// reads, during the call.
 pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     for index in 0..count {
         // SAFETY: the caller's promise.
@@ -102,7 +103,8 @@ pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
     count as c_int
 }
 
-/// Returns the address family of a socket, according to its local address. Safe to call after fork(2).
+/// Returns the address family of a socket, according to its local address. Safe to call after
+/// fork(2).
 pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
     // SAFETY: the address is plain data, for which all zeroes is a valid value.
     let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
@@ -133,8 +135,9 @@ pub(crate) fn from_abstract_name(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Joins a thread if it has ended. Otherwise returns the handle. The call waits for thread-local destructors
-/// that are still running, because macOS has no function that reports whether they have ended.
+/// Joins a thread if it has ended. Otherwise returns the handle. The call waits for thread-local
+/// destructors that are still running, because macOS has no function that reports whether they have
+/// ended.
 pub(crate) fn try_join(thread: JoinHandle<()>) -> Result<(), JoinHandle<()>> {
     if !thread.is_finished() {
         return Err(thread);
@@ -155,7 +158,8 @@ pub(crate) fn errno_place() -> *mut libc::c_int {
     unsafe { libc::__error() }
 }
 
-/// Returns `None`. The number of CPUs is needed only to interpret /proc/loadavg, which exists only on Linux.
+/// Returns `None`. The number of CPUs is needed only to interpret /proc/loadavg, which exists only
+/// on Linux.
 pub(crate) fn online_cpus() -> Option<usize> {
     None
 }
@@ -165,10 +169,11 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(File::open("/")?.into())
 }
 
-/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On error, `fd` is unchanged.
+/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On
+/// error, `fd` is unchanged.
 pub(crate) fn replace(fd: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: both descriptors are open. dup2(2) replaces the second one atomically, so its number has no other owner in
-    // between. The caller owns what is closed.
+    // SAFETY: both descriptors are open. dup2(2) replaces the second one atomically, so its number
+    // has no other owner in between. The caller owns what is closed.
     if unsafe { libc::dup2(placeholder.as_raw_fd(), fd.as_raw_fd()) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -177,8 +182,8 @@ pub(crate) fn replace(fd: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Re
     Ok(())
 }
 
-/// Returns `None`, because /proc/loadavg, which contains the number of runnable threads, exists only
-/// on Linux.
+/// Returns `None`, because /proc/loadavg, which contains the number of runnable threads, exists
+/// only on Linux.
 pub(crate) fn load_average() -> Option<File> {
     None
 }

@@ -1,5 +1,5 @@
-//! Definitions for Linux and FreeBSD, which have ppoll(2), accept4(2), and flags that make a new socket
-//! non-blocking and close-on-exec.
+//! Definitions for Linux and FreeBSD, which have ppoll(2), accept4(2), and flags that make a new
+//! socket non-blocking and close-on-exec.
 
 #![allow(unsafe_code)]
 
@@ -16,8 +16,8 @@ pub(crate) const POLL_HALF_CLOSED: Option<c_short> = Some(libc::POLLRDHUP);
 /// The flag of recvmsg(2) that makes received descriptors close-on-exec.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 
-/// Calls ppoll(2): waits for events for up to `timeout` nanoseconds, or without limit if `timeout` is `None`.
-/// Returns the number of entries that have events.
+/// Calls ppoll(2): waits for events for up to `timeout` nanoseconds, or without limit if `timeout`
+/// is `None`. Returns the number of entries that have events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
     let limit = timeout.map(|nanos| libc::timespec {
         tv_sec: (nanos / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
@@ -25,8 +25,8 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
     });
     let limit = limit.as_ref().map_or(ptr::null(), |limit| &raw const *limit);
     let count = entries.len() as libc::nfds_t;
-    // SAFETY: the entries are valid for writes, the limit is null or valid, and a null mask means that
-    // the signal mask stays unchanged.
+    // SAFETY: the entries are valid for writes, the limit is null or valid, and a null mask means
+    // that the signal mask stays unchanged.
     let ready = unsafe { libc::ppoll(entries.as_mut_ptr(), count, limit, ptr::null()) };
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }

@@ -17,16 +17,17 @@ use std::thread::JoinHandle;
 use libc::c_int;
 pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
 
-/// SCM_PIDFD, the type of the control message with a pidfd of the sender (include/linux/socket.h). The crate `libc`
-/// does not define it.
+/// SCM_PIDFD, the type of the control message with a pidfd of the sender (include/linux/socket.h).
+/// The crate `libc` does not define it.
 pub(crate) const PIDFD_KIND: Option<c_int> = Some(4);
 
-/// Whether a short read of a TCP socket means that no data is left. On Linux it does, except before urgent data,
-/// which the poller reports, and with kTLS, which only a socket with an exposed descriptor can have.
+/// Whether a short read of a TCP socket means that no data is left. On Linux it does, except before
+/// urgent data, which the poller reports, and with kTLS, which only a socket with an exposed
+/// descriptor can have.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;
 
-/// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the family:
-/// EAI_NODATA and EAI_ADDRFAMILY.
+/// The errors of getaddrinfo(3) that mean that the name has no address, or no address of the
+/// family: EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [libc::EAI_NODATA, -9];
 
 /// The UDP option that splits sent data into segments.
@@ -59,7 +60,8 @@ pub(crate) const TIMESTAMP_UNIT: u32 = 1;
 /// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
-/// Returns the data that selects the source address, if there is one, and the interface of a datagram.
+/// Returns the data that selects the source address, if there is one, and the interface of a
+/// datagram.
 pub(crate) fn packet_info_v4(local: Option<Ipv4Addr>, interface: u32) -> Option<PacketInfoV4> {
     let address = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
     Some(libc::in_pktinfo {
@@ -78,8 +80,8 @@ pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Op
 /// Calls recvmmsg(2).
 ///
 /// # Safety
-/// The `count` headers, and the memory that they point to, must be valid for reads and writes during the
-/// call.
+/// The `count` headers, and the memory that they point to, must be valid for reads and writes
+/// during the call.
 #[inline]
 pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     // SAFETY: the caller's promise.
@@ -89,8 +91,8 @@ pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flag
 /// Calls sendmmsg(2).
 ///
 /// # Safety
-/// The `count` headers must be valid for reads and writes, and the memory that they point to for reads,
-/// during the call.
+/// The `count` headers must be valid for reads and writes, and the memory that they point to for
+/// reads, during the call.
 #[inline]
 pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     // SAFETY: the caller's promise.
@@ -107,8 +109,8 @@ pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
 }
 
 /// Returns the process, user and group of the peer of a Unix socket (SO_PEERCRED). The process is 0
-/// if it is not visible in this PID namespace. If there is no peer, the process is 0, and user and group
-/// are -1.
+/// if it is not visible in this PID namespace. If there is no peer, the process is 0, and user and
+/// group are -1.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
@@ -133,10 +135,11 @@ pub(crate) fn from_abstract_name(name: &[u8]) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }
 
-/// Joins a thread if it has ended, including its thread-local destructors. Otherwise returns the handle.
+/// Joins a thread if it has ended, including its thread-local destructors. Otherwise returns the
+/// handle.
 pub(crate) fn try_join(thread: JoinHandle<()>) -> Result<(), JoinHandle<()>> {
-    // SAFETY: the handle owns the thread, which was neither joined nor detached. A thread that is still
-    // running, such as the calling thread, is not joined.
+    // SAFETY: the handle owns the thread, which was neither joined nor detached. A thread that is
+    // still running, such as the calling thread, is not joined.
     if unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) } != 0 {
         return Err(thread);
     }
@@ -162,21 +165,23 @@ pub(crate) fn online_cpus() -> Option<usize> {
     text.trim().split(',').map(length).sum()
 }
 
-/// Opens a descriptor that only refers to a path (`O_PATH`). Calls that use an open file fail with EBADF.
+/// Opens a descriptor that only refers to a path (`O_PATH`). Calls that use an open file fail with
+/// EBADF.
 pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/")?.into())
 }
 
-/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On error, `fd` is unchanged.
+/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On
+/// error, `fd` is unchanged.
 pub(crate) fn replace(fd: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: both descriptors are open. dup3(2) replaces the second one atomically, so its number has no other owner in
-    // between. The caller owns what is closed.
+    // SAFETY: both descriptors are open. dup3(2) replaces the second one atomically, so its number
+    // has no other owner in between. The caller owns what is closed.
     let result = unsafe { libc::dup3(placeholder.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Opens /proc/loadavg. Returns `None` if it cannot be opened or does not belong to procfs. (In some
-/// containers it is a file of lxcfs.)
+/// Opens /proc/loadavg. Returns `None` if it cannot be opened or does not belong to procfs. (In
+/// some containers it is a file of lxcfs.)
 pub(crate) fn load_average() -> Option<File> {
     let file = File::open("/proc/loadavg").ok()?;
     let mut status = MaybeUninit::<libc::statfs>::uninit();
@@ -187,8 +192,8 @@ pub(crate) fn load_average() -> Option<File> {
     (result == 0 && unsafe { status.assume_init() }.f_type == 0x9fa0).then_some(file)
 }
 
-/// Populates the pages that lie entirely in `memory`, which will be written next, with one call. Before
-/// Linux 5.14 this has no effect, and the first write to each page causes a page fault.
+/// Populates the pages that lie entirely in `memory`, which will be written next, with one call.
+/// Before Linux 5.14 this has no effect, and the first write to each page causes a page fault.
 pub(crate) fn populate<T>(memory: &mut [MaybeUninit<T>]) {
     // SAFETY: sysconf(3) reads no memory.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;

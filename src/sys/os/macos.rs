@@ -16,9 +16,9 @@ pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW_APPROX;
 /// The event of poll(2) that reports that the peer will send no more data. macOS has none.
 pub(crate) const POLL_HALF_CLOSED: Option<c_short> = None;
 
-/// The flag of recvmsg(2) that makes received descriptors close-on-exec. macOS has none, so they are made
-/// close-on-exec after the call. If another thread calls fork(2) in between, a program that the child
-/// executes inherits them.
+/// The flag of recvmsg(2) that makes received descriptors close-on-exec. macOS has none, so they
+/// are made close-on-exec after the call. If another thread calls fork(2) in between, a program
+/// that the child executes inherits them.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = 0;
 
 /// The option that requests [`PACKET_INFO_V4`] messages.
@@ -30,7 +30,8 @@ pub(crate) const PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 /// The data of a [`PACKET_INFO_V4`] message.
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
-/// Returns the data that selects the source address, if there is one, and the interface of a datagram.
+/// Returns the data that selects the source address, if there is one, and the interface of a
+/// datagram.
 pub(crate) fn packet_info_v4(local: Option<Ipv4Addr>, interface: u32) -> Option<PacketInfoV4> {
     let address = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
     Some(libc::in_pktinfo {
@@ -40,8 +41,8 @@ pub(crate) fn packet_info_v4(local: Option<Ipv4Addr>, interface: u32) -> Option<
     })
 }
 
-/// Returns the local address, the destination and the interface of a received datagram. macOS does not set
-/// `ipi_spec_dst`, so the first two are equal.
+/// Returns the local address, the destination and the interface of a received datagram. macOS does
+/// not set `ipi_spec_dst`, so the first two are equal.
 pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Option<u32>) {
     let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
     (address, address, Some(info.ipi_ifindex))
@@ -57,8 +58,8 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }
 
-/// Makes a socket non-blocking and close-on-exec, and disables SIGPIPE for it. If another thread calls
-/// fork(2) before this call, a program that the child executes inherits the socket.
+/// Makes a socket non-blocking and close-on-exec, and disables SIGPIPE for it. If another thread
+/// calls fork(2) before this call, a program that the child executes inherits the socket.
 fn prepare(socket: Socket) -> io::Result<OwnedFd> {
     let reference = SockRef::from(&socket);
     reference.set_nonblocking(true)?;
@@ -85,8 +86,8 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     Ok((prepare(socket)?, address))
 }
 
-/// Returns the process, user and group of the peer of a Unix socket (LOCAL_PEERPID, getpeereid(3)). A
-/// process of 0 means that it is unknown.
+/// Returns the process, user and group of the peer of a Unix socket (LOCAL_PEERPID, getpeereid(3)).
+/// A process of 0 means that it is unknown.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let (uid, gid) = super::bsd::peer_ids(fd)?;
     let mut pid: libc::pid_t = 0;
@@ -98,11 +99,11 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     Ok((pid, uid, gid))
 }
 
-/// Calls macOS's sendfile(2) for at most `most` bytes of `file` from `offset`. Returns the result and
-/// the number of bytes sent, which may be more than zero if the error is EAGAIN or EINTR. After another
-/// error the number is 0, because the manual page promises the number only for these two errors, and the
-/// kernel may leave the requested length in its place. `most` must not be 0, which means the rest of the
-/// file.
+/// Calls macOS's sendfile(2) for at most `most` bytes of `file` from `offset`. Returns the result
+/// and the number of bytes sent, which may be more than zero if the error is EAGAIN or EINTR. After
+/// another error the number is 0, because the manual page promises the number only for these two
+/// errors, and the kernel may leave the requested length in its place. `most` must not be 0, which
+/// means the rest of the file.
 pub(crate) fn sendfile(to: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: off_t, most: usize) -> (io::Result<()>, u64) {
     let (to, file) = (to.as_raw_fd(), file.as_raw_fd());
     let mut length = off_t::try_from(most).unwrap_or(off_t::MAX);

@@ -1,6 +1,6 @@
-//! Differences between systems. There is one file per system, and one per group of systems that share
-//! definitions. Together they define the same names on every system, except that `sendfile` is not
-//! defined on Linux.
+//! Differences between systems. There is one file per system, and one per group of systems that
+//! share definitions. Together they define the same names on every system, except that `sendfile`
+//! is not defined on Linux.
 
 #[cfg(not(target_os = "linux"))]
 mod bsd;

@@ -1,12 +1,12 @@
-//! Calls that move bytes inside the kernel, splice(2) and sendfile(2), and calls for the pipes and files that
-//! they use.
+//! Calls that move bytes inside the kernel, splice(2) and sendfile(2), and calls for the pipes and
+//! files that they use.
 //!
 //! # Invariants
-//! * S2 of [`socket`](crate::sys::socket) — no call raises SIGPIPE. splice and sendfile have no flag
-//!   for this, so [`without_sigpipe`] checks the disposition of the signal. If the signal is ignored,
-//!   which is the default in Rust programs, the check costs one call. Otherwise the signal is blocked in
-//!   this thread during the call. If the call made it pending, it is consumed before the mask is
-//!   restored. A SIGPIPE that was already pending stays pending.
+//! * S2 of [`socket`](crate::sys::socket) — no call raises SIGPIPE. splice and sendfile have no
+//!   flag for this, so [`without_sigpipe`] checks the disposition of the signal. If the signal is
+//!   ignored, which is the default in Rust programs, the check costs one call. Otherwise the signal
+//!   is blocked in this thread during the call. If the call made it pending, it is consumed before
+//!   the mask is restored. A SIGPIPE that was already pending stays pending.
 //! * SPLICE_F_MORE and SPLICE_F_MOVE are not used. SPLICE_F_MORE would delay small writes by up to
 //!   200 ms.
 
@@ -31,7 +31,8 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    /// Creates a pipe (pipe2(2)). Its size is at least `bytes` if the limits on pipe memory allow it.
+    /// Creates a pipe (pipe2(2)). Its size is at least `bytes` if the limits on pipe memory allow
+    /// it.
     pub(crate) fn new(bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
         // SAFETY: the array of two ints is valid for writes.
@@ -49,16 +50,16 @@ impl Pipe {
         Ok(Pipe { output, input, slots: (size as usize / usize::try_from(page).unwrap_or(4096)).max(1) })
     }
 
-    /// Calls splice(2) for at most `most` bytes from `source` into the pipe. Does not wait if `source` is
-    /// non-blocking.
+    /// Calls splice(2) for at most `most` bytes from `source` into the pipe. Does not wait if
+    /// `source` is non-blocking.
     pub(crate) fn fill(&self, source: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(source, seam::Call::SpliceFrom)?;
         splice(source, self.input.as_fd(), most)
     }
 
-    /// Calls splice(2) for at most `most` bytes from the pipe to `target`. Does not wait if `target` is
-    /// non-blocking.
+    /// Calls splice(2) for at most `most` bytes from the pipe to `target`. Does not wait if
+    /// `target` is non-blocking.
     pub(crate) fn drain(&self, target: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(target, seam::Call::SpliceTo)?;
@@ -79,8 +80,8 @@ fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<u
     check_len(unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), most, libc::SPLICE_F_NONBLOCK) })
 }
 
-/// Calls sendfile(2) for at most `most` bytes of `file`, from `offset` or, if it is `None`, from the
-/// file's own position. Advances the offset or the position.
+/// Calls sendfile(2) for at most `most` bytes of `file`, from `offset` or, if it is `None`, from
+/// the file's own position. Advances the offset or the position.
 pub(crate) fn sendfile(
     to: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
@@ -200,8 +201,8 @@ mod tests {
         assert_eq!(all, b"hel");
     }
 
-    /// The test runs in its own process, with the default disposition of SIGPIPE. Programs that are not
-    /// written in Rust usually have this disposition.
+    /// The test runs in its own process, with the default disposition of SIGPIPE. Programs that are
+    /// not written in Rust usually have this disposition.
     #[test]
     fn closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SPLICE_SIGPIPE";

@@ -1,5 +1,6 @@
-//! System calls that move bytes inside the kernel. On a system that does not have one of these calls, the
-//! function that needs it returns ENOSYS, and its caller copies the bytes through a buffer.
+//! System calls that move bytes inside the kernel. On a system that does not have one of these
+//! calls, the function that needs it returns ENOSYS, and its caller copies the bytes through a
+//! buffer.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -40,9 +40,9 @@ impl Pipe {
     }
 }
 
-/// Calls sendfile(2) for at most `most` bytes of `file`, from `offset` or, if it is `None`, from the
-/// file's own position. Advances the offset or the position. Returns ENOSYS if the caller must copy the
-/// bytes through a buffer.
+/// Calls sendfile(2) for at most `most` bytes of `file`, from `offset` or, if it is `None`, from
+/// the file's own position. Advances the offset or the position. Returns ENOSYS if the caller must
+/// copy the bytes through a buffer.
 pub(crate) fn sendfile(
     to: BorrowedFd<'_>,
     file: BorrowedFd<'_>,

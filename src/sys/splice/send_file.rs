@@ -1,12 +1,13 @@
 //! sendfile(2) of macOS and FreeBSD.
 //!
 //! The call differs from that of Linux in three ways:
-//! * The number of bytes sent is reported separately from the result, because a call that fails, for
-//!   example with EAGAIN or EINTR, may have sent bytes. In that case [`send`] returns their number. If the
-//!   error persists, the next call returns it.
-//! * A length of zero means the rest of the file. [`send`] does not make the call for a length of zero.
-//! * The call requires an offset and does not change the file's own position. [`send_from_position`]
-//!   reads the position before the call and advances it afterwards.
+//! * The number of bytes sent is reported separately from the result, because a call that fails,
+//!   for example with EAGAIN or EINTR, may have sent bytes. In that case [`send`] returns their
+//!   number. If the error persists, the next call returns it.
+//! * A length of zero means the rest of the file. [`send`] does not make the call for a length of
+//!   zero.
+//! * The call requires an offset and does not change the file's own position.
+//!   [`send_from_position`] reads the position before the call and advances it afterwards.
 //!
 //! On Linux, unit tests compile this file with a substitute for the call.
 
@@ -21,9 +22,9 @@ fn refusal() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOSYS)
 }
 
-/// Calls sendfile(2) once from `offset` and advances the offset. `call` makes the call for an offset
-/// and a maximum number of bytes, and returns the result and the number of bytes sent. Returns ENOSYS
-/// if the caller must copy the bytes through a buffer.
+/// Calls sendfile(2) once from `offset` and advances the offset. `call` makes the call for an
+/// offset and a maximum number of bytes, and returns the result and the number of bytes sent.
+/// Returns ENOSYS if the caller must copy the bytes through a buffer.
 pub(super) fn send(
     offset: &mut u64,
     most: usize,
@@ -36,8 +37,9 @@ pub(super) fn send(
     let (result, sent) = call(at, most);
     match result {
         Err(error) if sent == 0 => Err(match error.raw_os_error() {
-            // Reading the file failed, the file is not regular or its file system does not support the call, or
-            // the target is not a socket. Copying through a buffer succeeds or returns the actual error.
+            // Reading the file failed, the file is not regular or its file system does not support
+            // the call, or the target is not a socket. Copying through a buffer succeeds or returns
+            // the actual error.
             Some(libc::EIO | libc::ENOTSUP | libc::ENOTSOCK) => refusal(),
             _ => error,
         }),
@@ -48,8 +50,8 @@ pub(super) fn send(
     }
 }
 
-/// Calls sendfile(2) like [`send`], but from the position of `file`, and advances the position. Also returns
-/// ENOSYS if the file has no position.
+/// Calls sendfile(2) like [`send`], but from the position of `file`, and advances the position.
+/// Also returns ENOSYS if the file has no position.
 pub(super) fn send_from_position(
     file: BorrowedFd<'_>,
     most: usize,

@@ -20,8 +20,8 @@ pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 }
 
 /// Calls send(2) with MSG_ZEROCOPY. The kernel may read the memory of `buf` until a [`Completion`]
-/// reports the call. If the memory is changed or freed earlier, wrong bytes may be sent. The function is
-/// nevertheless safe, because the kernel holds references to the pages.
+/// reports the call. If the memory is changed or freed earlier, wrong bytes may be sent. The
+/// function is nevertheless safe, because the kernel holds references to the pages.
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
 }
@@ -38,11 +38,11 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes messages from the error queue until one of them is a completion, and returns the completion. Discards
-/// the messages before the completion. Returns EAGAIN when the queue is empty.
+/// Takes messages from the error queue until one of them is a completion, and returns the
+/// completion. Discards the messages before the completion. Returns EAGAIN when the queue is empty.
 pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
-    /// The length of the control buffer in words: enough for a control message that includes an address.
-    /// A word has at least the alignment of a `cmsghdr`.
+    /// The length of the control buffer in words: enough for a control message that includes an
+    /// address. A word has at least the alignment of a `cmsghdr`.
     const ROOM: usize = 16;
     loop {
         let mut control = [0u64; ROOM];
@@ -67,8 +67,9 @@ fn decode(message: &libc::msghdr) -> Option<Completion> {
     // SAFETY: recvmsg(2) has filled in `message`.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !next.is_null() {
-        // SAFETY: `next` is not null, so it points to a whole header in the control data that recvmsg(2)
-        // wrote. It is aligned, because the buffer is, and the macros align each following header.
+        // SAFETY: `next` is not null, so it points to a whole header in the control data that
+        // recvmsg(2) wrote. It is aligned, because the buffer is, and the macros align each
+        // following header.
         let header = unsafe { next.read() };
         let kind = (header.cmsg_level, header.cmsg_type);
         // SAFETY: the function only does arithmetic.
@@ -76,11 +77,12 @@ fn decode(message: &libc::msghdr) -> Option<Completion> {
         if matches!(kind, (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR))
             && header.cmsg_len as usize >= least
         {
-            // SAFETY: `next` points to a header, and the length of the message includes data after it.
+            // SAFETY: `next` points to a header, and the length of the message includes data after
+            // it.
             let data = unsafe { libc::CMSG_DATA(next) };
             let mut error = MaybeUninit::<libc::sock_extended_err>::uninit();
-            // SAFETY: according to its length, the message contains the whole structure. The structure
-            // may be unaligned, so it is copied as bytes.
+            // SAFETY: according to its length, the message contains the whole structure. The
+            // structure may be unaligned, so it is copied as bytes.
             unsafe { data.copy_to_nonoverlapping(error.as_mut_ptr().cast(), size_of::<libc::sock_extended_err>()) };
             // SAFETY: all bytes were written, and every bit pattern is a valid value.
             let error = unsafe { error.assume_init() };

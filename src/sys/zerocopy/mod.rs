@@ -12,8 +12,8 @@ pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::*;
 
-/// A completion: the kernel has released the memory of a range of zero-copy sends. The kernel counts
-/// the sends of each socket from 0.
+/// A completion: the kernel has released the memory of a range of zero-copy sends. The kernel
+/// counts the sends of each socket from 0.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
     /// The numbers of the first and the last send. The count wraps.

@@ -1,5 +1,5 @@
-//! Socket options that this crate supports only on Linux. The configuration methods that set some of them
-//! are in `net/linux.rs`.
+//! Socket options that this crate supports only on Linux. The configuration methods that set some
+//! of them are in `net/linux.rs`.
 //!
 //! Times are rounded up to the kernel's unit. Zero, which the kernel treats as the default, is
 //! refused; `None` requests the default. Values that do not fit the kernel's type are also refused.
@@ -46,7 +46,8 @@ impl ListenExtras {
         self.multipath
     }
 
-    /// Opens a multipath socket if one is requested. Returns `None` if it cannot be opened, whatever the error.
+    /// Opens a multipath socket if one is requested. Returns `None` if it cannot be opened,
+    /// whatever the error.
     pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
@@ -78,12 +79,14 @@ impl DialExtras {
         DialExtras { multipath: false, fast_open: false }
     }
 
-    /// Opens a multipath socket if one is requested. Returns `None` if it cannot be opened, whatever the error.
+    /// Opens a multipath socket if one is requested. Returns `None` if it cannot be opened,
+    /// whatever the error.
     pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
 
-    /// Sets the options. Fast Open is not an error if the host does not permit it or the kernel does not have it.
+    /// Sets the options. Fast Open is not an error if the host does not permit it or the kernel
+    /// does not have it.
     pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if !self.fast_open {
             return Ok(());

@@ -1,4 +1,5 @@
-//! Options that depend on the system. `TcpExtras`, `ListenExtras` and `DialExtras` exist on all systems.
+//! Options that depend on the system. `TcpExtras`, `ListenExtras` and `DialExtras` exist on all
+//! systems.
 
 #[cfg(target_os = "linux")]
 mod linux;

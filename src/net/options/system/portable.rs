@@ -1,4 +1,5 @@
-//! Empty counterparts of the types in `linux.rs`, for systems on which this crate does not support those options.
+//! Empty counterparts of the types in `linux.rs`, for systems on which this crate does not support
+//! those options.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -19,7 +19,8 @@ impl From<OwnedFd> for UnixSeqpacketListener {
     /// on any other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> UnixSeqpacketListener {
         UnixSeqpacketListener { file: SocketFile::default(), fd: adopt(fd, UnixSeqpacket::net_fd) }
     }
@@ -30,7 +31,8 @@ impl From<OwnedFd> for UnixSeqpacket {
     /// other descriptor, operations may fail.
     ///
     /// # Panics
-    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of fork(2).
+    /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
+    /// fork(2).
     fn from(fd: OwnedFd) -> UnixSeqpacket {
         UnixSeqpacket::from_net_fd(adopt(fd, UnixSeqpacket::net_fd))
     }

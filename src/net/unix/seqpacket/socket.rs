@@ -28,8 +28,8 @@ use crate::sys::unix::from_kernel;
 /// A Unix-domain connection within one machine that preserves message boundaries.
 ///
 /// Each `send` is received by one `recv`, in order, and no message is lost while the connection is
-/// open. Clones share the connection, and every method takes `&self`, so any number of tasks can send
-/// and receive concurrently. Socket names are described in
+/// open. Clones share the connection, and every method takes `&self`, so any number of tasks can
+/// send and receive concurrently. Socket names are described in
 /// [`os::unix::net`](crate::os::unix::net). The type is not available on macOS.
 ///
 /// Source: `net.UnixConn` of Go with network `unixpacket`, SOCK_SEQPACKET in unix(7).
@@ -135,12 +135,13 @@ impl UnixSeqpacket {
         Ok((packets(one)?, packets(other)?))
     }
 
-    /// Receives a message into `buf`. Returns the number of bytes. If `buf` is not empty, 0 means the end of the
-    /// connection or an empty message. Bytes that do not fit into `buf` are lost.
+    /// Receives a message into `buf`. Returns the number of bytes. If `buf` is not empty, 0 means
+    /// the end of the connection or an empty message. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
-    /// Returns `ConnectionReset` if the peer closed before it had received all messages; `TimedOut` after
-    /// the read deadline or timeout; a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns `ConnectionReset` if the peer closed before it had received all messages; `TimedOut`
+    /// after the read deadline or timeout; a [closed](crate::net::is_closed) error after
+    /// `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has received no message.
@@ -154,15 +155,15 @@ impl UnixSeqpacket {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
-    /// Sends a message, waiting for room in the send buffer. Returns the number of bytes sent, which
-    /// is always `buf.len()`.
+    /// Sends a message, waiting for room in the send buffer. Returns the number of bytes sent,
+    /// which is always `buf.len()`.
     ///
     /// # Errors
-    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if the writing
-    /// side of this socket was shut down (no SIGPIPE is raised); `ConnectionReset` as
-    /// [`recv`](UnixSeqpacket::recv) does; EMSGSIZE if `buf`, with some overhead, does not fit into the send
-    /// buffer; `TimedOut` after the write deadline or timeout; a [closed](crate::net::is_closed) error
-    /// after `force_close`.
+    /// Returns `BrokenPipe` if the peer is gone or has shut down its reading side, or if the
+    /// writing side of this socket was shut down (no SIGPIPE is raised); `ConnectionReset` as
+    /// [`recv`](UnixSeqpacket::recv) does; EMSGSIZE if `buf`, with some overhead, does not fit into
+    /// the send buffer; `TimedOut` after the write deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -175,8 +176,8 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
-    /// descriptors in flight than this process may have open, unless the process has CAP_SYS_RESOURCE.
-    /// Otherwise returns the same errors as [`send`](UnixSeqpacket::send).
+    /// descriptors in flight than this process may have open, unless the process has
+    /// CAP_SYS_RESOURCE. Otherwise returns the same errors as [`send`](UnixSeqpacket::send).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -221,8 +222,8 @@ impl UnixSeqpacket {
     }
 
     /// Returns whether the peer has closed its side of the connection. Also returns true after the
-    /// reading side was shut down. Asks the kernel (poll(2)) unless an event has already reported it.
-    /// Never waits.
+    /// reading side was shut down. Asks the kernel (poll(2)) unless an event has already reported
+    /// it. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }

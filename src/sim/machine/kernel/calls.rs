@@ -1,5 +1,5 @@
-//! System calls that bind simulated sockets, listen, accept, shut down, or return addresses. No call waits: a call that
-//! would block fails with EAGAIN.
+//! System calls that bind simulated sockets, listen, accept, shut down, or return addresses. No
+//! call waits: a call that would block fails with EAGAIN.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -22,7 +22,8 @@ pub(super) const LAST_PORT: u16 = 60_999;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Inet(SocketAddr),
-    /// The name of a Unix socket. It is empty for an unnamed socket, and an abstract name begins with a zero byte.
+    /// The name of a Unix socket. It is empty for an unnamed socket, and an abstract name begins
+    /// with a zero byte.
     Unix(Vec<u8>),
     /// The address of the family AF_UNSPEC.
     Unspecified,
@@ -69,8 +70,8 @@ impl Kernel {
         };
         let (_, socket) = self.get_mut(fd)?;
         if port.is_err() {
-            // As on Linux, a bind(2) that fails for lack of a port removes the IP address that the socket shows, but not the
-            // port.
+            // As on Linux, a bind(2) that fails for lack of a port removes the IP address that the
+            // socket shows, but not the port.
             let wildcard = socket.wildcard();
             [&mut socket.local, &mut socket.bound].into_iter().flatten().for_each(|addr| addr.set_ip(wildcard));
         }
@@ -115,7 +116,8 @@ impl Kernel {
         })
     }
 
-    /// Returns a port that no socket of the host uses for this protocol. Fails with EADDRINUSE if there is none.
+    /// Returns a port that no socket of the host uses for this protocol. Fails with EADDRINUSE if
+    /// there is none.
     pub(super) fn free_port(&mut self, host: HostId, protocol: Protocol) -> Result<u16> {
         for _ in FIRST_PORT..=LAST_PORT {
             let next = &mut self.hosts[host as usize].next_port;
@@ -154,7 +156,8 @@ impl Kernel {
         }
     }
 
-    /// Returns the source address of packets from `socket` to `remote`, or the error of a send for which there is none.
+    /// Returns the source address of packets from `socket` to `remote`, or the error of a send for
+    /// which there is none.
     pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
             let is_same_family = local.is_ipv4() == remote.is_ipv4();
@@ -189,7 +192,8 @@ impl Kernel {
         let remote = match (socket.family, addr) {
             (Family::V4, SocketAddr::V4(_)) => addr,
             (Family::V6, SocketAddr::V6(_)) => canonical(addr),
-            // As on Linux, an IPv6 socket for datagrams takes an IPv4 address in place of a mapped one.
+            // As on Linux, an IPv6 socket for datagrams takes an IPv4 address in place of a mapped
+            // one.
             (Family::V6, SocketAddr::V4(_)) if socket.kind == Kind::Datagram => addr,
             (Family::V6, SocketAddr::V4(_)) => return Err(libc::EINVAL),
             _ => return Err(libc::EAFNOSUPPORT),
@@ -247,8 +251,8 @@ impl Kernel {
                 port
             }
         };
-        // SO_REUSEADDR allows two sockets to be bound to the port, but only one of them to listen, unless both have
-        // SO_REUSEPORT.
+        // SO_REUSEADDR allows two sockets to be bound to the port, but only one of them to listen,
+        // unless both have SO_REUSEPORT.
         if self.conflicts(id, host, Protocol::Tcp, port) {
             return Err(libc::EADDRINUSE);
         }
@@ -297,7 +301,8 @@ impl Kernel {
         Ok((accepted, peer))
     }
 
-    /// Schedules an edge. Called after an injected fault has made a call fail with EAGAIN or transfer fewer bytes.
+    /// Schedules an edge. Called after an injected fault has made a call fail with EAGAIN or
+    /// transfer fewer bytes.
     pub(super) fn raise_later(&mut self, id: SocketId) {
         self.schedule(self.now + 100_000, Event::Edge(id));
     }

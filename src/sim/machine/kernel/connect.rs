@@ -1,16 +1,20 @@
 //! connect(2). The call does not wait: on a TCP socket, it usually fails with EINPROGRESS.
 //!
 //! # States of a TCP socket
-//! *unconnected* (`Role::Fresh`) → *connecting* → *connected* or *disconnecting* (`Role::Tcp` and [`Stage`]), as in
-//! Linux's `struct socket`. These calls change the state of a *connecting* socket:
+//! *unconnected* (`Role::Fresh`) → *connecting* → *connected* or *disconnecting* (`Role::Tcp` and
+//! [`Stage`]), as in Linux's `struct socket`. These calls change the state of a *connecting*
+//! socket:
 //!
-//! * A further connect(2) after the end of the handshake. If the call succeeds, the socket becomes *connected*. If it
-//!   reports that the handshake has failed or the connection has ended, the socket becomes *unconnected*.
-//! * shutdown(2). While the SYN is not answered, the socket becomes *unconnected*. Later, it becomes *connected* if the
-//!   call succeeds, and *disconnecting* if the call fails because the connection has ended.
+//! * A further connect(2) after the end of the handshake. If the call succeeds, the socket becomes
+//!   *connected*. If it reports that the handshake has failed or the connection has ended, the
+//!   socket becomes *unconnected*.
+//! * shutdown(2). While the SYN is not answered, the socket becomes *unconnected*. Later, it
+//!   becomes *connected* if the call succeeds, and *disconnecting* if the call fails because the
+//!   connection has ended.
 //!
-//! A socket that accept(2) returns is *connected*. *Connected* and *disconnecting* sockets stay so until connect(2) to
-//! AF_UNSPEC, even if the connection ends. That call makes any TCP socket *unconnected*.
+//! A socket that accept(2) returns is *connected*. *Connected* and *disconnecting* sockets stay so
+//! until connect(2) to AF_UNSPEC, even if the connection ends. That call makes any TCP socket
+//! *unconnected*.
 
 use std::net::SocketAddr;
 
@@ -94,8 +98,9 @@ impl Kernel {
                 socket.stage = Stage::Connected;
                 Ok(())
             }
-            // This call reports the failure, and the next one may connect. If the socket has a port, the program has chosen
-            // it, or bind(2) has set it since the end of the connection.
+            // This call reports the failure, and the next one may connect. If the socket has a
+            // port, the program has chosen it, or bind(2) has set it since the end of the
+            // connection.
             State::Closed | State::TimeWait => {
                 let error = socket.take_error().unwrap_or(libc::ECONNABORTED);
                 self.forget_peer(id);
@@ -105,8 +110,8 @@ impl Kernel {
         }
     }
 
-    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket, resets the connection of a TCP socket, or ends a TCP
-    /// listener. Fails with EINVAL for Unix sockets of other kinds.
+    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket, resets the connection of a
+    /// TCP socket, or ends a TCP listener. Fails with EINVAL for Unix sockets of other kinds.
     fn disconnect(&mut self, id: SocketId) -> Result<()> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         match &mut socket.role {
@@ -148,8 +153,9 @@ impl Kernel {
         }
     }
 
-    /// Returns a local port for a connection to `remote`. As on Linux, connections to different addresses may have the
-    /// same port if the kernel has chosen it. Ports without any socket are preferred.
+    /// Returns a local port for a connection to `remote`. As on Linux, connections to different
+    /// addresses may have the same port if the kernel has chosen it. Ports without any socket are
+    /// preferred.
     fn port_to(&mut self, id: SocketId, local: SocketAddr, remote: SocketAddr) -> Result<u16> {
         let Some(host) = self.socket(id).map(|socket| socket.host) else { return Err(libc::EBADF) };
         if let Ok(port) = self.free_port(host, Protocol::Tcp) {

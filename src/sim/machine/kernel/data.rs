@@ -11,7 +11,8 @@ use super::tcp::State;
 /// The largest payload of a UDP datagram over IPv4.
 const DATAGRAM_MAX: usize = 65_507;
 
-/// The largest payload of a UDP datagram over IPv6. The length field of IPv6 does not include the IP header.
+/// The largest payload of a UDP datagram over IPv6. The length field of IPv6 does not include the
+/// IP header.
 const DATAGRAM_MAX_V6: usize = 65_527;
 
 /// The result of a receive call.
@@ -52,7 +53,8 @@ pub(super) fn scatter(data: &[u8], bufs: &mut [&mut [u8]]) -> usize {
 }
 
 impl Kernel {
-    /// Receives into several buffers (recv(2), recvmsg(2), readv(2)). `peeks` corresponds to MSG_PEEK.
+    /// Receives into several buffers (recv(2), recvmsg(2), readv(2)). `peeks` corresponds to
+    /// MSG_PEEK.
     pub(crate) fn receive(&mut self, fd: i32, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
         let result = self.try_receive(fd, bufs, peeks);
         let host = self.host_of(fd)?;
@@ -88,7 +90,8 @@ impl Kernel {
             Role::Unix(_) => self.receive_unix(id, bufs, peeks),
             Role::Udp(datagrams) => {
                 let Some(Datagram { from, to, marks, data }) = datagrams.queue.front() else {
-                    // This also applies after a shutdown. On Linux, only a call that waits returns 0 then.
+                    // This also applies after a shutdown. On Linux, only a call that waits returns
+                    // 0 then.
                     return Err(socket.error.take().unwrap_or(libc::EAGAIN));
                 };
                 if let Some(error) = socket.error.take() {
@@ -112,8 +115,8 @@ impl Kernel {
         if most == 0 {
             let state = connection.state;
             let ends = connection.fin_received || state == State::Closed || connection.read_shut;
-            // As on Linux, a read of no bytes returns 0 while there is data, and a reset after the end of the stream
-            // does not affect readers.
+            // As on Linux, a read of no bytes returns 0 while there is data, and a reset after the
+            // end of the stream does not affect readers.
             if connection.readable() > 0 || connection.fin_received {
                 return Ok(Received::stream(0));
             }
@@ -125,8 +128,8 @@ impl Kernel {
         }
         let shortened = self.faults.shortened(most, self.now);
         if shortened < most {
-            // There is more data. An edge must report it, because the caller may conclude from the short count that
-            // there is none.
+            // There is more data. An edge must report it, because the caller may conclude from the
+            // short count that there is none.
             self.raise_later(id);
         }
         let most = shortened;
@@ -214,15 +217,16 @@ impl Kernel {
         });
         self.after(id, false);
         if is_short {
-            // The buffer may have room. An edge must report it, because the caller may conclude from the short count
-            // that there is none.
+            // The buffer may have room. An edge must report it, because the caller may conclude
+            // from the short count that there is none.
             self.raise_later(id);
         }
         Ok(written.unwrap_or_default())
     }
 
-    /// Handles a send of `length` bytes of urgent data, which is not simulated. Returns whether the socket is of a kind
-    /// without urgent data, for which the call fails with EOPNOTSUPP on Linux as well.
+    /// Handles a send of `length` bytes of urgent data, which is not simulated. Returns whether the
+    /// socket is of a kind without urgent data, for which the call fails with EOPNOTSUPP on Linux
+    /// as well.
     pub(crate) fn refuse_urgent_send(&mut self, fd: i32, length: usize) -> Result<bool> {
         let (id, socket) = self.get(fd)?;
         if let Role::Udp(_) = socket.role {
@@ -232,7 +236,8 @@ impl Kernel {
         Ok(socket.kind != Kind::Stream)
     }
 
-    /// Fails with the error of a receive of urgent data, which never arrives. UDP sockets ignore the request.
+    /// Fails with the error of a receive of urgent data, which never arrives. UDP sockets ignore
+    /// the request.
     pub(crate) fn check_urgent_receive(&self, fd: i32) -> Result<()> {
         let (_, socket) = self.get(fd)?;
         match (&socket.role, socket.kind) {
@@ -282,7 +287,8 @@ impl Kernel {
             None => self.source(host, socket, remote.ip())?,
         };
         let marks = socket.options.marks(remote.is_ipv4(), wishes);
-        // As on Linux, a destination without a route is reported before an error of an earlier datagram.
+        // As on Linux, a destination without a route is reported before an error of an earlier
+        // datagram.
         if let Some(error) = self.take_error_of(id) {
             return Err(error);
         }

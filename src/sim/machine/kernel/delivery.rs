@@ -24,7 +24,8 @@ impl Kernel {
         }
     }
 
-    /// Reports to the sender of a packet, as a router does, that no host has the destination address.
+    /// Reports to the sender of a packet, as a router does, that no host has the destination
+    /// address.
     pub(super) fn refuse(&mut self, host: HostId, packet: &Packet) {
         let protocol = match packet.body {
             Body::Tcp(_) => Protocol::Tcp,
@@ -94,9 +95,10 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN is late if its connection was established before, or is older than one that was. This includes
-        // retransmissions. Linux answers such a SYN, but because initial sequence numbers are random there, the peer
-        // resets the resulting connection before a program can accept it.
+        // A SYN is late if its connection was established before, or is older than one that was.
+        // This includes retransmissions. Linux answers such a SYN, but because initial sequence
+        // numbers are random there, the peer resets the resulting connection before a program can
+        // accept it.
         let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = opens && !is_late;
@@ -134,8 +136,9 @@ impl Kernel {
         }
     }
 
-    /// Returns the listener for an address: a listener bound to the address or, if there is none, to the wildcard
-    /// address. If there are several (SO_REUSEPORT), chooses one at random. Returns `None` if no listener matches.
+    /// Returns the listener for an address: a listener bound to the address or, if there is none,
+    /// to the wildcard address. If there are several (SO_REUSEPORT), chooses one at random. Returns
+    /// `None` if no listener matches.
     pub(super) fn listener(&mut self, host: HostId, dst: SocketAddr) -> Option<SocketId> {
         let listeners = self.listeners.get(&(host, dst.port()))?;
         let socket = |id: &SocketId| self.socket(*id);
@@ -178,7 +181,8 @@ impl Kernel {
         self.after(id, false);
     }
 
-    /// Returns the maximum segment size between two addresses, which the smaller MTU of both directions determines.
+    /// Returns the maximum segment size between two addresses, which the smaller MTU of both
+    /// directions determines.
     pub(super) fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
         let header = if local.is_ipv4() { 40 } else { 60 };
         let Some(to) = self.host_at(host, remote) else { return 1460 };
@@ -186,8 +190,9 @@ impl Kernel {
         mtu.saturating_sub(header).max(1)
     }
 
-    /// Calls `call` with a connection and returns its result, or `None` if `id` is not a connection. The caller then
-    /// calls [`after`](Kernel::after), which sends the connection's segments.
+    /// Calls `call` with a connection and returns its result, or `None` if `id` is not a
+    /// connection. The caller then calls [`after`](Kernel::after), which sends the connection's
+    /// segments.
     pub(super) fn with_connection<T>(
         &mut self,
         id: SocketId,
@@ -203,8 +208,9 @@ impl Kernel {
         result
     }
 
-    /// Handles the effects of any action on a connection: sends its segments, sets its timer, and processes the end of
-    /// the handshake and of the connection. With `changed`, also raises an edge.
+    /// Handles the effects of any action on a connection: sends its segments, sets its timer, and
+    /// processes the end of the handshake and of the connection. With `changed`, also raises an
+    /// edge.
     pub(super) fn after(&mut self, id: SocketId, changed: bool) {
         let Some(socket) = self.socket(id) else { return };
         let (host, parent) = (socket.host, socket.parent);
@@ -233,7 +239,8 @@ impl Kernel {
             self.handshake_is_over(id, parent, state);
         }
         if state == State::Closed {
-            // A connection that had ended before is not in the table. Its socket may have been bound since then.
+            // A connection that had ended before is not in the table. Its socket may have been
+            // bound since then.
             if key.is_some_and(|key| self.connections.get(&key) == Some(&id)) {
                 self.unlink_ended(id);
             }
@@ -244,9 +251,9 @@ impl Kernel {
         }
     }
 
-    /// Moves a connection that has entered TIME-WAIT to a socket without a descriptor. As on Linux, the connection is over
-    /// for the program's socket, which loses a port that the program has not chosen, and neither unread data nor SO_LINGER
-    /// ends TIME-WAIT.
+    /// Moves a connection that has entered TIME-WAIT to a socket without a descriptor. As on Linux,
+    /// the connection is over for the program's socket, which loses a port that the program has not
+    /// chosen, and neither unread data nor SO_LINGER ends TIME-WAIT.
     fn separate_time_wait(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         let (host, family, options) = (socket.host, socket.family, socket.options.clone());
@@ -292,7 +299,8 @@ impl Kernel {
         let now = self.now;
         let Some(socket) = self.socket_mut(id) else { return };
         if socket.timer_at > now {
-            // The event belongs to an earlier setting of the timer, and that setting no longer applies.
+            // The event belongs to an earlier setting of the timer, and that setting no longer
+            // applies.
             return;
         }
         socket.timer_at = NEVER;
@@ -323,7 +331,8 @@ impl Kernel {
         let Some(socket) = self.socket_mut(id) else { return };
         let most = socket.options.tcp.receive_buffer as usize;
         let Role::Udp(datagrams) = &mut socket.role else { return };
-        // As on Linux, each datagram also needs room for its metadata, and an empty queue takes any datagram.
+        // As on Linux, each datagram also needs room for its metadata, and an empty queue takes any
+        // datagram.
         if datagrams.bytes + data.len() + 512 > most && !datagrams.queue.is_empty() {
             return self.log.text(now, host, "receive buffer full: datagram dropped");
         }
@@ -332,8 +341,9 @@ impl Kernel {
         self.raise(id);
     }
 
-    /// Returns the socket for a datagram: a socket connected to the sender, or else a socket bound to the address, or
-    /// else a socket bound to the wildcard address. Returns `None` if there is no such socket.
+    /// Returns the socket for a datagram: a socket connected to the sender, or else a socket bound
+    /// to the address, or else a socket bound to the wildcard address. Returns `None` if there is
+    /// no such socket.
     pub(super) fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {
@@ -353,15 +363,16 @@ impl Kernel {
             // As with SO_REUSEADDR on Linux, the socket that was bound last takes all datagrams.
             return Some(last);
         }
-        // As with SO_REUSEPORT on Linux, all datagrams of one sender go to one socket while the sockets stay the same.
+        // As with SO_REUSEPORT on Linux, all datagrams of one sender go to one socket while the
+        // sockets stay the same.
         let group: Vec<_> =
             of.into_iter().filter(|id| socket(id).is_some_and(|socket| socket.options.reuse_port)).collect();
         group.get(usize::from(src.port()) % group.len()).copied()
     }
 
-    /// Reports to the connected socket that has sent a datagram that the datagram was not delivered. As on Linux, a
-    /// message that a host is unreachable is ignored, because only a program with IP_RECVERR, which is not simulated,
-    /// learns of it.
+    /// Reports to the connected socket that has sent a datagram that the datagram was not
+    /// delivered. As on Linux, a message that a host is unreachable is ignored, because only a
+    /// program with IP_RECVERR, which is not simulated, learns of it.
     pub(super) fn arrive_unreachable_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
         let Some(id) = self.udp_receiver(host, src, dst).filter(|_| why == Unreachable::Port) else { return };
         if let Some(socket) = self.socket_mut(id).filter(|socket| socket.remote.is_some()) {

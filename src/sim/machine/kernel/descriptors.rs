@@ -1,4 +1,5 @@
-//! Descriptors: their numbers and flags, the calls that open, duplicate and close them, and the log of calls.
+//! Descriptors: their numbers and flags, the calls that open, duplicate and close them, and the log
+//! of calls.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
@@ -13,8 +14,8 @@ impl Kernel {
         (0..DESCRIPTORS_MAX).contains(&fd.wrapping_sub(self.first_descriptor))
     }
 
-    /// Returns the socket of a descriptor. Fails with EBADF if the descriptor is not open or does not belong to this
-    /// simulation; in the latter case, records it in `stranger`.
+    /// Returns the socket of a descriptor. Fails with EBADF if the descriptor is not open or does
+    /// not belong to this simulation; in the latter case, records it in `stranger`.
     pub(crate) fn id(&self, fd: i32) -> Result<SocketId> {
         if !self.owns(fd) {
             // The greatest number stands for a closed descriptor (`sys::placeholder`).
@@ -39,7 +40,8 @@ impl Kernel {
         Ok(self.get(fd)?.1.host)
     }
 
-    /// Assigns the lowest free descriptor to `id`. Fails with EMFILE if none is free, or if a fault is injected.
+    /// Assigns the lowest free descriptor to `id`. Fails with EMFILE if none is free, or if a fault
+    /// is injected.
     pub(super) fn assign_descriptor(&mut self, id: SocketId) -> Result<i32> {
         if self.faults.strikes(self.faults.no_descriptors, self.now, "EMFILE") {
             return Err(libc::EMFILE);
@@ -82,8 +84,8 @@ impl Kernel {
         (fd - self.first_descriptor) as u32
     }
 
-    /// Returns the number of a descriptor in the log. These numbers begin with 0, independently of other
-    /// simulations. -1 stands for no descriptor.
+    /// Returns the number of a descriptor in the log. These numbers begin with 0, independently of
+    /// other simulations. -1 stands for no descriptor.
     pub(super) fn place(&self, fd: i32) -> i32 {
         if fd < 0 { -1 } else { fd - self.first_descriptor }
     }
@@ -150,7 +152,8 @@ impl Kernel {
         result
     }
 
-    /// close(2). Also frees a number that [`close_and_keep_number`](Kernel::close_and_keep_number) has kept.
+    /// close(2). Also frees a number that [`close_and_keep_number`](Kernel::close_and_keep_number)
+    /// has kept.
     pub(crate) fn close(&mut self, fd: i32) -> Result<()> {
         if !self.is_kept(fd) {
             self.close_and_keep_number(fd)?;
@@ -172,8 +175,8 @@ impl Kernel {
         self.open_descriptors().map(|(place, _)| place).chain(kept).map(|place| self.first_descriptor + place).collect()
     }
 
-    /// Closes a descriptor, but keeps its number in use until [`close`](Kernel::close) is called. Calls on it fail with
-    /// EBADF.
+    /// Closes a descriptor, but keeps its number in use until [`close`](Kernel::close) is called.
+    /// Calls on it fail with EBADF.
     pub(crate) fn close_and_keep_number(&mut self, fd: i32) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         socket.watchers.retain(|&(watched, _)| watched != fd);
@@ -208,8 +211,8 @@ impl Kernel {
         }
     }
 
-    /// Ends the connections that a listener has not accepted, because it is closed or no longer listens. TCP connections
-    /// are reset.
+    /// Ends the connections that a listener has not accepted, because it is closed or no longer
+    /// listens. TCP connections are reset.
     pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
         let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {
             let is_child = place.socket.as_ref().is_some_and(|socket| socket.parent == Some(id));

@@ -1,5 +1,5 @@
-//! `Faults`: faults of system calls and edges, drawn by rate and seed. It also numbers and counts these faults and those
-//! of links, and decides which of them take place.
+//! `Faults`: faults of system calls and edges, drawn by rate and seed. It also numbers and counts
+//! these faults and those of links, and decides which of them take place.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,13 +12,14 @@ use super::random::Random;
 #[derive(Debug)]
 pub(crate) struct Faults {
     random: Random,
-    /// The rate at which calls that accept, receive or send fail with EINTR before they have an effect.
+    /// The rate at which calls that accept, receive or send fail with EINTR before they have an
+    /// effect.
     pub(crate) interrupted: f64,
-    /// The rate at which a read or write of a TCP stream, or a write to a Unix stream, transfers fewer bytes than
-    /// possible.
+    /// The rate at which a read or write of a TCP stream, or a write to a Unix stream, transfers
+    /// fewer bytes than possible.
     pub(crate) short: f64,
-    /// The rate at which an accept or a receive on a ready socket, or a send on a TCP stream in any state, fails with
-    /// EAGAIN. An edge follows.
+    /// The rate at which an accept or a receive on a ready socket, or a send on a TCP stream in any
+    /// state, fails with EAGAIN. An edge follows.
     pub(crate) again: f64,
     /// The rate at which the creation of a descriptor fails with EMFILE.
     pub(crate) no_descriptors: f64,
@@ -26,8 +27,8 @@ pub(crate) struct Faults {
     pub(crate) no_buffers: f64,
     pub(crate) late_edges: f64,
     pub(crate) repeated_edges: f64,
-    /// The number of the first fault that does not take place. Later faults and the faults in `skipped`
-    /// do not take place either.
+    /// The number of the first fault that does not take place. Later faults and the faults in
+    /// `skipped` do not take place either.
     pub(crate) most: u64,
     pub(crate) skipped: BTreeSet<u64>,
     drawn: u64,
@@ -36,7 +37,8 @@ pub(crate) struct Faults {
     happened: u64,
 }
 
-/// The faults of an edge: the delays in nanoseconds until it is reported (`late`), or reported again (`again`).
+/// The faults of an edge: the delays in nanoseconds until it is reported (`late`), or reported
+/// again (`again`).
 pub(crate) struct Edge {
     pub(crate) late: Option<u64>,
     pub(crate) again: Option<u64>,
@@ -91,7 +93,8 @@ impl Faults {
         self.happened
     }
 
-    /// Returns the number of bytes to transfer if `count` are possible. A fault reduces the number, but not below 1.
+    /// Returns the number of bytes to transfer if `count` are possible. A fault reduces the number,
+    /// but not below 1.
     pub(crate) fn shortened(&mut self, count: usize, at: u64) -> usize {
         if count > 1 && self.strikes(self.short, at, "short count") {
             1 + self.random.below(count as u64 - 1) as usize

@@ -1,9 +1,10 @@
 //! `Link`: one direction of the path between two hosts.
 //!
-//! Unless a packet is held back or lost, it waits behind the packets being sent (bandwidth and queue), travels for the
-//! latency, and arrives. Packets of a link arrive in the order in which they were sent, as on a single path, with two
-//! exceptions: a reordered packet may be overtaken by later packets and, if the latency varies, may overtake earlier
-//! ones, and a duplicate has its own latency.
+//! Unless a packet is held back or lost, it waits behind the packets being sent (bandwidth and
+//! queue), travels for the latency, and arrives. Packets of a link arrive in the order in which
+//! they were sent, as on a single path, with two exceptions: a reordered packet may be overtaken by
+//! later packets and, if the latency varies, may overtake earlier ones, and a duplicate has its own
+//! latency.
 
 use std::ops::RangeInclusive;
 
@@ -15,8 +16,8 @@ use super::random::Random;
 pub(crate) enum Latency {
     /// Each value of the range has the same probability.
     Uniform(RangeInclusive<u64>),
-    /// The sum of `min` and an exponentially distributed time with the mean `mean - min`. Most packets are fast, and a
-    /// few are very late.
+    /// The sum of `min` and an exponentially distributed time with the mean `mean - min`. Most
+    /// packets are fast, and a few are very late.
     Exponential { min: u64, mean: u64 },
 }
 
@@ -41,15 +42,17 @@ pub(crate) struct LinkConfig {
     pub(crate) loss: f64,
     /// The probability that a packet arrives twice.
     pub(crate) duplicate: f64,
-    /// The probability that a packet is late by up to `reorder_by` nanoseconds, so that later packets may overtake it.
+    /// The probability that a packet is late by up to `reorder_by` nanoseconds, so that later
+    /// packets may overtake it.
     pub(crate) reorder: f64,
     pub(crate) reorder_by: u64,
     /// The bandwidth in bits per second, or 0 for no limit.
     pub(crate) bandwidth: u64,
-    /// The maximum number of bytes that wait to be sent. A packet that is longer than this is sent only if no bytes
-    /// wait. Used only with a bandwidth.
+    /// The maximum number of bytes that wait to be sent. A packet that is longer than this is sent
+    /// only if no bytes wait. Used only with a bandwidth.
     pub(crate) queue: u64,
-    /// The maximum size of an IP packet in bytes. Larger TCP segments are lost. Larger datagrams travel as one packet.
+    /// The maximum size of an IP packet in bytes. Larger TCP segments are lost. Larger datagrams
+    /// travel as one packet.
     pub(crate) mtu: u64,
 }
 
@@ -68,7 +71,8 @@ impl LinkConfig {
         }
     }
 
-    /// Returns the properties of the path within a host: a latency of 5 µs and packets of up to 64 KiB.
+    /// Returns the properties of the path within a host: a latency of 5 µs and packets of up to 64
+    /// KiB.
     pub(crate) const fn loopback() -> LinkConfig {
         LinkConfig { latency: Latency::Uniform(5_000..=5_000), mtu: 65_536, ..LinkConfig::new() }
     }
@@ -103,7 +107,8 @@ pub(crate) struct Link {
     pub(crate) is_partitioned: bool,
     /// The packets that are held back, or `None` if the link is not held.
     pub(crate) held: Option<Vec<Packet>>,
-    /// The time at which the last byte of the last packet leaves the sender. Used only with a bandwidth.
+    /// The time at which the last byte of the last packet leaves the sender. Used only with a
+    /// bandwidth.
     busy_until: u64,
     /// The time at which the last packet that was not reordered arrives.
     last_arrival: u64,
@@ -114,8 +119,8 @@ impl Link {
         Link { config, is_partitioned: false, held: None, busy_until: 0, last_arrival: 0 }
     }
 
-    /// Sends a packet of `length` bytes at the time `now` and returns its fate. `happens` decides whether a
-    /// fault that was drawn takes place.
+    /// Sends a packet of `length` bytes at the time `now` and returns its fate. `happens` decides
+    /// whether a fault that was drawn takes place.
     pub(crate) fn send(
         &mut self,
         now: u64,

@@ -1,5 +1,5 @@
-//! [`Log`]: a digest of packets, calls, notes and turns, and counters of packets, calls and turns. On request, it also
-//! keeps the text of recent packets, calls and notes, and the packets sent.
+//! [`Log`]: a digest of packets, calls, notes and turns, and counters of packets, calls and turns.
+//! On request, it also keeps the text of recent packets, calls and notes, and the packets sent.
 //!
 //! Two runs with the same seed have the same digest, unless something outside the simulation
 //! affects them.

@@ -16,8 +16,8 @@ use super::socket::{Datagrams, HostId, Role, Socket, SocketId};
 use super::tcp::NEVER;
 use super::unix;
 
-/// The number from which descriptors count as simulated. Real descriptors are below `fs.nr_open`, which is 2²⁰ by
-/// default. systemd raises it to slightly less than 2³⁰.
+/// The number from which descriptors count as simulated. Real descriptors are below `fs.nr_open`,
+/// which is 2²⁰ by default. systemd raises it to slightly less than 2³⁰.
 pub(crate) const FD_BASE: i32 = 1 << 30;
 
 /// The maximum number of descriptors that a simulation may have open.
@@ -33,7 +33,8 @@ pub(crate) struct Host {
     pub(crate) addrs: Vec<IpAddr>,
     pub(crate) is_up: bool,
     pub(super) next_port: u16,
-    /// The time by which the host's wall clock is ahead of the simulation's, in nanoseconds; negative if it is behind.
+    /// The time by which the host's wall clock is ahead of the simulation's, in nanoseconds;
+    /// negative if it is behind.
     pub(crate) clock_offset: i64,
 }
 
@@ -112,8 +113,9 @@ pub(crate) struct Kernel {
     pub(super) kept_numbers: BTreeSet<u32>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
-    /// The time at which the peer began the last connection that a listener has established, by host, local and remote
-    /// address. An entry is needed only as long as a SYN of that connection may arrive.
+    /// The time at which the peer began the last connection that a listener has established, by
+    /// host, local and remote address. An entry is needed only as long as a SYN of that connection
+    /// may arrive.
     pub(super) accepted: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
     /// The number of entries of `accepted` at which the entries that are not needed are removed.
     pub(super) accepted_most: usize,
@@ -190,7 +192,8 @@ impl Kernel {
         self.hosts.iter().position(|host| host.name.eq_ignore_ascii_case(name)).map(|at| at as HostId)
     }
 
-    /// Replaces the addresses of a host. Returns false and changes nothing if another host has one of them.
+    /// Replaces the addresses of a host. Returns false and changes nothing if another host has one
+    /// of them.
     pub(crate) fn set_addrs(&mut self, host: HostId, addrs: &[IpAddr]) -> bool {
         if addrs.iter().any(|addr| self.by_addr.get(addr).is_some_and(|&of| of != host)) {
             return false;
@@ -218,8 +221,8 @@ impl Kernel {
         held.into_iter().for_each(|packet| self.send_on(from, to, packet));
     }
 
-    /// Takes the host down: its sockets are dead, and until [`restart`](Kernel::restart) it sends nothing and packets
-    /// to it are lost.
+    /// Takes the host down: its sockets are dead, and until [`restart`](Kernel::restart) it sends
+    /// nothing and packets to it are lost.
     pub(crate) fn crash(&mut self, host: HostId) {
         self.hosts[host as usize].is_up = false;
         self.connections.retain(|key, _| key.0 != host);
@@ -289,8 +292,8 @@ impl Kernel {
         !self.edged.is_empty()
     }
 
-    /// Appends to `edges` the edges that have become due since the last call, each as the poller's data and the
-    /// readiness of the socket. Injected faults may delay or repeat an edge.
+    /// Appends to `edges` the edges that have become due since the last call, each as the poller's
+    /// data and the readiness of the socket. Injected faults may delay or repeat an edge.
     pub(crate) fn take_edges(&mut self, edges: &mut Vec<(u64, u32)>) {
         for id in std::mem::take(&mut self.edged) {
             let Some(bits) = self.look(id) else { continue };
@@ -345,7 +348,8 @@ impl Kernel {
         }
     }
 
-    /// Removes a socket from the tables in which sockets are found by their addresses, ports and names.
+    /// Removes a socket from the tables in which sockets are found by their addresses, ports and
+    /// names.
     pub(super) fn unlink(&mut self, id: SocketId) {
         let Some(socket) = self.socket(id) else { return };
         let (host, local, remote) = (socket.host, socket.local, socket.remote);
@@ -375,8 +379,8 @@ impl Kernel {
         }
     }
 
-    /// Removes a socket whose connection or listener has ended from the tables. As on Linux, the socket keeps a port
-    /// that the program has chosen.
+    /// Removes a socket whose connection or listener has ended from the tables. As on Linux, the
+    /// socket keeps a port that the program has chosen.
     pub(super) fn unlink_ended(&mut self, id: SocketId) {
         let Some(socket) = self.socket(id) else { return };
         let (host, protocol) = (socket.host, Protocol::of(socket.kind));
@@ -388,15 +392,16 @@ impl Kernel {
         }
     }
 
-    /// Ends the association of a socket with a peer. The addresses are again those of bind(2). Without a port that the
-    /// program has chosen, a stream socket still shows its last port, as on Linux.
+    /// Ends the association of a socket with a peer. The addresses are again those of bind(2).
+    /// Without a port that the program has chosen, a stream socket still shows its last port, as on
+    /// Linux.
     pub(super) fn dissociate(&mut self, id: SocketId) {
         self.unlink_ended(id);
         self.forget_peer(id);
     }
 
-    /// Removes the peer of a socket that is not in the table of connections, as [`dissociate`](Kernel::dissociate) does.
-    /// The socket keeps the port that it holds.
+    /// Removes the peer of a socket that is not in the table of connections, as
+    /// [`dissociate`](Kernel::dissociate) does. The socket keeps the port that it holds.
     pub(super) fn forget_peer(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         let bound = socket.bound.unwrap_or(SocketAddr::new(socket.wildcard(), 0));
@@ -412,8 +417,8 @@ impl Kernel {
         holders.contains(&id).then_some(port)
     }
 
-    /// Removes the entries of `accepted` that are not needed, if there are many entries: those without a connection at
-    /// either end and without a SYN on the way.
+    /// Removes the entries of `accepted` that are not needed, if there are many entries: those
+    /// without a connection at either end and without a SYN on the way.
     pub(super) fn forget_accepted(&mut self) {
         if self.accepted.len() < self.accepted_most {
             return;

@@ -1,4 +1,5 @@
-//! Socket options. Some affect the simulation, some are only stored or ignored, and all others cause errors.
+//! Socket options. Some affect the simulation, some are only stored or ignored, and all others
+//! cause errors.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,9 @@ use super::settings::{MSS_MAX, Settings};
 
 type Result<T> = std::result::Result<T, i32>;
 
-/// Options whose values are stored, with their values on a new socket. Of these, only the options that set fields of the
-/// IP headers of datagrams, or request them as control messages, affect the simulation.
+/// Options whose values are stored, with their values on a new socket. Of these, only the options
+/// that set fields of the IP headers of datagrams, or request them as control messages, affect the
+/// simulation.
 const STORED: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE, 0),
@@ -229,7 +231,8 @@ fn number(bytes: &[u8]) -> Result<i32> {
     bytes.first_chunk().map(|word| i32::from_ne_bytes(*word)).ok_or(libc::EINVAL)
 }
 
-/// Returns the value to store for an option that a program sets to `value`, or `None` for the value of a new socket.
+/// Returns the value to store for an option that a program sets to `value`, or `None` for the value
+/// of a new socket.
 fn stored_value(level: i32, name: i32, value: i32) -> Result<Option<i32>> {
     let least = match (level, name) {
         (libc::IPPROTO_IP, libc::IP_TOS) => return Ok(Some(value & 0xff)),
@@ -247,8 +250,8 @@ fn stored_value(level: i32, name: i32, value: i32) -> Result<Option<i32>> {
 }
 
 fn buffer(value: i32, least: u64) -> u64 {
-    // The default of net.core.rmem_max and net.core.wmem_max on Linux before 6.18. As on Linux, a negative value counts
-    // as the maximum.
+    // The default of net.core.rmem_max and net.core.wmem_max on Linux before 6.18. As on Linux, a
+    // negative value counts as the maximum.
     (u64::from((value as u32).min(212_992)) * 2).max(least)
 }
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use super::socket::Kind;
 
-/// A TCP segment. Sequence numbers start at 0, the number of the SYN, and do not wrap. A capture shows their low 32
-/// bits.
+/// A TCP segment. Sequence numbers start at 0, the number of the SYN, and do not wrap. A capture
+/// shows their low 32 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) seq: u64,
@@ -17,8 +17,8 @@ pub(crate) struct Segment {
     /// The number of bytes that the sender of this segment can receive.
     pub(crate) window: u64,
     pub(crate) data: Box<[u8]>,
-    /// The time at which the sender's connection began, or at which a reset without a connection was sent. On a real
-    /// network, random initial sequence numbers distinguish connections.
+    /// The time at which the sender's connection began, or at which a reset without a connection
+    /// was sent. On a real network, random initial sequence numbers distinguish connections.
     pub(crate) began: u64,
 }
 
@@ -79,8 +79,8 @@ impl Default for Marks {
 pub(crate) enum Body {
     Tcp(Segment),
     Udp(Box<[u8]>, Marks),
-    /// An ICMP message: a packet of this protocol from this packet's destination to its source was not delivered, for
-    /// this reason.
+    /// An ICMP message: a packet of this protocol from this packet's destination to its source was
+    /// not delivered, for this reason.
     Unreachable(Protocol, Unreachable),
 }
 

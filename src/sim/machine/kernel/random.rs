@@ -1,8 +1,8 @@
 //! `Random`: the seeded generator of a simulation.
 //!
-//! The generator is xoshiro256** (Blackman and Vigna, 2018), seeded with SplitMix64. Each user has its
-//! own stream of numbers, derived from the seed and a tag, so that an additional draw for the network does not
-//! change the draws for the order of tasks.
+//! The generator is xoshiro256** (Blackman and Vigna, 2018), seeded with SplitMix64. Each user has
+//! its own stream of numbers, derived from the seed and a tag, so that an additional draw for the
+//! network does not change the draws for the order of tasks.
 
 use std::ops::RangeInclusive;
 

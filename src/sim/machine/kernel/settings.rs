@@ -1,14 +1,15 @@
-//! `Settings`: the socket options that a TCP connection uses. `receive_buffer` also limits the received data of UDP
-//! sockets, and `send_buffer` the data that a Unix socket has sent and that was not received yet.
+//! `Settings`: the socket options that a TCP connection uses. `receive_buffer` also limits the
+//! received data of UDP sockets, and `send_buffer` the data that a Unix socket has sent and that
+//! was not received yet.
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The number of data bytes of the largest segment that fits into an IPv4 packet. The MTU of the link and the option
-/// TCP_MAXSEG may require smaller segments.
+/// The number of data bytes of the largest segment that fits into an IPv4 packet. The MTU of the
+/// link and the option TCP_MAXSEG may require smaller segments.
 pub(crate) const MSS_MAX: u64 = 65_495;
 
-/// Settings of a connection; see the [module documentation](self). Times are in nanoseconds. A `user_timeout` of 0
-/// means that there is none.
+/// Settings of a connection; see the [module documentation](self). Times are in nanoseconds. A
+/// `user_timeout` of 0 means that there is none.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) mss: u64,

@@ -10,7 +10,8 @@ use super::tcp::{Connection, State};
 /// The number of a host.
 pub(crate) type HostId = u16;
 
-/// The number of a socket, with a generation that distinguishes the socket from other sockets in the same place.
+/// The number of a socket, with a generation that distinguishes the socket from other sockets in
+/// the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SocketId {
     pub(crate) index: u32,
@@ -61,8 +62,8 @@ impl Shut {
 }
 
 impl Listener {
-    /// Returns whether the queue is full. As on Linux, the queue may hold one connection more than the backlog.
-    /// Connections whose handshake is in progress count as well.
+    /// Returns whether the queue is full. As on Linux, the queue may hold one connection more than
+    /// the backlog. Connections whose handshake is in progress count as well.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() + self.half_open > self.backlog
     }
@@ -100,15 +101,15 @@ pub(crate) struct Message {
 #[derive(Debug, Default)]
 pub(crate) struct UnixEnd {
     pub(crate) peer: Option<SocketId>,
-    /// Whether the peer has closed its socket, which was connected to this socket. A datagram socket forgets this when a
-    /// send has reported it.
+    /// Whether the peer has closed its socket, which was connected to this socket. A datagram
+    /// socket forgets this when a send has reported it.
     pub(crate) is_hung_up: bool,
     /// The messages that wait to be received. All bytes of a stream form one message.
     pub(crate) queue: VecDeque<Message>,
     /// The number of bytes in `queue`.
     pub(crate) bytes: usize,
-    /// The room that messages of this socket take in the queues of other sockets. As on Linux, the sender's buffer
-    /// limits it.
+    /// The room that messages of this socket take in the queues of other sockets. As on Linux, the
+    /// sender's buffer limits it.
     pub(crate) unread: usize,
     pub(crate) read_shut: bool,
     pub(crate) write_shut: bool,
@@ -122,11 +123,13 @@ impl UnixEnd {
     }
 }
 
-/// What the program has learned about the connection of a TCP socket; see [`connect`](super::connect).
+/// What the program has learned about the connection of a TCP socket; see
+/// [`connect`](super::connect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Connecting,
-    /// accept(2) has returned the socket, or the program has learned that the handshake has succeeded.
+    /// accept(2) has returned the socket, or the program has learned that the handshake has
+    /// succeeded.
     Connected,
     /// shutdown(2) has failed because the connection has ended.
     Disconnecting,
@@ -134,15 +137,17 @@ pub(crate) enum Stage {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// A TCP socket that is not a listener and has no connection: a new socket, a former listener whose reading was shut
-    /// down, a socket in SYN-SENT after shutdown(2), a socket after connect(2) to AF_UNSPEC, or a socket whose connection
-    /// has failed or ended, after a connect(2) has reported this.
+    /// A TCP socket that is not a listener and has no connection: a new socket, a former listener
+    /// whose reading was shut down, a socket in SYN-SENT after shutdown(2), a socket after
+    /// connect(2) to AF_UNSPEC, or a socket whose connection has failed or ended, after a
+    /// connect(2) has reported this.
     Fresh,
     Listener(Listener),
     Tcp(Box<Connection>),
     Udp(Datagrams),
     Unix(UnixEnd),
-    /// A socket whose host has crashed, or was down when the socket was opened. It does not send or receive.
+    /// A socket whose host has crashed, or was down when the socket was opened. It does not send or
+    /// receive.
     Dead,
 }
 
@@ -154,7 +159,8 @@ pub(crate) struct Socket {
     pub(crate) kind: Kind,
     /// The number of descriptors that refer to the socket.
     pub(crate) descriptors: u32,
-    /// The address that getsockname(2) returns. The socket may no longer hold its port; see `Kernel::port`.
+    /// The address that getsockname(2) returns. The socket may no longer hold its port; see
+    /// `Kernel::port`.
     pub(crate) local: Option<SocketAddr>,
     /// The address passed to bind(2). Its port is 0 if the kernel chose the port.
     pub(crate) bound: Option<SocketAddr>,
@@ -171,11 +177,13 @@ pub(crate) struct Socket {
     pub(crate) error: Option<i32>,
     pub(crate) is_nonblocking: bool,
     pub(crate) role: Role,
-    /// The directions in which shutdown(2) was called on a Unix listener or on a TCP socket without a connection. A Unix
-    /// listener takes no new connections once reading is shut down. On the TCP socket, the call fails, but the socket's next
-    /// connection begins shut down, or, if the socket becomes a listener, those that it accepts.
+    /// The directions in which shutdown(2) was called on a Unix listener or on a TCP socket without
+    /// a connection. A Unix listener takes no new connections once reading is shut down. On the TCP
+    /// socket, the call fails, but the socket's next connection begins shut down, or, if the socket
+    /// becomes a listener, those that it accepts.
     pub(crate) shut: Shut,
-    /// The listener that created the socket, until the handshake is complete or the listener is closed.
+    /// The listener that created the socket, until the handshake is complete or the listener is
+    /// closed.
     pub(crate) parent: Option<SocketId>,
     /// The registrations with pollers: the descriptor and the poller's data of each.
     pub(crate) watchers: Vec<(i32, u64)>,
@@ -186,8 +194,8 @@ pub(crate) struct Socket {
     pub(crate) timer_at: u64,
 }
 
-/// Converts `::ffff:a.b.c.d` to the IPv4 address that it stands for. Clears the scope and the flow label of other IPv6
-/// addresses.
+/// Converts `::ffff:a.b.c.d` to the IPv4 address that it stands for. Clears the scope and the flow
+/// label of other IPv6 addresses.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -203,7 +211,8 @@ impl Socket {
         self.kind == Kind::Stream && self.family != Family::Unix
     }
 
-    /// Returns an address as the program sees it. An IPv6 socket sees an IPv4 address as a mapped address.
+    /// Returns an address as the program sees it. An IPv6 socket sees an IPv4 address as a mapped
+    /// address.
     pub(crate) fn shown(&self, addr: SocketAddr) -> SocketAddr {
         match (self.family, addr.ip()) {
             (Family::V6, IpAddr::V4(v4)) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), addr.port()),
@@ -251,8 +260,8 @@ impl Socket {
         self.error.is_some() || matches!(&self.role, Role::Tcp(connection) if connection.error.is_some())
     }
 
-    /// Returns the readiness that poll(2) and epoll(7) report, as EPOLL bits. `unix_has_room` is the result of
-    /// `Kernel::unix_has_room`, and is used only for a Unix socket.
+    /// Returns the readiness that poll(2) and epoll(7) report, as EPOLL bits. `unix_has_room` is
+    /// the result of `Kernel::unix_has_room`, and is used only for a Unix socket.
     pub(crate) fn readiness(&self, unix_has_room: bool) -> u32 {
         const IN: i32 = libc::EPOLLIN;
         const OUT: i32 = libc::EPOLLOUT;
@@ -296,8 +305,8 @@ impl Socket {
     }
 }
 
-/// Returns whether the send buffer has enough room for poll(2) to report that the socket is writable. As on Linux, a
-/// third of the buffer must be free.
+/// Returns whether the send buffer has enough room for poll(2) to report that the socket is
+/// writable. As on Linux, a third of the buffer must be free.
 fn has_room(connection: &Connection) -> bool {
     connection.room() * 3 >= connection.settings.send_buffer as usize
 }

@@ -1,5 +1,5 @@
-//! System calls that return or change the state of a socket: options, readiness and its pollers, queued bytes, and the
-//! flag O_NONBLOCK.
+//! System calls that return or change the state of a socket: options, readiness and its pollers,
+//! queued bytes, and the flag O_NONBLOCK.
 
 use super::calls::Result;
 use super::network::Kernel;
@@ -80,8 +80,8 @@ impl Kernel {
         }
     }
 
-    /// Returns whether a socket of this kind may have options of this level. With another level, the call fails on Linux
-    /// as well.
+    /// Returns whether a socket of this kind may have options of this level. With another level,
+    /// the call fails on Linux as well.
     pub(crate) fn has_level(&self, fd: i32, level: i32) -> Result<bool> {
         let (_, socket) = self.get(fd)?;
         Ok(match level {
@@ -101,8 +101,9 @@ impl Kernel {
         Ok(self.get(fd)?.1.options.stored(level, name))
     }
 
-    /// Returns the number of bytes that can be read, and the number of written bytes that are not acknowledged, which is
-    /// 0 except for TCP. For a datagram socket, the first number is the length of the next message.
+    /// Returns the number of bytes that can be read, and the number of written bytes that are not
+    /// acknowledged, which is 0 except for TCP. For a datagram socket, the first number is the
+    /// length of the next message.
     pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
         Ok(match &self.get(fd)?.1.role {
             Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),
@@ -129,8 +130,9 @@ impl Kernel {
         self.look(id).ok_or(libc::EBADF)
     }
 
-    /// Returns the readiness of a socket for poll(2) or a poller, or `None` if there is no such socket. As on Linux, if
-    /// the socket is not writable, an edge reports when it becomes writable, even if no write has failed.
+    /// Returns the readiness of a socket for poll(2) or a poller, or `None` if there is no such
+    /// socket. As on Linux, if the socket is not writable, an edge reports when it becomes
+    /// writable, even if no write has failed.
     pub(super) fn look(&mut self, id: SocketId) -> Option<u32> {
         let bits = self.readiness(id)?;
         if bits & libc::EPOLLOUT as u32 == 0 {
@@ -148,8 +150,8 @@ impl Kernel {
         Some(socket.readiness(self.unix_has_room(id)))
     }
 
-    /// Registers a descriptor with a poller, in place of an earlier registration. Each edge contains `data`. If the
-    /// socket is ready, the first edge is due now.
+    /// Registers a descriptor with a poller, in place of an earlier registration. Each edge
+    /// contains `data`. If the socket is ready, the first edge is due now.
     pub(crate) fn watch(&mut self, fd: i32, data: u64) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         socket.watchers.retain(|&(watched, _)| watched != fd);

@@ -1,27 +1,27 @@
 //! `Connection`: one end of a TCP connection, independent of sockets, links and clocks.
 //!
 //! A connection receives segments with the current time, and emits segments. Its owner calls
-//! [`timeout`](Connection::timeout) at the time that [`deadline`](Connection::deadline) returns. A connection
-//! implements the parts of TCP (RFC 9293) that a program can observe: handshake, windows, retransmission (RFC 6298),
-//! slow start and fast recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes, keep-alive, user timeout
-//! and TIME-WAIT.
+//! [`timeout`](Connection::timeout) at the time that [`deadline`](Connection::deadline) returns. A
+//! connection implements the parts of TCP (RFC 9293) that a program can observe: handshake,
+//! windows, retransmission (RFC 6298), slow start and fast recovery (RFC 5681, RFC 6582),
+//! half-close, reset, zero-window probes, keep-alive, user timeout and TIME-WAIT.
 //!
 //! # States
 //! ```text
 //! SynSent ──────→ Established ──→ TimeWait ──→ Closed
 //! SynReceived ──↗      └──────────────────────↗
 //! ```
-//! An acceptable reset, an error and [`abort`](Connection::abort) change any state to *Closed*. *Established* stands for
-//! all states of RFC 9293 between SYN-RECEIVED and TIME-WAIT or CLOSED. The fields `fin`, `fin_acked`, `fin_received` and
-//! `closes_first` tell them apart.
+//! An acceptable reset, an error and [`abort`](Connection::abort) change any state to *Closed*.
+//! *Established* stands for all states of RFC 9293 between SYN-RECEIVED and TIME-WAIT or CLOSED.
+//! The fields `fin`, `fin_acked`, `fin_received` and `closes_first` tell them apart.
 //!
 //! # Sequence numbers
-//! Sequence numbers have 64 bits. In each direction they begin with 0, the number of the SYN. The send buffer begins at
-//! `max(una, 1)`, and the FIN follows its last byte.
+//! Sequence numbers have 64 bits. In each direction they begin with 0, the number of the SYN. The
+//! send buffer begins at `max(una, 1)`, and the FIN follows its last byte.
 //!
 //! # Limits
-//! Each segment with data that does not cause a reset is acknowledged immediately. There are no selective
-//! acknowledgements, urgent data, simultaneous opens or path MTU discovery.
+//! Each segment with data that does not cause a reset is acknowledged immediately. There are no
+//! selective acknowledgements, urgent data, simultaneous opens or path MTU discovery.
 
 mod input;
 
@@ -49,7 +49,8 @@ const SYN_ACK_RETRIES: u32 = 5;
 pub(super) const RETRIES: u32 = 15;
 /// The maximum number of successive retransmissions of a closed socket (tcp_orphan_retries).
 const ORPHAN_RETRIES: u32 = 8;
-/// The time for which a closed connection stays in TIME-WAIT, and an orphaned one in FIN-WAIT-2, in nanoseconds.
+/// The time for which a closed connection stays in TIME-WAIT, and an orphaned one in FIN-WAIT-2, in
+/// nanoseconds.
 const FIN_TIMEOUT: u64 = 60 * SECOND;
 /// The initial congestion window in segments (RFC 6928).
 const FIRST_WINDOW: u64 = 10;
@@ -77,8 +78,8 @@ pub(crate) struct Connection {
     pub(crate) is_client: bool,
     /// Whether the program has closed its socket.
     pub(crate) is_orphan: bool,
-    /// Whether a write or a poll has found too little room in the send buffer, so that an edge must report when the
-    /// socket becomes writable.
+    /// Whether a write or a poll has found too little room in the send buffer, so that an edge must
+    /// report when the socket becomes writable.
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
@@ -105,24 +106,26 @@ pub(crate) struct Connection {
     pub(super) rto: u64,
     /// The sequence number whose acknowledgement is timed, and the time at which it was sent.
     timed: Option<(u64, u64)>,
-    /// The number of successive retransmissions, or probes of the peer's window, that the peer has not answered. For a
-    /// closed socket, `probe_answered` describes an exception.
+    /// The number of successive retransmissions, or probes of the peer's window, that the peer has
+    /// not answered. For a closed socket, `probe_answered` describes an exception.
     retries: u32,
-    /// The time from which the user timeout counts: that of the last acknowledgement of new data, or of the first write
-    /// since all data was acknowledged.
+    /// The time from which the user timeout counts: that of the last acknowledgement of new data,
+    /// or of the first write since all data was acknowledged.
     unacked_since: u64,
 
     receive: VecDeque<u8>,
     pub(super) rcv_nxt: u64,
     /// Data that arrived before data that precedes it, by sequence number.
     early: BTreeMap<u64, Box<[u8]>>,
-    /// The sequence number of the peer's FIN, if the FIN has arrived, even if data before it is missing.
+    /// The sequence number of the peer's FIN, if the FIN has arrived, even if data before it is
+    /// missing.
     fin_at: Option<u64>,
     pub(crate) fin_received: bool,
-    /// Whether the program has shut down reading. If so, reads return the end of the stream while no data is buffered.
+    /// Whether the program has shut down reading. If so, reads return the end of the stream while
+    /// no data is buffered.
     pub(crate) read_shut: bool,
-    /// Whether the program has shut down writing. If so, writes fail, and a FIN follows the buffered data. If shutdown(2)
-    /// was called before connect(2), no FIN is sent.
+    /// Whether the program has shut down writing. If so, writes fail, and a FIN follows the
+    /// buffered data. If shutdown(2) was called before connect(2), no FIN is sent.
     pub(crate) write_shut: bool,
     /// The end of the window that was last announced to the peer.
     right: u64,
@@ -217,8 +220,8 @@ impl Connection {
         self.send.len()
     }
 
-    /// Accepts as many of `bytes` as fit into the send buffer, and sends the data that the windows permit. Returns the
-    /// number of bytes accepted.
+    /// Accepts as many of `bytes` as fit into the send buffer, and sends the data that the windows
+    /// permit. Returns the number of bytes accepted.
     pub(crate) fn write(&mut self, now: u64, bytes: &[u8], out: &mut Vec<Segment>) -> usize {
         let count = bytes.len().min(self.room());
         self.wants_room |= count < bytes.len();
@@ -230,7 +233,8 @@ impl Connection {
         count
     }
 
-    /// Copies received bytes to `buf`, beginning after the first `skip` bytes. Returns the number of bytes copied.
+    /// Copies received bytes to `buf`, beginning after the first `skip` bytes. Returns the number
+    /// of bytes copied.
     pub(crate) fn peek(&self, skip: usize, buf: &mut [u8]) -> usize {
         let count = self.receive.len().saturating_sub(skip).min(buf.len());
         let (front, back) = self.receive.as_slices();
@@ -242,8 +246,8 @@ impl Connection {
         count
     }
 
-    /// Removes `count` bytes that were read, and announces the larger window to the peer if the change is large enough
-    /// and more data may arrive.
+    /// Removes `count` bytes that were read, and announces the larger window to the peer if the
+    /// change is large enough and more data may arrive.
     pub(crate) fn consume(&mut self, count: usize, out: &mut Vec<Segment>) {
         self.receive.drain(..count);
         let worth = (self.settings.receive_buffer / 2).min(2 * self.settings.mss);
@@ -277,8 +281,8 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// Handles the close of the socket by the program. Unread data causes a reset (RFC 1122, 4.2.2.13), and so does
-    /// `resets` (SO_LINGER with a time of 0).
+    /// Handles the close of the socket by the program. Unread data causes a reset (RFC 1122,
+    /// 4.2.2.13), and so does `resets` (SO_LINGER with a time of 0).
     pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
         self.is_orphan = true;
         if resets || !self.receive.is_empty() || self.state == State::SynSent {
@@ -311,8 +315,8 @@ impl Connection {
         (self.retransmit_at, self.keep_at, self.ends_at) = (NEVER, NEVER, NEVER);
     }
 
-    /// Separates a connection in TIME-WAIT from its socket. Returns a closed connection for the socket, with the data that
-    /// was received and not read.
+    /// Separates a connection in TIME-WAIT from its socket. Returns a closed connection for the
+    /// socket, with the data that was received and not read.
     pub(crate) fn leave_socket(&mut self) -> Connection {
         let mut of_socket = Connection::new(State::Closed, self.settings.clone(), self.began);
         of_socket.receive = std::mem::take(&mut self.receive);
@@ -325,12 +329,14 @@ impl Connection {
 
     // ---- time ----
 
-    /// Returns the time at which the owner must call [`timeout`](Connection::timeout), or [`NEVER`].
+    /// Returns the time at which the owner must call [`timeout`](Connection::timeout), or
+    /// [`NEVER`].
     pub(crate) fn deadline(&self) -> u64 {
         self.retransmit_at.min(self.keep_at).min(self.ends_at)
     }
 
-    /// Processes the timers that are due. Returns whether the state that the program sees may have changed.
+    /// Processes the timers that are due. Returns whether the state that the program sees may have
+    /// changed.
     pub(crate) fn timeout(&mut self, now: u64, out: &mut Vec<Segment>) -> bool {
         if now >= self.ends_at {
             self.end();

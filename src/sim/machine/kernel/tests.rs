@@ -10,8 +10,8 @@ use super::{Address, FD_BASE, Kernel, Wishes};
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
 
-/// The maximum number of steps with one kernel, so that every loop over calls of these helpers ends. No test takes more
-/// than 131,072, except the one of this limit.
+/// The maximum number of steps with one kernel, so that every loop over calls of these helpers
+/// ends. No test takes more than 131,072, except the one of this limit.
 const STEPS_MAX: u32 = 2_000_000;
 
 thread_local! {

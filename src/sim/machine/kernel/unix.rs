@@ -1,7 +1,9 @@
-//! Unix sockets of the simulated kernel: pairs, streams, datagrams and sequenced packets within a host.
+//! Unix sockets of the simulated kernel: pairs, streams, datagrams and sequenced packets within a
+//! host.
 //!
-//! Bytes are transferred immediately. The edge that reports them is queued, and the run loop delivers it later, as
-//! it does every edge. Names exist in a table of the host, not in the file system.
+//! Bytes are transferred immediately. The edge that reports them is queued, and the run loop
+//! delivers it later, as it does every edge. Names exist in a table of the host, not in the file
+//! system.
 
 use std::collections::VecDeque;
 
@@ -10,8 +12,8 @@ use super::data::{Received, scatter};
 use super::network::Kernel;
 use super::socket::{Family, HostId, Kind, Message, Role, SocketId, UnixEnd};
 
-/// The number of messages above which the queue of a datagram socket accepts no more (net.unix.max_dgram_qlen). As on
-/// Linux, the queue may have one message more than this.
+/// The number of messages above which the queue of a datagram socket accepts no more
+/// (net.unix.max_dgram_qlen). As on Linux, the queue may have one message more than this.
 const MESSAGES_MAX: usize = 10;
 
 impl Kernel {
@@ -66,7 +68,8 @@ impl Kernel {
             return Err(libc::EADDRINUSE);
         }
         self.unix_names.insert(key, id);
-        // The sockets that are connected to this one see the name, and so do receivers of its messages.
+        // The sockets that are connected to this one see the name, and so do receivers of its
+        // messages.
         self.name_messages(id, &name);
         for peer in self.unix_ends_at(id) {
             if let Some(socket) = self.socket_mut(peer) {
@@ -126,7 +129,8 @@ impl Kernel {
             Role::Listener(_) => {}
             _ => return Err(libc::ECONNREFUSED),
         }
-        // As on Linux, the state of this socket matters only if the listener would take the connection.
+        // As on Linux, the state of this socket matters only if the listener would take the
+        // connection.
         match self.socket(id).map(|socket| &socket.role) {
             Some(Role::Unix(end)) if end.is_joined() => return Err(libc::EISCONN),
             Some(Role::Unix(_)) => {}
@@ -157,14 +161,15 @@ impl Kernel {
         }
     }
 
-    /// Returns whether a datagram socket may send to another. A socket that is connected takes datagrams only from its
-    /// peer, even if the peer was closed.
+    /// Returns whether a datagram socket may send to another. A socket that is connected takes
+    /// datagrams only from its peer, even if the peer was closed.
     fn unix_may_send(&self, id: SocketId, to: SocketId) -> bool {
         self.end(to).is_none_or(|end| !end.is_hung_up && end.peer.is_none_or(|peer| peer == id))
     }
 
-    /// Returns whether poll(2) reports that a Unix socket is writable. As on Linux, at least three quarters of its buffer
-    /// must be free, and the queue of its peer must not be full. A peer that reads no more makes no difference.
+    /// Returns whether poll(2) reports that a Unix socket is writable. As on Linux, at least three
+    /// quarters of its buffer must be free, and the queue of its peer must not be full. A peer that
+    /// reads no more makes no difference.
     pub(super) fn unix_has_room(&self, id: SocketId) -> bool {
         let Some(socket) = self.socket(id) else { return true };
         let Role::Unix(end) = &socket.role else { return false };
@@ -222,7 +227,8 @@ impl Kernel {
         }
     }
 
-    /// Discards the messages in the queue of a socket, and wakes the senders if it is a datagram socket.
+    /// Discards the messages in the queue of a socket, and wakes the senders if it is a datagram
+    /// socket.
     fn discard_messages(&mut self, id: SocketId) {
         let Some(end) = self.end_mut(id) else { return };
         end.bytes = 0;
@@ -232,14 +238,14 @@ impl Kernel {
         self.wake_unix_writers(id, None);
     }
 
-    /// Raises an edge for each socket that has found its buffer or the queue of `id` full and is writable now. Called after
-    /// data was taken from the queue.
+    /// Raises an edge for each socket that has found its buffer or the queue of `id` full and is
+    /// writable now. Called after data was taken from the queue.
     fn wake_unix_writers(&mut self, id: SocketId, peer: Option<SocketId>) {
         let Some(socket) = self.socket(id) else { return };
         let mut waiting: Vec<SocketId> = peer.into_iter().collect();
         if socket.kind == Kind::Datagram {
-            // Any socket of the host may have found the queue full. A socket that waits for another queue gets an edge too,
-            // if poll(2) reports it as writable.
+            // Any socket of the host may have found the queue full. A socket that waits for another
+            // queue gets an edge too, if poll(2) reports it as writable.
             let host = socket.host;
             let all = self.places.iter().zip(0..).filter_map(|(place, index)| {
                 let is_unix = place.socket.as_ref().is_some_and(|s| s.host == host && matches!(s.role, Role::Unix(_)));
@@ -258,7 +264,8 @@ impl Kernel {
         }
     }
 
-    /// Raises an edge for each datagram socket that has found the queue of its peer `id` full, after `id` was closed.
+    /// Raises an edge for each datagram socket that has found the queue of its peer `id` full,
+    /// after `id` was closed.
     fn wake_unix_writers_to(&mut self, id: SocketId) {
         for index in 0..self.places.len() as u32 {
             let writer = SocketId { index, generation: self.places[index as usize].generation };
@@ -270,9 +277,10 @@ impl Kernel {
         }
     }
 
-    /// Ends the association of a datagram socket with its peer, if it has one. As on Linux, this discards the
-    /// messages in the socket's queue. If there were any, a peer that is connected to this socket gets an error. If the peer
-    /// was closed, the association ends when a send fails for the first time.
+    /// Ends the association of a datagram socket with its peer, if it has one. As on Linux, this
+    /// discards the messages in the socket's queue. If there were any, a peer that is connected to
+    /// this socket gets an error. If the peer was closed, the association ends when a send fails
+    /// for the first time.
     pub(super) fn disconnect_unix(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         let Role::Unix(end) = &mut socket.role else { return };
@@ -295,7 +303,8 @@ impl Kernel {
     pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         let (host, kind, name) = (socket.host, socket.kind, socket.name.clone());
-        // If a stream has an error, a write fails with EPIPE and leaves the error for the next read.
+        // If a stream has an error, a write fails with EPIPE and leaves the error for the next
+        // read.
         if kind != Kind::Stream
             && let Some(error) = socket.error.take()
         {
@@ -394,8 +403,9 @@ impl Kernel {
         }
     }
 
-    /// Closes a Unix socket. As on Linux, the peer of a connection gets ECONNRESET if this socket had unread data, or if
-    /// `resets` is true, which means that the listener has not accepted the connection.
+    /// Closes a Unix socket. As on Linux, the peer of a connection gets ECONNRESET if this socket
+    /// had unread data, or if `resets` is true, which means that the listener has not accepted the
+    /// connection.
     pub(super) fn close_unix(&mut self, id: SocketId, resets: bool) {
         let Some(socket) = self.socket(id) else { return };
         let kind = socket.kind;
@@ -424,7 +434,8 @@ impl Kernel {
     }
 }
 
-/// Returns the key of a name in `Kernel::unix_names`. As on Linux, the kinds of sockets have separate abstract names.
+/// Returns the key of a name in `Kernel::unix_names`. As on Linux, the kinds of sockets have
+/// separate abstract names.
 pub(super) fn key(name: &[u8], kind: Kind) -> Vec<u8> {
     let mut key = name.to_vec();
     if name.first() == Some(&0) {
@@ -433,14 +444,14 @@ pub(super) fn key(name: &[u8], kind: Kind) -> Vec<u8> {
     key
 }
 
-/// Returns the room that a message takes in the sender's buffer. An empty message takes room as well, so the number
-/// of empty messages is limited.
+/// Returns the room that a message takes in the sender's buffer. An empty message takes room as
+/// well, so the number of empty messages is limited.
 fn cost(length: usize) -> usize {
     length.max(1)
 }
 
-/// Returns whether the queue of a datagram socket has too many messages for the sender `id`. If the socket is connected to
-/// the sender, only the sender's buffer limits the queue, as on Linux.
+/// Returns whether the queue of a datagram socket has too many messages for the sender `id`. If the
+/// socket is connected to the sender, only the sender's buffer limits the queue, as on Linux.
 fn is_queue_full(id: SocketId, kind: Kind, peer: SocketId, other: &UnixEnd) -> bool {
     kind == Kind::Datagram && peer != id && other.peer != Some(id) && other.queue.len() > MESSAGES_MAX
 }

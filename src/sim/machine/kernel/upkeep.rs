@@ -1,16 +1,17 @@
 //! Events that change nothing that a program can see: the traffic of idle connections.
 //!
-//! Keep-alive probes repeat forever while the peer answers, and so do probes of a closed window, unless the socket is
-//! closed or has a user timeout. These events alone make no task run. So if no other event and no timer of a program is
-//! pending when no task can run, the simulation stands still. An event counts as *upkeep* if, as long as no task runs,
+//! Keep-alive probes repeat forever while the peer answers, and so do probes of a closed window,
+//! unless the socket is closed or has a user timeout. These events alone make no task run. So if no
+//! other event and no timer of a program is pending when no task can run, the simulation stands
+//! still. An event counts as *upkeep* if, as long as no task runs,
 //!
-//! * it is a timer that is no longer set, a timer of a connection that only sends probes that repeat forever, or the
-//!   timer of a connection in TIME-WAIT, or
+//! * it is a timer that is no longer set, a timer of a connection that only sends probes that
+//!   repeat forever, or the timer of a connection in TIME-WAIT, or
 //! * it is a segment that changes nothing at its receiver: a probe, or a repeated acknowledgement.
 //!
-//! A peer answers if its host is up, it has the connection, and the links pass packets in both directions in time. On
-//! links that lose packets, a series of probes may fail by chance. Such a failure is treated as impossible if it is
-//! expected less than once in a million days.
+//! A peer answers if its host is up, it has the connection, and the links pass packets in both
+//! directions in time. On links that lose packets, a series of probes may fail by chance. Such a
+//! failure is treated as impossible if it is expected less than once in a million days.
 //!
 //! No other event is upkeep: each takes place only once or may change something.
 
@@ -22,7 +23,8 @@ use super::tcp::{Connection, NEVER, RETRIES, RTO_MAX, State};
 
 const DAY: f64 = 24.0 * 3600.0 * 1e9;
 
-/// The expected number of failed series of probes per day from which a failure is treated as possible.
+/// The expected number of failed series of probes per day from which a failure is treated as
+/// possible.
 const FAILURES_MIN: f64 = 1e-6;
 
 /// Returns the length of a TCP packet without data.
@@ -30,7 +32,8 @@ fn length(is_v4: bool) -> u64 {
     if is_v4 { 40 } else { 60 }
 }
 
-/// Returns the maximum time that a packet of `length` bytes is assumed to take on an idle link, in nanoseconds.
+/// Returns the maximum time that a packet of `length` bytes is assumed to take on an idle link, in
+/// nanoseconds.
 fn delay_max(config: &LinkConfig, length: u64) -> u64 {
     let latency = match config.latency {
         Latency::Uniform(ref range) => *range.end(),
@@ -52,8 +55,8 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// Returns whether the peer can be assumed to answer one of `count` successive probes within `limit`
-    /// nanoseconds. A new series of probes begins every `period` nanoseconds.
+    /// Returns whether the peer can be assumed to answer one of `count` successive probes within
+    /// `limit` nanoseconds. A new series of probes begins every `period` nanoseconds.
     fn answers(&self, count: u32, limit: u64, period: u64) -> bool {
         let failures = self.loss.powf(f64::from(count)) * DAY / period.max(1) as f64;
         count > 0 && self.round_trip < limit && failures < FAILURES_MIN
@@ -61,8 +64,8 @@ impl Path<'_> {
 }
 
 impl Connection {
-    /// Returns whether an arriving segment contains no data, SYN, FIN or reset, acknowledges nothing new, and does not
-    /// change the window.
+    /// Returns whether an arriving segment contains no data, SYN, FIN or reset, acknowledges
+    /// nothing new, and does not change the window.
     fn ignores(&self, segment: &Segment) -> bool {
         let is_empty = segment.data.is_empty() && !segment.syn && !segment.fin && !segment.rst;
         let acknowledges = segment.ack.is_none_or(|ack| ack > self.una);
@@ -71,8 +74,8 @@ impl Connection {
         self.state == State::Established && is_empty && !acknowledges && window_stays
     }
 
-    /// Returns whether the probes of the peer's window repeat forever, because the peer announces a closed window in
-    /// each answer.
+    /// Returns whether the probes of the peer's window repeat forever, because the peer announces a
+    /// closed window in each answer.
     fn probes_in_vain(&self, path: &Path<'_>) -> bool {
         let peer = path.peer;
         let is_closed = self.window == 0 && peer.rcv_nxt == self.una && peer.offer() == peer.rcv_nxt;
@@ -153,7 +156,8 @@ impl Kernel {
         Some(Path { peer, loss, round_trip: delay_max(there, length).saturating_add(delay_max(back, length)) })
     }
 
-    /// Returns the properties of a link, or `None` if packets of `length` bytes cannot pass or none was ever sent.
+    /// Returns the properties of a link, or `None` if packets of `length` bytes cannot pass or none
+    /// was ever sent.
     fn passing(&self, from: HostId, to: HostId, length: u64) -> Option<&LinkConfig> {
         let link = self.links.get(&(from, to))?;
         let passes = !link.is_partitioned && link.held.is_none() && length <= link.config.mtu;

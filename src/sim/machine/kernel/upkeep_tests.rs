@@ -14,8 +14,8 @@ fn keep_alive(kernel: &mut Kernel, fd: i32, seconds: i32, count: i32) {
     set(kernel, fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
 }
 
-/// Returns a kernel with an idle connection between two hosts, which both ends keep alive, and the descriptors of the
-/// client and the server.
+/// Returns a kernel with an idle connection between two hosts, which both ends keep alive, and the
+/// descriptors of the client and the server.
 fn idle() -> (Kernel, i32, i32) {
     let mut kernel = world(1);
     let (client, server, _) = pair(&mut kernel);
@@ -25,8 +25,9 @@ fn idle() -> (Kernel, i32, i32) {
     (kernel, client, server)
 }
 
-/// Asserts that all pending events are upkeep if and only if `expected` is true. Runs the simulation for an hour, and
-/// asserts that the readiness of the sockets has stayed the same if and only if `expected` is true.
+/// Asserts that all pending events are upkeep if and only if `expected` is true. Runs the
+/// simulation for an hour, and asserts that the readiness of the sockets has stayed the same if and
+/// only if `expected` is true.
 fn assert_upkeep(kernel: &mut Kernel, sockets: [i32; 2], expected: bool) {
     assert_eq!(kernel.has_only_upkeep(), expected);
     let states = |kernel: &mut Kernel| sockets.map(|fd| kernel.poll(fd));

@@ -79,7 +79,8 @@ impl Connection {
             return is_acceptable;
         }
         if ack != 1 || !segment.syn {
-            // The peer has an older connection between these addresses. The reset ends that connection.
+            // The peer has an older connection between these addresses. The reset ends that
+            // connection.
             out.push(Segment { ack: None, rst: true, ..self.segment(ack, Box::default()) });
             return false;
         }
@@ -116,9 +117,9 @@ impl Connection {
         self.state == State::Established && self.nxt == self.una && self.data_end() > self.una.max(1)
     }
 
-    /// Handles the answer to a probe of the peer's closed window. The peer is alive, so the count of unanswered probes
-    /// starts again. As on Linux, the count goes on for a closed socket while the window stays closed, so its probes
-    /// end.
+    /// Handles the answer to a probe of the peer's closed window. The peer is alive, so the count
+    /// of unanswered probes starts again. As on Linux, the count goes on for a closed socket while
+    /// the window stays closed, so its probes end.
     fn probe_answered(&mut self) {
         if self.window > 0 {
             self.retransmit_at = NEVER;
@@ -189,8 +190,8 @@ impl Connection {
         }
     }
 
-    /// Processes data and FIN. Returns whether the program may have new data, the end of the stream or an error to
-    /// read.
+    /// Processes data and FIN. Returns whether the program may have new data, the end of the stream
+    /// or an error to read.
     fn take(&mut self, segment: &Segment, out: &mut Vec<Segment>) -> bool {
         let data = &segment.data[..];
         if data.is_empty() && !segment.fin {
@@ -200,8 +201,8 @@ impl Connection {
         let data_end = segment.seq + data.len() as u64;
         let is_refused = self.is_orphan || self.read_shut && self.fin;
         if is_refused && data_end > self.rcv_nxt {
-            // The program will not read the data, so the connection is reset. As on Linux, this requires that both
-            // directions are shut down.
+            // The program will not read the data, so the connection is reset. As on Linux, this
+            // requires that both directions are shut down.
             self.abort(out);
             self.error = Some(libc::ECONNRESET);
             return true;
@@ -247,8 +248,8 @@ impl Connection {
         }
     }
 
-    /// Enters TIME-WAIT, or ends, when both directions are closed. Limits the time for which a closed socket waits for
-    /// the peer's FIN.
+    /// Enters TIME-WAIT, or ends, when both directions are closed. Limits the time for which a
+    /// closed socket waits for the peer's FIN.
     pub(super) fn settle(&mut self, now: u64) {
         if self.state != State::Established || !self.fin_acked {
             return;
