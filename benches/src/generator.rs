@@ -269,7 +269,14 @@ impl Generator {
             connection.stream.write_all(&connection.message)?;
         }
         for (index, connection) in self.connections.iter_mut().enumerate().skip(first) {
-            connection.stream.read_exact(&mut self.scratch)?;
+            connection.stream.read_exact(&mut self.scratch).map_err(|error| match error.kind() {
+                // The timeout of the socket has passed.
+                io::ErrorKind::WouldBlock => {
+                    let text = format!("connection {index}: no answer within {:?}", self.plan.patience);
+                    io::Error::new(io::ErrorKind::TimedOut, text)
+                }
+                _ => error,
+            })?;
             if self.scratch != connection.message {
                 return Err(wrong_echo(index));
             }

@@ -290,9 +290,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn measure() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&[])?;
-    let rounds = arguments.value("rounds", 5usize)?;
-    let batches = arguments.value("batches", 3000usize)?;
-    let members = arguments.value("members", 1000usize)?;
+    let rounds = arguments.value("rounds", 5usize)?.max(1);
+    let batches = arguments.value("batches", 3000usize)?.max(1);
+    let members = arguments.value("members", 1000usize)?.max(1);
     arguments.finish()?;
     let text = |error: io::Error| error.to_string();
     sys::raise_descriptor_limit().map_err(text)?;

@@ -10,8 +10,7 @@
 //!
 //! The program prints a Markdown table with the CPU time of the process per datagram, in
 //! nanoseconds, as medians over the rounds, and the speed-up over a loop of `send_to` and
-//! `recv_from`. If it fails, it prints `failed` and the error to standard output and exits with
-//! status 1.
+//! `recv_from`. If it fails, it prints the error to standard error and exits with status 1.
 
 use netpoll::net::{Ancillary, RecvBatch, SendBatch, SocketAddr, UdpSocket};
 use netpoll_bench::arguments::Arguments;
@@ -135,7 +134,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("failed {error}");
+            eprintln!("datagrams: {error}");
             ExitCode::FAILURE
         }
     }

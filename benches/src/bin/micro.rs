@@ -5,8 +5,10 @@
 //! ```
 //!
 //! `--only` selects runtimes and `--case` cases; an unknown name prints the list. The runtime
-//! `bare` consists only of async-task and a queue. The Go program is built beside this program if
-//! Go's toolchain is installed, and is left out otherwise.
+//! `bare` consists only of async-task and a queue. `bare-threads` is the same in a process that has
+//! a second, idle thread, as every runtime with worker threads has: malloc(3) of the GNU C library
+//! takes its locks only in such a process. The Go program is built beside this program if Go's
+//! toolchain is installed, and is left out otherwise.
 //!
 //! Each measurement runs in a separate process with one worker, pinned to the last CPU that this
 //! program may use. The runtimes alternate. The program prints a Markdown table with the medians
@@ -291,7 +293,7 @@ const CASES: &[&str] = &[
     "sleepers",
 ];
 /// The names of the runtimes, in the order of the table.
-const RUNTIMES: &[&str] = &["bare", "netpoll", "tokio", "tokio-current", "smol", go::NAME];
+const RUNTIMES: &[&str] = &["bare", "bare-threads", "netpoll", "tokio", "tokio-current", "smol", go::NAME];
 
 /// Runs a case on a runtime. Returns `None` if the runtime does not have the case.
 fn run<R: Runtime>(case: &str) -> Option<Outcome> {
@@ -327,6 +329,10 @@ fn measure(runtime: &str, case: &str) -> Result<(), String> {
     let outcome = match runtime {
         go::NAME => return Err(go::execute(["-micro", case]).to_string()),
         "bare" => run::<Bare>(case),
+        "bare-threads" => {
+            std::thread::spawn(std::thread::park);
+            run::<Bare>(case)
+        }
         "netpoll" => run::<Netpoll>(case),
         "tokio" => run::<Tokio<true>>(case),
         "tokio-current" => run::<Tokio<false>>(case),

@@ -143,7 +143,7 @@ fn cpu_seconds() -> io::Result<f64> {
 fn measure() -> Result<(), String> {
     let mut arguments = Arguments::from_env(&[])?;
     let bytes = arguments.value("mib", 1024u64)? << 20;
-    let rounds = arguments.value("rounds", 5usize)?;
+    let rounds = arguments.value("rounds", 5usize)?.max(1);
     arguments.finish()?;
     let text = |error: io::Error| error.to_string();
     let path = env::temp_dir().join(format!("netpoll-proxy-{}", std::process::id()));

@@ -60,10 +60,16 @@ impl Process {
     /// # Errors
     /// Returns an error if the process has ended, or prints no line there for a minute.
     pub fn line(&mut self) -> Result<String, String> {
-        self.lines.recv_timeout(PATIENCE).map_err(|error| {
-            let said: Vec<String> = self.errors.try_iter().collect();
-            format!("{}: {error}: {}", self.what, said.join(" / "))
+        self.lines.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("{}: no line within {PATIENCE:?}", self.what),
+            RecvTimeoutError::Disconnected => format!("{} has ended: {}", self.what, self.rest_of_errors()),
         })
+    }
+
+    /// Returns the lines on standard error until it is closed, or until no line follows for a second.
+    fn rest_of_errors(&self) -> String {
+        let lines = std::iter::from_fn(|| self.errors.recv_timeout(Duration::from_secs(1)).ok());
+        lines.collect::<Vec<_>>().join(" / ")
     }
 
     /// Waits for a line on standard error that contains `text`. Returns the line.
