@@ -27,6 +27,8 @@
 mod at_path;
 mod black_box;
 mod dump;
+#[cfg(test)]
+mod format_tests;
 mod json;
 mod listeners;
 mod memory;
