@@ -35,10 +35,11 @@ pub(crate) enum NameFailure {
     /// The name or the service does not exist, or the name has no records of the queried kind
     /// (EAI_NONAME, EAI_NODATA, EAI_ADDRFAMILY).
     NotFound,
-    /// No server answered, or a server reported a temporary failure (EAI_AGAIN). Contains the C
-    /// library's text.
+    /// No server answered, or a server reported a temporary failure (EAI_AGAIN). Contains the text
+    /// of the C library or of another resolver.
     Temporary(String),
-    /// The call failed with another code. Contains the C library's text.
+    /// The call failed with another code, and the string is the C library's text; or the call was
+    /// not made, and the string is the reason.
     Other(String),
     /// An underlying system call failed (EAI_SYSTEM), or memory (EAI_MEMORY) or descriptors are
     /// exhausted. Contains the errno.

@@ -171,7 +171,8 @@ where
     }
 }
 
-/// Polls the future and clears it when it is ready. Returns `Pending` if there is none.
+/// Polls the future in `lookup`, and sets `lookup` to `None` when the future is ready. Returns
+/// `Pending` if `lookup` is `None`.
 fn poll_some<L: Future + Unpin>(lookup: &mut Option<L>, cx: &mut Context<'_>) -> Poll<L::Output> {
     let Some(future) = lookup else { return Poll::Pending };
     let polled = Pin::new(future).poll(cx);
@@ -219,8 +220,8 @@ where
         }
         let have_ended = this.delay.is_none() && this.single.iter().all(Option::is_none);
         if have_ended && !this.given.is_empty() && !this.is_unsure {
-            // Both single-family queries have ended, with an address, so the stream does not wait
-            // for the query for both.
+            // Both single-family queries have ended, at least one with an address and neither with
+            // a temporary failure, so the stream does not wait for the query for both.
             this.end();
         }
         if !this.is_over() {

@@ -1,14 +1,15 @@
 //! [`Lookup`]: look-ups in progress. Identical look-ups share one query, a *flight*.
 //!
 //! # States
-//! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
-//! runs the query removes the flight when it has the answer. If all look-ups of the flight are
-//! dropped before the query begins, the thread removes the flight without running the query.
-//! Dropping a job also removes its flight, if the job was not run or its query panicked. A later
-//! look-up starts a new query, so nothing is cached. In a simulation, no flight is in the table.
+//! A flight is *open* while it is in the table, where other look-ups can join it. The *job* of the
+//! flight runs the query on a thread for look-ups, and removes the flight when there is an answer.
+//! If all look-ups of the flight are dropped before the query begins, the job removes the flight
+//! without running the query. Dropping a job that was not run, or whose query panicked, also
+//! removes its flight. A later look-up starts a new query, so nothing is cached. In a simulation,
+//! no flight is in the table.
 //!
 //! # Invariants
-//! * Every flight gets a reply. Its job replies at the latest when it is dropped, even if a
+//! * Every flight gets a reply. Its job replies at the latest when the job is dropped, even if a
 //!   shutdown empties the pool's queue.
 //! * Joining a flight and abandoning it before the query exclude each other through the table's
 //!   lock, which is taken before a flight's lock.
@@ -81,8 +82,8 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Joins the query if it is in progress; otherwise starts it on a thread for look-ups. In a
-    /// child of fork(2) that may not use the runtime, the look-up fails.
+    /// Joins the open flight of an equal query. If there is none, starts the query on a thread for
+    /// look-ups. In a child of fork(2) that may not use the runtime, the look-up fails.
     pub(crate) fn new(query: Query) -> Lookup {
         if let Err(error) = fork::check() {
             let reply = Some(Err(query.refused(&error)));
@@ -186,7 +187,8 @@ impl Table {
     }
 }
 
-/// The job that runs a flight's query. It answers the flight even if it is dropped without running.
+/// The job that runs a flight's query. A job that is dropped without running also answers its
+/// flight.
 struct Job {
     table: &'static Table,
     flight: Arc<Flight>,
@@ -226,7 +228,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // After `run`, this does nothing.
+        // If `run` has ended the flight, this does nothing.
         self.end(self.table.0.lock(), None);
     }
 }
@@ -299,7 +301,7 @@ mod tests {
         drop(first);
         job.unwrap().run(|_| panic!("the query was run"));
         assert!(table.0.lock().is_empty());
-        // A look-up that joins before the job runs keeps the query alive.
+        // If a look-up joins before the job runs, the job runs the query.
         let (first, job) = table.join(query("a"));
         drop(first);
         let (mut second, none) = table.join(query("a"));

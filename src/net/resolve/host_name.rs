@@ -30,7 +30,7 @@ mod tests {
 
     /// Go: TestDNSNames.
     #[test]
-    fn host_names_are_letters_digits_hyphens_and_underscores() {
+    fn valid_host_names_are_accepted_and_others_are_not() {
         let long = |labels: usize, last: usize| format!("{}{}", "x.".repeat(labels), "y".repeat(last));
         let good = [
             "localhost",

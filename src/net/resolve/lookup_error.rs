@@ -14,10 +14,10 @@ use crate::sys::names::NameFailure;
 ///
 /// | situation | reason in the text | kind |
 /// |---|---|---|
-/// | no such name, or no address of the requested family | `no such host` | [`NotFound`](ErrorKind::NotFound) |
+/// | no such name, no address of the requested family, or the name found is not a valid host name | `no such host` | [`NotFound`](ErrorKind::NotFound) |
 /// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
 /// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
-/// | no server answered, or a server has a temporary failure or refused the query | that of the C library or of another [`Resolve`](crate::net::Resolve) | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | no server answered, or a server has a temporary failure or refused the query | that of the C library or of the [`Resolve`](crate::net::Resolve) | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
 /// | the name service failed in another way, such as EAI_FAIL | that of the C library | [`Other`](ErrorKind::Other) |
 /// | a system call failed, or memory or descriptors are exhausted (ENOMEM, EMFILE, ENFILE) | `too many open files`, … | that of the errno, [`raw_os_error`](LookupError::raw_os_error); [`is_temporary`](LookupError::is_temporary) for EMFILE and ENFILE |
 /// | the look-up did not finish in time, for example before the deadline of a dial | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut), [`is_timeout`](LookupError::is_timeout), [`is_temporary`](LookupError::is_temporary) |
@@ -60,7 +60,7 @@ impl LookupError {
     }
 
     /// Creates the error that a [`Resolve`](crate::net::Resolve) returns for a temporary failure,
-    /// such as that of a server, with `reason` as its text. A later look-up may succeed.
+    /// such as that of a server. Its text ends with `reason`. A later look-up may succeed.
     pub fn temporary(name: impl Into<String>, reason: impl Into<String>) -> LookupError {
         LookupError { name: name.into(), reason: Reason::Failure(NameFailure::Temporary(reason.into())) }
     }
@@ -80,8 +80,8 @@ impl LookupError {
         &self.name
     }
 
-    /// Returns whether the name or service does not exist, or the name has no address of the
-    /// requested family.
+    /// Returns whether the name or service does not exist, the name has no address of the requested
+    /// family, or the name that was found is not a valid host name.
     pub fn is_not_found(&self) -> bool {
         matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
     }

@@ -10,9 +10,9 @@
 //! The functions here are for direct use; `ToSocketAddrs` and `Dialer` use the same modules.
 //!
 //! # Compared with Go (net/lookup.go, cgo_unix.go)
-//! This works like Go's cgo resolver: it calls getaddrinfo(3) and getnameinfo(3) on a bounded pool
-//! of threads, so the hosts file, nsswitch.conf, search list, timeouts and address order are the
-//! host's. Go also merges concurrent identical look-ups.
+//! The module works like Go's cgo resolver. It calls getaddrinfo(3) and getnameinfo(3) on a bounded
+//! pool of threads, so the hosts file, nsswitch.conf, search list, timeouts and address order are
+//! the host's. Go also merges concurrent identical look-ups.
 
 pub(crate) mod families;
 pub(crate) mod flight;
@@ -59,9 +59,8 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 /// resolv.conf(5), and nsswitch.conf(5). Concurrent look-ups of the same name share one query.
 ///
 /// # Errors
-/// Returns a [`LookupError`]. Its kind is `NotFound` if the name does not exist or has no address.
-/// Otherwise it contains the error of the name service, or says that the runtime was shut down
-/// before the query ran or that this is a child of fork(2) that did not call exec(2).
+/// Returns a [`LookupError`], whose documentation lists the kinds. The kind is `NotFound` if the
+/// name does not exist or has no address.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up. A query that has begun runs to completion on its

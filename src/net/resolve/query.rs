@@ -55,8 +55,8 @@ impl Answer {
     }
 }
 
-/// Accepts a name from a name service only if it is a host name, because zone owners can choose
-/// arbitrary bytes.
+/// Returns the answer with a name from a name service, or `NotFound` if the name is not a valid
+/// host name, because zone owners can choose arbitrary bytes.
 fn host_name(name: String) -> Result<Answer, NameFailure> {
     if is_host_name(&name) { Ok(Answer::Name(name)) } else { Err(NameFailure::NotFound) }
 }

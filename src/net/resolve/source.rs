@@ -44,7 +44,9 @@ use crate::sys::names::Family;
 /// ```
 pub trait Resolve: fmt::Debug + Send + Sync {
     /// Looks up the addresses of `host` in one family or both, in the order in which they should be
-    /// tried. The ports are ignored. Dropping the future abandons the look-up.
+    /// tried. The ports of the returned addresses are ignored. A dialer that races addresses also
+    /// looks up each family separately if the answer for both takes more than 50 ms. The dialer
+    /// drops a future to abandon its look-up.
     ///
     /// # Errors
     /// Returns a [`LookupError`]. If there is no address, returns [`LookupError::not_found`].
