@@ -68,7 +68,8 @@ impl Ecn {
 /// A received datagram carries the data that was enabled on the socket (see
 /// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info), the other `set_recv_*` methods
 /// and, on Linux, `set_gro`). For a datagram to send, the `with_*` methods override the socket's
-/// settings. See ip(7), ipv6(7), udp(7) and socket(7).
+/// settings. A getter returns `None` for data that is absent. See ip(7), ipv6(7), udp(7) and
+/// socket(7).
 ///
 /// # Examples
 /// A server that is bound to all addresses replies from the address that the request was sent to:
@@ -152,7 +153,7 @@ impl Ancillary {
         Ancillary { tos: Some(tos & !3 | ecn.bits()), ..self }
     }
 
-    /// Returns the ancillary data for a reply to this datagram: the reply is sent from the address
+    /// Returns the ancillary data for a reply to this datagram. The reply is sent from the address
     /// [`local`](Ancillary::local), in segments of the same size.
     #[must_use]
     pub const fn reply(&self) -> Ancillary {
@@ -162,7 +163,8 @@ impl Ancillary {
     /// Returns the local address from which a reply should be sent. Returns `None` for a datagram
     /// to an IPv6 multicast group, and if the socket does not report local addresses. On macOS and
     /// FreeBSD, also returns `None` for a datagram to an IPv4 multicast group or to
-    /// 255.255.255.255.
+    /// 255.255.255.255, and returns the destination of a datagram to the broadcast address of a
+    /// subnet.
     pub const fn local(&self) -> Option<IpAddr> {
         self.local
     }

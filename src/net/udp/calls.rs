@@ -1,9 +1,10 @@
 //! The system calls of datagram sockets, run by the loop of
 //! [`operation`](crate::net::fd::operation).
 //!
-//! All calls use [`LockScope::None`]: they hold a reference and no lock. All report
-//! [`Remaining::Maybe`]: one edge may stand for many datagrams, and a short count does not mean
-//! that no datagram is left, so only EAGAIN clears readiness.
+//! All calls use [`LockScope::None`]: they hold a reference to the descriptor and no lock. All
+//! report [`Remaining::Maybe`], so only EAGAIN clears readiness: one edge
+//! ([`backend`](crate::rt::poll::backend)) may stand for many datagrams, and a short count does not
+//! mean that no datagram is left.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
 //! Go takes the read or write lock around each call, and refuses an address on a connected socket,
@@ -30,9 +31,9 @@ use crate::sys::{message, option, os, socket};
 
 /// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
-/// The answer is read from the socket on first use, and again after the user has cleared the
-/// segment size of the socket. While a segment size is set, the kernel splits each datagram into
-/// segments of that size, so `send_many` must not merge datagrams.
+/// The answer is read from the socket on first use, and again after `set_segment_size` has cleared
+/// the segment size or has failed. While a segment size is set, the kernel splits each datagram
+/// into segments of that size, so `send_many` must not merge datagrams.
 #[derive(Debug, Default)]
 pub(crate) struct Segmentation(pub(super) AtomicU32);
 

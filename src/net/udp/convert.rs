@@ -57,10 +57,15 @@ impl From<UdpSocket> for OwnedFd {
 impl AsFd for UdpSocket {
     /// Borrows the descriptor for as long as the socket is borrowed. After an explicit close,
     /// reads, writes and socket calls on it fail with EBADF (on macOS and FreeBSD with another
-    /// error), and its number stays in use until the socket is dropped.
+    /// error), and its number stays in use until the socket and the futures of the close are
+    /// dropped.
     ///
-    /// The first call in a process opens another descriptor, which stays open. Duplicates of it
-    /// take the numbers of sockets that are closed explicitly.
+    /// The first call in a process opens another descriptor, which stays open. If a socket whose
+    /// descriptor was borrowed is closed explicitly, a duplicate of that other descriptor takes its
+    /// number.
+    ///
+    /// After the first call the socket assumes that the descriptor has other users. A close then
+    /// reads SO_LINGER and removes the descriptor from the poller explicitly.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net_fd().fd.hand_out()
     }

@@ -1,4 +1,5 @@
-//! UDP socket options that only Linux has: segmentation, receive offload, devices.
+//! UDP socket options and ancillary data that only Linux has: segmentation, receive offload,
+//! devices.
 
 use std::io;
 
@@ -12,8 +13,8 @@ use crate::sys::option;
 
 /// Segmentation, receive offload and devices, which only Linux has.
 impl UdpSocket {
-    /// Returns the size of the datagrams into which a send is split (UDP_SEGMENT); `None` if it is
-    /// not split.
+    /// Returns the size in bytes of the datagrams into which each send is split (UDP_SEGMENT);
+    /// `None` if sends are not split.
     ///
     /// # Errors
     /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
@@ -25,10 +26,11 @@ impl UdpSocket {
         Ok(u16::try_from(size).ok().filter(|size| *size > 0))
     }
 
-    /// Sets the size of the datagrams into which a send is split; the last datagram may be shorter.
-    /// `None` or zero turns splitting off. One send can be split into at most 64 datagrams (128 on
-    /// newer kernels). [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets
-    /// the size for one send.
+    /// Sets the size in bytes of the datagrams into which each send is split; the last datagram of
+    /// a send may be shorter. `None` or zero turns splitting off. One send can be split into at
+    /// most 64 datagrams (128 on newer kernels).
+    /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
+    /// send.
     ///
     /// # Errors
     /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
@@ -113,8 +115,8 @@ impl Ancillary {
         self
     }
 
-    /// Returns the size of the datagrams that receive offload combined (UDP_GRO); the last datagram
-    /// may be shorter. `None` means that the bytes are one datagram.
+    /// Returns the size in bytes of the datagrams that receive offload combined (UDP_GRO); the last
+    /// datagram may be shorter. `None` means that the bytes are one datagram.
     ///
     /// Linux only.
     pub const fn segment_size(&self) -> Option<u16> {

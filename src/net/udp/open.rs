@@ -42,7 +42,8 @@ fn adopt(bound: CallResult<OwnedFd>, op: impl Fn() -> Op) -> io::Result<NetFd> {
     NetFd::udp(socket).map_err(|error| op().other(error))
 }
 
-/// Opens a UDP socket that has joined `group` and is bound to the group's port.
+/// Opens a UDP socket that has joined `group` and is bound to the group's port. `interface` is the
+/// index of the interface; 0 means that the routing table chooses.
 ///
 /// # Errors
 /// Returns an `OpError` with the text `listen udp GROUP: CALL: …`,
@@ -64,7 +65,7 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
                 if interface != 0 {
                     option::ip::set_multicast_interface_v4_index(fd, interface)?;
                 }
-                // Exists since Linux 2.6.31.
+                // The error is ignored, because the option exists only since Linux 2.6.31.
                 let _ = option::set_multicast_all_v4(fd, false);
                 option::ip::set_multicast_loop_v4(fd, false)?;
                 option::ip::join_multicast_v4_by_index(fd, group, interface)
@@ -73,7 +74,7 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
                 if interface != 0 {
                     option::ip::set_multicast_interface_v6(fd, interface)?;
                 }
-                // Exists since Linux 4.20.
+                // The error is ignored, because the option exists only since Linux 4.20.
                 let _ = option::set_multicast_all_v6(fd, false);
                 option::ip::set_multicast_loop_v6(fd, false)?;
                 option::ip::join_multicast_v6(fd, &group, interface)
@@ -88,7 +89,8 @@ fn try_bind(addr: SocketAddr, prepare: impl FnOnce(BorrowedFd<'_>) -> io::Result
         fd::open(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP)).map_err(|error| ("socket", error))?;
     let fd = bound.as_fd();
     if addr.is_ipv6() {
-        // Fails on a kernel without IPv4, where no IPv4 datagram can arrive.
+        // The error is ignored: on a kernel without IPv4 the call fails, but no IPv4 datagram can
+        // arrive.
         let _ = option::ip::set_only_v6(fd, false);
     }
     prepare(fd).map_err(|error| ("setsockopt", error))?;

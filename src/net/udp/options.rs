@@ -179,10 +179,11 @@ impl UdpSocket {
     /// (IP_ADD_MEMBERSHIP). With the unspecified address the routing table chooses the interface.
     ///
     /// # Errors
-    /// Returns EINVAL if `group` is not a multicast address, ENODEV if there is no such interface,
-    /// EADDRINUSE if the socket has already joined the group on this interface, ENOBUFS if the
-    /// socket has joined too many groups (`net.ipv4.igmp_max_memberships`), and a
-    /// [closed](crate::net::is_closed) error after `close`.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`. On Linux,
+    /// the OS error is EINVAL if `group` is not a multicast address, ENODEV if there is no such
+    /// interface (or, if the routing table chooses the interface, no route to the group),
+    /// EADDRINUSE if the socket has already joined the group on this interface, and ENOBUFS if the
+    /// socket has joined too many groups (`net.ipv4.igmp_max_memberships`).
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::join_multicast_v4(fd, group, interface))
     }
@@ -217,8 +218,8 @@ impl UdpSocket {
     /// routing table chooses. There is no getter, because the kernel does not report the index.
     ///
     /// # Errors
-    /// Returns EADDRNOTAVAIL if there is no such interface, and a [closed](crate::net::is_closed)
-    /// error after `close`.
+    /// Returns the OS error, such as EADDRNOTAVAIL if there is no such interface, or a
+    /// [closed](crate::net::is_closed) error after `close`.
     pub fn set_multicast_interface_v4_by_index(&self, index: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::set_multicast_interface_v4_index(fd, index))
     }

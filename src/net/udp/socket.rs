@@ -130,9 +130,8 @@ impl UdpSocket {
     /// this way can share a group and port, and each receives every datagram to the group. The
     /// socket also receives unicast datagrams to the port. It does not receive datagrams to other
     /// groups (for IPv6, since Linux 4.20), and datagrams that it sends to the group do not loop
-    /// back to this host.
-    ///
-    /// (In Go, it also receives those to groups that other sockets of the host have joined.)
+    /// back to this host. (In Go, the socket also receives datagrams to groups that other sockets
+    /// of the host have joined.)
     ///
     /// # Errors
     /// Returns `InvalidInput` if `group` is not a multicast address. Returns ENODEV or
@@ -502,7 +501,7 @@ impl UdpSocket {
         self.fd.try_call(Direction::Read, call)
     }
 
-    /// Runs `call`, which should make one read system call. If it returns `WouldBlock`, returns
+    /// Runs `call`, which should make one read system call. If `call` returns `WouldBlock`, returns
     /// `Pending` and wakes the task when the socket becomes readable. The descriptor stays open
     /// during each call. Any number of tasks may wait this way.
     ///

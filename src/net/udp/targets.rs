@@ -32,7 +32,8 @@ pub(super) fn is_of_address(error: &io::Error) -> bool {
     )
 }
 
-/// Returns whether a socket with the address `local` can send to `to`.
+/// Returns whether a socket with the address `local` can send to the family of `to`. `only_v6` says
+/// whether an IPv6 socket is restricted to IPv6.
 pub(super) fn sends_to(local: IpAddr, only_v6: bool, to: SocketAddr) -> bool {
     let to_v4 = to.ip().to_canonical().is_ipv4();
     match local {
