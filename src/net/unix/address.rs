@@ -3,8 +3,8 @@
 //! On Linux, std's functions create an address from every path of up to 107 bytes and from every
 //! abstract name. The kernel also accepts a path of exactly 108 bytes, which C programs can bind.
 //! Only the methods of std's own sockets return an address with such a path, so here a socket with
-//! it is reported as unnamed. An error would instead lose the connection or the datagram of a peer
-//! with such a path.
+//! such a path is reported as unnamed. An error would instead lose the connection or the datagram
+//! of a peer with such a path.
 //!
 //! # Compared with Go (net/unixsock.go, syscall/syscall_linux.go)
 //! In Go, `@` at the beginning of a name means an abstract name, and names are cut at a NUL. Here,
@@ -86,7 +86,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Returns the file that the name refers to, if it is a path.
+    /// Returns the file that the name refers to, if the name is a path.
     pub(super) fn file(self) -> Option<&'a Path> {
         match self {
             Name::Addr(addr) => addr.as_pathname(),
@@ -173,7 +173,7 @@ mod tests {
     fn path_of_108_bytes_reads_as_unnamed() {
         let stem = format!("/tmp/netpoll-{}-", std::process::id());
         let file = format!("{stem}{}", "x".repeat(108 - stem.len()));
-        // Fills all of `sun_path`, starting from an abstract name whose NUL is replaced.
+        // The path fills all of `sun_path`. It is made from an abstract name by replacing the NUL.
         let hidden = SockAddr::unix(format!("\0{}", &file[1..])).unwrap();
         let (length, mut storage) = (hidden.len(), hidden.as_storage());
         // SAFETY: the storage holds an address of this family.

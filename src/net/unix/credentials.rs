@@ -38,7 +38,8 @@ impl PeerCred {
     }
 
     /// Returns the process ID. Returns `None` if the process is not visible in this process's PID
-    /// namespace, and always on FreeBSD, where the ID is not queried.
+    /// namespace, if macOS does not report the ID, and always on FreeBSD, where the ID is not
+    /// queried.
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }

@@ -179,8 +179,8 @@ impl UnixDatagram {
     // ---- sending ----
 
     /// Sends a datagram to the peer (see [`connect`](UnixDatagram::connect) and
-    /// [`pair`](UnixDatagram::pair)), waiting for room in the peer's queue. Returns the number of
-    /// bytes sent, which is always `buf.len()`.
+    /// [`pair`](UnixDatagram::pair)), waiting for room in the send buffer and in the peer's queue.
+    /// Returns the number of bytes sent, which is always `buf.len()`.
     ///
     /// # Errors
     /// Returns `NotConnected` if the socket has no peer; `ConnectionRefused` if the peer is gone,
@@ -196,9 +196,10 @@ impl UnixDatagram {
         Send::new(&self.fd, buf)
     }
 
-    /// Sends a datagram to the socket at `path`, waiting for room in that socket's queue. Linux
-    /// reports room only to connected senders, so this method retries at intervals that grow to
-    /// 20 ms. On Linux, a connected socket can also send to other sockets.
+    /// Sends a datagram to the socket at `path`, waiting for room in the send buffer and in that
+    /// socket's queue. Linux reports room in a queue only to connected senders, so while the queue
+    /// is full, this method retries at intervals that grow to 20 ms. On Linux, a connected socket
+    /// can also send to other sockets.
     ///
     /// # Errors
     /// Returns `NotFound` if the file does not exist; `ConnectionRefused` if no socket is bound to
@@ -229,7 +230,8 @@ impl UnixDatagram {
     /// # Errors
     /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
     /// descriptors in flight than this process may have open, unless the process has
-    /// CAP_SYS_RESOURCE. Otherwise returns the same errors as [`send`](UnixDatagram::send).
+    /// CAP_SYS_RESOURCE or CAP_SYS_ADMIN. Otherwise returns the same errors as
+    /// [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.

@@ -1,7 +1,7 @@
 //! Binding, listening on and connecting Unix sockets.
 //!
 //! # Full backlogs
-//! On Linux, connect(2) to a stream or packet socket whose backlog is full returns EAGAIN
+//! On Linux, connect(2) to a stream or seqpacket socket whose backlog is full returns EAGAIN
 //! immediately, and no event reports when there is room. The dial therefore retries after 1 ms,
 //! then after twice as long each time, up to 50 ms, until it succeeds, fails with another error or
 //! passes its deadline. (In Go, the dial fails.)

@@ -97,7 +97,7 @@ pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8], fds: &[BorrowedFd<'_>], to: O
 }
 
 /// Calls recvmsg(2): reads into `buf` and appends the received descriptors to `fds`. Returns the
-/// number of bytes and the sender's address.
+/// number of bytes and the sender's address, or [`TruncatedFds`] if control data is missing.
 pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, SockAddr)> {
     let mut words: [Word; CONTROL_WORDS] = [0; CONTROL_WORDS];
     let mut received = message::recvmsg(fd, &mut [IoSliceMut::new(buf)], &mut words, 0)?;

@@ -104,7 +104,7 @@ pub(crate) struct Destination {
     backoff: Backoff,
     pause: Option<Sleep>,
     /// The end of the write timeout, which starts with the first pause. The outer option is `None`
-    /// before the first pause.
+    /// before the first pause, and the inner option is `None` without a timeout.
     until: Option<Option<Instant>>,
 }
 
@@ -162,7 +162,7 @@ impl Destination {
 
 operation_future! {
     /// Receives a message; returned by [`UnixDatagram::recv`](super::UnixDatagram::recv) and the
-    /// other `recv` and `peek` methods of Unix datagram and packet sockets.
+    /// other `recv` and `peek` methods of Unix datagram and seqpacket sockets.
     Recv<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<usize>,
     |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, || Ok(0),
         |fd| socket::recv(fd, this.buf, this.flags)

@@ -87,7 +87,7 @@ macro_rules! listener {
             /// # Errors
             /// Returns an [`OpError`](crate::net::OpError) with the text
             /// `listen NETWORK PATH: CALL: …` or, if no system call has failed,
-            /// `listen NETWORK PATH: REASON`; the network is `unix` or, for packet sockets,
+            /// `listen NETWORK PATH: REASON`; the network is `unix` or, for seqpacket sockets,
             /// `unixpacket`. Its kind is, for example, `AddrInUse` if a file of that name exists,
             /// even if no socket listens on it, or if the abstract name is in use; `NotFound` if
             /// the directory does not exist; or `PermissionDenied`. Its kind is `InvalidInput` if

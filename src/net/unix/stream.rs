@@ -224,7 +224,8 @@ impl UnixStream {
 
     /// Returns whether the peer has closed its side of the connection. Also returns true after
     /// [`close_read`](UnixStream::close_read). Asks the kernel (poll(2)) unless an event has
-    /// already reported it. Never waits.
+    /// already reported the close. Never waits. macOS's poll(2) does not report that the peer has
+    /// closed only its sending side.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
@@ -274,7 +275,8 @@ impl UnixStream {
     /// Returns `InvalidInput` if `buf` is empty and `fds` is not (descriptors must accompany at
     /// least one byte), or if `fds` has more than 253 descriptors; ETOOMANYREFS if this user has
     /// more descriptors in flight than this process may have open, unless the process has
-    /// CAP_SYS_RESOURCE. Otherwise returns the same errors as [`write`](UnixStream::write).
+    /// CAP_SYS_RESOURCE or CAP_SYS_ADMIN. Otherwise returns the same errors as
+    /// [`write`](UnixStream::write).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has written and passed nothing.

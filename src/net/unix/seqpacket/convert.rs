@@ -1,4 +1,4 @@
-//! Conversions from and to owned and raw descriptors. std has no type for packet sockets.
+//! Conversions from and to owned and raw descriptors. std has no type for seqpacket sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -15,8 +15,8 @@ impl UnixSeqpacketListener {
 }
 
 impl From<OwnedFd> for UnixSeqpacketListener {
-    /// Takes ownership of `fd`, which must be a listening Unix packet socket. This is not checked;
-    /// on any other descriptor, operations may fail.
+    /// Takes ownership of `fd`, which must be a listening Unix seqpacket socket. This is not
+    /// checked; on any other descriptor, operations may fail.
     ///
     /// # Panics
     /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
@@ -27,7 +27,7 @@ impl From<OwnedFd> for UnixSeqpacketListener {
 }
 
 impl From<OwnedFd> for UnixSeqpacket {
-    /// Takes ownership of `fd`, which must be a Unix packet socket. This is not checked; on any
+    /// Takes ownership of `fd`, which must be a Unix seqpacket socket. This is not checked; on any
     /// other descriptor, operations may fail.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! Unix-domain packet sockets (SOCK_SEQPACKET). macOS has none, so the module is absent there.
+//! Unix-domain seqpacket sockets (SOCK_SEQPACKET). macOS has none, so the module is absent there.
 //!
 //! * [`socket`]: the connection. [`listener`]: accepting connections. [`convert`]: conversions from
 //!   and to other types.

@@ -177,7 +177,8 @@ impl UnixSeqpacket {
     /// # Errors
     /// Returns `InvalidInput` for more than 253 descriptors, and ETOOMANYREFS if this user has more
     /// descriptors in flight than this process may have open, unless the process has
-    /// CAP_SYS_RESOURCE. Otherwise returns the same errors as [`send`](UnixSeqpacket::send).
+    /// CAP_SYS_RESOURCE or CAP_SYS_ADMIN. Otherwise returns the same errors as
+    /// [`send`](UnixSeqpacket::send).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing.
@@ -223,7 +224,7 @@ impl UnixSeqpacket {
 
     /// Returns whether the peer has closed its side of the connection. Also returns true after the
     /// reading side was shut down. Asks the kernel (poll(2)) unless an event has already reported
-    /// it. Never waits.
+    /// the close. Never waits.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.is_peer_closed()
     }
