@@ -32,8 +32,9 @@ use crate::rt::poll::poller::Direction;
 /// The maximum number of bytes moved per call. A larger call would occupy the thread for too long.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
-/// Returns whether `error` means that the kernel cannot move bytes between these two descriptors.
-/// Nothing was moved, and the caller continues with a buffer. Sandboxes return ENOSYS and EPERM.
+/// Returns whether `error` means that the kernel cannot move bytes between the two descriptors of
+/// the call that failed. That call moved nothing, and its caller continues with a buffer. Sandboxes
+/// return ENOSYS and EPERM.
 pub(crate) fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::EACCES))
 }

@@ -1,7 +1,8 @@
 //! [`SendFile`]: sending from a file to a socket with sendfile(2).
 //!
 //! If the kernel refuses the file (such as some files in /proc), the bytes are read with pread(2)
-//! and sent, under the same lock.
+//! and sent, under the same lock. `io::copy` makes single calls with [`NetFd::poll_send_from`], and
+//! copies the bytes itself if the kernel refuses the file.
 //!
 //! # Blocking
 //! Pages that are not in memory are read from disk during the call, on the thread that polls the

@@ -2,10 +2,10 @@
 //! the socket's sends is in [`sends`](super::sends).
 //!
 //! # Waiting
-//! A completion produces an edge with ERROR set. The edge wakes all waiters; waiters for data
-//! or room find none and wait again. To wait for its completions, this future notes the count of
-//! edges, reads the error queue, and waits for the next edge. This future is also woken if another
-//! future finds the completion in the error queue.
+//! A completion produces an edge with ERROR set ([`backend`](crate::rt::poll::backend)). The edge
+//! wakes all waiters; waiters for data or room find none and wait again. To wait for its
+//! completions, this future notes the count of edges, reads the error queue, and waits for the next
+//! edge. This future is also woken if another future finds its last completion in the error queue.
 
 use std::fmt;
 use std::future::Future;
@@ -108,7 +108,7 @@ pub struct SendZerocopy<'a, B: Send + 'static> {
     /// Boxed, because the kernel reads it in place.
     buf: Option<Box<B>>,
     sent: usize,
-    /// Set by the first poll.
+    /// The key of the entry in `sends`; `None` before the first poll and after the completion.
     key: Option<u64>,
 }
 

@@ -215,7 +215,7 @@ impl Loans for Sends {
     fn wait(&self, fd: BorrowedFd<'_>) {
         let until = Instant::now() + RECALL_MAX;
         while self.is_reading() && Instant::now() < until {
-            // poll(2) does not wait for the completion, because it reports a disconnected socket at
+            // poll(2) cannot wait for completions, because for a disconnected socket it returns at
             // once.
             std::thread::sleep(RECALL_PAUSE);
             let _ = self.reap(fd);

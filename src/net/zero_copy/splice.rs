@@ -26,9 +26,10 @@
 //! splice(2) does not read past the urgent byte of a TCP socket. At that byte it returns EAGAIN, or
 //! 0 if a FIN has arrived, even if there are bytes between the urgent byte and the FIN; recv(2)
 //! does read past the urgent byte. So 0 means end of stream only if recv(2) also returns 0, and
-//! EAGAIN means an empty source only if no edge reported urgent data. In the other cases, and on
-//! EAGAIN after a hang-up or an error, the copy continues through a buffer. If an edge reports
-//! urgent data after the EAGAIN, the source becomes ready again.
+//! EAGAIN means an empty source only if no edge ([`backend`](crate::rt::poll::backend)) has
+//! reported urgent data. In the other cases, and on EAGAIN after a hang-up or an error, the copy
+//! continues through a buffer. If an edge reports urgent data after the EAGAIN, the source becomes
+//! ready again.
 //!
 //! # Cancellation
 //! When the copy is dropped, the bytes in the pipe are lost, as are those in the buffer of a
