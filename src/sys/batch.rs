@@ -1,12 +1,13 @@
 //! [`Inbox`] and [`Outbox`]: many messages per call, with recvmmsg(2) and sendmmsg(2) or their
 //! replacements in [`os`].
 //!
-//! A box keeps its memory for the next call. After its creation, only `push` allocates.
+//! A *box*, which is either of the two, keeps its memory for the next call. After the creation of a
+//! box, only `push` allocates.
 //!
 //! # Invariants
-//! * Before each call, the pointers in its headers and vectors are set to memory that the box owns.
-//!   They are dereferenced only during the call. A box may therefore be moved, even to another
-//!   thread.
+//! * Before each call, the pointers in the headers and vectors of a box are set to memory that the
+//!   box owns. The pointers are dereferenced only during the call. A box may therefore be moved,
+//!   even to another thread.
 //! * The memory of an inbox has a fixed size. The memory of an outbox grows only in `push`, to at
 //!   most a few times the maximum size of the unsent messages so far, because sent messages are
 //!   released.
@@ -76,7 +77,7 @@ pub(crate) struct Inbox {
 }
 
 // SAFETY: the pointers are dereferenced only in a call that borrows the box mutably and sets them
-// to memory it owns.
+// to memory that the box owns.
 unsafe impl Send for Inbox {}
 // SAFETY: no pointer is dereferenced through a shared reference.
 unsafe impl Sync for Inbox {}
@@ -419,8 +420,8 @@ impl fmt::Debug for Outbox {
 /// outbox must not be empty. Removes the sent messages from the outbox, and returns their number,
 /// at least 1. With `merge`, up to [`SEGMENTS_MAX`] consecutive non-empty messages without control
 /// data, of one size and to one peer, are sent as segments of one datagram (UDP_SEGMENT); the last
-/// of them may be shorter. Pass true only if the kernel and the socket support UDP_SEGMENT; if they
-/// do not, the peer may receive the segments as one datagram.
+/// of them may be shorter. `merge` may be true only if the kernel and the socket support
+/// UDP_SEGMENT. Otherwise the peer may receive the segments as one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);

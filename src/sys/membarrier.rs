@@ -9,13 +9,13 @@
 //! sufficient that the compiler keeps the order of its two steps.
 //!
 //! # Availability
-//! The kernel requires a registration, once per process. It takes up to some tens of milliseconds,
-//! so a thread that may wait makes it ([`register`]), and [`is_registered`] tells the other
-//! threads. Without a registration, no thread may rely on [`light`]. The call is used on Linux,
-//! from 4.14 on, and a sandbox may refuse it. If a sandbox that is entered later refuses the
-//! barrier itself, [`heavy`] sleeps for 10 ms instead, and the registration ends. The sleep is not
-//! proof that the stores are visible, but a CPU keeps a store from other CPUs for microseconds at
-//! most.
+//! The kernel requires a registration, once per process. The registration takes up to some tens of
+//! milliseconds, so a thread that may wait makes it ([`register`]), and other threads check
+//! [`is_registered`]. Without a registration, no thread may rely on [`light`]. The call is used on
+//! Linux, from 4.14 on, and a sandbox may refuse the registration. If a sandbox that is entered
+//! later refuses the barrier itself, [`heavy`] sleeps for 10 ms instead, and the registration ends.
+//! The sleep is not proof that the stores are visible, but a CPU keeps a store from other CPUs for
+//! microseconds at most.
 //!
 //! # Fork
 //! A child inherits the registration, but must not rely on these fences: its parent's other
@@ -91,7 +91,7 @@ mod system {
     /// Does nothing, because this crate uses the call only on Linux.
     pub(crate) fn register() {}
 
-    /// Not called, because the process is not registered.
+    /// Orders nothing. This function is not called, because the process is never registered.
     pub(crate) fn heavy() {
         debug_assert!(false, "not registered");
     }

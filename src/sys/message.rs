@@ -110,8 +110,8 @@ pub(crate) fn sendmsg(
     flags: c_int,
 ) -> io::Result<usize> {
     if bufs.len() > IOVECS_MAX {
-        // One byte more than the longest UDP datagram is sufficient, because the kernel refuses it
-        // like any longer message.
+        // One byte more than `DATAGRAM_MAX` is sufficient, because the kernel refuses a message of
+        // that size like any longer message.
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(DATAGRAM_MAX + 1).collect();
         return sendmsg(fd, &[IoSlice::new(&bytes)], to, control, flags);
     }

@@ -5,10 +5,11 @@
 //!   without the C library's cancellation points.
 //! * [`option`]: socket options. [`zerocopy`]: MSG_ZEROCOPY. [`splice`]: splice(2) and sendfile(2).
 //!   [`unix`]: calls for Unix sockets, user IDs and file locks.
-//! * [`fd`]: calls on descriptors of any kind. [`placeholder`]: the descriptor that keeps the
-//!   number of a closed socket in use. [`inherit`]: descriptors that pass from process to process.
-//! * [`names`]: getaddrinfo(3) and getnameinfo(3). [`signal`]: the handler of SIGUSR1.
-//!   [`membarrier`]: asymmetric fences.
+//! * [`fd`]: calls on descriptors of any kind. [`placeholder`]: the descriptor whose duplicates
+//!   keep the numbers of closed sockets in use. [`inherit`]: descriptors that pass from process to
+//!   process.
+//! * [`names`]: getaddrinfo(3), getnameinfo(3) and if_nametoindex(3). [`signal`]: the handler of
+//!   SIGUSR1, and a check of signal numbers. [`membarrier`]: asymmetric fences.
 //! * [`os`]: the differences between systems. `kqueue`: kqueue(2), or its model. `seam`: scripted
 //!   results for unit tests.
 //! * [`identity`]: comparison of a generic parameter with a type. It makes no system call.
@@ -18,7 +19,7 @@
 //! and std, so that sanitizers and preloaded libraries see them. There are two exceptions: recv and
 //! send bypass these functions if the functions are glibc's own ([`calls`]), and libc has no
 //! function for membarrier(2). A function retries a call, or waits for a socket, only if its
-//! documentation says that it blocks. Otherwise `net::fd::operation`, which knows the deadlines,
+//! documentation says that it blocks. Otherwise `net::fd::operation`, which has the deadlines,
 //! handles EINTR and EAGAIN. The calls of epoll(7) are in the poller (`rt/poll/epoll.rs`).
 
 pub(crate) mod batch;

@@ -1,5 +1,5 @@
-//! The placeholder: a descriptor on which calls fail. It takes the number of a closed socket while
-//! other code may still use the number.
+//! The placeholder: a descriptor on which reads, writes and socket calls fail. A duplicate of it
+//! takes the number of a closed socket while other code may still use the number.
 
 #![allow(unsafe_code)]
 

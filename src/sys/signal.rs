@@ -16,9 +16,9 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 static IS_CHILD: OnceLock<fn() -> bool> = OnceLock::new();
 
 /// Installs a handler for SIGUSR1 that writes a byte to `pipe`, which stays open for the lifetime
-/// of the process. The handler first calls `is_child`, which must be async-signal-safe. If it
-/// returns true, the handler does nothing, because a child of fork(2) shares the pipe with its
-/// parent.
+/// of the process. The handler first calls `is_child`, which must be async-signal-safe. If
+/// `is_child` returns true, the handler does nothing, because a child of fork(2) shares the pipe
+/// with its parent.
 ///
 /// # Errors
 /// Returns `AlreadyExists` if the signal already has a handler or is ignored, or the error of a

@@ -2,8 +2,9 @@
 //!
 //! recv and send go through [`calls`](super::calls). Their vectored forms are one inlined libc call
 //! each. socket, accept4 and dup3 are in `os`. poll and close are libc calls. The other calls go
-//! through `socket2` or std. In unit tests, `accept4`, `connect`, `take_error`, `peer_addr` and
-//! `close` first consult the test's script (`sys::seam`).
+//! through `socket2` or std. In unit tests, `accept4_any`, `connect`, `take_error`,
+//! `peer_addr_any`, `close` and `close_and_keep_number` first consult the test's script
+//! (`sys::seam`).
 //!
 //! # Invariants
 //! * S1 — every descriptor created by this module is close-on-exec and, except for duplicates

@@ -18,7 +18,7 @@ pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
 /// Returns the process, user and group IDs of the peer. A process ID of 0 means that it is unknown.
 ///
 /// # Errors
-/// Returns ENOTCONN if there is no peer.
+/// Returns ENOTCONN if there is no peer, or another OS error.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let cred = os::peer_cred(fd)?;
     if cred.1 == libc::uid_t::MAX { Err(io::Error::from_raw_os_error(libc::ENOTCONN)) } else { Ok(cred) }
@@ -35,7 +35,7 @@ pub(crate) fn user() -> libc::uid_t {
 /// not wait.
 ///
 /// # Errors
-/// Returns `WouldBlock` if the file is already locked.
+/// Returns `WouldBlock` if the file is already locked, or another OS error.
 #[allow(unsafe_code)]
 pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointer is passed, and the descriptor is borrowed.

@@ -1,9 +1,9 @@
-//! recv(2) and send(2) without glibc's wrappers, on Linux with a dynamic glibc.
+//! recv(2) and send(2) without glibc's wrappers, on x86-64 and AArch64 Linux with a dynamic glibc.
 //!
 //! In glibc `recv` and `send` are cancellation points of pthread_cancel(3). In a multi-threaded
-//! process a cancellation point costs at least two calls and, before glibc 2.41, two atomic
-//! read-modify-writes per system call. Cancelling a thread is undefined behaviour in Rust, so
-//! cancellation points are not needed. Therefore [`kernel`](super::kernel) makes the calls. In a
+//! process a cancellation point costs at least two function calls and, before glibc 2.41, two
+//! atomic read-modify-writes per system call. Cancelling a thread is undefined behaviour in Rust,
+//! so cancellation points are not needed. Therefore [`kernel`](super::kernel) makes the calls. In a
 //! build in which the simulator defines `syscall`, the C library's own `syscall` makes them
 //! instead.
 //!

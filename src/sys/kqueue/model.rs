@@ -19,10 +19,10 @@
 //! | NOTE_TRIGGER | Activates USER. |
 //! | EINTR | The changes have been applied (see [`interrupt_next_change`]). |
 //!
-//! The model differs from a kernel mainly in two respects. A kernel stores the error itself in
-//! `fflags`, but poll(2) reports only that there is an error, so the model stores ECONNRESET.
-//! `data` is 0 for WRITE and for a listener. An error that does not end the connection, such as an
-//! error of a datagram, only activates the filters, as in FreeBSD.
+//! The model differs from a kernel mainly in `fflags` and `data`. A kernel stores the error itself
+//! in `fflags`, but poll(2) reports only that there is an error, so the model stores ECONNRESET. In
+//! the model, `data` is 0 for WRITE and for a listener. As in FreeBSD, an error that does not end
+//! the connection, such as an error of a datagram, only activates the filters.
 
 #![allow(unsafe_code)]
 

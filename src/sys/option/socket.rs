@@ -50,8 +50,8 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
 
 /// Sets SO_SNDBUF so that the socket accepts at least `bytes` more bytes, if the system's limit
 /// (net.core.wmem_max on Linux) allows it. Otherwise, Linux sets the limit, and other systems
-/// return an error. On Linux, a size that already exceeds the limit, because of the kernel's own
-/// adaptation, stays the same.
+/// return an error. On Linux, a size that is not below the limit, for example because the kernel
+/// has enlarged the buffer itself, stays the same.
 pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let size = send_buffer_size(fd)?;
     // Other systems refuse a size beyond the limit, and so do not reduce the buffer.
@@ -62,7 +62,7 @@ pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_send_buffer_size(fd, size.saturating_add(2 * bytes))
 }
 
-/// A usual default of net.core.wmem_max, for the case that the limit cannot be determined.
+/// A usual default of net.core.wmem_max in bytes, for the case that the limit cannot be determined.
 const WMEM_MAX: usize = 212_992;
 
 /// Returns the largest size of a send buffer that SO_SNDBUF can set, as SO_SNDBUF returns it. Asks

@@ -169,11 +169,11 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(File::open("/")?.into())
 }
 
-/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On
-/// error, `fd` is unchanged.
+/// Turns `fd` into a duplicate of `placeholder`, which closes the file that `fd` referred to
+/// (dup2(2)). On error, `fd` is unchanged.
 pub(crate) fn replace(fd: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both descriptors are open. dup2(2) replaces the second one atomically, so its number
-    // has no other owner in between. The caller owns what is closed.
+    // has no other owner in between. The caller owns `fd`.
     if unsafe { libc::dup2(placeholder.as_raw_fd(), fd.as_raw_fd()) } < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -171,11 +171,11 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/")?.into())
 }
 
-/// Closes what `fd` refers to, and makes the number refer to what `placeholder` refers to. On
-/// error, `fd` is unchanged.
+/// Turns `fd` into a duplicate of `placeholder`, which closes the file that `fd` referred to
+/// (dup3(2)). On error, `fd` is unchanged.
 pub(crate) fn replace(fd: BorrowedFd<'_>, placeholder: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both descriptors are open. dup3(2) replaces the second one atomically, so its number
-    // has no other owner in between. The caller owns what is closed.
+    // has no other owner in between. The caller owns `fd`.
     let result = unsafe { libc::dup3(placeholder.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
