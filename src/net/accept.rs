@@ -33,7 +33,7 @@ pub(crate) struct Accepting {
     operation: Operation,
     /// The accept's place among the parked accepts, or the place from which it was woken.
     place: Option<Key>,
-    /// Whether the operation waits only for the end of the listener.
+    /// Whether the accept is parked, so that `operation` waits only for the end of the listener.
     parked: bool,
     /// Whether the accept needs no permit.
     beyond_limit: bool,
@@ -143,9 +143,9 @@ impl Accepting {
         }
     }
 
-    /// Waits for the end of the listener, while no accept is attempted: its deadline, its close, a
-    /// shutdown of the runtime, or a shutdown of the socket by another owner. If the descriptor
-    /// cannot be registered, waits only for the deadline and the close. The caller must
+    /// Waits, while no accept is attempted, for the end of the listener, which is its deadline, its
+    /// close, a shutdown of the runtime, or a shutdown of the socket by another owner. If the
+    /// descriptor cannot be registered, waits only for the deadline and the close. The caller must
     /// [cancel](Accepting::cancel) the wait before the next accept.
     #[cold]
     pub(crate) fn poll_end(&mut self, listener: &NetFd, cx: &mut Context<'_>) -> Poll<io::Error> {

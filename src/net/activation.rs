@@ -151,8 +151,8 @@ impl From<Activated> for OwnedFd {
 #[derive(Debug, PartialEq)]
 struct Announced {
     names: Vec<String>,
-    /// Set by [`pass`], if there is no `LISTEN_PID`: the value of `NETPOLL_LISTEN_PARENT`, the
-    /// process that it names, and the descriptors.
+    /// The values that [`pass`] has set, or `None` if there is a `LISTEN_PID`: the value of
+    /// `NETPOLL_LISTEN_PARENT`, the process that it names, and the descriptors.
     passed: Option<(String, Process, Vec<Passed>)>,
 }
 

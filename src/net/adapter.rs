@@ -91,7 +91,8 @@ impl From<&UnixStream> for SocketView {
 }
 
 impl SocketView {
-    /// Returns whether the kernel has data, end of stream or an error for a read.
+    /// Returns whether the kernel has data, end of stream or an error for a read. Returns false if
+    /// the socket was closed.
     pub fn is_readable(&self) -> bool {
         self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }

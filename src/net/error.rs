@@ -258,7 +258,8 @@ impl OpError {
     }
 
     /// Returns the peer's address, or the address of a listener. For a socket without a peer, and
-    /// for the operations `set` and `raw-control`, returns the local address.
+    /// for the operations `set` and `raw-control`, returns the local address. Returns `None` if the
+    /// address is not known, for example for a failed look-up and for a [`pipe`](super::pipe()).
     pub fn addr(&self) -> Option<&Addr> {
         self.addr.as_ref()
     }

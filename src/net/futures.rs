@@ -5,7 +5,8 @@
 //! A future that is dropped before it completes has read or written nothing, except for futures
 //! that write all of a buffer or a file, such as [`WriteAll`], [`SendFile`] and [`PipeWrite`]:
 //! these may have written part or all of it. For [`RawRead`] and [`RawWrite`], this depends on
-//! their closures. If a dropped future was woken and did not use the wake-up, the next waiter is
+//! their closures. Dropping a [`Closed`] does not stop the close, and dropping a [`Flush`] discards
+//! no gathered bytes. If a dropped future was woken and did not use the wake-up, the next waiter is
 //! woken.
 
 use std::future::Future;

@@ -44,8 +44,8 @@ pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 /// before an attempt that replaces the oldest attempt (RFC 8305, section 5).
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
-/// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each of them has 640
-/// ms before it is replaced.
+/// The maximum number of concurrent attempts. If attempts begin 10 ms apart, each attempt has
+/// 640 ms before it is replaced.
 const AT_ONCE_MAX: usize = 64;
 
 /// Addresses that have not been tried yet.

@@ -58,8 +58,8 @@ impl ListenConfig {
     }
 
     /// Accepts only traffic of the network device `name` (SO_BINDTODEVICE), such as `eth0`. If
-    /// there is no such device, opening the listener fails with ENODEV, and unless `name` has 1 to
-    /// 15 bytes and no NUL, with `InvalidInput`.
+    /// there is no such device, opening the listener fails with ENODEV. If `name` does not have 1
+    /// to 15 bytes, or contains a NUL, opening the listener fails with `InvalidInput`.
     ///
     /// Linux only.
     pub fn bind_device(mut self, name: impl Into<String>) -> ListenConfig {
@@ -96,11 +96,11 @@ impl Dialer {
     /// support the option, or bit 0 (value 1) of `net.ipv4.tcp_fastopen` is not set, connections
     /// are established the usual way.
     ///
-    /// A dial to such a peer returns immediately without contacting it, so a race ends as soon as
-    /// it dials one. The handshake begins with the first write, whose data the SYN carries, or,
-    /// without data, with the first operation that waits or a shutdown. Reading from a server that
-    /// sends first therefore works, but data written after such a wait is not sent in the SYN. Only
-    /// the handshake shows whether the peer answers; until it is complete,
+    /// A dial to such a peer completes immediately without contacting the peer, so a race ends as
+    /// soon as it dials such a peer. The handshake begins with the first write, whose data the SYN
+    /// carries, or, without data, with the first operation that waits or a shutdown. Reading from a
+    /// server that sends first therefore works, but data written after such a wait is not sent in
+    /// the SYN. Only the handshake shows whether the peer answers; until it is complete,
     /// [`peer_addr`](crate::net::TcpStream::peer_addr) returns `NotConnected`. The data may arrive
     /// twice, so use this option only for data that is safe to process twice.
     ///

@@ -159,8 +159,9 @@ impl ListenConfig {
 
     /// Limits the number of accepted connections that are open at a time. At the limit, accepts
     /// wait, and the kernel queues new connections, up to the [backlog](ListenConfig::backlog). A
-    /// waiting accept still ends at the listener's deadline or close, and with EINVAL if another
-    /// user of the socket has shut it down.
+    /// waiting accept still ends at the listener's deadline or close, at a shutdown of the runtime,
+    /// and with EINVAL if another user of the socket has shut it down. With 0, no connection is
+    /// accepted.
     ///
     /// Each connection holds a permit. The permit is released when the stream's descriptor is
     /// closed (when the last clone is dropped, or by `force_close`), or when the last clone is
@@ -201,8 +202,9 @@ impl ListenConfig {
         self
     }
 
-    /// Sets the response that is sent to refused connections, as far as it fits into the socket's
-    /// send buffer. The default is no response.
+    /// Sets the response that is sent to connections refused for lack of descriptors, as far as it
+    /// fits into the socket's send buffer. The default is no response. The method has no effect
+    /// without [reserved descriptors](ListenConfig::reserve_descriptors).
     pub fn refuse_with(mut self, answer: impl Into<Vec<u8>>) -> ListenConfig {
         self.answer = answer.into();
         self

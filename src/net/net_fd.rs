@@ -279,9 +279,9 @@ impl NetFd {
         self.moved(Direction::Read, polled)
     }
 
-    /// Returns the result of a read of `count` bytes. A positive count smaller than `most` means
-    /// that no data is left. At the end of the stream, returns an error that no operation has
-    /// returned yet, if there is one; see [`Fd::end_of_stream`].
+    /// Returns the result of a read of `count` bytes. A positive count smaller than `most` is a
+    /// short count. At the end of the stream, returns an error that no operation has returned yet,
+    /// if there is one; see [`Fd::end_of_stream`].
     #[inline]
     fn after_read(&self, count: usize, most: usize) -> io::Result<(usize, Remaining)> {
         if count > 0 && count < most {

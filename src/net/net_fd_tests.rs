@@ -30,8 +30,9 @@ fn done<T: std::fmt::Debug>(polled: Poll<io::Result<T>>) -> T {
     }
 }
 
-/// Reads once into buffers of `rooms` bytes while `there` bytes are available. Returns whether the
-/// socket is still marked readable.
+/// Reads once into buffers of `rooms` bytes while `there` bytes are available; if `there` is 0, at
+/// the end of the stream. `flags` apply to a read into one buffer. Returns whether the socket is
+/// still marked readable.
 fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool {
     let (socket, mut peer) = pair(is_tcp);
     let mut cx = Context::from_waker(Waker::noop());

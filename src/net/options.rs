@@ -4,9 +4,9 @@
 //! an option that the user set, the error is returned.
 //!
 //! # Compared with Go (net/sock_posix.go, sockopt_linux.go, tcpsockopt_unix.go)
-//! The defaults are the same: TCP_NODELAY, keep-alive 15 s/15 s/9, the host's maximum backlog. On
-//! TCP sockets, IPV6_V6ONLY is changed only where it matters: on listeners, and for IPv4-mapped
-//! destinations.
+//! The defaults are the same: TCP_NODELAY, keep-alive with the values of [`KeepAlive::new`], and
+//! the host's maximum backlog. On TCP sockets, IPV6_V6ONLY is changed only where it matters: on
+//! listeners, and for IPv4-mapped destinations.
 
 pub(crate) mod socket;
 pub(crate) mod system;
@@ -22,11 +22,11 @@ use crate::sys::option::socket::seconds;
 /// Keep-alive settings: when TCP probes a silent peer, and when it gives up on the connection.
 ///
 /// After `idle` without traffic the kernel sends a probe, then one every `interval`. After `count`
-/// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. TCP
-/// sockets opened by this crate start with the default, unless `keepalive` was called on the
-/// [`ListenConfig`](crate::net::ListenConfig) or [`Dialer`](crate::net::Dialer), or
-/// [`defaults(false)`](crate::net::Dialer::defaults) on the `Dialer`. Sockets opened elsewhere keep
-/// their settings.
+/// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: an idle time of 15 s
+/// and an interval of 15 s, with 9 probes. TCP sockets opened by this crate start with the default,
+/// unless `keepalive` was called on the [`ListenConfig`](crate::net::ListenConfig) or
+/// [`Dialer`](crate::net::Dialer), or [`defaults(false)`](crate::net::Dialer::defaults) on the
+/// `Dialer`. Sockets opened elsewhere keep their settings.
 ///
 /// Times are rounded up to seconds. The limits are those of Linux: 1 to 32,767 s and 1 to 127
 /// probes. If any value is out of range, nothing is set and the error is `InvalidInput`. (tcp(7):
@@ -54,7 +54,7 @@ pub struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Creates the default settings: 15 s, 15 s, 9 probes.
+    /// Creates the default settings: an idle time of 15 s and an interval of 15 s, with 9 probes.
     pub const fn new() -> KeepAlive {
         let (idle, interval) = (Duration::from_secs(15), Duration::from_secs(15));
         KeepAlive { idle: Some(idle), interval: Some(interval), count: Some(9) }

@@ -301,7 +301,7 @@ struct Open<C> {
 
 /// The open connections, and the report so far.
 struct Serving<C> {
-    /// Ordered, so that a simulation can repeat the calls of `when_stopping`.
+    /// The map is ordered, so that a simulation can repeat the calls of `when_stopping`.
     open: BTreeMap<TaskId, Open<C>>,
     /// The handlers' tasks. Each returns whether its handler panicked.
     tasks: TaskSet<bool>,
@@ -375,17 +375,17 @@ impl<C: Conn + Clone> Serving<C> {
 /// How many connections a server accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Room {
-    /// None, because it is at its limit.
+    /// None, because the server is at its limit.
     None,
     /// At least one, if the listener's limit permits it.
     Some,
-    /// All connections of the queue, because it stops.
+    /// All connections of the queue, because the server stops.
     Unlimited,
 }
 
 /// The waker for one attempt to empty the listener's queue. If a listener wakes its task and then
-/// returns `Pending`, its queue may still contain connections: the task's budget is used up, the
-/// listener has refused many connections, or a connection has just arrived.
+/// returns `Pending`, its queue may still contain connections, because the task's budget is used
+/// up, the listener has refused many connections, or a connection has just arrived.
 struct Attempt {
     task: Waker,
     woken: AtomicBool,

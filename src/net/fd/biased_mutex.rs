@@ -31,9 +31,9 @@
 //! 3. Only the thread itself stores its number in `owner`, while it holds the inner mutex.
 //!
 //! # Memory ordering
-//! The owner clears `is_busy` with Release, and `lock` reads it with Acquire: the holder of the
-//! lock sees what the owner did. The inner mutex orders everything else: a thread becomes the owner
-//! while it holds the mutex, and its own later accesses follow in program order.
+//! The owner clears `is_busy` with Release, and `lock` reads it with Acquire, so the holder of the
+//! lock sees the owner's changes. The inner mutex orders everything else: a thread becomes the
+//! owner while it holds the mutex, and its own later accesses follow in program order.
 //!
 //! # Without membarrier(2)
 //! While the process is not registered (the system has no such call or refuses it, or no thread has
@@ -281,7 +281,7 @@ mod tests {
                 if !add_owned(&mutex) {
                     let mut count = mutex.lock();
                     *count += 1;
-                    // So that an owner is revoked more often.
+                    // Without the pause, ownership is revoked more often.
                     count.revocation.pause = 0;
                     if round % 3 > 0 {
                         count.own();

@@ -1,6 +1,6 @@
 //! [`Closing`]: the last steps of a close, on the thread that drops the last reference, on a thread
-//! of the pool, or in the task that sends the last gathered bytes. [`Loans`] and [`Guard`] are what
-//! higher layers attach to a close.
+//! of the pool, or in the task that sends the last gathered bytes. A higher layer can attach
+//! [`Loans`], which the close recalls, and a [`Guard`], which the close drops.
 //!
 //! # Borrowed descriptors
 //! A descriptor that was handed out (`as_fd`) can be borrowed while another handle of the socket
@@ -17,8 +17,8 @@
 //! # Order
 //! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a
 //! limited time, until the kernel has released this memory. close(2) follows, and then the steps
-//! that depend on it: streams of connections that wait for a descriptor learn that one is free, the
-//! guard is dropped, and the `Closed` futures complete.
+//! that depend on it: streams of connections that wait for a free descriptor are woken, the guard
+//! is dropped, and the `Closed` futures complete.
 //!
 //! # Cancellation
 //! The drop of a [`Closing`] performs the steps that are left, so the descriptor is closed even if
@@ -42,8 +42,8 @@ use crate::sys::{option, socket, zerocopy};
 
 /// Memory that the kernel may read after the calls that lent it have returned.
 pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
-    /// Ends lending, because the descriptor is handed out. When this returns, no call
-    /// that lends memory is in progress, and none follows.
+    /// Ends lending, because the descriptor is exposed. When this method returns, no call that
+    /// lends memory is in progress, and none follows.
     fn end(&self);
 
     /// Makes the kernel release the remaining memory, unless the socket may have other users.
@@ -69,7 +69,7 @@ pub(crate) struct Gone {
     kept: OnceLock<KeptNumber>,
 }
 
-/// The number of a closed socket, which no other descriptor gets until this is dropped.
+/// The number of a closed socket, which no other descriptor gets until this value is dropped.
 #[derive(Debug)]
 struct KeptNumber(Option<OwnedFd>);
 

@@ -12,8 +12,8 @@
 //!   which connect(2) was not called.
 //!
 //! # Cancellation
-//! A future that is dropped leaves the list of waiters. The kernel continues to connect until the
-//! descriptor is closed.
+//! Dropping the future ends its wait. The kernel continues to connect until the descriptor is
+//! closed.
 
 use std::future::poll_fn;
 use std::io;

@@ -1,8 +1,8 @@
-//! [`Cork`]: the buffer that gathers the writes of a turn, to be sent with one system call.
+//! [`Cork`]: the buffer that gathers the writes of a *turn*, which is one poll of a task.
 //!
 //! If the option is on (`set_auto_cork`), a write appends to this buffer and returns. The end of
-//! the turn sends the buffer ([`unsent`](crate::rt::unsent)). [`gather`](super::gather) decides
-//! which writes append, and contains the operations that wait. This file contains the state.
+//! the turn sends the buffer with one system call ([`unsent`](crate::rt::unsent)).
+//! [`gather`](super::gather) decides which writes append, and has the operations that wait.
 //!
 //! # States
 //! ```text
@@ -95,7 +95,7 @@ const ON: u8 = 1;
 const BLOCKED: u8 = 1 << 1;
 /// A send failed.
 const FAILED: u8 = 1 << 2;
-/// The sending side is or will soon be shut down, or must be when all gathered bytes are sent.
+/// The sending side is shut down, or will be after the last gathered byte.
 const SHUT: u8 = 1 << 3;
 /// The descriptor's number must no longer be used.
 const GONE: u8 = 1 << 4;
@@ -337,8 +337,8 @@ impl Cork {
     }
 
     /// Appends `buf` without a lock, if this thread owns the state, `is_free` returns true and
-    /// [`State::append_more`] accepts `buf`. Returns whether it did. `is_free` must not panic or
-    /// use this cork.
+    /// [`State::append_more`] accepts `buf`. Returns whether `buf` was appended. `is_free` must not
+    /// panic or use this cork.
     #[inline]
     pub(super) fn append_owned(&self, buf: &[u8], is_free: impl FnOnce() -> bool) -> bool {
         // SAFETY: `is_free` (by this function's contract) and `append_more` neither panic nor use
@@ -457,10 +457,10 @@ impl State {
         Ok(Appended::All(is_first))
     }
 
-    /// Appends `buf`, unless it is empty or large, or this needs memory or a check of the turn's
-    /// duration. Returns whether it did. Does not panic. The owner of the state has appended
-    /// before, and no thread has locked the state since. So `list` is set, a flush follows, and
-    /// `flags` is exactly `ON`.
+    /// Appends `buf`, unless it is empty or large, or needs memory or a check of the turn's
+    /// duration. Returns whether `buf` was appended. Does not panic. The owner of the state has
+    /// appended before, and no thread has locked the state since. So `list` is set, a flush
+    /// follows, and `flags` is exactly `ON`.
     #[inline]
     fn append_more(&mut self, buf: &[u8]) -> bool {
         let (weight, needs_check) = add_weight(buf.len());

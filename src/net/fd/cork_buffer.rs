@@ -3,8 +3,9 @@
 //!
 //! A socket without gathered bytes has no memory. It takes memory from the thread that gathers the
 //! first of its bytes. The thread that sends the last of them keeps or frees the memory. The
-//! capacity of new memory is [`FIRST`]. When a write needs more, the capacity is doubled, or
-//! becomes what the write needs if that is more. It is at most [`GATHERED_MAX`].
+//! capacity of new memory is [`FIRST`]. When a write needs more, the capacity is doubled or, if
+//! this is not enough for the write, set to the size that the write needs. It is at most
+//! [`GATHERED_MAX`].
 //!
 //! # Short writes
 //! [`push`](Buffer::push) uses only memory that the buffer already has. It copies up to
@@ -17,11 +18,12 @@ use std::mem::{MaybeUninit, take};
 
 /// The maximum number of gathered bytes per socket.
 pub(crate) const GATHERED_MAX: usize = 64 << 10;
-/// The length of the longest write that [`Buffer::push`] copies without calling memcpy(3).
+/// The length, in bytes, of the longest write that [`Buffer::push`] copies without calling
+/// memcpy(3).
 pub(super) const SHORT_MAX: usize = 32;
 /// The maximum number of empty buffers that a thread keeps.
 const SPARES: usize = 16;
-/// The capacity of a new buffer.
+/// The capacity of a new buffer, in bytes.
 const FIRST: usize = 1 << 10;
 
 thread_local! {
@@ -77,8 +79,8 @@ impl Buffer {
         self.bytes.extend_from_slice(buf);
     }
 
-    /// Appends `buf` if its length is not 0 and the memory has room for it. Returns whether it did.
-    /// Does not panic.
+    /// Appends `buf` if its length is not 0 and the memory has room for it. Returns whether `buf`
+    /// was appended. Does not panic.
     #[inline]
     pub(super) fn push(&mut self, buf: &[u8]) -> bool {
         let len = self.bytes.len();

@@ -20,8 +20,9 @@
 //!
 //! # Cancellation
 //! The task ends when the connection is established or has failed, at the latest when the kernel
-//! gives up. If a shutdown of the runtime drops the task, the close of the duplicate aborts the
-//! connection.
+//! gives up. If a shutdown of the runtime drops the task, the duplicate is closed at this time. The
+//! task's shutdown(2) is then omitted. If the duplicate was the last descriptor, its close aborts
+//! the connection.
 
 use std::io;
 use std::os::fd::BorrowedFd;

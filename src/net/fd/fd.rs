@@ -83,11 +83,10 @@ pub(crate) struct Fd {
     /// A combination of [`LENT`] and the constants after it.
     flags: AtomicU8,
     /// The number of consecutive waits per direction that ended as
-    /// [`short_wait`](super::short_wait) requires. From `WAITS_MIN` on, further waits are not
-    /// counted.
+    /// [`short_wait`](super::short_wait) requires. The count stops at `WAITS_MIN`.
     pub(super) waits: [AtomicU8; 2],
-    /// The index of the listener's evidence for `short_wait`; 0 if this is not an accepted TCP
-    /// connection.
+    /// The index of the listener's evidence for `short_wait`; 0 if this is not an accepted plain
+    /// TCP connection (see [`PLAIN_TCP`]), and in a simulation.
     pub(super) origin: u8,
     pub(crate) timeouts: Timeouts,
     pub(crate) mutex: FdMutex,
@@ -218,7 +217,7 @@ impl Fd {
         if !self.has(HANDED_OUT) {
             self.flags.fetch_or(HANDED_OUT, Ordering::Relaxed);
         }
-        // The close needs it. If it cannot be opened now, the close tries again.
+        // The close needs the placeholder. If it cannot be opened now, the close tries again.
         let _ = placeholder::get();
         if self.mutex.decref() {
             self.destroy();
@@ -456,7 +455,8 @@ impl Fd {
 
     /// Unregisters the descriptor, and closes it unless it is lent. The thread pool performs a
     /// close that must wait. Called once, after the last reference was dropped. Sends gathered
-    /// bytes first, because with TCP Fast Open the SYN may carry them.
+    /// bytes before it checks whether the connection is [unfinished](Fd::unfinished), because with
+    /// TCP Fast Open the SYN may carry them.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());

@@ -31,9 +31,9 @@
 //!   critical section in which it has seen (by its CAS, or because the bit was already set) that
 //!   the lock was taken and the word not closed. So the owner's unlock, or the closer, finds the
 //!   waiter.
-//! * M4 — no wake-up by an unlock is lost: all poll callers are woken, and the one future that is
-//!   taken from the queue either tries again or, when it is dropped or refused, passes the wake-up
-//!   on ([`FdMutex::cancel`]).
+//! * M4 — no wake-up by an unlock is lost: all waiting callers of `poll_*` methods (*polls*) are
+//!   woken, and the one future that is taken from the queue either tries again or, when it is
+//!   dropped or refused, passes the wake-up on ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.
 //!
 //! # Memory ordering
@@ -46,8 +46,8 @@
 //!
 //! # Cancellation
 //! A future stores the key that [`FdMutex::poll_lock`] gives it, and its `Drop` passes the key to
-//! [`FdMutex::cancel`]. A future that is dropped while it owns the lock unlocks. Poll callers have
-//! no object to drop, so every unlock wakes all of them.
+//! [`FdMutex::cancel`]. A future that is dropped while it owns the lock unlocks. A poll has no
+//! object to drop, so every unlock wakes all polls.
 //!
 //! # Compared with Go
 //! `internal/poll/fd_mutex.go` counts waiters in the word and posts a semaphore. Here there are
@@ -77,8 +77,8 @@ const REF: u64 = 1 << REFS_SHIFT;
 const REFS_MAX: u64 = (1 << 32) - 1;
 
 /// The number of waiters per direction at which a new future is refused, the same as Go's limit. It
-/// bounds the memory of the queue. (Polls have the limit of [`Waiters`].) A million tasks that wait
-/// for the same socket mean that the program is out of control.
+/// bounds the memory of the queue. (Polls have the limit of [`Waiters`].) If a million tasks wait
+/// for the same socket, the program has a defect.
 const WAITERS_MAX: usize = (1 << 20) - 1;
 
 const FLAGS: u64 = CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WAITERS;
@@ -303,7 +303,7 @@ impl FdMutex {
         self.poll_lock_slow(direction, cx, waiter)
     }
 
-    /// Removes a future that no longer wants the lock from the queue. If the future has been woken
+    /// Removes from the queue a future that gives up or is dropped. If the future has been woken
     /// already, wakes the next waiter in its place.
     #[cold]
     pub(crate) fn cancel(&self, direction: Direction, key: Key) {

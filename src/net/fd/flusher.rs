@@ -4,10 +4,10 @@
 //! # Flusher
 //! A socket has at most one flusher, from the first send that the socket does not accept as a whole
 //! until all bytes are sent or discarded. Its reference to the socket is weak, so it keeps no
-//! socket open; it has a handle only during a poll and during its drop ([`Borrowed`]). It waits
-//! among the writers. A write deadline, a timeout or another failure of a wait does not end the
-//! flusher: it then tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no
-//! bytes are left (any thread may have sent or discarded them), it wakes all waiters of the
+//! socket open; it has a handle only during a poll and during its drop ([`Borrowed`]). It waits in
+//! the write direction, as a write does. If the wait fails, for example because the write deadline
+//! has passed, the flusher tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`].
+//! When no bytes are left (any thread may have sent or discarded them), it wakes all waiters of the
 //! direction, because a waiting flush may now be complete, and ends. A close of the socket or a
 //! shutdown of the runtime also ends it. After a shutdown, the next operation on the socket that
 //! writes or waits starts another flusher. If the task of the old flusher still exists at that
@@ -45,7 +45,9 @@ use crate::rt::time::sleep::Sleep;
 use crate::rt::waiters::Waiter;
 use crate::sys::{option, socket};
 
+/// The first pause of a flusher after a wait has failed. Each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The maximum pause of a flusher.
 const PAUSE_MAX: Duration = Duration::from_millis(320);
 /// The maximum time that a closed connection may make no progress.
 const FINISH_MAX: Duration = Duration::from_secs(60);
@@ -71,7 +73,7 @@ struct Borrowed<'a, T: Gathers> {
 }
 
 impl<'a, T: Gathers> Borrowed<'a, T> {
-    /// Returns `None` if the socket is gone.
+    /// Takes a handle. Returns `None` if the socket is gone.
     fn new(owner: &Weak<T>, gathering: &'a Gathering) -> Option<Borrowed<'a, T>> {
         let owner = gathering.cork.lock().borrow(|| owner.upgrade())?;
         Some(Borrowed { gathering, owner: Some(owner) })

@@ -1,6 +1,8 @@
 //! Gathered writes: the operations of a descriptor that has a [`Gathering`].
 //!
 //! # Which writes are gathered
+//! A *turn* is one poll of a task, or of the future of a `block_on`, by the runtime.
+//!
 //! A write that has not waited and finds the write lock free appends to the gathered bytes, if the
 //! thread is in a turn that flushes at its end, the socket is not *blocked*
 //! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference. Of
@@ -23,8 +25,8 @@
 //! * By a shutdown of the sending side, by a close, when the option is turned off, and before the
 //!   descriptor is [exposed](Fd::expose). These do not wait: a task sends the bytes that the socket
 //!   does not accept immediately. The FIN follows the last byte.
-//! * By a conversion, which blocks until all of them are sent, but for at most [`RELEASE_MAX`],
-//!   because the next write may be made by the new owner of the descriptor.
+//! * By a conversion. The new owner of the descriptor may make the next write, so the conversion
+//!   blocks until all of them are sent, but for at most [`RELEASE_MAX`].
 //! * Before the write deadline of a socket with the option is set: the thread flushes all sockets
 //!   of its list.
 //!
@@ -39,8 +41,8 @@
 //! them, the [`Flusher`](super::flusher) waits too.
 //!
 //! # Close
-//! [`Fd::destroy`] sends the gathered bytes, because no write can follow. If the socket is full, it
-//! enlarges the send buffer, so that the kernel accepts all bytes. If the kernel still does not
+//! [`Fd::destroy`] sends the gathered bytes, because no write can follow. If the socket is full,
+//! the send buffer is enlarged, so that the kernel accepts all bytes. If the kernel still does not
 //! accept all of them, a [`Finisher`] sends the rest. If this would make a drop start the runtime
 //! after its shutdown, a TCP connection is reset instead, and the peer of a Unix stream reads end
 //! of stream. With a linger time of zero, the bytes are discarded, because the close aborts the
@@ -92,7 +94,8 @@ pub(crate) fn unwrap_owner<T: Gathers>(owner: Arc<T>, end: Instant) -> Result<T,
 }
 
 impl Caller<'_> {
-    /// Returns whether the operation has neither waited nor kept a lock. A poll is always new.
+    /// Returns whether the operation has neither waited nor kept a lock. Always true for a `poll_*`
+    /// method.
     #[inline]
     pub(crate) fn is_new(&self) -> bool {
         match self {
@@ -191,14 +194,14 @@ impl Fd {
 
     /// Appends `buf` as [`append`](Fd::append) does, for an operation that is
     /// [new](Caller::is_new), if this thread owns the gathered bytes and appending needs no memory
-    /// and no check of the turn's duration. Returns whether it did. If not, the operation begins as
-    /// usual, which also finds out why.
+    /// and no check of the turn's duration. Returns whether `buf` was appended. If it was not, the
+    /// operation must begin as usual, which also finds the reason.
     ///
     /// This checks everything that [`begin_call`](crate::rt::poll::side::Side::begin_call) checks:
     /// the lock's word also says whether the descriptor is closed.
     #[inline]
     pub(crate) fn append_more(&self, buf: &[u8]) -> bool {
-        // Most descriptors have no such state.
+        // Most descriptors have no rarely needed state, and so do not gather.
         self.rare.get().is_some() && self.append_more_of_any_length(buf)
     }
 
@@ -217,7 +220,7 @@ impl Fd {
 
     /// Appends `buf` if the descriptor is open, the write lock is free, the write deadline has not
     /// passed, this thread owns the gathered bytes, and their state accepts `buf`
-    /// (`State::append_more`). Returns whether it did.
+    /// (`State::append_more`). Returns whether `buf` was appended.
     #[inline(always)]
     fn append_owned(&self, buf: &[u8]) -> bool {
         let Some(gathering) = self.gathering() else { return false };
@@ -441,9 +444,9 @@ impl Fd {
     /// socket is kept.
     ///
     /// # Errors
-    /// Returns `WouldBlock` if bytes are left at that time; in a simulation, if bytes are left
-    /// after the first attempt. Also returns the error of poll(2), and `Closed` if bytes are left
-    /// and the close has begun.
+    /// Returns `WouldBlock` if bytes are left at `end` or, in a simulation, after the first
+    /// attempt. Also returns the error of poll(2), and `Closed` if bytes are left and the close has
+    /// begun.
     pub(crate) fn drain_blocking(&self, end: Instant) -> Result<(), Failure> {
         let Some(gathering) = self.gathering() else { return Ok(()) };
         while !gathering.send() {

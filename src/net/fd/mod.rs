@@ -1,5 +1,14 @@
 //! File descriptors: system calls on them, waiting for readiness, and closing.
 //!
+//! # Terms
+//! * A *direction* is reading or writing. An *edge* is an event of the poller in one direction. A
+//!   direction is *ready* while a call may succeed, as far as is known, and otherwise *idle*. A
+//!   *ticket* is the state of a direction at one moment ([`side`](crate::rt::poll::side)).
+//! * A *turn* is one poll of a task, or of the future of a `block_on`.
+//! * A call has a *short count* if it transfers at least one byte, but fewer bytes than requested.
+//! * A descriptor is *exposed* if other code may have it or a duplicate of it ([`fd`](self::fd)).
+//!
+//! # Modules
 //! * [`fd`](self::fd): the descriptor and its close. [`closing`]: the last steps of the close.
 //! * [`operation`]: makes system calls and waits for edges. [`short_wait`]: waits that begin
 //!   without a system call. [`watching`]: waits for other conditions, such as a hang-up.

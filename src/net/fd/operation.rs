@@ -1,5 +1,5 @@
 //! [`Operation`]: the state of a named future between polls, and the loop that every call goes
-//! through.
+//! through. [`net::fd`](super) defines the terms.
 //!
 //! # The loop
 //! ```text
@@ -17,12 +17,13 @@
 //! the edge on, because the lock's owner may be waiting for this very edge.
 //!
 //! # Evidence
-//! EAGAIN clears readiness. On Linux, so does a short count on a plain TCP socket that is not
-//! exposed: no more data (or room) is available, and an edge follows when it becomes available. If
-//! the next read of the turn is likely to wait, a short read leaves the clearing to this read; see
-//! [`short_wait`](super::short_wait). A short count does not clear readiness after a hang-up, an
-//! error or urgent data, which can shorten a call although no other edge follows. The short count
-//! of a write does not clear it while writes are gathered, because it need not be that of a call.
+//! EAGAIN clears readiness. On Linux, so does a short count on a TCP socket that is neither
+//! multipath nor exposed: no more data (or room) is available, and an edge follows when it becomes
+//! available. If the next read of the turn is likely to wait, a short read leaves the clearing to
+//! the next read; see [`short_wait`](super::short_wait). A short count does not clear readiness
+//! after a hang-up, an error or urgent data, which can shorten a call although no other edge
+//! follows. While writes are gathered, a short count of a write does not clear readiness, because
+//! the call also sends the gathered bytes.
 //!
 //! Evidence is ignored if an edge has arrived since the call began, or may have been skipped; see
 //! [`side`](crate::rt::poll::side).
@@ -32,11 +33,10 @@
 //! whether the peer has closed the connection. So the result must reflect the state of the socket
 //! at the time of the poll. An idle direction only means that no event was recorded since readiness
 //! was cleared; the kernel may have an event that no thread has fetched yet. Therefore a poll that
-//! finds the direction idle makes its call once before it waits. (A read whose budget is used up
-//! calls poll(2) instead. A poll that yields returns `Pending` too, but wakes its task.)
+//! finds the direction idle makes its call once before it waits. (A read in a turn whose budget is
+//! used up calls poll(2) instead. A poll that yields returns `Pending` too, but wakes its task.)
 //!
-//! One exception, [`short_wait`](super::short_wait), saves a call per request, on an accepted
-//! connection possibly from its first request on.
+//! [`short_wait`](super::short_wait) describes the exception, which saves a call per request.
 //!
 //! # Cancellation
 //! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: the operation leaves the queues
@@ -132,12 +132,12 @@ impl From<LockError> for Failure {
 /// How long the direction's lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockScope {
-    /// During each call.
+    /// The lock is held during each call.
     PerCall,
-    /// From the first call of the [`Operation`] until a call returns [`Remaining::Maybe`], the
-    /// operation fails, or its future is dropped.
+    /// The lock is held from the first call of the [`Operation`] until a call returns
+    /// [`Remaining::Maybe`], the operation fails, or its future is dropped.
     WholeOperation,
-    /// Not at all, for calls that the kernel or another lock serialises, or that transfer nothing.
+    /// No lock is held. The kernel or another lock serialises the calls, or they transfer nothing.
     None,
 }
 
@@ -479,7 +479,7 @@ impl Fd {
     }
 
     /// Removes the operation, whose wait is over, from the slot or the list. Passes no wake-up on.
-    /// (Without waiters, it is in neither.)
+    /// The call is not necessary if the direction has no waiters.
     #[cold]
     pub(super) fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
         if let Waiter::Future(Operation(Some(state))) = caller {
@@ -503,9 +503,9 @@ impl Fd {
         }
     }
 
-    /// Returns whether an operation in an idle direction may wait without taking the lock first. An
-    /// operation in the lock's queue must leave the queue first, and an operation that keeps its
-    /// lock until it is done must have taken it.
+    /// Returns whether an operation in an idle direction may wait without taking the lock first. If
+    /// `scope` is `PerCall`, the lock must be free and the operation not in the lock's queue. If it
+    /// is `WholeOperation`, the operation must have the lock.
     #[inline]
     pub(super) fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let holds = || caller.future().is_some_and(Operation::holds);
@@ -516,8 +516,8 @@ impl Fd {
         }
     }
 
-    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Returns
-    /// whether it did. Returns false if the operation keeps a lock from an earlier call or is in
+    /// Takes the lock and a reference as `scope` says, for one call, without waiting. Returns false
+    /// if they cannot be taken now, and if the operation keeps a lock from an earlier call or is in
     /// the lock's queue.
     #[inline]
     fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {

@@ -1,4 +1,5 @@
-//! Waits that begin without a call, which a short count replaces.
+//! Waits that begin without a system call, because an earlier call of the turn had a short count.
+//! [`net::fd`](super) defines the terms.
 //!
 //! A poll that finds its direction idle makes its call once before it waits (see
 //! [`operation`](super::operation)). A task that reads a request, answers it and waits for the next
@@ -9,7 +10,8 @@
 //!   ([`NetFd::poll_read_uninit`](crate::net::net_fd::NetFd::poll_read_uninit)), because hyper and
 //!   code written for tokio only wait if a read returns `Pending`,
 //! * no edge has been recorded since,
-//! * the operation waits with the task's own waker, and
+//! * the operation waits with the waker with which the runtime polls the task
+//!   ([`own_waker`](crate::rt::sched::own_waker)), and
 //! * the last [`WAITS_MIN`] operations that had to wait in this direction waited to the end: none
 //!   of them was dropped, an edge woke each of them, and no call completed in the idle direction.
 //!   An accepted TCP connection, except in a simulation, begins with the count of the last reads of
@@ -18,8 +20,11 @@
 //! The first and the last condition do not apply to an operation that writes all of a buffer or a
 //! file. It keeps its lock and makes its next call in the same poll. In all cases, the operation
 //! must be able to wait without taking the lock first ([`Fd::waits_freely`]), and the back end must
-//! be one that need not be armed. A descriptor that is not registered is registered first: if data
-//! has arrived since the short count, an edge follows the registration.
+//! be one that need not be armed.
+//!
+//! If the descriptor is not registered, an operation that keeps its lock makes its call. Any other
+//! operation registers the descriptor before it waits. If data has arrived since the short count,
+//! an edge follows the registration.
 //!
 //! # Evidence
 //! [`short_count`] keeps the direction of the turn's last short count, and the [ticket](Ticket) of
@@ -53,8 +58,8 @@ const WAITS_MIN: u8 = 4;
 /// The number of listeners whose evidence is kept apart.
 const LISTENERS: usize = 255;
 
-/// For each listener, the count of its connection whose read was counted last. Listeners with the
-/// same [`Fd::as_origin`] share an entry. The first entry stays 0.
+/// The count of waits per listener, which is that of the listener's connection whose read was
+/// counted last. Listeners with the same [`Fd::as_origin`] share an entry. The first entry stays 0.
 static WAITS_OF_LISTENERS: [AtomicU8; LISTENERS + 1] = [const { AtomicU8::new(0) }; LISTENERS + 1];
 
 /// The result of [`Fd::permit_short_wait`].
@@ -158,7 +163,8 @@ impl Fd {
     }
 
     /// Returns whether the last short count of this turn shows that the direction, whose present
-    /// state is `ticket`, is no longer ready.
+    /// state is `ticket`, is no longer ready. Always false for writing, because a short write
+    /// clears READY itself.
     #[inline]
     pub(super) fn is_used_up(&self, direction: Direction, ticket: Ticket) -> bool {
         direction == Direction::Read && short_count::uses_up(self.poll.side(direction).place(), ticket)
@@ -192,9 +198,9 @@ impl Fd {
         Poll::Ready(Ok(()))
     }
 
-    /// Registers the descriptor for a wait without a call. Returns `None` if it is registered, if
-    /// the registration fails, or if the back end must be armed. The operation then makes its call.
-    /// The caller must hold no lock.
+    /// Registers the descriptor for a wait without a call. Returns `None` if it was registered
+    /// already, if the registration fails, or if the back end must be armed. The operation then
+    /// makes its call. The caller must hold no lock.
     #[cold]
     fn register_to_wait(&self) -> Option<u32> {
         if self.poll.registered().is_some() {
@@ -221,7 +227,7 @@ impl Fd {
     }
 
     /// Waits if `operation` is a new read and a short read of this turn replaces its call. Returns
-    /// whether it waits. If not, the caller must make its call.
+    /// whether `operation` waits. If it does not wait, the caller must make the call.
     #[inline]
     pub(crate) fn waits_at_once(&self, operation: &mut Operation, cx: &mut Context<'_>) -> bool {
         let direction = Direction::Read;

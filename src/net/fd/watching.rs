@@ -10,8 +10,8 @@ use crate::rt::poll::side::Side;
 use crate::rt::waiters::Waiter;
 
 impl Fd {
-    /// Waits for a hang-up: for `Read`, until no more data will arrive; for `Write`, until no more
-    /// data can be sent (see HANG_UP in [`backend`](crate::rt::poll::backend)).
+    /// Waits for a hang-up of the direction: until no more data will arrive (`Read`), or until no
+    /// more data can be sent (`Write`). See HANG_UP in [`backend`](crate::rt::poll::backend).
     pub(crate) fn poll_hang_up(
         &self,
         direction: Direction,

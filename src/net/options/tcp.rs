@@ -118,14 +118,16 @@ macro_rules! tcp_option_methods {
             }
 
             /// Sets the size of the streams' receive buffer in bytes (SO_RCVBUF). Linux limits it
-            /// to `net.core.rmem_max`, doubles it and no longer adapts it.
+            /// to `net.core.rmem_max`, doubles it and no longer adapts it. With zero, and with
+            /// 1 GiB or more, opening a socket fails with `InvalidInput`.
             pub fn recv_buffer_size(mut self, bytes: usize) -> $type {
                 self.$($field).+.recv_buffer_size = Some(bytes);
                 self
             }
 
             /// Sets the size of the streams' send buffer in bytes (SO_SNDBUF). Linux limits it to
-            /// `net.core.wmem_max`, doubles it and no longer adapts it.
+            /// `net.core.wmem_max`, doubles it and no longer adapts it. With zero, and with 1 GiB
+            /// or more, opening a socket fails with `InvalidInput`.
             pub fn send_buffer_size(mut self, bytes: usize) -> $type {
                 self.$($field).+.send_buffer_size = Some(bytes);
                 self

@@ -6,8 +6,8 @@
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
 //! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
 //! no future that could wait for the reads. It fills the lane only while a read waits, with at most
-//! `Lane::wanted` bytes, which is usually what the largest of these reads asked for. These bytes
-//! stay in the lane after the write; `poll_flush` waits until they are taken.
+//! `Lane::wanted` bytes, which is usually the length of the largest buffer of these reads. The
+//! bytes stay in the lane after the write; `poll_flush` waits until they are taken.
 //!
 //! # Invariants
 //! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: it is a
@@ -59,7 +59,7 @@ pub(super) struct End {
 }
 
 struct State {
-    /// Indexed by the side that writes.
+    /// The lanes, indexed by the side that writes.
     lanes: [Lane; 2],
     closed: [bool; 2],
 }

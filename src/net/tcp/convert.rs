@@ -49,6 +49,9 @@ pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Resul
 /// Releases the descriptor of the only handle without closing it. Buffers of
 /// [`send_zerocopy`](TcpStream::send_zerocopy) that the kernel is still reading are leaked, because
 /// their completions go to the new owner.
+///
+/// # Errors
+/// Returns a [closed](crate::net::is_closed) error after an explicit close.
 pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     // After an explicit close there is no descriptor to release.
     if fd.fd.mutex.is_closed() {

@@ -39,6 +39,7 @@ use crate::trace;
 /// The function set by [`Dialer::control`](crate::net::Dialer::control).
 type Hook = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
+/// The control function of a [`Recipe`].
 #[derive(Clone)]
 pub(in crate::net) struct Control(pub(in crate::net) Arc<Hook>);
 

@@ -6,7 +6,8 @@
 //!   closed, the stream yields one error and is *ended*.
 //! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is
 //!   closed. At the end of the listener (its deadline, its close, a shutdown of the runtime, or a
-//!   shutdown of the socket by another owner), the stream yields the error immediately.
+//!   shutdown of the socket by another owner), the stream yields the error immediately. It is then
+//!   *ended* if the listener was closed, and otherwise *accepting*.
 //! * *ended*: yields `None`.
 //!
 //! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop.
@@ -30,7 +31,9 @@ use crate::rt::poll::poller;
 use crate::rt::time::sleep::Sleep;
 use crate::trace;
 
+/// The first pause. Each further pause is twice as long as the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The maximum pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The state of a stream of connections.
@@ -125,9 +128,11 @@ impl TcpListener {
     ///
     /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
     /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early when a
-    /// socket of this crate is closed, and at the listener's deadline or close. After
-    /// [`close`](TcpListener::close) the stream yields one error and then `None`. Other errors,
-    /// which are those of [`accept`](TcpListener::accept), do not end the stream.
+    /// socket of this crate is closed. It also ends, with an error, at the listener's deadline or
+    /// close, at a shutdown of the runtime, and when another user of the socket shuts it down.
+    ///
+    /// After [`close`](TcpListener::close) the stream yields one error and then `None`. Other
+    /// errors, which are those of [`accept`](TcpListener::accept), do not end the stream.
     ///
     /// # Cancel safety
     /// Dropping the future of `next()`, or the stream, loses no connection.

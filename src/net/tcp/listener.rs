@@ -28,8 +28,8 @@ use crate::rt::poll::poller::Direction;
 /// `net.core.somaxconn`). Use [`ListenConfig`] for other options and for limits. A listener
 /// converted from another type keeps its options.
 ///
-/// A listener is not `Clone`. Tasks share it through a reference or an `Arc`. Dropping it closes
-/// it.
+/// A listener is not `Clone`. Tasks share it through a reference or an `Arc`. Dropping the listener
+/// closes the socket.
 ///
 /// Source: `net.TCPListener` of Go, `async_std::net::TcpListener`.
 ///
@@ -193,6 +193,9 @@ impl TcpListener {
     /// The close begins immediately, even if the future is dropped. The future completes when the
     /// descriptor is closed and the port is free. Closing twice is not an error. If the descriptor
     /// has duplicates, the socket keeps listening until they are closed too.
+    ///
+    /// # Errors
+    /// Never returns an error.
     ///
     /// # Examples
     /// ```

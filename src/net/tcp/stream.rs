@@ -294,7 +294,8 @@ impl TcpStream {
 
     // ---- writing ----
 
-    /// Writes up to `buf.len()` bytes, waiting for room for one. Returns the number written.
+    /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
+    /// number of bytes written.
     ///
     /// # Errors
     /// Returns `ConnectionReset` or `BrokenPipe` if the peer is gone, and `BrokenPipe` if this side
@@ -380,9 +381,8 @@ impl TcpStream {
         self.fd.shutdown(how)
     }
 
-    /// Shuts down the reading side. On Linux, data already received can still be read, then reads
-    /// return
-    /// 0. The kernel still accepts and delivers data that arrives later.
+    /// Shuts down the reading side. On Linux, reads first return the data already received, then 0.
+    /// The kernel still accepts and delivers data that arrives later.
     ///
     /// # Errors
     /// Returns the same errors as [`shutdown`](TcpStream::shutdown).
@@ -574,8 +574,8 @@ impl TcpStream {
         })
     }
 
-    /// Takes the pending error (SO_ERROR), or one that [`io::copy`](crate::io::copy()) has taken
-    /// and no read has returned.
+    /// Takes the pending error (SO_ERROR), or one that another operation, such as
+    /// [`io::copy`](crate::io::copy()), has taken and no read has returned.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.

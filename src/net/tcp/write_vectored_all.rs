@@ -92,7 +92,7 @@ impl WriteVectoredAll<'_, '_> {
     }
 }
 
-/// Returns how many of `bufs` fit into one call, and their total size.
+/// Returns how many of `bufs` fit into one call, and their total size in bytes.
 fn batch(bufs: &[IoSlice<'_>]) -> (usize, usize) {
     let mut bytes = 0;
     for (index, buf) in bufs.iter().take(socket::IOVECS_MAX).enumerate() {

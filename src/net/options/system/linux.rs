@@ -1,8 +1,8 @@
 //! Socket options that this crate supports only on Linux. The configuration methods that set some
 //! of them are in `net/linux.rs`.
 //!
-//! Times are rounded up to the kernel's unit. Zero, which the kernel treats as the default, is
-//! refused; `None` requests the default. Values that do not fit the kernel's type are also refused.
+//! Times are rounded up to the kernel's unit. A time of zero, which the kernel treats as a request
+//! for the default, is refused. Values that do not fit the kernel's type are also refused.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -26,7 +26,7 @@ impl TcpExtras {
         TcpExtras { user_timeout: None }
     }
 
-    /// Sets the options.
+    /// Sets the options on a new socket.
     pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.user_timeout.map_or(Ok(()), |timeout| set_user_timeout(fd, Some(timeout)))
     }
@@ -52,7 +52,8 @@ impl ListenExtras {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
 
-    /// Sets the options.
+    /// Sets the options on a new socket, except multipath TCP, which [`open`](ListenExtras::open)
+    /// requests.
     pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if let Some(queue) = self.fast_open {
             set_fast_open(fd, queue)?;
@@ -85,8 +86,8 @@ impl DialExtras {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
 
-    /// Sets the options. Fast Open is not an error if the host does not permit it or the kernel
-    /// does not have it.
+    /// Sets TCP_FASTOPEN_CONNECT if it is requested. It is not an error if the host does not permit
+    /// the option or the kernel does not have it.
     pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if !self.fast_open {
             return Ok(());
