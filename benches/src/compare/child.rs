@@ -66,7 +66,8 @@ impl Process {
         })
     }
 
-    /// Returns the lines on standard error until it is closed, or until no line follows for a second.
+    /// Returns the lines on standard error until it is closed, or until no line follows for a
+    /// second.
     fn rest_of_errors(&self) -> String {
         let lines = std::iter::from_fn(|| self.errors.recv_timeout(Duration::from_secs(1)).ok());
         lines.collect::<Vec<_>>().join(" / ")
