@@ -144,7 +144,7 @@ fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
     });
 }
 
-#[cfg(not(target_os = "macos"))] // packet sockets
+#[cfg(not(target_os = "macos"))] // seqpacket sockets
 #[test]
 fn shutdown_write_ends_waiting_sends_of_packet_sockets() {
     run(async {

@@ -7,12 +7,13 @@ use std::vec;
 
 use socket2::SockAddr;
 
-/// Returns `addr` in the kernel's form. An IPv4-mapped IPv6 address becomes an IPv4 address, which
-/// on Linux an IPv6 socket accepts too, unless it is restricted to IPv6.
+/// Returns `addr` in the kernel's form. On Linux, an IPv4-mapped IPv6 address becomes an IPv4
+/// address, which an IPv6 socket accepts too, unless it is restricted to IPv6. On other systems,
+/// the address is passed unchanged, as std does.
 pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
     match addr.ip().to_canonical() {
-        IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())).into(),
-        IpAddr::V6(_) => addr.into(),
+        IpAddr::V4(ip) if cfg!(target_os = "linux") => SocketAddr::from((ip, addr.port())).into(),
+        _ => addr.into(),
     }
 }
 
