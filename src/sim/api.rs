@@ -205,16 +205,16 @@ impl Sim {
         self.kernel(|kernel| report::diagram(kernel))
     }
 
-    /// Returns a diagram of the packets in the log as an SVG image, with one column per host and
-    /// time running downwards.
+    /// Returns a diagram of the packets and notes in the log as an SVG image, with one column per
+    /// host and time running downwards.
     ///
     /// An arrow leads from the departure of a packet to its arrival. Arrows of lost packets are
     /// dashed and end in a cross. Arrows of duplicates are purple. Packets that are held back or
-    /// have not arrived yet have dashed lines that end halfway. Pointing at an arrow shows the
-    /// addresses. Notes, for example those of [`note`](Sim::note), crashes and partitions, are in
-    /// the column of their host. Each departure, arrival and note has its own row, so times are not
-    /// to scale. The last 2,000 rows are shown. Hosts without a packet or note in these rows have
-    /// no column.
+    /// have not arrived yet have dashed lines that end halfway. Pointing at an arrow shows the time
+    /// and the addresses. Notes, for example those of [`note`](Sim::note), crashes and partitions,
+    /// are in the column of their host. Each departure, arrival, loss at an arrival and note has
+    /// its own row, so times are not to scale. The last 2,000 rows are shown. Hosts without a
+    /// packet or note in these rows have no column.
     ///
     /// # Examples
     /// ```
@@ -306,8 +306,9 @@ impl Sim {
         self.world(|world| world.machine.refusals.borrow().clone())
     }
 
-    /// Returns whether the seed reproduces this run, as far as the simulation knows. Returns false
-    /// after a thread outside the simulation has woken a task or closed a descriptor.
+    /// Returns whether the seed reproduces this run. Returns false after a thread outside the
+    /// simulation has woken a task or closed a descriptor. Other sources of nondeterminism, such as
+    /// the contents of files, are not detected.
     #[track_caller]
     pub fn is_replayable(&self) -> bool {
         self.world(|world| world.shared.foreign().is_empty())

@@ -1,9 +1,9 @@
 //! Detects simulations in which a task can always run, so that the clock never advances.
 //!
 //! The run loop itself checks this after its turns, because a test in which only the clock is
-//! virtual and a `block_on` with `NETPOLL_SIM=everywhere` have no other thread that could. In other
-//! simulations, the watchdog of [`runner`](super::runner) also reports a single turn that does not
-//! end.
+//! virtual and a `block_on` with `NETPOLL_SIM=everywhere` have no other thread that could check
+//! this. In other simulations, the watchdog of [`runner`](super::runner) also reports a single turn
+//! that does not end.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::world::World;
 /// The number of turns between two readings of the clock.
 const CHECK_EVERY: u32 = 16;
 
-/// The turns since the last pause, in which no task could run.
+/// The turns since the last pause. A pause is a moment at which no task can run.
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     turns: Cell<u32>,

@@ -35,7 +35,8 @@ impl Sim {
     /// test itself runs on the host `test`.
     ///
     /// # Panics
-    /// Panics if the name is empty, `*`, `localhost` or an IP address.
+    /// Panics if the name is empty, `*`, `localhost` or an IP address, and if all 65,535 pairs of
+    /// addresses for new hosts are taken.
     #[track_caller]
     pub fn host(&self, name: &str) -> Host {
         let name = name.strip_suffix('.').unwrap_or(name);
@@ -197,8 +198,9 @@ impl Host {
 
     /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets
     /// fail with `NetworkDown`, as do sockets that are created before a [`restart`](Host::restart).
-    /// Peers receive only the packets that are already on the way, and time out. After a restart,
-    /// the host answers packets of their old connections with resets.
+    /// Until then, peers receive only the packets that are already on the way, and connections with
+    /// the host end only by a timeout. After a restart, the host answers packets of these
+    /// connections with resets.
     #[track_caller]
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));

@@ -12,18 +12,19 @@ use super::world::World;
 ///
 /// `Instant`, `SystemTime`, [`sleep`](crate::task::sleep), deadlines and timeouts are virtual on
 /// this thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to
-/// the next timer when no task can run, no event of a socket is pending, and no bytes that a TCP
-/// socket of the test has sent are in flight (sent but not acknowledged). So a test of a 30 s
-/// timeout takes almost no time. The clock does not wait for other processes or threads: if a task
-/// waits with a timeout for one of them, the timeout usually expires first. While a task yields
-/// instead of waiting, the clock does not advance, and no events of sockets are taken; after a
-/// minute of real time, the test fails.
+/// the next timer when no task can run, no event of a socket is pending, and no bytes of this
+/// crate's TCP sockets, except multipath ones, are in flight (sent but not acknowledged). So a test
+/// of a 30 s timeout takes almost no time. The clock does not wait for other processes or threads:
+/// if a task waits with a timeout for one of them, the timeout usually expires first. While a task
+/// yields instead of waiting, the clock does not advance, and no events of sockets are taken; after
+/// a minute of real time, the test fails.
 ///
 /// # Panics
-/// Panics inside a simulation or a runtime, and if no epoll instance can be created. Panics if no
-/// task can run, no event wakes one for a minute of real time, and the clock cannot advance,
-/// because there is no timer or because bytes are in flight. Panics if a task could always run for
-/// a minute of real time. A task that does not return from a poll is not reported.
+/// Panics if `test` panics, if the call is made inside a simulation or a runtime, and if no epoll
+/// instance can be created. Panics if no task can run, no event wakes one for a minute of real
+/// time, and the clock cannot advance, because there is no timer or because bytes are in flight.
+/// Panics if a task could always run for a minute of real time. A task that does not return from a
+/// poll is not reported.
 ///
 /// # Examples
 /// ```

@@ -58,7 +58,7 @@ struct Arrow {
 /// The packets and notes of a log.
 #[derive(Default)]
 struct Flow {
-    /// The times of the rows.
+    /// The virtual times of the rows, in nanoseconds.
     rows: Vec<u64>,
     arrows: Vec<Arrow>,
     /// The row, host and text of each note.

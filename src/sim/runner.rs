@@ -13,8 +13,8 @@
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
 //! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find the faults that are needed |
 //! | `NETPOLL_SIM=everywhere` | `block_on` runs its future in a simulation of one host, with the seed `NETPOLL_SEED`, or 0 |
-//! | `NETPOLL_SIM=diagram` | print a diagram of the packets in the log when a run fails |
-//! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets in the log to FILE as SVG when a run fails |
+//! | `NETPOLL_SIM=diagram` | print a diagram of the packets and notes in the log when a run fails |
+//! | `NETPOLL_DIAGRAM=FILE` | write a picture of the packets and notes in the log to FILE as SVG when a run fails |
 //!
 //! [`test()`] applies `NETPOLL_SEED`, `NETPOLL_SEEDS`, `NETPOLL_SIM=twice` and
 //! `NETPOLL_SIM=minimize`; [`Builder::run`] does not. A run of [`test()`] with `NETPOLL_SEED` keeps
@@ -351,9 +351,10 @@ where
 /// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to a call of this function.
 ///
 /// # Panics
-/// Panics if the test fails with a seed, after printing how to repeat the run. With
-/// `NETPOLL_SIM=twice`, also panics if the digests of the two runs of a seed differ. Panics if an
-/// environment variable has an invalid value.
+/// Panics if the test fails with a seed, after printing how to repeat the run. If a task does not
+/// yield, prints nothing, and the message of the panic names the seed. With `NETPOLL_SIM=twice`,
+/// also panics if the digests of the two runs of a seed differ. Panics if an environment variable
+/// has an invalid value.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where

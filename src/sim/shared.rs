@@ -1,5 +1,6 @@
-//! `Shared`: the part of a simulation that other threads access: the inbox of tasks that they wake,
-//! the names of these threads, and the state that a watchdog checks.
+//! `Shared`: the part of a simulation that other threads access. It consists of the inbox of tasks
+//! that they wake, the names of these threads, and the state that the watchdog of
+//! [`runner`](super::runner) checks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +34,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
+    /// Puts a task that this thread, which is not that of the simulation, has woken into the inbox.
+    /// Discards the task if the simulation has ended.
     pub(super) fn push(&self, runnable: Runnable<TaskData>) {
         let mut inbox = lock(&self.inbox);
         if self.is_over.load(Ordering::SeqCst) {

@@ -15,8 +15,8 @@ use crate::rt::sched::record::{self, Reading, Record};
 use crate::rt::sched::waits::Waits;
 use crate::rt::time::clock;
 
-/// Returns the number that the log uses for the descriptor with this tag, or `None` if the
-/// descriptor is closed.
+/// Returns the number that the log uses for the descriptor with this tag (see `PollDesc::tag`), or
+/// `None` if the descriptor is closed.
 fn place(kernel: &Kernel, tag: u32) -> Option<i32> {
     let of = runtime().cache.get(u32::try_from(tag_index(tag)).ok()?)?.described()?;
     let place = i32::try_from(of.number).ok()?.checked_sub(kernel.first_descriptor)?;
@@ -67,7 +67,7 @@ impl World {
         panic!("{}", self.waits())
     }
 
-    /// Describes the waiting tasks and the sockets of each host that has any.
+    /// Describes the waiting tasks and the sockets of each host that has tasks or sockets.
     fn waits(&self) -> String {
         let kernel = self.machine.kernel.borrow();
         let (at, now) = (seconds(kernel.now), clock::now());

@@ -60,8 +60,8 @@ use crate::rt::waiters::drop_payload;
 #[cfg(feature = "signal")]
 use crate::signal::SignalKind;
 
-/// The maximum number of I/O operations per turn before the task yields, with [`Order::Random`].
-/// The number is random and often smaller than outside simulations, so that tasks yield in more
+/// The maximum budget of a turn with [`Order::Random`], in the units of [`context::BUDGET`]. The
+/// budget is random and usually smaller than outside simulations, so that tasks yield in more
 /// places.
 const BUDGET_MAX: u64 = 32;
 
@@ -85,8 +85,8 @@ pub enum Order {
     /// The next task is chosen at random, depending on the seed.
     #[default]
     Random,
-    /// The next task is the one that was woken first. The test's own future counts as woken at the
-    /// end of the turn that wakes it.
+    /// The next task is the one that was woken first. The test's own future follows the tasks that
+    /// are woken in the same turn, or when the clock reaches the same time.
     Fifo,
 }
 
@@ -292,7 +292,8 @@ impl World {
     }
 
     /// Runs the future that `make` returns to completion, with this world as the thread's current
-    /// world. Panics if the future panics or the simulation fails.
+    /// world. Panics if the future panics, if the simulation fails, or if the thread is already in
+    /// a simulation or in a runtime.
     pub(super) fn run<F, Fut>(&self, make: F) -> Fut::Output
     where
         F: FnOnce() -> Fut,

@@ -22,9 +22,9 @@ pub(crate) fn registers(fd: i32) -> bool {
 }
 
 /// Registers a descriptor, whose edges then contain `index` and `generation`. With `is_first`,
-/// fails with EEXIST if the descriptor is already registered. Fails with EBADF if the descriptor
-/// does not belong to this thread's simulation. For a real descriptor, returns the errors of
-/// epoll_ctl(2).
+/// fails with EEXIST if the descriptor is already registered; without it, replaces the
+/// registration. Fails with EBADF if the descriptor is closed or does not belong to this thread's
+/// simulation. For a real descriptor, returns the errors of epoll_ctl(2).
 pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
     let data = u64::from(generation) << 32 | u64::from(index);
     if !is_simulated(fd) {

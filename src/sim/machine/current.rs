@@ -24,7 +24,7 @@ use super::tag::Tag;
 /// CLOCK_MONOTONIC at the start of a simulation, in nanoseconds: 100 days after boot.
 const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 
-/// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
+/// CLOCK_REALTIME at the start of a simulation, in nanoseconds: 2026-01-01 00:00:00 UTC.
 pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
 /// The last time that the clock of a simulation shows, in nanoseconds since its start: 146 years.
@@ -38,7 +38,7 @@ thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
     /// The result of [`simulates`].
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
-    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in
+    /// The time of CLOCK_MONOTONIC in this thread's simulation in nanoseconds, or 0 outside and in
     /// [`in_real_time`].
     static NOW: Cell<u64> = const { Cell::new(0) };
     /// The start of the crate's clock in the simulations of this thread.
@@ -50,7 +50,7 @@ thread_local! {
 pub(crate) struct Machine {
     pub(crate) kernel: RefCell<Kernel>,
     lane: Lane,
-    /// The random numbers that programs read: getrandom(2).
+    /// The random numbers of getrandom(2) and [`Sim::random`](crate::sim::Sim::random).
     entropy: RefCell<Random>,
     /// The host whose code is running.
     pub(crate) host: Cell<HostId>,
@@ -63,7 +63,7 @@ pub(crate) struct Machine {
     /// Descriptions of the requests that the simulation has refused.
     pub(crate) refusals: RefCell<Vec<String>>,
     pub(crate) slots: RefCell<Slots>,
-    /// Called when a task has blocked its thread for at least [`LONG_NANOS`].
+    /// Called when a task has blocked its thread for at least [`LONG_NANOS`] of virtual time.
     pub(crate) on_long_block: Cell<Option<fn()>>,
     /// The real sockets, if only the clock is virtual.
     pub(crate) real: Option<Real>,
@@ -107,8 +107,8 @@ pub(crate) fn tag() -> Tag {
     with(|machine| machine.map_or(Tag::default(), |machine| machine.tag.get()))
 }
 
-/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside and in
-/// [`in_real_time`].
+/// Returns the time of CLOCK_MONOTONIC in this thread's simulation in nanoseconds, or 0 outside and
+/// in [`in_real_time`].
 #[inline]
 pub(crate) fn now() -> u64 {
     NOW.with(Cell::get)
@@ -247,7 +247,8 @@ impl Machine {
         self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
     }
 
-    /// Sets the time since the start of the simulation, or [`TIME_MAX`] if that is earlier.
+    /// Sets the time since the start of the simulation, in nanoseconds, or [`TIME_MAX`] if that is
+    /// earlier.
     pub(crate) fn set_clock(&self, now: u64) {
         let now = now.min(TIME_MAX);
         self.kernel.borrow_mut().now = now;
@@ -266,7 +267,7 @@ impl Machine {
         }
     }
 
-    /// Returns CLOCK_REALTIME on the host whose code is running.
+    /// Returns CLOCK_REALTIME on the host whose code is running, in nanoseconds since 1970.
     pub(crate) fn wall_clock(&self) -> u64 {
         let Ok(kernel) = self.kernel.try_borrow() else { return WALL_START };
         let offset = kernel.hosts[usize::from(self.host.get())].clock_offset;

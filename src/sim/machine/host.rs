@@ -73,6 +73,7 @@ pub(super) fn getrandom(buf: *mut c_void, count: usize) -> Result<isize> {
     Ok(count as isize)
 }
 
+/// Returns whether this thread may start a thread. Records a refusal if it may not.
 pub(super) fn allows_threads() -> bool {
     current::with(|machine| {
         let Some(machine) = machine else { return true };
@@ -88,8 +89,8 @@ pub(super) fn allows_threads() -> bool {
     })
 }
 
-/// Returns whether a task may open a file. A panicking thread may open any file, because its
-/// backtrace reads the program file.
+/// Returns whether this thread may open the file at `path`. Records a refusal if it may not. A
+/// panicking thread may open any file, because its backtrace reads the program file.
 pub(super) fn allows_file(path: *const c_char) -> bool {
     current::with(|machine| {
         let Some(machine) = machine else { return true };

@@ -7,7 +7,8 @@
 //! crate, `socket2` and std call these functions without changes to their source. Outside
 //! simulations, each call costs an additional comparison or two, and a jump. `recv` and `send`,
 //! which are on the hot path, are not defined here: `sys::socket` itself compares the number of the
-//! descriptor.
+//! descriptor. Calls of `recv` and `send` by other code, such as std and `socket2`, fail with EBADF
+//! on a simulated descriptor.
 //!
 //! # Requirements
 //! The program must be linked dynamically with glibc, so that `dlsym(RTLD_NEXT)` finds the function
@@ -250,7 +251,7 @@ interpose! {
 pub(crate) type SystemCall =
     unsafe extern "C" fn(c_long, c_int, *mut c_void, size_t, c_int, *mut c_void, size_t) -> c_long;
 
-/// The C library's function, or the definition below until [`find_system_call`] is called.
+/// The C library's own syscall(2), or the definition below until [`find_system_call`] is called.
 #[cfg(not(netpoll_no_interpose))]
 static SYSTEM_CALL: AtomicPtr<c_void> = AtomicPtr::new(syscall as *mut c_void);
 

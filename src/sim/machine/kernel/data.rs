@@ -200,7 +200,7 @@ impl Kernel {
         }
         let possible = all.min(room);
         let shortened = self.faults.shortened(possible, self.now);
-        // Without a fault, `write` gets all bytes, so that it notes that the caller waits for room.
+        // Without a fault, `write` gets all bytes, so that it sets `wants_room` if not all fit.
         let is_short = shortened < possible;
         let most = if is_short { shortened } else { all };
         let written = self.with_connection(id, |connection, now, out| {

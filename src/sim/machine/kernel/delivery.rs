@@ -371,8 +371,8 @@ impl Kernel {
     }
 
     /// Reports to the connected socket that has sent a datagram that the datagram was not
-    /// delivered. As on Linux, a message that a host is unreachable is ignored, because only a
-    /// program with IP_RECVERR, which is not simulated, learns of it.
+    /// delivered. As on Linux, a message that a host is unreachable is ignored. Linux reports such
+    /// a message only to a socket with IP_RECVERR, which is not simulated.
     pub(super) fn arrive_unreachable_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
         let Some(id) = self.udp_receiver(host, src, dst).filter(|_| why == Unreachable::Port) else { return };
         if let Some(socket) = self.socket_mut(id).filter(|socket| socket.remote.is_some()) {

@@ -2,7 +2,7 @@
 //!
 //! The kernel is a value without threads, and its time and randomness do not come from the system:
 //! its owner advances the time, and all random choices follow from the seed. It calls no user code.
-//! The files:
+//! All times are virtual times since the start of the simulation, in nanoseconds. The files:
 //!
 //! * [`packet`], [`link`]: packets, and the links on which they travel.
 //! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.

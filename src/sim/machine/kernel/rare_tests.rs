@@ -2,7 +2,7 @@
 //! after the end of the stream, reuse of a port after a crash, and a late SYN. Also tests of
 //! thousands of successive connections, of datagrams that cannot be delivered, of ports that are
 //! all taken, of Unix sockets whose buffer or queue is full, of a larger send buffer, of faults of
-//! every edge, and of the addresses of hosts.
+//! every edge and of short writes, and of the addresses of hosts.
 
 use super::calls::{FIRST_PORT, LAST_PORT};
 use super::socket::{Family, Kind};

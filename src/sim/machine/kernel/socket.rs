@@ -83,7 +83,7 @@ pub(crate) struct Datagram {
 #[derive(Debug, Default)]
 pub(crate) struct Datagrams {
     pub(crate) queue: VecDeque<Datagram>,
-    /// The length of the datagrams in the queue, with 512 bytes of metadata for each.
+    /// The length of the datagrams in the queue in bytes, with 512 bytes of metadata for each.
     pub(crate) bytes: usize,
     pub(crate) shut: Shut,
 }
@@ -101,8 +101,8 @@ pub(crate) struct Message {
 #[derive(Debug, Default)]
 pub(crate) struct UnixEnd {
     pub(crate) peer: Option<SocketId>,
-    /// Whether the peer has closed its socket, which was connected to this socket. A datagram
-    /// socket forgets this when a send has reported it.
+    /// Whether the peer has closed its socket, which was connected to this socket. For a datagram
+    /// socket, a send that reports this sets the field to false, and so does a further connect(2).
     pub(crate) is_hung_up: bool,
     /// The messages that wait to be received. All bytes of a stream form one message.
     pub(crate) queue: VecDeque<Message>,
@@ -123,13 +123,12 @@ impl UnixEnd {
     }
 }
 
-/// What the program has learned about the connection of a TCP socket; see
+/// The state of the connection of a TCP socket that calls have reported to the program; see
 /// [`connect`](super::connect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Connecting,
-    /// accept(2) has returned the socket, or the program has learned that the handshake has
-    /// succeeded.
+    /// accept(2) has returned the socket, or a call has reported that the handshake has succeeded.
     Connected,
     /// shutdown(2) has failed because the connection has ended.
     Disconnecting,

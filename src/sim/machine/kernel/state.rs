@@ -1,5 +1,5 @@
-//! System calls that return or change the state of a socket: options, readiness and its pollers,
-//! queued bytes, and the flag O_NONBLOCK.
+//! System calls that return or change the state of a socket: options, readiness, registrations with
+//! pollers, queued bytes, and the flag O_NONBLOCK.
 
 use super::calls::Result;
 use super::network::Kernel;

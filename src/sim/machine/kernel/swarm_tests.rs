@@ -1,4 +1,5 @@
 //! Tests of connections in the simulated kernel, with random actions that depend on a seed.
+//! `NETPOLL_SWARM=n` sets the number of seeds (default 60).
 
 use super::Kernel;
 use super::link::Latency;

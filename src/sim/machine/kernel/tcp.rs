@@ -64,7 +64,7 @@ pub(crate) enum State {
     Closed,
 }
 
-/// One end of a connection; see the [module documentation](self).
+/// One end of a connection; see the [module documentation](self). Times are in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) state: State,
