@@ -1,16 +1,16 @@
 //! [`BufReadExt`]: reading lines and other delimited pieces.
 //!
 //! # Invariants
-//! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
-//!   in an error. If the reader fails (for example because a deadline expires) or a future is
-//!   dropped in the middle of a line, no bytes are lost. There are three exceptions. A `String`
-//!   cannot hold the bytes of an incomplete character, nor invalid UTF-8 and the bytes after it;
-//!   `read_until` does not have this limitation. A bounded stream discards the bytes that it has
-//!   read of a piece that is too long. Dropping a stream discards the beginning of a piece that it
-//!   has read.
+//! * Every byte consumed from the reader is in the caller's buffer, in the buffer of a [`Lines`] or
+//!   [`Split`], or in an error. If the reader fails (for example because a deadline expires) or a
+//!   future is dropped in the middle of a line, no bytes are lost. There are three exceptions. A
+//!   `String` cannot hold the bytes of an incomplete character, nor invalid UTF-8 and the bytes
+//!   after it; `read_until` does not have this limitation. A `Lines` or `Split` with a bound
+//!   discards the bytes that it has read of a piece that is too long. Dropping a `Lines` or `Split`
+//!   discards the beginning of a piece that it has read.
 //! * End of stream is reported once each time the reader reports it. After a last piece without a
-//!   delimiter the streams end without polling the reader again. If they polled it, the user of a
-//!   terminal would have to type end of file twice.
+//!   delimiter, `Lines` and `Split` end without polling the reader again. If they polled the reader
+//!   again, the user of a terminal would have to type end of file twice.
 //!
 //! # Compared with Go
 //! The methods correspond to `bufio.Reader.ReadBytes` and `bufio.Scanner`. As in Go, the last piece
@@ -119,14 +119,15 @@ pub trait BufReadExt: BufRead {
     /// The length of a line is unlimited; see [`read_line_bounded`](BufReadExt::read_line_bounded).
     ///
     /// # Errors
-    /// Returns the reader's error; the text read before the error is in `buf`, up to the first
-    /// incomplete or invalid character. Returns `InvalidData` if the line is not UTF-8. The line is
-    /// then consumed, so that the next call reads the next line; `buf` is unchanged, and the
-    /// error's source is a [`FromUtf8Error`](std::string::FromUtf8Error) that contains the bytes.
+    /// Returns the reader's error; retries after `Interrupted`. The text read before the error is
+    /// in `buf`, up to the first incomplete or invalid character. Bytes read after this text are
+    /// lost. Returns `InvalidData` if the line is not UTF-8. The line is then consumed, so that the
+    /// next call reads the next line; `buf` is unchanged, and the error's source is a
+    /// [`FromUtf8Error`](std::string::FromUtf8Error) that contains the bytes.
     ///
     /// # Cancel safety
     /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete or
-    /// invalid character.
+    /// invalid character. Bytes read after this text are lost.
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, ErrorKind};
@@ -156,8 +157,8 @@ pub trait BufReadExt: BufRead {
     ///
     /// # Errors
     /// Returns `InvalidData` with [`TooLong`] inside if the line is longer. Its first `max` bytes
-    /// are consumed, and their text is in `buf`, up to the first incomplete or invalid character;
-    /// the reader continues after them. Other errors are those of
+    /// are consumed, and the reader continues after them. Their text is in `buf`, up to the first
+    /// incomplete or invalid character. The rest of these bytes is lost. Other errors are those of
     /// [`read_line`](BufReadExt::read_line).
     ///
     /// # Cancel safety
@@ -293,8 +294,9 @@ impl<R: BufRead + ?Sized> BufReadExt for R {}
 /// The error for a line or other piece that is longer than the limit given to a `*_bounded` method
 /// of [`BufReadExt`].
 ///
-/// It is inside an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData); use
-/// `downcast_ref` to get it.
+/// The methods return it inside an [`io::Error`] of kind
+/// [`InvalidData`](io::ErrorKind::InvalidData); use `downcast_ref` on
+/// [`get_ref`](io::Error::get_ref) to get it.
 ///
 /// # Examples
 /// ```
@@ -334,6 +336,7 @@ impl From<TooLong> for io::Error {
     }
 }
 
+/// Returns whether `error` contains a [`TooLong`].
 fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<TooLong>())
 }
@@ -374,9 +377,9 @@ fn poll_read_until<R: BufRead + ?Sized>(
     }
 }
 
-/// Returns the index after the first `byte` in `haystack`, or `None` if there is none. Uses std's
-/// blocking `BufRead`, because std offers no other access to its vectorised search (memchr).
-/// Reading a slice cannot fail.
+/// Returns the index after the first `byte` in `haystack`, or `None` if `haystack` has no `byte`.
+/// Uses std's blocking `BufRead`, because std offers no other access to its vectorised search
+/// (memchr). Reading a slice cannot fail.
 pub(super) fn find_end(byte: u8, haystack: &[u8]) -> Option<usize> {
     let mut rest = haystack;
     let end = io::BufRead::skip_until(&mut rest, byte).unwrap_or(0);
@@ -477,7 +480,7 @@ enum Ended {
     No,
     /// End of stream ended the last piece and has not been reported yet.
     Unreported,
-    /// A piece was too long: the stream does not continue.
+    /// A piece was too long, so the stream does not continue.
     Forever,
 }
 

@@ -6,7 +6,7 @@
 //!   `Pending` or an error. So an expired deadline or a dropped future, except that of
 //!   `into_inner`, neither loses nor repeats bytes, and a later flush continues where the last
 //!   flush stopped.
-//! * `buf` never grows beyond its capacity.
+//! * `buf` never has more than `capacity` bytes.
 //!
 //! Dropping a `BufWriter` discards its contents, because `Drop` cannot wait. Call `flush`, `close`
 //! or `into_inner` first.
@@ -28,7 +28,7 @@ use pin_project_lite::pin_project;
 use super::{IoSlice, SeekFrom};
 use crate::sys::socket::total;
 
-/// The capacity of [`BufWriter::new`].
+/// The capacity of [`BufWriter::new`], in bytes.
 const CAPACITY: usize = 8 << 10;
 
 pin_project! {
@@ -39,8 +39,8 @@ pin_project! {
     /// buffered bytes first. **Dropping a `BufWriter` discards the buffered bytes.**
     ///
     /// # Cancel safety
-    /// If a write, flush or close fails or is dropped, the buffered bytes that are not written yet
-    /// remain buffered, and the next flush writes them out.
+    /// If a write, flush, close or seek fails or is dropped, the buffered bytes that are not
+    /// written yet remain buffered, and the next flush writes them out.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};

@@ -1,8 +1,8 @@
 //! [`Call`]: a call on the blocking pool whose future returns an error if the call does not
 //! complete.
 //!
-//! The handle of [`spawn_blocking`] panics if the call panics or a shutdown of the runtime drops
-//! it. An output stream must return an error instead.
+//! Awaiting the handle of [`spawn_blocking`] panics if the call panics or a shutdown of the runtime
+//! drops the call. An output stream must return an error instead.
 //!
 //! # States
 //! Running (with the waker of the waiting task) → done (with the result, or with `None` if the call
@@ -74,8 +74,8 @@ impl<T> Future for Call<T> {
     }
 }
 
-/// A guard owned by the blocking call. When it is dropped, it reports the end of the call, whether
-/// the call ran or not.
+/// A guard owned by the blocking call. Dropping the guard reports the end of the call, whether or
+/// not the call ran.
 struct Completion<T> {
     state: Arc<Mutex<State<T>>>,
     result: Option<io::Result<T>>,
@@ -92,7 +92,8 @@ impl<T> Drop for Completion<T> {
         let done = State::Done(self.result.take());
         let before = std::mem::replace(&mut *self.state.lock(), done);
         if let State::Running(Some(waker)) = before {
-            // Catches a panic of the waker, which would abort the process if the call has panicked.
+            // `wake` catches a panic of the waker, which would abort the process if the call has
+            // panicked.
             wake(waker);
         }
     }

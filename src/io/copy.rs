@@ -6,10 +6,11 @@
 //!
 //! # Invariants
 //! * The reader is not polled again after it has reported end of stream.
-//! * Before a copy waits for the reader, it flushes the writer if it has written bytes since the
-//!   last flush, because the peer may wait for buffered bytes before it sends more. It flushes
-//!   before the first wait in any case, because the caller may have written bytes before the copy.
-//!   (tokio's copy does not flush before the first wait, and async-std's flushes only at the end.)
+//! * A copy through a buffer flushes the writer before each wait for the reader, unless the copy
+//!   has written no bytes since the last flush, because the peer may wait for buffered bytes before
+//!   it sends more. The copy flushes before the first wait in any case, because the caller may have
+//!   written bytes before the copy. (tokio's copy does not flush before the first wait, and
+//!   async-std's flushes only at the end.)
 //! * No bytes are taken from the reader if the writer is a socket that is closed or past its
 //!   deadline.
 //! * A reader and a writer that are always ready do not monopolise their thread: the task yields
@@ -43,21 +44,21 @@ pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 /// [`AssertAsync`](crate::io::AssertAsync) to a socket, the bytes stay in the kernel (splice(2) and
 /// sendfile(2)). This also works through references and, for the reader, through
 /// [`take`](crate::io::ReadExt::take). Copies between other types use a buffer of 32 KiB. So do
-/// copies that the kernel refuses or for which it has no pipe, copies from a TCP stream after its
-/// first urgent byte, and copies between sockets on systems other than Linux.
+/// copies that the kernel refuses or for which no pipe is available, copies from a TCP stream after
+/// its first urgent byte, and copies between sockets on systems other than Linux.
 /// [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts the calls that move bytes
 /// to a socket within the kernel. Reading a file that is not in the page cache blocks the thread
 /// while the disk is read.
 ///
-/// If the writer is a socket, the copy watches it while it waits for the reader, and fails when the
-/// writer's peer is gone.
+/// If the writer is a socket, the copy watches the socket while it waits for the reader, and fails
+/// when the socket's peer is gone.
 ///
 /// # Errors
 /// Returns the error of the reader or the writer unchanged (async-std adds a text and hides the OS
 /// error code); retries after `Interrupted`. Returns `WriteZero` if the writer accepts no more
-/// bytes, and `BrokenPipe` or `ConnectionReset` if its peer is gone. Writing to a socket raises no
-/// SIGPIPE, even in a program that does not ignore the signal. If the writer is a socket that is
-/// closed or past its deadline, the error is returned before any bytes are read.
+/// bytes, and `BrokenPipe` or `ConnectionReset` if the writer's peer is gone. Writing to a socket
+/// raises no SIGPIPE, even in a program that does not ignore the signal. If the writer is a socket
+/// that is closed or past its deadline, the copy fails before it reads further bytes.
 ///
 /// # Cancel safety
 /// Not cancel safe: if the copy fails or is dropped, bytes that were read but not yet written are

@@ -1,26 +1,29 @@
 //! Asynchronous input and output: async-std's `io`, based on the futures-io traits.
 //!
 //! The traits are those of `futures-io` under shorter names, so all types of this module, all
-//! sockets of [`net`](crate::net) and all futures-io libraries work together. Simple adapters come
-//! from `futures-lite`. Adapters that give guarantees about errors and cancellation are implemented
-//! here.
+//! stream sockets of [`net`](crate::net) and all futures-io libraries work together. Simple
+//! adapters come from `futures-lite`. Adapters that give guarantees about errors and cancellation
+//! are implemented here.
 //!
 //! # Cancel safety
 //!
-//! A deadline makes an operation fail; `timeout` and `race` drop it. Either may happen in the
-//! middle of a line or a buffer. In this module, **bytes taken from the reader are in the caller's
-//! buffer** or in the stream of pieces, whether an operation succeeds, fails or is dropped. So
-//! [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
-//! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error.
-//! The exceptions are:
+//! A deadline makes an operation fail, whereas `timeout` and `race` drop the operation. Either may
+//! happen in the middle of a line or a buffer. In this module, **bytes taken from the reader are in
+//! the caller's buffer** or in the stream of pieces ([`Lines`] or [`Split`]), whether an operation
+//! succeeds, fails or is dropped. So [`read_until`](BufReadExt::read_until),
+//! [`read_to_end`](ReadExt::read_to_end), [`read_line`](BufReadExt::read_line), [`Lines`] and
+//! [`Split`] can be resumed after an error. The exceptions are:
 //!
 //! * [`read_exact`](ReadExt::read_exact), [`write_all`](WriteExt::write_all),
 //!   [`write_fmt`](WriteExt::write_fmt), [`copy()`], [`copy_bidirectional`] and
-//!   [`copy_bidirectional_with`] lose their progress.
+//!   [`copy_bidirectional_with`] lose their progress. The copies also lose bytes that were read and
+//!   not yet written.
 //! * A `String` can hold neither part of a character nor invalid UTF-8. When an operation fails or
 //!   is dropped, these bytes and those after them are lost. When a line or text is complete and is
 //!   not UTF-8, its bytes are in the error.
-//! * A bounded stream discards the bytes that it has read of a piece that is too long.
+//! * The streams of [`lines_bounded`](BufReadExt::lines_bounded) and
+//!   [`split_bounded`](BufReadExt::split_bounded) discard the bytes that they have read of a piece
+//!   that is too long.
 //! * Dropping a stream of pieces or a [`BufReader`] discards the bytes that it has buffered.
 //!
 //! # Errors
@@ -72,7 +75,7 @@ pub use futures_lite::io::{
     SeekFuture, Sink, Take, WriteFuture, WriteVectoredFuture, empty, repeat, sink,
 };
 
-// Traits of tokio's and futures' `io` that have other names here.
+// Items of tokio's and futures' `io` that have other names here, or that this crate does not have.
 #[cfg(false)]
 pub trait AsyncBufRead {} // absent: use io::BufRead
 #[cfg(false)]

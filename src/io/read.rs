@@ -3,9 +3,10 @@
 //! # Cancellation
 //! `read_to_end` appends bytes to the caller's vector as they arrive. If the reader fails or the
 //! future is dropped, `read_to_string` appends the text read so far, up to the first incomplete or
-//! invalid character. If the stream ends and its bytes are not UTF-8, `read_to_string` leaves the
-//! string unchanged, and the error contains the bytes. `read_exact` loses its progress. A single
-//! `read` loses no bytes if the reader's `poll_read` loses none.
+//! invalid character, and discards this character and the bytes after it. If the stream ends and
+//! its bytes are not UTF-8, `read_to_string` leaves the string unchanged, and the error contains
+//! the bytes. `read_exact` loses its progress. A single `read` loses no bytes if the reader's
+//! `poll_read` loses none.
 
 use std::future::Future;
 use std::io;
@@ -20,8 +21,8 @@ use pin_project_lite::pin_project;
 use super::{IoSliceMut, utf8};
 
 /// The initial step, in bytes, by which [`ReadExt::read_to_end`] and [`ReadExt::read_to_string`]
-/// grow their vector. The step doubles each time a read fills the available space, so short input
-/// requires little zeroing and long input requires few reads.
+/// grow the vector that they fill. The step doubles each time a read fills the available space, so
+/// short input requires little zeroing and long input requires few reads.
 const GROWTH_MIN: usize = 4 << 10;
 /// The maximum of the step that begins with [`GROWTH_MIN`], in bytes.
 const GROWTH_MAX: usize = 256 << 10;
@@ -115,14 +116,15 @@ pub trait ReadExt: Read {
     /// Reads until end of stream, appending the text to `buf`. Returns the number of bytes read.
     ///
     /// # Errors
-    /// Returns the reader's error; the text read before the error is in `buf`, up to the first
-    /// incomplete or invalid character. Returns `InvalidData` if the bytes are not UTF-8; `buf` is
-    /// then unchanged and the error contains the bytes (see
+    /// Returns the reader's error; retries after `Interrupted`. The text read before the error is
+    /// in `buf`, up to the first incomplete or invalid character. Bytes read after this text are
+    /// lost. Returns `InvalidData` if the stream ends and its bytes are not UTF-8; `buf` is then
+    /// unchanged and the error contains the bytes (see
     /// [`read_line`](super::BufReadExt::read_line)).
     ///
     /// # Cancel safety
     /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete or
-    /// invalid character.
+    /// invalid character. Bytes read after this text are lost.
     ///
     /// ```
     /// use netpoll::io::{ErrorKind, ReadExt};

@@ -21,11 +21,13 @@ pub trait SeekExt: Seek {
     ///
     /// # Errors
     /// Returns the error of the underlying object, such as `InvalidInput` for a position before the
-    /// start of the stream.
+    /// start of the stream. A [`BufWriter`](super::BufWriter) first writes out its buffered bytes,
+    /// and returns the error of this write.
     ///
     /// # Cancel safety
-    /// [`Cursor`](super::Cursor) and [`AssertAsync`](super::AssertAsync) do not wait. With a
-    /// [`BufWriter`](super::BufWriter), dropping the future loses no buffered bytes.
+    /// [`Cursor`](super::Cursor) and [`AssertAsync`](super::AssertAsync) do not wait, nor does a
+    /// [`BufReader`](super::BufReader) around one of them. With a `BufWriter`, dropping the future
+    /// loses no buffered bytes.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, ReadExt, SeekExt, SeekFrom};

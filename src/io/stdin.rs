@@ -10,19 +10,20 @@
 //! | no | end or error | the result of the last read, until the next caller takes it |
 //!
 //! # Invariants
-//! * At most one blocking read is in progress. It is started only when a caller asks for input that
-//!   is not buffered.
+//! * At most one blocking read is in progress. A read is started only when a caller asks for input
+//!   that is not buffered.
 //! * A byte is removed from `buffer` only in the poll that returns it to a caller. So a dropped
 //!   future loses no bytes. A blocking read does not belong to a particular caller: its bytes go to
-//!   the next caller, through any handle. A line is returned as a whole or not at all.
+//!   the next caller, through any handle. `read_line` returns a line as a whole or not at all.
 //! * Wakers are cloned, woken and dropped outside the lock.
 //!
 //! # Cancellation
-//! The blocking read cannot be cancelled. It ends with the next input, which is then in `buffer`.
+//! The blocking read cannot be cancelled. It ends at the next input, end of input or error, which
+//! is kept for the next caller.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file description, which may be shared with other processes. If one
-//! of them has set the flag, the thread waits in poll(2).
+//! The flag belongs to the open file description, which may be shared with other processes. If the
+//! flag is set, the thread waits in poll(2).
 //!
 //! # Compared with Go
 //! A read of `os.Stdin` blocks a thread in the same way, unless O_NONBLOCK was set when the program
@@ -85,7 +86,7 @@ impl State {
         let taken = f(&self.buffer[self.start..self.start + count]);
         self.start += count;
         if self.start == self.buffer.len() {
-            // Free the memory of a very long line.
+            // This frees the memory of a very long line.
             if self.buffer.capacity() > 8 * CHUNK_BYTES {
                 self.buffer = Vec::new();
             }
@@ -104,7 +105,7 @@ impl State {
     }
 }
 
-/// A blocking source of bytes, shared by tasks. Tests create their own sources.
+/// A blocking source of bytes with a buffer, shared by tasks. Tests create their own sources.
 #[derive(Debug)]
 struct Input {
     state: Mutex<State>,
@@ -262,11 +263,15 @@ pub fn stdin() -> Stdin {
 /// If no input is buffered, a thread of the blocking pool reads up to 8 KiB. It waits for input
 /// even if another process has set O_NONBLOCK.
 ///
+/// # Errors
+/// Reads return the error of read(2), or an error of kind `Other` if the blocking read panics or a
+/// shutdown of the runtime drops the blocking read.
+///
 /// # Cancel safety
 /// If a future or the handle is dropped, no input is lost: the next caller gets it. The thread
-/// stays in its read until there is input. The process can exit in the meantime, but
-/// [`rt::shutdown`](crate::rt::shutdown()) waits for the read, and returns an error if its time
-/// limit passes.
+/// stays in its read until there is input, end of input or an error. The process can exit in the
+/// meantime, but [`rt::shutdown`](crate::rt::shutdown()) waits for the read, and returns an error
+/// if its time limit passes.
 #[derive(Debug)]
 pub struct Stdin {
     std: io::Stdin,
@@ -285,7 +290,7 @@ impl Stdin {
     /// Returns the error of read(2); the part of the line read so far is kept for the next call.
     /// Returns `InvalidData` if the line is not UTF-8; the line is then consumed and the error
     /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)). Returns an
-    /// error of kind `Other` if the read panics or a shutdown of the runtime drops it.
+    /// error of kind `Other` if the read panics or a shutdown of the runtime drops the read.
     ///
     /// # Cancel safety
     /// If the future is dropped, no input is lost and `buf` is unchanged: a line is removed from
@@ -461,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn search_for_the_line_end_resumes() {
+    fn long_line_is_whole_and_its_memory_is_freed() {
         input!(INPUT, SCRIPT);
         static LONG: [u8; CHUNK_BYTES] = [b'x'; CHUNK_BYTES];
         let chunks = 64;

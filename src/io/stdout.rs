@@ -13,16 +13,17 @@
 //!   a chunk is not split.
 //! * A write returns only the count of its own bytes. If the caller passes bytes that do not begin
 //!   with the chunk in progress, the future that began the chunk was dropped. The count of the
-//!   chunk is discarded, and the new bytes are written after it. If the bytes begin with the chunk,
-//!   the call continues that write, so a write that timed out can be retried and appears once.
+//!   chunk is discarded, and the new bytes are written after it, unless the chunk has failed. If
+//!   the bytes begin with the chunk, the call continues that write, so a write that timed out can
+//!   be retried and appears once.
 //!
 //! # Cancellation
 //! The chunk of a dropped write is still written. The error of a dropped write or flush is returned
 //! by the next call.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file description, which may be shared with other processes. If one
-//! of them has set the flag, the thread waits in poll(2), and each write flushes std's buffer.
+//! The flag belongs to the open file description, which may be shared with other processes. If the
+//! flag is set, the thread waits in poll(2), and each write flushes std's buffer.
 
 use std::future::Future;
 use std::io;
@@ -87,6 +88,7 @@ trait Blocking: io::Write + Clone + Send + 'static {
     }
 }
 
+/// Repeats `operation` while it fails with `Interrupted`.
 fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match operation() {
@@ -173,7 +175,8 @@ impl io::Write for StdOut {
         let count = fd::blocking(stdout.as_fd(), true, || (&stdout).write(buf))?;
         if fd::is_nonblocking(stdout.as_fd()).unwrap_or(false) {
             // The flush at exit does not wait until the descriptor is writable, so bytes in std's
-            // buffer could be lost. If this flush fails, the next call reports the error.
+            // buffer could be lost. If this flush fails, the bytes stay in std's buffer, and the
+            // next call tries again.
             let _ = self.flush();
         }
         Ok(count)
@@ -255,14 +258,14 @@ macro_rules! output {
         ///
         /// # Errors
         /// Returns the error of write(2), such as `BrokenPipe` if the reader of a pipe is gone.
-        /// Returns an error of kind `Other` if the write panics or a shutdown of the runtime drops
-        /// it.
+        /// Returns an error of kind `Other` if the call in the thread panics, or a shutdown of the
+        /// runtime drops the call before it runs.
         ///
         /// # Cancel safety
         /// The bytes of a dropped write, up to 64 KiB, are still written. If the next call through
-        /// the same handle is a write that begins with these bytes, it continues the dropped write,
-        /// so the bytes appear once. The error of a dropped write or flush is returned by the next
-        /// call.
+        /// the same handle is a write whose bytes begin with these bytes, it continues the dropped
+        /// write, so the bytes appear once. The error of a dropped write or flush is returned by
+        /// the next call.
         #[derive(Debug)]
         pub struct $name {
             output: Output<$writer>,

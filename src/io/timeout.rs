@@ -9,8 +9,9 @@ use crate::future;
 /// Awaits `operation` for at most `duration`.
 ///
 /// The time is counted from the first poll of the returned future. `operation` is polled before the
-/// clock is checked, so an operation that is ready immediately succeeds even with a `duration` of
-/// zero. A duration beyond the clock's range, such as [`Duration::MAX`], never expires.
+/// clock is checked, so the result of an operation that is ready immediately is returned even with
+/// a `duration` of zero. A duration beyond the clock's range, such as [`Duration::MAX`], never
+/// expires.
 ///
 /// For sockets, prefer a deadline, which needs no timer per operation and does not drop the
 /// operation and its buffers; see [`TcpStream::set_deadline`](crate::net::TcpStream::set_deadline).
@@ -20,8 +21,8 @@ use crate::future;
 /// the text "future timed out".
 ///
 /// # Cancel safety
-/// Cancel safe if `operation` is: when the time is up, and when the returned future is dropped,
-/// `operation` is dropped.
+/// `operation` is dropped when the time is up, or with the returned future. So this function is
+/// cancel safe if `operation` is.
 ///
 /// ```
 /// use netpoll::{future, io};

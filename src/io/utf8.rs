@@ -1,4 +1,4 @@
-//! Conversion of bytes to text, shared by methods that read into a `String`.
+//! Conversion of bytes to text, shared by the methods that read text.
 
 use std::fmt;
 use std::io;

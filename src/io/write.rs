@@ -107,9 +107,9 @@ pub trait WriteExt: Write {
     /// that a prompt appears. For many small pieces, format into a `String` and use `write_all`.
     ///
     /// The future is `Send` if the writer is, but the formatting arguments, which the macros
-    /// create, are not, and they live until the end of the statement. So `write!(…).await` makes
-    /// the surrounding future unfit for [`task::spawn`](crate::task::spawn), as with async-std.
-    /// There, create the future in a statement of its own:
+    /// create, are not, and they live until the end of the statement. So a future that contains
+    /// `write!(…).await` is not `Send` and cannot be passed to [`task::spawn`](crate::task::spawn),
+    /// as with async-std. In a task, create the future of `write!` in a statement of its own:
     ///
     /// ```
     /// use netpoll::{io::{self, WriteExt}, task};

@@ -1,5 +1,5 @@
-//! Methods that wait for readiness, and methods that repeat a call until it does not return
-//! `WouldBlock`.
+//! The methods of [`AsyncFd`] that wait for readiness, and those that repeat a call until it does
+//! not return `WouldBlock`.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -69,7 +69,8 @@ impl<T> AsyncFd<T> {
     }
 
     /// Polls for readability like [`readable`](AsyncFd::readable), for use in your own `poll_*`
-    /// methods. The waker is kept until the next event. Any number of tasks may wait this way.
+    /// methods. If the descriptor is not readable, the waker is kept until the next event. Any
+    /// number of tasks may wait this way.
     ///
     /// # Errors
     /// Returns the errors of [`readable`](AsyncFd::readable).
@@ -78,7 +79,7 @@ impl<T> AsyncFd<T> {
     }
 
     /// Polls for writability like [`writable`](AsyncFd::writable), for use in your own `poll_*`
-    /// methods.
+    /// methods. The waker is kept like that of [`poll_readable`](AsyncFd::poll_readable).
     ///
     /// # Errors
     /// Returns the errors of [`writable`](AsyncFd::writable).
@@ -86,7 +87,8 @@ impl<T> AsyncFd<T> {
         self.poll_ready(Direction::Write, Waiter::Poll, cx)
     }
 
-    /// Records that the user's call would have blocked. `ticket` was taken before the call.
+    /// Records that the user's call would have blocked. `ticket`, the state of the direction, was
+    /// taken before the call.
     pub(super) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
         if !ticket.is_ready() && self.fd.is_ready(direction) {
             // poll(2) reports readiness although the call would have blocked, so the result of

@@ -1,9 +1,9 @@
-//! The guard returned by [`readable`](AsyncFd::readable), [`writable`](AsyncFd::writable) and their
-//! `poll_*` forms.
+//! [`AsyncFdReadyGuard`]: the guard returned by [`readable`](AsyncFd::readable),
+//! [`writable`](AsyncFd::writable) and their `poll_*` forms.
 //!
 //! The guard holds a ticket: a copy of the direction's state, taken before the user's call.
-//! `clear_ready` clears readiness only if no edge has arrived since, so an event after the call is
-//! not lost.
+//! `clear_ready` clears readiness only if the poller has recorded no edge (an event of the
+//! descriptor) since then, so an event after the call is not lost.
 
 use std::error::Error;
 use std::fmt;
@@ -57,8 +57,8 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
 
     /// Clears readiness, so that the next wait does not end before poll(2) or an event reports
     /// readiness. Use this method if a call made after the guard was returned failed with
-    /// `WouldBlock`. It has no effect if an event has arrived since the guard was returned, or if
-    /// it is called a second time.
+    /// `WouldBlock`. The method has no effect if an event has arrived since the guard was returned,
+    /// if it is called a second time, or after [`retain_ready`](AsyncFdReadyGuard::retain_ready).
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.clear_ready(self.direction, ticket);
@@ -71,8 +71,8 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         self.ticket = None;
     }
 
-    /// Calls `call`. If it returns `WouldBlock`, clears readiness and returns [`TryIoError`]; the
-    /// caller should then wait again.
+    /// Calls `call`. If `call` returns `WouldBlock`, clears readiness and returns [`TryIoError`];
+    /// the caller should then wait again.
     ///
     /// The future of `force_close` completes only after `call` has returned.
     ///

@@ -173,8 +173,8 @@ impl Half {
     }
 
     /// Polls the copy, then the close. Stores the first error of both halves in `failure`. Returns
-    /// true if the reader has failed: the other half, which writes to the same side, must then end
-    /// too.
+    /// true if the reader has failed. The other half, which writes to the side of this reader, must
+    /// then end too.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -216,8 +216,8 @@ impl Half {
         false
     }
 
-    /// Ends this half after its reader has failed. Sends the bytes that the writer has buffered, as
-    /// far as this is possible without waiting.
+    /// Ends this half after its reader has failed. Flushes the writer, or closes it if it is a
+    /// socket, as far as this is possible without waiting.
     fn leave<W: Write + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) {
         self.transfer.stop();
         self.state = State::Done;
@@ -247,7 +247,7 @@ impl Half {
     }
 }
 
-/// The idle limit. It uses one timer, which is moved only when it fires.
+/// The idle limit. It uses one timer, which is moved only when the timer fires.
 #[derive(Debug)]
 struct Idle {
     limit: Duration,

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-/// The size of the buffer, as in Go's `io.Copy`.
+/// The size of the buffer in bytes, as in Go's `io.Copy`.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// The approximate sum of the bytes read and the bytes written in one poll before it yields. Moving
-/// them takes about a millisecond.
+/// The approximate sum of the bytes read and the bytes written in one poll before the task yields.
+/// Moving them takes about a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
 /// The minimum number of bytes that a step counts towards [`BYTES_PER_POLL`], because each step has

@@ -1,6 +1,6 @@
-//! Tests of copies whose splice or sendfile fails at the start or later, because the kernel, a
-//! sandbox or the file type refuses it: the copy continues through the buffer, and no byte is lost.
-//! Any other error ends the copy.
+//! Tests of copies whose splice(2) or sendfile(2) fails at the start or later, because the kernel,
+//! a sandbox or the file type refuses it. The copy continues through the buffer, and no byte is
+//! lost. Any other error ends the copy.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -56,6 +56,8 @@ async fn target() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     .await
 }
 
+/// Lets the next `before` calls of `stream` through. The following call fails with EINTR, and the
+/// one after it with `errno`.
 fn scripts(call: Call, before: usize, errno: i32, stream: &TcpStream) -> seam::Script {
     let script = seam::descriptor(stream.as_fd());
     for _ in 0..before {
@@ -65,6 +67,7 @@ fn scripts(call: Call, before: usize, errno: i32, stream: &TcpStream) -> seam::S
     script
 }
 
+/// Checks that a copy whose splice(2) is refused with `errno` after `before` calls is complete.
 fn splices(call: Call, before: usize, errno: i32) {
     block_on(async {
         let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
@@ -87,7 +90,7 @@ fn splice_refused_later_loses_nothing() {
     splices(Call::SpliceFrom, 2, libc::EINVAL);
 }
 
-/// The bytes in the pipe were already taken from the source.
+/// The bytes in the pipe were taken from the source before the refusal.
 #[test]
 fn bytes_in_the_pipe_are_written_when_the_target_refuses_splice() {
     for (before, errno) in [0, 1, 2].into_iter().zip(REFUSALS) {
@@ -95,7 +98,7 @@ fn bytes_in_the_pipe_are_written_when_the_target_refuses_splice() {
     }
 }
 
-/// The limit has already counted the bytes in the pipe.
+/// The limit has counted the bytes in the pipe before the refusal.
 #[test]
 fn limit_holds_across_a_refusal() {
     block_on(async {

@@ -100,7 +100,9 @@ impl Transfer {
         }
     }
 
-    /// Returns whether the reader has reported end of stream and must not be polled again.
+    /// Returns whether the reader has reported end of stream and must not be polled again. This can
+    /// be true only of a copy through a buffer: on the other paths, end of stream ends the
+    /// transfer.
     pub(super) fn is_at_end(&self) -> bool {
         matches!(&self.path, Path::Buffer(buffer) if buffer.is_finished())
     }
@@ -213,7 +215,7 @@ fn fault_of_sendfile(error: io::Error) -> Fault {
 }
 
 impl Transfer {
-    /// Cancels the transfer's waits, except those of a splice.
+    /// Cancels the transfer's waits, except those of a splice, which its destructor cancels.
     fn cancel(&mut self) {
         if let Path::SendFile(target, operation) = &mut self.path {
             target.fd.cancel(Direction::Write, operation);
