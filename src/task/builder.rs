@@ -23,7 +23,7 @@ use crate::rt::sched::lanes::Lane;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-#[must_use = "settings do nothing until `spawn`"]
+#[must_use = "settings do nothing until a task is spawned"]
 pub struct Builder {
     name: Option<Name>,
     lane: Option<Lane>,
@@ -42,10 +42,11 @@ impl Builder {
         self
     }
 
-    /// Sets the lane, which determines whether the task's turns come before those of other tasks.
-    /// By default a task has the lane of the task that spawns it, or [`Lane::Normal`] if it is
-    /// spawned outside any task. A [local](Builder::local) or [blocking](Builder::blocking) future
-    /// and a [blocking call](Builder::spawn_blocking) ignore the lane.
+    /// Sets the lane, which determines whether the task's turns (its polls) come before those of
+    /// other tasks. By default a task has the lane of the task that spawns it, or [`Lane::Normal`]
+    /// if it is spawned outside any task. [`local`](Builder::local),
+    /// [`blocking`](Builder::blocking) and [`spawn_blocking`](Builder::spawn_blocking) ignore the
+    /// lane.
     ///
     /// # Examples
     /// ```
@@ -115,9 +116,10 @@ impl Builder {
     /// Spawns `future` on the calling thread; see [`spawn_local`](super::spawn_local).
     ///
     /// # Errors
-    /// Returns `Unsupported` inside a task created by [`spawn`](super::spawn) or
-    /// [`spawn_blocking`](super::spawn_blocking), and while the thread is exiting. Returns an error
-    /// of kind `Other` in a child of fork(2) that did not call exec(2).
+    /// Returns `Unsupported` in a task of [`spawn`](super::spawn) and in a call of
+    /// [`spawn_blocking`](super::spawn_blocking), except inside a nested `block_on`, and while the
+    /// thread is exiting. Returns an error of kind `Other` in a child of fork(2) that did not call
+    /// exec(2).
     #[track_caller]
     pub fn local<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
@@ -135,8 +137,8 @@ impl Builder {
     {
         fork::check()?;
         if !local_tasks::is_possible() {
-            let text = "a task of spawn or spawn_blocking, or a thread that is exiting, cannot run one: \
-                        spawn it in the future of block_on, or in another local task";
+            let text = "neither a task of spawn, nor a call of spawn_blocking, nor a thread that is exiting can run \
+                        a local task: spawn it in the future of block_on, or in another local task";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Ok(JoinHandle::new(local_tasks::spawn(self.name, place, future)))

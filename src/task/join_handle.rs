@@ -18,9 +18,10 @@ use crate::rt::sched::waits::Waits;
 /// A handle to a task. It is a future that returns the task's result.
 ///
 /// Dropping the handle detaches the task, which continues to run. If the task panics, awaiting the
-/// handle resumes the panic. To get the panic as a value, as tokio's `JoinError` has it, await the
-/// handle in `catch_unwind` of the crate futures, or spawn the task into a
-/// [`TaskSet`](super::TaskSet) and call [`join_next_with_id`](super::TaskSet::join_next_with_id):
+/// handle resumes the panic. There are two ways to get the panic as a value, like tokio's
+/// `JoinError`. One is to spawn the task into a [`TaskSet`](super::TaskSet) and call
+/// [`join_next_with_id`](super::TaskSet::join_next_with_id). The other is to await the handle in
+/// `catch_unwind` of the crate futures:
 ///
 /// ```
 /// use futures::FutureExt;
@@ -60,7 +61,7 @@ pub struct JoinHandle<T> {
     identity: Task,
 }
 
-// A program may have a handle for each task.
+// A program may keep a handle per task, so handles are small.
 const _: () = assert!(size_of::<JoinHandle<()>>() <= 3 * size_of::<u64>());
 
 impl<T> JoinHandle<T> {

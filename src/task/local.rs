@@ -136,7 +136,7 @@ impl<T: Send + 'static> LocalKey<T> {
             };
             // SAFETY: the value is boxed. A task drops its values after its last poll, one at a
             // time, and not during a call of `f`. Only the thread that runs the task accesses the
-            // value, and it creates only shared references.
+            // value, and creates only shared references to it.
             #[allow(unsafe_code)]
             let value = unsafe { &*value };
             let value = value.downcast_ref::<T>().expect("a key's address identifies its type");

@@ -12,13 +12,13 @@
 //! `block_on` in which local tasks could run.
 //!
 //! # Invariants
-//! * A runnable is run and dropped only on its own thread. When the thread exits, its tasks are
-//!   woken, which queues them, and then dropped. A task that is queued later is leaked, because
-//!   dropping it on another thread makes `async-task` panic.
+//! * A [`Runnable`] is run and dropped only on the thread that spawned its task. When the thread
+//!   exits, its local tasks are woken, which queues them, and then dropped. A task that is queued
+//!   later is leaked, because dropping it on another thread makes `async-task` panic.
 //! * Local tasks belong to no epoch of the runtime and are not counted: a shutdown does not affect
 //!   them, just as it does not affect the future of `block_on`.
-//! * Invariants 11 and 12 of ARCHITECTURE.md: a panic stays in its task; the root's waker is called
-//!   outside the lock.
+//! * A panic stays in its task, and the root's waker is called outside the lock (invariants 11 and
+//!   12 of ARCHITECTURE.md).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -172,18 +172,18 @@ pub(super) struct WithLocal<'a, F> {
     /// The root waker of an outer `block_on` on this thread, while this `block_on` replaces it.
     outer: Option<Waker>,
     /// Whether this root future has set the root waker of the thread.
-    stands: bool,
+    has_set_root: bool,
 }
 
 impl<'a, F> WithLocal<'a, F> {
     pub(super) fn new(future: Pin<&'a mut F>) -> WithLocal<'a, F> {
-        WithLocal { future, outer: None, stands: false }
+        WithLocal { future, outer: None, has_set_root: false }
     }
 }
 
 impl<F> Drop for WithLocal<'_, F> {
     fn drop(&mut self) {
-        if !self.stands {
+        if !self.has_set_root {
             return;
         }
         let outer = self.outer.take();
@@ -204,7 +204,7 @@ impl<F: Future> Future for WithLocal<'_, F> {
         let polled = self.future.as_mut().poll(cx);
         if polled.is_pending() && USED.get() {
             let this = &mut *self;
-            let _ = THREAD.try_with(|thread| thread.run(cx, &mut this.outer, &mut this.stands));
+            let _ = THREAD.try_with(|thread| thread.run(cx, &mut this.outer, &mut this.has_set_root));
         }
         polled
     }
@@ -212,9 +212,9 @@ impl<F: Future> Future for WithLocal<'_, F> {
 
 impl Thread {
     #[cold]
-    fn run(&self, cx: &mut Context<'_>, outer: &mut Option<Waker>, stands: &mut bool) {
+    fn run(&self, cx: &mut Context<'_>, outer: &mut Option<Waker>, has_set_root: &mut bool) {
         let before = self.queue.0.lock().root.replace(cx.waker().clone());
-        if !std::mem::replace(stands, true) {
+        if !std::mem::replace(has_set_root, true) {
             *outer = before;
         }
         for _ in 0..BATCH_TASKS_MAX {

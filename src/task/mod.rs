@@ -29,7 +29,7 @@ pub use local::{AccessError, LocalKey};
 pub use set::TaskSet;
 pub use yield_now::yield_now;
 
-// Items of tokio's `task` that this crate does not have.
+// Items of tokio's `task` that this crate does not have, or has under another name.
 #[cfg(false)]
 pub struct AbortHandle {} // absent: use JoinHandle::cancel, or futures::future::abortable before spawn
 #[cfg(false)]
@@ -47,9 +47,9 @@ pub struct LocalSet {} // absent: use task::spawn_local
 
 /// Spawns `future` as a task on the workers.
 ///
-/// The task runs whether or not the handle is awaited, and continues if the handle is dropped. It
-/// then lives until it ends or until [`rt::shutdown`](crate::rt::shutdown()) drops it, even if
-/// nothing can wake it. A panic ends the task and is resumed where the handle is awaited. A
+/// The task runs whether or not the handle is awaited, and continues if the handle is dropped. A
+/// task that nothing can wake lives until [`rt::shutdown`](crate::rt::shutdown()) drops it. A panic
+/// ends the task and is resumed where the handle is awaited. A
 /// [single-threaded](crate::rt::Builder::single_threaded) runtime, until it starts further threads,
 /// runs the task only while a thread is in [`block_on`].
 ///
@@ -78,13 +78,15 @@ where
 /// Spawns `future`, which need not be `Send`, as a task on the calling thread.
 ///
 /// The task runs only while the thread is inside [`block_on`], in the current call or in a later
-/// one. A [shutdown](crate::rt::shutdown()) of the runtime does not drop it. In other respects it
-/// is like a task of [`spawn`]. Tasks that have not ended when the thread exits are dropped.
+/// one. A task that has not ended when the thread exits is dropped. A
+/// [shutdown](crate::rt::shutdown()) of the runtime does not drop local tasks, and
+/// [lanes](Builder::lane) do not apply to them. In other respects they are like tasks of [`spawn`].
 ///
 /// # Panics
-/// Panics inside a task created by [`spawn`] or [`spawn_blocking`], because its thread may have no
-/// `block_on` in which the local task could run. Panics while the thread is exiting, and in a child
-/// of fork(2) that did not call exec(2). [`Builder::local`] returns an error instead.
+/// Panics in a task of [`spawn`] and in a call of [`spawn_blocking`], except inside a nested
+/// `block_on`, because the thread may have no `block_on` in which the local task could run. Panics
+/// while the thread is exiting, and in a child of fork(2) that did not call exec(2).
+/// [`Builder::local`] returns an error instead.
 ///
 /// # Examples
 /// ```
@@ -115,8 +117,10 @@ where
 ///
 /// The number of threads is limited (see
 /// [`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); further calls wait in
-/// a queue. A call that has started cannot be cancelled, and [`cancel`](JoinHandle::cancel) of a
-/// queued call waits until a thread takes the call from the queue.
+/// a queue. If the system refuses to create threads for the pool, or in a simulation, a thread that
+/// runs tasks may make the call. A call that has started cannot be cancelled, and
+/// [`cancel`](JoinHandle::cancel) of a queued call waits until a thread takes the call from the
+/// queue.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).
@@ -159,12 +163,11 @@ where
 /// does so while `future` waits. With
 /// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) or
 /// [`rt::Builder::single_threaded`](crate::rt::Builder::single_threaded), or if the system refuses
-/// to create any thread of the runtime, the thread also runs tasks of `spawn`, except in a nested
-/// call.
+/// to create the runtime's threads, the thread also runs tasks of `spawn`, except in a nested call.
 ///
 /// Calls can be nested, even inside tasks: another thread takes over the tasks of a worker that
 /// calls `block_on`. A waker may also call `block_on`. If the event or close that called the waker
-/// also wakes other tasks, another thread wakes them while this waker blocks its thread.
+/// also wakes other tasks, another thread wakes these tasks while the waker blocks its thread.
 ///
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads exist only

@@ -1,7 +1,8 @@
 //! [`TaskSet`]: a group of tasks that are joined or cancelled together.
 //!
 //! A guard in each task's future adds the task to the set's queue of ended tasks when the future is
-//! dropped. Polling a set therefore does not poll the handles of tasks that have not ended.
+//! dropped. (For a blocking call, the guard is in the closure.) Polling a set therefore does not
+//! poll the handles of tasks that have not ended.
 //!
 //! # States of a task
 //! Running → announced → removed. A task is announced when its future is dropped: because the
@@ -32,8 +33,8 @@ use crate::rt::sched;
 use crate::rt::waiters::wake;
 use crate::sync::Mutex;
 
-/// The numbers of the tasks that have ended, in the order in which they ended, and the waker of the
-/// task that polls the set.
+/// The numbers (within the set) of the tasks that have ended, in the order in which they ended, and
+/// the waker of the task that polls the set.
 #[derive(Debug, Default)]
 struct Ended(Mutex<(VecDeque<u64>, Option<Waker>)>);
 
@@ -45,7 +46,7 @@ impl Ended {
             ended.1.take()
         };
         if let Some(waker) = waker {
-            // Catches a panic of the waker, which would abort the process if the future's
+            // `wake` catches a panic of the waker, which would abort the process if the future's
             // destructor has panicked.
             wake(waker);
         }
@@ -105,14 +106,14 @@ impl<F: Future> Future for Member<F> {
 }
 
 /// The error of a task that a shutdown or, in a simulation, the task's host dropped.
-const DROPPED: &str = "a shutdown of the runtime has dropped the task, or in a simulation its host has";
+const DROPPED: &str = "the task was dropped by a shutdown of the runtime or, in a simulation, by its host";
 
 /// A group of tasks. Dropping the set cancels the tasks that have not ended.
 ///
 /// The type corresponds to tokio's `JoinSet`, and a set can be used as a nursery: tasks spawned
 /// into the set end with it unless [`detach_all`](TaskSet::detach_all) is called. A task that is
-/// being polled when the set is dropped ends when that poll returns. The set is also a [`Stream`]
-/// of results.
+/// being polled when the set is dropped ends when that poll returns, and a blocking call that has
+/// started ends when its function returns. The set is also a [`Stream`] of results.
 ///
 /// # Panics
 /// [`join_next`](TaskSet::join_next) and the methods built on it resume the panic of a task, as
@@ -142,10 +143,11 @@ const DROPPED: &str = "a shutdown of the runtime has dropped the task, or in a s
 #[doc(alias = "nursery")]
 #[doc(alias = "errgroup")]
 pub struct TaskSet<T> {
-    /// The handles by number. The map is ordered, so that a simulation can repeat a cancellation of
-    /// all tasks.
+    /// The handles by the number of the task within the set. The map is ordered, so that a
+    /// simulation can repeat a cancellation of all tasks.
     tasks: BTreeMap<u64, JoinHandle<T>>,
     ended: Arc<Ended>,
+    /// The number of the task that was spawned last, or 0.
     last: u64,
 }
 
@@ -278,8 +280,9 @@ impl<T> TaskSet<T> {
     /// Waits for the next task to end and returns its result, or `None` if the set is empty.
     ///
     /// # Panics
-    /// Resumes the panic of the task, if it panicked. Panics if a [shutdown](crate::rt::shutdown)
-    /// dropped the task but not the caller; see [`JoinHandle`].
+    /// Resumes the panic of the task, if it panicked. Also panics in the other cases in which
+    /// awaiting a [`JoinHandle`] panics, for example if a [shutdown](crate::rt::shutdown()) dropped
+    /// the task but not the caller.
     ///
     /// # Cancel safety
     /// Dropping the future loses no result.
@@ -319,7 +322,11 @@ impl<T> TaskSet<T> {
     }
 
     /// Polls for the result of the next task that ends, as [`join_next`](TaskSet::join_next) does.
-    /// If no task has ended, returns `Pending` and wakes the caller's task when one ends.
+    /// If the set has tasks and none has ended, returns `Pending` and wakes the caller's task when
+    /// one of them ends.
+    ///
+    /// # Panics
+    /// Panics in the same cases as [`join_next`](TaskSet::join_next).
     pub fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         self.poll_next(cx, |handle, cx| Pin::new(handle).poll(cx))
     }
@@ -391,7 +398,8 @@ impl<T> TaskSet<T> {
     /// are discarded.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll cancels all tasks without waiting for them.
+    /// The first poll requests the cancellation of all tasks. Dropping the future later does not
+    /// undo the request, but does not wait for the tasks.
     #[doc(alias = "abort_all")]
     pub async fn cancel_all(&mut self) {
         // The cancellation of all tasks is requested before any of them is awaited.
