@@ -1,10 +1,10 @@
-//! [`CountingWaker`]: a waker for unit tests and models, which counts its wake-ups.
+//! [`CountingWaker`]: a waker for unit tests and models that counts its wake-ups.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-/// The number of wake-ups by wakers of one task.
+/// A waker that counts its wake-ups. Wakers made from one `Arc<CountingWaker>` share the count.
 #[derive(Debug, Default)]
 pub(crate) struct CountingWaker(AtomicUsize);
 

@@ -89,7 +89,7 @@
 //!   to a later time or removed, including operations that were already waiting. No data is lost.
 //! * A panic in a task ends only that task, and is resumed where the task's handle is awaited. No
 //!   action of a peer causes a panic or lets a queue grow without bound.
-//! * While no task is runnable, no traffic arrives and no timer is due, the threads of the crate
+//! * If no task is runnable, no traffic arrives and no timer is due, the threads of the crate soon
 //!   sleep.
 //!
 //! Everything else (the order in which tasks run, the number of threads, the time at which a
@@ -97,7 +97,9 @@
 //!
 //! # Limits
 //! * Linux 4.5 or later. On macOS and FreeBSD the crate compiles but has not been run.
-//! * One runtime per process, with at most 2²⁴ sockets and 512 workers, including spare workers.
+//! * One runtime per process, with at most 2²⁴ descriptors (sockets, [`AsyncFd`](io::AsyncFd)s and
+//!   ends of [pipes](net::pipe())) and 512 workers, including spare workers.
+//! * At most 2²⁰ operations can wait in each direction of a socket.
 //! * If the parent used the runtime before a fork(2), every operation that needs the runtime
 //!   returns an error or panics in the child, until it calls exec(2). (Other pages do not repeat
 //!   the first condition.)
@@ -136,8 +138,9 @@ pub mod time;
 mod tokio_io;
 
 // Items of async-std, tokio and smol that this crate does not have, or has in another module. If a
-// program uses one of these names, the compiler's error shows the line that declares it below.
-// `io`, `net`, `os::unix`, `stream`, `task` and `time` have similar lists.
+// program uses one of these names, the compiler's error shows the line below that declares the
+// name. `future`, `io`, `net`, `os::unix`, `signal`, `stream`, `task` and `time` have similar
+// lists.
 #[cfg(false)]
 pub mod channel {} // absent: use the crate async-channel
 #[cfg(false)]

@@ -7,15 +7,15 @@
 //! code has registered with that crate, and the handler that was installed before it.
 //!
 //! # Effects on the process
-//! The first [`Signal`] of a kind installs the handler, unless other code has done so, and so
-//! replaces the signal's default action. The handler stays for the lifetime of the process: the
-//! default action is not restored after the last listener is dropped. Signal masks and the handlers
-//! of other signals are not changed. A child process has the default action after exec(2). In a
-//! child that does not call exec(2), listeners receive nothing; to handle the signal, install
-//! another handler in the child.
+//! The first [`Signal`] of a kind installs the handler, unless other code has already installed
+//! it. The handler replaces the signal's default action. It stays for the lifetime of the process:
+//! the default action is not restored after the last listener is dropped. Signal masks and the
+//! handlers of other signals are not changed. A child process has the default action after exec(2).
+//! In a child that does not call exec(2), listeners receive nothing, and [`Signal::new`] panics. To
+//! handle the signal there, install another handler in the child.
 //!
-//! In a simulation, a listener receives the signals that the test raises on its host
-//! (`sim::Host::raise`) and no others.
+//! In a simulation, a listener installs no handler. It receives the signals that the test raises on
+//! its host (`sim::Host::raise`) and no others.
 //!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
@@ -37,7 +37,7 @@ use crate::rt::runtime::runtime;
 use crate::sim;
 use crate::sys;
 
-// A module of tokio's `signal`.
+// A module of tokio's `signal` that this crate does not have.
 #[cfg(false)]
 pub mod unix {} // absent: use signal::Signal and signal::SignalKind
 
@@ -162,7 +162,10 @@ impl Signal {
     /// # Errors
     /// Returns `InvalidInput` for a number that is not a signal; for SIGKILL and SIGSTOP, which
     /// cannot be handled; and for SIGILL, SIGFPE and SIGSEGV, which report a fault of the thread.
-    /// Returns EMFILE or ENFILE if no descriptor is available.
+    /// Otherwise returns the OS error, such as EMFILE or ENFILE if no descriptor is available.
+    ///
+    /// # Panics
+    /// Panics in a child of fork(2) that did not call exec(2).
     ///
     /// Source: sigaction(2), socketpair(2).
     pub fn new(kind: SignalKind) -> io::Result<Signal> {
@@ -231,8 +234,8 @@ impl Signal {
         // Any number of bytes counts as one signal, because signals are merged.
         let mut merged = [0; 64];
         match ready!(Pin::new(&mut &self.received).poll_read(cx, &mut merged)) {
-            // Not expected: the handler's action owns the sending end until this listener is
-            // dropped.
+            // Not expected: the sending end stays open until this listener is dropped. The
+            // handler's action or, in a simulation, the simulated world owns it.
             Ok(0) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
@@ -269,6 +272,9 @@ impl fmt::Debug for Signal {
 /// The call itself returns the errors of [`Signal::new`], so a server that cannot receive the
 /// signal fails before it starts. The future returns the errors of [`Signal::recv`].
 ///
+/// # Panics
+/// Panics in a child of fork(2) that did not call exec(2).
+///
 /// # Cancel safety
 /// A signal that arrives while no such future exists is lost. To receive every signal, keep a
 /// [`Signal`].
@@ -293,6 +299,9 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
 ///
 /// # Errors
 /// The call and the future return the same errors as those of [`ctrl_c`].
+///
+/// # Panics
+/// Panics in a child of fork(2) that did not call exec(2).
 ///
 /// # Cancel safety
 /// As with [`ctrl_c`], a signal that arrives while no such future exists is lost.

@@ -1,12 +1,12 @@
 //! Synchronisation primitives used by the other modules.
 //!
-//! In this crate they are the standard library's types, or thin wrappers around them. The `models`
-//! crate of this workspace compiles some of this crate's source files with its own module `sync`,
-//! which has the types of a model checker. A protocol that uses only `crate::sync` can therefore be
-//! model-checked without changes.
+//! In this crate they are the standard library's types, or thin wrappers around these types. The
+//! `models` crate of this workspace compiles some of this crate's source files with its own module
+//! `sync`, which has the types of a model checker. A protocol that uses only `crate::sync` can
+//! therefore be model-checked without changes.
 //!
 //! [`Mutex`] does not report poisoning. User code, including wakers of other crates, runs outside
-//! this crate's locks, so it cannot panic while a lock is held. If this crate's own code panics,
+//! these mutexes, so a panic of user code poisons none of them. If this crate's own code panics,
 //! other threads must keep working.
 
 pub(crate) use std::sync::Arc;

@@ -26,7 +26,7 @@ pub use std::time::{Duration, Instant};
 
 pub use crate::rt::time::sleep::Sleep;
 
-// Functions of tokio's `time` that are in other modules.
+// Items of tokio's `time` that this crate does not have, or has in another module.
 #[cfg(false)]
 pub mod error {} // absent: the error of future::timeout is future::TimeoutError
 #[cfg(false)]

@@ -9,7 +9,8 @@ mod timeout;
 #[doc(no_inline)]
 pub use std::future::{Future, IntoFuture, Pending, PollFn, Ready, pending, poll_fn, ready};
 
-// Functions of the crates futures and futures-lite.
+// Functions of the crates futures and futures-lite that this crate does not have, or has under
+// another name.
 #[cfg(false)]
 pub fn join_all() {} // absent: use task::TaskSet, or the crate futures
 #[cfg(false)]

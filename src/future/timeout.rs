@@ -25,8 +25,8 @@ use crate::time::Sleep;
 /// Returns [`TimeoutError`] if `future` is not ready in time.
 ///
 /// # Cancel safety
-/// Cancel safe if `future` is: when the time is up, and when the returned future is dropped,
-/// `future` is dropped.
+/// `future` is dropped when the time is up, or with the returned future. So this function is cancel
+/// safe if `future` is.
 ///
 /// ```
 /// use netpoll::future;

@@ -22,7 +22,8 @@ pin_project! {
         stream: S,
         best: Option<S::Item>,
         compare: F,
-        // Whether a later item replaces the current best, given the result of their comparison.
+        // Whether a later item replaces the current best, given the result of comparing the current
+        // best with the later item.
         replaces: fn(Ordering) -> bool,
     }
 }
@@ -69,6 +70,8 @@ pin_project! {
         stream: S,
         best: Option<(K, S::Item)>,
         key: F,
+        // Whether a later item replaces the current best, given the result of comparing the key of
+        // the current best with the key of the later item.
         replaces: fn(Ordering) -> bool,
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! All methods are in one trait, and therefore in one file, so that one import brings all of them
 //! into scope. Methods that only forward to `futures-lite` return its types. This crate implements
-//! `by_ref`, `merge`, `collect`, `try_fold`, sums, products, comparisons and the methods with
-//! timers. No method needs a feature, whereas some methods of async-std need its feature
-//! `unstable`.
+//! `by_ref`, `merge`, `collect`, `try_fold`, sums, products, minima, maxima, comparisons and the
+//! methods with timers. No method needs a feature, whereas some methods of async-std need its
+//! feature `unstable`.
 //!
 //! # Cancellation
 //! Dropping the future of `next` loses no item. Dropping another future that borrows the stream
@@ -470,7 +470,8 @@ pub trait StreamExt: Stream {
     }
 
     /// Yields the items as `Ok`, and an `Err` each time `duration` passes without an item. The
-    /// stream continues after an `Err`. The first `duration` is counted from this call.
+    /// stream continues after an `Err`. The first `duration` is counted from this call, and each
+    /// later one from the time at which the previous `Ok` or `Err` was yielded.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -765,7 +766,7 @@ pub trait StreamExt: Stream {
         Lite::position(self, predicate)
     }
 
-    /// Returns whether `f` returns true for every item. Stops at the first item for which it
+    /// Returns whether `f` returns true for every item. Stops at the first item for which `f`
     /// returns false.
     ///
     /// ```

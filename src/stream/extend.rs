@@ -30,7 +30,8 @@ impl<S: Stream> IntoStream for S {
 }
 
 /// A trait for collections that can be extended with the items of a stream. Every [`Send`] type
-/// that implements std's [`Extend`](iter::Extend) for a [`Send`] type of items implements it.
+/// that implements std's [`Extend`](iter::Extend) for a [`Send`] type of items implements this
+/// trait.
 pub trait Extend<T> {
     /// Adds all items of `stream` to the collection.
     ///

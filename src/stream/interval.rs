@@ -1,10 +1,11 @@
-//! [`interval()`]: a periodic tick.
+//! [`interval()`]: a stream of periodic ticks.
 //!
 //! # Invariants
 //! If the period is not zero:
 //! * Ticks lie on a grid: `start + n × period`. Receiving a tick late does not move later ticks.
-//! * Ticks missed while the stream was not polled count as one, which is ready immediately; then
-//!   the grid continues. So there is never a burst, but two ticks may be closer than a period.
+//! * Ticks missed while the stream was not polled count as one, which is ready at the next poll.
+//!   Later ticks stay on the grid. So there is never a burst, but two ticks may be closer than a
+//!   period.
 //!
 //! # Compared with Go
 //! `time.Ticker` has the same grid and drops ticks in the same way. async-std counts each period

@@ -61,7 +61,7 @@ pub use futures_lite::stream::{
     repeat, repeat_with,
 };
 
-// Items of async-std and tokio-stream that this crate does not have.
+// Items of async-std and tokio-stream that this crate does not have, or has under another name.
 #[cfg(false)]
 pub trait DoubleEndedStream {} // absent: collect into a Vec and reverse it
 #[cfg(false)]

@@ -1,8 +1,8 @@
 //! [`Movable`]: a sleep that is reset more often than it ends.
 //!
 //! A protocol resets its timer on every packet or request, usually to a later time. A reset to a
-//! later time only stores that time. When the inner sleep ends before the stored time, it is reset
-//! to that time.
+//! later time only stores that time. If the inner sleep ends before the stored time, the next poll
+//! resets the inner sleep to the stored time.
 
 use std::future::Future;
 use std::pin::Pin;

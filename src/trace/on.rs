@@ -14,6 +14,7 @@ use tracing::{Instrument, Level, enabled};
 
 use crate::sys::{option, socket};
 
+/// Returns the text of an address, or `None` for an unnamed one.
 fn text(address: Option<SockAddr>) -> Option<String> {
     let address = address?;
     if let Some(address) = address.as_socket() {
@@ -57,7 +58,7 @@ pub(crate) fn closes(fd: BorrowedFd<'_>, was_asked: bool) {
     if !enabled!(target: "netpoll::close", Level::DEBUG) {
         return;
     }
-    // Descriptors other than sockets have no addresses and are not reported.
+    // A descriptor that has no address, because it is not a socket, is not reported.
     let Ok(local) = socket::local_addr_any(fd) else { return };
     let peer = text(socket::peer_addr_any(fd).ok());
     let tcp = option::tcp_state(fd).ok();
