@@ -162,13 +162,12 @@ impl Signal {
     /// # Errors
     /// Returns `InvalidInput` for a number that is not a signal; for SIGKILL and SIGSTOP, which
     /// cannot be handled; and for SIGILL, SIGFPE and SIGSEGV, which report a fault of the thread.
-    /// Otherwise returns the OS error, such as EMFILE or ENFILE if no descriptor is available.
-    ///
-    /// # Panics
-    /// Panics in a child of fork(2) that did not call exec(2).
+    /// Returns `Other` in a child of fork(2) that did not call exec(2). Otherwise returns the OS
+    /// error, such as EMFILE or ENFILE if no descriptor is available.
     ///
     /// Source: sigaction(2), socketpair(2).
     pub fn new(kind: SignalKind) -> io::Result<Signal> {
+        fork::check()?;
         if signal_hook_registry::FORBIDDEN.contains(&kind.0) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -272,9 +271,6 @@ impl fmt::Debug for Signal {
 /// The call itself returns the errors of [`Signal::new`], so a server that cannot receive the
 /// signal fails before it starts. The future returns the errors of [`Signal::recv`].
 ///
-/// # Panics
-/// Panics in a child of fork(2) that did not call exec(2).
-///
 /// # Cancel safety
 /// A signal that arrives while no such future exists is lost. To receive every signal, keep a
 /// [`Signal`].
@@ -299,9 +295,6 @@ pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'sta
 ///
 /// # Errors
 /// The call and the future return the same errors as those of [`ctrl_c`].
-///
-/// # Panics
-/// Panics in a child of fork(2) that did not call exec(2).
 ///
 /// # Cancel safety
 /// As with [`ctrl_c`], a signal that arrives while no such future exists is lost.

@@ -124,6 +124,20 @@ fn operations_fail_in_forked_child() {
             if !matches!(poll_now(&mut lookup), Poll::Ready(Err(error)) if is_of_fork(&error)) {
                 return 12;
             }
+            #[cfg(feature = "signal")]
+            {
+                use netpoll::signal::{Signal, SignalKind};
+                if !Signal::new(SignalKind::USER_DEFINED2).is_err_and(|error| is_of_fork(&error)) {
+                    return 13;
+                }
+                // SAFETY: a struct of numbers and an address that may be null.
+                let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+                // SAFETY: `action` is valid for writes. The action of the signal is not changed.
+                let asked = unsafe { libc::sigaction(libc::SIGUSR2, std::ptr::null(), &raw mut action) };
+                if asked != 0 || action.sa_sigaction != libc::SIG_DFL {
+                    return 14;
+                }
+            }
             // Operations that need no runtime still work.
             if client.local_addr().is_err() || poll_now(&mut client.write(b"x")).is_pending() {
                 return 10;

@@ -4,10 +4,11 @@
 mod black_hole;
 mod common;
 
+use std::cell::Cell;
 use std::fmt::{Debug, Write as _};
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use black_hole::BlackHole;
@@ -287,6 +288,52 @@ fn documented_events_and_spans_are_emitted() {
 fn async_channel() -> (impl FnOnce(), impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = futures::channel::oneshot::channel::<()>();
     (move || drop(sender), async move { _ = receiver.await })
+}
+
+/// A subscriber is asked whether it wants the event of an accept while no lock of the listener is
+/// held, so it may use the listener.
+#[test]
+fn subscriber_may_accept_when_it_is_asked_about_an_accept() {
+    static LISTENER: OnceLock<TcpListener> = OnceLock::new();
+    static ACCEPTED: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static IS_ASKED: Cell<bool> = const { Cell::new(false) };
+    }
+    struct Accepts;
+    impl Subscriber for Accepts {
+        fn register_callsite(&self, _: &'static Metadata<'static>) -> tracing::subscriber::Interest {
+            tracing::subscriber::Interest::sometimes()
+        }
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            if metadata.target() == "netpoll::accept" && !IS_ASKED.replace(true) {
+                let listener = LISTENER.get().expect("the listener accepts");
+                if common::poll_now(&mut std::pin::pin!(listener.accept())).is_ready() {
+                    ACCEPTED.fetch_add(1, Ordering::SeqCst);
+                }
+                IS_ASKED.set(false);
+            }
+            false
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    common::child("subscriber_may_accept_when_it_is_asked_about_an_accept", || {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let listener = LISTENER.get_or_init(|| listener);
+            tracing::subscriber::set_global_default(Accepts).unwrap();
+            let _clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+            listener.accept().await.unwrap();
+        });
+        assert!(ACCEPTED.load(Ordering::SeqCst) > 0, "the accept of the subscriber waited for a lock");
+    });
 }
 
 /// Regression: if a subscriber panicked, the runtime stayed in the shutdown, and the next start

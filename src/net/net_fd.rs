@@ -462,6 +462,8 @@ impl NetFd {
         cx: &mut Context<'_>,
         adopt: fn(NetFd, SockAddr) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
+        // The subscriber may be asked, so this is before the lock is taken.
+        let wants_trace = trace::wants_accepts();
         let mut traced = None;
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
@@ -477,7 +479,7 @@ impl NetFd {
             };
             let stream = self.accepted(socket, &peer)?;
             self.fd.poll.count_accept();
-            if trace::wants_accepts() {
+            if wants_trace {
                 traced = Some(Accepted::of(&stream, &peer));
             }
             Ok((adopt(stream, peer)?, Remaining::Maybe))

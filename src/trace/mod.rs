@@ -2,8 +2,7 @@
 //! nothing.
 //!
 //! A subscriber is foreign code. These functions are therefore called outside all locks (invariant
-//! 12 of ARCHITECTURE.md). The exception is `wants_accepts`, which may ask the subscriber for its
-//! interest in a target while the read lock of a listener is held. A panic of a subscriber is
+//! 12 of ARCHITECTURE.md). A panic of a subscriber is
 //! caught in reports of blocked tasks and of spare workers, and in a shutdown. Elsewhere the panic
 //! propagates to the caller. docs/INSPECTION.md documents the targets and fields, which are part of
 //! the public interface.

@@ -213,6 +213,26 @@ fn spliced_bytes_follow_gathered_ones() {
     });
 }
 
+/// The writer may have gathered bytes before a copy that moves none.
+#[test]
+fn copy_of_nothing_sends_gathered_bytes() {
+    run(async {
+        for limit in [0, 10] {
+            let (ours, peer) = super::pair().await;
+            let (source, feeder) = super::pair().await;
+            feeder.close_write().unwrap();
+            // The copy finds the end of the stream at once.
+            source.readable().await.unwrap();
+            ours.write_all(b"first").await.unwrap();
+            let mut reader = (&source).take(limit);
+            let copied = poll_once(&mut std::pin::pin!(netpoll::io::copy(&mut reader, &mut &ours))).await;
+            assert!(matches!(copied, Poll::Ready(Ok(0))), "{copied:?}");
+            // A read that waits would flush the gathered bytes.
+            assert_eq!(rustix::io::ioctl_fionread(&peer).unwrap(), 5);
+        }
+    });
+}
+
 #[test]
 fn descriptors_follow_gathered_bytes() {
     run(async {

@@ -69,6 +69,12 @@ impl Buffer {
         Buffer { end: bytes.len(), bytes, ..Buffer::default() }
     }
 
+    /// Creates an empty buffer for a reader that is at end of stream. The next step flushes the
+    /// writer.
+    pub(super) fn finished() -> Buffer {
+        Buffer { finished: true, ..Buffer::default() }
+    }
+
     /// Returns whether the buffer is empty and the reader is not at end of stream. If so, the next
     /// step is a read.
     pub(super) fn is_empty(&self) -> bool {

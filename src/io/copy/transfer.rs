@@ -3,7 +3,9 @@
 //! # States
 //! The types of the reader and the writer determine the path at the start. If the kernel refuses a
 //! transfer, no pipe is available, or urgent data may prevent a splice, the rest of the copy uses
-//! the buffer, beginning with the bytes that were in the pipe.
+//! the buffer, beginning with the bytes that were in the pipe. At end of stream, every path changes
+//! to a buffer that only flushes the writer, which may have gathered bytes that were written before
+//! the copy.
 //!
 //! # Faults
 //! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues
@@ -100,9 +102,7 @@ impl Transfer {
         }
     }
 
-    /// Returns whether the reader has reported end of stream and must not be polled again. This can
-    /// be true only of a copy through a buffer: on the other paths, end of stream ends the
-    /// transfer.
+    /// Returns whether the reader has reported end of stream and must not be polled again.
     pub(super) fn is_at_end(&self) -> bool {
         matches!(&self.path, Path::Buffer(buffer) if buffer.is_finished())
     }
@@ -165,7 +165,8 @@ impl Transfer {
             Path::Splice(splice) => {
                 let limit = endpoint::with_reader(reader, |known| known.limit()).unwrap_or(0);
                 if limit == 0 && splice.is_empty() {
-                    return Poll::Ready(Ok(true));
+                    self.path = Path::Buffer(Buffer::finished());
+                    return Poll::Ready(Ok(false));
                 }
                 let fault = if splice.is_empty() { Fault::Reader } else { Fault::Writer };
                 match ready!(splice.poll_step(cx, limit)).map_err(fault)? {
@@ -174,7 +175,7 @@ impl Transfer {
                         self.read += count as u64;
                     }
                     splice::Step::Gave(count) => self.written += count as u64,
-                    splice::Step::End => return Poll::Ready(Ok(true)),
+                    splice::Step::End => self.path = Path::Buffer(Buffer::finished()),
                     splice::Step::Refused(held) => self.path = Path::Buffer(Buffer::holding(held)),
                 }
             }
@@ -187,7 +188,10 @@ impl Transfer {
                     }
                 });
                 match ready!(sent.unwrap_or(Poll::Ready(Ok(None)))).map_err(fault_of_sendfile)? {
-                    Some(0) => return Poll::Ready(Ok(true)),
+                    Some(0) => {
+                        target.fd.cancel(Direction::Write, operation);
+                        self.path = Path::Buffer(Buffer::finished());
+                    }
                     Some(count) => {
                         endpoint::with_reader(reader, |known| known.took(count as u64));
                         self.written += count as u64;

@@ -391,7 +391,7 @@ impl Monitor {
                 record.add_cpu(gap.as_nanos() as u64);
             }
             if no_thread_polled && in_turn {
-                correct_and_wake(self.runtime, processor, turns, TICK);
+                correct_and_wake(self.runtime, processor, turns, gap);
             }
             let moved = !processor.owned.load(Ordering::Relaxed)
                 || processor.epoch.load(Ordering::Relaxed) != epoch
