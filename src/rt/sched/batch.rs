@@ -4,9 +4,9 @@
 //! From then on, only this thread has them, and a close, a deadline or a shutdown finds no waiter.
 //! A waker is user code and may block, so another thread must be able to call the remaining wakers.
 //! The same applies to other threads that wake several waiters
-//! ([`wake_watched`](super::user_code::wake_watched)). A polling thread with a processor calls the
-//! own wakers of tasks ([`own_waker`](super::own_waker)), which then run no user code, before the
-//! batch. Otherwise they are the last wakers of the batch.
+//! ([`wake_watched`](super::user_code::wake_watched)). A polling thread with a processor of the
+//! current epoch calls the own wakers of tasks ([`own_waker`](super::own_waker)), which then run no
+//! user code, before the batch. On other threads, these wakers are the last of the batch.
 //!
 //! # States
 //! *empty* → *filled* by its owner → *empty*, after the owner has taken the wakers one by one, in
@@ -129,8 +129,8 @@ impl Batch {
         wakers.extend((slots.len - left..slots.len).map(|at| slots.waker(at)));
     }
 
-    /// Returns whether wakers are left, and whether their number is the same as at the last check.
-    /// Called by sysmon.
+    /// Returns whether wakers are left and, if so, whether their number is the same as at the last
+    /// check. Returns false twice if no waker is left. Called by sysmon.
     pub(crate) fn check(&self) -> (bool, bool) {
         // ORDERING: Relaxed: a hint. The swap in `take` decides.
         let left = self.left.load(Ordering::Relaxed);

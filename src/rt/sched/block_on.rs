@@ -11,7 +11,7 @@
 //! * If no worker is awake, this thread takes the roles of all free shards of the poller just
 //!   before it sleeps (D2 of `driver.rs`).
 //! * If a worker polls and its events no longer wake tasks ([`Runtime::is_lonely`]), this thread
-//!   asks for the role. The worker then releases the role and rests.
+//!   asks for the role. The worker then releases its roles and rests.
 //! * If all awake workers are stuck or in long turns, sysmon or one of them nudges this thread,
 //!   which then polls.
 //!
@@ -35,7 +35,7 @@
 //! the start of workers: [`Runtime::wake_one`] starts none, but wakes the threads in `block_on`,
 //! one of which takes the processor. A nested call that waits ends the deferral, because its thread
 //! cannot run the queued tasks. A future that waits, or registers its socket, outside `block_on`
-//! also ends it (see `shortage.rs`).
+//! also ends the deferral (see `shortage.rs`).
 //!
 //! # Cancellation
 //! If the root future panics, `Drop` releases everything that the thread holds.
@@ -149,6 +149,7 @@ struct Thread {
     polling: Option<Box<Polling>>,
     /// Whether the thread has asked a worker for the role.
     has_asked: bool,
+    /// The time of the last poll by [`poll_between_turns`](Thread::poll_between_turns), or 0.
     polled_at: u64,
 }
 
@@ -234,7 +235,7 @@ impl Thread {
 
     /// Acts as a worker until the root future is woken or the thread loses its processor, for
     /// example because there is no work and another thread polls. Returns whether the root future
-    /// was woken.
+    /// was woken. Returns false at once if the thread has no processor and none is free.
     fn run_tasks(&mut self) -> bool {
         self.processor = self.processor.or_else(|| self.runtime.acquire());
         let Some(processor) = self.processor else { return false };
@@ -250,11 +251,12 @@ impl Thread {
         exit == Exit::Root
     }
 
-    /// Polls at most every [`POLL_EVERY_NANOS`]. Called while the root future keeps yielding or a
-    /// timer is due each time, because the thread then never sleeps in epoll.
+    /// Runs due timers and polls, at most every [`POLL_EVERY_NANOS`]. Called while the root future
+    /// keeps yielding, or while a timer is due at each wait, because the thread then never sleeps
+    /// in epoll.
     fn poll_between_turns(&mut self) {
         // The epoch is read before the check that the runtime is running, so the runtime was
-        // running in it.
+        // running in this epoch.
         let (now, epoch) = (clock::now(), self.runtime.epoch());
         if now.saturating_sub(self.polled_at) < POLL_EVERY_NANOS || !self.runtime.is_running() {
             return;
@@ -310,9 +312,10 @@ impl Thread {
         }
     }
 
-    /// Waits while the runtime is shutting down. Runs the timers and, in the destructor of a
-    /// dropped task, drops tasks whose drop was deferred, because `block_on` may have been called
-    /// in a destructor on the thread that shuts the runtime down and would otherwise do this.
+    /// Waits for at most 1 ms while the runtime is shutting down, and first runs due timers. In the
+    /// destructor of a dropped task, instead drops one task whose drop was deferred, if there is
+    /// one. `block_on` may have been called in a destructor on the thread that shuts the runtime
+    /// down, which would otherwise do this work.
     #[cold]
     fn wait_in_shutdown(&mut self) {
         if context::is_discarding()

@@ -6,9 +6,9 @@
 //! look-ups separately from other blocked threads. Closes that may wait, for SO_LINGER or for the
 //! buffers of `send_zerocopy`, have separate threads too, because the peer waits for the FIN.
 //!
-//! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is an
-//! ordinary task with a single poll, which makes the call. So it can be awaited, its panics are
-//! handled as those of other tasks, and it can be cancelled before it starts.
+//! Threads start on demand, up to a limit, and end after [`REST`] without work. A call is a task
+//! with a single poll, which makes the call. So it can be awaited, its panics are handled as those
+//! of other tasks, and it can be cancelled before it starts.
 //!
 //! # Invariants
 //! * P1 — a pool has at most `blocking_threads` threads per epoch. Further calls are queued.

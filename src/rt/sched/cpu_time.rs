@@ -2,7 +2,7 @@
 //!
 //! Both are estimated from samples that sysmon, unless it is missing, takes every 10 ms. The low 24
 //! bits have the total time in units of 4.2 ms, up to 19 hours. The high 8 bits have the duration
-//! of the longest poll, rounded down by at most an eighth.
+//! of the longest poll in milliseconds, rounded down by at most an eighth.
 
 use std::time::Duration;
 

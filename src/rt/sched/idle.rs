@@ -16,6 +16,7 @@ use crate::sync::{Arc, Mutex};
 #[derive(Debug)]
 pub(crate) struct Sleeper {
     pub(crate) parker: Parker,
+    /// The processor that the thread that wakes the worker has assigned to it.
     pub(super) assigned: Mutex<Option<&'static Processor>>,
 }
 
@@ -43,6 +44,7 @@ pub(crate) struct Idle {
     pub(super) sleepers: Vec<Arc<Sleeper>>,
     /// The epoch to which the lists belong.
     pub(super) epoch: u32,
+    /// The configured number of workers.
     pub(super) workers: usize,
     /// The processors from this number on are spare.
     pub(super) first_spare: usize,

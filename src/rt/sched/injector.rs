@@ -94,8 +94,8 @@ impl Runtime {
         }
     }
 
-    /// Takes all queued tasks. Called by a shutdown. No start may happen in the meantime, because
-    /// it would use the processors.
+    /// Takes all queued tasks and blocking calls, and the tasks whose drop was deferred. Called by
+    /// a shutdown. No start may happen in the meantime, because it would use the processors.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
         let mut items = self.injector.take();
         items.extend(self.control.queue.take());

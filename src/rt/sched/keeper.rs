@@ -72,7 +72,8 @@ impl Keeper {
         self.data.store(waker.data().cast_mut(), order);
     }
 
-    /// Drops the waker, if there is one. Waits while a shutdown uses it.
+    /// Drops the waker, if there is one. Waits while a shutdown uses the waker. In a child of
+    /// fork(2), leaks a waker that was in use at the fork.
     pub(crate) fn release(&self) {
         // ORDERING: Relaxed: this thread or one before it has stored the pointer; a shutdown only
         // changes `IN_USE`.

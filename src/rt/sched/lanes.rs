@@ -26,7 +26,7 @@
 //! share is 5 %, which the numbers below assume.
 //! * Time: a turn of a control task that precedes ordinary tasks and takes the time *t* is charged
 //!   as *t* / share. The lane has credit while its charges are at most [`WINDOW`] ahead of the
-//!   time, which permits a burst of 2.5 ms.
+//!   clock, which permits a burst of 2.5 ms.
 //! * Turns: without credit, the lane gets one of 20 turns. If fewer than 20 tasks are queued, a
 //!   control task is queued behind them.
 //!
@@ -118,7 +118,8 @@ impl Lane {
 /// The default of [`Builder::control_share`](crate::rt::Builder::control_share), in percent.
 pub(crate) const SHARE: u32 = 5;
 
-/// How far the charges of the lane may be ahead of the time on one worker, in nanoseconds.
+/// The time by which the charges of the lane may be ahead of the clock on one worker, in
+/// nanoseconds.
 const WINDOW: u64 = 50_000_000;
 
 /// The queue of runnable control tasks, and the number of control tasks that have not ended.

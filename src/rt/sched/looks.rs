@@ -10,9 +10,9 @@
 //! the peer may not have sent its first event yet. In between it spins, because a sleep takes
 //! longer than the pause.
 //!
-//! If this finds nothing [`MISSES_MAX`] times in a row, the worker looks once before it rests, and
-//! repeats its looks only before one of [`RETRY_EVERY`] rests. So a worker whose bursts of work are
-//! far apart hardly spins.
+//! If repeated looks find nothing [`MISSES_MAX`] times in a row, the worker repeats its looks only
+//! before one of [`RETRY_EVERY`] rests, and looks once before each of the others. So a worker
+//! whose bursts of work are far apart hardly spins.
 
 use crate::rt::time::clock;
 

@@ -1,7 +1,16 @@
-//! The scheduler.
+//! The scheduler: threads that run tasks, their queues, and the data of tasks.
 //!
-//! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls,
-//!   and wakes a second worker. [`queue`] and `ring`: its run queue. [`processor`]: its other data.
+//! # Terms
+//! A *processor* is the right to run tasks ([`processor`]). A *worker* is a thread of the runtime
+//! that runs tasks while it owns a processor. A *turn* is one poll of a task. The *root future* is
+//! the future of a `block_on`. The *role* of a *shard* of the poller is the right to poll it
+//! (`rt/poll/roles.rs`). An *epoch* is the time between two shutdowns (`rt/runtime.rs`). A sleep
+//! *in epoll* is a sleep in the poller, with any of its back ends.
+//!
+//! # Modules
+//! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when the loop reads the clock,
+//!   polls, and wakes a second worker. [`queue`] and `ring`: the run queue of a processor.
+//!   [`processor`]: the other data of a processor.
 //! * [`resting`] and [`idle`] — resting workers and free processors. [`awake`]: the number of awake
 //!   threads. [`injector`] and [`shared_queue`]: the queues that all threads share. `steal`: taking
 //!   tasks from other processors.
@@ -20,9 +29,6 @@
 //!   `place`, [`waits`] and [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps
 //!   a waiting task alive. [`contained`]: the wakers of futures that await tasks. `hooks`: the
 //!   functions of the simulator.
-//!
-//! In the comments of these files, a sleep *in epoll* is a sleep in the poller, with any of its
-//! back ends.
 
 pub(crate) mod awake;
 mod batch;

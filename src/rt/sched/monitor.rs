@@ -7,8 +7,8 @@
 //! * A task that is in the same poll as at the previous check is *stuck*. Unless the policy is
 //!   [`BlockedPolicy::Off`], it is asked to yield at its next operation, counted and reported.
 //!   Other threads, even busy ones, may take any task queued behind it. A thread that is still
-//!   calling wakers of the same batch also counts as stuck, but no task is asked to yield, counted
-//!   or reported.
+//!   calling wakers of the same batch, or still in the turn of a task that has ended, also counts
+//!   as stuck, but no task is asked to yield, counted or reported.
 //! * If a thread is stuck, and tasks are queued behind stuck threads or in the shared queues,
 //!   sysmon wakes a resting worker or starts one. If all awake threads are stuck, it instead wakes
 //!   a sleeping worker or, if none sleeps, wakes or starts up to four workers. With the policy
@@ -42,7 +42,7 @@
 //! User code may block, so it runs on other threads; see [`user_code`](super::user_code). If the
 //! system refuses to create these threads, sysmon runs the wakers, reports and tasks itself. If one
 //! of them waits in `block_on`, another thread takes over as sysmon, as soon as the system permits
-//! it, and this one ends when the user code returns.
+//! it, and the replaced thread ends when the user code returns.
 //!
 //! # Invariants
 //! * 10 — sysmon sleeps when the process is idle. Waking it costs one system call per idle period
@@ -115,7 +115,7 @@ struct Monitor {
     /// The time of the last check that did not come soon after another. `None` before the first
     /// check and after a sleep.
     looked_at: Option<Instant>,
-    /// Whether that check was late and therefore did not look for stuck tasks.
+    /// Whether the check at `looked_at` was late and therefore did not look for stuck tasks.
     was_late: bool,
     seen: HashMap<usize, Seen>,
     /// The number of polls of each shard at the last check.
@@ -361,6 +361,7 @@ impl Monitor {
 
     /// Marks the processors that have been in the same poll, or in the wakers of the same batch,
     /// since the last check. Returns their number, and the number of tasks queued behind them.
+    /// Returns zeros if this check is late or came soon after the previous one.
     fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
@@ -456,7 +457,7 @@ impl Monitor {
     }
 
     /// Takes the wakers of batches that make no progress, and calls them on another thread. Returns
-    /// whether any wakers have not been called yet.
+    /// whether batches or the wake queue have further wakers.
     fn check_wakers(&mut self, epoch: u32) -> bool {
         let (runtime, mut wakers) = (self.runtime, Wakers::new());
         let are_left = runtime.sysmon.take_stuck_wakers(&mut wakers);
@@ -485,8 +486,8 @@ impl Monitor {
 
     /// Makes sure that the shards `unpolled`, which were not polled since the last check, are
     /// polled. Skips those in which a thread sleeps. For the rest, interrupts a thread that sleeps
-    /// in another shard, whose next sleep is then in these too. Polls them itself if no thread
-    /// sleeps, or if one of them was already unpolled at the previous check.
+    /// in another shard, whose next sleep is then in these shards too. Polls these shards itself if
+    /// no thread sleeps, or if one of them was already unpolled at the previous check.
     fn poll_unpolled(&mut self, unpolled: Shards, is_asleep: bool, epoch: u32) {
         let roles = &self.runtime.driver.roles;
         let free: Shards = unpolled.into_iter().filter(|&shard| roles.role(shard).asleep().is_none()).collect();
@@ -508,7 +509,7 @@ impl Monitor {
             return;
         }
         self.polling.poll_now(runtime, shards, epoch, now);
-        // In the meantime, a worker may have gone to rest because the role was taken (model
+        // During this poll, a worker may have gone to rest because the role was taken (model
         // `sysmon_gives_the_role_back`). A thread in `block_on` must poll while all workers are
         // stuck.
         runtime.ensure_poller();

@@ -20,8 +20,8 @@
 //! A waker that is marked as own may also be woken or dropped like any other waker, for example by
 //! a close.
 //!
-//! No spare reference outlives the turn that follows the wake-up. It is never the last reference to
-//! a waiting task, because of the task's [`Keeper`](super::keeper::Keeper).
+//! No spare reference outlives the turn that follows the wake-up. A spare reference is never the
+//! last reference to a waiting task, because of the task's [`Keeper`](super::keeper::Keeper).
 //!
 //! # Invariants
 //! * Only the owner of the task's `Runnable` accesses its [`Spare`]: the schedule function, before
@@ -91,8 +91,8 @@ impl Spare {
         Spare(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// Records that the task has ended and frees its record. The caller must be in the last turn of
-    /// the task, or drop it.
+    /// Records that the task has ended, and that the caller frees its record. The caller must be in
+    /// the last turn of the task, or drop the task.
     #[inline]
     pub(super) fn end(&self) {
         // ORDERING: Relaxed: the caller owns the `Runnable`, and the end of the last reference to

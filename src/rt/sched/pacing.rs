@@ -20,29 +20,30 @@
 //! # Polling while busy
 //! A thread that often runs out of work polls only when it sleeps in epoll. A thread that does not
 //! run out of work polls without waiting if one of these conditions is met when it reads the clock.
-//! Times and turns count from its last poll:
-//! * 100 µs have passed, and there were at least 33 more turns than wake-ups that the last poll
-//!   delivered;
-//! * 100 µs have passed, and turns are long ([`LONG_NANOS`]);
-//! * 15 µs have passed, and a task is in the aside slot of the [`queue`](super::queue);
-//! * 50 µs have passed, and there are control tasks;
-//! * 1 ms has passed.
+//! Turns count from its last poll. Times count from its last poll or, if the time of this poll is
+//! not known, from the first reading of the clock after it:
+//! * more than 100 µs have passed, and there were at least 33 more turns than wake-ups that the
+//!   last poll delivered;
+//! * more than 100 µs have passed, and turns are long ([`LONG_NANOS`]);
+//! * more than 15 µs have passed, and a task is in the aside slot of the [`queue`](super::queue);
+//! * more than 50 µs have passed, and there are control tasks;
+//! * more than 1 ms has passed.
 //!
 //! So a busy thread does not delay events by up to 10 ms, as a busy thread in Go does, and polling
 //! does not add a system call to each request. A connection that always has data uses up its turns,
-//! which end after 20 µs (`processor::TURN_NANOS`; a turn that gathers writes may take longer, see
-//! `net/fd/cork`). An event that arrives during such a turn waits for the rest of this turn only: a
-//! poll follows, and the tasks that it wakes run before the task of that connection, which is in
-//! the aside slot. While there are control tasks, the clock is read every 4 turns, or after fewer
-//! turns that together take about 100 µs.
+//! which end after 20 µs (`processor::TURN_NANOS`) or, if they gather writes, after up to 0.5 ms
+//! (`context::may_gather`). An event that arrives during such a turn waits for the rest of this
+//! turn only: a poll follows, and the tasks that it wakes run before the task of that connection,
+//! which is in the aside slot. While there are control tasks, the clock is read every 4 turns, or
+//! after fewer turns that together take about 100 µs.
 //!
 //! # Waking a second worker
 //! For short tasks, a second thread costs more than it gains. So a worker that rests or sleeps is
 //! woken only when the backlog, computed with the mean length of a turn, is worth more than
-//! [`WAKE_NANOS`] ([`maybe_wake_helper`]). It steals only from a queue worth at least
-//! [`STEAL_NANOS`] ([`is_worth_stealing`]), or from a queue whose owner sysmon considers stuck.
-//! While other threads use all CPUs ([`cpus`](super::cpus)), short turns count for a quarter,
-//! because the second worker would take CPU time from the peers that it serves.
+//! [`WAKE_NANOS`] ([`maybe_wake_helper`]). A thread without work steals only from a queue worth at
+//! least [`STEAL_NANOS`] ([`is_worth_stealing`]), or from a queue whose owner sysmon considers
+//! stuck. While other threads use all CPUs ([`cpus`](super::cpus)), short turns count for a
+//! quarter, because the second worker would take CPU time from the peers that it serves.
 //!
 //! A backlog of long turns is checked not only when the clock is read, but also at the end of a
 //! sleep. A thread that has stolen tasks checks its backlog too. If the mean does not reflect the
@@ -94,7 +95,8 @@ const WAKE_NANOS: u64 = 100_000;
 /// The minimum worth of a queue from which a thread steals, in nanoseconds.
 const STEAL_NANOS: u64 = 50_000;
 /// While other threads use all CPUs, turns shorter than this, in nanoseconds, count for a quarter
-/// in both of the limits above, and a worker without work does not look for events before it rests.
+/// in both of the limits above, and a thread with such turns does not look for events before it
+/// gives its processor back. Only a worker whose turns are not shorter repeats its looks.
 const SHORT_NANOS: u64 = 10_000;
 /// If a processor was never without work between two checks of sysmon, and had fewer turns than
 /// this, its turns are long.
@@ -116,7 +118,7 @@ pub(crate) struct Pacing {
     clock_at: u32,
     /// The number of ticks between two readings.
     spacing: u32,
-    /// The number of sleeps.
+    /// The number of sleeps, and of looks that found events.
     sleeps: u32,
     /// The time of the last poll. If it is not known, the time of the first reading of the clock
     /// after the poll, or 0 before this reading.
@@ -237,7 +239,7 @@ impl Pacing {
     }
 
     /// Measures the turns since the last reading if they are the first turns after a poll, or if a
-    /// delay is being measured. Called when there is nothing to run.
+    /// delay is being measured. Then forgets the reading. Called when there is nothing to run.
     #[inline]
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {
         if self.clock != 0 && (self.clock_turns == 0 || self.probed_at != 0) {
@@ -246,8 +248,8 @@ impl Pacing {
         self.forget_reading();
     }
 
-    /// Schedules the first reading after a sleep that delivered `delivered` wake-ups. Returns
-    /// whether the following turns are measured from the first turn on.
+    /// Schedules the first reading after a sleep or a look that delivered `delivered` wake-ups.
+    /// Returns whether the following turns are measured from the first turn on.
     #[inline]
     pub(crate) fn begin_stretch(
         &mut self,
@@ -287,7 +289,7 @@ impl Pacing {
     }
 }
 
-/// Returns whether turns as long as those of `processor` count in full; see [`worth`].
+/// Returns whether turns as long as those of `processor` count in full at present; see [`worth`].
 pub(crate) fn pays_off(runtime: &Runtime, processor: &Processor) -> bool {
     count_in_full(runtime, processor.turn_nanos.load(Ordering::Relaxed))
 }
@@ -324,9 +326,9 @@ pub(crate) fn is_worth_stealing(runtime: &Runtime, victim: &Processor, turn: u64
     worth(runtime, victim.queue.len(), turn) >= STEAL_NANOS
 }
 
-/// If the processor had only a few turns in `period` and other tasks are queued, stores the mean
-/// length of these turns, which the owner may not have measured yet, and wakes a second worker.
-/// Called by sysmon for a processor that was never without work in `period`.
+/// If the processor had at least one but only a few turns in `period` and other tasks are queued,
+/// stores the mean length of these turns, which the owner may not have measured yet, and wakes a
+/// second worker. Called by sysmon for a processor that was never without work in `period`.
 pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor, turns: u64, period: Duration) {
     if (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
         processor.turn_nanos.store(period.as_nanos() as u64 / turns, Ordering::Relaxed);

@@ -15,8 +15,8 @@ const _: () = assert!(align_of::<Location<'static>>() <= align_of::<usize>());
 pub(super) const BITS: u32 = 26;
 const UNUSED_BITS: u32 = u32::BITS - BITS;
 
-/// Packs a location into [`BITS`] bits. Returns 0 if it is too far away, which may happen if it is
-/// in another shared library.
+/// Packs a location into [`BITS`] bits. Returns 0 if it is too far from [`ANCHOR`], which may
+/// happen if it is in another shared library.
 pub(super) fn pack(place: &'static Location<'static>) -> u32 {
     let distance = std::ptr::from_ref(place).expose_provenance().wrapping_sub((&raw const ANCHOR).addr()) as isize;
     // No location is at the address of the anchor, so the distance is never 0.

@@ -8,9 +8,9 @@
 //!
 //! # Memory ordering
 //! The polling thread announces a sleep in the roles of its shards. Then it checks its timers, the
-//! caller's condition, the epoch, and whether a shard would be left without a polling thread. A
-//! thread that changes one of these checks the roles afterwards. All these accesses are SeqCst
-//! (models `sleep_against_inject` and those of `rt/poll/roles.rs`).
+//! caller's condition, the epoch, and whether a shard would be left without a polling thread.
+//! Another thread first changes one of these and then checks the roles. All these accesses are
+//! SeqCst (models `sleep_against_inject` and those of `rt/poll/roles.rs`).
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -207,11 +207,11 @@ impl Polling {
     }
 
     /// Sleeps until `shards` have events, their earliest timer is due, or the sleep is interrupted.
-    /// Releases their roles, which the caller must hold. `epoch` is the epoch of the caller. If it
-    /// is over, the thread does not sleep, because other threads may not be able to interrupt it.
-    /// `falls_asleep` is called after the sleep is announced; if it returns true, the thread polls
-    /// without waiting. `rises` is called when the sleep ends. Neither is called if a timer is
-    /// already due or an instance cannot be opened.
+    /// Releases their roles, which the caller must hold. `epoch` is the epoch of the caller. If
+    /// this epoch is over, the thread does not sleep, because other threads may not be able to
+    /// interrupt the sleep. `falls_asleep` is called after the sleep is announced; if it returns
+    /// true, the thread polls without waiting. `rises` is called when the sleep ends. Neither is
+    /// called if a timer is already due or an instance cannot be opened.
     pub(crate) fn sleep(
         &mut self,
         runtime: &'static Runtime,

@@ -1,8 +1,8 @@
 //! [`Processor`]: the right to run tasks, with its queue, timers and counters.
 //!
-//! It corresponds to Go's P. There is one per worker, and there are spare ones, which are used
-//! while tasks block their threads. A thread owns at most one processor. A processor without an
-//! owner has an empty queue, and other threads run its timers.
+//! It corresponds to Go's P. There is one processor per configured worker, and there are spare
+//! ones, which are used mainly while tasks block their threads. A thread owns at most one
+//! processor. A processor without an owner has an empty queue, and other threads run its timers.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -22,8 +22,8 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 /// reading the clock or of polling is negligible.
 pub(crate) const LONG_NANOS: u64 = 50_000;
 
-/// The number of units that the operations of a task may take in one poll before it yields. An
-/// operation that need not wait, such as a read or a sleep whose time has passed, takes one, and
+/// The number of units that the operations of a task may take in one poll before the task yields.
+/// An operation that need not wait, such as a read or a sleep whose time has passed, takes one, and
 /// more if it moves more than 16 KiB.
 ///
 /// Without a budget, a task whose socket is always ready would occupy its thread forever. The value
@@ -55,8 +55,8 @@ pub(crate) struct Processor {
     /// The mean length of a turn, weighted towards recent turns. Written by the owner, read by
     /// threads that steal, and corrected by sysmon.
     pub(crate) turn_nanos: AtomicU64,
-    /// The record of the task that is being polled, or null. `nobody` if the task has freed its
-    /// record in this turn.
+    /// The record of the task or root future that is being polled, or null. `nobody` if the task
+    /// has freed its record in this turn.
     pub(crate) running: AtomicPtr<Record>,
     /// A record that belongs to no task.
     nobody: Record,
@@ -163,23 +163,24 @@ impl Processor {
         }
     }
 
-    /// Returns the record of the task that is being polled, or `None`. The task may already have
-    /// ended. If it has freed its record, the record has the id 0.
+    /// Returns the record of the task or root future that is being polled, or `None`. The task may
+    /// already have ended. If it has freed its record, the returned record has the id 0.
     #[allow(unsafe_code)]
     pub(crate) fn running(&self) -> Option<&Record> {
         // ORDERING: Acquire pairs with the Release at the beginning of the turn.
         let running = self.running.load(Ordering::Acquire);
-        // SAFETY: null, or set from a reference to a record that is never unmapped, or to that of
-        // this processor.
+        // SAFETY: null, or set from a reference to a record that is never unmapped, or to `nobody`
+        // of this processor.
         unsafe { running.as_ref() }
     }
 
-    /// Returns the id of the task that is being polled, or 0.
+    /// Returns the id of the task or root future that is being polled, or 0.
     pub(crate) fn running_id(&self) -> u64 {
         self.running().map_or(0, Record::id)
     }
 
-    /// Returns whether the owner is in a turn and the mean length of its turns is long.
+    /// Returns whether the owner is in a turn and the mean length of its turns exceeds
+    /// [`LONG_NANOS`].
     pub(crate) fn is_in_long_turn(&self) -> bool {
         !self.running.load(Ordering::Relaxed).is_null() && self.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS
     }

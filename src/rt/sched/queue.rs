@@ -9,7 +9,7 @@
 //!   the turn's budget. Usually, such a task has used up its turn.
 //!
 //! # The aside slot
-//! Such a task stays in this slot until the thread reads the clock before its next turn. Then due
+//! A task stays in this slot until the thread reads the clock before its next turn. Then due
 //! timers and, if a poll is due, this poll wake tasks, which are queued in front of it. After that,
 //! or before a turn of the root future, [`settle`](RunQueue::settle) appends it. So if a poll is
 //! due, and an event arrives during the turn of a connection that always has data, the task of the

@@ -1,7 +1,7 @@
 //! [`Rare`]: the data of a task that only a few tasks have: the name and the task-local values.
 //!
-//! It is beside the task's [`Record`](super::record::Record), so that any other task needs only one
-//! word for it.
+//! It is beside the task's [`Record`](super::record::Record), so that a task without such data
+//! needs only one word for it.
 
 use std::any::Any;
 

@@ -65,17 +65,19 @@ pub(crate) struct Record {
 // Every task has a record, so the size matters.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
-/// Whether edges, wake-ups and the beginnings of polls are not recorded, because of
-/// `--cfg netpoll_no_records`. `ci/regression.sh` measures the cost of recording them with it.
+/// Whether waits for edges, causes of wake-ups and beginnings of polls are not recorded, because of
+/// `--cfg netpoll_no_records`. `ci/regression.sh` uses this flag to measure the cost of recording
+/// them.
 const NO_RECORDS: bool = cfg!(netpoll_no_records);
 
 const SLOT_BITS: u32 = u32::BITS - place::BITS;
 /// The bits of `place` that never change.
 const SLOT_MASK: u32 = HAS_RARE - 1;
-/// Set in `place` if the task has a [`Rare`]. Set before the task is queued for the first time or
-/// by the thread that polls the task, and read by threads that the queue orders after it.
+/// The bit of `place` of a task that has a [`Rare`]. It is set before the task is queued for the
+/// first time or by the thread that polls the task, and read by threads that the queue orders after
+/// it.
 const HAS_RARE: u32 = 1 << (SLOT_BITS - 1);
-/// Set in `place` if the record is outside the slab. Such records are used when the slab is full.
+/// The bit of `place` of a record outside the slab. Such records are used when the slab is full.
 /// Snapshots do not include them.
 const UNLISTED: u32 = HAS_RARE >> 1;
 const _: () = assert!(BLOCK_SLOTS <= UNLISTED as usize);
@@ -147,7 +149,7 @@ impl Reading {
     }
 
     /// Returns the cause of the wake-up before the task's last poll. This is the task or thread
-    /// that called the waker, if that was recorded, and otherwise what the task waited for.
+    /// that called the waker, if that was recorded, and otherwise the wait of the task.
     pub(crate) fn woken(&self, now: u64) -> Waits {
         Waits::unpack(self.woken, now).0
     }
@@ -410,7 +412,7 @@ impl Record {
         matches!(kind_of(self.born.load(Ordering::Relaxed)), Kind::Local | Kind::Root)
     }
 
-    /// Adds a packed wait of the current task.
+    /// Adds a packed wait to the wait of the current task; see [`waits::join`].
     pub(crate) fn note(&self, word: u32) {
         let seen = self.waits.load(Ordering::Relaxed);
         let joined = waits::join(seen, word);
@@ -419,7 +421,7 @@ impl Record {
         }
     }
 
-    /// Replaces the wait of the current task.
+    /// Replaces the wait of the current task with a packed wait for an edge.
     #[inline]
     pub(crate) fn note_edge(&self, word: u32) {
         if NO_RECORDS {
@@ -428,9 +430,9 @@ impl Record {
         self.waits.store(word, Ordering::Relaxed);
     }
 
-    /// Records what has woken the task: a task, a thread, or its own turn. The task must not be in
-    /// a poll. Not called if the event that the task waits for has woken it: the word then still
-    /// contains the wait.
+    /// Records the cause of a wake-up of the task: a task, a thread, or its own turn. The task must
+    /// not be in a poll. Not called if the event that the task waits for has woken it: `waits` then
+    /// still contains the wait.
     #[inline]
     pub(crate) fn note_waker(&self, waker: Waits) {
         if NO_RECORDS {

@@ -4,8 +4,8 @@
 //! thread makes the reports, one at a time and in order, while sysmon and the workers continue. The
 //! thread is started for the first report and ends when the queue is empty. If the system refuses
 //! to create the thread for a report about a blocked task, sysmon makes the queued reports itself.
-//! If the system refuses it for a report about a spare worker, sysmon tries again at its checks,
-//! and makes the queued reports itself if the refusal lasts (`shortage.rs`).
+//! If the system refuses to create the thread for a report about a spare worker, sysmon tries again
+//! at its checks, and makes the queued reports itself if the refusal lasts (`shortage.rs`).
 //!
 //! A thread that is still in a report when the runtime has been shut down ends after this report.
 //! The next epoch has its own thread.
@@ -44,8 +44,8 @@ impl Reports {
         Reports(Mutex::new(State { epoch: 0, queue: VecDeque::new(), has_thread: false }))
     }
 
-    /// Queues `reports`, unless `epoch` is an earlier one. Returns whether a thread must be
-    /// started.
+    /// Queues `reports`, up to the limit, unless `epoch` is an earlier one. Drops the queued
+    /// reports of an earlier epoch. Returns whether a thread must be started.
     pub(super) fn push(&self, epoch: u32, reports: impl IntoIterator<Item = Report>) -> bool {
         let mut state = self.0.lock();
         let age = epoch.wrapping_sub(state.epoch).cast_signed();

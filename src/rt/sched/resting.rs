@@ -1,9 +1,9 @@
 //! Resting workers: how they go to rest, are woken, and get a processor.
 //!
 //! A worker *rests* when it has no work and does not poll: it has no processor, is on the idle
-//! list, and is parked. A thread that wakes it for work assigns a processor to it. The lists are in
-//! [`Idle`], under one lock. For workers, the lock is taken when one goes to rest or is to be
-//! woken, but not per request.
+//! list, and is parked. A thread that wakes it for work assigns a processor to it. The idle list
+//! and the lists of free processors are in [`Idle`], under one lock. For workers, the lock is taken
+//! when a worker goes to rest or is to be woken, but not per request.
 //!
 //! # States of a worker
 //! *running* (owns a processor) → *asleep* in epoll (keeps the processor) → *running*; or *running*
@@ -22,9 +22,9 @@
 //! withdraws its wish whenever it wakes up. A worker that is about to sleep in epoll grants the
 //! wish.
 //!
-//! The worker that grants the wish releases the role and rests. From then on, the thread that asked
-//! is responsible for the role: it takes the role, or makes sure that another thread does (model
-//! `the_role_is_not_lost_when_a_wish_is_granted`).
+//! The worker that grants the wish releases its roles and rests. From then on, the thread that
+//! asked is responsible for these roles: it takes them, or makes sure that another thread does
+//! (model `the_role_is_not_lost_when_a_wish_is_granted`).
 //!
 //! # Invariants
 //! * R1 (`runtime.rs`) — a thread that assigns a processor to a worker increments `awake` on the
@@ -48,9 +48,9 @@ use crate::sync::{Arc, Ordering};
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
 impl Runtime {
-    /// Wakes or starts a worker and gives it a processor. If no ordinary one is free, calls
-    /// `may_be_spare`, and gives it a spare one if the result is true. This closure is called under
-    /// the lock under which processors are handed out, so it sees all threads that have got a
+    /// Wakes or starts a worker and gives it a processor. If no ordinary processor is free, calls
+    /// `may_be_spare`, and uses a spare processor if the result is true. `may_be_spare` is called
+    /// under the lock under which processors are handed out, so it sees all threads that have got a
     /// processor before.
     ///
     /// Returns false if no processor is free, if the system refuses to create a thread, or in a
@@ -106,9 +106,9 @@ impl Runtime {
         false
     }
 
-    /// Wakes a second worker for a thread that has too much work. This is a resting or a new worker
-    /// or, if there is no processor or no thread for it and the work consists of long turns
-    /// (`is_long`), a worker that sleeps in epoll. With short turns, the next event wakes the
+    /// Wakes a second worker for a thread that has too much work. The second worker is a resting or
+    /// a new worker or, if there is no processor or no thread for it and the work consists of long
+    /// turns (`is_long`), a worker that sleeps in epoll. With short turns, the next event wakes the
     /// sleeping worker soon enough.
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(|| false) && is_long {
@@ -171,8 +171,8 @@ impl Runtime {
     }
 
     /// Gives the processor back, unless the runtime is running and there is something to do: a
-    /// shared queue has a task, or this thread may poll. Returns whether it was given back. The
-    /// processor's queue must be empty. `sleeper` is that of the calling worker, or `None` for any
+    /// shared queue has a task, or this thread may poll. Returns whether the processor was given
+    /// back. Its queue must be empty. `sleeper` is that of the calling worker, or `None` for any
     /// other thread.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
@@ -221,7 +221,7 @@ impl Runtime {
     }
 
     /// Reports that the owner of `processor` has given it up. Does nothing if the processor is not
-    /// spare.
+    /// spare, or without the feature `tracing`.
     pub(crate) fn report_end(&'static self, processor: &Processor) {
         if cfg!(feature = "tracing") && processor.id >= self.idle.lock().first_spare {
             self.report_spare(self.epoch(), Report::SpareEnded(processor.id));
@@ -237,8 +237,8 @@ impl Runtime {
     }
 
     /// Gives up the processor of the calling thread. The queued tasks go to the shared queues, and
-    /// the processor goes to its list. If its epoch is over, the tasks are dropped, and the
-    /// processor is not listed.
+    /// the processor goes to its list. If the processor's epoch is over, the tasks of this epoch
+    /// are dropped, and the processor is not listed.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         context::set_processor(None);

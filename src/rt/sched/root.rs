@@ -72,7 +72,7 @@ impl Root {
     }
 
     /// Announces that the thread goes to sleep in `shard`, and perhaps also in others. Returns
-    /// false if the root future was woken.
+    /// false, without a change, if the root future was woken.
     pub(crate) fn enter_poll(&self, shard: usize) -> bool {
         self.shard.store(shard, Ordering::Relaxed);
         self.leave(RUNNING, POLLING)

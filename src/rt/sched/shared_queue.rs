@@ -1,9 +1,9 @@
 //! [`SharedQueue`]: a FIFO queue of runnable tasks that all threads share.
 //!
-//! The runtime has two such queues: the injector and the control lane ([`lanes`](super::lanes)).
-//! The injector has ordinary tasks that are in no processor's queue, for example because a thread
-//! without a processor has spawned or woken them, or because they were queued at a processor that
-//! its thread has given up.
+//! The runtime has two such queues: the injector, which the worker's loop calls *the* shared queue,
+//! and the control lane ([`lanes`](super::lanes)). The injector has ordinary tasks that are in no
+//! processor's queue, for example because a thread without a processor has spawned or woken them,
+//! or because they were queued at a processor that its thread has given up.
 //!
 //! # Invariants
 //! * Q1 (`queue.rs`) — every pushed item is taken exactly once.

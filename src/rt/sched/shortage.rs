@@ -6,7 +6,7 @@
 //!
 //! | refused thread | meanwhile | retry |
 //! |---|---|---|
-//! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`] without any worker, it runs the tasks and polls itself |
+//! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`], while no thread is awake, it runs the tasks and polls itself |
 //! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms; after [`LASTS`], it queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
 //! | a thread for wakers, or for reports about blocked tasks | – | sysmon does the work itself; see `wake_queue.rs` and `reports.rs` |
@@ -19,8 +19,8 @@
 //! runtime tries again to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and
 //! polls; in a nested `block_on`, it only polls. Under another executor, a thread that spawns a
 //! task, or polls a future that waits, *stands in*: it does a slice of the work, and the future is
-//! polled again ([`Runtime::stand_in`]). An operation on a socket that is not registered fails with
-//! an error if it would have to wait there. Blocking calls are queued as tasks.
+//! polled again ([`Runtime::stand_in`]). Under another executor, an operation on a socket that is
+//! not registered fails with an error if it would have to wait. Blocking calls are queued as tasks.
 //!
 //! # Deferred threads
 //! With [`Builder::single_threaded`](crate::rt::Builder::single_threaded), a start of the runtime
@@ -89,8 +89,8 @@ impl Runtime {
     }
 
     /// Tries again to start the thread for queued reports, if the system has refused to create it.
-    /// Returns false if it refuses again and the refusal lasts. The caller must then make the
-    /// reports.
+    /// Returns false if the system refuses again and the refusal lasts. The caller must then make
+    /// the reports.
     pub(super) fn ensure_reporter(&'static self, epoch: u32, lasts: bool) -> bool {
         if !self.sysmon.reports.lacks_thread(epoch) || self.queue_reports(epoch, []) {
             return true;

@@ -15,8 +15,8 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 /// The state of sysmon; see [`monitor`](super::monitor).
 #[derive(Debug)]
 pub(crate) struct Sysmon {
-    /// Whether the thread makes checks, or its start is deferred. If not, it sleeps or does not
-    /// exist.
+    /// Whether the thread makes checks, or its start is deferred. If false, the thread sleeps or
+    /// does not exist.
     pub(super) ticks: AtomicBool,
     /// The thread of the current epoch. The thread of an earlier epoch may still be in user code.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
@@ -27,7 +27,8 @@ pub(crate) struct Sysmon {
     pub(super) is_missing: AtomicBool,
     /// Whether the start of the thread is deferred; see [`Sysmon::defer`].
     is_deferred: AtomicBool,
-    /// The total number of times that a task was found to block its thread.
+    /// The total number of times that a task was found to block its thread. Not counted with
+    /// [`BlockedPolicy::Off`](crate::rt::BlockedPolicy::Off).
     pub(crate) blocked: AtomicU64,
     /// The number of threads that were stuck at the last check that looked for them, or 1 while
     /// sysmon runs tasks itself.

@@ -371,8 +371,8 @@ fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
     }
     let record = runnable.metadata().record();
     match context::processor_and_task(epoch) {
-        // No task runs on this thread: the poller or a timer has woken the task, or the last
-        // reference to the task was dropped. The record already has the cause.
+        // No task runs on this thread. Usually, the poller or a timer has woken the task, or the
+        // last reference to the task was dropped. The record already has the cause.
         (Some(processor), false) => {
             let spare: *const Spare = runnable.metadata().spare();
             let item = runnable.into_raw();
@@ -409,8 +409,8 @@ fn schedule(runnable: Runnable<TaskData>, while_running: bool) {
 }
 
 /// Schedules a task whose epoch word is not the current epoch. Queues a control task of the current
-/// epoch in its lane, and a task of a simulation in the simulation. Cancels a task that is woken
-/// after the end of its epoch.
+/// epoch in its lane, and a task of a simulation in the simulation. Drops any other task, whose
+/// epoch is over, or leaves the drop to a shutdown.
 #[cold]
 fn schedule_other(runnable: Runnable<TaskData>, while_running: bool) {
     if runnable.metadata().epoch() == runtime().epoch() {
@@ -477,8 +477,8 @@ pub(super) fn discard_later(runnable: Runnable<TaskData>) {
     runtime.deferred.lock().push_back(runnable);
     context::note_deferred();
     // The shutdown changes the state and then takes the deferred tasks. If the state has changed,
-    // it may have taken them before this task was added. At the maximum depth, a caller drops the
-    // deferred tasks.
+    // the shutdown may have taken them before this task was added. At the maximum depth, a caller
+    // drops the deferred tasks.
     if !runtime.is_stopping() && !context::defers_discards() {
         runtime.discard_deferred();
     }

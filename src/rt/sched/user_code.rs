@@ -1,9 +1,10 @@
 //! The threads on which sysmon's wakers and reports run.
 //!
-//! User code may block, so sysmon calls none of it as long as the system creates threads. One
-//! thread calls the wakers that were passed on ([`wake_queue`](super::wake_queue)). Another one
-//! makes the reports ([`reports`](super::reports)). Each is started when it is needed, and ends
-//! when its queue is empty or its epoch is over.
+//! User code may block, so sysmon calls none of it as long as the system creates these threads.
+//! They are started when they are needed. One thread calls the wakers that sysmon passes on
+//! ([`wake_queue`](super::wake_queue)). If a waker blocks this thread, another one is started. Each
+//! of them ends when the queue of wakers is empty. A separate thread makes the reports
+//! ([`reports`](super::reports)). It ends when their queue is empty or its epoch is over.
 
 use std::io;
 
@@ -16,7 +17,8 @@ use crate::sync::{Arc, Ordering};
 use crate::trace;
 
 /// Wakes several wakers. If one of them blocks this thread, sysmon, unless it is missing, makes
-/// another thread take over the others.
+/// another thread take over the others. In a simulation, in a child of fork(2), and while the
+/// runtime does not run, no other thread takes over.
 pub(crate) fn wake_watched(wakers: &mut Wakers) {
     let runtime = runtime();
     #[cfg(feature = "sim")]
@@ -60,8 +62,8 @@ impl Runtime {
         tasks.is_empty() || !has_receiver || self.queue_reports(epoch, tasks.into_iter().map(Report::Blocked))
     }
 
-    /// Queues reports, and starts the thread that makes them. Returns false if the system refuses
-    /// to create it.
+    /// Queues reports, and starts the thread that makes them, unless it runs. Returns false if the
+    /// system refuses to create the thread.
     pub(super) fn queue_reports(&'static self, epoch: u32, reports: impl IntoIterator<Item = Report>) -> bool {
         if !self.sysmon.reports.push(epoch, reports) {
             return true;

@@ -1,4 +1,4 @@
-//! [`Waits`]: what a task waits for, or what woke it, as one word of its
+//! [`Waits`]: the wait of a task, or the cause of its last wake-up, as one word of its
 //! [`Record`](super::record::Record).
 //!
 //! An operation that returns `Pending` stores its wait in the record of the current task. The
@@ -67,7 +67,7 @@ const FAR_BITS: u32 = WAKER_BITS - 1;
 /// 2²⁶ units.
 const FAR_SHIFT: u32 = u64::BITS - FAR_BITS;
 
-/// Returns whether `time` is far. Reads the clock only for a time that may be.
+/// Returns whether `time` is far. Reads the clock only for a time that may be far.
 fn is_far(time: u64) -> bool {
     /// A time that was not far when it was stored here.
     // ORDERING: Relaxed, here and below: no other memory depends on it.

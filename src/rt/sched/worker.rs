@@ -1,22 +1,27 @@
 //! The loop of a thread that owns a processor.
 //!
-//! Sources of work, in order: the root future of `block_on`, if it was woken; the control lane
-//! ([`lanes`](super::lanes)), within its share; the next slot (a few turns in a row at most); the
-//! processor's own queue; the shared queue (it comes first after a reading of the clock, unless it
-//! came first in the turn before, so at least every 17th turn); tasks of other processors, if their
-//! queues are worth stealing from or their owners are stuck. Timers run when the clock is read and
-//! before a sleep.
+//! Sources of work, in order:
+//! 1. The root future of `block_on`, if it was woken. If it has yielded, up to [`RING`] queued
+//!    tasks run before it.
+//! 2. The control lane ([`lanes`](super::lanes)), within its share.
+//! 3. The next slot of the processor's [`queue`](super::queue), for at most three turns in a row.
+//! 4. The other tasks of this queue.
+//! 5. The shared queue, also called the injector. After a reading of the clock, it comes before the
+//!    next slot, unless it did so in the turn before. So this happens at least every 17th turn.
+//! 6. Tasks of other processors, if their queues are worth stealing from or their owners are stuck.
+//!
+//! Due timers run when the clock is read and before a sleep.
 //!
 //! A thread without work takes the free roles of its home shard and of some others (`roles.rs`),
-//! and *sleeps* in epoll; it keeps its processor. If it gets no role, it [looks](Core::look) for
-//! events. Without any, it gives its processor back, and a worker *rests*: it waits on the idle
-//! list, without a role, until it is woken (see [`resting`](super::resting)).
+//! and *sleeps* in epoll; it keeps its processor. If it gets no role, it may [look](Core::look) for
+//! events. If it finds no work, it gives its processor back. A worker then *rests*: it waits on the
+//! idle list, without a role, until it is woken (see [`resting`](super::resting)).
 //!
 //! [`pacing`](super::pacing) decides when a busy thread reads the clock, polls, and wakes a second
 //! worker.
 //!
 //! # Invariants
-//! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
+//! * 11 — a panic that a task does not catch itself (`task.rs`) ends the turn, not the worker.
 //! * R1 (`runtime.rs`) — `awake` is decremented before the last check of the queues, and
 //!   incremented before the thread runs anything.
 
@@ -51,8 +56,8 @@ use crate::sync::{Arc, Ordering};
 /// The maximum number of consecutive turns from the next slot. After them, the oldest queued task
 /// runs.
 const NEXT_MAX: u32 = 3;
-/// After this many consecutive sleeps without a turn in between, the workers count as lonely, and a
-/// thread in `block_on` may ask for the role of polling.
+/// If a thread has run out of work this many times without a turn in between, the workers count as
+/// lonely, and a thread in `block_on` may ask for the role of polling.
 const LONELY: u32 = 4;
 /// The maximum number of consecutive polls while control tasks exist and each batch is full.
 const POLLS_MAX: u32 = 8;
@@ -81,9 +86,10 @@ pub(crate) struct Core {
     pacing: Pacing,
     looks: Looks,
     account: Account,
-    /// The number of turns that the processor had completed at the last sleep.
+    /// The number of turns that the processor had completed when the thread last ran out of work.
     slept_at: u64,
-    /// The number of consecutive sleeps without a turn in between.
+    /// The number of consecutive times that the thread has run out of work without a turn in
+    /// between.
     lonely: u32,
 }
 
@@ -157,13 +163,13 @@ impl Core {
         }
     }
 
-    /// Cancels the queued tasks of the epoch that has ended, and frees the processor for the next
-    /// epoch.
+    /// Drops the queued tasks of the epoch that has ended, and frees the processor for the next
+    /// epoch. In a child of fork(2), only leaks the tasks.
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
         self.polling.forget_instances();
         // From here on, scheduling depends on the epoch of the task: a task of the new epoch is
-        // queued, and any other is cancelled.
+        // queued, and any other task is dropped.
         context::set_processor(None);
         let items: Vec<_> = processor.queue.drain().collect();
         if fork::is_child() {
@@ -226,10 +232,10 @@ impl Core {
     }
 
     /// Runs one turn of a control task, and returns whether the thread still owns the processor.
-    /// Returns `None` without running a turn if ordinary tasks must run first, or if the lane is
-    /// empty. Queues the control task behind the ordinary tasks if they are few. `is_due` says
-    /// whether this turn would otherwise check the shared queue first; if so, and a control task
-    /// runs, a task of the shared queue moves to the processor's queue.
+    /// Returns `None` without running a turn if the lane is empty, or if ordinary tasks must run
+    /// first. If few ordinary tasks must run first, queues the control task behind them. `is_due`
+    /// says whether this turn would otherwise check the shared queue first. If so, and a control
+    /// task runs, a task of the shared queue moves to the processor's queue.
     #[cold]
     #[inline(never)]
     fn control_turn(
@@ -265,8 +271,8 @@ impl Core {
         Some(kept)
     }
 
-    /// Runs one turn of a task. A task of another epoch gets no turn: it is queued for its epoch,
-    /// or dropped if that is over. Returns false if the processor was given away.
+    /// Runs one turn of a task. A task of another epoch gets no turn. It is queued if its epoch is
+    /// the current one, and otherwise dropped. Returns false if the processor was given away.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) -> bool {
@@ -351,9 +357,9 @@ impl Core {
         is_owned
     }
 
-    /// Takes available events without waiting, and wakes their tasks. Woken ordinary tasks are
-    /// queued behind all others except the task in the aside slot. Returns whether there may be
-    /// more events.
+    /// Takes available events of the home shard and of stale shards without waiting, and wakes
+    /// their tasks. Ordinary tasks are queued behind all others except the task in the aside slot.
+    /// Returns whether there may be more events.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, now: u64) -> bool {
         let shards = runtime.driver.roles.take_to_look(home, now);
         let mut is_full = false;
@@ -380,8 +386,8 @@ impl Core {
         }
     }
 
-    /// Sleeps in epoll or gives the processor back, because there is nothing to run. Returns the
-    /// reason if the loop must be left.
+    /// Called when there is nothing to run. Sleeps in epoll, looks for events, or gives the
+    /// processor back. Returns the reason if the loop must be left.
     fn idle(
         &mut self,
         runtime: &'static Runtime,
@@ -439,9 +445,10 @@ impl Core {
     }
 
     /// Takes some of the available events of the shard `home` and wakes their tasks, if the thread
-    /// with the role of the shard sleeps and a second worker pays off. Returns whether there were
-    /// events, or tasks of another processor. [`looks`](super::looks) has the reason, and the rules
-    /// by which a look is repeated.
+    /// with the role of the shard sleeps, the shared queues are empty and a second worker pays off.
+    /// Returns whether there were events or, after looks that may be repeated, tasks of the shared
+    /// queue or of another processor. [`looks`](super::looks) has the reason for looks, and the
+    /// rules by which they are repeated.
     fn look(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, is_worker: bool) -> bool {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         let may_find = || runtime.driver.roles.role(home).asleep().is_some() && runtime.injected() == 0;
@@ -461,8 +468,8 @@ impl Core {
         })
     }
 
-    /// Wakes the tasks of a batch that a thread without work has taken, and begins to measure their
-    /// turns.
+    /// Wakes the tasks of a batch that a thread without work has taken. After some batches, begins
+    /// to measure the turns. Wakes a second worker if turns are long and the tasks are worth it.
     #[inline]
     fn begin_stretch(&mut self, runtime: &'static Runtime, processor: &'static Processor) {
         let delivered = self.polling.wakers.len() as u32;
@@ -491,8 +498,8 @@ fn owns_processor() -> bool {
     context::processor().is_some()
 }
 
-/// Marks the beginning of a turn, so that sysmon sees which task runs, refills the budget, and
-/// records the poll.
+/// Marks the beginning of a turn, refills the budget, and records the poll. The mark shows sysmon
+/// which task runs.
 #[inline]
 fn begin_turn(processor: &'static Processor, record: &'static Record) {
     let ticks = ticks::ticks();

@@ -73,7 +73,7 @@ fn clock_is_read_after_a_long_turn() {
     assert_eq!((core.pacing.since_poll(), processor.turns.ended(), processor.ended.get()), (4, 4, 4));
 }
 
-/// The clock is read after every turn, because the tasks use up their turns.
+/// In this test, the clock is read after every turn, as if the tasks used up their turns.
 #[test]
 fn shared_queue_comes_first_in_at_most_every_second_turn() {
     let (mut core, processor) = (Core::new(), processor(1000));
@@ -88,7 +88,7 @@ fn shared_queue_comes_first_in_at_most_every_second_turn() {
 }
 
 #[test]
-fn processor_whose_clock_is_read_is_not_stuck() {
+fn owner_that_reads_the_clock_is_not_stuck() {
     let (mut core, processor) = (Core::new(), processor(1000));
     processor.stuck.store(true, Ordering::Relaxed);
     core.maintain(runtime(), processor);
@@ -96,7 +96,7 @@ fn processor_whose_clock_is_read_is_not_stuck() {
 }
 
 #[test]
-fn woken_task_runs_next_and_self_woken_task_runs_last() {
+fn spawned_task_runs_next_and_self_woken_task_runs_last() {
     let (mut core, processor) = (Core::new(), processor(1000));
     let mut turn = || core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch());
     on(processor, || {
