@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error, with what failed and the path.
+/// An error, with the operation that failed and the path.
 #[derive(Debug)]
 struct AtPath {
     what: &'static str,
@@ -13,8 +13,8 @@ struct AtPath {
     error: io::Error,
 }
 
-/// Returns `error` with the text `WHAT PATH: ERROR`. Its kind is that of `error`, which is the
-/// source of its inner error.
+/// Returns an error with the text `WHAT PATH: ERROR` and the kind of `error`, which is the source
+/// of its inner error.
 pub(super) fn at_path(what: &'static str, path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), AtPath { what, path: path.to_owned(), error })
 }

@@ -57,7 +57,8 @@ pub struct BlackBox {
     pub taken: SystemTime,
     /// The events, oldest first.
     pub events: Vec<WorkerEvent>,
-    /// The names of the tasks that were alive, or the places where they were spawned.
+    /// The names of the tasks in the events that were not freed, and the places where the other
+    /// live tasks were spawned.
     labels: HashMap<u64, String>,
 }
 
@@ -104,7 +105,7 @@ pub enum WorkerEventKind {
         /// The number of wake-ups that the events of the sleep caused.
         wakeups: usize,
     },
-    /// The busy worker has polled for socket events without sleeping.
+    /// The worker has polled for socket events without sleeping.
     Polls {
         /// The number of wake-ups that the events caused.
         wakeups: usize,
@@ -241,8 +242,8 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64,
     }
 }
 
-/// Returns the name of each live task in `events` or, if it has none, the place where it was
-/// spawned.
+/// Returns the name of each task in `events` that has a name and was not freed, and the place where
+/// each other live task in `events` was spawned.
 fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
     let shown: HashSet<_> = events
         .iter()
@@ -264,7 +265,8 @@ fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
 impl BlackBox {
     /// Returns the name of a task or, if it has none, the place where it was spawned. Returns
     /// `None` if the task is not in the events, if it has neither a name nor a known place, or if
-    /// it had been freed when the events were read.
+    /// it had ended when the events were read. (A task with a name counts as ended here only when
+    /// its handle and its wakers have been dropped too.)
     pub fn label(&self, task: TaskId) -> Option<&str> {
         self.labels.get(&task.number()).map(String::as_str)
     }

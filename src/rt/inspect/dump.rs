@@ -21,8 +21,9 @@ use crate::sys::signal;
 ///
 /// # Errors
 /// Returns `AlreadyExists` if SIGUSR1 already has a handler or is ignored. Returns `Other` in a
-/// child of fork(2) that has not called exec(2), if the parent has used the runtime. Returns the OS
-/// error if a system call, such as pipe(2) or sigaction(2), or starting the thread fails.
+/// child of fork(2) that has not called exec(2), if the parent used the runtime before the fork.
+/// Returns the OS error if a system call, such as pipe(2) or sigaction(2), or starting the thread
+/// fails.
 ///
 /// # Examples
 /// ```

@@ -15,14 +15,15 @@ impl Snapshot {
     /// `more_tasks`, `sockets`, `workers`, `metrics` and `histograms`, and with `shards` if the
     /// poller has several shards.
     ///
-    /// The keys are the names of the fields and methods. [`SocketInfo::id`] is omitted. States and
-    /// kinds are in `snake_case`, except [`TcpDetails::state`]. `waits_for` is an object with a
-    /// `kind` and, depending on it, the time `left`, the `id` of a task, or the `operation` and the
-    /// `fd` of a socket (−1 if it is unknown). `woken_by` is an object with a `kind` and, depending
-    /// on it, the `id` of a task or the `fd` of a socket (−1 if it is unknown). `lane` is omitted
-    /// for ordinary tasks, and `gathered` if it is 0. `waiting` is a list of objects with `task`
-    /// and `operation`. A histogram has `count`, `sum` and `buckets`, which are pairs of an upper
-    /// bound and the number of values up to it. The range without an upper bound is omitted.
+    /// The keys are the names of the fields and methods. [`SocketInfo::id`] is omitted, and so are
+    /// values that are `None`. Durations are numbers of seconds. States and kinds are in
+    /// `snake_case`, except [`TcpDetails::state`]. `waits_for` is an object with a `kind` and,
+    /// depending on it, the time `left`, the `id` of a task, or the `operation` and the `fd` of a
+    /// socket (−1 if it is unknown). `woken_by` is an object with a `kind` and, depending on it,
+    /// the `id` of a task or the `fd` of a socket (−1 if it is unknown). `lane` is omitted for
+    /// ordinary tasks, and `gathered` if it is 0. `waiting` is a list of objects with `task` and
+    /// `operation`. A histogram has `count`, `sum` and `buckets`, which are pairs of an upper bound
+    /// and the number of values up to it. The range without an upper bound is omitted.
     ///
     /// # Examples
     /// ```

@@ -12,10 +12,11 @@
 //!
 //! # Pairing tasks with sockets
 //! An operation that waits stores the tag of the socket in the record of its task. A tag consists
-//! of the index of the socket's slot and 8 bits of its generation. A task is paired with a socket
-//! if the socket with that tag is open and has a waiting operation in the same direction (for a
-//! hang-up, in either direction). A wrong pair is possible only if a close wakes the task, and the
-//! slot is reused a multiple of 256 times before the task is polled.
+//! of the index of the socket's slot and 8 bits of its generation. A slot whose index is greater
+//! than 2²⁰ − 2 has no tag, so the waits for its socket are not known. A task is paired with a
+//! socket if the socket with that tag is open and has a waiting operation in the same direction
+//! (for a hang-up, in either direction). A wrong pair is possible only if a close wakes the task,
+//! and the slot is reused a multiple of 256 times before the task is polled.
 //!
 //! # Invariants
 //! * Except for such a wrong pair, a task and a socket are paired only if an operation of that task
@@ -318,7 +319,7 @@ enum Found {
     Unknown,
 }
 
-/// Returns the position of the socket for which a task waits.
+/// Returns the position of the socket, if `waits` is a wait until a socket is readable or writable.
 fn place(waits: Waits, places: &[u32]) -> Option<usize> {
     match waits {
         Waits::Readable(tag) | Waits::Writable(tag) => Some(places.get(tag_index(tag))?.checked_sub(1)? as usize),

@@ -231,8 +231,8 @@ pub struct TcpDetails {
     pub last_received: Duration,
     /// For a listener: the number of connections that wait to be accepted.
     pub accept_queue: u32,
-    /// For a listener: its backlog, which `net.core.somaxconn` limits. Linux lets one connection
-    /// more wait to be accepted.
+    /// For a listener: its backlog, which `net.core.somaxconn` limits. Linux lets one more
+    /// connection wait to be accepted.
     pub accept_queue_max: u32,
 }
 
@@ -252,7 +252,7 @@ pub struct WorkerInfo {
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub running_for: Option<Duration>,
     /// Whether the current poll, or a waker that the worker calls, takes so long that other workers
-    /// take tasks from the queue.
+    /// may take all tasks from the queue.
     pub stuck: bool,
     /// The number of tasks in the queue.
     pub queued: usize,

@@ -18,11 +18,11 @@
 //! tasks with greater ids.
 //!
 //! # Limits
-//! An answer has at most [`TASKS_MAX`] tasks, so its cost is bounded. The client requests further
-//! tasks with the last id that it has received. Clients are served one at a time. A client that
-//! sends no line within [`PATIENCE`], or does not read the answer within [`ANSWER_PATIENCE`], is
-//! disconnected. The socket file has mode 0600, and the server checks the client's credentials
-//! (SO_PEERCRED, unix(7)): it serves only the same user and root.
+//! An answer has at most [`TASKS_MAX`] tasks. The number of sockets is not limited. The client
+//! requests further tasks with the last id that it has received. Clients are served one at a time.
+//! A client that sends no line within [`PATIENCE`], or does not read the answer within
+//! [`ANSWER_PATIENCE`], is disconnected. The socket file has mode 0600, and the server checks the
+//! client's credentials (SO_PEERCRED, unix(7)): it serves only the same user and root.
 
 use std::fmt;
 use std::fs::File;
@@ -67,8 +67,9 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 /// The server has its own thread and answers even while all workers are blocked. Dropping the
 /// server stops it and removes the socket file. The drop does not wait for a client: a client that
 /// is being served gets its answer, and the thread ends afterwards. If the environment variable
-/// `NETPOLL_INSPECT` is set to a path, the runtime starts a server there, which runs until the
-/// process ends. Its socket file remains, and the next server at this path replaces it.
+/// `NETPOLL_INSPECT` is set to a path, the first start of the runtime starts a server there, which
+/// runs until the process ends. Its socket file remains, and the next server at this path replaces
+/// it.
 ///
 /// A client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of
 /// the stream, for example with `echo text | nc -U PATH`. An answer has at most 100,000 tasks,
@@ -210,7 +211,7 @@ pub(crate) fn serve_from_environment() {
 static SERVERS: Mutex<Vec<InspectServer>> = Mutex::new(Vec::new());
 
 /// Starts a server at `path` that runs until [`stop_serving_at`] is called or the process ends.
-/// Returns false if an earlier call has already started one there.
+/// Returns false if a server that an earlier call has started already runs there.
 ///
 /// # Errors
 /// Returns the errors of [`InspectServer::bind`].

@@ -13,7 +13,8 @@ use crate::task::TaskId;
 /// [`inspect`](super::inspect()).
 ///
 /// A snapshot is plain data and keeps no task or socket alive: its tasks may have ended and its
-/// sockets may have been closed in the meantime. `Display` prints it as tables, tasks first.
+/// sockets may have been closed in the meantime. `Display` prints the snapshot as tables, tasks
+/// first. `{:#}` omits the sockets for which no task is known to wait.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]

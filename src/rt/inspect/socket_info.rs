@@ -1,9 +1,9 @@
 //! [`SocketInfo`]: one socket of a snapshot.
 //!
 //! A snapshot has one row per socket, and the first snapshot of a process allocates memory for all
-//! of them. So that a row takes only 120 bytes, durations are stored in nanoseconds, and IP
-//! addresses without scope and flow information if they have none. Data that most TCP connections
-//! do not have is in a separate allocation.
+//! rows. So that a row takes only 120 bytes, durations are stored in nanoseconds, and the usual IP
+//! addresses, which have no scope or flow information, are stored without room for it. Data that
+//! most TCP connections do not have is in a separate allocation.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -275,8 +275,8 @@ impl SocketInfo {
 
     /// Returns the time since [`bytes_received`](SocketInfo::bytes_received) or
     /// [`bytes_sent`](SocketInfo::bytes_sent) last counted bytes, or since the socket was opened if
-    /// this has not happened, with a precision of a few milliseconds. Returns `None` in the cases
-    /// in which these do.
+    /// this has not happened, with a precision of a few milliseconds. Returns `None` if these
+    /// methods return `None`.
     pub fn last_use(&self) -> Option<Duration> {
         let counted = self.extras.as_ref().and_then(|extras| extras.last_use);
         counted.or_else(|| self.connection().map(|tcp| tcp.last_sent.min(tcp.last_received).min(self.age())))

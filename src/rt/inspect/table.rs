@@ -10,7 +10,7 @@ use super::{
 use crate::rt::sched::lanes::Lane;
 
 impl fmt::Display for Snapshot {
-    /// Prints the tables. `{:#}` omits the sockets for which no task waits.
+    /// Prints the tables. `{:#}` omits the sockets for which no task is known to wait.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tasks, sockets) = (self.tasks.len(), self.sockets.len());
         let more = if self.more_tasks > 0 { format!(" ({} more not shown)", self.more_tasks) } else { String::new() };

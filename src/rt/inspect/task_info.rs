@@ -1,7 +1,7 @@
 //! [`TaskInfo`]: one task of a snapshot.
 //!
-//! A snapshot has one row per task, and the first snapshot of a process allocates memory for all of
-//! them. So that a row takes only 88 bytes, durations are stored in nanoseconds, and the name is
+//! A snapshot has one row per task, and the first snapshot of a process allocates memory for all
+//! rows. So that a row takes only 88 bytes, durations are stored in nanoseconds, and the name is
 //! shared with the task.
 
 use std::panic::Location;
