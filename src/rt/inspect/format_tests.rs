@@ -1,5 +1,6 @@
-//! Unit tests of the two formats of a snapshot, JSON and text, with every kind and state of a task
-//! and a socket. Snapshots of a real runtime have only some of them at a time.
+//! Unit tests of the two formats of a snapshot, JSON and text, with every kind, state, wait and
+//! cause of a wake-up of a task, and every state of a socket. Snapshots of a real runtime have only
+//! some of them at a time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -77,7 +78,7 @@ fn parsed(snapshot: &Snapshot) -> Value {
     serde_json::from_str(&snapshot.to_json()).expect("valid JSON")
 }
 
-/// Returns the text lines of the rows whose first cell is `first`.
+/// Returns the rows of the tables whose first cell is `first`, with `|` between the cells.
 fn rows(snapshot: &Snapshot, first: &str) -> Vec<String> {
     let text = snapshot.to_string();
     let cells =
