@@ -1,11 +1,11 @@
 //! Records the addresses of TCP sockets without multipath, so that
 //! [`inspect`](crate::rt::inspect()) needs few system calls for them.
 //!
-//! accept4(2) returns the peer's address. A dial usually knows both addresses. A connection of a
-//! listener that is bound to one address has that local address. When a connection is opened, its
-//! addresses are written to the [words](super::slot_words) of its slot, so a snapshot of many
-//! connections has to query only a few of them. An unknown local address, such as that of a
-//! connection of a wildcard listener, is added when it is first queried.
+//! accept4(2) returns the peer's address. After a dial, both addresses are usually known. A
+//! connection of a listener that is bound to one address has that local address. When a connection
+//! is opened, its known addresses are written to the [words](super::slot_words) of its slot, so a
+//! snapshot of many connections has to query only a few of them. An unknown local address, such as
+//! that of a connection of a wildcard listener, is added when it is first queried.
 //!
 //! # Layout
 //! From the lowest bit up, the first word contains the local port, the peer's port and the number

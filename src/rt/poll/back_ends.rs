@@ -20,8 +20,8 @@ macro_rules! back_ends {
             $($(#[$cfg])* $type($module::$type),)*
         }
 
-        /// A buffer for a batch of events. The first wait creates the buffer of the instance's back
-        /// end.
+        /// A buffer for a batch of events. A wait or a look first creates the buffer of the
+        /// instance's back end, unless it exists.
         pub(crate) enum Events {
             None,
             $($(#[$cfg])* $type(<$module::$type as BackEnd>::Batch),)*
@@ -118,7 +118,7 @@ macro_rules! back_ends {
         }
 
         impl Events {
-            /// Passes each event of the last wait to `sink`.
+            /// Passes each event of the last wait or look to `sink`.
             #[inline]
             pub(crate) fn show(&self, sink: &mut impl Sink) {
                 match self {
@@ -194,7 +194,7 @@ impl Instance {
     }
 }
 
-/// Returns the name of the back end that the environment selects, if it does.
+/// Returns the name of the back end that the environment selects, if it selects one.
 fn selected() -> Option<String> {
     let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
     name.map(|name| name.to_string_lossy().into_owned())

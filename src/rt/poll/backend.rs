@@ -28,8 +28,8 @@
 //!
 //! HANG_UP does not mean that all earlier data has been read. HANG_UP, ERROR and PRIORITY are
 //! reported at least once per descriptor and then stay set in the word of the direction. After an
-//! error, or a hang-up of both directions, a back end that must be armed reports nothing more until
-//! it is armed.
+//! error, or a hang-up of both directions, a back end that must be armed reports nothing more about
+//! the descriptor until one of its directions is armed.
 //!
 //! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns when there is an event, an
 //! interrupt or a signal, or when its timeout has passed. It must not return before its timeout for
@@ -47,10 +47,11 @@
 //! closed. The caller recognises this by the generation, not by the descriptor number. After an
 //! `add` with a new token, no event of that descriptor has the old token.
 //!
-//! **Arming.** If the system reports levels, [`ARMS`](BackEnd::ARMS) is true: a direction is
-//! reported once, and again only after [`arm`](BackEnd::arm). An operation arms its direction when
-//! it begins to wait. If `ARMS` is false, `arm` has no effect, and only the first wait for a
-//! descriptor makes a system call. (Go's counterpart is `netpollarm` of Solaris and AIX.)
+//! **Arming.** If the system reports levels, [`ARMS`](BackEnd::ARMS) is true. Each level of a
+//! direction is then reported once, and again only after [`arm`](BackEnd::arm). An operation arms
+//! its direction when it begins to wait. If `ARMS` is false, `arm` has no effect, and only the
+//! first wait for a descriptor makes a system call. (Go's counterpart is `netpollarm` of Solaris
+//! and AIX.)
 
 use std::error::Error;
 use std::fmt;
@@ -62,8 +63,8 @@ use super::side::{ERROR, HANG_UP, PRIORITY};
 /// The maximum number of events in one batch.
 pub(crate) const EVENTS_MAX: usize = 1024;
 
-/// The maximum number of events that one look takes. The thread that waits takes the others: it
-/// does not return from its wait if the look leaves no events.
+/// The maximum number of events that one look takes. It is small, because the thread that waits
+/// returns from its wait only if the look leaves events.
 pub(crate) const LOOK_MAX: usize = 16;
 
 /// The environment variable that selects a back end by name.
@@ -146,7 +147,7 @@ impl Event {
 pub(crate) trait Batch {
     fn new() -> Self;
 
-    /// Returns the events of the last wait, without interrupts.
+    /// Returns the events of the last wait or look, without interrupts.
     fn events(&self) -> impl Iterator<Item = Event> + '_;
 
     /// Returns whether the last wait returned neither an event nor an interrupt.
@@ -165,8 +166,8 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// The name of the back end, for [`VARIABLE`].
     const NAME: &'static str;
 
-    /// Whether a direction is reported again only after [`arm`](BackEnd::arm). If so, a
-    /// registration also outlives its descriptor.
+    /// Whether a level is reported again only after [`arm`](BackEnd::arm). If so, a registration
+    /// also outlives its descriptor.
     const ARMS: bool;
 
     /// Whether the poller may have several instances. If so, [`descriptor`](BackEnd::descriptor)

@@ -1,10 +1,11 @@
 //! [`Closings`]: operations that wait until this crate closes a socket.
 //!
-//! After EMFILE or ENFILE, an accept loop waits for a timer, but continues as soon as this crate
-//! closes a socket. Closings are counted. An operation that has seen a smaller count continues
-//! immediately, so it misses no closing between the failed call and the wait. The release of a
-//! number that a closed socket kept in use (`net/fd/closing.rs`) counts as a closing too. Closes of
-//! other descriptors are not counted.
+//! After an accept has failed for lack of descriptors or memory (EMFILE, ENFILE, ENOBUFS or
+//! ENOMEM), a stream of connections waits for a timer, but continues as soon as this crate closes a
+//! socket. Closings are counted. An operation that has read a smaller count continues immediately,
+//! so it misses no closing between the failed call and the wait. The release of a number that a
+//! closed socket kept in use (`net/fd/closing.rs`) counts as a closing too. Closes of other
+//! descriptors are not counted.
 //!
 //! # Memory ordering
 //! A lock protects the list, and `has_waiters` avoids the lock while there are no waiters. A waiter
@@ -52,8 +53,8 @@ impl Closings {
         }
     }
 
-    /// Returns the number of closings so far. A caller reads it before a call that may fail with
-    /// EMFILE or ENFILE.
+    /// Returns the number of closings so far. A caller reads it before a call that may fail for
+    /// lack of descriptors or memory.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }

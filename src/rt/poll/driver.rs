@@ -64,7 +64,8 @@ struct Shard {
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Counts {
-    /// The number of sleeps and non-blocking polls. A sleep in several shards counts in each.
+    /// The number of sleeps, non-blocking polls and looks. A sleep in several shards counts in each
+    /// of them.
     pub(crate) waits: Counter,
     pub(crate) events: Counter,
     /// The number of events whose descriptor was already closed.
@@ -112,13 +113,14 @@ pub(crate) struct Added {
 /// fs/select.c). So the first step ends early. The coarse clock is accurate enough for it.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
-/// Returns the time by which the first step of a long sleep ends early. It covers the slack of the
-/// kernel, which is at most 0.5 % of the step, and the lag of the coarse clock.
+/// Returns the time, in nanoseconds, by which the first step of a sleep of `nanos` ends early. It
+/// covers the slack of the kernel, which is at most 0.5 % of the step, and the lag of the coarse
+/// clock.
 fn early(nanos: u64) -> u64 {
     nanos / 128 + clock::COARSE_BEHIND_NANOS
 }
 
-/// The pause after a failure of poll(2).
+/// The pause after a failure of poll(2) other than EINTR.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// Returns the timeout of a wait from `now` until `until`, in nanoseconds, or `None` for a wait
@@ -137,14 +139,15 @@ impl Driver {
         Driver { roles: Roles::new(), shards: array_of![Shard::new(); SHARDS_MAX] }
     }
 
-    /// Sets the number of shards for `workers` workers. Called by a start of the runtime.
+    /// Closes all instances, and sets the number of shards for `workers` workers. Called by a start
+    /// of the runtime.
     pub(crate) fn configure(&self, shards: usize, workers: usize) {
         // A thread that outlived the last shutdown may have opened an instance since.
         self.close();
         self.roles.configure(shards, workers);
     }
 
-    /// Returns the instance of a shard. The first call opens it.
+    /// Returns the instance of a shard. Opens the instance if it is not open.
     ///
     /// # Errors
     /// Returns the errors of [`Instance::from_environment`].
@@ -326,8 +329,9 @@ impl Driver {
 
     /// Waits for events in any of `shards`, until `until` at most. `descriptors` has the
     /// descriptors of their instances, in the same order. Returns the shards that have events or
-    /// were interrupted. Returns none of them if a signal ends the wait, and all of them if poll(2)
-    /// fails for another reason. The caller must hold the roles.
+    /// were interrupted. Returns none of them if the time is over or a signal ends the wait. If
+    /// poll(2) fails for another reason, pauses for [`REFUSED_PAUSE`] and returns all of them. The
+    /// caller must hold the roles.
     pub(crate) fn wait_for_any(
         &self,
         shards: Shards,

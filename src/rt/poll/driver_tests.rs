@@ -1,4 +1,4 @@
-//! Tests of the driver: interrupts, batches, and the choice of a shard.
+//! Tests of the driver: interrupts, batches, looks, registrations, waits and timeouts.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};

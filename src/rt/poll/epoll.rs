@@ -6,7 +6,7 @@
 //! # Handling of errors (epoll_ctl(2), epoll_wait(2), eventfd(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket or to the operation that registers one; a thread that would sleep pauses for up to 10 ms; the next call retries. In a shard other than 0, the descriptor is registered in shard 0 instead |
+//! | epoll_create1, eventfd, ADD of the eventfd | EMFILE, ENFILE, ENOMEM, ENOSPC | returned to the caller that opens a socket or to the operation that registers one; a thread that would sleep pauses for up to 10 ms; the next call retries. In a shard other than 0, the descriptor is registered in shard 0 instead |
 //! | ADD | EEXIST | returned if `is_first` is true; otherwise MOD, because the same open file is already registered under this number |
 //! | MOD | any | ADD again, once |
 //! | ADD | EPERM | returned as "not pollable" (for example a regular file) |
@@ -32,6 +32,8 @@ use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, LOOK_MAX, State
 use crate::rt::warn::warn;
 use crate::sync::{AtomicBool, Ordering};
 
+/// The data of the eventfd's events. No token has this value, because no slot has the index
+/// `u32::MAX`.
 const BREAK: u64 = u64::MAX;
 
 /// A buffer for a batch of events.
@@ -243,7 +245,7 @@ static PWAIT2_REFUSED: AtomicBool = AtomicBool::new(false);
 /// Returns the C library's `epoll_pwait2` (since glibc 2.35), unless the kernel (before 5.11) or a
 /// seccomp filter has refused it. The function is looked up by name, so that the program links with
 /// an older C library. A raw system call would hide the writes of the kernel from the sanitizers
-/// that know the function.
+/// that intercept the function.
 #[allow(unsafe_code)]
 fn pwait2() -> Option<Pwait2> {
     static FOUND: OnceLock<Option<Pwait2>> = OnceLock::new();

@@ -41,7 +41,7 @@ impl Side<'_> {
         self.deadline_word().load(Ordering::Acquire)
     }
 
-    /// Wakes the waiters. Called after the deadline was set to [`EXPIRED`].
+    /// Takes the wakers of the waiters. Called after the deadline was set to [`EXPIRED`].
     fn expire(self, wakers: &mut Wakers) {
         if !injected_bug!("expiry_looks_at_the_bit") || self.has_waiters() {
             self.interrupt(wakers);

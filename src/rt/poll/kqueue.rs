@@ -1,8 +1,8 @@
 //! kqueue(2): the back end of macOS and FreeBSD.
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
-//! `poll.rs`. On Linux this file is compiled only for unit tests, which run it on a model
-//! (`sys/kqueue/model.rs`). It has not been run on macOS or FreeBSD.
+//! `poll.rs`. On Linux, this file is compiled only for unit tests on 64-bit CPUs, which run it on a
+//! model (`sys/kqueue/model.rs`). It has not been run on macOS or FreeBSD.
 //!
 //! # Filters
 //! Each descriptor has two filters, READ and WRITE, with EV_CLEAR. A batch may contain one event of

@@ -4,8 +4,8 @@
 //! table is keyed by the slot of the socket, and has no entry for a socket without a label. An
 //! entry belongs to one generation of its slot, so the entry of a closed socket is ignored. Such
 //! entries are removed whenever the table has doubled since the last removal, so the table has at
-//! most 16 entries, or twice as many as the last removal has left. An entry takes 41 bytes plus
-//! unused capacity of the table. Sockets of the same host share its name.
+//! most 16 entries, or twice as many as the last removal has left, whichever is more. An entry
+//! takes 41 bytes plus unused capacity of the table. Sockets of the same host share its name.
 //!
 //! # Invariants
 //! * The table's lock is taken when a socket gets a label, before a simulation starts, and by a

@@ -9,9 +9,10 @@
 //! * `backend` — the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends`
 //!   lists and declares.
 //! * `closings` — counts closed sockets, and wakes the operations that wait for a free descriptor.
-//! * `describing` — stores data about descriptors for snapshots: `labels` has host names and
-//!   limits, `addresses` has the addresses of TCP sockets without multipath, and `usage` the byte
-//!   counts of other descriptors. The last two share the memory of `slot_words`.
+//! * `describing` — stores data about descriptors for snapshots. `labels` has host names and
+//!   limits. `addresses` has the addresses of TCP sockets without multipath. `usage` has the kind,
+//!   the byte counts and the time of the last use of other descriptors. `addresses` and `usage`
+//!   share the memory of `slot_words`.
 
 pub(crate) mod addresses;
 pub(crate) mod back_ends;

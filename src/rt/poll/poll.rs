@@ -10,10 +10,10 @@
 //! and errors, so a descriptor that has reported one is omitted from the call until it is armed.
 //! Hang-ups, errors (such as a message in the error queue) and urgent data may persist after the
 //! call of the operation. If they were reported again as soon as they are armed, they would cause a
-//! busy loop, so they are reported again only after [`QUIET_NANOS`]. The other levels are reported
-//! again immediately. So an operation is woken again immediately if its call fails with EAGAIN
-//! although such a level persists, for example because a closure of the program needs more data
-//! than is available.
+//! busy loop, so they are reported again only after [`QUIET_NANOS`]. The other levels (data, room
+//! and a half-close) are reported again immediately. So an operation is woken again immediately if
+//! its call fails with EAGAIN although one of them persists, for example because a closure of the
+//! program needs more data than is available.
 //!
 //! # Close
 //! While poll(2) waits, it holds references to the open files. `delete` therefore interrupts a wait
@@ -51,7 +51,7 @@ use crate::sys;
 use crate::sys::fd::File;
 
 /// The time after which a hang-up, an error or urgent data that persists is reported again, in
-/// nanoseconds.
+/// nanoseconds. Also the maximum length of a wait for only some of the descriptors.
 const QUIET_NANOS: u64 = 1_000_000;
 
 /// The level of a half-close, or 0 if the system has none. In this case, [`Poll::open`] fails.
@@ -117,7 +117,7 @@ impl Entry {
     }
 
     /// Arms errors, hang-ups, and each direction whose flag is true. Returns whether this changes
-    /// the next request.
+    /// the armed levels.
     fn arm(&mut self, read: bool, write: bool) -> bool {
         let before = self.armed;
         self.armed |= ALWAYS | if read { READ } else { 0 } | if write { WRITE } else { 0 };

@@ -7,8 +7,8 @@
 //!
 //! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which records whether a
 //! call may succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) handles the
-//! deadlines of both directions and their timer. This file defines the layout, the identity of the
-//! descriptor, and its data for snapshots.
+//! deadlines and timeouts of both directions, and their timer. This file defines the layout, the
+//! identity of the descriptor, and its data for snapshots.
 //!
 //! # Compared with Go (runtime/netpoll.go)
 //! Go's `rg` and `wg` hold one goroutine each, and a waiting goroutine consumes an edge. Here, an
@@ -76,9 +76,10 @@ pub(crate) struct PollDesc {
     /// The epoch and the task in which the waiting `poll_*` operation began, or 0; see `poller`.
     pub(super) poll_epochs: [AtomicU32; 2],
     /// The time at which the earliest relative timeout of the waiting operations ends, or an
-    /// earlier time; [`NONE`] if none of them has a timeout.
+    /// earlier time, for example that of an operation that no longer waits. [`NONE`] if there is no
+    /// such time.
     pub(super) wait_until: AtomicU64,
-    // Third cache line: the lists, the budget, and data for snapshots.
+    // Third cache line: the lists, the states of `poll_turn`, and data for snapshots.
     pub(super) lists: [List; 2],
     /// The states for [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
@@ -86,8 +87,8 @@ pub(crate) struct PollDesc {
     /// the low byte.
     failures: AtomicU16,
     pub(crate) index: u32,
-    /// The link of the free list if the slot is free; otherwise the rough time at which the
-    /// descriptor was opened.
+    /// The link of the free list if the slot is free. Otherwise, if the descriptor was described,
+    /// the rough time at which it was opened.
     link: AtomicU32,
     /// The number of the descriptor, with [`IS_TCP`] for a TCP socket without multipath, or
     /// [`NO_NUMBER`]. The descriptor is open while the generation is current.
@@ -161,7 +162,7 @@ const NO_NUMBER: u32 = u32::MAX;
 pub(crate) mod registration {
     /// The number of bits that contain the shard.
     pub(crate) const SHARD_BITS: u32 = 6;
-    /// The number of values per state.
+    /// The number of values per state, one per shard.
     pub(crate) const SHARDS: u64 = 1 << SHARD_BITS;
     /// The descriptor is not registered with any instance.
     pub(crate) const NONE: u64 = 0;
@@ -246,7 +247,7 @@ impl PollDesc {
     /// Stores the number of the descriptor, whether it is a TCP socket without multipath, the rough
     /// time at which it was opened, and the notes, which `notes` creates from the tag.
     pub(crate) fn describe(&self, number: u32, is_tcp: bool, opened: u32, notes: impl Fn(u32) -> [u32; 2]) {
-        // ORDERING: Release, as in `Slab::push`.
+        // ORDERING: Release, as in `Slab::free_all`.
         self.link.store(opened, Ordering::Release);
         let generation = self.generation();
         // The greatest index of 20 bits is that of `NO_TAG`.

@@ -88,7 +88,7 @@ fn system_without_half_close_events_is_refused() {
     assert!(error.to_string().contains("POLLRDHUP"), "{error}");
 }
 
-/// Runs `body` in a separate process, because it changes a limit of the process.
+/// Runs `body`, which changes a limit of the process, in a separate process.
 fn in_child(name: &str, body: impl FnOnce()) {
     const CHILD: &str = "NETPOLL_TEST_POLL_CHILD";
     if std::env::var_os(CHILD).is_some() {
@@ -101,7 +101,7 @@ fn in_child(name: &str, body: impl FnOnce()) {
     assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
 }
 
-/// Calls `body` with another limit of descriptors.
+/// Calls `body` with the soft limit RLIMIT_NOFILE set to `descriptors`.
 fn with_limit(descriptors: u64, body: impl FnOnce()) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let before = getrlimit(Resource::Nofile);

@@ -1,24 +1,24 @@
 //! The methods of [`PollHandle`] and [`Side`]: opening, registration, waits, and retirement.
 //!
 //! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. With
-//! the [`Side`] of its direction, an operation that makes calls runs
+//! the [`Side`] of its direction, an operation that makes calls runs this loop:
 //!
 //! ```text
 //! loop { ticket = side.begin()?       fails if the socket is closed or the deadline has passed
 //!        if ticket is ready, or this poll has made no call
-//!                           { call; on success leave; on EAGAIN or a short count clear_ready(ticket),
-//!                             or leave this to the next wait of the turn }
-//!        register()?                  once per epoch, when a call first finds the direction idle
+//!                           { call; on EAGAIN clear_ready(ticket); on success leave (after a short
+//!                             count, clear_ready(ticket) first or at the next wait of the turn) }
+//!        register()?                  once per epoch, before the first wait
 //!        side.poll_wait()? }
-//! side.end_operation()                also when the future is dropped
+//! side.end_operation()                if the future may be listed, and when it is dropped
 //! ```
 //!
 //! [`side`](super::side) has the state of a direction, [`timeouts`](super::timeouts) the timeouts.
 //!
 //! # Registration
-//! A registration goes from *none* to *adding*, and then to *added* or *armed*, or back to *none*
-//! if it fails or the handle is retired. It is stored with the runtime's epoch and the poller's
-//! shard, which does not change. A registration of another epoch counts as *none*. If two
+//! A registration goes from *none* to *adding*, and then to *added* or *armed*. It returns to
+//! *none* if it fails or comes too late, or if the handle is retired. It is stored with the
+//! runtime's epoch and the poller's shard. A registration of another epoch counts as *none*. If two
 //! operations wait at the same time before the descriptor is registered, one of them adds it. The
 //! other waits immediately, and the first edge after the registration wakes it. If the registration
 //! fails, all waiters are woken and retry, so that each of them gets its own error.
@@ -94,7 +94,8 @@ impl WaitKey {
         WaitKey { edge: None, interrupt: None, epoch: 0, until: clock::NONE }
     }
 
-    /// Returns whether the future is waiting for an edge or was woken from such a wait.
+    /// Returns whether the future is waiting for an edge or was woken from such a wait. Returns
+    /// false for a future of [`poll_until`](Side::poll_until).
     #[inline]
     pub(crate) fn has_waited(&self) -> bool {
         self.edge.is_some_and(|key| !is_of_interrupt(key))
@@ -108,7 +109,7 @@ impl Default for WaitKey {
 }
 
 /// Returns the number of [closings](super::closings) so far. A caller reads it before a call that
-/// may fail with EMFILE or ENFILE, and passes it to [`poll_descriptor_closed`].
+/// may fail for lack of descriptors or memory, and passes it to [`poll_descriptor_closed`].
 #[inline]
 pub(crate) fn descriptors_closed() -> u64 {
     runtime().closings.count()
@@ -151,7 +152,7 @@ pub(crate) fn was_shut_down() -> bool {
     !is_running() && runtime().epoch() > 0 && !unsent::is_simulating()
 }
 
-/// Counts a closing.
+/// Counts a closing, and wakes the operations that wait for one.
 pub(crate) fn descriptor_closed() {
     runtime().closings.note();
 }
@@ -185,8 +186,8 @@ impl PollHandle {
         (self.desc.index, self.generation)
     }
 
-    /// Registers the descriptor with the current runtime, unless it is registered or being
-    /// registered. Returns the epoch of the registration. The caller must keep `fd` open during the
+    /// Registers the descriptor, unless it is registered or being registered. Starts the runtime if
+    /// necessary. Returns the epoch of the registration. The caller must keep `fd` open during the
     /// call. After [`Failure::Io`], the caller must call
     /// [`registration_failed`](PollHandle::registration_failed) when it holds no lock. During a
     /// shutdown, and if the epoch ends in the meantime, fails with [`Failure::Stopped`].
@@ -306,8 +307,7 @@ impl PollHandle {
         self.desc.count_failure(error.raw_os_error());
     }
 
-    /// Returns whether an edge has reported a hang-up of the read direction. There are no edges
-    /// before the descriptor is registered.
+    /// Returns whether an edge has reported a hang-up of the read direction.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.side(Direction::Read).is_hung_up()
     }
@@ -317,9 +317,10 @@ impl PollHandle {
         self.desc.evict(self.generation, wakers);
     }
 
-    /// Makes later events stale, and ends the registration if a close of `fd` may not. Called
-    /// before the descriptor is closed or leaves this crate. `exposed` says whether a duplicate may
-    /// exist or the descriptor stays open, `shared` whether another handle may have registered it.
+    /// Makes later events stale, and ends the registration if a close of `fd` might not end it.
+    /// Called before the descriptor is closed or leaves this crate. `exposed` says whether a
+    /// duplicate may exist or the descriptor stays open. `shared` says whether another handle may
+    /// have registered the descriptor.
     pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool, shared: bool) {
         if !self.desc.is_current(self.generation) {
             return;
@@ -327,8 +328,8 @@ impl PollHandle {
         let registered = self.desc.registration.load(Ordering::Acquire);
         let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
-        // The instances of an earlier epoch are closed. Those of the current epoch may have a
-        // registration that came late or, of a shared descriptor, that of the other handle.
+        // A registration of an earlier epoch is in a closed instance or, if it came late, in the
+        // current one, which may also have the registration of another handle (`shared`).
         let is_current = (registered >> 32) as u32 == runtime().epoch();
         // A forked child shares the instances, so it would remove its parent's registration.
         if outlives && state != registration::NONE && (is_current || !shared) && !fork::is_child() {
@@ -347,7 +348,6 @@ impl PollHandle {
     }
 }
 
-/// Waits of operations.
 impl Side<'static> {
     #[inline]
     fn is_registered(self, epoch: u32) -> bool {
@@ -510,9 +510,9 @@ impl Side<'static> {
         self.leave(&mut wait.interrupt, true);
     }
 
-    /// Ends the wait of an operation for an edge. If an edge has woken the operation, wakes the
-    /// next waiter, which may be the owner of the lock. Called when the operation finds that
-    /// another one has the lock. The operation's timeout remains.
+    /// Ends the wait of an operation for an edge, because the operation now waits for the lock or
+    /// for something else without an edge. If an edge has woken the operation, wakes the next
+    /// waiter, which may be the owner of the lock. The operation's timeout remains.
     #[inline]
     pub(crate) fn pass_edge_on(self, wait: &mut WaitKey) {
         self.leave(&mut wait.edge, false);

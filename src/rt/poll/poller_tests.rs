@@ -1,5 +1,5 @@
-//! Unit tests of the state after the end of a `poll_*` operation, and of the record of failures;
-//! see [`poller`](super).
+//! Unit tests of the state of a `poll_*` operation between polls and after its end, and of the
+//! record of failures; see [`poller`](super).
 
 use super::*;
 use crate::sys::socket;

@@ -8,8 +8,7 @@
 //! ```text
 //! FREE ── try_take ──→ HELD ── sleep(until, by) ──→ ASLEEP ── rise ──→ HELD ── release ──→ FREE
 //! ```
-//! ASLEEP contains the end of the sleep, and the kind of the sleeping thread: a worker runs the
-//! tasks that its events wake, but a thread in `block_on` without a processor does not.
+//! ASLEEP contains the end of the sleep, and the kind of the sleeping thread ([`By`]).
 //!
 //! # Memory ordering
 //! The sleeping thread calls `sleep` and then checks the queues and timers. Other threads publish

@@ -17,13 +17,12 @@
 //!    because their workers are in long turns;
 //! 3. all free shards, if no other thread is awake.
 //!
-//! A worker that gets no role looks for events (`looks.rs`), and then rests. A busy worker polls
+//! A worker that gets no role may look for events (`looks.rs`) before it rests. A busy worker polls
 //! the shards of rules 1 and 2 without waiting. A thread in `block_on` that polls takes all free
 //! shards, and so does a thread that stands in for the runtime's threads (`shortage.rs`). Sysmon
 //! checks each shard. If no thread polls a shard, sysmon interrupts a sleeping thread, which then
 //! also takes this shard. If no thread sleeps, or if this has not helped, sysmon polls the shard
-//! itself. In a process with one open shard, a worker without work takes its role, or looks and
-//! rests.
+//! itself.
 //!
 //! # Invariants
 //! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between
@@ -52,7 +51,8 @@ use crate::sync::{AtomicU64, Ordering, array_of, const_fn, injected_bug};
 /// The maximum number of shards.
 pub(crate) const SHARDS_MAX: usize = if crate::sync::MODEL { 2 } else { 64 };
 
-/// The time after which workers of other shards take over a shard that no thread polls.
+/// The time, in nanoseconds, after which workers of other shards take over a shard that no thread
+/// polls.
 pub(crate) const STALE_NANOS: u64 = 100_000;
 
 /// A set of shards.

@@ -17,11 +17,12 @@
 //! | 6 | PLACED | the slot has a waiter, which may be taken out | the exclusive owner of the slot | a thread, which thereby becomes the exclusive owner |
 //! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges`, `retire` |
 //!
-//! A direction is *ready* if READY is set, and *idle* if it is clear. Operations may be *waiting*
-//! if LISTED or PLACED is set. A wait never consumes READY, so a dropped future has no edge to give
-//! back. (`publish_after` clears READY because of an earlier call.) READY together with LISTED or
-//! PLACED means that some waiters may not have been woken yet: an operation that succeeds without
-//! clearing READY then wakes the next one (`pass_on`).
+//! A direction is *ready* if READY is set, and *idle* otherwise. Operations may be *waiting* if
+//! LISTED or PLACED is set. As in `rt/waiters.rs`, a waiter is a *future* or a *poll* (a task that
+//! has called a `poll_*` method). A wait never consumes READY, so a dropped future has no edge to
+//! give back. (`publish_after` clears READY because of an earlier call.) READY together with LISTED
+//! or PLACED means that some waiters may not have been woken yet. So an operation that succeeds
+//! without clearing READY wakes the next waiter (`pass_on`).
 //!
 //! # Edges that are skipped
 //! Each event of epoll(7) reports the state of both directions, so an event for received data
@@ -80,8 +81,8 @@ pub(crate) enum Hold {
 pub(crate) enum Wait {
     /// The waker is in the slot or the list.
     Listed,
-    /// The operation must start again, because the reason for the wait no longer holds, or because
-    /// [`wait_after`](Side::wait_after) could not announce it.
+    /// The operation must start again, because it must not wait any more, or because
+    /// [`wait_after`](Side::wait_after) could not announce its waiter.
     Retry,
     /// There are already [`WAITERS_MAX`](crate::rt::poll::waiting::WAITERS_MAX) waiters in the
     /// list.
@@ -153,7 +154,8 @@ impl<'a> Side<'a> {
         &self.desc.poll_untils[self.direction as usize]
     }
 
-    /// Returns the word that says in which epoch, and in which task, the waiting poll began, or 0.
+    /// Returns the word that identifies the epoch and the task in which the waiting poll began. The
+    /// word is 0 if no poll waits.
     #[inline]
     pub(crate) fn epoch_of_poll(self) -> &'a AtomicU32 {
         &self.desc.poll_epochs[self.direction as usize]
@@ -182,7 +184,8 @@ impl<'a> Side<'a> {
         self.word().fetch_and(!COUNTED, Ordering::AcqRel);
     }
 
-    /// Ends all current and later operations with [`Stop::Closed`].
+    /// Makes all current and later operations end with [`Stop::Closed`]. Takes the wakers of the
+    /// waiters.
     fn evict(self, wakers: &mut Wakers) {
         if generation_of(self.word().load(Ordering::Acquire)) == self.generation {
             // ORDERING: AcqRel: the step in which a waiter announces itself sees CLOSING, or
@@ -282,10 +285,10 @@ impl<'a> Side<'a> {
     }
 
     /// Clears READY, because a call that began at `ticket` has failed with EAGAIN or had a short
-    /// count. Returns false, without clearing it, if the call may have missed an edge, which
-    /// arrived in the meantime or was skipped, or if a bit other than READY and those of waiters
-    /// has changed, for example because the socket is being closed. If `ticket` was not ready, or
-    /// READY is already clear, returns true, because the wait checks READY again.
+    /// count. Returns false, without clearing READY, if edges could be skipped at `ticket`, or if
+    /// `ticket` was ready and, since then, an edge was recorded or a bit other than READY and those
+    /// of waiters has changed, for example because the socket is being closed. Otherwise returns
+    /// true. If `ticket` was not ready, does nothing, because the wait checks READY again.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {
@@ -296,7 +299,7 @@ impl<'a> Side<'a> {
 
     /// Announces the waiter in the slot, to which the caller has exclusive access, and clears READY
     /// in the same step, because a call that began at `ticket` had a short count. Returns false if
-    /// the state has changed since, so that an edge may have arrived.
+    /// the state has changed since `ticket`, so that an edge may have arrived.
     #[inline]
     pub(super) fn publish_after(self, ticket: Ticket) -> bool {
         debug_assert!(ticket.is_only_ready() && !self.may_skip(ticket.0));
@@ -311,15 +314,15 @@ impl<'a> Side<'a> {
         self.word().compare_exchange(ticket.0, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Returns whether edges may be skipped. Edges are never skipped in the read direction,
-    /// where most edges mean new data.
+    /// Returns whether edges may be skipped in the state `word`. Edges are never skipped in the
+    /// read direction, where most edges mean new data.
     #[inline]
     fn may_skip(self, word: u64) -> bool {
         self.direction == Direction::Write && word & COUNTED == 0
     }
 
-    /// Makes the poller record every later edge. Returns false, because it may have skipped an
-    /// edge.
+    /// Makes the poller record every later edge. Returns false, because the poller may have skipped
+    /// an edge.
     #[cold]
     fn count_edges(self) -> bool {
         // ORDERING: AcqRel, and before the next call of the operation; see the module
@@ -328,8 +331,8 @@ impl<'a> Side<'a> {
         false
     }
 
-    /// Records an edge and takes the wakers of the operations that it wakes. Returns false if the
-    /// edge is stale, because its descriptor has been retired.
+    /// Records an edge, unless it may be skipped, and takes the wakers of the operations that the
+    /// edge wakes. Returns false if the edge is stale, because its descriptor has been retired.
     #[inline(always)]
     pub(crate) fn set_ready(self, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
@@ -411,7 +414,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Wakes all waiters. The caller must already have stored the reason.
+    /// Takes the wakers of all waiters. The caller must already have stored the reason.
     pub(crate) fn interrupt(self, wakers: &mut Wakers) {
         // ORDERING: AcqRel. The word is changed even if no operation seems to wait, so that a
         // waiter that announces itself later sees the reason (invariant 2).
@@ -425,8 +428,9 @@ impl<'a> Side<'a> {
         self.wake(word, false, wakers);
     }
 
-    /// Wakes the next waiter if READY is set, because its call may succeed. Called after an
-    /// operation that left READY set, and when a woken future ends without a call.
+    /// If READY is set, takes the wakers of the operations that an edge would wake, because their
+    /// calls may succeed. Called after an operation that left READY set, and when a woken future
+    /// ends without a call.
     pub(crate) fn pass_on(self, wakers: &mut Wakers) {
         // ORDERING: Acquire. An operation that announces itself later checks READY itself.
         let word = self.word().load(Ordering::Acquire);
@@ -505,7 +509,8 @@ impl PollDesc {
         generation
     }
 
-    /// Ends all current and later operations with [`Stop::Closed`].
+    /// Makes all current and later operations end with [`Stop::Closed`]. Takes the wakers of the
+    /// waiters.
     pub(crate) fn evict(&self, generation: u32, wakers: &mut Wakers) {
         self.sides_of(generation).iter().for_each(|side| side.evict(wakers));
     }

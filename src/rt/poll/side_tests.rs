@@ -313,7 +313,7 @@ fn woken_waiter_that_does_not_act_passes_on() {
 
 /// The list of a direction has a maximum length (invariant 13).
 #[test]
-fn full_list_refuses_waiters() {
+fn full_list_refuses_futures() {
     let (desc, generation) = idle();
     let (side, task) = (desc.side(Direction::Read, generation), waker());
     {

@@ -1,8 +1,8 @@
 //! [`Ticket`]: the word of a direction at one moment, and the bits of the word.
 //!
-//! [`side`](super::side) says what sets and clears each bit. An operation takes a ticket before
-//! each of its calls. The result of the call is evidence about the state in the ticket only: READY
-//! is cleared by a compare-and-swap that fails if an edge has incremented the tick since.
+//! [`side`](super::side) has a table of the bits. An operation takes a ticket before each of its
+//! calls. The result of the call is evidence about the state in the ticket only. So READY is
+//! cleared by a compare-and-swap that fails if an edge has incremented the tick since.
 
 use crate::sync::{AtomicU64, Ordering, injected_bug};
 
@@ -90,9 +90,9 @@ impl Place {
     }
 }
 
-/// Clears READY in `word`. Returns false, without clearing it, if an edge was recorded since
-/// `ticket`, or if a bit other than READY and those of waiters has changed. If `ticket` was not
-/// ready, or READY is already clear, does nothing and returns true.
+/// Clears READY in `word`. If `ticket` was not ready, does nothing and returns true. Otherwise
+/// returns false, without clearing READY, if an edge was recorded since `ticket`, or if a bit other
+/// than READY and those of waiters has changed.
 #[inline]
 pub(super) fn clear_ready(word: &AtomicU64, ticket: Ticket) -> bool {
     let mut seen = ticket.0;

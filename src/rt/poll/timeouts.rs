@@ -1,9 +1,9 @@
-//! Relative timeouts and deadlines of operations.
+//! Relative timeouts of operations, and deadlines of directions.
 //!
 //! # Relative timeouts
-//! An operation that has to wait stores in its [`WaitKey`] the time at which its timeout ends, and
-//! makes sure that a timer fires at that time or earlier. The timer wakes all waiters of both
-//! directions, and each of them checks its own time.
+//! An operation that has a timeout and has to wait stores the end of the timeout in its
+//! [`WaitKey`], and makes sure that a timer fires at that time or earlier. The timer wakes all
+//! waiters of both directions, and each of them checks its own time.
 //!
 //! A `poll_*` operation has no key, so its time is stored in the direction. The operation begins
 //! when a poll first returns `Pending` and ends when a poll returns `Ready`. If the next poll comes
@@ -69,8 +69,9 @@ impl Timeouts {
 
 impl Side<'static> {
     /// Makes sure that a timer fires at the end of the operation's own timeout or earlier. The
-    /// timeout begins now if it has not begun yet. Returns an error if it has already ended. The
-    /// operation must already be listed, so that a timer that fires immediately finds it.
+    /// timeout begins now if it has not begun yet. Returns an error if the timeout has already
+    /// ended. The operation must already be listed, so that a timer that fires immediately finds
+    /// it.
     #[cold]
     pub(crate) fn arm_timeout(self, waiter: Waiter<'_, WaitKey>, timeout: NonZeroU64) -> Poll<Result<(), Failure>> {
         let now = clock::now();
@@ -162,10 +163,10 @@ impl PollHandle {
         wakers.wake_all();
     }
 
-    /// Makes sure that timers run, for an operation that waits without a registration. The
-    /// operation must already be listed: while a shutdown is in progress, this call cannot start
-    /// the runtime, but at its end the shutdown interrupts all listed operations. Has no effect in
-    /// a child of fork(2), which has no runtime.
+    /// Makes sure that timers run, for an operation that waits without a registration and has a
+    /// timeout or a deadline. The operation must already be listed, because this call cannot start
+    /// the runtime while a shutdown is in progress: at its end, the shutdown interrupts all listed
+    /// operations. Has no effect in a child of fork(2), which has no runtime.
     pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<NonZeroU64>, cx: &mut Context<'_>) {
         let has_end = timeout.is_some() || self.side(direction).deadline() > clock::EXPIRED;
         if has_end && !fork::is_child() {

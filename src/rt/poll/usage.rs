@@ -1,8 +1,8 @@
-//! Counts the bytes that descriptors other than TCP sockets without multipath have moved, for
-//! [`inspect`](crate::rt::inspect()).
+//! Counts the bytes that descriptors other than TCP sockets without multipath have moved, and
+//! stores their kind and the time of their last use, for [`inspect`](crate::rt::inspect()).
 //!
 //! The kernel counts the bytes of a TCP connection (TCP_INFO), but not, for example, those of UDP
-//! and Unix sockets. The counts are in the [words](super::slot_words) of the slot.
+//! and Unix sockets. The data is in the [words](super::slot_words) of the slot.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

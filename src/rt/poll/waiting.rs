@@ -22,9 +22,10 @@
 //!   whether it must not wait.
 //!
 //! # Cancellation
-//! A future that waited calls `end_wait` when it completes or is dropped. If it was woken, or if
-//! `wait` returned [`Wait::Retry`], but it has not made its call since, `end_wait` wakes the next
-//! waiter (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
+//! A future that waited calls `end_wait` when it is dropped, and when it completes unless its last
+//! call began in a state without waiters. If the future was woken, or if `wait` returned
+//! [`Wait::Retry`], but the future has not made its call since, `end_wait` wakes the next waiter
+//! (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
 
@@ -42,10 +43,10 @@ use crate::sync::{MutexGuard, Ordering, injected_bug};
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
-    /// Puts the waker of `waiter` into the slot or the list. Then, unless the word already forbids
-    /// the wait, calls `still`, which returns whether the reason for the wait still holds. After a
-    /// change that makes `still` return false, the changing thread must call
-    /// [`interrupt`](Side::interrupt).
+    /// Puts the waker of `waiter` into the slot or the list. Then, unless the word of the direction
+    /// or its deadline already forbids the wait, calls `still`, which returns whether the reason
+    /// for the wait still holds. After a change that makes `still` return false, the changing
+    /// thread must call [`interrupt`](Side::interrupt).
     #[inline(always)]
     pub(crate) fn wait(self, waiter: Waiter<'_>, interest: Interest, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         match waiter {
@@ -254,7 +255,7 @@ impl Side<'_> {
     }
 
     /// Starts or continues the wait of a poll, which has no key. If the poll must not wait, its
-    /// waker remains and may be woken spuriously by the next edge, which the caller of a poll must
+    /// waker remains and may be woken spuriously by a later event, which the caller of a poll must
     /// expect anyway.
     fn wait_poll(self, reasons: u64, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
@@ -264,7 +265,9 @@ impl Side<'_> {
     }
 
     /// Takes the slot for a poll with `waker`, if the slot is free or has an equivalent waker of a
-    /// poll. Returns whether it did; the caller then has the slot exclusively and must publish it.
+    /// poll. Returns true if it has taken the slot. The caller then has the slot exclusively and
+    /// must publish it. If a poll with another waker has the slot, evicts that poll and returns
+    /// false.
     fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             let (waker, is_own) = to_store(waker);
