@@ -8,9 +8,9 @@
 //! # Conversion of an `Instant`
 //! std's subtraction of two [`Instant`]s is a call of 37 instructions on x86-64, and a program may
 //! convert a deadline before each read. [`from_instant`] instead receives the seconds and
-//! nanoseconds of the `Instant` as a [`Hasher`], and subtracts [`ZERO`]. What std passes to a
-//! hasher is not documented, so the first conversion compares results for several instants with
-//! std's subtraction, and if one differs, all conversions use the subtraction.
+//! nanoseconds of the `Instant` as a [`Hasher`], and subtracts [`ZERO`]. The values that std passes
+//! to a hasher are not documented. So the first conversion compares results for several instants
+//! with std's subtraction, and if one differs, all conversions use the subtraction.
 
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
@@ -206,9 +206,9 @@ impl Fields {
     }
 }
 
-/// Returns the value of [`ZERO`] for `base`, or `None` if a conversion of what `fields` returns
-/// differs from [`subtract`] for one of several instants, or if `base` is within a second of the
-/// start of std's clock.
+/// Returns the value of [`ZERO`] for `base`. Returns `None` if the reading of `base` is not known,
+/// or is less than about a second, or if the conversion of the result of `fields` differs from
+/// [`subtract`] for one of several instants.
 #[cold]
 fn checked_zero(base: Instant, fields: impl Fn(Instant) -> Fields) -> Option<u64> {
     let zero = fields(base).reading()?.checked_sub(ORIGIN - EARLIEST)?;

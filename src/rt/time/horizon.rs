@@ -14,7 +14,7 @@
 //! use of horizons for some time. So the result is right unless the counter slows down to an eighth
 //! of its rate. A time that has passed may then count as ahead until the horizon is renewed. For a
 //! deadline this means that an operation is not refused before the timer fires. A sleep whose timer
-//! has fired asks the clock ([`has_come_by_clock`]).
+//! has fired reads the clock ([`has_come_by_clock`]).
 
 use std::cell::Cell;
 

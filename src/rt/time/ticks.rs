@@ -1,11 +1,12 @@
 //! Ticks: the CPU's time stamp counter, for estimates of times that are measured at every poll.
 //!
-//! On x86 and 64-bit ARM, reading the counter takes one instruction. On other CPUs, the coarse
+//! On x86 and 64-bit ARM, reading the counter takes a few instructions. On other CPUs, the coarse
 //! clock is used instead. The rate of the counter is measured by comparison with the monotonic
 //! clock, from the first [`calibrate`] until the rate is needed. [`inspect`](crate::rt::inspect()),
 //! the black box and the check of a turn's duration use ticks, and so does
-//! [`horizon`](super::horizon), which saves readings of a clock. Deadlines, sleeps and the metrics
-//! use [`clock`](super::clock). The counter of the CPU measures real time, even in a simulation.
+//! [`horizon`](super::horizon), which saves readings of a clock. [`draws`] uses them as random
+//! numbers. Deadlines, sleeps and the durations in the metrics use [`clock`](super::clock). The
+//! counter of the CPU measures real time, even in a simulation.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

@@ -5,8 +5,8 @@
 //! because the authoritative state is in the target, and an entry that does not match it is *dead*.
 //! There are two kinds of targets:
 //!
-//! * the deadlines of a slot of the poll cache, identified by its index: those of the descriptor
-//!   that has the slot when the entry is due (`armed` in the
+//! * the deadlines and timeouts of a slot of the poll cache, identified by its index: those of the
+//!   descriptor that has the slot when the entry is due (`armed` in the
 //!   [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) determines which entry is valid);
 //! * a sleep, whose waker is in a slot of this set, identified by slot number and generation.
 //!
@@ -47,7 +47,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering, const_fn, injected_bug};
 /// The target of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The deadlines of the slot of the poll cache with this index.
+    /// The deadlines and timeouts of the slot of the poll cache with this index.
     Poll { index: u32 },
     /// A sleep slot of the same set.
     Sleep { slot: u32, generation: u32 },
