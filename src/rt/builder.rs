@@ -135,9 +135,10 @@ impl Builder {
 
     /// Sets a function that is called each time a task is found to block its thread.
     ///
-    /// The function runs on a separate thread, one call at a time, and may block. Up to 256 reports
-    /// wait while a call is in progress; further reports are dropped. A panic in the function is
-    /// caught. With [`BlockedPolicy::Off`], the function is not called.
+    /// The function runs on a separate thread, one call at a time, and may block. (If the system
+    /// refuses to create this thread, the thread that makes the checks calls the function.) Up to
+    /// 256 reports wait while a call is in progress; further reports are dropped. A panic in the
+    /// function is caught. With [`BlockedPolicy::Off`], the function is not called.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self
@@ -311,9 +312,9 @@ impl Builder {
     ///   already used, for example by [`block_on`](crate::task::block_on), a spawned task or a
     ///   sleep. The settings can be changed after a [`shutdown`](crate::rt::shutdown).
     /// * `InvalidInput` if a number is out of range, a [single-threaded](Builder::single_threaded)
-    ///   runtime has more than one worker, or the thread name contains a NUL byte. This includes
-    ///   `NETPOLL_THREADS`, unless [`workers`](Builder::workers) was called or the runtime is
-    ///   single-threaded, and `NETPOLL_POLLER_SHARDS`, unless
+    ///   runtime has more than one worker, or the thread name contains a NUL byte. The numbers
+    ///   include `NETPOLL_THREADS`, unless [`workers`](Builder::workers) was called or the runtime
+    ///   is single-threaded, and `NETPOLL_POLLER_SHARDS`, unless
     ///   [`poller_shards`](Builder::poller_shards) was called.
     /// * `Unsupported` in a simulation, and inside a runtime that is shutting down: in a task, in
     ///   [`block_on`](crate::task::block_on), in a blocking call or in a destructor that the

@@ -184,7 +184,7 @@ fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str,
     [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
-/// Returns the number of workers that the environment sets, if it does.
+/// Returns the number of workers that the environment sets, if it sets one.
 ///
 /// An invalid number in async-std's variable is ignored, as async-std does.
 ///
@@ -200,7 +200,7 @@ pub(super) fn workers_from_environment() -> io::Result<Option<usize>> {
     }
 }
 
-/// Returns the number of shards that the environment sets, if it does.
+/// Returns the number of shards that the environment sets, if it sets one.
 ///
 /// # Errors
 /// Returns `InvalidInput` if `NETPOLL_POLLER_SHARDS` is not a number from 1 to [`SHARDS_MAX`].

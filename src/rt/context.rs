@@ -212,7 +212,7 @@ pub(crate) fn end_task(number: u64) {
     }
 }
 
-/// Clears the current task, as [`end_task`] does.
+/// Clears the current task or, if there is none, the current blocking call.
 #[inline]
 pub(crate) fn clear_task() {
     CONTEXT.with(|context| {
@@ -228,7 +228,7 @@ pub(crate) fn gathers_writes() -> bool {
     own_waker::data().is_some() || CONTEXT.with(|context| unsent::is_simulating() && !context.task.get().is_null())
 }
 
-/// Flushes gathered writes, and records what an operation that returns `Pending` waits for, in the
+/// Flushes gathered writes, and records the wait of an operation that returns `Pending` in the
 /// current task or blocking call, if there is one. The caller must hold no lock.
 pub(crate) fn note(waits: Waits, cx: &TaskContext<'_>) {
     unsent::flush();
@@ -261,9 +261,9 @@ fn waits_outside(waker: &Waker, note: impl FnOnce(&Record)) {
     }
 }
 
-/// Records one of the [`edge_notes`](super::sched::waits::edge_notes) in the current task, in place
-/// of its previous wait. Unlike [`note`], does not flush gathered writes. The caller must hold no
-/// lock.
+/// Records one of the [`edge_notes`](super::sched::waits::edge_notes) in the current task or
+/// blocking call, in place of its previous wait. Unlike [`note`], does not flush gathered writes.
+/// The caller must hold no lock.
 #[inline]
 pub(crate) fn note_edge(note: u32, cx: &TaskContext<'_>) {
     with_turn(|task| match task {
@@ -272,9 +272,9 @@ pub(crate) fn note_edge(note: u32, cx: &TaskContext<'_>) {
     });
 }
 
-/// Records in `record` the cause of a wake-up of its task: the task of this thread or, if this
-/// thread runs none, a thread. A thread that runs no task but may be calling the wakers of events
-/// and timers records nothing, so the record keeps the wait of the task.
+/// Records in `record` that the task of this thread has woken the task of the record or, if this
+/// thread runs no task, that a thread has. A thread that runs no task but may be calling the wakers
+/// of events and timers records nothing, so the record keeps the wait of the task.
 pub(crate) fn note_waker(record: &Record) {
     match with_task(|task| task.map(TaskData::number)) {
         Some(number) => record.note_waker(Waits::WokenByTask(number)),
@@ -283,8 +283,8 @@ pub(crate) fn note_waker(record: &Record) {
     }
 }
 
-/// Returns the processor that this thread owns, if it got it in `epoch`. The processor of a thread
-/// that outlived a shutdown does not count in the next epoch.
+/// Returns the processor that this thread owns, if the thread got it in `epoch`. The processor of a
+/// thread that outlived a shutdown does not count in the next epoch.
 #[inline]
 pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
     // ORDERING: Relaxed: written by the owner, or before the processor was handed to it.

@@ -1,5 +1,5 @@
-//! Unit tests of the budget, of the time for which a turn gathers writes, of the current task, and
-//! of the time of a spawn; see [`context`](super).
+//! Unit tests of the budget, of the time for which a turn gathers writes, of the current task and
+//! its waker, and of the time of a spawn; see [`context`](super).
 
 use super::*;
 use crate::counting_waker::CountingWaker;

@@ -21,9 +21,8 @@ macro_rules! metrics {
         /// [`shutdown`](crate::rt::shutdown). The values are read one after the other, so they may
         /// be inconsistent with each other.
         ///
-        /// In a simulation (feature `sim`), most values are those of the simulation;
-        /// docs/SIMULATION.md, "Metrics", describes what is counted there, and lists the
-        /// exceptions.
+        /// In a simulation (feature `sim`), most values are those of the simulation.
+        /// docs/SIMULATION.md, "Metrics", describes these values and lists the exceptions.
         ///
         /// [`iter`](Metrics::iter) and [`histograms`](Metrics::histograms) list the metrics with
         /// their descriptions. [`openmetrics`](Metrics::openmetrics) formats them for Prometheus

@@ -10,8 +10,8 @@
 // The internal parts:
 // * `poll` reports which sockets are ready, `time` has the clock, the timer heap and sleeps,
 //   `sched` runs tasks, and `runtime` connects them.
-// * `start` and `shutdown` begin and end the runtime, `threads` lists its threads, and `reapers`
-//   are the threads of a shutdown. `fork` detects children of fork(2).
+// * `config` has the settings. `start` and `shutdown` begin and end the runtime, `threads` lists
+//   its threads, and `reapers` are the threads of a shutdown. `fork` detects children of fork(2).
 // * `context` is the state of a thread. `short_count` and `unsent` are its states of the current
 //   turn, and `thread_number` is its number.
 // * `waiters`, `parker`, `slab`, `lazy_box`, `counter` and `histogram` are types that the other

@@ -9,9 +9,9 @@
 //!
 //! # Invariants
 //! * C1 — the address of a slot never changes, and the slot stays readable until the process ends.
-//! * C2 — a slot is not allocated again before it is freed. Pop and push are compare-and-swaps of
-//!   the head of the free list, which contains a count of pops, against ABA (model
-//!   `free_list_hands_out_once`). A push may add several slots (model
+//! * C2 — a slot is not allocated again before it is freed. A pop (`alloc`) and a push (`free_all`)
+//!   are compare-and-swaps of the head of the free list, which contains a count of pops, against
+//!   ABA (model `free_list_hands_out_once`). A push may add several slots (model
 //!   `slots_freed_together_are_handed_out_once`). The link of a slot outside the list may have any
 //!   value: if a pop reads it, another pop has taken the slot in the meantime, so the
 //!   compare-and-swap of the first pop fails.
@@ -188,7 +188,7 @@ impl<T: Slot> Slab<T> {
             // so is the count in `head`, and the compare-and-swap fails.
             let next = u64::from(slot.link().load(Ordering::Relaxed));
             let pops = if injected_bug!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
-            // ORDERING: AcqRel pairs with `push`, so the slot's previous owner no longer uses it.
+            // ORDERING: AcqRel pairs with `free_all`: the previous owner no longer uses the slot.
             if self.free.compare_exchange_weak(head, pops | next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Some(slot);
             }

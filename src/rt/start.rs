@@ -39,9 +39,10 @@ impl Runtime {
         self.epoch()
     }
 
-    /// Prepares a start with `config`: installs the fork handlers, serves snapshots if the
-    /// environment requests it, publishes the configuration and creates sysmon or defers that. The
-    /// caller must hold `lifecycle`.
+    /// Prepares a start with `config`: installs the fork handlers, registers functions of higher
+    /// layers, serves snapshots if the environment requests it, joins threads that have ended,
+    /// publishes the configuration, and starts sysmon or defers its start. The caller must hold
+    /// `lifecycle`.
     ///
     /// # Errors
     /// Returns the error of creating the thread of sysmon.

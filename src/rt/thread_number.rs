@@ -1,4 +1,4 @@
-//! Numbers of threads, which are never reused, for locks that remember a thread.
+//! Numbers of threads, which are never reused, for locks that store the number of their owner.
 //!
 //! # States
 //! *none* (0) → (`assign`) → *assigned*, until the thread ends or becomes the thread of a forked

@@ -1,9 +1,11 @@
 //! [`Threads`]: the list of the runtime's threads.
 //!
+//! Threads that serve or print snapshots, or write files, are not listed.
+//!
 //! # States of a thread
 //! A thread is listed when it starts. If it ends before its epoch does (for example a spare worker,
 //! or a thread of a blocking pool), it removes itself from the list and is detached. Otherwise it
-//! stays in the list until a shutdown or the next start joins it. When a shutdown ends, it detaches
+//! stays in the list until a shutdown or the next start joins it. At its end, a shutdown detaches
 //! the threads that are still listed.
 //!
 //! # Joining

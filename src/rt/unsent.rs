@@ -108,7 +108,7 @@ thread_local! {
     /// Whether this thread runs a simulation.
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
     static LIST: OwnList = OwnList::default();
-    /// Whether sysmon knows the list.
+    /// Whether the list is in [`LISTS`].
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 

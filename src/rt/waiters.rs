@@ -17,8 +17,8 @@
 //! # Invariants
 //! * W1 — a waker is cloned, woken and dropped outside the lock around the list. Methods return
 //!   wakers ([`Wakers`]), and the caller unlocks the list before it uses them.
-//! * W2 — a list has at most [`POLLS_MAX`] polls. The list cannot know which tasks have lost
-//!   interest, so when a further poll arrives, all stored polls are woken, and the tasks that still
+//! * W2 — a list has at most [`POLLS_MAX`] polls. A task that no longer waits does not remove its
+//!   poll. So when a further poll arrives, all stored polls are woken, and the tasks that still
 //!   wait poll again.
 //! * W3 — on average, no operation takes time proportional to the number of waiters that it does
 //!   not wake.
@@ -196,7 +196,7 @@ impl Waiters {
         self.queue(key).find(key)?.as_mut()
     }
 
-    /// Returns whether the future `key` is in the list with a waker of the same task as `waker`.
+    /// Returns whether the future `key` is in the list with a waker that is equivalent to `waker`.
     pub(crate) fn holds(&mut self, key: Key, waker: &Waker) -> bool {
         self.place(key).is_some_and(|held| held.will_wake(waker))
     }
