@@ -5,10 +5,9 @@
 //! `Builder::wrap_io_errors` is set. An error of this crate (such as closed, deadline, shutdown)
 //! becomes an [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
-//! Addresses are queried from the kernel on demand. An explicit close stores them before the
-//! descriptor is closed, for later errors. If `Builder::wrap_io_errors` is set, the addresses of an
-//! accepted connection are stored after the accept, and those of a dialled TCP connection after the
-//! dial.
+//! Addresses are queried from the kernel on demand. An explicit close stores them first, for later
+//! errors. With `Builder::wrap_io_errors`, those of an accepted connection are stored after the
+//! accept, and those of a dialled TCP connection after the dial.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -449,8 +448,8 @@ impl NetFd {
         polled
     }
 
-    /// Returns whether the peer has closed its side, the connection has failed, or receiving was
-    /// shut down. Asks the kernel unless an edge has already reported it.
+    /// Returns whether the peer has closed its side, the connection has failed, or receiving is shut
+    /// down. Asks the kernel unless an edge has already reported it.
     pub(crate) fn is_peer_closed(&self) -> bool {
         self.fd.poll.is_hung_up() || self.fd.with(socket::is_hung_up).unwrap_or(false)
     }
@@ -462,7 +461,7 @@ impl NetFd {
         cx: &mut Context<'_>,
         adopt: fn(NetFd, SockAddr) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        // The subscriber may be asked, so this is before the lock is taken.
+        // Before the lock is taken, because a subscriber may be asked.
         let wants_trace = trace::wants_accepts();
         let mut traced = None;
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {

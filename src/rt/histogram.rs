@@ -129,9 +129,9 @@ impl Histogram {
 
     /// Returns the upper bound of the range that contains the given quantile of the values, or 0 if
     /// there are no values. The result is infinite for the last range. `quantile` is clamped to the
-    /// range from 0 to 1.
+    /// range from 0 to 1. NaN counts as 0.
     pub fn quantile(&self, quantile: f64) -> f64 {
-        let (all, quantile) = (self.count(), quantile.clamp(0.0, 1.0));
+        let (all, quantile) = (self.count(), quantile.max(0.0).min(1.0));
         if all == 0 {
             return 0.0;
         }
@@ -193,6 +193,7 @@ mod tests {
         assert!(
             (histogram.quantile(0.5) - 1.024e-6).abs() < 1e-12 && (histogram.quantile(0.0) - 1.024e-6).abs() < 1e-12
         );
+        assert!((histogram.quantile(f64::NAN) - 1.024e-6).abs() < 1e-12);
         assert!((histogram.quantile(0.99) - 4.096e-6).abs() < 1e-12);
         assert!((histogram.quantile(1.0) - 1.048_576e-3).abs() < 1e-12);
     }

@@ -119,8 +119,8 @@ metrics! {
     Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
     Counter steals: u64,
-    /// Total number of times that a worker had no work and parked. A worker that sleeps in the
-    /// poller does not count.
+    /// Total number of times that a thread had no work and stopped running tasks: a worker that
+    /// parked or, if it runs tasks, a thread in `block_on`. A sleep in the poller does not count.
     Counter parks: u64,
     /// Number of shards of the poller.
     Gauge poller_shards: usize,

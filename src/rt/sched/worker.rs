@@ -56,7 +56,7 @@ use crate::sync::{Arc, Ordering};
 /// The maximum number of consecutive turns from the next slot. After them, the oldest queued task
 /// runs.
 const NEXT_MAX: u32 = 3;
-/// If a thread has run out of work this many times without a turn in between, the workers count as
+/// If a thread has run out of work this often without a turn in between, the workers count as
 /// lonely, and a thread in `block_on` may ask for the role of polling.
 const LONELY: u32 = 4;
 /// The maximum number of consecutive polls while control tasks exist and each batch is full.
