@@ -448,7 +448,7 @@ impl NetFd {
         polled
     }
 
-    /// Returns whether the peer has closed its side, the connection has failed, or receiving is shut
+    /// Returns whether the peer has closed its side, the connection failed, or receiving is shut
     /// down. Asks the kernel unless an edge has already reported it.
     pub(crate) fn is_peer_closed(&self) -> bool {
         self.fd.poll.is_hung_up() || self.fd.with(socket::is_hung_up).unwrap_or(false)
