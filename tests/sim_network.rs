@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netpoll::io::ReadExt;
-use netpoll::net::{KeepAlive, ListenConfig, TcpListener, TcpStream, UdpSocket, is_timeout};
+use netpoll::net::{self, Dialer, KeepAlive, ListenConfig, TcpListener, TcpStream, UdpSocket, is_timeout};
 use netpoll::sim::{Sim, mbit, ms};
 use netpoll::task;
 
@@ -295,14 +295,50 @@ fn socket_features_that_are_not_simulated_are_named() {
         assert_eq!(joined.unwrap_err().raw_os_error(), Some(92), "ENOPROTOOPT");
         let error = socket.send_to(b"x", "255.255.255.255:9").await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(101), "ENETUNREACH");
+        let bound = UdpSocket::bind("test:0").await.unwrap();
+        let error = bound.send_to(b"x", "224.0.0.9:9").await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(101), "ENETUNREACH");
         let (one, _other) = netpoll::os::unix::net::UnixStream::pair().unwrap();
         let passed = one.send_with_fds(b"x", &[std::os::fd::AsFd::as_fd(&socket)]).await;
         assert_eq!(passed.unwrap_err().raw_os_error(), Some(22), "EINVAL");
         let refusals = sim.refusals();
-        assert_eq!(refusals.len(), 3, "{refusals:?}");
-        for (refusal, part) in refusals.iter().zip(["option 35 at level 0", "255.255.255.255", "SCM_RIGHTS"]) {
+        let parts = ["option 35 at level 0", "255.255.255.255", "224.0.0.9", "SCM_RIGHTS"];
+        assert_eq!(refusals.len(), parts.len(), "{refusals:?}");
+        for (refusal, part) in refusals.iter().zip(parts) {
             assert!(refusal.contains(part) && refusal.contains("not simulated"), "{refusal}");
         }
+    });
+}
+
+#[test]
+fn addresses_of_hosts_have_their_names() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| silent("0.0.0.0:7"));
+        for addr in net::lookup_host("server").await.unwrap() {
+            assert_eq!(net::lookup_addr(addr).await.unwrap(), ["server"]);
+        }
+        assert_eq!(net::lookup_addr([127, 0, 0, 1].into()).await.unwrap(), ["localhost"]);
+        let error = net::lookup_addr([192, 0, 2, 1].into()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+    });
+}
+
+#[test]
+fn connections_with_fast_open_are_made_without_it() {
+    Sim::run(1, async |sim| {
+        let server = async || {
+            let listener = ListenConfig::new().fast_open(16).listen("0.0.0.0:7").await?;
+            let (stream, _) = listener.accept().await?;
+            netpoll::io::copy(&mut &stream, &mut &stream).await.map(drop)
+        };
+        sim.host("server").spawn(server);
+        let stream = Dialer::new().fast_open(true).dial("server:7").await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        stream.close_write().unwrap();
+        let mut echo = String::new();
+        (&stream).read_to_string(&mut echo).await.unwrap();
+        assert_eq!(echo, "hello");
+        assert_eq!(sim.refusals(), Vec::<String>::new());
     });
 }
 

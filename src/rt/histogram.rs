@@ -131,7 +131,8 @@ impl Histogram {
     /// there are no values. The result is infinite for the last range. `quantile` is clamped to the
     /// range from 0 to 1. NaN counts as 0.
     pub fn quantile(&self, quantile: f64) -> f64 {
-        let (all, quantile) = (self.count(), quantile.max(0.0).min(1.0));
+        let quantile = if quantile.is_nan() { 0.0 } else { quantile.clamp(0.0, 1.0) };
+        let all = self.count();
         if all == 0 {
             return 0.0;
         }

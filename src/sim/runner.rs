@@ -221,14 +221,19 @@ impl Builder {
                 Ok(outcome) => break outcome,
                 Err(RecvTimeoutError::Timeout) => {
                     let now = shared.turns.load(Ordering::Relaxed);
-                    let running = || lock(&shared.running).clone();
-                    assert!(
-                        std::mem::replace(&mut turns, now) != now,
-                        "the simulation with seed {seed} is stuck: `{}` has run for {:?} without yielding: let it \
+                    if std::mem::replace(&mut turns, now) != now {
+                        continue;
+                    }
+                    let running = lock(&shared.running).clone();
+                    let text = format!(
+                        "the simulation with seed {seed} is stuck: `{running}` has run for {:?} without yielding: let it \
                          await, or raise the time with `Builder::stuck_after`",
-                        running(),
                         self.stuck_after
                     );
+                    // The panic hook prints the text. The log belongs to the thread, which is left
+                    // behind.
+                    let stuck = std::panic::catch_unwind(|| panic!("{text}"));
+                    return (stuck, Notes { foreign: shared.foreign(), ..Notes::default() });
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("the simulation's thread ended without a result"),
             }
@@ -351,10 +356,9 @@ where
 /// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to a call of this function.
 ///
 /// # Panics
-/// Panics if the test fails with a seed, after printing how to repeat the run. If a task does not
-/// yield, prints nothing, and the message of the panic names the seed. With `NETPOLL_SIM=twice`,
-/// also panics if the digests of the two runs of a seed differ. Panics if an environment variable
-/// has an invalid value.
+/// Panics if the test fails with a seed, after printing how to repeat the run. With
+/// `NETPOLL_SIM=twice`, also panics if the digests of the two runs of a seed differ. Panics if an
+/// environment variable has an invalid value.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where
@@ -481,6 +485,25 @@ fn needed(all: u64, notes: &Notes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// So the runner of a test prints how to repeat the run.
+    #[test]
+    fn task_that_does_not_yield_is_a_failure_of_the_run() {
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicBool;
+        let stop = Arc::new(AtomicBool::new(false));
+        let spins = stop.clone();
+        let settings = Builder::new().stuck_after(Duration::from_millis(300));
+        let run = attempt(&settings, async move |_| {
+            while !spins.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        let (payload, _) = run.expect_err("the task does not yield");
+        let text = payload.downcast_ref::<String>().expect("a formatted text");
+        assert!(text.contains("is stuck") && text.contains("without yielding"), "{text}");
+    }
 
     #[test]
     fn needed_faults_beyond_those_listed_are_counted() {

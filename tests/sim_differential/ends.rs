@@ -146,7 +146,7 @@ fn socket_whose_connection_has_ended_may_be_disconnected() {
                 trace.note("recv", format!("{} {}", recv(&client), send(&client)));
                 trace.note("bind", shown(client.bind(&at(V4, 0))));
                 trace.note("address", address(&client, own));
-                trace.note("listen", shown(client.listen(8)));
+                trace.note("listen", listen_after_connection(&client));
                 trace.note("other", shown(tcp().bind(&at(V4, own))));
             }
         }
@@ -227,7 +227,7 @@ fn bind_that_fails_removes_the_address() {
         trace.note("refused", format!("{} {}", error(&refused), address(&refused, own)));
         trace.note("bind", shown(refused.bind(&at(V4, port))));
         trace.note("address", address(&refused, own));
-        trace.note("listen", shown(refused.listen(8)));
+        trace.note("listen", listen_after_connection(&refused));
         let stopped = listener();
         let own = local(&stopped).port();
         stopped.shutdown(Shutdown::Both).unwrap();

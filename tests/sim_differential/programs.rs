@@ -21,7 +21,7 @@ use netpoll::sim::{Sim, ms};
 use netpoll::task;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Draw, compare, difference, in_kernel, lasting_difference, receive, shown};
+use super::{Draw, compare, difference, in_kernel, lasting_difference, listen_after_connection, receive, shown};
 
 const V4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;

@@ -8,6 +8,8 @@ const SOCKETS: u64 = 4;
 /// The sockets of a sequence, and its results so far.
 struct Calls {
     sockets: Vec<Socket>,
+    /// Whether each socket may have had a connection.
+    connected: [bool; SOCKETS as usize],
     /// The ports in the order in which they were seen. The results have the index of a port in
     /// place of the port.
     ports: Vec<u16>,
@@ -21,7 +23,7 @@ impl Calls {
         let sockets = (0..SOCKETS).map(|_| tcp()).collect();
         let nobody = tcp();
         nobody.bind(&at(V4, 0)).unwrap();
-        Calls { sockets, ports: vec![0], nobody, trace: Vec::new() }
+        Calls { sockets, connected: Default::default(), ports: vec![0], nobody, trace: Vec::new() }
     }
 
     /// Returns the text of an address, with the index of the port.
@@ -46,21 +48,30 @@ impl Calls {
         let (what, result) = match call {
             0 => {
                 self.sockets[place] = tcp();
+                self.connected[place] = false;
                 ("close", String::new())
             }
             1 | 2 => {
                 let to = at([V4, ANY][choice % 2], if choice == 2 { port } else { 0 });
                 ("bind", shown(socket.bind(&to)))
             }
+            3 | 4 if self.connected[place] => ("listen", listen_after_connection(socket)),
             3 | 4 => ("listen", shown(socket.listen(8))),
             // A simulation does not connect a socket to its own address.
-            5..=7 if port != 0 && port != local(socket).port() => ("connect", shown(socket.connect(&at(V4, port)))),
-            5 => ("connect to nobody", shown(socket.connect(&self.nobody.local_addr().unwrap()))),
+            5..=7 if port != 0 && port != local(socket).port() => {
+                self.connected[place] = true;
+                ("connect", shown(socket.connect(&at(V4, port))))
+            }
+            5 => {
+                self.connected[place] = true;
+                ("connect to nobody", shown(socket.connect(&self.nobody.local_addr().unwrap())))
+            }
             8 if choice == 0 => ("disconnect", disconnect(socket)),
             8 | 9 => match socket.accept() {
                 Ok((accepted, from)) if place != other => {
                     accepted.set_nonblocking(true).unwrap();
                     self.sockets[other] = accepted;
+                    self.connected[other] = true;
                     ("accept", self.shown(Ok(from)))
                 }
                 result => ("accept", shown(result.map(|_| ()))),

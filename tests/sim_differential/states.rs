@@ -264,7 +264,7 @@ fn socket_whose_connection_failed_keeps_its_error_and_its_next_port() {
             let result = match calls {
                 "connect" => shown(client.connect(&at(V4, 9))),
                 "disconnect" => disconnect(&client),
-                _ => format!("{} {}", disconnect(&client), shown(client.listen(8))),
+                _ => format!("{} {}", disconnect(&client), listen_after_connection(&client)),
             };
             trace.note(calls, result);
             trace.note("poll", ready(client.as_raw_fd()));

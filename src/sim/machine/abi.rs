@@ -311,7 +311,11 @@ pub(super) fn setsockopt(
     // SAFETY: the caller passes a value of `length` bytes.
     let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
     let result = kernel(|kernel| kernel.set_option(fd, level, name, bytes));
-    if result == Err(libc::ENOPROTOOPT) && kernel(|kernel| kernel.has_level(fd, level)) == Ok(true) {
+    // A dial works without TCP_FASTOPEN_CONNECT, as on a kernel that does not have it.
+    if result == Err(libc::ENOPROTOOPT)
+        && (level, name) != (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT)
+        && kernel(|kernel| kernel.has_level(fd, level)) == Ok(true)
+    {
         unsupported(&format!("sets the socket option {name} at level {level}"), libc::ENOPROTOOPT);
     }
     ok(result)

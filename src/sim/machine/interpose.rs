@@ -220,6 +220,14 @@ interpose! {
         host: *const c_char, service: *const c_char, hints: *const addrinfo, list: *mut *mut addrinfo
     ) -> c_int,
         if simulates() => Ok(names::getaddrinfo(host, service, hints, list));
+    /// getnameinfo(3)
+    fn getnameinfo(
+        address: *const sockaddr, length: socklen_t, host: *mut c_char, host_length: socklen_t,
+        service: *mut c_char, service_length: socklen_t, flags: c_int
+    ) -> c_int,
+        if simulates() => Ok(names::getnameinfo(
+            address, length, (host, host_length), (service, service_length), flags
+        ));
     /// open(2). Its third argument is passed like that of a function with three parameters.
     fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
         if simulates() && !host::allows_file(path) => Err(libc::EPERM);

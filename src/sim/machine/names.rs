@@ -1,4 +1,4 @@
-//! The C interface of a simulation's resolver: getaddrinfo(3).
+//! The C interface of a simulation's resolver: getaddrinfo(3) and getnameinfo(3).
 
 #![allow(unsafe_code)]
 
@@ -7,9 +7,9 @@ use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
 
-use libc::{addrinfo, c_char, c_int, socklen_t};
+use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
 
-use super::abi::{encode, kernel};
+use super::abi::{encode, kernel, read_address};
 use super::kernel::{Address, Kernel};
 
 /// The error of an IP address of another family than the requested one (netdb.h). The crate `libc`
@@ -91,6 +91,49 @@ pub(super) fn getaddrinfo(
     // SAFETY: the caller passes a place for the list.
     unsafe { *list = first };
     0
+}
+
+/// Implements getnameinfo(3): the name of the host that has the address, or `localhost`. The
+/// service is always a number, because services(5) of the real machine is not read. A buffer that
+/// is null or empty is not written. Returns 0 or an error code (`EAI_…`).
+pub(super) fn getnameinfo(
+    address: *const sockaddr,
+    length: socklen_t,
+    host: (*mut c_char, socklen_t),
+    service: (*mut c_char, socklen_t),
+    flags: c_int,
+) -> c_int {
+    let Ok(Address::Inet(address)) = read_address(address, length) else { return libc::EAI_FAMILY };
+    let ip = address.ip().to_canonical();
+    let named = || match ip {
+        ip if ip.is_loopback() => Some("localhost".to_owned()),
+        ip => kernel(|kernel| Ok(kernel.name_of(ip).map(str::to_owned))).ok().flatten(),
+    };
+    let name = if flags & libc::NI_NUMERICHOST != 0 { None } else { named() };
+    if name.is_none() && flags & libc::NI_NAMEREQD != 0 {
+        return libc::EAI_NONAME;
+    }
+    let is_written =
+        write_text(host, &name.unwrap_or_else(|| ip.to_string())) && write_text(service, &address.port().to_string());
+    if is_written { 0 } else { libc::EAI_OVERFLOW }
+}
+
+/// Writes `text` and a zero byte into a buffer, unless the buffer is null or empty. Returns false
+/// if the buffer is too short.
+fn write_text((buffer, length): (*mut c_char, socklen_t), text: &str) -> bool {
+    if buffer.is_null() || length == 0 {
+        return true;
+    }
+    if text.len() >= length as usize {
+        return false;
+    }
+    // SAFETY: the caller passes a buffer of `length` bytes, and the text is shorter.
+    unsafe { ptr::copy_nonoverlapping(text.as_ptr(), buffer.cast::<u8>(), text.len()) };
+    // SAFETY: as above.
+    let end = unsafe { buffer.add(text.len()) };
+    // SAFETY: as above.
+    unsafe { end.write(0) };
+    true
 }
 
 /// Returns a list entry as glibc allocates it, so that glibc's freeaddrinfo(3) can free it: one

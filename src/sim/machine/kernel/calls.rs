@@ -77,6 +77,7 @@ impl Kernel {
         }
         let port = port?;
         socket.bound = Some(addr);
+        socket.had_bound_ip |= !ip.is_unspecified();
         self.set_local(id, SocketAddr::new(ip, port));
         Ok(())
     }
@@ -159,10 +160,12 @@ impl Kernel {
     /// Returns the source address of packets from `socket` to `remote`, or the error of a send for
     /// which there is none.
     pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
+        let is_multicast = remote.is_multicast() || remote == IpAddr::V4(Ipv4Addr::BROADCAST);
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
             let is_same_family = local.is_ipv4() == remote.is_ipv4();
             let is_reachable = local.is_loopback() == remote.is_loopback() || self.is_own(host, remote);
             return match (is_same_family, is_reachable) {
+                (true, true) if is_multicast => Err(libc::ENETUNREACH),
                 (true, true) => Ok(local),
                 (true, false) => Err(libc::EINVAL),
                 (false, _) if local.is_ipv6() => Err(libc::ENETUNREACH),
@@ -178,7 +181,6 @@ impl Kernel {
         if addrs.contains(&remote) {
             return Ok(remote);
         }
-        let is_multicast = remote.is_multicast() || remote == IpAddr::V4(Ipv4Addr::BROADCAST);
         let own = addrs.iter().find(|addr| addr.is_ipv4() == remote.is_ipv4()).filter(|_| !is_multicast);
         own.copied().ok_or(libc::ENETUNREACH)
     }
@@ -256,6 +258,11 @@ impl Kernel {
         if self.conflicts(id, host, Protocol::Tcp, port) {
             return Err(libc::EADDRINUSE);
         }
+        let socket = self.get_mut(fd)?.1;
+        if socket.had_connection {
+            return Err(libc::EINVAL);
+        }
+        socket.was_listener = true;
         self.listeners.entry((host, port)).or_default().push(id);
         self.get_mut(fd)?.1.role = listener;
         self.raise(id);

@@ -16,7 +16,7 @@
 //! until connect(2) to AF_UNSPEC, even if the connection ends. That call makes any TCP socket
 //! *unconnected*.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::calls::{Address, FIRST_PORT, LAST_PORT, Result};
 use super::network::Kernel;
@@ -65,6 +65,9 @@ impl Kernel {
         if kind == Kind::Stream && self.connections.contains_key(&(host, local, remote)) {
             return Err(libc::EADDRNOTAVAIL);
         }
+        if self.socket(id).is_some_and(|socket| socket.was_listener) {
+            return self.refuse_to_connect(id, ip);
+        }
         self.set_local(id, local);
         let mss = self.mss(host, local, remote);
         let (now, mut out) = (self.now, std::mem::take(&mut self.segments));
@@ -80,10 +83,24 @@ impl Kernel {
         let mut connection = Connection::connect(settings, now, &mut out);
         (connection.read_shut, connection.write_shut) = (socket.shut.read, socket.shut.write);
         socket.role = Role::Tcp(Box::new(connection));
+        socket.had_connection = true;
         self.segments = out;
         self.connections.insert((host, local, remote), id);
         self.after(id, false);
         Err(libc::EINPROGRESS)
+    }
+
+    /// connect(2) on a socket that was a listener: fails late, as on Linux. As at the end of a
+    /// connection, the socket loses a port that the program has not chosen. It keeps the source
+    /// address `ip` of the connection if bind(2) has once set an address.
+    fn refuse_to_connect(&mut self, id: SocketId, ip: IpAddr) -> Result<()> {
+        self.unlink_ended(id);
+        if let Some(socket) = self.socket_mut(id)
+            && socket.had_bound_ip
+        {
+            [&mut socket.local, &mut socket.bound].into_iter().flatten().for_each(|addr| addr.set_ip(ip));
+        }
+        Err(libc::EINVAL)
     }
 
     /// connect(2) on a socket that has a connection: reports the state of the connection.

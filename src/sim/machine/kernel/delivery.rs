@@ -164,7 +164,7 @@ impl Kernel {
         }
         let mut child = self.fresh(host, family, socket::Kind::Stream);
         (child.local, child.remote, child.parent) = (Some(dst), Some(src), Some(listener));
-        child.options = options;
+        (child.options, child.had_connection) = (options, true);
         let mut settings = child.options.tcp.clone();
         settings.mss = settings.mss.min(self.mss(host, dst, src));
         let mut out = std::mem::take(&mut self.segments);

@@ -192,6 +192,11 @@ impl Kernel {
         self.hosts.iter().position(|host| host.name.eq_ignore_ascii_case(name)).map(|at| at as HostId)
     }
 
+    /// Returns the name of the host that has the address `ip`.
+    pub(crate) fn name_of(&self, ip: IpAddr) -> Option<&str> {
+        self.by_addr.get(&ip).map(|&host| &*self.hosts[usize::from(host)].name)
+    }
+
     /// Replaces the addresses of a host. Returns false and changes nothing if another host has one
     /// of them.
     pub(crate) fn set_addrs(&mut self, host: HostId, addrs: &[IpAddr]) -> bool {
@@ -455,8 +460,11 @@ impl Kernel {
             descriptors: 0,
             local: None,
             bound: None,
+            had_bound_ip: false,
             bound_order: 0,
             stage: socket::Stage::Connecting,
+            had_connection: false,
+            was_listener: false,
             remote: None,
             name: Vec::new(),
             peer_name: Vec::new(),

@@ -26,6 +26,8 @@ const STORED: &[(i32, i32, i32)] = &[
     (libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1),
     (libc::IPPROTO_TCP, libc::TCP_SYNCNT, 6),
     (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 0),
+    // Without effect: no SYN carries data, as if no client had a cookie.
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 0),
     (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0),
     (libc::IPPROTO_TCP, libc::TCP_LINGER2, 60),
     (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS, 0),
@@ -236,6 +238,7 @@ fn number(bytes: &[u8]) -> Result<i32> {
 fn stored_value(level: i32, name: i32, value: i32) -> Result<Option<i32>> {
     let least = match (level, name) {
         (libc::IPPROTO_IP, libc::IP_TOS) => return Ok(Some(value & 0xff)),
+        (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) if value < 0 => return Err(libc::EINVAL),
         _ if SWITCHES.contains(&(level, name)) => return Ok(Some(i32::from(value != 0))),
         (libc::IPPROTO_IP, libc::IP_TTL) => 1,
         (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL) => 0,

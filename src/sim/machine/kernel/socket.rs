@@ -163,10 +163,18 @@ pub(crate) struct Socket {
     pub(crate) local: Option<SocketAddr>,
     /// The address passed to bind(2). Its port is 0 if the kernel chose the port.
     pub(crate) bound: Option<SocketAddr>,
+    /// Whether bind(2) has set an IP address, even if the socket no longer has it.
+    pub(crate) had_bound_ip: bool,
     /// The number of the last call that has set `local`.
     pub(crate) bound_order: u64,
     /// The stage of a TCP socket that has a connection.
     pub(crate) stage: Stage,
+    /// Whether the TCP socket has or had a connection, even one whose handshake failed. It cannot
+    /// become a listener, as on recent versions of Linux.
+    pub(crate) had_connection: bool,
+    /// Whether the TCP socket is or was a listener. It cannot connect, as on recent versions of
+    /// Linux.
+    pub(crate) was_listener: bool,
     pub(crate) remote: Option<SocketAddr>,
     /// The name of a Unix socket.
     pub(crate) name: Vec<u8>,
