@@ -2,6 +2,8 @@
 
 use std::future::pending;
 use std::io::Read;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 use std::os::unix::net as std_net;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -57,6 +59,35 @@ fn drop_of_a_full_stream_after_a_shutdown_starts_no_runtime() {
             let mut buf = [0; 4096];
             while unix.1.read(&mut buf).await.unwrap() > 0 {}
         });
+    });
+}
+
+/// The bytes of the duplicate would follow a gap in the stream.
+#[cfg(target_os = "linux")]
+#[test]
+fn duplicate_of_a_truncated_stream_cannot_continue_it() {
+    let name = "full_ends::duplicate_of_a_truncated_stream_cannot_continue_it";
+    child(name, || {
+        for runs in [false, true] {
+            let (ours, peer, duplicate) = task::block_on(async {
+                let (ours, peer) = narrow_pair().await;
+                stuff(&ours).await;
+                ours.set_notsent_lowat(1).unwrap();
+                let duplicate = ours.as_fd().try_clone_to_owned().unwrap();
+                (ours, peer, duplicate)
+            });
+            let mut ours = Some(ours);
+            if runs {
+                // The shutdown drops the task that sends the rest.
+                drop(ours.take());
+            }
+            rt::shutdown(LONG).unwrap();
+            drop(ours);
+            task::block_on(async {
+                assert_eq!(super::read_to_end(&peer).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+            });
+            assert!(rustix::io::write(&duplicate, b"behind the gap").is_err());
+        }
     });
 }
 

@@ -1,6 +1,6 @@
 //! When a stream is closed, a task sends the gathered bytes that the kernel has not accepted.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -17,6 +17,26 @@ fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
             let (ours, peer) = narrow_pair().await;
             let total = stuff(&ours).await;
             ours.set_notsent_lowat(1).unwrap();
+            if explicit {
+                ours.force_close().await.unwrap();
+            }
+            drop(ours);
+            assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
+        }
+    });
+}
+
+/// A duplicate keeps the socket open after the close, so the close sends no FIN. The shutdown
+/// before the close ends the stream nevertheless.
+#[test]
+fn shutdown_before_the_close_ends_the_stream_of_a_duplicate() {
+    run(async {
+        for explicit in [false, true] {
+            let (ours, peer) = narrow_pair().await;
+            let total = stuff(&ours).await;
+            ours.set_notsent_lowat(1).unwrap();
+            let _duplicate = ours.as_fd().try_clone_to_owned().unwrap();
+            ours.close_write().unwrap();
             if explicit {
                 ours.force_close().await.unwrap();
             }

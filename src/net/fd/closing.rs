@@ -143,6 +143,22 @@ fn end_connection(fd: BorrowedFd<'_>) {
     let _ = option::socket::set_linger(fd, None);
 }
 
+/// Resets a connection whose last gathered bytes cannot be sent, also if duplicates of the
+/// descriptor keep it open: the peer must not mistake the truncated stream for a complete one, and
+/// no bytes of another user must follow the gap. A Unix stream cannot be reset; its peer reads end
+/// of stream. In a forked child, has no effect, because the parent has the connection too.
+pub(super) fn reset(fd: BorrowedFd<'_>) {
+    if fork::is_child() {
+        return;
+    }
+    // Errors are ignored: they mean that the connection has already failed. On some systems, only
+    // the close that follows resets the connection.
+    let _ = option::socket::set_linger(fd, Some(Duration::ZERO));
+    if zerocopy::disconnect(fd).is_err() {
+        let _ = socket::shutdown(fd, Shutdown::Both);
+    }
+}
+
 /// A close in progress; see the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Closing {

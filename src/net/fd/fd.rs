@@ -55,11 +55,11 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, fence};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, Type};
 
-use super::closing::{Closing, Gone, Guard, Loans};
+use super::closing::{self, Closing, Gone, Guard, Loans};
 use super::cork::Gathering;
 use super::fast_open::FastOpen;
 use super::fd_mutex::FdMutex;
@@ -70,7 +70,7 @@ use crate::rt::poll::poller::{self, Direction, Failure, PollHandle};
 use crate::rt::poll::timeouts::Timeouts;
 use crate::rt::sched::task::spawn_close;
 use crate::sync::{Arc, Mutex, Ordering};
-use crate::sys::{self, option, os, placeholder, socket, unix};
+use crate::sys::{self, os, placeholder, socket, unix};
 use crate::trace;
 
 /// A descriptor with its lock and its poll handle; see the [module documentation](self). Fields
@@ -466,9 +466,7 @@ impl Fd {
         let may_start = || !poller::was_shut_down() || self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
         if rest.is_some() && !may_start() {
             rest = None;
-            // Resets a TCP connection, so that the peer does not mistake the truncated stream for a
-            // complete one.
-            let _ = option::socket::set_linger(self.borrow(), Some(Duration::ZERO));
+            closing::reset(self.borrow());
         }
         let outlives = unfinished.is_some() || rest.is_some();
         if !is_lent {

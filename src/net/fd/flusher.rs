@@ -17,15 +17,16 @@
 //! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and
 //! the bytes that the kernel did not accept even with a larger send buffer. When all bytes are
 //! sent, it closes its descriptor, so the peer gets a FIN after the last byte, as after a close
-//! with bytes in the send buffer of the kernel. If the peer accepts nothing for [`FINISH_MAX`], a
-//! send fails, or the runtime shuts down, the connection is reset, so that the peer does not
-//! mistake the truncated stream for a complete one. A Unix stream cannot be reset; its peer reads
-//! end of stream.
+//! with bytes in the send buffer of the kernel. If sending was shut down before the close, the
+//! finisher shuts it down after the last byte, because a duplicate of the descriptor may keep the
+//! connection open. If the peer accepts nothing for [`FINISH_MAX`], a send fails, or the runtime
+//! shuts down, the connection is [reset](closing::reset).
 //!
 //! # Cancellation
 //! Both futures are owned by their tasks and dropped with them.
 
 use std::future::Future;
+use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
@@ -34,7 +35,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::closing::{Closing, Guard};
+use super::closing::{self, Closing, Guard};
 use super::cork::Gathering;
 use super::fd::Fd;
 use super::operation::{LockScope, Operation, Remaining};
@@ -43,7 +44,7 @@ use crate::rt::runtime::runtime;
 use crate::rt::sched::task::spawn_untraced;
 use crate::rt::time::sleep::Sleep;
 use crate::rt::waiters::Waiter;
-use crate::sys::{option, socket};
+use crate::sys::socket;
 
 /// The first pause of a flusher after a wait has failed. Each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -159,24 +160,32 @@ impl<T: Gathers> Drop for Flusher<T> {
     }
 }
 
+/// The gathered bytes that the socket of a closed connection has not accepted.
+pub(super) struct Rest {
+    pub(super) bytes: Vec<u8>,
+    /// The number of `bytes`, from the front, that were sent.
+    pub(super) sent: usize,
+    /// Whether sending was shut down, so that the stream ends after the last byte.
+    pub(super) ends: bool,
+}
+
 /// Sends the last bytes of a closed connection; see the [module documentation](self).
 pub(super) struct Finisher {
     fd: Fd,
     operation: Operation,
-    bytes: Vec<u8>,
-    sent: usize,
+    rest: Rest,
     limit: Sleep,
 }
 
 impl Finisher {
-    /// Starts a task that sends the bytes of `bytes` from index `sent` on, and closes `fd`. If no
-    /// [`PollHandle`](crate::rt::poll::poller::PollHandle) can be opened for `fd`, resets a TCP
+    /// Starts a task that sends `rest` and closes `fd`. If no
+    /// [`PollHandle`](crate::rt::poll::poller::PollHandle) can be opened for `fd`, resets the
     /// connection. Drops `closing` after the close.
-    pub(super) fn start(fd: OwnedFd, (bytes, sent): (Vec<u8>, usize), closing: Option<Closing>) {
+    pub(super) fn start(fd: OwnedFd, rest: Rest, closing: Option<Closing>) {
         let mut fd = match Fd::try_new(fd, false) {
             Ok(fd) => fd,
             Err((_, fd)) => {
-                let _ = option::socket::set_linger(fd.as_fd(), Some(Duration::ZERO));
+                closing::reset(fd.as_fd());
                 let keeper = closing.as_ref().and_then(Closing::keeper);
                 // `closing` ends after the close.
                 let mut own = Closing::new(fd, closing.map(|closing| Box::new(closing) as Box<dyn Guard>), keeper);
@@ -194,7 +203,7 @@ impl Finisher {
         // SO_LINGER may be set on the socket.
         fd.set_may_linger();
         let (operation, limit) = (Operation::new(), Sleep::new(FINISH_MAX));
-        spawn_untraced(Location::caller(), Finisher { fd, operation, bytes, sent, limit }).detach();
+        spawn_untraced(Location::caller(), Finisher { fd, operation, rest, limit }).detach();
     }
 }
 
@@ -202,7 +211,7 @@ impl Future for Finisher {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Finisher { fd, operation, bytes, sent, limit } = self.get_mut();
+        let Finisher { fd, operation, rest: Rest { bytes, sent, ends }, limit } = self.get_mut();
         while *sent < bytes.len() {
             let polled = fd.poll_call(Direction::Write, LockScope::None, Waiter::Future(operation), cx, |fd| {
                 Ok((socket::send(fd, &bytes[*sent..], 0)?, Remaining::Maybe))
@@ -216,6 +225,10 @@ impl Future for Finisher {
                 Poll::Pending => return Pin::new(limit).poll(cx),
             }
         }
+        if *ends {
+            // If this fails, the connection has failed, and there is nothing to shut down.
+            let _ = fd.with(|fd| socket::shutdown(fd, Shutdown::Write));
+        }
         Poll::Ready(())
     }
 }
@@ -223,10 +236,11 @@ impl Future for Finisher {
 impl Drop for Finisher {
     fn drop(&mut self) {
         self.fd.cancel(Direction::Write, &mut self.operation);
-        if self.sent < self.bytes.len() {
-            // The close that follows resets the connection. An error is ignored: it means that the
-            // connection has already failed.
-            let _ = self.fd.with(|fd| option::socket::set_linger(fd, Some(Duration::ZERO)));
+        if self.rest.sent < self.rest.bytes.len() {
+            let _ = self.fd.with(|fd| {
+                closing::reset(fd);
+                Ok(())
+            });
         }
     }
 }

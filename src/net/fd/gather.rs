@@ -60,7 +60,7 @@ use super::closing::Closing;
 use super::cork::{Appended, Gathering};
 use super::cork_buffer::SHORT_MAX;
 use super::fd::Fd;
-use super::flusher::{self, Finisher, Gathers};
+use super::flusher::{self, Finisher, Gathers, Rest};
 use super::operation::{Caller, Gathered, LockScope, Remaining};
 use crate::rt::fork;
 use crate::rt::poll::poller::{Direction, Failure};
@@ -400,9 +400,8 @@ impl Fd {
 
     /// Sends the gathered bytes and ends gathering, when the descriptor is about to be closed,
     /// after the last call. Discards the bytes in a forked child, and if the close aborts the
-    /// connection. Otherwise, if the socket does not accept all of them, returns the buffer and the
-    /// number of its bytes that were sent.
-    pub(super) fn take_gathered(&self) -> Option<(Vec<u8>, usize)> {
+    /// connection. Otherwise, if the socket does not accept all of them, returns the rest.
+    pub(super) fn take_gathered(&self) -> Option<Rest> {
         let gathering = self.gathering()?;
         if !fork::is_child() && !self.aborts() && !gathering.send() {
             // With a larger send buffer, the kernel sends the bytes even if this process exits. A
@@ -410,7 +409,7 @@ impl Fd {
             let _ = option::socket::make_room(self.borrow(), gathering.cork.len());
             gathering.send();
             let (bytes, sent) = gathering.retire();
-            return (sent < bytes.len()).then_some((bytes, sent));
+            return (sent < bytes.len()).then(|| Rest { bytes, sent, ends: self.is_sending_shut() });
         }
         gathering.retire();
         None
@@ -420,7 +419,7 @@ impl Fd {
     /// `closing`, which need not wait for the task, or `None` if there is no descriptor for a
     /// duplicate. In that case the number itself stays open until the task ends, and then `closing`
     /// ends.
-    pub(super) fn finish_gathered(mut closing: Closing, rest: (Vec<u8>, usize)) -> Option<Closing> {
+    pub(super) fn finish_gathered(mut closing: Closing, rest: Rest) -> Option<Closing> {
         let own = closing.fd.take()?;
         match socket::dup_cloexec(own.as_fd()) {
             Ok(duplicate) => {
