@@ -233,6 +233,32 @@ fn copy_of_nothing_sends_gathered_bytes() {
     });
 }
 
+/// A copy flushes the writer at the end, even if it has moved no bytes.
+#[test]
+fn copy_of_nothing_in_the_kernel_waits_until_gathered_bytes_are_sent() {
+    run(async {
+        for of_file in [false, true] {
+            let (ours, peer) = common::by_hand::narrow_pair().await;
+            let total = block(&ours, ours.as_raw_fd()).await;
+            let (source, feeder) = super::pair().await;
+            feeder.close_write().unwrap();
+            source.readable().await.unwrap();
+            let mut file = netpoll::io::AssertAsync::new(std::fs::File::open("/proc/self/exe").unwrap()).take(0);
+            let mut copy = Box::pin(async {
+                match of_file {
+                    false => netpoll::io::copy(&mut &source, &mut &ours).await,
+                    true => netpoll::io::copy(&mut file, &mut &ours).await,
+                }
+            });
+            assert!(poll_once(&mut copy).await.is_pending());
+            let reader = task::spawn(async move { read_exact(&peer, &mut vec![0; total]).await });
+            assert_eq!(copy.await.unwrap(), 0);
+            assert!(matches!(poll_once(&mut ours.flush()).await, Poll::Ready(Ok(()))));
+            reader.await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn descriptors_follow_gathered_bytes() {
     run(async {

@@ -69,9 +69,8 @@ impl Buffer {
         Buffer { end: bytes.len(), bytes, ..Buffer::default() }
     }
 
-    /// Creates an empty buffer for a reader that is at end of stream. The next step flushes the
-    /// writer.
-    pub(super) fn finished() -> Buffer {
+    /// Creates a buffer for a reader that is at end of stream. Its steps only flush the writer.
+    pub(super) fn ended() -> Buffer {
         Buffer { finished: true, ..Buffer::default() }
     }
 

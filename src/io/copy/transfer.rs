@@ -3,9 +3,8 @@
 //! # States
 //! The types of the reader and the writer determine the path at the start. If the kernel refuses a
 //! transfer, no pipe is available, or urgent data may prevent a splice, the rest of the copy uses
-//! the buffer, beginning with the bytes that were in the pipe. At end of stream, every path changes
-//! to a buffer that only flushes the writer, which may have gathered bytes that were written before
-//! the copy.
+//! the buffer, beginning with the bytes that were in the pipe. At end of stream, an empty buffer
+//! flushes the writer, which may have gathered bytes.
 //!
 //! # Faults
 //! A [`Fault`] says whether the reader or the writer failed, because a bidirectional copy continues
@@ -165,7 +164,7 @@ impl Transfer {
             Path::Splice(splice) => {
                 let limit = endpoint::with_reader(reader, |known| known.limit()).unwrap_or(0);
                 if limit == 0 && splice.is_empty() {
-                    self.path = Path::Buffer(Buffer::finished());
+                    self.path = Path::Buffer(Buffer::ended());
                     return Poll::Ready(Ok(false));
                 }
                 let fault = if splice.is_empty() { Fault::Reader } else { Fault::Writer };
@@ -175,7 +174,7 @@ impl Transfer {
                         self.read += count as u64;
                     }
                     splice::Step::Gave(count) => self.written += count as u64,
-                    splice::Step::End => self.path = Path::Buffer(Buffer::finished()),
+                    splice::Step::End => self.path = Path::Buffer(Buffer::ended()),
                     splice::Step::Refused(held) => self.path = Path::Buffer(Buffer::holding(held)),
                 }
             }
@@ -190,7 +189,7 @@ impl Transfer {
                 match ready!(sent.unwrap_or(Poll::Ready(Ok(None)))).map_err(fault_of_sendfile)? {
                     Some(0) => {
                         target.fd.cancel(Direction::Write, operation);
-                        self.path = Path::Buffer(Buffer::finished());
+                        self.path = Path::Buffer(Buffer::ended());
                     }
                     Some(count) => {
                         endpoint::with_reader(reader, |known| known.took(count as u64));
