@@ -203,6 +203,32 @@ fn forked_child_does_not_send() {
     });
 }
 
+/// The child discards the bytes that its parent has gathered, but not its own.
+#[test]
+fn write_of_a_forked_child_is_not_gathered() {
+    let name = "ends::write_of_a_forked_child_is_not_gathered";
+    child(name, || {
+        let Counted { ours, peer, .. } = task::block_on(Counted::new());
+        task::block_on(async {
+            ours.write_all(b"parent").await.unwrap();
+            // SAFETY: the child only writes, which does not wait, and ends.
+            match unsafe { libc::fork() } {
+                0 => {
+                    let written = poll_once(&mut ours.write(b"child ")).await;
+                    let code = i32::from(!matches!(written, std::task::Poll::Ready(Ok(6))));
+                    // SAFETY: _exit(2) ends the child without running destructors.
+                    unsafe { libc::_exit(code) }
+                }
+                pid => assert_ends(pid),
+            }
+            drop(ours);
+            let mut all = Vec::new();
+            netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+            assert_eq!(all, b"child parent");
+        });
+    });
+}
+
 #[test]
 fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
     let name = "ends::shutdown_of_the_runtime_loses_no_byte_of_an_open_socket";

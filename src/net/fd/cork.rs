@@ -63,7 +63,7 @@
 //! the handle ([`State::borrow`]).
 //!
 //! # Fork
-//! A child of fork(2) discards its copy of the bytes: the parent sends them.
+//! A child of fork(2) discards its copy of the bytes: the parent sends them. It gathers no writes.
 
 use std::cell::Cell;
 use std::fmt;
@@ -433,7 +433,8 @@ impl State {
             self.take_error()?;
             return Ok(Appended::Refused);
         }
-        if len == 0 || len >= LARGE || self.unsent().len() + len > GATHERED_MAX {
+        let is_long = len >= LARGE || self.unsent().len() + len > GATHERED_MAX;
+        if len == 0 || is_long || fork::is_child() {
             return Ok(Appended::Refused);
         }
         let list = unsent::list();
