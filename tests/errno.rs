@@ -799,3 +799,38 @@ fn failed_listen_removes_socket_file() {
         });
     });
 }
+
+/// After a lack of memory that is over, a stream whose writes are gathered has no gap.
+#[test]
+fn gathered_bytes_survive_a_lack_of_memory() {
+    run(async {
+        for (errno, times) in [(ENOBUFS, 1), (ENOBUFS, 4), (ENOMEM, 4)] {
+            for end in 0..4 {
+                let (ours, peer) = UnixStream::pair().unwrap();
+                let fd = ours.as_raw_fd();
+                ours.set_auto_cork(true).unwrap();
+                let (sends, vectored) = (inject("send", fd, errno, times), inject("sendmsg", fd, errno, times));
+                ours.write_all(b"gathered").await.unwrap();
+                task::yield_now().await;
+                let mut written = true;
+                match end {
+                    0 => ours.flush().await.unwrap(),
+                    1 => written = ours.write(&[b'x'; 20_000]).await.is_ok(),
+                    2 => ours.close_write().unwrap(),
+                    _ => ours.writable().await.unwrap(),
+                }
+                if end != 2 {
+                    written &= ours.flush().await.is_ok();
+                    ours.write_all(b" and sent").await.unwrap();
+                    ours.close_write().unwrap();
+                }
+                let mut all = Vec::new();
+                netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+                assert!(all.starts_with(b"gathered"), "{errno} {times} {end}");
+                assert_eq!(all.ends_with(b" and sent"), end != 2, "{errno} {times} {end}");
+                assert_eq!(all.len() > 10_000, end == 1 && written, "{errno} {times} {end}");
+                assert!(sends.hits() + vectored.hits() > 0);
+            }
+        }
+    });
+}

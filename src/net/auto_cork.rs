@@ -105,8 +105,9 @@ macro_rules! auto_cork_methods {
             /// later, the error is returned by the next write, `flush`, shutdown or `close`, or by
             /// a read at the end of the stream. If there is no such operation, the error is lost,
             /// as it is for bytes in the kernel's send buffer. An expired deadline does not
-            /// withdraw gathered bytes. Bytes that have not been sent are lost when the process
-            /// exits, so flush the stream before exiting.
+            /// withdraw gathered bytes, nor does a lack of memory in the kernel (ENOBUFS, ENOMEM).
+            /// Bytes that have not been sent are lost when the process exits, so flush the stream
+            /// before exiting.
             $($(#[$example])*)?
             pub fn set_auto_cork(&self, gather: bool) -> io::Result<()> {
                 self.fd.set_auto_cork(gather)

@@ -38,6 +38,9 @@
 //!   write lock: they never appear between the pieces of a `write_all`.
 //!
 //! # Errors
+//! If the kernel has no memory (ENOBUFS, ENOMEM), the gathered bytes stay, and the flusher sends
+//! them later, because a stream must not continue behind a gap.
+//!
 //! If gathered bytes cannot be sent, their writes have already returned `Ok`. If a write makes the
 //! call that fails, it returns the error. Otherwise the error is kept and returned at most once: by
 //! the next write, flush or shutdown of the sending side, or by a read that finds the end of the
@@ -65,7 +68,6 @@
 //! # Fork
 //! A child of fork(2) discards its copy of the bytes: the parent sends them. It gathers no writes.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -76,6 +78,7 @@ use std::task::Waker;
 
 use super::biased_mutex::{BiasedGuard, BiasedMutex};
 use super::cork_buffer::{Buffer, GATHERED_MAX};
+use super::cork_weight;
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::unsent::{self, Amount, Unsent};
@@ -84,10 +87,6 @@ use crate::sys::socket;
 /// A write of at least this many bytes is sent immediately, together with the gathered bytes,
 /// because copying it costs more than the system call.
 const LARGE: usize = 16 << 10;
-/// The weight of gathered writes between two checks of the turn's duration. A power of two.
-const WEIGHT_PER_CHECK: u32 = 256;
-/// The number of bytes with the weight of one write.
-const BYTES_PER_WRITE: usize = 256;
 
 /// The option is set.
 const ON: u8 = 1;
@@ -101,12 +100,8 @@ const SHUT: u8 = 1 << 3;
 const GONE: u8 = 1 << 4;
 /// The sending side must be shut down when all gathered bytes are sent. Implies [`SHUT`].
 const ENDS: u8 = 1 << 5;
-
-thread_local! {
-    /// The weight of the writes that this thread has gathered, modulo 2³²; see
-    /// [`WEIGHT_PER_CHECK`].
-    static WEIGHT: Cell<u32> = const { Cell::new(0) };
-}
+/// The kernel had no memory for the last send. Implies [`BLOCKED`].
+const STARVED: u8 = 1 << 6;
 
 /// The gathered bytes of a socket; see the [module documentation](self).
 pub(crate) struct Cork {
@@ -277,15 +272,6 @@ impl fmt::Debug for Gathering {
     }
 }
 
-/// Returns the weight of this thread's writes with a further write of `len` bytes, and whether that
-/// write needs a check of the turn's duration.
-#[inline]
-fn add_weight(len: usize) -> (u32, bool) {
-    let before = WEIGHT.get();
-    let weight = before.wrapping_add(1 + (len / BYTES_PER_WRITE) as u32);
-    (weight, (before ^ weight) >= WEIGHT_PER_CHECK)
-}
-
 /// The state of a [`Cork`].
 #[derive(Default)]
 pub(super) struct State {
@@ -443,8 +429,8 @@ impl State {
         if self.list != list && !(context::gathers_writes() && unsent::has_room()) {
             return Ok(Appended::Refused);
         }
-        let (weight, needs_check) = add_weight(len);
-        WEIGHT.set(weight);
+        let (weight, needs_check) = cork_weight::with(len);
+        cork_weight::set(weight);
         if needs_check && !context::may_gather() {
             return Ok(Appended::Refused);
         }
@@ -464,10 +450,10 @@ impl State {
     /// follows, and `flags` is exactly `ON`.
     #[inline]
     fn append_more(&mut self, buf: &[u8]) -> bool {
-        let (weight, needs_check) = add_weight(buf.len());
+        let (weight, needs_check) = cork_weight::with(buf.len());
         let appends = buf.len() < LARGE && !needs_check && self.buffer.push(buf);
         if appends {
-            WEIGHT.set(weight);
+            cork_weight::set(weight);
         }
         appends
     }
@@ -481,10 +467,7 @@ impl State {
             match socket::send(fd, self.unsent(), 0) {
                 Ok(count) if count > 0 => self.buffer.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if waits_for_room(&error, may_be_early) => {
-                    self.flags |= BLOCKED;
-                    return Sent { is_empty: false, done: None };
-                }
+                Err(error) if self.block(&error, may_be_early) => return Sent { is_empty: false, done: None },
                 failed => self.fail(failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into())),
             }
         }
@@ -499,7 +482,7 @@ impl State {
     /// Returns `WouldBlock` (or EINPROGRESS, if the connection is not established yet) if the
     /// socket accepted no byte of `bufs`, EPIPE if the sending side is shut down, another error of
     /// the system call, or the error of earlier gathered bytes. If the system call fails, and
-    /// neither waiting nor repeating it would help, the gathered bytes are discarded.
+    /// repeating it now or later would not help, the gathered bytes are discarded.
     fn send_with(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -537,12 +520,9 @@ impl State {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return (Err(error), None),
-                Err(error) if waits_for_room(&error, may_be_early) => {
-                    if self.is_empty() {
-                        return (Err(error), self.end(fd).done);
-                    }
-                    self.flags |= BLOCKED;
-                    return (Err(error), None);
+                Err(error) if self.block(&error, may_be_early) => {
+                    let done = if self.is_empty() { self.end(fd).done } else { None };
+                    return (Err(error), done);
                 }
                 Err(error) => {
                     self.flags |= FAILED;
@@ -559,9 +539,26 @@ impl State {
         self.empty();
     }
 
-    /// Discards the gathered bytes, and clears [`BLOCKED`].
+    /// If a send failed only for now, marks the socket as blocked, and returns true.
+    fn block(&mut self, error: &io::Error, may_be_early: bool) -> bool {
+        let flags = match error.raw_os_error() {
+            Some(libc::ENOBUFS | libc::ENOMEM) => BLOCKED | STARVED,
+            Some(libc::EINPROGRESS) if may_be_early => BLOCKED,
+            _ if error.kind() == io::ErrorKind::WouldBlock => BLOCKED,
+            _ => return false,
+        };
+        self.flags = self.flags & !STARVED | flags;
+        true
+    }
+
+    /// Returns whether the bytes wait for memory of the kernel, which no event reports.
+    pub(super) fn is_starved(&self) -> bool {
+        self.has(STARVED)
+    }
+
+    /// Discards the gathered bytes, and clears [`BLOCKED`] and [`STARVED`].
     pub(super) fn empty(&mut self) {
-        self.flags &= !BLOCKED;
+        self.flags &= !(BLOCKED | STARVED);
         self.buffer.clear();
     }
 
@@ -583,11 +580,6 @@ impl State {
         }
         Sent { is_empty: true, done: self.flusher.as_mut().and_then(Option::take) }
     }
-}
-
-/// Returns whether a send failed because it must wait for room or for the connection.
-fn waits_for_room(error: &io::Error, may_be_early: bool) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || (may_be_early && error.raw_os_error() == Some(libc::EINPROGRESS))
 }
 
 impl fmt::Debug for Cork {

@@ -6,12 +6,12 @@
 //! until all bytes are sent or discarded. Its reference to the socket is weak, so it keeps no
 //! socket open; it has a handle only during a poll and during its drop ([`Borrowed`]). It waits in
 //! the write direction, as a write does. If the wait fails, for example because the write deadline
-//! has passed, the flusher tries again at intervals that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`].
-//! When no bytes are left (any thread may have sent or discarded them), it wakes all waiters of the
-//! direction, because a waiting flush may now be complete, and ends. A close of the socket or a
-//! shutdown of the runtime also ends it. After a shutdown, the next operation on the socket that
-//! writes or waits starts another flusher. If the task of the old flusher still exists at that
-//! time, its drop starts the other flusher.
+//! has passed, or if the kernel has no memory for the send, the flusher tries again at intervals
+//! that grow from [`PAUSE_MIN`] to [`PAUSE_MAX`]. When no bytes are left (any thread may have sent
+//! or discarded them), it wakes all waiters of the direction, because a waiting flush may now be
+//! complete, and ends. A close of the socket or a shutdown of the runtime also ends it. After a
+//! shutdown, the next operation on the socket that writes or waits starts another flusher. If the
+//! task of the old flusher still exists at that time, its drop starts the other flusher.
 //!
 //! # Finisher
 //! A finisher owns a duplicate of the descriptor, or the descriptor itself if no other is free, and
@@ -130,10 +130,10 @@ impl<T: Gathers> Future for Flusher<T> {
                 *pause = None;
             }
             match fd.poll_drained(Waiter::Future(operation), cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if !gathering.cork.lock().is_starved() => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Failure::Closed | Failure::Stopped)) => return Poll::Ready(()),
-                Poll::Ready(Err(_)) => {
+                Poll::Pending | Poll::Ready(Err(_)) => {
                     gathering.send();
                     *pause = Some(Sleep::new(*next));
                     *next = (*next * 2).min(PAUSE_MAX);

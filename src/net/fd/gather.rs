@@ -457,6 +457,9 @@ impl Fd {
                     "the socket does not accept the gathered bytes; flush the stream before you convert it",
                 )));
             }
+            if gathering.cork.lock().is_starved() {
+                thread::sleep(Duration::from_millis(1));
+            }
             self.with(|fd| socket::wait_ready(fd, true, Some(left)))?;
         }
         Ok(())
