@@ -259,6 +259,22 @@ fn copy_of_nothing_in_the_kernel_waits_until_gathered_bytes_are_sent() {
     });
 }
 
+/// If one side fails, a bidirectional copy ends the stream of the other side without waiting.
+#[test]
+fn failed_copy_ends_the_stream_behind_gathered_bytes() {
+    run(async {
+        let (mut ours, peer) = common::by_hand::narrow_pair().await;
+        let total = block(&ours, ours.as_raw_fd()).await;
+        let (mut source, feeder) = super::pair().await;
+        feeder.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(feeder);
+        source.peer_closed().await.unwrap();
+        let ended = netpoll::io::copy_bidirectional(&mut source, &mut ours).await;
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(read_to_end(&peer).await.unwrap().len(), total);
+    });
+}
+
 #[test]
 fn descriptors_follow_gathered_bytes() {
     run(async {

@@ -216,14 +216,15 @@ impl Half {
         false
     }
 
-    /// Ends this half after its reader has failed. Flushes the writer, or closes it if it is a
-    /// socket, as far as this is possible without waiting.
+    /// Ends this half after its reader has failed. Ends the stream of a socket. Flushes another
+    /// writer as far as this is possible without waiting.
     fn leave<W: Write + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) {
         self.transfer.stop();
         self.state = State::Done;
-        let writer = Pin::new(writer);
-        // The reader's error is reported instead of an error of the flush.
-        let _ = if self.transfer.writes_to_socket() { writer.poll_close(cx) } else { writer.poll_flush(cx) };
+        // The reader's error is reported instead of an error of the writer.
+        if !self.transfer.end_socket() {
+            let _ = Pin::new(writer).poll_flush(cx);
+        }
     }
 
     /// Ends this half after the other half has failed to read from this half's writer.

@@ -81,9 +81,11 @@ impl Transfer {
         self.written
     }
 
-    /// Returns whether the writer is a socket.
-    pub(super) fn writes_to_socket(&self) -> bool {
-        self.target.is_some()
+    /// Shuts down the writing side of the writer if it is a socket, and returns whether it is. Does
+    /// not wait for room for gathered bytes, which are sent first. An error is ignored.
+    pub(super) fn end_socket(&self) -> bool {
+        let ended = self.target.as_ref().map(|target| target.finish_writing());
+        ended.is_some()
     }
 
     /// Returns a number that changes whenever bytes have moved.
