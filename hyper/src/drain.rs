@@ -75,12 +75,16 @@ impl Group {
         Poll::Pending
     }
 
-    /// Advances to `stage` and wakes all connections.
+    /// Advances to `stage` and wakes all connections. Does nothing if the group is already in this
+    /// stage or a later one, because the connections that have seen the stage would not register
+    /// their wakers again.
     pub(super) fn advance(&self, stage: u32) {
         let mut members = lock(&self.members);
         // ORDERING: Release pairs with the Acquire in `Member::stage` of members whose wakers are
         // registered. Other members load the stage under the lock.
-        self.stage.fetch_max(stage, Ordering::Release);
+        if self.stage.fetch_max(stage, Ordering::Release) >= stage {
+            return;
+        }
         let wakers: Vec<Waker> = members.wakers.iter_mut().filter_map(Option::take).collect();
         drop(members);
         wakers.into_iter().for_each(Waker::wake);
@@ -160,5 +164,40 @@ impl Drop for Member {
         if let Some(server) = server {
             server.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Regression test: the server advanced to *draining* twice, and the second time removed the
+    /// wakers of the members that had seen the stage. They were not woken for *cut*.
+    #[test]
+    fn member_is_woken_for_cut_after_repeated_advance() {
+        let group = Arc::new(Group::default());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut member = group.join();
+        assert_eq!(member.stage(&mut cx), SERVING);
+        group.advance(DRAINING);
+        assert_eq!(member.stage(&mut cx), DRAINING);
+        group.advance(DRAINING);
+        assert_eq!(member.stage(&mut cx), DRAINING);
+        woken.0.store(false, Ordering::Relaxed);
+        group.advance(CUT);
+        assert!(woken.0.load(Ordering::Relaxed), "the member does not learn that it is cut off");
     }
 }
