@@ -168,7 +168,7 @@ impl Connector {
             _ => return Err(invalid(format!("{uri}: not an http or https URL"))),
         };
         let Some(host) = uri.host() else { return Err(invalid(format!("{uri}: no host"))) };
-        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let port = port(&uri)?.unwrap_or(if is_tls { 443 } else { 80 });
         #[cfg(not(feature = "rustls"))]
         if is_tls {
             return Err(invalid(format!("{uri}: https needs the feature rustls")));
@@ -194,6 +194,18 @@ impl Connector {
 /// Returns the host without the brackets of an IPv6 address.
 fn host_name(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// Returns the port of `uri`, or `None` if it has none or an empty one. `Uri::port_u16` also
+/// returns `None` for a number that is not a port, such as 65536.
+fn port(uri: &Uri) -> io::Result<Option<u16>> {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
+    let text = host_and_port.strip_prefix(uri.host().unwrap_or_default()).unwrap_or_default();
+    match text {
+        "" | ":" => Ok(None),
+        _ => uri.port_u16().map(Some).ok_or_else(|| invalid(format!("{uri}: invalid port"))),
+    }
 }
 
 fn invalid(text: String) -> io::Error {
@@ -302,5 +314,28 @@ impl Write for ClientStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         forward!(self.poll_write_vectored(cx, bufs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression test: a request for a URL whose port is out of range went to port 80.
+    #[test]
+    fn invalid_port_is_an_error() {
+        let port = |uri: &str| port(&uri.parse().unwrap()).map_err(|error| error.kind());
+        for uri in ["http://h/", "http://h:/", "http://[::1]/", "http://[::1]:/", "http://user:1@h/"] {
+            assert_eq!(port(uri), Ok(None), "{uri}");
+        }
+        for uri in ["http://h:65535/", "http://[::1]:65535/", "http://user:1@h:65535/"] {
+            assert_eq!(port(uri), Ok(Some(65535)), "{uri}");
+        }
+        for uri in ["http://h:65536/", "http://[::1]:65536/", "http://user:1@h:65536/", "http://h:x/"] {
+            assert_eq!(port(uri), Err(io::ErrorKind::InvalidInput), "{uri}");
+        }
+        let connecting = Connector::new().connect("http://127.0.0.1:65536/".parse().unwrap());
+        let error = netpoll::task::block_on(connecting).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
     }
 }
