@@ -160,7 +160,7 @@ impl Activity {
 /// A guard that counts a request, or a chunk of its response, as in progress until the guard is
 /// dropped.
 #[derive(Debug)]
-struct UnderWay {
+pub(super) struct UnderWay {
     activity: Arc<Activity>,
     /// Whether the request came over HTTP/2. The end of the response is recorded only for HTTP/2,
     /// because hyper has its own time limit for HTTP/1.
@@ -168,7 +168,7 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn begin(activity: &Arc<Activity>, is_http2: bool) -> UnderWay {
+    pub(super) fn begin(activity: &Arc<Activity>, is_http2: bool) -> UnderWay {
         activity.requests.fetch_add(1, Ordering::Relaxed);
         UnderWay { activity: Arc::clone(activity), is_http2 }
     }

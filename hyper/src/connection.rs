@@ -55,6 +55,10 @@ const HEAD_BYTES: usize = 1024;
 /// server is stopping. A live peer usually replies to a PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
+/// The minimum interval between two checks of an HTTP/2 connection with a request in progress. A
+/// very short time limit would otherwise keep a thread busy as long as the request lasts.
+const CHECK_MIN: Duration = Duration::from_millis(10);
+
 /// The settings of a server's connections.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -334,7 +338,7 @@ impl Http2Check {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             let Some(limit) = self.limit else { return Poll::Pending };
             let (now, progress) = (Instant::now(), activity.progress());
-            let mut next = now + limit;
+            let mut next = now + limit.max(CHECK_MIN);
             if !activity.is_busy() {
                 match self.ending {
                     Ending::No if activity.idle_since() + limit <= now => {
@@ -361,6 +365,7 @@ impl Http2Check {
 
 #[cfg(test)]
 mod tests {
+    use super::super::activity::UnderWay;
     use super::*;
     use hyper::rt::ReadBufCursor;
     use std::task::Waker;
@@ -392,6 +397,23 @@ mod tests {
         assert!(check.poll(&mut cx, &activity).is_pending());
         check.sleep = Sleep::new(Duration::ZERO);
         assert!(matches!(check.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
+    }
+
+    /// Regression test: a limit of zero kept a thread busy while a request was in progress.
+    #[test]
+    fn zero_limit_does_not_check_a_busy_connection_all_the_time() {
+        let activity = Activity::new(None);
+        let mut check = Http2Check::new(Some(Duration::ZERO));
+        let request = UnderWay::begin(&activity, true);
+        let start = Instant::now();
+        let begun = |cx: &mut Context<'_>| Poll::Ready(check.poll(cx, &activity).is_pending());
+        // In a turn of `block_on`, which bounds the number of sleeps that need not wait.
+        assert!(netpoll::task::block_on(poll_fn(begun)));
+        assert!(check.sleep.deadline() >= Some(start + CHECK_MIN));
+        drop(request);
+        check.sleep = Sleep::new(Duration::ZERO);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(check.poll(&mut cx, &activity), Poll::Ready(Verdict::ShutDown)));
     }
 
     /// A stream that accepts all bytes, and sends them when `sends` is true.
