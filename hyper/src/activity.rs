@@ -11,8 +11,8 @@
 //! These tasks then decrement `requests` with Release, and the connection's task reads `requests`
 //! with Acquire.
 //! The task that owns an upgraded stream reads `released`, and reads and writes `progress`,
-//! `blocked`, `unflushed` and `closing`. Only the connection's own task writes and reads the other
-//! fields.
+//! `blocked`, `unflushed`, `sent` and `closing`. Only the connection's own task writes and reads
+//! the other fields.
 
 use std::future::{Future, pending};
 use std::io::IoSlice;
@@ -62,6 +62,9 @@ pub(super) struct Activity {
     /// Whether the last flush of the stream had to wait. A stream that buffers, such as TLS, may
     /// accept the end of a response before it can send these bytes.
     unflushed: AtomicBool,
+    /// The time at which a write or a flush that had to wait last ended, in nanoseconds since
+    /// `start`, or 0 if none has ended.
+    sent: AtomicU64,
     /// Whether hyper, or the owner of an upgraded stream, has begun to shut the stream down.
     closing: AtomicBool,
     /// Whether the connection has ended or will be upgraded, so that hyper no longer shuts the
@@ -97,6 +100,7 @@ impl Activity {
             draining: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             released: AtomicBool::new(false),
         })
@@ -106,8 +110,6 @@ impl Activity {
         used, set_used;
         has_body, set_has_body;
         draining, set_draining;
-        blocked, set_blocked;
-        unflushed, set_unflushed;
         closing, set_closing;
         released, set_released;
     }
@@ -130,7 +132,39 @@ impl Activity {
     /// Returns whether bytes for the peer have to wait, because the peer does not read or the
     /// network is slow.
     pub(super) fn is_blocked(&self) -> bool {
-        self.blocked() || self.unflushed()
+        self.blocked.load(Ordering::Relaxed) || self.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Records whether a write to the stream has to wait.
+    #[inline]
+    pub(super) fn set_blocked(&self, waits: bool) {
+        self.note_wait(&self.blocked, waits);
+    }
+
+    /// Records whether a flush of the stream has to wait. Returns whether the last one had to.
+    pub(super) fn set_unflushed(&self, waits: bool) -> bool {
+        self.note_wait(&self.unflushed, waits)
+    }
+
+    #[inline]
+    fn note_wait(&self, flag: &AtomicBool, waits: bool) -> bool {
+        let waited = flag.load(Ordering::Relaxed);
+        if waited && !waits {
+            self.sent.store(self.nanos(), Ordering::Relaxed);
+        }
+        flag.store(waits, Ordering::Relaxed);
+        waited
+    }
+
+    /// Returns the time at which a write or a flush that had to wait last ended or, if none has
+    /// ended, at which the connection began.
+    pub(super) fn sent(&self) -> Instant {
+        self.start + Duration::from_nanos(self.sent.load(Ordering::Relaxed))
+    }
+
+    /// Returns the time since the connection began, in nanoseconds.
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Returns whether a request is in progress or a tunnel was accepted.
@@ -183,10 +217,9 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.is_http2 {
-            let answered = u64::try_from(self.activity.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             // If two responses end at the same time, the earlier time may be stored last. The time
             // limit is then counted from the earlier time.
-            self.activity.answered.store(answered, Ordering::Relaxed);
+            self.activity.answered.store(self.activity.nanos(), Ordering::Relaxed);
         }
         // ORDERING: Release pairs with the Acquire in `Activity::is_busy`.
         self.activity.requests.fetch_sub(1, Ordering::Release);

@@ -55,9 +55,10 @@ const HEAD_BYTES: usize = 1024;
 /// server is stopping. A live peer usually replies to a PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
-/// The minimum interval between two checks of an HTTP/2 connection with a request in progress. A
-/// very short time limit would otherwise keep a thread busy as long as the request lasts.
-const CHECK_MIN: Duration = Duration::from_millis(10);
+/// The minimum interval between two checks of a connection with a request in progress, or with a
+/// response that waits to be sent. A very short time limit would otherwise keep a thread busy as
+/// long as this lasts.
+pub(super) const CHECK_MIN: Duration = Duration::from_millis(10);
 
 /// The settings of a server's connections.
 #[derive(Clone, Debug)]
@@ -156,7 +157,7 @@ where
         ended.unwrap_or_else(|error| settings.report(&error));
     } else {
         let mut http1 = settings.http1.clone();
-        http1.timer(ConnectionTimer::default());
+        http1.timer(ConnectionTimer::new(Arc::clone(&activity), settings.head));
         let connection = http1.serve_connection(wire, service).with_upgrades();
         let ended = drive_http1(connection, |connection| connection.graceful_shutdown(), &activity, &mut member).await;
         ended.unwrap_or_else(|error| settings.report(&error));

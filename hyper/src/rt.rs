@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt;
 use netpoll::task;
 use netpoll::time::{Movable, Sleep};
 
+use super::activity::Activity;
+use super::connection::CHECK_MIN;
 use super::lock;
 
 /// An executor for hyper. It runs hyper's futures, such as one per HTTP/2 stream, as tasks with
@@ -63,17 +65,43 @@ impl rt::Timer for Timer {
     }
 }
 
-/// The timer of one HTTP/1 connection.
+/// The timer of one HTTP/1 connection, which limits the time for the head of a request.
 ///
 /// hyper creates a sleep for the head of each request and drops the sleep when the head has
 /// arrived. This timer keeps the dropped sleep armed and resets it for the next request. So only
 /// the first request arms a new sleep, but the sleep wakes the connection spuriously about once per
 /// time limit.
-#[derive(Debug, Default)]
-pub(super) struct ConnectionTimer(Home);
+///
+/// If the body of a request ends after hyper has taken the whole response, hyper creates the sleep
+/// for the next head although part of the response may still have to be sent. Therefore, a sleep
+/// does not end before the time limit has passed since the response was sent.
+#[derive(Debug)]
+pub(super) struct ConnectionTimer(Arc<Home>);
 
-/// The place where a dropped sleep is kept for the next request.
-type Home = Arc<Mutex<Option<Movable>>>;
+/// What the sleeps of a connection share.
+#[derive(Debug)]
+struct Home {
+    /// A dropped sleep, for the next request.
+    movable: Mutex<Option<Movable>>,
+    activity: Arc<Activity>,
+    limit: Option<Duration>,
+}
+
+impl ConnectionTimer {
+    /// Creates the timer of a connection. `limit` is the time limit for the head of a request.
+    pub(super) fn new(activity: Arc<Activity>, limit: Option<Duration>) -> ConnectionTimer {
+        ConnectionTimer(Arc::new(Home { movable: Mutex::new(None), activity, limit }))
+    }
+}
+
+impl Home {
+    /// Returns the time at which a sleep that was due ends, or `None` if it ends now.
+    fn later(&self) -> Option<Instant> {
+        let (now, limit) = (Instant::now(), self.limit?.max(CHECK_MIN));
+        let sent = if self.activity.is_blocked() { now } else { self.activity.sent() };
+        (self.activity.used() && sent + limit > now).then(|| sent + limit)
+    }
+}
 
 impl rt::Timer for ConnectionTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
@@ -81,7 +109,8 @@ impl rt::Timer for ConnectionTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        let mut movable = lock(&self.0).take().unwrap_or_else(|| Movable::new(Sleep::until(deadline)));
+        let kept = lock(&self.0.movable).take();
+        let mut movable = kept.unwrap_or_else(|| Movable::new(Sleep::until(deadline)));
         movable.reset(deadline);
         Box::pin(Pause { movable, home: Some(Arc::clone(&self.0)) })
     }
@@ -96,7 +125,7 @@ impl rt::Timer for ConnectionTimer {
 struct Pause {
     movable: Movable,
     /// The place to which `movable` returns when the `Pause` is dropped.
-    home: Option<Home>,
+    home: Option<Arc<Home>>,
 }
 
 impl Pause {
@@ -109,7 +138,13 @@ impl Future for Pause {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.movable).poll(cx)
+        loop {
+            ready!(Pin::new(&mut self.movable).poll(cx));
+            match self.home.as_ref().and_then(|home| home.later()) {
+                Some(later) => self.movable.reset(later),
+                None => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -117,7 +152,7 @@ impl Drop for Pause {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
             let movable = std::mem::replace(&mut self.movable, Movable::new(Sleep::never()));
-            let replaced = lock(&home).replace(movable);
+            let replaced = lock(&home.movable).replace(movable);
             drop(replaced);
         }
     }

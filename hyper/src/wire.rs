@@ -151,10 +151,10 @@ impl<T: Read + Write + Unpin> Write for Wire<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        if flushed.is_ready() && self.activity.unflushed() {
+        let waited = self.activity.set_unflushed(flushed.is_pending());
+        if flushed.is_ready() && waited {
             self.activity.note_progress();
         }
-        self.activity.set_unflushed(flushed.is_pending());
         flushed
     }
 

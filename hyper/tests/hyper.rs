@@ -26,7 +26,7 @@ use hyper::{Request, Response};
 use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::task;
 use netpoll_hyper::{Executor, Server, Socket, Timer};
-use serving::{Seen, answer, assert_hello, curl, get, receive, send, start, with_some_limit};
+use serving::{HUGE, Seen, answer, assert_hello, curl, get, receive, send, start, with_some_limit};
 
 #[test]
 fn http1_keeps_alive_and_pipelines() {
@@ -413,6 +413,23 @@ fn missing_request_head_ends_connection() {
         task::sleep(limit * 3 / 2).await;
         server.seen.released.store(1, Ordering::SeqCst);
         assert_eq!(receive(&slow).await.unwrap().1, b"waited");
+        server.stop().await.unwrap();
+        Some(())
+    }));
+}
+
+/// Regression test: if a request's body ends after hyper has taken the whole response, hyper waits
+/// for the next head while the response is being sent. The limit then cut the response off.
+#[test]
+fn head_limit_does_not_cut_off_a_response_that_is_being_sent() {
+    run(with_some_limit(async |limit| {
+        let server = start(Server::new().header_read_timeout(limit)).await;
+        let stream = server.connect().await;
+        let request = b"POST /huge HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+        stream.write_all(request).await.ok()?;
+        stream.peek(&mut [0; 1]).await.ok().filter(|&count| count == 1)?;
+        task::sleep(limit * 3).await;
+        assert_eq!(receive(&stream).await.unwrap().1.len(), HUGE);
         server.stop().await.unwrap();
         Some(())
     }));

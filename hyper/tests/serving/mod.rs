@@ -20,6 +20,9 @@ use netpoll_hyper::{Server, Socket};
 
 use crate::common::{self, read_exact};
 
+/// The length of the response to `/huge`, which is larger than the buffers of a socket.
+pub const HUGE: usize = 32 << 20;
+
 /// State shared by the service and the tests.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -40,6 +43,7 @@ pub async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Answe
         (_, "/hello") => "hello".to_owned(),
         (_, "/version") => format!("{:?}", request.version()),
         (_, "/large") => "x".repeat(300_000),
+        (_, "/huge") => "x".repeat(HUGE),
         (_, "/panic") => panic!("the request is for /panic"),
         (_, "/wait") => {
             let number = seen.waiting.fetch_add(1, Ordering::SeqCst);
