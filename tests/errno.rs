@@ -27,7 +27,8 @@ use libc::*;
 use netpoll::io::AsyncFd;
 use netpoll::net::{Ancillary, RecvBatch, SendBatch, Shutdown, TcpListener, TcpStream, UdpSocket, raw_os_error};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
-use netpoll::{rt, task};
+use netpoll::prelude::StreamExt;
+use netpoll::{future, rt, task};
 
 /// The effect of a fault on an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -656,6 +657,28 @@ fn descriptor_rejected_by_epoll_is_invalid_input() {
             assert_eq!((error.kind(), fault.hits()), (io::ErrorKind::InvalidInput, 1));
             assert!(error.to_string().starts_with("not pollable"), "{error}");
             ping_pong(&client, &server).await;
+        });
+    });
+}
+
+/// Regression test: a stream of connections whose listener could not be registered woke itself, and
+/// returned ENOSPC, the user's limit of registrations, without a pause. So a server kept a thread
+/// busy.
+#[test]
+fn incoming_pauses_while_its_listener_cannot_be_registered() {
+    child_on_epoll("incoming_pauses_while_its_listener_cannot_be_registered", || {
+        run(async {
+            for errno in [ENOMEM, ENOSPC] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let mut incoming = listener.incoming();
+                let fault = inject("epoll_ctl ADD", listener.as_raw_fd(), errno, usize::MAX);
+                let accepted = future::timeout(Duration::from_millis(300), incoming.next()).await;
+                assert!(accepted.is_err(), "{errno}: {accepted:?}");
+                assert!((1..=30).contains(&fault.hits()), "{errno}: {} registrations", fault.hits());
+                drop(fault);
+                let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                incoming.next().await.unwrap().unwrap();
+            }
         });
     });
 }

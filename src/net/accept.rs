@@ -35,6 +35,10 @@ pub(crate) struct Accepting {
     place: Option<Key>,
     /// Whether the accept is parked, so that `operation` waits only for the end of the listener.
     parked: bool,
+    /// Whether the descriptor could not be registered during the wait for the end of the listener.
+    /// Another attempt in the same wait would wake all operations of the direction, including this
+    /// one.
+    is_unregistered: bool,
     /// Whether the accept needs no permit.
     beyond_limit: bool,
 }
@@ -78,6 +82,7 @@ impl Accepting {
                     // edge wakes only accepts that can use it. When a permit is free, moves back.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
+                    self.is_unregistered = false;
                 }
                 if parks {
                     let error = ready!(self.poll_end(listener, cx));
@@ -150,12 +155,14 @@ impl Accepting {
     #[cold]
     pub(crate) fn poll_end(&mut self, listener: &NetFd, cx: &mut Context<'_>) -> Poll<io::Error> {
         let fd = &listener.fd;
-        let polled = match fd.poll_until(Direction::Read, &mut self.operation, cx, |side| side.is_hung_up()) {
-            Poll::Ready(Err(Failure::Io(_))) => {
-                fd.poll_interrupt(Direction::Read, Waiter::Future(&mut self.operation), cx)
-            }
-            polled => polled,
-        };
+        let mut polled = Poll::Pending;
+        if !self.is_unregistered {
+            polled = fd.poll_until(Direction::Read, &mut self.operation, cx, |side| side.is_hung_up());
+            self.is_unregistered = matches!(polled, Poll::Ready(Err(Failure::Io(_))));
+        }
+        if self.is_unregistered {
+            polled = fd.poll_interrupt(Direction::Read, Waiter::Future(&mut self.operation), cx);
+        }
         let ended = ready!(polled);
         listener.fd.cancel(Direction::Read, &mut self.operation);
         Poll::Ready(listener.error("accept", ended.err().unwrap_or_else(|| shut_down(listener))))
@@ -165,6 +172,7 @@ impl Accepting {
     pub(crate) fn cancel(&mut self, listener: &NetFd, admission: Option<&Admission>) {
         listener.fd.cancel(Direction::Read, &mut self.operation);
         self.parked = false;
+        self.is_unregistered = false;
         if let Some(limit) = admission.and_then(|admission| admission.limit.as_ref()) {
             limit.leave(&mut self.place);
         }

@@ -119,11 +119,12 @@ fn incoming_pauses_after_lack_of_resources_and_returns_other_errors() {
         let mut incoming = listener.incoming();
         // Sockets that concurrent tests close may end a pause early, so only an upper bound is
         // checked.
-        fail(&script, Call::Accept4, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]);
+        let errnos = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC];
+        fail(&script, Call::Accept4, &errnos);
         let start = Instant::now();
         next(&mut incoming).await.unwrap().unwrap();
-        assert_eq!(script.calls(Call::Accept4), 5, "one call before each pause, and one after the last");
-        assert!(start.elapsed() < Duration::from_secs(60), "{:?} for 5 + 10 + 20 + 40 ms", start.elapsed());
+        assert_eq!(script.calls(Call::Accept4), 6, "one call before each pause, and one after the last");
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?} for 5 + 10 + 20 + 40 + 80 ms", start.elapsed());
         // Other errors are returned immediately.
         fail(&script, Call::Accept4, &[libc::EBADF]);
         assert_eq!(next(&mut incoming).await.unwrap().unwrap_err().raw_os_error(), Some(libc::EBADF));

@@ -1,9 +1,10 @@
-//! Incoming connections as a stream, for TCP and Unix sockets, with backoff when no descriptor or
-//! memory is available.
+//! Incoming connections as a stream, for TCP and Unix sockets, with backoff when no descriptor,
+//! memory or epoll registration is available.
 //!
 //! # States
-//! * *accepting*: EMFILE, ENFILE, ENOBUFS or ENOMEM leads to *backing off*. If the listener is
-//!   closed, the stream yields one error and is *ended*.
+//! * *accepting*: EMFILE, ENFILE, ENOBUFS, ENOMEM or ENOSPC (the user's limit of registrations with
+//!   epoll, when the listener is registered) leads to *backing off*. If the listener is closed, the
+//!   stream yields one error and is *ended*.
 //! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is
 //!   closed. At the end of the listener (its deadline, its close, a shutdown of the runtime, or a
 //!   shutdown of the socket by another owner), the stream yields the error immediately. It is then
@@ -119,17 +120,18 @@ impl Accepts {
 }
 
 fn is_want_of_resources(error: &io::Error) -> bool {
-    matches!(raw_os_error(error), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(raw_os_error(error), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC))
 }
 
 /// Connections as a stream.
 impl TcpListener {
     /// Returns a stream of accepted connections that borrows the listener.
     ///
-    /// If an accept fails for lack of descriptors or memory, the stream waits before it tries
-    /// again: 5 ms at first, then twice as long each time, up to 1 s. The wait ends early when a
-    /// socket of this crate is closed. It also ends, with an error, at the listener's deadline or
-    /// close, at a shutdown of the runtime, and when another user of the socket shuts it down.
+    /// If an accept fails for lack of descriptors, memory or epoll registrations (ENOSPC), the
+    /// stream waits before it tries again: 5 ms at first, then twice as long each time, up to 1 s.
+    /// The wait ends early when a socket of this crate is closed. It also ends, with an error, at
+    /// the listener's deadline or close, at a shutdown of the runtime, and when another user of the
+    /// socket shuts it down.
     ///
     /// After [`close`](TcpListener::close) the stream yields one error and then `None`. Other
     /// errors, which are those of [`accept`](TcpListener::accept), do not end the stream.

@@ -116,10 +116,10 @@ impl TcpListener {
     /// # Errors
     /// Returns `TimedOut` after the deadline, a [closed](crate::net::is_closed) error after
     /// [`close`](TcpListener::close), and EINVAL if another user of the socket has shut it down.
-    /// Returns the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM) is
-    /// available; the connection stays in the queue, so a loop that retries immediately spins.
-    /// [`incoming`](TcpListener::incoming) waits instead. A listener with [reserved
-    /// descriptors](ListenConfig::reserve_descriptors) refuses the connection if no other
+    /// Returns the OS error if no descriptor (EMFILE, ENFILE), memory (ENOBUFS, ENOMEM) or epoll
+    /// registration (ENOSPC) is available; connections stay in the queue, so a loop that retries
+    /// immediately spins. [`incoming`](TcpListener::incoming) waits instead. A listener with
+    /// [reserved descriptors](ListenConfig::reserve_descriptors) refuses the connection if no other
     /// descriptor is available.
     ///
     /// # Cancel safety

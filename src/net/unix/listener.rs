@@ -129,9 +129,9 @@ macro_rules! listener {
             /// # Errors
             /// Returns `TimedOut` after the deadline, a [closed](crate::net::is_closed) error after
             /// [`close`](Self::close), and EINVAL if another user of the socket has shut it down.
-            /// Returns the OS error if no descriptor (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM)
-            /// is available; the connection stays in the queue, so a loop that retries immediately
-            /// spins. [`incoming`](Self::incoming) waits instead.
+            /// Returns the OS error if no descriptor (EMFILE, ENFILE), memory (ENOBUFS, ENOMEM) or
+            /// epoll registration (ENOSPC) is available; connections stay in the queue, so a loop
+            /// that retries immediately spins. [`incoming`](Self::incoming) waits instead.
             ///
             /// # Cancel safety
             /// A connection is either returned or left in the queue.
