@@ -444,6 +444,40 @@ fn panics_in_hooks_and_in_the_stop_lose_no_connection() {
     });
 }
 
+/// Regression test: the server repeated a failed accept immediately, so a lasting error, such as
+/// EPERM from a security module, kept a thread busy.
+#[test]
+fn lasting_error_of_accept_does_not_keep_a_thread_busy() {
+    /// A listener whose accepts all fail.
+    struct Failing;
+    impl Listener for Failing {
+        type Conn = TcpStream;
+        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<TcpStream>>;
+        fn incoming(&self) -> Self::Incoming<'_> {
+            Box::pin(futures::stream::repeat_with(|| Err(io::ErrorKind::PermissionDenied.into())))
+        }
+        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+            std::future::ready(Ok(()))
+        }
+    }
+    run(async {
+        let errors = Arc::new(AtomicUsize::new(0));
+        let seen = errors.clone();
+        let failed = net::serve(Failing, echo)
+            .on_error(move |_| _ = seen.fetch_add(1, Ordering::SeqCst))
+            .until(task::sleep(Duration::from_millis(300)));
+        let start = Instant::now();
+        let at_stop = std::pin::pin!(async {
+            task::sleep(Duration::from_millis(250)).await;
+            errors.load(Ordering::SeqCst)
+        });
+        let (report, count) = futures::future::join(failed.into_future(), at_stop).await;
+        assert_eq!(report.unwrap().accepted, 0);
+        let most = start.elapsed().as_millis() as usize / 5 + 1;
+        assert!((1..=most).contains(&count), "{count} errors");
+    });
+}
+
 /// During a hot restart, two processes share the socket of the listener, so the other process may
 /// shut it down.
 #[test]

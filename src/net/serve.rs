@@ -30,7 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
@@ -55,6 +55,10 @@ const QUEUED_MAX: usize = 4096;
 /// The maximum number of accepts per poll while serving, so that other tasks get their turn.
 const BATCH_MAX: usize = 64;
 
+/// The time after a failed accept before the next one, so that a lasting error, such as that of a
+/// security module, does not keep a thread busy.
+const ERROR_PAUSE: Duration = Duration::from_millis(5);
+
 /// Serves each connection that `listener` accepts with `handler`, in its own task.
 ///
 /// Await the returned value. Its methods set limits and control when and how the server stops.
@@ -78,8 +82,9 @@ const BATCH_MAX: usize = 64;
 /// If an accept fails with an error that would persist, the server stops, drains its connections
 /// and returns the error. Such errors are EINVAL (another owner of the socket has shut it down),
 /// EBADF, ENOTSOCK and EOPNOTSUPP; `TimedOut` after the listener's deadline; and the error of a
-/// runtime that was shut down. After other errors the server continues. If the listener is closed,
-/// the server stops without an error. If closing the listener fails, the server returns that error.
+/// runtime that was shut down. After other errors the server continues, 5 ms later. If the listener
+/// is closed, the server stops without an error. If closing the listener fails, the server returns
+/// that error.
 ///
 /// # Cancel safety
 /// Dropping the future drops the listener and cancels the tasks of all connections.
@@ -447,9 +452,14 @@ where
         let mut ended = None;
         // Waits for the end of the listener while the server is at its limit and does not accept.
         let mut watch: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>> = None;
+        let mut pause: Option<Sleep> = None;
         let mut accept = |serving: &mut Serving<L::Conn>, room: Room, cx: &mut Context<'_>| {
             let Some(stream) = &mut incoming else { return Poll::Ready(false) };
             let is_full = room == Room::None;
+            if let Some(sleep) = pause.as_mut().filter(|_| room != Room::Unlimited) {
+                ready!(Pin::new(sleep).poll(cx));
+                pause = None;
+            }
             if room == Room::Unlimited && !is_unlimited {
                 is_unlimited = true;
                 if let Some(unlimited) = listener.incoming_beyond_limit() {
@@ -487,6 +497,7 @@ where
                         contained(|| hook(&error));
                     }
                     if !is_last(&error) {
+                        pause = Some(Sleep::new(ERROR_PAUSE));
                         return Poll::Ready(true);
                     }
                     incoming = None;
