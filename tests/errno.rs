@@ -24,8 +24,11 @@ use common::{
 };
 use faults::{Injection, inject, inject_after, watch};
 use libc::*;
+use netpoll::__private::ListenerView;
 use netpoll::io::AsyncFd;
-use netpoll::net::{Ancillary, RecvBatch, SendBatch, Shutdown, TcpListener, TcpStream, UdpSocket, raw_os_error};
+use netpoll::net::{
+    Ancillary, RecvBatch, SendBatch, Shutdown, TcpListener, TcpStream, UdpSocket, is_closed, raw_os_error,
+};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
 use netpoll::prelude::StreamExt;
 use netpoll::{future, rt, task};
@@ -678,6 +681,25 @@ fn incoming_pauses_while_its_listener_cannot_be_registered() {
                 drop(fault);
                 let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
                 incoming.next().await.unwrap().unwrap();
+            }
+        });
+    });
+}
+
+/// Regression test: the wait failed with ENOSPC, so the server of netpoll-hyper, which polls it at
+/// its connection limit, ended. The stream of connections would have paused.
+#[test]
+fn wait_for_the_end_of_a_listener_outlasts_failed_registrations() {
+    child_on_epoll("wait_for_the_end_of_a_listener_outlasts_failed_registrations", || {
+        run(async {
+            for errno in [ENOMEM, ENOSPC] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let fault = inject("epoll_ctl ADD", listener.as_raw_fd(), errno, 2);
+                let mut ended = Box::pin(listener.until_closed());
+                let early = future::timeout(Duration::from_millis(150), &mut ended).await;
+                assert!(early.is_err() && (1..=2).contains(&fault.hits()), "{errno}: {early:?}, {}", fault.hits());
+                listener.close().await.unwrap();
+                assert!(is_closed(&ended.await.unwrap_err()), "{errno}");
             }
         });
     });

@@ -9,14 +9,17 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::net::error::is_deadline;
 use crate::net::fd::operation::Operation;
 use crate::net::futures::{PeerClosed, operation_future};
 use crate::net::net_fd::NetFd;
+use crate::net::tcp::incoming::is_want_of_resources;
 use crate::net::tcp::{TcpListener, TcpStream};
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::time::sleep::Sleep;
 use crate::sys::socket;
 
 /// Implements `poll_read_uninit` for stream types.
@@ -134,6 +137,9 @@ pub trait ListenerView {
     fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
+/// The time after which a wait for the end of a listener tries again to register the listener.
+const REGISTER_PAUSE: Duration = Duration::from_millis(100);
+
 macro_rules! listener_view {
     ($($listener:ident),*) => {$(
         impl ListenerView for $listener {
@@ -142,7 +148,12 @@ macro_rules! listener_view {
             }
 
             async fn until_closed(&self) -> io::Result<()> {
-                PeerClosed::new(&self.fd, "accept").await?;
+                loop {
+                    match PeerClosed::new(&self.fd, "accept").await {
+                        Err(error) if is_want_of_resources(&error) => Sleep::new(REGISTER_PAUSE).await,
+                        ended => break ended?,
+                    }
+                }
                 // A listener has no peer, so a hang-up means that the listener was shut down.
                 Err(self.fd.error("accept", Failure::Io(io::Error::from_raw_os_error(libc::EINVAL))))
             }

@@ -119,7 +119,8 @@ impl Accepts {
     }
 }
 
-fn is_want_of_resources(error: &io::Error) -> bool {
+/// Returns whether an accept, or a wait for one, failed only because something was not available.
+pub(in crate::net) fn is_want_of_resources(error: &io::Error) -> bool {
     matches!(raw_os_error(error), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC))
 }
 
