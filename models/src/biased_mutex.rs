@@ -29,7 +29,7 @@ fn add_owned(calls: &Calls, call: &'static str, may: impl Fn() -> bool) -> bool 
         may
     };
     // SAFETY: neither `push` nor the `may` of any caller uses the mutex or panics in a model that
-    // passes.
+    // passes. No model forks, so the value need not be valid at every step.
     unsafe { calls.with_owned(push) }
 }
 
@@ -51,9 +51,10 @@ pub fn owner_and_lock_exclude_each_other() {
     assert_eq!(calls.lock().len(), 5);
 }
 
-/// A thread revokes the ownership of another thread and becomes the owner. The former owner, which
-/// has not seen the revocation yet, must not make a third thread conclude that the new owner does
-/// not use the value.
+/// A thread revokes the ownership of another thread and tries to become the owner. This must fail
+/// until the former owner has locked the mutex. Otherwise, a former owner that has not seen the
+/// revocation yet may clear `is_busy` while the new owner uses the value, and a third thread that
+/// locks the mutex does not wait for the new owner.
 pub fn former_owner_does_not_hide_the_next() {
     let calls = Arc::new(Calls::new(Vec::new()));
     add(&calls, "first");
@@ -73,8 +74,10 @@ pub fn former_owner_does_not_hide_the_next() {
     third.join().unwrap();
 }
 
-/// Two threads become the owner one after the other. No use of the value may be lost.
-pub fn each_thread_becomes_the_owner() {
+/// Two threads compete for the ownership. Only the thread that locks the mutex first becomes the
+/// owner: each lock by the other thread ends the ownership, until the first thread locks the mutex
+/// and becomes the owner again. No use of the value may be lost.
+pub fn no_use_is_lost_while_threads_compete_for_ownership() {
     let calls = Arc::new(Calls::new(Vec::new()));
     let adding = thread::spawn({
         let calls = calls.clone();

@@ -59,7 +59,7 @@ impl Timed {
         };
         let mut wakers = Wakers::new();
         for (when, generation) in due {
-            if self.is_of_now(generation) {
+            if self.uses_entry_of(generation) {
                 self.arm(self.desc.fire(when, now, &mut wakers), generation);
             }
         }
@@ -68,13 +68,14 @@ impl Timed {
 
     /// Returns whether there is an entry that is due at or before `at` and will fire.
     fn fires_by(&self, at: u64) -> bool {
-        let counts = |&(when, generation): &Entry| when <= at && self.is_of_now(generation) && self.desc.counts(when);
+        let counts =
+            |&(when, generation): &Entry| when <= at && self.uses_entry_of(generation) && self.desc.counts(when);
         self.entries.lock().iter().any(counts)
     }
 
-    /// Returns whether an entry is used for the current descriptor of the slot. Without an injected
-    /// bug, every entry is used.
-    fn is_of_now(&self, generation: u32) -> bool {
+    /// Returns whether an entry of `generation` is used for the current descriptor of the slot.
+    /// Without an injected bug, every entry is used.
+    fn uses_entry_of(&self, generation: u32) -> bool {
         !injected_bug!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
     }
 }
@@ -133,7 +134,7 @@ impl Wake for Woken {
 }
 
 /// An operation arms its own timeout while the timer fires for the timeout of another operation.
-/// The first operation must be woken in time.
+/// The operation that arms its timeout must be woken in time.
 ///
 /// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
@@ -246,8 +247,8 @@ pub fn a_sleep_fires_while_it_is_polled() {
 /// An operation arms its timeout while its descriptor is being closed. A later deadline is set for
 /// the next descriptor of the slot, and a timer must fire for this deadline.
 ///
-/// Mirrors `Side::poll_wait`, `PollHandle::retire`, and the next `PollHandle::open`, which follows
-/// the last use of the handle.
+/// Mirrors `Side::poll_wait`, `PollHandle::evict`, `PollHandle::retire`, and the `PollHandle::open`
+/// of the next descriptor, which follows the last use of the previous handle.
 pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
     let timed = Timed::new(NONE);
     let closing = spawn(&timed, |timed| {

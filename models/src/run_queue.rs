@@ -94,7 +94,7 @@ pub fn ring_two_thieves() {
     tasks.each_ran_once(3);
 }
 
-/// The owner pushes items while another thread steals, so it may reuse the slots of stolen items.
+/// The owner pushes items, which may reuse the slots of stolen items, while another thread steals.
 pub fn ring_slots_are_used_again() {
     let tasks = Tasks::new();
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));

@@ -247,8 +247,9 @@ impl Dialer {
     /// Sets how long an attempt may go unanswered before the next address is tried in parallel. The
     /// default is 250 ms. With `None`, addresses are tried one at a time.
     ///
-    /// If the deadline would leave some addresses untried, the stagger is reduced, to no less than
-    /// 10 ms.
+    /// If the dial has a timeout or a deadline, the remaining time is divided equally among the
+    /// untried addresses. A stagger that is longer than this share is reduced to it, but to no less
+    /// than 10 ms.
     pub fn stagger(mut self, stagger: impl Into<Option<Duration>>) -> Dialer {
         self.stagger = stagger.into();
         self

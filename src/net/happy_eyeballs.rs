@@ -6,8 +6,9 @@
 //!   family of the first address (section 4). Addresses that arrive later are inserted in the same
 //!   way.
 //! * The next attempt begins when an attempt has failed, or when the stagger has passed since the
-//!   previous attempt began (section 5). Earlier attempts continue. If the deadline would leave
-//!   some addresses untried, the stagger is reduced, to no less than 10 ms.
+//!   previous attempt began (section 5). Earlier attempts continue. If there is a deadline, the
+//!   remaining time is divided equally between the attempt that begins and the untried addresses. A
+//!   stagger that is longer than this share is reduced to it, but to no less than 10 ms.
 //! * At most [`AT_ONCE_MAX`] attempts are in progress at a time, so that a DNS reply does not
 //!   determine how many descriptors a dial uses. A further attempt replaces the oldest attempt,
 //!   and begins at least 10 ms after the previous attempt.

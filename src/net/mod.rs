@@ -14,6 +14,8 @@
 //! | tell errors apart | [`is_timeout`], [`is_closed`], [`OpError`] |
 //! | inherit listeners from systemd or from a predecessor process | [`activation`] |
 
+// In tokio, `net::tcp` and `net::unix` are public modules. If a program uses one of these names,
+// the compiler's error shows the line below that declares the module.
 mod accept;
 pub mod activation;
 mod addr;
@@ -60,7 +62,8 @@ pub(crate) mod for_resolver {
 #[doc(no_inline)]
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-// Items of tokio's `net` that are in another module, or that this crate does not have.
+// Items of tokio's `net` that are in another module, or that this crate does not have. If a program
+// uses one of these names, the compiler's error shows the line below that declares the name.
 #[cfg(false)]
 pub struct TcpSocket {} // absent: use net::ListenConfig to listen, net::Dialer to connect
 #[cfg(false)]

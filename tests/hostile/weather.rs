@@ -94,7 +94,7 @@ impl Place {
         match wait.recv().unwrap() {
             Ok(device) => Some((Place { jobs }, device)),
             Err(why) => {
-                figure("9", format_args!("skipped: {why}"));
+                figure("9 or 10", format_args!("skipped: {why}"));
                 None
             }
         }
@@ -152,7 +152,7 @@ impl Drop for Link {
 type UnderWay = BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>;
 
 /// Carries packets between the devices `ends` until `stop` is true. While `cut` is true, all
-/// packets are lost.
+/// packets that the hosts send are lost.
 fn carry(
     mut ends: [File; 2],
     weather: Weather,
@@ -215,8 +215,8 @@ fn pattern(stream: u64, at: usize) -> u8 {
     ((at as u64).wrapping_mul(0x9e37_79b9).wrapping_add(stream.wrapping_mul(0x85eb_ca6b)) >> 11) as u8
 }
 
-/// Sends `total` bytes and reads the echo at the same time. Returns the number of bytes read, and
-/// the error of the reads or else of the writes, if there was one.
+/// Sends `total` bytes, and reads and checks the echo at the same time. Returns the number of bytes
+/// read, and the error of the reads or else of the writes, if there was one.
 async fn exchange(stream: &TcpStream, id: u64, total: usize) -> (usize, Option<io::Error>) {
     let send = async {
         let mut random = Random::new(id);
@@ -392,8 +392,9 @@ fn data_is_intact_under_network_faults() {
     });
 }
 
-/// The network is cut and later restored. Deadlines and TCP_USER_TIMEOUT end waits that would
-/// otherwise last for minutes or forever.
+/// The network is cut and later restored. While it is cut, deadlines and TCP_USER_TIMEOUT end waits
+/// that would otherwise last for minutes or forever. After it is restored, writes on half-open
+/// connections fail.
 #[test]
 fn deadlines_end_operations_behind_cut_network() {
     process("weather::deadlines_end_operations_behind_cut_network", 60, 60, || {
@@ -481,12 +482,13 @@ fn deadlines_end_operations_behind_cut_network() {
         assert!(told.iter().all(|&told| told), "{told:?}");
         let late = reads.into_iter().max().unwrap();
         limit("a read's deadline behind a cut network", late, Duration::from_secs(1));
-        limit("a dial's time", dial, Duration::from_secs(1));
+        limit("a dial's deadline behind a cut network", dial, Duration::from_secs(1));
         let longest = writes.into_iter().max().unwrap();
         figure(
             "10",
             format_args!(
-                "half-open: {} reads at most {late:.1?} late, writes ended after {longest:.1?} at most, dial {dial:.1?} late, all told of the end",
+                "half-open: {} reads at most {late:.1?} late, writes ended after {longest:.1?} at most, \
+                 dial {dial:.1?} late, writes after the cut fail",
                 servers.len()
             ),
         );

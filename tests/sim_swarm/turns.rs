@@ -22,7 +22,8 @@ use crate::scene::{Scene, retried};
 /// operations.
 const ROUNDS_MAX: u32 = 20_000;
 
-/// The maximum number of wakers that a direction keeps: a list of 4,096, and a slot.
+/// The maximum number of wakers of `poll_*` methods that a direction of a socket keeps: 4,096 in
+/// its list (`POLLS_MAX` in `rt/waiters.rs`), and one in its slot.
 const WAKERS_MAX: usize = 4096 + 1;
 
 /// Completes an operation that is ready. `filled` has a byte to read.
