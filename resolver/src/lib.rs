@@ -16,9 +16,10 @@
 //! # When a look-up ends
 //! The absolute names for a given name are looked up one after the other, until one has records of
 //! the queried type. If a name does not exist or has no such records, the next name is looked up.
-//! If a query for a name fails, the whole look-up fails. Otherwise, an attacker who suppresses
-//! replies could make the resolver use the next name. However, a look-up of addresses succeeds if
-//! the query for one family finds addresses, even if the query for the other family fails.
+//! If a query for a name fails, the whole look-up fails. If the next name were looked up in this
+//! case, an attacker who suppresses replies could make the resolver use that name. However, a
+//! look-up of addresses succeeds if the query for one family finds addresses, even if the query for
+//! the other family fails.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
 //! The resolver corresponds to Go's own resolver. A and AAAA are queried concurrently (without the
@@ -81,13 +82,14 @@ const LOOPBACK: [SocketAddr; 2] =
 ///   `local` (RFC 6762).
 ///
 /// # Servers
-/// Servers are queried in order. With the option `rotate`, each query begins with the next server.
-/// The next server is queried if the previous server fails, or does not reply within a fifth of the
-/// timeout. A reply with records or with an alias is used immediately. A reply that the name does
-/// not exist, or has no records of the queried type, is used only if the earlier servers have
-/// failed. A malformed reply, an error code such as SERVFAIL and a referral are failures. If all
-/// servers fail in every attempt, the look-up fails with the last error, and the rest of the search
-/// list is not tried. This error is temporary unless memory ran out.
+/// Servers are queried in order. With the option `rotate` of resolv.conf(5), successive queries
+/// begin with successive servers. The next server is queried if the previous server fails, or does
+/// not reply within a fifth of the timeout. A reply with records or with an alias is used
+/// immediately. A reply that the name does not exist, or has no records of the queried type, is
+/// used only if the earlier servers have failed. A malformed reply, an error code such as SERVFAIL
+/// and a referral are failures. If all servers fail in every attempt, the look-up fails with the
+/// last error, and the rest of the search list is not tried. This error is temporary unless memory
+/// ran out.
 ///
 /// # Answers
 /// Only the records at the end of a chain of aliases are used; up to 16 aliases are followed. Names

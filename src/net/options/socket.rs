@@ -17,7 +17,8 @@ pub(in crate::net) fn invalid(what: &'static str) -> io::Error {
 }
 
 fn buffer_size(size: usize) -> io::Result<usize> {
-    // The kernel doubles the value as a signed number.
+    // Linux doubles the size as a signed number, and replaces zero with its smallest size. macOS
+    // and FreeBSD refuse zero.
     if size == 0 || size > c_int::MAX as usize / 2 {
         return Err(invalid("buffer size must be at least 1 byte and less than 1 GiB"));
     }

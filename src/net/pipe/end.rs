@@ -4,10 +4,11 @@
 //! Each direction has one *lane*, which holds the bytes of one write at a time. Reads take bytes
 //! from the lane; bytes that a read leaves stay for the next read. A
 //! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
-//! future's buffer) and completes when reads have taken all of them. The traits' `poll_write` has
-//! no future that could wait for the reads. It fills the lane only while a read waits, with at most
-//! `Lane::wanted` bytes, which is usually the length of the largest buffer of these reads. The
-//! bytes stay in the lane after the write; `poll_flush` waits until they are taken.
+//! future's buffer) and completes when reads have taken all of them. The `poll_write` of
+//! [`AsyncWrite`](futures_io::AsyncWrite) has no future that could wait for the reads. It fills the
+//! lane only while reads wait, with at most `Lane::wanted` bytes, which is usually the length of
+//! the largest buffer of these reads. The bytes stay in the lane after the write; `poll_flush`
+//! waits until they are taken.
 //!
 //! # Invariants
 //! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: it is a
@@ -15,9 +16,11 @@
 //! * An operation that makes another operation possible wakes it. Filling a lane wakes a reader.
 //!   Freeing a lane wakes a writer, and so does a read that begins to wait. A read that leaves
 //!   bytes wakes the next reader. A future that was woken and is dropped wakes the next waiter.
+//!   Each of these events wakes the oldest future and all polls of the list (see [`Waiters`]).
 //!   Closing an end wakes all waiters. Shutting down the writing side wakes all waiters of its
 //!   lane, and the expiry of a deadline all waiters of its direction.
-//! * Wakers are cloned, woken and dropped outside the state's mutex (invariant 12).
+//! * Wakers are cloned, woken and dropped outside the state's mutex (invariant 12 of
+//!   ARCHITECTURE.md).
 //!
 //! # Waiting
 //! Operations wait for the lane in its lists. A write whose bytes are in the lane waits as its
@@ -76,7 +79,7 @@ struct Lane {
     /// The number of the most recent write by a future.
     last_writer: u64,
     /// The largest number of bytes that a read has asked for since the list of readers was last
-    /// empty; 0 if no read waits.
+    /// empty; 0 if the list is empty.
     wanted: usize,
     /// Whether the writing side was shut down.
     ended: bool,
@@ -234,7 +237,8 @@ impl End {
         }
     }
 
-    /// Removes a completed operation from the end's lists.
+    /// Ends the timeout of a completed operation. For a future, also ends its wait for close and
+    /// deadline.
     fn finish(&self, direction: Direction, waiter: Waiter<'_, Waiting>) {
         let side = self.poll.side(direction);
         match waiter {
@@ -268,7 +272,7 @@ impl End {
                 unused = (enlist(&mut lane.readers, waiter.reborrow(), waker, &mut wakers), None);
                 lane.wanted = lane.wanted.max(buf.len());
                 if lane.is_free() {
-                    // A `poll_write` of the traits may be waiting for a read.
+                    // A `poll_write` of `AsyncWrite` may be waiting for a read.
                     lane.writers.take_event(&mut wakers);
                 }
             }
@@ -443,7 +447,7 @@ impl End {
         result
     }
 
-    /// Polls `poll_write` of the traits, or `poll_flush` if `buf` is `None`.
+    /// Implements `poll_write` of `AsyncWrite`, or `poll_flush` if `buf` is `None`.
     pub(super) fn poll_hand_over(&self, cx: &mut Context<'_>, buf: Option<&[u8]>) -> Poll<io::Result<usize>> {
         ready!(context::poll_turn(cx, self.poll.side(Direction::Write).turns()));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());

@@ -19,8 +19,9 @@
 //! | eventfd write | EINTR | repeated |
 //!
 //! # Compared with Go (runtime/netpoll_epoll.go)
-//! EPOLLPRI is also requested, because urgent data makes a read return a short count. The eventfd
-//! is edge-triggered and never drained, which saves one read(2) per interrupt. With
+//! EPOLLPRI is also requested, because a read that ends at urgent data returns a short count even
+//! if more data is available. After this event, a short count is not evidence that no data is left.
+//! The eventfd is edge-triggered and never drained, which saves one read(2) per interrupt. With
 //! epoll_pwait2(2), timeouts have nanosecond precision.
 
 use std::io;

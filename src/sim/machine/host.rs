@@ -1,8 +1,8 @@
-//! The C interface to the clock and the random numbers of a simulation, and its refusal of threads
-//! and files.
+//! The C interface to the clock and the random numbers of a simulation, and the checks that refuse
+//! threads and files.
 //!
-//! Pointers are those that a program passes to the C library's function of the same name. They are
-//! used only during the call.
+//! Pointers are those that a program passes to the C library's functions. They are used only during
+//! the call.
 
 #![allow(unsafe_code)]
 
