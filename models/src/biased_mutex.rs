@@ -74,16 +74,17 @@ pub fn former_owner_does_not_hide_the_next() {
     third.join().unwrap();
 }
 
-/// Two threads compete for the ownership. Only the thread that locks the mutex first becomes the
-/// owner: each lock by the other thread ends the ownership, until the first thread locks the mutex
-/// and becomes the owner again. No use of the value may be lost.
-pub fn no_use_is_lost_while_threads_compete_for_ownership() {
+/// Two threads use the value. If the other thread becomes the owner first, the main thread's lock
+/// ends its ownership, and after the other thread's next lock, the main thread becomes the owner.
+/// No use of the value may be lost.
+pub fn no_use_is_lost_while_ownership_passes() {
     let calls = Arc::new(Calls::new(Vec::new()));
     let adding = thread::spawn({
         let calls = calls.clone();
         move || {
             add(&calls, "other");
-            add(&calls, "other");
+            // A lock without becoming the owner again, so that the main thread can.
+            calls.lock().push("other");
         }
     });
     add(&calls, "main");

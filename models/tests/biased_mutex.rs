@@ -6,7 +6,7 @@ use netpoll_models::{injected_bugs, models};
 models! { biased_mutex:
     owner_and_lock_exclude_each_other
     former_owner_does_not_hide_the_next
-    no_use_is_lost_while_threads_compete_for_ownership
+    no_use_is_lost_while_ownership_passes
     owned_appends_come_between_operations
 }
 

@@ -107,7 +107,7 @@ fn size(query: &Query, reply: &Reply) -> usize {
     let entry = size_of::<(Query, Answer)>() + heap_of_name(query.name());
     entry
         + match reply {
-            Reply::Records { owner, data } => {
+            Reply::Records { owner, data, .. } => {
                 heap_of_name(owner) + size_of_val::<[RData]>(data) + data.iter().map(heap_of_data).sum::<usize>()
             }
             Reply::Alias { target, .. } => heap_of_name(target),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn records(data: impl IntoIterator<Item = RData>) -> Reply {
-        Reply::Records { owner: Name::root(), data: data.into_iter().collect() }
+        Reply::Records { owner: Name::root(), count: 0, data: data.into_iter().collect() }
     }
 
     /// Returns nearly as much text as fits into the largest message, whose size is 65,535 bytes.

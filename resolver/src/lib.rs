@@ -461,14 +461,17 @@ impl Resolver {
     /// `None` if there are no such records.
     async fn look_up(&self, mut name: Name, kind: RecordType) -> Result<Option<Found>, Failure> {
         let mut aliases = 0;
-        while aliases <= ALIASES_MAX && !search::is_never_asked(&name) {
+        while !search::is_never_asked(&name) {
             match self.inner.servers.ask(Question::query(name, kind)).await? {
-                Reply::Records { owner, data } => return Ok(Some(Found { owner, data })),
+                Reply::Records { count, .. } | Reply::Alias { count, .. } if aliases + count > ALIASES_MAX => {
+                    return Err(Failure::temporary("too many aliases"));
+                }
+                Reply::Records { owner, data, .. } => return Ok(Some(Found { owner, data })),
                 Reply::NoRecords | Reply::NoName => return Ok(None),
                 Reply::Alias { target, count } => (name, aliases) = (target, aliases + count),
             }
         }
-        if aliases > ALIASES_MAX { Err(Failure::temporary("too many aliases")) } else { Ok(None) }
+        Ok(None)
     }
 
     /// Calls `ask` for the absolute names to look up for `name`, in order, until a call finds an

@@ -35,8 +35,9 @@ pub(super) const TTL_MAX: u32 = 7 * 24 * 3600;
 /// The answer in a reply.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// The records of the queried type, at least one, and the name that has them.
-    Records { owner: Name, data: Arc<[RData]> },
+    /// The records of the queried type, at least one, and the name that has them: the name after
+    /// `count` aliases.
+    Records { owner: Name, count: usize, data: Arc<[RData]> },
     /// The name after `count` aliases, for which the reply has no records.
     Alias { target: Name, count: usize },
     /// The name has no records of the queried type.
@@ -134,6 +135,7 @@ fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure
         // query.
         let reply = Reply::Records {
             owner: first.name.clone(),
+            count,
             data: wanted.iter().map(|record| record.data.clone()).collect(),
         };
         return Ok((reply, wanted.iter().map(|record| record.ttl).fold(ttl, u32::min)));

@@ -683,6 +683,33 @@ fn alias_loops_and_long_chains_are_errors() {
     });
 }
 
+/// The aliases of a reply with records count together with those of the replies before it.
+#[test]
+fn aliases_of_all_replies_are_counted() {
+    for (first, last, is_found) in [(8, 8, true), (16, 1, false)] {
+        let chain = |from: u32, length: u32| {
+            let name = |at: u32| if at == 0 { "host.test.".to_owned() } else { format!("n{at}.test.") };
+            (from..from + length).map(|at| alias(&name(at), &name(at + 1))).collect::<Vec<_>>()
+        };
+        let server = Server::new(move |asked, _| {
+            Reply::Records(match asked {
+                "host.test." => chain(0, first),
+                _ => {
+                    let mut records = chain(first, last);
+                    records.push(record(&format!("n{}.test.", first + last), v4(1)));
+                    records
+                }
+            })
+        });
+        run(async {
+            match server.resolver().lookup_host("host.test.").await {
+                Ok(addrs) => assert!(is_found && addrs.len() == 1, "{first} + {last}"),
+                Err(failure) => assert!(!is_found && error(&failure).is_temporary(), "{failure}"),
+            }
+        });
+    }
+}
+
 #[test]
 fn unresolved_alias_is_looked_up() {
     let server = Server::new(|asked, kind| match (asked, kind) {

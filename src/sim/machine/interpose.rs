@@ -245,7 +245,7 @@ interpose! {
         if now() != 0 => host::block_for(time);
     /// clock_nanosleep(2). It returns the number of an error instead of setting errno.
     fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec, left: *mut timespec) -> c_int,
-        if now() != 0 => host::clock_nanosleep(clock, flags, time);
+        if now() != 0 && is_virtual(clock) => host::clock_nanosleep(clock, flags, time);
     /// pthread_create(3). It returns the number of an error instead of setting errno.
     fn pthread_create(
         thread: *mut libc::pthread_t, attributes: *const libc::pthread_attr_t, start: *mut c_void,
