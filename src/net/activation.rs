@@ -151,8 +151,8 @@ impl From<Activated> for OwnedFd {
 #[derive(Debug, PartialEq)]
 struct Announced {
     names: Vec<String>,
-    /// The values that [`pass`] has set, or `None` if there is a `LISTEN_PID`: the value of
-    /// `NETPOLL_LISTEN_PARENT`, the process that it names, and the descriptors.
+    /// The value of `NETPOLL_LISTEN_PARENT`, the process that it names, and the descriptors, all of
+    /// which [`pass`] has set. `None` if `LISTEN_PID` is set.
     passed: Option<(String, Process, Vec<Passed>)>,
 }
 
@@ -275,10 +275,10 @@ pub fn take() -> io::Result<Vec<Activated>> {
     inherit::make_private(&numbers)?;
     *taken = true;
     let adopt = |(number, name)| {
-        // SAFETY: the parent passed the descriptor to the caller of this function, which takes it
-        // only once (`taken`, and the numbers are distinct). It was inherited, and no other code in
-        // this process owns it, because descriptors that this process opens are close-on-exec. It
-        // is open: `make_private` has succeeded.
+        // SAFETY: the descriptor was passed to this process, and this function takes it only once
+        // (`taken`, and the numbers are distinct). It was inherited, and no other code in this
+        // process owns it, because descriptors that this process opens are close-on-exec. It is
+        // open: `make_private` has succeeded.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         Activated { name, fd }
     };

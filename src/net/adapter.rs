@@ -1,5 +1,5 @@
-//! Items for crates that implement another crate's traits for these sockets: [`poll_read_uninit`]
-//! for uninitialised buffers, and views of sockets for `netpoll-hyper`.
+//! Items for crates that implement another crate's traits for the sockets of this crate:
+//! [`poll_read_uninit`] for uninitialised buffers, and views of sockets for `netpoll-hyper`.
 //!
 //! [`poll_read_uninit`]: TcpStream::poll_read_uninit
 

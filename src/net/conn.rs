@@ -271,8 +271,9 @@ pub trait Listener: Send + Sync + 'static {
     }
 
     /// Returns a stream like that of [`incoming`](Listener::incoming) that accepts connections even
-    /// beyond the listener's limit. A server uses it for the queued connections when it stops. The
-    /// default implementation returns `None`, and the server continues with the first stream.
+    /// beyond the listener's limit. When a server stops, it accepts the queued connections from
+    /// this stream. The default implementation returns `None`, and the server continues with the
+    /// stream of `incoming`.
     #[doc(hidden)]
     fn incoming_beyond_limit(&self) -> Option<Self::Incoming<'_>> {
         None

@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_other_family_are_rejected() {
+    fn local_address_selects_addresses_of_its_family() {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (v4, v6) = (addr("192.0.2.1:0"), addr("[2001:db8::1]:0"));
         let fits = |local, text| of_family(local, addr(text)).map(|addr| addr.to_string());

@@ -1,9 +1,10 @@
 //! [`OpError`]: the errors of network operations.
 //!
-//! Errors of binding and dialling, including those of the look-up, and errors that this crate
-//! creates (closed, deadline, shutdown, too many operations) contain an [`OpError`], which names
-//! the operation and the addresses and prints like Go's `net.OpError`. Kernel errors of other
-//! operations, such as accept, read and write, are returned unchanged, unless
+//! Two groups of errors contain an [`OpError`], which names the operation and the addresses and
+//! prints like Go's `net.OpError`: errors of binding and dialling, including those of the look-up,
+//! and the errors closed, deadline, shutdown and too many operations. (A connect timeout of zero
+//! and a count of zero listeners are refused with a plain `InvalidInput` error.) Kernel errors of
+//! other operations, such as accept, read and write, are returned unchanged, unless
 //! `Builder::wrap_io_errors` is set. So `io::Error::raw_os_error` works on them. It returns `None`
 //! for a wrapped error; [`raw_os_error`] looks through the wrapper.
 //!

@@ -235,8 +235,8 @@ impl ListenConfig {
         let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener =
             make(self.socket(addr)?).map_err(|error| Op::at("listen", "tcp", Some(Addr::Ip(addr))).other(error))?;
-        // On a host without IPv6 the listener may be bound to another address, so only the address
-        // with port 0 is stored, and the kernel is asked for the address when it is needed.
+        // On a host without IPv6, a listener for `[::]` is bound to `0.0.0.0`. So `[::]` is stored
+        // with port 0, and the kernel is asked for the address when it is needed.
         let may_differ = is_wildcard_v6(addr) && !self.only_v6;
         listener.fd.poll.set_listener(if may_differ { SocketAddr::new(addr.ip(), 0) } else { addr });
         if self.auto_cork {

@@ -10,6 +10,7 @@
 //! | serve each connection in a task, and stop gracefully | [`serve()`] |
 //! | connect | [`TcpStream::connect`], or [`Dialer`] for timeouts, racing of addresses and options |
 //! | send and receive datagrams | [`UdpSocket`] |
+//! | communicate over Unix-domain sockets | [`os::unix::net`](crate::os::unix::net) |
 //! | test without a network | [`pipe()`] |
 //! | tell errors apart | [`is_timeout`], [`is_closed`], [`OpError`] |
 //! | inherit listeners from systemd or from a predecessor process | [`activation`] |

@@ -6,8 +6,8 @@
 //! becomes an [`OpError`](crate::net::OpError) with the operation and the addresses.
 //!
 //! Addresses are queried from the kernel on demand. An explicit close stores them first, for later
-//! errors. With `Builder::wrap_io_errors`, those of an accepted connection are stored after the
-//! accept, and those of a dialled TCP connection after the dial.
+//! errors. With `Builder::wrap_io_errors`, the addresses of an accepted connection are stored after
+//! the accept, and those of a dialled TCP connection after the dial.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -461,7 +461,7 @@ impl NetFd {
         cx: &mut Context<'_>,
         adopt: fn(NetFd, SockAddr) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        // Before the lock is taken, because a subscriber may be asked.
+        // Called before the lock is taken, because this call may run code of a subscriber.
         let wants_trace = trace::wants_accepts();
         let mut traced = None;
         let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {
@@ -559,9 +559,9 @@ fn sample_queue(listener: BorrowedFd<'_>) {
 /// either), and the error is returned.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
-/// Returns whether an error of accept(2) concerns the new connection and not the listener: a
-/// pending network error, which the man page says to treat like EAGAIN by retrying, ECONNABORTED,
-/// or EPERM (a firewall forbids the connection).
+/// Returns whether an error of accept(2) concerns the new connection and not the listener:
+/// ECONNABORTED, EPERM (a firewall forbids the connection), or a pending network error of the new
+/// connection, which the man page says to treat like EAGAIN by retrying.
 fn is_of_dead_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

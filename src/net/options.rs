@@ -41,8 +41,8 @@ use crate::sys::option::socket::seconds;
 /// assert_eq!(patient.idle(), Some(Duration::from_secs(600)));
 /// assert_eq!(patient.interval(), Some(Duration::from_secs(15)));
 ///
-/// let host_s = KeepAlive::unchanged().with_count(3);
-/// assert_eq!((host_s.idle(), host_s.count()), (None, Some(3)));
+/// let only_count = KeepAlive::unchanged().with_count(3);
+/// assert_eq!((only_count.idle(), only_count.count()), (None, Some(3)));
 /// ```
 #[doc(alias = "net.KeepAliveConfig")]
 #[doc(alias = "TcpKeepalive")]

@@ -65,7 +65,7 @@ impl Limit {
             let mut parked = self.parked.lock();
             if self.is_free() {
                 // If something other than a permit woke the caller, the caller is still in the list
-                // and is removed. It keeps its place as if a permit had woken it.
+                // and is removed. `place` stays set, as if a permit had woken the caller.
                 (Poll::Ready(()), place.and_then(|key| parked.remove(key)))
             } else {
                 let (key, replaced) = parked.insert(*place, Interest::Event, waker);

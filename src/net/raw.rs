@@ -1,9 +1,9 @@
 //! Raw access to descriptors: `control`, `read_with` and `write_with`.
 //!
-//! These methods are for system calls that have no method in this crate. They run a closure with
-//! the descriptor. `control` is for calls that do not wait, such as a socket option or an ioctl.
-//! `read_with` and `write_with` are for calls that may have to wait; they call the closure again
-//! when the descriptor is ready. The closure runs with a reference to the [`Fd`] held. The
+//! The methods are for system calls that have no method in this crate. Each method runs a closure
+//! with the descriptor. `control` is for calls that do not wait, such as a socket option or an
+//! ioctl. `read_with` and `write_with` are for calls that may have to wait; they call the closure
+//! again when the descriptor is ready. The closure runs with a reference to the [`Fd`] held. The
 //! descriptor is closed only after the reference is dropped, so its number cannot refer to another
 //! file while the closure runs. A socket type gets the methods with one line:
 //! `raw_access!(TcpStream, PerCall);`.

@@ -17,7 +17,7 @@
 //!
 //! # Panics
 //! A panic of the handler, a hook or the stop future is caught, because it would drop the server's
-//! future, and so cancel all connections.
+//! future, and so cancel all connections. After a panic, the stop future counts as completed.
 //!
 //! # Cancellation
 //! Dropping the future cancels the tasks of all connections.

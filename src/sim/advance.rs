@@ -111,7 +111,7 @@ impl World {
         self.stop_as_quiet()
     }
 
-    /// Reports edges to the descriptors. Returns whether they wake a task.
+    /// Reports edges to the descriptors. Returns whether an edge wakes a task.
     fn take_edges(&self, wakers: &mut Wakers) -> bool {
         let mut edges = Vec::new();
         {
@@ -148,8 +148,8 @@ impl World {
         if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
     }
 
-    /// Advances a simulation with real sockets: takes their events, and advances the clock only if
-    /// they wake no task and no bytes are in flight.
+    /// Advances a simulation with real sockets: takes the events of the sockets, and advances the
+    /// clock only if these events wake no task and no bytes are in flight.
     fn advance_with_real_sockets(&self, real: &Real) {
         let (mut wakers, mut edges, mut silent_ms) = (Wakers::new(), Vec::new(), 0);
         loop {

@@ -19,7 +19,7 @@ pub(super) fn log(kernel: &Kernel) -> String {
     text
 }
 
-/// The width of the column of a host.
+/// The width of the column of a host, in characters.
 const COLUMN: usize = 28;
 
 /// Returns the number of the host with the address `ip`, or `here` if no host has the address.

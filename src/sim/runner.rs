@@ -96,7 +96,7 @@ pub struct Builder {
     plan: Plan,
 }
 
-/// The faults that take place in a run, of those that are drawn.
+/// The selection of the drawn faults that take place in a run.
 #[derive(Clone, Debug, Default)]
 struct Plan {
     /// The number of the first fault that does not take place. Later faults do not take place
@@ -486,7 +486,7 @@ fn needed(all: u64, notes: &Notes) -> String {
 mod tests {
     use super::*;
 
-    /// So the runner of a test prints how to repeat the run.
+    /// [`test()`] prints how to repeat a run only if [`attempt`] returns the failure.
     #[test]
     fn task_that_does_not_yield_is_a_failure_of_the_run() {
         use std::sync::Arc;

@@ -34,8 +34,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Puts a task that this thread, which is not that of the simulation, has woken into the inbox.
-    /// Discards the task if the simulation has ended.
+    /// Puts a task into the inbox. Called on the thread that has woken the task, which is not the
+    /// thread of the simulation. Discards the task if the simulation has ended.
     pub(super) fn push(&self, runnable: Runnable<TaskData>) {
         let mut inbox = lock(&self.inbox);
         if self.is_over.load(Ordering::SeqCst) {

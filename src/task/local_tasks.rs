@@ -15,8 +15,9 @@
 //! * A [`Runnable`] is run and dropped only on the thread that spawned its task. When the thread
 //!   exits, its local tasks are woken, which queues them, and then dropped. A task that is queued
 //!   later is leaked, because dropping it on another thread makes `async-task` panic.
-//! * Local tasks belong to no epoch of the runtime and are not counted: a shutdown does not affect
-//!   them, just as it does not affect the future of `block_on`.
+//! * Local tasks belong to no epoch (the time from one shutdown of the runtime to the next), and
+//!   the runtime does not count them among its tasks. A shutdown does not affect them, just as it
+//!   does not affect the future of `block_on`.
 //! * A panic stays in its task, and the root's waker is called outside the lock (invariants 11 and
 //!   12 of ARCHITECTURE.md).
 

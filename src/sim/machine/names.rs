@@ -12,8 +12,8 @@ use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
 use super::abi::{encode, kernel, read_address};
 use super::kernel::{Address, Kernel};
 
-/// The error of an IP address of another family than the requested one (netdb.h). The crate `libc`
-/// does not define it.
+/// The error for an IP address that is not of the requested family (netdb.h). The crate `libc` does
+/// not define this constant.
 const EAI_ADDRFAMILY: c_int = -9;
 
 fn text<'a>(text: *const c_char) -> Option<Cow<'a, str>> {

@@ -1,4 +1,5 @@
-//! The slots of the runtime's poll cache that belong to simulations.
+//! The slots that belong to simulations in the runtime's poll cache. The poll cache holds the
+//! states of descriptors (`rt/slab.rs`).
 //!
 //! A simulation keeps its slots until its end, because a slot keeps the timer entry of its last
 //! descriptor for the next one, and the time of the entry is that of the simulated clock. If a
@@ -41,8 +42,8 @@ pub(crate) fn reuse_slot() -> Option<u32> {
     with(|machine| machine?.slots.borrow_mut().free.pop())
 }
 
-/// Records that a slot was allocated on this thread. If the thread is in a simulation, the slot
-/// belongs to it.
+/// Records that a slot that was allocated on this thread belongs to this thread's simulation. Has
+/// no effect outside simulations.
 pub(crate) fn note_slot(index: u32) {
     with(|machine| {
         let Some(machine) = machine else { return };

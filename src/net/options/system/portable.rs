@@ -1,5 +1,5 @@
-//! Empty counterparts of the types in `linux.rs`, for systems on which this crate does not support
-//! those options.
+//! Empty counterparts of the Linux-only options of new sockets in `linux.rs`, for systems on which
+//! this crate does not support these options.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
