@@ -75,8 +75,8 @@ pub fn former_owner_does_not_hide_the_next() {
 }
 
 /// Two threads use the value. If the other thread becomes the owner first, the main thread's lock
-/// ends its ownership, and after the other thread's next lock, the main thread becomes the owner.
-/// No use of the value may be lost.
+/// ends this ownership. The main thread can become the owner after the other thread's next lock. No
+/// use of the value may be lost.
 pub fn no_use_is_lost_while_ownership_passes() {
     let calls = Arc::new(Calls::new(Vec::new()));
     let adding = thread::spawn({

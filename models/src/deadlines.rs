@@ -136,7 +136,7 @@ impl Wake for Woken {
 /// An operation arms its own timeout while the timer fires for the timeout of another operation.
 /// The operation that arms its timeout must be woken in time.
 ///
-/// Mirrors `Side::poll_wait`, which lists the waiter and then arms.
+/// Mirrors `Side::poll_wait`, which lists the waiter and then arms the timeout.
 pub fn timeout_against_fire() {
     let timed = Timed::new(1000);
     timed.arm(timed.desc.wait_until(100), timed.generation);

@@ -1,6 +1,9 @@
 //! Models of the end and the start of an epoch, while tasks are queued, a turn continues, or timers
 //! are armed.
 //!
+//! The epoch is a number that advances with every shutdown. A task of another epoch belongs to a
+//! runtime that no longer exists (`rt/runtime.rs`). A turn is one poll of a task.
+//!
 //! `RunQueue` and `TimerSet` are the crate's. The other code mirrors functions of the runtime that
 //! cannot be compiled here. The comment of each model names these functions.
 

@@ -56,7 +56,7 @@ pub fn check_within(preemptions: usize, model: fn()) {
 /// the list `WEAK` of `schedules.rs` must not be found.
 ///
 /// # Panics
-/// Panics if the test does not fail in this way, or does not end within 120 s.
+/// Panics if the test has another result, or does not end within 120 s.
 pub fn finds(injected: &str, test: &str, message: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command

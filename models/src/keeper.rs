@@ -9,8 +9,9 @@ use crate::engine::thread;
 use crate::rt::sched::keeper::Keeper;
 use crate::sync::{AtomicU32, Ordering, fence, injected_bug};
 
-/// Two tasks use the same record one after the other, while another thread wakes the task of the
-/// record. At most one of them may be woken, and both wakers must be dropped.
+/// Two tasks use the same record (`rt/sched/record.rs`), and thus the same keeper, one after the
+/// other, while another thread wakes the task of the record. At most one of the tasks may be woken,
+/// and both wakers must be dropped.
 pub fn keeper_is_used_while_its_task_exists() {
     let keeper = Arc::new(Keeper::new());
     let counts = [(); 2].map(|()| Arc::<CountingWaker>::default());

@@ -7,7 +7,8 @@
 //! `rt/sched/idle.rs`, `rt/sched/resting.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs` and
 //! `rt/sched/block_on.rs`. So this file is a miniature of that code. Except as noted, each function
 //! accesses the same words in the same order as the function of the same name, or as the function
-//! that its comment names. A change to the protocol in one of those files must be made here too.
+//! that its comment names. Words that no model needs are left out. A change to the protocol in one
+//! of those files must be made here too.
 //!
 //! The runtime always runs, every sleep is without a time limit, and there are no spare processors.
 
@@ -344,7 +345,7 @@ impl Runtime {
         }
     }
 
-    /// Mirrors `leave`: a thread gives up its processor and does not return.
+    /// Mirrors `leave`: a thread gives up its processor and never gets one again.
     pub(crate) fn leave(&self) {
         self.idle.lock().free += 1;
         self.awake.down(EPOCH);
@@ -468,7 +469,8 @@ impl Runtime {
         self.roles.take(home, || self.awake.count() <= 1, || 0)
     }
 
-    /// Mirrors `Core::idle`. Returns whether the worker took an event or a timer was due.
+    /// Mirrors `Core::idle`, without its look for events. Returns whether the worker took an event
+    /// or a timer was due.
     pub(crate) fn idle(&self, home: usize) -> bool {
         let shards = self.take(home);
         if shards.is_empty() {

@@ -2,9 +2,9 @@
 //! reach these threads.
 //!
 //! Most models post an event to a shard, inject tasks or arm a timer, and end only if a thread
-//! takes the event, runs the tasks or runs the timer. The rules for taking shards are in
-//! `rt/poll/roles.rs`, which is compiled here. No shard is ever stale in a model, so a worker takes
-//! a shard other than its home only by the last rule.
+//! takes the event, runs the tasks or runs the timer. `rt/poll/roles.rs`, which is compiled here,
+//! defines the terms and has the rules for taking shards. No shard is ever stale in a model, so a
+//! worker takes a shard other than its home only by the last rule.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub fn some_thread_polls_both_shards() {
     worker.join().unwrap();
 }
 
-/// Two workers of shard 0 go to sleep and to rest, and an event arrives in shard 1. One of the
+/// Two workers of shard 0 go to sleep or to rest, and an event arrives in shard 1. One of the
 /// workers must take the event.
 pub fn last_awake_thread_polls_both_shards() {
     let runtime = Runtime::with_open(2, 2);

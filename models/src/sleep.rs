@@ -1,6 +1,10 @@
 //! Models of going to sleep and waking up, with workers, threads in `block_on`, the role of polling
 //! and the eventfd. The poller has one open shard. [`shards`](crate::shards) has the models with
 //! two.
+//!
+//! A worker without work sleeps in epoll if it has the role of polling. Otherwise it gives its
+//! processor up and *rests*. The *root future* is the future of a `block_on`. Its thread may *wish*
+//! for the role, and a worker then *grants* the wish (`rt/sched/resting.rs`).
 
 use std::sync::Arc;
 

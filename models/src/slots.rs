@@ -30,8 +30,8 @@ impl Slots {
     }
 }
 
-/// Two threads allocate and free slots. A slot must have one owner at a time, which sees the writes
-/// of the previous owner.
+/// Two threads allocate slots, and one of them also frees a slot. A slot must have one owner at a
+/// time, which sees the writes of the previous owner.
 pub fn free_list_hands_out_once() {
     let slots = Arc::new(Slots { cache: PollCache::new(), owners: [UnsafeCell::new(0), UnsafeCell::new(0)] });
     let [first, second] = [(); 2].map(|()| slots.cache.alloc().unwrap());

@@ -1,5 +1,8 @@
 //! Models of `PollDesc`: edges, waits, closes and expiry of one direction, reuse of a slot, and
 //! snapshots.
+//!
+//! The terms are defined in `rt/poll/side.rs` (edges and the bits of the word), `rt/poll/ticket.rs`
+//! (tickets) and `rt/poll/waiting.rs` (the slot and the list).
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;

@@ -16,8 +16,8 @@ use netpoll::time::{Movable, Sleep};
 
 use super::Socket;
 
-/// Creates an endpoint on `socket`, which tasks of netpoll's runtime serve. With a server
-/// configuration, the endpoint accepts connections. The endpoint can be used under any executor.
+/// Creates an endpoint on `socket`. Tasks of netpoll's runtime serve the endpoint, which can be
+/// used under any executor. With a server configuration, the endpoint accepts connections.
 ///
 /// # Errors
 /// Returns the errors of [`Socket::new`].

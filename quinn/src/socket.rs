@@ -123,12 +123,10 @@ mod tests {
             let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             let quic = Arc::new(Socket::new(Arc::clone(&socket)).unwrap());
             let mut poller = Arc::clone(&quic).create_io_poller();
-            // The socket is writable, so a poll that returns `Pending` was only deferred for
-            // fairness.
-            let mut poll = || loop {
-                if let Poll::Ready(result) = poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())) {
-                    return result;
-                }
+            // A poll with a waker that wakes no task does not yield for fairness.
+            let mut poll = || match poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => result,
+                Poll::Pending => panic!("the socket is writable"),
             };
             poll().unwrap();
             quic.full.fetch_add(1, Ordering::SeqCst);

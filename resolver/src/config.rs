@@ -1,9 +1,11 @@
 //! [`Config`]: the servers, their settings and the search list, from resolv.conf(5).
 //!
-//! The file, the environment variables `LOCALDOMAIN` and `RES_OPTIONS`, and the host name are
-//! interpreted as by glibc. Invalid lines, domains and options are skipped individually, so an
-//! error in one does not affect the others. If there is no file, or no server in it, the server at
-//! 127.0.0.1 is used.
+//! The option `usevc` is FreeBSD's. The other keywords and options in the table, the environment
+//! variables `LOCALDOMAIN` and `RES_OPTIONS`, and the host name have the same meaning as for glibc.
+//! If there is no file, or no server in it, the server at 127.0.0.1 is used. Invalid lines, domains
+//! and options are skipped individually, so an error in one does not affect the others. Unlike
+//! glibc, this parser accepts white space before a keyword, ends the values of a line at a word
+//! that begins with `#` or `;`, and skips an option whose number is followed by other characters.
 //!
 //! | keyword, option | meaning |
 //! |---|---|

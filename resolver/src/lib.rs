@@ -234,8 +234,8 @@ impl Resolver {
     ///
     /// # Errors
     /// Returns the OS error if reading resolv.conf(5) fails. As in glibc, a file that does not
-    /// exist or may not be read counts as empty. A directory and a loop of symbolic links count as
-    /// empty too.
+    /// exist or may not be read counts as empty. A directory, a path through a file that is not a
+    /// directory, and a loop of symbolic links count as empty too.
     pub fn system() -> io::Result<Resolver> {
         Resolver::with(Config::system()?, Hosts::read())
     }

@@ -1,10 +1,11 @@
 //! The order in which addresses should be tried (RFC 6724, section 6, with the default policy
 //! table).
 //!
-//! To find the source address for a destination, a datagram socket is connected, which sends
-//! nothing. At most [`PROBES_MAX`] addresses per family are checked, because each check takes five
-//! system calls and the server determines the number of addresses. The remaining addresses of the
-//! family are ranked as if they had the source of the last address that was checked.
+//! To find the source address for a destination, a datagram socket is connected to the destination.
+//! This sends nothing. At most [`PROBES_MAX`] addresses per family are checked, because each check
+//! takes five system calls and the server determines the number of addresses. The remaining
+//! addresses of the family are ranked as if they had the source of the last address that was
+//! checked.
 //!
 //! Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need information that only the
 //! kernel has. They are omitted, as in Go (net/addrselect.go) and musl.

@@ -58,7 +58,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Creates a failure that may not occur with another query or another server.
+    /// Creates a temporary failure: another query may succeed, or a query to another server.
     pub(super) fn temporary(text: impl Into<String>) -> Failure {
         Failure::Temporary(text.into())
     }

@@ -394,7 +394,7 @@ fn lookup_without_a_free_descriptor_fails_with_the_errno() {
 
 /// Go: TestRetryTimeout.
 #[test]
-fn next_server_answers_for_silent_one() {
+fn next_server_answers_for_silent_or_closed_one() {
     let silent = Server::new(|_, _| Reply::Silence);
     let good = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
     // The kernel reports that no socket is bound to this port.
@@ -950,7 +950,7 @@ fn zoned_literal_needs_no_server() {
 }
 
 #[test]
-fn names_use_search_list_and_hosts_file() {
+fn search_list_is_used_and_localhost_is_loopback() {
     let server = Server::new(|asked, kind| match (asked, kind) {
         ("host.corp.test.", RecordType::A) => Reply::Answer(vec![v4(9)]),
         _ => Reply::Code(ResponseCode::NXDomain),
@@ -987,7 +987,7 @@ fn dialer_does_not_wait_for_silent_family() {
 }
 
 #[test]
-fn resolver_is_shared_and_works_under_any_executor() {
+fn resolver_is_shared_by_threads_of_another_executor() {
     let server = Server::new(|_, kind| match kind {
         RecordType::A => Reply::Answer(vec![v4(1)]),
         _ => Reply::Answer(Vec::new()),

@@ -47,7 +47,7 @@ pub use processes::{
 pub const BOUND: Duration = Duration::from_secs(if IS_SANITIZED { 600 } else { 180 });
 
 /// Whether a sanitizer instruments this build (`ci/sanitizer.sh`). The process then uses several
-/// times more memory than the crate allocates, so tests of memory assert no limit.
+/// times more memory than the crate allocates, so tests of the resident memory assert no limit.
 pub const IS_SANITIZED: bool = option_env!("NETPOLL_SLOW").is_some();
 
 /// Returns whether the environment variable `NETPOLL_TIMED` is 1. The value 1 says that the machine

@@ -1,4 +1,4 @@
-//! Looks up the function that a function of the test program replaces.
+//! Looks up the original of a function that the test program replaces.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 

@@ -49,8 +49,8 @@ impl Drop for Group {
     }
 }
 
-/// Returns the number of clients, and the size of the server's buffer per connection. The buffers
-/// for all clients have 160 MiB.
+/// Returns the number of clients, and the size of the server's buffer per connection in bytes. The
+/// buffers for all clients take 160 MiB.
 fn crowd() -> (usize, usize) {
     let clients = size(400, 5_000);
     (clients, (160 << 20) / clients)
@@ -275,11 +275,11 @@ fn million_tasks_complete() {
             ),
         );
         // After the tasks have ended, the runtime keeps their records for reuse, as many as tasks
-        // were alive at once, and a black box per worker. A record has 40 bytes, a place for a
-        // waker that is kept 16, and a place in the vector of free records 8, of which a vector
-        // that grows may have twice as many. Records are allocated in steps of 1 MiB. A busy
-        // machine may have many workers. After the second crowd, about three times the memory of
-        // the first is permitted.
+        // were alive at once, and a black box per worker. A record has 40 bytes, and its keeper has
+        // 16. A place in the vector of free records has 8 bytes, and a vector that grows may have
+        // twice as many places as it needs. Records are allocated in steps of 1 MiB. A busy machine
+        // may have many workers. After the second crowd, about three times the memory of the first
+        // is permitted.
         let most = 72 * count as i64 + workers as i64 * (144 << 10) + (2 << 20);
         assert!(second < most && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });

@@ -41,8 +41,8 @@ impl Conn {
     }
 
     pub async fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        // The method of the stream borrows its slices for their whole lifetime, so it is called
-        // with new slices.
+        // The stream's `read_vectored` borrows the slices for their whole lifetime, so it gets new
+        // slices.
         let [first, second] = bufs else { return Ok(0) };
         let mut two = [IoSliceMut::new(first), IoSliceMut::new(second)];
         either!(self, stream => stream.read_vectored(&mut two).await)

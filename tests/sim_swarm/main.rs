@@ -245,7 +245,8 @@ fn seeds_that_found_defects_pass() {
     }
 }
 
-/// Checks that a seed alone determines its program, and the range of `Draw::magnitude`.
+/// Checks that a seed alone determines its program. Also checks that `Draw::magnitude` returns
+/// numbers in its range.
 #[test]
 fn programs_depend_on_their_seeds_alone() {
     for seed in 0..100 {

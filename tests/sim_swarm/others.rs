@@ -151,8 +151,8 @@ async fn dial(scene: &Scene, what: Dial, after: Duration) {
             });
             let is_right = kind(&result) == Some(ErrorKind::TimedOut);
             scene.check(is_right, || format!("a dial to a silent host: {result:?}"));
-            // The second of two addresses gets the rest of the time, unless no descriptor is free
-            // for the second attempt.
+            // The host has two addresses. The second attempt lasts for the rest of the timeout,
+            // unless no descriptor is free for this attempt.
             if scene.program.rates.no_descriptors == 0.0 {
                 scene.exactly(begin, after, "a dial with a timeout");
             }

@@ -1,4 +1,5 @@
-//! Loops over operations that are always ready, long turns, and polls with a new waker each.
+//! Loops over operations that are always ready, operations in long turns, and polls with a new
+//! waker each. A turn is one poll of a task.
 //!
 //! The virtual clock stands still while a loop can run, so no timeout could end a loop that keeps
 //! its thread. The loops count their rounds instead.
