@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::sync::mpsc;
 use std::thread;
 
 use common::{child, child_with, eventually, pair, park_on, ping};
@@ -47,6 +48,37 @@ fn second_start_is_rejected() {
         rt::shutdown(common::BOUND).unwrap();
         Builder::new().workers(4).start().unwrap();
         assert_eq!(rt::metrics().workers, 4);
+    });
+}
+
+/// Invariant 12. Regression: a start dropped the function of the previous runtime under the locks
+/// of the life cycle and of the configuration, so the destructor of a value in the function waited
+/// forever when it used the runtime.
+#[test]
+fn function_of_the_previous_runtime_is_dropped_without_a_lock() {
+    struct Uses(mpsc::Sender<usize>);
+    impl Drop for Uses {
+        fn drop(&mut self) {
+            let result = task::block_on(async { task::spawn_blocking(|| rt::metrics().workers).await });
+            self.0.send(result).unwrap();
+            panic!("the destructor panics");
+        }
+    }
+    child("function_of_the_previous_runtime_is_dropped_without_a_lock", || {
+        for starts_by_use in [false, true] {
+            let (send, dropped) = mpsc::channel();
+            let uses = std::sync::Mutex::new(Uses(send));
+            Builder::new().workers(2).on_blocked_task(move |_| drop(uses.lock())).start().unwrap();
+            rt::shutdown(common::BOUND).unwrap();
+            if starts_by_use {
+                task::block_on(async {})
+            } else {
+                Builder::new().workers(3).start().unwrap()
+            }
+            assert_eq!(dropped.try_recv(), Ok(rt::metrics().workers));
+            assert_eq!(rt::metrics().contained_panics, 1 + u64::from(starts_by_use));
+            rt::shutdown(common::BOUND).unwrap();
+        }
     });
 }
 

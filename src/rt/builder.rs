@@ -10,6 +10,7 @@ use super::config::{
 use super::context;
 use super::poll::roles::SHARDS_MAX;
 use super::runtime::runtime;
+use super::start::Replaced;
 use crate::sync::Arc;
 
 /// Settings for the runtime. If [`start`](Builder::start) is not called, the runtime starts with
@@ -368,6 +369,8 @@ impl Builder {
         }
         super::fork::check()?;
         let runtime = runtime();
+        // Dropped after the lock is released.
+        let mut replaced = Replaced::default();
         let mut lifecycle = runtime.lifecycle.lock();
         // Checked under the lock, under which a shutdown begins.
         if runtime.is_stopping() && context::is_inside() {
@@ -389,7 +392,7 @@ impl Builder {
             ));
         }
         let is_new_server = inspect_socket.as_deref().map_or(Ok(false), super::inspect::serve_at)?;
-        if let Err(error) = runtime.prepare_start(config) {
+        if let Err(error) = runtime.prepare_start(config, &mut replaced) {
             if let Some(path) = inspect_socket.filter(|_| is_new_server) {
                 super::inspect::stop_serving_at(&path);
             }

@@ -9,10 +9,22 @@ use super::fork;
 use super::inspect;
 use super::poll::roles::Shards;
 use super::runtime::{Runtime, runtime};
+use super::sched::task::contain;
 use super::sched::user_code::wake_watched;
 use super::time::{clock, ticks};
 use super::waiters;
 use crate::sync::{Arc, Ordering, fence};
+
+/// The configuration that a start has replaced. It may have the last reference to a function of the
+/// user, whose destructor must not run under a lock (invariant 12).
+#[derive(Default)]
+pub(super) struct Replaced(Option<Arc<Config>>);
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        contain(|| drop(self.0.take()));
+    }
+}
 
 impl Runtime {
     /// Starts the runtime, if it is stopped, because it is used. Returns the epoch; see
@@ -24,13 +36,15 @@ impl Runtime {
         if crate::sim::is_here() {
             return self.epoch();
         }
+        // Dropped after the lock is released.
+        let mut replaced = Replaced::default();
         let _lifecycle = self.lifecycle.lock();
         if self.is_stopping() {
             // The epoch that is ending is returned, so everything that is created in it is invalid.
             return self.epoch().wrapping_sub(1);
         }
         if !self.is_running() {
-            if self.prepare_start(Config::from_environment()).is_err() {
+            if self.prepare_start(Config::from_environment(), &mut replaced).is_err() {
                 self.sysmon.set_missing();
                 self.set_short_of_threads(true);
             }
@@ -42,11 +56,11 @@ impl Runtime {
     /// Prepares a start with `config`: installs the fork handlers, registers functions of higher
     /// layers, serves snapshots if the environment requests it, joins threads that have ended,
     /// publishes the configuration, and starts sysmon or defers its start. The caller must hold
-    /// `lifecycle`.
+    /// `lifecycle`, and drop `replaced` after it has released the lock.
     ///
     /// # Errors
     /// Returns the error of creating the thread of sysmon.
-    pub(crate) fn prepare_start(&'static self, mut config: Config) -> io::Result<()> {
+    pub(super) fn prepare_start(&'static self, mut config: Config, replaced: &mut Replaced) -> io::Result<()> {
         fork::watch(|| runtime().disown());
         waiters::watch_with(wake_watched);
         context::watch_waits_outside(|waker| runtime().stand_in_for(waker));
@@ -56,7 +70,7 @@ impl Runtime {
         config.on_stall = inspect::write_file_of_stall;
         config.publish();
         let is_single_threaded = config.single_threaded;
-        *self.config.lock() = Some(Arc::new(config));
+        replaced.0 = self.config.lock().replace(Arc::new(config));
         if is_single_threaded {
             self.sysmon.defer();
             return Ok(());
