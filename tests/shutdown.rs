@@ -190,6 +190,28 @@ fn later_shutdown_waits_for_work_left_by_an_earlier_one() {
     });
 }
 
+/// A shutdown waits for a blocking call that has started, so a call that awaits a dropped task must
+/// learn of it. Regression: the await never returned, so the call occupied its thread forever.
+#[test]
+fn blocking_call_that_awaits_a_dropped_task_ends() {
+    child("blocking_call_that_awaits_a_dropped_task_ends", || {
+        for joins_set in [false, true] {
+            let (begun, begins) = mpsc::channel();
+            let mut set = task::TaskSet::new();
+            let handle = task::spawn(pending::<u8>());
+            set.spawn(pending::<u8>());
+            let call = task::spawn_blocking(move || {
+                begun.send(()).unwrap();
+                let awaits = || if joins_set { park_on(set.join_next()) } else { Some(park_on(handle)) };
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(awaits)).is_err()
+            });
+            begins.recv().unwrap();
+            rt::shutdown(LONG).unwrap();
+            assert!(park_on(call), "the await panics");
+        }
+    });
+}
+
 #[test]
 fn fifty_restarts_leak_no_descriptors_or_threads() {
     child("fifty_restarts_leak_no_descriptors_or_threads", || {

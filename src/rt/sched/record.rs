@@ -407,6 +407,11 @@ impl Record {
         kind_of(self.born.load(Ordering::Relaxed)) == Kind::Root
     }
 
+    /// Returns whether the record is that of a blocking call.
+    pub(crate) fn is_call(&self) -> bool {
+        kind_of(self.born.load(Ordering::Relaxed)) == Kind::Call
+    }
+
     /// Returns whether the future must be polled on one thread only.
     pub(crate) fn stays(&self) -> bool {
         matches!(kind_of(self.born.load(Ordering::Relaxed)), Kind::Local | Kind::Root)

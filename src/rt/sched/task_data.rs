@@ -90,6 +90,11 @@ impl TaskData {
         self.record.stays()
     }
 
+    /// Returns whether the task is a blocking call.
+    pub(crate) fn is_call(&self) -> bool {
+        self.record.is_call()
+    }
+
     pub(crate) fn task(&self) -> Task {
         self.task_at(self.record.place())
     }
