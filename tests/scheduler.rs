@@ -746,6 +746,45 @@ fn cancel_drops_task_locals_with_the_future() {
     });
 }
 
+/// Regression: if the future of a `block_on` panicked, its task-local values were dropped in the
+/// order of their creation and outside the task. A destructor that used another key got the value
+/// of the outer task, or panicked, and the process aborted.
+#[test]
+fn task_locals_of_a_panicking_root_are_dropped_in_its_task() {
+    struct Notes(&'static str);
+    impl Drop for Notes {
+        fn drop(&mut self) {
+            let other = FIRST.try_with(|_| task::current().name().map(str::to_owned));
+            DROPS.lock().unwrap().push((self.0, other.ok().flatten()));
+            PANICS.with(|_| ());
+        }
+    }
+    static DROPS: Mutex<Vec<(&str, Option<String>)>> = Mutex::new(Vec::new());
+    task_local! {
+        static FIRST: Notes = Notes("first");
+        static LAST: Notes = Notes("last");
+        static PANICS: PanicOnDrop = PanicOnDrop;
+    }
+    child("task_locals_of_a_panicking_root_are_dropped_in_its_task", || {
+        let root = |name: &str| {
+            task::Builder::new().name(name.to_owned()).blocking(async {
+                FIRST.with(|_| ());
+                LAST.with(|_| ());
+                panic!("the root future panics");
+            })
+        };
+        let expected = |name: &str| [("last", Some(name.to_owned())), ("first", None)];
+        assert!(catch_unwind(|| root("outer")).is_err());
+        assert_eq!(DROPS.lock().unwrap().drain(..).collect::<Vec<_>>(), expected("outer"));
+        let nested = task::spawn(async move {
+            FIRST.with(|_| ());
+            let panicked = catch_unwind(|| root("inner")).is_err();
+            (panicked, DROPS.lock().unwrap().drain(..).collect::<Vec<_>>())
+        });
+        assert_eq!(park_on(nested), (true, expected("inner").to_vec()));
+    });
+}
+
 /// Regression: the destructor of a task-local value that used its own key created the value again
 /// without end.
 #[test]

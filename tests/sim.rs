@@ -274,6 +274,33 @@ fn misuse_is_reported() {
     });
 }
 
+/// Regression: the values were dropped outside the task, so the destructor panicked again, which
+/// aborted the process.
+#[test]
+fn task_locals_of_a_panicking_test_are_dropped_in_its_task() {
+    struct Uses;
+    impl Drop for Uses {
+        fn drop(&mut self) {
+            NUMBER.with(|number| assert_eq!(*number, 7));
+            DROPS.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+    task::task_local! {
+        static NUMBER: u32 = 7;
+        static USES: Uses = Uses;
+    }
+    let case = || {
+        Sim::run(1, async |_| {
+            NUMBER.with(|_| ());
+            USES.with(|_| ());
+            panic!("the test fails");
+        })
+    };
+    assert!(message(catch_unwind(case).unwrap_err()).contains("the test fails"));
+    assert_eq!(DROPS.load(Ordering::SeqCst), 1);
+}
+
 /// If a task does not yield within the limit of real time, the simulation fails with a message that
 /// names the task.
 #[test]

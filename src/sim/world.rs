@@ -52,7 +52,7 @@ use crate::rt::sched::hooks::{self, Hooks};
 use crate::rt::sched::lanes::Lane;
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
-use crate::rt::sched::task::discard;
+use crate::rt::sched::task::{RootLocals, discard};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::time::ticks;
 use crate::rt::unsent;
@@ -329,6 +329,7 @@ impl World {
     {
         let data =
             TaskData::new(Kind::Root, None, Lane::Normal, runtime().epoch(), Location::caller(), ticks::rough_now());
+        let _locals = RootLocals(&data);
         self.root.set(data.number());
         let thread = std::thread::current().id();
         let main = Arc::new(Main { woken: AtomicBool::new(true), shared: self.shared.clone(), thread });

@@ -51,7 +51,7 @@ use super::polling::{Polling, Slept};
 use super::processor::Processor;
 use super::record::{Kind, Record};
 use super::root::Root;
-use super::task::discard;
+use super::task::{RootLocals, discard};
 use super::task_data::TaskData;
 use super::worker::{Core, Exit, end_turn, mark_turn};
 use crate::rt::context;
@@ -107,6 +107,7 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
     // Flushes the gathered writes of the turn that makes this call, because that turn now waits.
     unsent::flush();
     let mut thread = Thread::enter(data.record());
+    let _locals = RootLocals(&data);
     let waker = Waker::from(thread.root.clone());
     let mut cx = Context::from_waker(&waker);
     let mut future = pin!(future);

@@ -23,6 +23,12 @@ pub(super) struct Rare {
 }
 
 impl Rare {
+    /// Returns whether a local value was created and not yet dropped.
+    #[cold]
+    pub(super) fn has_locals(&self) -> bool {
+        self.locals.lock().iter().any(|local| local.1.is_some())
+    }
+
     /// Takes the local value that was created last.
     #[cold]
     pub(super) fn take_local(&self) -> Option<Box<dyn Any + Send>> {

@@ -137,10 +137,29 @@ fn record_is_freed(record: &Record) {
 /// Drops the local values of a task whose future was just dropped, and records its end.
 #[cold]
 fn end_with_locals(task: &TaskData) {
+    drop_locals(task);
+    task.record().end();
+}
+
+/// Drops the local values of `task`, which is the current task, in reverse order of creation.
+fn drop_locals(task: &TaskData) {
     while let Some(value) = task.take_local() {
         contain(|| drop(value));
     }
-    task.record().end();
+}
+
+/// Drops the local values that a root future has left, because it or the destructor of a value has
+/// panicked. Its task is the current one meanwhile, so the destructors may use other keys. Panics
+/// of the destructors are caught, because they would abort the process.
+pub(crate) struct RootLocals<'a>(pub(crate) &'a TaskData);
+
+impl Drop for RootLocals<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.has_locals() {
+            context::run_task(self.0, || drop_locals(self.0));
+        }
+    }
 }
 
 /// Drops the local values of the local task `number`, whose future was just dropped, records its

@@ -182,6 +182,12 @@ impl TaskData {
         true
     }
 
+    /// Returns whether the task has local values.
+    #[inline]
+    pub(super) fn has_locals(&self) -> bool {
+        self.rare().is_some_and(Rare::has_locals)
+    }
+
     /// Takes the local value that was created last.
     #[inline]
     pub(super) fn take_local(&self) -> Option<Box<dyn Any + Send>> {
