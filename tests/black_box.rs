@@ -219,6 +219,21 @@ fn environment_names_the_file() {
     });
 }
 
+/// A name with a line break looked like another event.
+#[test]
+fn control_characters_in_names_are_not_printed() {
+    child("control_characters_in_names_are_not_printed", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let named = task::Builder::new().name("a\x1b[2J\nb".to_owned()).spawn(async {}).unwrap();
+        common::eventually("the task has ended", || named.is_finished());
+        let black_box = rt::black_box();
+        assert_eq!(black_box.label(named.task().id()), Some("a\x1b[2J\nb"));
+        let text = black_box.to_string();
+        assert_eq!(text.lines().count(), black_box.events.len(), "{text:?}");
+        assert!(text.contains(" a?[2J?b ("), "{text:?}");
+    });
+}
+
 /// `BlackBox::events` is public, so a program may reorder and remove events before it makes a
 /// trace.
 #[test]

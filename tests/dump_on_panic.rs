@@ -18,7 +18,7 @@ fn child(role: &str) {
         assert!(role != "main", "a panic for the test");
         drop(waiting);
         let panics = async { panic!("a panic for the test") };
-        task::Builder::new().name("panics".into()).spawn(panics).unwrap().await
+        task::Builder::new().name("panics\n\x1b[2J".into()).spawn(panics).unwrap().await
     });
 }
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         let line = text.lines().find(|line| line.starts_with("netpoll: the panic was in task "));
         assert_eq!(line.is_some(), role == "task", "{role}: {text}");
         if let Some(line) = line {
-            assert!(line.contains(" `panics`, spawned at ") && line.contains("dump_on_panic.rs:"), "{line}");
+            assert!(line.contains(" `panics??[2J`, spawned at ") && line.contains("dump_on_panic.rs:"), "{line}");
         }
     }
     println!("main_thread_panic_prints_a_snapshot_and_task_panic_names_the_task: ok");

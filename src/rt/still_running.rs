@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::panic::Location;
 
-use super::sched::identity::TaskId;
+use super::sched::identity::{Printable, TaskId};
 
 /// The error of [`shutdown`](crate::rt::shutdown()): some threads or tasks were still running at
 /// the end of the timeout, or the function was called inside the runtime.
@@ -65,7 +65,7 @@ impl fmt::Display for StillRunning {
             f.write_str(if at == 0 { ": " } else { ", " })?;
             write!(f, "task {id}")?;
             match (name, self.places.get(at).copied().flatten()) {
-                (Some(name), _) => write!(f, " ({name})")?,
+                (Some(name), _) => write!(f, " ({})", Printable(name))?,
                 (None, Some(place)) => write!(f, " (spawned at {place})")?,
                 (None, None) => {}
             }
@@ -94,6 +94,13 @@ impl From<StillRunning> for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_not_printed() {
+        let running = vec![(TaskId::from_number(7), Some("a\x1b[2J\nb".to_owned()))];
+        let still = StillRunning { on_runtime_thread: false, running, tasks: 1, ..StillRunning::on_runtime_thread() };
+        assert_eq!(still.to_string(), "0 threads and 1 task are still running: task 7 (a?[2J?b)");
+    }
 
     #[test]
     fn nouns_agree_with_the_numbers_of_threads_and_tasks() {

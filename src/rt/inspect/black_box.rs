@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::at_path::at_path;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::event_ring::{Event, Mark, ticks_since};
-use crate::rt::sched::identity;
+use crate::rt::sched::identity::{self, Printable};
 use crate::rt::sched::record::{self, Record};
 use crate::rt::sched::turn_ring::{Turn, unpack_word};
 use crate::rt::time::ticks::{Scale, ticks};
@@ -336,7 +336,7 @@ impl BlackBox {
     fn describe(&self, f: &mut fmt::Formatter<'_>, kind: &WorkerEventKind) -> fmt::Result {
         let named = |f: &mut fmt::Formatter<'_>, task: TaskId| {
             write!(f, "task {task}")?;
-            self.label(task).map_or(Ok(()), |label| write!(f, " {label}"))
+            self.label(task).map_or(Ok(()), |label| write!(f, " {}", Printable(label)))
         };
         match kind {
             WorkerEventKind::Turn { task, calls } => {

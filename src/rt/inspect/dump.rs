@@ -6,7 +6,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use super::Inspect;
 use super::black_box::write_file;
 use crate::rt::runtime::runtime;
-use crate::rt::sched::identity::Task;
+use crate::rt::sched::identity::{Printable, Task};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::{context, fork};
 use crate::sys::signal;
@@ -91,7 +91,7 @@ pub fn dump_on_panic() {
 
 /// Prints the id and the name of the task that has panicked, and the place where it was spawned.
 fn name_task(task: &Task) {
-    let name = task.name().map(|name| format!(" `{name}`")).unwrap_or_default();
+    let name = task.name().map(|name| format!(" `{}`", Printable(name))).unwrap_or_default();
     let place = task.spawned_at().map(|place| format!(", spawned at {place}")).unwrap_or_default();
     let text = format!("netpoll: the panic was in task {}{name}{place}\n", task.id());
     let _ = io::stderr().write_all(text.as_bytes());

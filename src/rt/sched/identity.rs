@@ -135,6 +135,16 @@ impl fmt::Debug for Task {
 /// The name of a task. The type takes only one word, because most tasks have no name.
 pub(crate) type Name = Arc<Box<str>>;
 
+/// Formats a name for a message with `?` in place of each control character, because names of tasks
+/// may come from peers, and the message may be printed on a terminal.
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.replace(char::is_control, "?"))
+    }
+}
+
 impl Task {
     #[inline]
     pub(crate) fn new(id: TaskId, name: Option<Name>, place: Option<&'static Location<'static>>, lane: Lane) -> Task {
