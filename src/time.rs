@@ -44,6 +44,7 @@ pub fn timeout() {} // absent: use future::timeout, or a deadline on the socket
 #[cfg(false)]
 pub fn timeout_at() {} // absent: use a deadline on the socket, or future::timeout with the time left
 
+pub(crate) mod limit;
 mod movable;
 
 // Not public API: netpoll-quinn and netpoll-hyper use this type for timers that are reset often.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::run as block_on;
 use netpoll::future::{self, TimeoutError};
 use netpoll::prelude::*;
-use netpoll::task;
+use netpoll::{io, task};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -91,6 +91,38 @@ fn zero_timeout_takes_only_ready_output() {
         // A sleep of zero is ready at once, and therefore within any timeout.
         assert!(future::timeout(Duration::ZERO, task::sleep(Duration::ZERO)).await.is_ok());
     });
+}
+
+/// An operation that could complete but makes its task yield is polled again before the timeout
+/// ends it.
+#[test]
+fn timeout_does_not_end_an_operation_that_yields() {
+    async fn operations() {
+        let (stream, peer) = common::pair().await;
+        peer.write_all(&[1; 200]).await.unwrap();
+        stream.peek(&mut [0; 200]).await.unwrap();
+        for number in 0..200 {
+            let read = io::timeout(Duration::ZERO, stream.read(&mut [0; 1])).await;
+            assert_eq!(read.unwrap(), 1, "read {number}");
+            let sleep = future::timeout(Duration::ZERO, task::sleep(Duration::ZERO));
+            assert!(sleep.timeout(Duration::ZERO).await.is_ok_and(|inner| inner.is_ok()), "sleep {number}");
+        }
+    }
+    block_on(operations());
+    block_on(async { task::spawn(operations()).await });
+    futures::executor::block_on(operations());
+}
+
+#[test]
+fn timeout_ends_a_future_that_always_yields() {
+    let yields = async || {
+        loop {
+            task::sleep(Duration::ZERO).await;
+        }
+    };
+    let limited = || future::timeout::<_, ()>(Duration::from_millis(2), yields());
+    assert!(block_on(limited()).is_err());
+    assert!(futures::executor::block_on(limited()).is_err());
 }
 
 #[test]

@@ -239,6 +239,24 @@ fn stream_timeout_reports_each_gap_and_continues() {
     });
 }
 
+/// Items that are ready are not late because the consumer is slow, and an operation that makes its
+/// task yield is polled again before the timeout is reported.
+#[test]
+fn stream_timeout_reports_no_gap_while_items_are_ready() {
+    async fn consume() {
+        let limit = Duration::from_millis(1);
+        let mut ticks = stream::interval(Duration::ZERO).timeout(limit);
+        for number in 0..40 {
+            assert!(ticks.next().await.unwrap().is_ok(), "item {number}");
+            std::thread::sleep(2 * limit);
+        }
+        let mut none = stream::interval(Duration::ZERO).filter(|()| false).timeout(limit);
+        assert!(none.next().await.unwrap().is_err() && none.next().await.unwrap().is_err());
+    }
+    block_on(consume());
+    block_on(async { task::spawn(consume()).await });
+}
+
 #[test]
 fn delay_postpones_first_item_and_throttle_spaces_items() {
     block_on(async {

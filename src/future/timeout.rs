@@ -1,7 +1,8 @@
 //! [`timeout()`]: a time limit for a future.
 //!
 //! The future is polled first, and the clock is checked only if the future is pending. An available
-//! result is therefore never discarded, even with a duration of zero.
+//! result is therefore never discarded, even with a duration of zero; see
+//! [`Limit`](crate::time::limit::Limit).
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::time::Sleep;
+use crate::time::limit::Limit;
 
 /// Awaits `future` for at most `duration`.
 ///
@@ -53,14 +54,13 @@ pin_project! {
     pub struct TimeoutFuture<F> {
         #[pin]
         future: F,
-        #[pin]
-        sleep: Sleep,
+        limit: Limit,
     }
 }
 
 impl<F> TimeoutFuture<F> {
     pub(super) fn new(future: F, duration: Duration) -> TimeoutFuture<F> {
-        TimeoutFuture { future, sleep: Sleep::new(duration) }
+        TimeoutFuture { future, limit: Limit::new(duration) }
     }
 }
 
@@ -69,10 +69,7 @@ impl<F: Future> Future for TimeoutFuture<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(output) = this.future.poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        this.sleep.poll(cx).map(|()| Err(TimeoutError::new()))
+        this.limit.poll(cx, |cx| this.future.poll(cx)).map(|output| output.ok_or_else(TimeoutError::new))
     }
 }
 

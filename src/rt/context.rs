@@ -589,6 +589,7 @@ fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
     if granted {
         return Poll::Ready(());
     }
+    super::refusals::record();
     note(Waits::Turn, cx);
     cx.waker().wake_by_ref();
     Poll::Pending

@@ -13,7 +13,8 @@
 // * `config` has the settings. `start` and `shutdown` begin and end the runtime, `threads` lists
 //   its threads, and `reapers` are the threads of a shutdown. `fork` detects children of fork(2).
 // * `context` is the state of a thread. `short_count` and `unsent` are its states of the current
-//   turn, and `thread_number` is its number.
+//   turn, `refusals` counts operations that made their task yield, and `thread_number` is its
+//   number.
 // * `waiters`, `parker`, `slab`, `lazy_box`, `counter` and `histogram` are types that the other
 //   parts use. `warn` prints messages.
 
@@ -29,6 +30,7 @@ mod metrics;
 pub(crate) mod parker;
 pub(crate) mod poll;
 mod reapers;
+pub(crate) mod refusals;
 pub(crate) mod runtime;
 pub(crate) mod sched;
 pub(crate) mod short_count;

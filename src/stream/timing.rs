@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 
 use crate::rt::time::clock;
 use crate::time::Sleep;
+use crate::time::limit::Limit;
 
 /// Restarts `sleep`, so that it ends `duration` from now, or never if that time is beyond the
 /// clock's range.
@@ -31,13 +32,13 @@ pin_project! {
         #[pin]
         stream: S,
         duration: Duration,
-        sleep: Sleep,
+        limit: Limit,
     }
 }
 
 impl<S> Timeout<S> {
     pub(super) fn new(stream: S, duration: Duration) -> Timeout<S> {
-        Timeout { stream, duration, sleep: Sleep::new(duration) }
+        Timeout { stream, duration, limit: Limit::new(duration) }
     }
 }
 
@@ -46,15 +47,12 @@ impl<S: Stream> Stream for Timeout<S> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.project();
-        let item = match this.stream.poll_next(cx) {
-            Poll::Ready(Some(item)) => Ok(item),
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => {
-                ready!(Pin::new(&mut *this.sleep).poll(cx));
-                Err(TimeoutError { _private: () })
-            }
+        let item = match ready!(this.limit.poll(cx, |cx| this.stream.poll_next(cx))) {
+            Some(Some(item)) => Ok(item),
+            Some(None) => return Poll::Ready(None),
+            None => Err(TimeoutError { _private: () }),
         };
-        restart(this.sleep, *this.duration);
+        this.limit.restart(clock::instant().checked_add(*this.duration));
         Poll::Ready(Some(item))
     }
 }
