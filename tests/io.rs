@@ -277,6 +277,26 @@ fn take_and_chain_read_to_their_limits() {
     });
 }
 
+/// An empty read must not be taken for the end of the first reader.
+#[test]
+fn chain_loses_nothing_when_the_buffers_are_empty() {
+    block_on(async {
+        let mut chained = (&b"ab"[..]).chain(&b"cd"[..]);
+        assert_eq!(chained.read(&mut []).await.unwrap(), 0);
+        assert_eq!(chained.read_vectored(&mut []).await.unwrap(), 0);
+        assert_eq!(chained.read_vectored(&mut [IoSliceMut::new(&mut [])]).await.unwrap(), 0);
+        let (mut head, mut tail) = ([0; 1], [0; 8]);
+        let bufs = &mut [IoSliceMut::new(&mut head), IoSliceMut::new(&mut tail)];
+        assert_eq!(chained.read_vectored(bufs).await.unwrap(), 2);
+        assert_eq!((head, tail[0]), (*b"a", b'b'));
+        assert_eq!(chained.get_ref(), (&&b""[..], &&b"cd"[..]));
+        let bufs = &mut [IoSliceMut::new(&mut head), IoSliceMut::new(&mut tail)];
+        assert_eq!(chained.read_vectored(bufs).await.unwrap(), 2);
+        assert_eq!((head, tail[0]), (*b"c", b'd'));
+        assert_eq!(chained.into_inner(), (&b""[..], &b""[..]));
+    });
+}
+
 #[test]
 fn bytes_iterates_across_interruptions() {
     block_on(async {

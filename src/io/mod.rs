@@ -42,6 +42,7 @@ mod async_fd;
 mod buf_read;
 mod buf_writer;
 mod call;
+mod chain;
 mod copy;
 pub mod prelude;
 mod print;
@@ -60,7 +61,6 @@ pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 pub use futures_io::{AsyncBufRead as BufRead, AsyncRead as Read, AsyncSeek as Seek, AsyncWrite as Write};
 
 // These link definitions are for the documentation of the re-exported items.
-/// [`AsyncReadExt::chain()`]: ReadExt::chain
 /// [`AsyncReadExt::read()`]: ReadExt::read
 /// [`AsyncReadExt::read_vectored()`]: ReadExt::read_vectored
 /// [`AsyncReadExt::take()`]: ReadExt::take
@@ -71,7 +71,7 @@ pub use futures_io::{AsyncBufRead as BufRead, AsyncRead as Read, AsyncSeek as Se
 /// [`AsyncWriteExt::write_vectored()`]: WriteExt::write_vectored
 #[doc(inline)]
 pub use futures_lite::io::{
-    AssertAsync, BufReader, Chain, CloseFuture, Cursor, Empty, FlushFuture, ReadFuture, ReadVectoredFuture, Repeat,
+    AssertAsync, BufReader, CloseFuture, Cursor, Empty, FlushFuture, ReadFuture, ReadVectoredFuture, Repeat,
     SeekFuture, Sink, Take, WriteFuture, WriteVectoredFuture, empty, repeat, sink,
 };
 
@@ -107,6 +107,7 @@ pub use async_fd::{
 };
 pub use buf_read::{BufReadExt, Lines, ReadLineFuture, ReadUntilFuture, Split, TooLong};
 pub use buf_writer::{BufWriter, IntoInnerError};
+pub use chain::Chain;
 pub use copy::{copy, copy_bidirectional, copy_bidirectional_with};
 #[doc(hidden)]
 pub use print::{_eprint, _print};

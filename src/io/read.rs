@@ -15,10 +15,10 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use futures_io::AsyncRead as Read;
-use futures_lite::io::{AsyncReadExt as Lite, Chain, ReadFuture, ReadVectoredFuture, Take};
+use futures_lite::io::{AsyncReadExt as Lite, ReadFuture, ReadVectoredFuture, Take};
 use pin_project_lite::pin_project;
 
-use super::{IoSliceMut, utf8};
+use super::{Chain, IoSliceMut, utf8};
 
 /// The initial step, in bytes, by which [`ReadExt::read_to_end`] and [`ReadExt::read_to_string`]
 /// grow the vector that they fill. The step doubles each time a read fills the available space, so
@@ -244,7 +244,7 @@ pub trait ReadExt: Read {
     where
         Self: Sized,
     {
-        Lite::chain(self, next)
+        Chain::new(self, next)
     }
 }
 
