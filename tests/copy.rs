@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use common::*;
-use netpoll::io::{Read, ReadExt, Write, copy, copy_bidirectional, copy_bidirectional_with};
+use netpoll::io::{BufWriter, Read, ReadExt, Write, copy, copy_bidirectional, copy_bidirectional_with};
 use netpoll::net::{TcpStream, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
@@ -620,6 +620,50 @@ fn failed_read_flushes_and_does_not_close_the_other_side() {
             assert!(!other.is_closed);
         }
     });
+}
+
+/// A silent reader, and a writer with a buffer in front of a socket.
+struct Buffered(BufWriter<TcpStream>);
+
+impl Read for Buffered {
+    fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+}
+
+impl Write for Buffered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
+
+#[test]
+fn failed_read_flushes_the_other_side_even_at_the_end_of_a_turn() {
+    async fn rounds() {
+        let (socket, peer) = pair().await;
+        for round in 0..70 {
+            let mut other = Buffered(BufWriter::new(socket.clone()));
+            // The turn of a task is over after this time, and that of a root future after a number
+            // of operations.
+            std::thread::sleep(Duration::from_micros(50));
+            let copied = copy_bidirectional(&mut Failing(false), &mut other).await;
+            assert_eq!(copied.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            assert!(other.0.buffer().is_empty(), "round {round}");
+        }
+        drop(socket);
+        assert_eq!(rest(&peer).await, b"half".repeat(70));
+    }
+    run(rounds());
+    run(async { task::spawn(rounds()).await });
+    futures::executor::block_on(rounds());
 }
 
 #[test]

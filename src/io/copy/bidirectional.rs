@@ -22,7 +22,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
@@ -197,7 +197,7 @@ impl Half {
                 }
                 Poll::Ready(Err(Fault::Reader(error))) => {
                     failure.get_or_insert(error);
-                    self.leave(cx, writer);
+                    self.leave(writer);
                     return true;
                 }
             };
@@ -218,12 +218,14 @@ impl Half {
 
     /// Ends this half after its reader has failed. Ends the stream of a socket. Flushes another
     /// writer as far as this is possible without waiting.
-    fn leave<W: Write + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) {
+    fn leave<W: Write + Unpin + ?Sized>(&mut self, writer: &mut W) {
         self.transfer.stop();
         self.state = State::Done;
-        // The reader's error is reported instead of an error of the writer.
+        // The reader's error is reported instead of an error of the writer. The flush is polled
+        // only once, so its waker has no data: an operation with such a waker does not return
+        // `Pending` because the task has used up its turn.
         if !self.transfer.end_socket() {
-            let _ = Pin::new(writer).poll_flush(cx);
+            let _ = Pin::new(writer).poll_flush(&mut Context::from_waker(Waker::noop()));
         }
     }
 
