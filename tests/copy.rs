@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -718,6 +719,34 @@ fn idle_limit_ends_idle_copy() {
 }
 
 /// A limit of `Duration::MAX` has no effect.
+/// A task that has used up its turn makes the copy yield. The idle limit must not end the copy then
+/// if there are bytes to copy.
+#[test]
+fn idle_limit_does_not_end_a_copy_that_yields() {
+    const IDLE: Duration = Duration::from_millis(50);
+
+    async fn round(operations: usize) {
+        let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
+        let mut copied = pin!(copy_bidirectional_with(&mut inbound, &mut outbound, IDLE));
+        task::yield_now().await;
+        for _ in 0..operations {
+            task::sleep(Duration::ZERO).await;
+        }
+        assert!(poll_fn(|cx| Poll::Ready(copied.as_mut().poll(cx))).await.is_pending());
+        client.write_all(b"data").await.unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        std::thread::sleep(2 * IDLE);
+        assert_eq!(copied.await.unwrap(), (4, 0), "after {operations} operations");
+    }
+    run(async {
+        for operations in 0..6 {
+            task::spawn(round(operations)).await;
+            round(operations).await;
+        }
+    });
+}
+
 #[test]
 fn longest_idle_limit_does_not_overflow() {
     run(async {

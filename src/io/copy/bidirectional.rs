@@ -29,6 +29,7 @@ use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
 use super::buffer::{Buffer, Fault};
 use super::transfer::{End, Transfer};
+use crate::rt::refusals;
 use crate::rt::time::clock;
 use crate::time::Sleep;
 
@@ -129,6 +130,7 @@ where
     let (mut there, mut back) = (Half::new(a, b), Half::new(b, a));
     let mut failure = None;
     poll_fn(|cx| {
+        let refusals = refusals::count();
         if there.poll(cx, a, b, &mut failure) {
             back.give_up(cx, b);
         } else if back.poll(cx, b, a, &mut failure) {
@@ -142,7 +144,8 @@ where
             return Poll::Ready(failure.take().map_or(Ok(counts), Err));
         }
         let progress = there.transfer.progress().wrapping_add(back.transfer.progress());
-        idle.as_mut().map_or(Poll::Pending, |idle| idle.poll(cx, progress).map(Err))
+        let was_refused = refusals::count() != refusals;
+        idle.as_mut().map_or(Poll::Pending, |idle| idle.poll(cx, progress, was_refused).map(Err))
     })
     .await
 }
@@ -258,23 +261,32 @@ struct Idle {
     progress: u64,
     /// The time at which progress was last seen.
     since: Instant,
+    /// Whether a poll after the end of the time was postponed since then, because an operation was
+    /// refused.
+    postponed: bool,
 }
 
 impl Idle {
     fn new(limit: Duration) -> Idle {
-        Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant() }
+        Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant(), postponed: false }
     }
 
     /// Returns `Ready` with an error when no bytes were copied within the time limit. `progress`
-    /// changes whenever bytes are copied.
-    fn poll(&mut self, cx: &mut Context<'_>, progress: u64) -> Poll<io::Error> {
+    /// changes whenever bytes are copied. If an operation was refused, bytes may be available, so
+    /// the task is polled once more, as in [`Limit`](crate::time::limit::Limit).
+    fn poll(&mut self, cx: &mut Context<'_>, progress: u64, was_refused: bool) -> Poll<io::Error> {
         if progress != self.progress {
-            (self.progress, self.since) = (progress, clock::instant());
+            (self.progress, self.since, self.postponed) = (progress, clock::instant(), false);
         }
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             match self.since.checked_add(self.limit) {
                 Some(until) if until > clock::instant() => self.sleep.reset(until),
+                Some(_) if was_refused && !self.postponed => {
+                    self.postponed = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Some(_) => {
                     return Poll::Ready(io::Error::new(
                         io::ErrorKind::TimedOut,
