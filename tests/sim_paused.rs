@@ -110,6 +110,24 @@ async fn transfers_complete_while_timers_are_always_due() -> io::Result<()> {
 }
 
 #[netpoll::test(paused)]
+async fn all_events_are_taken_before_the_clock_advances() -> io::Result<()> {
+    let (mut ends, mut readers) = (Vec::new(), Vec::new());
+    for _ in 0..300 {
+        let (one, other) = UnixStream::pair()?;
+        ends.push(other);
+        readers.push(task::spawn(async move { one.read(&mut [0; 1]).await }));
+    }
+    let hour = task::spawn(task::sleep(HOUR));
+    // Each reader registers its socket, whose first event is that it is writable.
+    task::yield_now().await;
+    let begin = Instant::now();
+    ends[299].write_all(b"x").await?;
+    assert_eq!(readers.pop().expect("300 readers").await?, 1);
+    assert_eq!((begin.elapsed(), hour.is_finished()), (Duration::ZERO, false));
+    Ok(())
+}
+
+#[netpoll::test(paused)]
 async fn datagrams_arrive_before_the_deadline() -> io::Result<()> {
     let (one, other) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
     for number in 0..100 {

@@ -158,11 +158,14 @@ impl World {
             let is_in_flight = self.is_in_flight();
             let timer = self.processor.timers.next();
             let millis = i32::from(is_in_flight || timer == clock::NEVER);
-            real.wait(&mut edges, millis);
+            let has_more = real.wait(&mut edges, millis);
             self.deliver(&edges, &mut wakers);
             edges.clear();
             if wakers.len() > 0 || self.shared.take_poke() {
                 break;
+            }
+            if has_more {
+                continue;
             }
             if millis > 0 {
                 silent_ms += 1;

@@ -52,14 +52,15 @@ impl Real {
     }
 
     /// Appends edges to `edges`, waiting for the first one for up to `millis` milliseconds of real
-    /// time.
-    pub(crate) fn wait(&self, edges: &mut Vec<(u64, u32)>, millis: i32) {
+    /// time. Returns whether there may be more edges.
+    pub(crate) fn wait(&self, edges: &mut Vec<(u64, u32)>, millis: i32) -> bool {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
         // SAFETY: the buffer has room for that many events.
         let count =
             unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS_MAX as libc::c_int, millis) };
         let count = usize::try_from(count).unwrap_or_default();
         edges.extend(events[..count].iter().map(|event| (event.u64, event.events)));
+        count == EVENTS_MAX
     }
 
     /// Returns whether a TCP socket has bytes in flight. Returns false if the kernel does not
