@@ -1,6 +1,7 @@
 //! Tests ordinary sockets on the network of a simulation (feature `sim`).
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -208,6 +209,41 @@ fn restarted_host_resets_old_connections_and_serves_new_ones() {
         assert_eq!(old.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert!(TcpStream::connect("server:7").await.is_ok());
     });
+}
+
+#[netpoll::test(sim, seeds = 200)]
+async fn old_segments_do_not_reach_a_new_connection_between_the_same_ports(sim: Sim) -> io::Result<()> {
+    const CONNECTIONS: u8 = 8;
+    let (server, client) = (sim.host("server"), sim.host("client"));
+    // Without a latency, all connections begin at the same time.
+    let latency = ms(40 * (sim.random() % 2));
+    sim.link("*", "*").latency(ms(0)..=latency).duplicate(0.5);
+    server.spawn(|| async {
+        let listener = TcpListener::bind("0.0.0.0:80").await?;
+        for number in 0..CONNECTIONS {
+            let (stream, _) = listener.accept().await?;
+            let mut buf = [0; 4];
+            (&stream).read_exact(&mut buf).await?;
+            assert_eq!(buf, [number; 4]);
+            stream.write_all(&buf).await?;
+            let end = stream.read(&mut buf).await;
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+        io::Result::Ok(())
+    });
+    task::sleep(ms(1)).await;
+    let from = SocketAddr::new(client.addrs()[0], 4000);
+    for number in 0..CONNECTIONS {
+        let dialer = Dialer::new().local_addr(Some(from)).timeout(SECOND);
+        let stream = client.run(dialer.dial("server:80")).await?;
+        stream.write_all(&[number; 4]).await?;
+        let mut buf = [0; 4];
+        (&stream).read_exact(&mut buf).await?;
+        assert_eq!(buf, [number; 4]);
+        // The close resets the connection, so the port is free at once.
+        stream.set_linger(Some(Duration::ZERO))?;
+    }
+    Ok(())
 }
 
 /// The test `failing_seed_is_printed_with_the_faults_that_it_needs` runs this test in child

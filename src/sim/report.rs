@@ -255,7 +255,7 @@ mod tests {
             rst: false,
             window: 1000,
             data: Box::from(*b"odd"),
-            began: 0,
+            connection: 0,
         };
         for body in [
             Body::Tcp(segment),

@@ -71,6 +71,8 @@ impl Kernel {
         self.set_local(id, local);
         let mss = self.mss(host, local, remote);
         let (now, mut out) = (self.now, std::mem::take(&mut self.segments));
+        self.begun += u64::from(kind == Kind::Stream);
+        let number = self.begun;
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         socket.remote = Some(remote);
         if kind == Kind::Datagram {
@@ -80,7 +82,7 @@ impl Kernel {
         let mut settings = socket.options.tcp.clone();
         settings.mss = settings.mss.min(mss);
         (socket.error, socket.stage) = (None, Stage::Connecting);
-        let mut connection = Connection::connect(settings, now, &mut out);
+        let mut connection = Connection::connect(settings, number, now, &mut out);
         (connection.read_shut, connection.write_shut) = (socket.shut.read, socket.shut.write);
         socket.role = Role::Tcp(Box::new(connection));
         socket.had_connection = true;

@@ -95,11 +95,11 @@ impl Kernel {
 
     pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         let opens = segment.syn && segment.ack.is_none();
-        // A SYN is late if its connection was established before, or is older than one that was.
+        // A SYN is late if its connection was established before, or began before one that was.
         // This includes retransmissions. Linux answers such a SYN, but because initial sequence
         // numbers are random there, the peer resets the resulting connection before a program can
         // accept it.
-        let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&began| segment.began <= began);
+        let is_late = opens && self.accepted.get(&(host, dst, src)).is_some_and(|&number| segment.connection <= number);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = opens && !is_late;
             let is_over = |socket: &Socket| matches!(&socket.role, Role::Tcp(c) if c.state == State::TimeWait);
@@ -129,7 +129,7 @@ impl Kernel {
                     rst: true,
                     window: 0,
                     data: Box::default(),
-                    began: self.now,
+                    connection: segment.connection,
                 };
                 self.output(host, Packet { src: dst, dst: src, body: Body::Tcp(reset) });
             }
@@ -288,8 +288,8 @@ impl Kernel {
             socket.parent = None;
             let (host, local, remote) = (socket.host, socket.local, socket.remote);
             if let (Role::Tcp(connection), Some(local), Some(remote)) = (&socket.role, local, remote) {
-                let began = connection.peer_began;
-                self.accepted.insert((host, local, remote), began);
+                let number = connection.number;
+                self.accepted.insert((host, local, remote), number);
                 self.forget_accepted();
             }
         }

@@ -113,8 +113,10 @@ pub(crate) struct Kernel {
     pub(super) kept_numbers: BTreeSet<u32>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
-    /// The time at which the peer began the last connection that a listener has established, by
-    /// host, local and remote address. An entry is needed only as long as a SYN of that connection
+    /// The number of connections that were begun.
+    pub(super) begun: u64,
+    /// The number of the last connection that a listener has established, by host, local and remote
+    /// address. An entry is needed only as long as a SYN of that connection
     /// may arrive.
     pub(super) accepted: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
     /// The number of entries of `accepted` at which the entries that are not needed are removed.
@@ -154,6 +156,7 @@ impl Kernel {
             closed_on_exec: BTreeSet::new(),
             kept_numbers: BTreeSet::new(),
             connections: BTreeMap::new(),
+            begun: 0,
             accepted: BTreeMap::new(),
             accepted_most: ACCEPTED_MOST,
             ports: BTreeMap::new(),

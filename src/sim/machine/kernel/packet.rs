@@ -17,9 +17,10 @@ pub(crate) struct Segment {
     /// The number of bytes that the sender of this segment can receive.
     pub(crate) window: u64,
     pub(crate) data: Box<[u8]>,
-    /// The time at which the sender's connection began, or at which a reset without a connection
-    /// was sent. On a real network, random initial sequence numbers distinguish connections.
-    pub(crate) began: u64,
+    /// The number of the connection to which the segment belongs. A reset that answers a segment of
+    /// an unknown connection has the number of this segment. On a real network, random initial
+    /// sequence numbers distinguish the connections between two addresses.
+    pub(crate) connection: u64,
 }
 
 impl Segment {
@@ -140,7 +141,7 @@ mod tests {
             rst: false,
             window: 9,
             data: Box::from(*b"abc"),
-            began: 0,
+            connection: 0,
         };
         assert_eq!(segment.end(), 10);
         let length = |addr, body| Packet { src: addr, dst: addr, body }.len();
@@ -160,7 +161,7 @@ mod tests {
             rst: false,
             window: 9,
             data: Box::default(),
-            began: 0,
+            connection: 0,
         };
         let packet = Packet { src, dst, body: Body::Tcp(segment) };
         assert_eq!(packet.to_string(), "10.0.0.1:1 > 10.0.0.2:80 TCP SYN seq 0 ack 7 win 9 len 0");

@@ -69,9 +69,9 @@ pub(crate) enum State {
 pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) settings: Settings,
-    began: u64,
-    /// The time at which the peer's connection began, or 0 if this end began the connection.
-    pub(crate) peer_began: u64,
+    /// The number of the connection, which both ends share. A connection that began later has a
+    /// greater number.
+    pub(crate) number: u64,
     /// The reason why the connection failed. The owner takes it.
     pub(crate) error: Option<i32>,
     /// Whether this end began the connection.
@@ -141,13 +141,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(state: State, settings: Settings, now: u64) -> Connection {
+    fn new(state: State, settings: Settings, number: u64, now: u64) -> Connection {
         let congestion_window = FIRST_WINDOW * settings.mss;
         Connection {
             state,
             settings,
-            began: now,
-            peer_began: 0,
+            number,
             error: None,
             is_client: state == State::SynSent,
             is_orphan: false,
@@ -187,18 +186,18 @@ impl Connection {
         }
     }
 
-    /// Creates a connection and begins its handshake by sending a SYN.
-    pub(crate) fn connect(settings: Settings, now: u64, out: &mut Vec<Segment>) -> Connection {
-        let mut this = Connection::new(State::SynSent, settings, now);
+    /// Creates the connection `number` and begins its handshake by sending a SYN.
+    pub(crate) fn connect(settings: Settings, number: u64, now: u64, out: &mut Vec<Segment>) -> Connection {
+        let mut this = Connection::new(State::SynSent, settings, number, now);
         this.send_syn(now, out);
         this
     }
 
     /// Creates a connection for an arriving SYN and answers the SYN.
     pub(crate) fn accept(settings: Settings, now: u64, syn: &Segment, out: &mut Vec<Segment>) -> Connection {
-        let mut this = Connection::new(State::SynReceived, settings, now);
+        let mut this = Connection::new(State::SynReceived, settings, syn.connection, now);
         (this.window, this.rcv_nxt, this.right) = (syn.window, syn.end(), syn.end());
-        (this.window_from, this.peer_began) = ((syn.seq, 0), syn.began);
+        this.window_from = (syn.seq, 0);
         this.send_syn(now, out);
         this
     }
@@ -318,7 +317,7 @@ impl Connection {
     /// Separates a connection in TIME-WAIT from its socket. Returns a closed connection for the
     /// socket, with the data that was received and not read.
     pub(crate) fn leave_socket(&mut self) -> Connection {
-        let mut of_socket = Connection::new(State::Closed, self.settings.clone(), self.began);
+        let mut of_socket = Connection::new(State::Closed, self.settings.clone(), self.number, self.heard_at);
         of_socket.receive = std::mem::take(&mut self.receive);
         (of_socket.rcv_nxt, of_socket.right) = (self.rcv_nxt, self.right);
         (of_socket.fin, of_socket.fin_received) = (true, true);
@@ -433,7 +432,7 @@ impl Connection {
         let ack = (self.state != State::SynSent).then_some(self.rcv_nxt);
         self.needs_ack = false;
         let window = self.right - self.rcv_nxt;
-        Segment { seq, ack, syn: false, fin: false, rst: false, window, data, began: self.began }
+        Segment { seq, ack, syn: false, fin: false, rst: false, window, data, connection: self.number }
     }
 
     fn send_syn(&mut self, now: u64, out: &mut Vec<Segment>) {

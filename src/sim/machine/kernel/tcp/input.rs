@@ -5,6 +5,11 @@ use super::*;
 impl Connection {
     /// Processes a segment. Returns whether the state that the program sees may have changed.
     pub(crate) fn input(&mut self, now: u64, segment: &Segment, out: &mut Vec<Segment>) -> bool {
+        let opens = segment.syn && segment.ack.is_none();
+        if segment.connection != self.number && !opens {
+            self.refuse_old(segment, out);
+            return false;
+        }
         (self.heard_at, self.probes) = (now, 0);
         match self.state {
             State::Closed => return false,
@@ -69,6 +74,18 @@ impl Connection {
         changed
     }
 
+    /// Processes a segment of an older connection between the same addresses. It is ignored, except
+    /// that the handshake of this connection resets a peer that still has the older one.
+    fn refuse_old(&mut self, segment: &Segment, out: &mut Vec<Segment>) {
+        if self.state == State::SynSent
+            && !segment.rst
+            && let Some(ack) = segment.ack
+        {
+            let (seq, connection) = (ack, segment.connection);
+            out.push(Segment { ack: None, rst: true, connection, ..self.segment(seq, Box::default()) });
+        }
+    }
+
     fn input_syn_sent(&mut self, now: u64, segment: &Segment, out: &mut Vec<Segment>) -> bool {
         let Some(ack) = segment.ack else { return false };
         if segment.rst {
@@ -79,9 +96,6 @@ impl Connection {
             return is_acceptable;
         }
         if ack != 1 || !segment.syn {
-            // The peer has an older connection between these addresses. The reset ends that
-            // connection.
-            out.push(Segment { ack: None, rst: true, ..self.segment(ack, Box::default()) });
             return false;
         }
         (self.rcv_nxt, self.right) = (segment.end(), segment.end());
