@@ -349,3 +349,94 @@ fn tasks_that_destructors_spawn_without_end_do_not_keep_a_simulation_from_ending
         task::sleep(ms(1)).await;
     });
 }
+
+/// Calls a function when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn tasks_that_destructors_spawn_end_with_their_host() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        server.spawn(|| async {
+            let listener = Arc::new(TcpListener::bind("0.0.0.0:80").await?);
+            let kept = listener.clone();
+            let _spawns = OnDrop(move || {
+                let kept = kept.clone();
+                task::spawn(async move {
+                    task::sleep(ms(100)).await;
+                    drop(kept);
+                });
+            });
+            std::future::pending::<std::io::Result<()>>().await
+        });
+        for _ in 0..3 {
+            task::sleep(ms(1)).await;
+            // The port must be free.
+            server.restart();
+        }
+        task::sleep(ms(1)).await;
+        assert_eq!(server.tasks(), 1);
+        server.kill();
+        assert_eq!(server.tasks(), 0);
+    });
+}
+
+#[test]
+fn task_that_ends_its_own_host_leaves_no_task() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        server.spawn_task(async move {
+            let _spawns = OnDrop(|| drop(task::spawn(std::future::pending::<()>())));
+            server.kill();
+            std::future::pending::<()>().await;
+        });
+        task::sleep(ms(1)).await;
+        assert_eq!(server.tasks(), 0);
+    });
+}
+
+#[test]
+fn programs_are_dropped_in_their_simulation() {
+    let dropped = Arc::<Mutex<Vec<_>>>::default();
+    let seen = dropped.clone();
+    let output = Sim::run(1, async move |sim| {
+        let on_drop = OnDrop(move || {
+            let host = std::net::UdpSocket::bind("server:0").map(drop).map_err(|error| error.kind());
+            seen.lock().unwrap().push((sim.elapsed(), host));
+            panic!("contained");
+        });
+        sim.host("server").spawn(move || {
+            let _ = &on_drop;
+            async {}
+        });
+        task::sleep(ms(5)).await;
+        7
+    });
+    assert_eq!(output, 7);
+    assert_eq!(*dropped.lock().unwrap(), [(ms(5), Ok(()))]);
+}
+
+#[test]
+fn future_of_a_host_is_dropped_on_its_host() {
+    Sim::run(1, async |sim| {
+        let (client, bound) = (sim.host("client"), Arc::<Mutex<Vec<_>>>::default());
+        let seen = bound.clone();
+        // The name is that of the current host's address only on the host `client`.
+        let on_drop = OnDrop(move || {
+            let is_bound = std::net::UdpSocket::bind("client:0").is_ok();
+            seen.lock().unwrap().push(is_bound);
+        });
+        let waits = client.run(async move {
+            let _on_drop = on_drop;
+            std::future::pending::<()>().await;
+        });
+        netpoll::future::timeout(ms(1), waits).await.unwrap_err();
+        assert_eq!(*bound.lock().unwrap(), [true]);
+    });
+}

@@ -8,8 +8,11 @@ use super::machine::slots;
 use super::shared::lock;
 use super::world::{Ready, WORLDS, World, is_current};
 use crate::rt::runtime::runtime;
-use crate::rt::sched::task::discard;
+use crate::rt::sched::task::{contain, discard};
 use crate::rt::waiters::Wakers;
+
+/// The maximum number of times that tasks are ended again because destructors have spawned more.
+const ROUNDS_MAX: u32 = 16;
 
 impl World {
     /// Ends all tasks of a host by dropping their futures. The future of the task that is running
@@ -29,9 +32,10 @@ impl World {
     }
 
     /// Drops the futures of queued tasks whose hosts have ended them, including tasks that become
-    /// runnable as a result.
-    fn drop_ended(&self) {
-        loop {
+    /// runnable as a result. Tasks that the destructors spawn have ended as well, except those of
+    /// the last round, because destructors may spawn tasks without end.
+    pub(super) fn drop_ended(&self) {
+        for round in 0.. {
             let ended: Vec<Ready> = {
                 let schedule = &mut *self.schedule.borrow_mut();
                 let is_ended = |ready: &Ready| match ready {
@@ -47,20 +51,27 @@ impl World {
             }
             ended.into_iter().for_each(|ready| {
                 if let Ready::Task(task) = ready {
-                    let host = task.metadata().tag().host;
-                    self.on_host(host, || discard(task));
+                    let tag = task.metadata().tag();
+                    self.on_host(tag.host, || {
+                        if round < ROUNDS_MAX {
+                            self.machine.tag.set(tag);
+                        }
+                        discard(task);
+                    });
                 }
             });
         }
     }
 
-    /// Ends the simulation: ends all tasks, closes the inbox, clears the timers and returns the
-    /// slots. Ending the tasks may take several rounds, at most 16, because destructors may spawn
-    /// tasks.
+    /// Ends the simulation: drops the programs of the hosts, ends all tasks, closes the inbox,
+    /// clears the timers and returns the slots. Ending the tasks may take several rounds, at most
+    /// [`ROUNDS_MAX`], because destructors may spawn tasks.
     pub(super) fn end(&self) {
         #[cfg(feature = "signal")]
         drop(self.signals.take());
-        for _ in 0..16 {
+        // The destructors of the closures are user code, so they run in the simulation.
+        self.starts.take().into_iter().for_each(|(host, start)| self.on_host(host, || contain(|| drop(start))));
+        for _ in 0..ROUNDS_MAX {
             let hosts = self.machine.kernel.borrow().hosts.len() as HostId;
             (0..hosts).for_each(|host| self.end_tasks(host));
             let inbox = std::mem::take(&mut *lock(&self.shared.inbox));

@@ -189,11 +189,13 @@ impl Host {
     /// the tasks that it spawns belong to the host, except local tasks, which run on the host
     /// `test`.
     ///
+    /// This includes the drop of the future.
+    ///
     /// The future itself belongs to the current task: a crash of the host makes the future's
     /// sockets fail, but does not drop the future.
     #[track_caller]
     pub fn run<F: Future>(&self, future: F) -> HostRun<F> {
-        HostRun { host: *self, future }
+        HostRun { host: *self, future: Some(future) }
     }
 
     /// Cuts the power of the host: it sends no more packets, its tasks are dropped, and its sockets
@@ -208,7 +210,8 @@ impl Host {
     }
 
     /// Kills the programs of the host: drops its tasks. This closes their sockets, as the operating
-    /// system does when a process ends.
+    /// system does when a process ends. Tasks that their destructors spawn are dropped as well, in
+    /// [`crash`](Host::crash) and [`restart`](Host::restart) too.
     #[track_caller]
     pub fn kill(&self) {
         self.sim.note(&format!("kill {}", self.name()));
@@ -345,8 +348,20 @@ pin_project! {
     #[must_use = "a future does nothing unless it is awaited"]
     pub struct HostRun<F> {
         host: Host,
+        // `None` only during the drop.
         #[pin]
-        future: F,
+        future: Option<F>,
+    }
+
+    impl<F> PinnedDrop for HostRun<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let host = this.host;
+            world::with(|world| match world.filter(|world| world.id() == host.sim.id) {
+                Some(world) => world.on_host(host.id, || this.future.set(None)),
+                None => this.future.set(None),
+            });
+        }
     }
 }
 
@@ -356,6 +371,7 @@ impl<F: Future> Future for HostRun<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let host = this.host;
-        host.sim.world(|world| world.on_host(host.id, || this.future.poll(cx)))
+        let future = this.future.as_pin_mut().expect("the future is not dropped before this poll");
+        host.sim.world(|world| world.on_host(host.id, || future.poll(cx)))
     }
 }

@@ -479,8 +479,8 @@ impl World {
     fn turn(&self, runnable: Runnable<TaskData>) {
         let tag = runnable.metadata().tag();
         if !self.is_alive(tag) {
-            self.set_host(tag.host);
-            return discard(runnable);
+            self.schedule.borrow_mut().ready.push(Ready::Task(runnable));
+            return self.drop_ended();
         }
         let data: *const TaskData = runnable.metadata();
         let record = runnable.metadata().record();
