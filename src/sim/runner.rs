@@ -259,7 +259,9 @@ struct Notes {
     diagram: String,
     /// A picture, if `NETPOLL_DIAGRAM` is set and there is a log.
     picture: Option<String>,
-    faults: u64,
+    /// The number of faults that took place, or `None` if the run was left behind because a task
+    /// did not yield.
+    faults: Option<u64>,
     /// The numbers and descriptions of the first faults that took place.
     struck: Vec<(u64, String)>,
     foreign: Vec<String>,
@@ -276,7 +278,7 @@ fn notes(world: &World) -> Notes {
         log: report::log(kernel),
         diagram: report::diagram(kernel),
         picture: (draws && kernel.log.entries().next().is_some()).then(|| picture::svg(kernel)),
-        faults: kernel.faults.count(),
+        faults: Some(kernel.faults.count()),
         struck: kernel.faults.struck.clone(),
         foreign: world.shared.foreign(),
     })
@@ -445,11 +447,20 @@ where
     Fut: Future,
     Fut::Output: Outcome,
 {
-    let fails = |plan: &Plan| attempt(&Builder { plan: plan.clone(), ..settings.clone() }, test.clone()).err();
+    let Some(all) = failed.faults else {
+        eprintln!(
+            "the faults of this run are not known, because a task did not yield, so their number is not minimized"
+        );
+        return;
+    };
+    let fails = |plan: &Plan| {
+        let failure = attempt(&Builder { plan: plan.clone(), ..settings.clone() }, test.clone()).err();
+        failure.filter(|(_, notes)| notes.faults.is_some())
+    };
     let mut plan = Plan::default();
     // First searches for the smallest number of faults, from the beginning, with which the run
     // still fails.
-    let (mut low, mut high) = (0, failed.faults);
+    let (mut low, mut high) = (0, all);
     let mut notes = failed.clone();
     while low < high {
         let middle = low + (high - low) / 2;
@@ -467,17 +478,18 @@ where
             (plan, notes) = (fewer, *of);
         }
     }
-    eprint!("{}", needed(failed.faults, &notes));
+    eprint!("{}", needed(all, &notes));
 }
 
 /// Describes the needed faults, which are those of the run `notes`. `all` is the number of faults
 /// before the search.
 fn needed(all: u64, notes: &Notes) -> String {
-    let mut text = format!("{} of {all} faults are needed:\n", notes.faults);
+    let faults = notes.faults.unwrap_or_default();
+    let mut text = format!("{faults} of {all} faults are needed:\n");
     notes.struck.iter().for_each(|(number, what)| text.push_str(&format!("  fault {number}: {what}\n")));
     let listed = notes.struck.len() as u64;
-    if listed < notes.faults {
-        text.push_str(&format!("  {} more, which are not listed\n", notes.faults - listed));
+    if listed < faults {
+        text.push_str(&format!("  {} more, which are not listed\n", faults - listed));
     }
     text
 }
@@ -500,7 +512,8 @@ mod tests {
             }
         });
         stop.store(true, Ordering::Relaxed);
-        let (payload, _) = run.expect_err("the task does not yield");
+        let (payload, notes) = run.expect_err("the task does not yield");
+        assert_eq!(notes.faults, None, "not known, so not minimized");
         let text = payload.downcast_ref::<String>().expect("a formatted text");
         assert!(text.contains("is stuck") && text.contains("without yielding"), "{text}");
     }
@@ -508,7 +521,7 @@ mod tests {
     #[test]
     fn needed_faults_beyond_those_listed_are_counted() {
         let struck: Vec<_> = (0..3).map(|number| (number, "packet lost".to_owned())).collect();
-        let text = |faults| needed(9, &Notes { faults, struck: struck.clone(), ..Notes::default() });
+        let text = |faults| needed(9, &Notes { faults: Some(faults), struck: struck.clone(), ..Notes::default() });
         assert!(text(3).starts_with("3 of 9 faults are needed:\n  fault 0: packet lost\n"), "{}", text(3));
         assert!(!text(3).contains("not listed") && text(5).starts_with("5 of 9 "));
         assert!(text(5).ends_with("  fault 2: packet lost\n  2 more, which are not listed\n"), "{}", text(5));
