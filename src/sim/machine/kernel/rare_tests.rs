@@ -1,11 +1,15 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset
-//! after the end of the stream, reuse of a port after a crash, and a late SYN. Also tests of
-//! thousands of successive connections, of datagrams that cannot be delivered, of ports that are
-//! all taken, of Unix sockets whose buffer or queue is full, of a larger send buffer, of faults of
-//! every edge and of short writes, and of the addresses of hosts.
+//! after the end of the stream, reuse of a port after a crash, a late SYN, and a loss before data
+//! that was not sent. Also tests of thousands of successive connections, of datagrams that
+//! cannot be delivered, of ports that are all taken, of Unix sockets whose buffer or queue is full,
+//! of a larger send buffer, of faults of every edge and of short writes, and of the addresses of
+//! hosts.
 
 use super::calls::{FIRST_PORT, LAST_PORT};
+use super::packet::Segment;
+use super::settings::Settings;
 use super::socket::{Family, Kind};
+use super::tcp::Connection;
 use super::tests::{
     MS, SECOND, SERVER, addr, connect, edges, is_set, listen, pair, receive, run_for, send, tcp, world,
 };
@@ -275,4 +279,36 @@ fn larger_send_buffer_wakes_a_writer() {
     kernel.set_option(client, libc::SOL_SOCKET, libc::SO_SNDBUF, &i32::to_ne_bytes(212_992)).unwrap();
     let bits = edges(&mut kernel).iter().fold(0, |all, edge| all | edge.1);
     assert!(is_set(bits, libc::EPOLLOUT), "{bits:#x}");
+}
+
+/// If data was sent that is not counted as sent, its acknowledgement is answered, and the ends
+/// answer each other without end.
+#[test]
+fn fast_retransmission_sends_only_data_that_was_sent_before() {
+    let mut out = Vec::new();
+    let mut connection = Connection::connect(Settings { no_delay: true, ..Settings::new() }, 1, 0, &mut out);
+    let ack = |ack: u64, syn: bool| Segment {
+        seq: u64::from(!syn),
+        ack: Some(ack),
+        syn,
+        fin: false,
+        rst: false,
+        window: 250,
+        data: Box::default(),
+        connection: 1,
+    };
+    connection.input(MS, &ack(1, true), &mut out);
+    // The window has no room for the last 300 bytes.
+    for length in [100, 100, 300] {
+        assert_eq!(connection.write(MS, &vec![7; length], &mut out), length);
+    }
+    assert_eq!(out.last().map(Segment::end), Some(201));
+    out.clear();
+    for _ in 0..4 {
+        connection.input(2 * MS, &ack(1, false), &mut out);
+    }
+    assert_eq!(out.iter().map(|segment| (segment.seq, segment.end())).collect::<Vec<_>>(), [(1, 201)]);
+    out.clear();
+    connection.input(3 * MS, &ack(201, false), &mut out);
+    assert_eq!(out.iter().map(|segment| (segment.seq, segment.end())).collect::<Vec<_>>(), [(201, 451)]);
 }

@@ -497,9 +497,10 @@ impl Connection {
         }
     }
 
-    /// Retransmits the first unacknowledged segment.
+    /// Retransmits the first unacknowledged segment, with the data after it that was sent before,
+    /// as far as it fits.
     fn send_first_again(&mut self, out: &mut Vec<Segment>) {
-        let count = (self.data_end() - self.una.max(1)).min(self.settings.mss);
+        let count = (self.data_end().min(self.sent) - self.una.max(1)).min(self.settings.mss);
         let (seq, data) = (self.una, self.copy(self.una, count));
         let fin = self.fin && seq + count == self.data_end() && self.sent > seq + count;
         let segment = Segment { fin, ..self.segment(seq, data) };
