@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -515,6 +515,62 @@ fn timed_out_send_sends_nothing() {
         one.send_many(&mut batch).await.unwrap();
         assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 1);
         let mut buf = [0; 8];
+        assert!(poll_once(&mut other.recv(&mut buf)).await.is_pending());
+    });
+}
+
+/// Regression test: a send that waited for the look-up of a name outlasted its deadline and the
+/// socket.
+#[test]
+fn send_that_looks_up_a_name_times_out_and_is_closed() {
+    /// A name whose look-up ends when the sender of the channel is dropped.
+    struct Slow(Mutex<Option<mpsc::Receiver<()>>>, SocketAddr);
+
+    impl ToSocketAddrs for Slow {
+        type Iter = std::vec::IntoIter<SocketAddr>;
+
+        fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+            let (end, to) = (self.0.lock().unwrap().take().unwrap(), self.1);
+            ToSocketAddrsFuture::blocking(move || {
+                let _ = end.recv();
+                Ok(vec![to].into_iter())
+            })
+        }
+    }
+
+    run(async {
+        let (one, other, _, b) = sockets().await;
+        let slow = || {
+            let (end, ended) = mpsc::channel();
+            (end, Slow(Mutex::new(Some(ended)), b))
+        };
+        let soon = Duration::from_millis(20);
+
+        let (_end, name) = slow();
+        one.set_write_deadline(Instant::now() + soon).unwrap();
+        assert!(is_timeout(&one.send_to(b"x", name).await.unwrap_err()));
+        one.set_write_deadline(None).unwrap();
+        let (_end, name) = slow();
+        one.set_write_timeout(Some(soon)).unwrap();
+        assert!(is_timeout(&one.send_to(b"x", name).await.unwrap_err()));
+
+        // A look-up that ends in time is followed by the send.
+        one.set_write_timeout(Some(common::BOUND)).unwrap();
+        let (end, name) = slow();
+        let mut send = one.send_to(b"sent", name);
+        assert!(poll_once(&mut send).await.is_pending());
+        drop(end);
+        assert_eq!(send.await.unwrap(), 4);
+        let mut buf = [0; 8];
+        assert_eq!(other.recv(&mut buf).await.unwrap(), 4);
+
+        let (_end, name) = slow();
+        let mut send = one.send_to(b"x", name);
+        assert!(poll_once(&mut send).await.is_pending());
+        one.close().await.unwrap();
+        assert!(is_closed(&send.await.unwrap_err()));
+        let (_end, name) = slow();
+        assert!(is_closed(&one.send_to(b"x", name).await.unwrap_err()));
         assert!(poll_once(&mut other.recv(&mut buf)).await.is_pending());
     });
 }

@@ -120,7 +120,18 @@ impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {
         let others = match &mut this.others {
             Some(others) => others,
             none => {
-                let resolved = ready!(this.resolving.poll_answer(cx));
+                let Poll::Ready(resolved) = this.resolving.poll_answer(cx) else {
+                    // A close, the deadline and the timeout end the send during the look-up too.
+                    let waiter = Waiter::Future(&mut this.operation);
+                    let Poll::Ready(Err(failure)) = fd.fd.poll_interrupt(Direction::Write, waiter, cx) else {
+                        return Poll::Pending;
+                    };
+                    fd.fd.cancel(Direction::Write, &mut this.operation);
+                    return Poll::Ready(Err(fd.error("write", failure)));
+                };
+                if !this.operation.is_new() {
+                    fd.fd.resume(Direction::Write, &mut this.operation);
+                }
                 let addrs = resolved.map_err(|error| fd.op("write").other(error))?;
                 let targets = none.insert(fd.targets(addrs));
                 this.to = targets.next();

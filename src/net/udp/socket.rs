@@ -311,7 +311,8 @@ impl UdpSocket {
     /// * Returns EAFNOSUPPORT for an IPv6 address on an IPv4 socket, and `PermissionDenied` for a
     ///   broadcast address if [broadcasts](UdpSocket::set_broadcast) are off.
     /// * Returns other OS errors, `TimedOut` after the write deadline or timeout, a
-    ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution.
+    ///   [closed](crate::net::is_closed) error after `close`, and errors of name resolution. The
+    ///   deadline, the timeout and a close also end a send that waits for the look-up of a name.
     ///
     /// If the last address fails too, returns the error of the first. An error for which the next
     /// address is not tried, such as EMSGSIZE or `PermissionDenied`, ends the send.
