@@ -399,8 +399,10 @@ fn connection_uses_local_address() {
         for stagger in [Some(Duration::from_millis(20)), None] {
             let dialer = |ip| Dialer::new().stagger(stagger).local_addr(local(ip));
             for to in [v4.local_addr().unwrap(), mapped] {
-                let stream = dialer("127.0.0.5").dial(to).await.unwrap();
-                assert_eq!(stream.local_addr().unwrap().ip(), local("127.0.0.5").ip());
+                for from in ["127.0.0.5", "::ffff:127.0.0.5"] {
+                    let stream = dialer(from).dial(to).await.unwrap();
+                    assert_eq!(stream.local_addr().unwrap().ip(), local("127.0.0.5").ip());
+                }
             }
             // Addresses of the other family are skipped.
             let both = [(Ipv6Addr::LOCALHOST, port).into(), v4.local_addr().unwrap()];

@@ -16,7 +16,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -215,7 +215,8 @@ impl Dialer {
         self
     }
 
-    /// Sets the local address of connections. With port 0 the kernel chooses a port.
+    /// Sets the local address of connections. With port 0 the kernel chooses a port. An IPv4-mapped
+    /// IPv6 address counts as IPv4.
     ///
     /// Remote addresses of the other family are skipped. With a fixed port, each remote address is
     /// tried only once: errors that a port chosen by the kernel can cause (a connection to itself,
@@ -225,7 +226,7 @@ impl Dialer {
     /// fails with `AddrInUse`.
     #[doc(alias = "bind")]
     pub fn local_addr(mut self, addr: impl Into<Option<SocketAddr>>) -> Dialer {
-        self.recipe.local = addr.into();
+        self.recipe.local = addr.into().map(plain);
         self
     }
 
@@ -415,8 +416,15 @@ impl<I: Iterator<Item = SocketAddr>> Stream for Source<I> {
 /// Returns `addr` in the form that a socket bound to `local` can use, or `None` if it is of the
 /// other family. An IPv4-mapped IPv6 address counts as IPv4.
 fn of_family(local: SocketAddr, addr: SocketAddr) -> Option<SocketAddr> {
-    let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    if plain.is_ipv4() == local.is_ipv4() { Some(if plain.is_ipv4() { plain } else { addr }) } else { None }
+    Some(plain(addr)).filter(|addr| addr.is_ipv4() == local.is_ipv4())
+}
+
+/// Returns an IPv4-mapped IPv6 address as an IPv4 address, and other addresses unchanged.
+fn plain(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, addr.port()).into(),
+        IpAddr::V6(_) => addr,
+    }
 }
 
 #[cfg(test)]
