@@ -283,6 +283,38 @@ fn dual_stack_socket_reports_both_families() {
     });
 }
 
+/// Regression test: without an address, the kernel refused the interface of a datagram from an IPv6
+/// socket to an IPv4 peer.
+#[test]
+fn interface_is_chosen_for_a_peer_of_either_family() {
+    run(async {
+        let through = Ancillary::new().with_interface(loopback_index()).with_hop_limit(9).with_tos(0x20);
+        for ip in loopbacks() {
+            let theirs = StdSocket::bind((ip, 0)).unwrap();
+            let own = if has_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+            for own in [own.parse().unwrap(), SocketAddr::new(ip, 0)] {
+                let socket = UdpSocket::bind(own).await.unwrap();
+                socket.connect(theirs.local_addr().unwrap()).await.unwrap();
+                let mut batch = SendBatch::new();
+                batch.push_with(b"two", None, &through).unwrap();
+                assert_eq!(socket.send_msg(&[IoSlice::new(b"one")], None, &through).await.unwrap(), 3, "{own} {ip}");
+                assert_eq!(socket.send_many(&mut batch).await.unwrap(), 1, "{own} {ip}");
+                for sent in [b"one", b"two"] {
+                    let mut buf = [0; 8];
+                    assert_eq!(theirs.recv(&mut buf).unwrap(), 3);
+                    assert_eq!(&buf[..3], sent);
+                }
+            }
+            // The index is not ignored.
+            let socket = UdpSocket::bind(own).await.unwrap();
+            socket.connect(theirs.local_addr().unwrap()).await.unwrap();
+            let nowhere = Ancillary::new().with_interface(i32::MAX as u32);
+            let error = socket.send_msg(&[IoSlice::new(b"x")], None, &nowhere).await.unwrap_err();
+            assert!(raw_os_error(&error).is_some(), "{ip}: {error}");
+        }
+    });
+}
+
 /// Options that the crate does not know produce more control data than its buffer holds.
 #[test]
 fn truncated_control_data_is_flagged() {

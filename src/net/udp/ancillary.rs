@@ -274,7 +274,8 @@ impl Ancillary {
             let local = if let Some(IpAddr::V6(local)) = local { local } else { Ipv6Addr::UNSPECIFIED };
             let info =
                 libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: index as _ };
-            control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)?;
+            let kind = if info_v4 { os::SKIPPED_PACKET_INFO_V6 } else { libc::IPV6_PKTINFO };
+            control.push(libc::IPPROTO_IPV6, kind, info)?;
         }
         let kinds = [
             (v4, libc::IPPROTO_IP, libc::IP_TTL, libc::IP_TOS),

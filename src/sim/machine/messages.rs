@@ -100,7 +100,7 @@ fn wishes(control: &[u8]) -> Result<Wishes> {
                 let ip = Ipv4Addr::from(u32::from_be(value::<libc::in_pktinfo>(data)?.ipi_spec_dst.s_addr));
                 wishes.source = (!ip.is_unspecified()).then_some(IpAddr::V4(ip));
             }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO | libc::IPV6_2292PKTINFO) => {
                 let ip = Ipv6Addr::from(value::<libc::in6_pktinfo>(data)?.ipi6_addr.s6_addr);
                 wishes.source = (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical());
             }

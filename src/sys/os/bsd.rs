@@ -35,6 +35,10 @@ pub(crate) const SEGMENT_OPTION: c_int = -1;
 /// UDP_GRO, a type of control message that only Linux has.
 pub(crate) const SEGMENTS_KIND: c_int = -1;
 
+/// The type of the control message that selects the interface for an IPv6 destination, if the
+/// family of the destination is not known.
+pub(crate) const SKIPPED_PACKET_INFO_V6: c_int = libc::IPV6_PKTINFO;
+
 /// The type of the control message that contains the TTL of a received datagram.
 pub(crate) const TTL_KIND: c_int = libc::IP_RECVTTL;
 
