@@ -41,6 +41,10 @@ use netpoll::time::Sleep;
 /// The next server is queried when a server has not replied for the timeout divided by this number.
 const PATIENCE: u32 = 5;
 
+/// The longest time limit that is passed to hickory, which panics if the sum of the limit and the
+/// current time overflows.
+const HICKORY_TIMEOUT_MAX: Duration = Duration::from_secs(u32::MAX as u64);
+
 type Answered = Result<(Reply, u32), Failure>;
 
 /// The servers of a configuration, and the cache of their answers.
@@ -68,7 +72,7 @@ enum Asked {
 impl Servers {
     pub(super) fn new(config: &Config) -> Result<Servers, NetError> {
         let mut options = ResolverOpts::default();
-        options.timeout = config.timeout;
+        options.timeout = config.timeout.min(HICKORY_TIMEOUT_MAX);
         options.edns0 = config.edns;
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
         let mut request = DnsRequestOptions::default();
@@ -115,7 +119,9 @@ impl Servers {
                     self.cache.put(query, reply.clone(), ttl);
                     return Ok(reply);
                 }
-                Err(failed) => failure = failed.unwrap_or(failure),
+                Err(Some(failed)) => failure = failed,
+                // There are no servers, so further rounds would not wait for anything.
+                Err(None) => break,
             }
         }
         Err(failure)

@@ -373,6 +373,23 @@ fn look_up_at_a_closed_port_fails_with_the_reason() {
 }
 
 /// Regression test: the error had no errno, and the text was "no connections available".
+/// Regression test: the longest timeout caused a panic in hickory, and a resolver without servers
+/// made all of its attempts.
+#[test]
+fn longest_timeout_and_most_attempts_are_accepted() {
+    let server = Server::new(|_, kind| Reply::Answer(if kind == RecordType::A { vec![v4(1)] } else { Vec::new() }));
+    let build = |servers: &[SocketAddr]| {
+        let builder = Resolver::builder(servers.iter().copied()).hosts_file(false);
+        builder.timeout(Duration::MAX).attempts(usize::MAX).build().unwrap()
+    };
+    run(async {
+        let found = build(&[server.addr]).lookup_host("long.test").await.unwrap();
+        assert_eq!(found, [IpAddr::from([192, 0, 2, 1])]);
+        let none = build(&[]).lookup_host("long.test").await.unwrap_err();
+        assert!(error(&none).is_temporary());
+    });
+}
+
 #[test]
 fn lookup_without_a_free_descriptor_fails_with_the_errno() {
     common::child("lookup_without_a_free_descriptor_fails_with_the_errno", || {
