@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use common::run;
-use netpoll::net::{self, OpError, TcpListener, TcpStream};
+use netpoll::net::{self, Ancillary, OpError, SendBatch, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use netpoll::prelude::*;
 use netpoll::rt;
 
@@ -70,6 +70,35 @@ fn errors_of_a_fast_open_connection_name_the_peer() {
             drop(socket);
             let error = client.read(&mut [0; 8]).await.unwrap_err();
             assert!(error.to_string().contains(&format!("->{address}: ")), "{error}");
+        });
+    });
+}
+
+/// Regression test: a send did not recognise the errors after which it tries the next address, or
+/// which mean that there is no address.
+#[test]
+fn udp_sends_recognise_wrapped_errors() {
+    common::child("udp_sends_recognise_wrapped_errors", || {
+        rt::Builder::new().wrap_io_errors(true).start().unwrap();
+        run(async {
+            let [socket, receiver] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0"));
+            let (socket, receiver) = (socket.await.unwrap(), receiver.await.unwrap());
+            let to = [SocketAddr::from(([127, 0, 0, 1], 0)), receiver.local_addr().unwrap()];
+            let refused = socket.send_to(b"x", to[0]).await.unwrap_err();
+            assert_eq!((op(&refused).op(), net::raw_os_error(&refused)), ("write", Some(libc::EINVAL)));
+            assert_eq!(socket.send_to(b"next", &to[..]).await.unwrap(), 4);
+            assert_eq!(receiver.recv(&mut [0; 8]).await.unwrap(), 4);
+            let mut batch = SendBatch::new();
+            batch.push(b"x", None);
+            for error in [
+                socket.send_msg(&[], None, &Ancillary::new()).await.unwrap_err(),
+                socket.send_many(&mut batch).await.unwrap_err(),
+            ] {
+                assert!(
+                    error.kind() == ErrorKind::InvalidInput && error.to_string().ends_with("missing address"),
+                    "{error}"
+                );
+            }
         });
     });
 }

@@ -20,9 +20,9 @@ use socket2::SockAddr;
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
 use super::targets::{Targets, sends_to};
-use crate::net::AddrError;
 use crate::net::fd::operation::{Caller, LockScope, Remaining};
 use crate::net::net_fd::NetFd;
+use crate::net::{AddrError, raw_os_error};
 use crate::rt::poll::poller::Direction;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::batch::{self, CONTROL_WORDS};
@@ -262,7 +262,7 @@ impl NetFd {
     /// returns [`missing_error`](NetFd::missing_error) instead.
     #[cold]
     fn explained(&self, error: io::Error, has_address: bool) -> io::Error {
-        if error.raw_os_error() == Some(libc::EDESTADDRREQ) && !has_address { self.missing_error() } else { error }
+        if raw_os_error(&error) == Some(libc::EDESTADDRREQ) && !has_address { self.missing_error() } else { error }
     }
 
     /// Returns the error of a send that has neither an address nor a peer.

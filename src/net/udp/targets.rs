@@ -7,6 +7,8 @@ use std::vec;
 
 use socket2::SockAddr;
 
+use crate::net::raw_os_error;
+
 /// Returns `addr` in the kernel's form. On Linux, an IPv4-mapped IPv6 address becomes an IPv4
 /// address, which an IPv6 socket accepts too, unless it is restricted to IPv6. On other systems,
 /// the address is passed unchanged, as std does.
@@ -20,7 +22,7 @@ pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
 /// Returns whether a send failed because of its destination, so that another address may succeed.
 pub(super) fn is_of_address(error: &io::Error) -> bool {
     matches!(
-        error.raw_os_error(),
+        raw_os_error(error),
         Some(
             libc::EAFNOSUPPORT
                 | libc::EADDRNOTAVAIL
