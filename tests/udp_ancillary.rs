@@ -7,7 +7,8 @@ mod common;
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::SystemTime;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use common::{has_ipv6, poll_once, run};
 use netpoll::net::{Ancillary, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket, raw_os_error};
@@ -280,6 +281,37 @@ fn dual_stack_socket_reports_both_families() {
             dual.send_msg(&[IoSlice::new(b"!")], info.from, &info.ancillary.reply()).await.unwrap();
             assert_eq!(theirs.recv_from(&mut [0; 8]).unwrap(), (1, (ip, port).into()));
         }
+    });
+}
+
+/// Regression test: the kernel refused the reply, because it did not know the interface.
+#[test]
+fn reply_from_link_local_address_reaches_global_address() {
+    common::child_on_host("reply_from_link_local_address_reaches_global_address", &[], || {
+        let mut ip = Command::new("ip");
+        let added = ip.args("-6 addr add fe80::99/64 dev lo nodad".split(' ')).status().unwrap().success();
+        if !added {
+            return println!("skipped: cannot add an IPv6 address");
+        }
+        // The kernel adds the route to a new address later, and until then loses datagrams to it.
+        let probe = StdSocket::bind("[::]:0").unwrap();
+        let own = format!("[fe80::99%{}]:{}", loopback_index(), probe.local_addr().unwrap().port());
+        probe.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let own: SocketAddr = own.parse().unwrap();
+        while probe.send_to(b"?", own).is_err() || probe.recv(&mut [0; 8]).is_err() {}
+        run(async {
+            let server = UdpSocket::bind("[::]:0").await.unwrap();
+            server.set_recv_packet_info(true).unwrap();
+            let to = format!("[fe80::99%{}]:{}", loopback_index(), server.local_addr().unwrap().port());
+            for client in ["[::1]:0".to_owned(), format!("[fe80::99%{}]:0", loopback_index())] {
+                let client = UdpSocket::bind(client).await.unwrap();
+                client.send_to(b"?", &to).await.unwrap();
+                let info = receive(&server).await;
+                server.send_msg(&[IoSlice::new(b"!")], info.from, &info.ancillary.reply()).await.unwrap();
+                let (_, from) = client.recv_from(&mut [0; 8]).await.unwrap();
+                assert_eq!(from.to_string(), to);
+            }
+        });
     });
 }
 

@@ -154,10 +154,16 @@ impl Ancillary {
     }
 
     /// Returns the ancillary data for a reply to this datagram. The reply is sent from the address
-    /// [`local`](Ancillary::local), in segments of the same size.
+    /// [`local`](Ancillary::local), in segments of the same size. From a link-local IPv6 address,
+    /// it is sent through the interface on which this datagram arrived.
     #[must_use]
     pub const fn reply(&self) -> Ancillary {
-        Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
+        let interface = match self.local {
+            // The kernel requires an interface, unless the destination has a zone.
+            Some(IpAddr::V6(local)) if local.is_unicast_link_local() => self.interface,
+            _ => None,
+        };
+        Ancillary { local: self.local, interface, segment_size: self.segment_size, ..Ancillary::new() }
     }
 
     /// Returns the local address from which a reply should be sent. Returns `None` for a datagram
@@ -355,6 +361,17 @@ mod tests {
         let reply = Ancillary { segment_size: Some(1200), ..all.with_tos(1) }.reply();
         assert_eq!((reply.local, reply.segment_size), (all.local, Some(1200)));
         assert_eq!((reply.interface, reply.tos), (None, None));
+    }
+
+    /// Regression test: without an interface, the kernel refused a reply from a link-local address
+    /// to a global one.
+    #[test]
+    fn reply_from_link_local_address_keeps_the_interface() {
+        for (local, interface) in [("fe80::1", Some(3)), ("2001:db8::1", None), ("169.254.0.1", None)] {
+            let received = Ancillary::new().with_local(local.parse().unwrap()).with_interface(3).with_hop_limit(1);
+            let expected = Ancillary { interface, ..Ancillary::new().with_local(local.parse().unwrap()) };
+            assert_eq!(received.reply(), expected, "{local}");
+        }
     }
 
     #[test]
