@@ -250,16 +250,16 @@ fn running_task_waits_for_nothing() {
     let served = Served::new("running");
     let (release, held) = std::sync::mpsc::channel::<()>();
     let runner = task::Builder::new().name("runner".into()).spawn(async move { held.recv().is_err() }).unwrap();
-    let joiner = task::Builder::new().name("joiner".into()).spawn(runner).unwrap();
+    let joiner = task::Builder::new().name("awaiter".into()).spawn(runner).unwrap();
     let named = |snapshot: &Snapshot, name: &str| {
         snapshot.tasks.iter().find(|task| task.name.as_deref() == Some(name)).cloned()
     };
     let snapshot = served.until(|snapshot| {
         named(snapshot, "runner").is_some_and(|task| task.state == "running")
-            && named(snapshot, "joiner").is_some_and(|task| task.waits_for.is_some())
+            && named(snapshot, "awaiter").is_some_and(|task| task.waits_for.is_some())
     });
     assert_eq!(waits(&snapshot, &named(&snapshot, "runner").unwrap()), "");
-    let text = waits(&snapshot, &named(&snapshot, "joiner").unwrap());
+    let text = waits(&snapshot, &named(&snapshot, "awaiter").unwrap());
     assert!(text.ends_with(" (runner), which is running"), "{text}");
     drop(release);
     assert!(task::block_on(joiner));

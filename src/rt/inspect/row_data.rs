@@ -104,7 +104,8 @@ pub enum SocketWait {
     /// The end of another operation that reads or accepts.
     ReadLock,
     /// The end of another operation that writes. Also room in the queue of the socket to which a
-    /// Unix datagram is sent by name.
+    /// Unix datagram is sent by name, and the end of the look-up of a name to which a UDP datagram
+    /// is sent.
     WriteLock,
     /// A hang-up: the peer has closed the connection or its sending side. Also the completion of a
     /// [`send_zerocopy`](crate::net::TcpStream::send_zerocopy) and, for a listener, a permit
