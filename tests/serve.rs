@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{BOUND, becomes, child, eventually, run};
 use futures::channel::oneshot;
+use futures::stream::BoxStream;
 use netpoll::net::{
     self, Conn, ListenConfig, Listener, Pipe, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe,
 };
@@ -332,26 +333,35 @@ fn request_in_receive_buffer_is_answered_at_stop() {
     });
 }
 
+/// A listener whose connections come from a stream.
+struct Streamed<C>(fn() -> BoxStream<'static, io::Result<C>>);
+
+impl<C: Conn + Clone> Listener for Streamed<C> {
+    type Conn = C;
+    type Incoming<'a>
+        = BoxStream<'static, io::Result<C>>
+    where
+        C: 'a;
+    fn incoming(&self) -> Self::Incoming<'_> {
+        (self.0)()
+    }
+    fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<C> {
+        std::future::ready(Ok(()))
+    }
+}
+
 /// Regression: the server never stopped. A listener with reserved descriptors behaves like
-/// `Refusing` while clients connect faster than it can refuse them.
+/// `refusing` while clients connect faster than it can refuse them.
 #[test]
 fn listener_that_refuses_connections_without_end_does_not_delay_the_stop() {
-    struct Refusing;
-    impl Listener for Refusing {
-        type Conn = Pipe;
-        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<Pipe>>;
-        fn incoming(&self) -> Self::Incoming<'_> {
-            Box::pin(futures::stream::poll_fn(|cx| {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }))
-        }
-        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
-            std::future::ready(Ok(()))
-        }
-    }
+    let refusing = Streamed::<Pipe>(|| {
+        Box::pin(futures::stream::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }))
+    });
     run(async {
-        let server = net::serve(Refusing, echo).until(std::future::ready(())).drain(Duration::from_millis(20));
+        let server = net::serve(refusing, echo).until(std::future::ready(())).drain(Duration::from_millis(20));
         assert_eq!(server.await.unwrap(), Report::default());
     });
 }
@@ -361,7 +371,7 @@ fn server_ends_when_its_listener_ends() {
     struct Once(std::sync::Mutex<Option<Pipe>>);
     impl Listener for Once {
         type Conn = Pipe;
-        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<Pipe>>;
+        type Incoming<'a> = BoxStream<'a, io::Result<Pipe>>;
         fn incoming(&self) -> Self::Incoming<'_> {
             // The stream panics if it is polled after its end.
             let next = move |()| async move { self.0.lock().unwrap().take().map(|pipe| (Ok(pipe), ())) };
@@ -409,7 +419,7 @@ fn panics_in_hooks_and_in_the_stop_lose_no_connection() {
     struct Failing(TcpListener);
     impl Listener for Failing {
         type Conn = TcpStream;
-        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<TcpStream>>;
+        type Incoming<'a> = BoxStream<'a, io::Result<TcpStream>>;
         fn incoming(&self) -> Self::Incoming<'_> {
             let failed = futures::stream::iter([Err(io::ErrorKind::Other.into())]);
             Box::pin(futures::StreamExt::chain(failed, self.0.incoming()))
@@ -448,22 +458,13 @@ fn panics_in_hooks_and_in_the_stop_lose_no_connection() {
 /// EPERM from a security module, kept a thread busy.
 #[test]
 fn lasting_error_of_accept_does_not_keep_a_thread_busy() {
-    /// A listener whose accepts all fail.
-    struct Failing;
-    impl Listener for Failing {
-        type Conn = TcpStream;
-        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<TcpStream>>;
-        fn incoming(&self) -> Self::Incoming<'_> {
-            Box::pin(futures::stream::repeat_with(|| Err(io::ErrorKind::PermissionDenied.into())))
-        }
-        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
-            std::future::ready(Ok(()))
-        }
-    }
+    let failing = Streamed::<TcpStream>(|| {
+        Box::pin(futures::stream::repeat_with(|| Err(io::ErrorKind::PermissionDenied.into())))
+    });
     run(async {
         let errors = Arc::new(AtomicUsize::new(0));
         let seen = errors.clone();
-        let failed = net::serve(Failing, echo)
+        let failed = net::serve(failing, echo)
             .on_error(move |_| _ = seen.fetch_add(1, Ordering::SeqCst))
             .until(task::sleep(Duration::from_millis(300)));
         let start = Instant::now();

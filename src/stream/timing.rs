@@ -11,18 +11,8 @@ use std::time::Duration;
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-use crate::rt::time::clock;
 use crate::time::Sleep;
-use crate::time::limit::Limit;
-
-/// Restarts `sleep`, so that it ends `duration` from now, or never if that time is beyond the
-/// clock's range.
-fn restart(sleep: &mut Sleep, duration: Duration) {
-    match clock::instant().checked_add(duration) {
-        Some(deadline) => sleep.reset(deadline),
-        None => *sleep = Sleep::new(duration),
-    }
-}
+use crate::time::limit::{Limit, restart};
 
 pin_project! {
     /// The stream returned by [`StreamExt::timeout`](super::StreamExt::timeout).
@@ -52,7 +42,7 @@ impl<S: Stream> Stream for Timeout<S> {
             Some(None) => return Poll::Ready(None),
             None => Err(TimeoutError { _private: () }),
         };
-        this.limit.restart(clock::instant().checked_add(*this.duration));
+        this.limit.restart(*this.duration);
         Poll::Ready(Some(item))
     }
 }

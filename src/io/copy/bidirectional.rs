@@ -32,6 +32,7 @@ use super::transfer::{End, Transfer};
 use crate::rt::refusals;
 use crate::rt::time::clock;
 use crate::time::Sleep;
+use crate::time::limit::Grace;
 
 /// Copies from `a` to `b` and from `b` to `a` concurrently, until both directions have ended.
 /// Returns the number of bytes copied from `a` and from `b`. This is the core of a proxy.
@@ -261,14 +262,13 @@ struct Idle {
     progress: u64,
     /// The time at which progress was last seen.
     since: Instant,
-    /// Whether a poll after the end of the time was postponed since then, because an operation was
-    /// refused.
-    postponed: bool,
+    /// Whether the end of the time was postponed since then.
+    grace: Grace,
 }
 
 impl Idle {
     fn new(limit: Duration) -> Idle {
-        Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant(), postponed: false }
+        Idle { limit, sleep: Sleep::new(limit), progress: 0, since: clock::instant(), grace: Grace::default() }
     }
 
     /// Returns `Ready` with an error when no bytes were copied within the time limit. `progress`
@@ -276,17 +276,13 @@ impl Idle {
     /// the task is polled once more, as in [`Limit`](crate::time::limit::Limit).
     fn poll(&mut self, cx: &mut Context<'_>, progress: u64, was_refused: bool) -> Poll<io::Error> {
         if progress != self.progress {
-            (self.progress, self.since, self.postponed) = (progress, clock::instant(), false);
+            (self.progress, self.since, self.grace) = (progress, clock::instant(), Grace::default());
         }
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             match self.since.checked_add(self.limit) {
                 Some(until) if until > clock::instant() => self.sleep.reset(until),
-                Some(_) if was_refused && !self.postponed => {
-                    self.postponed = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+                Some(_) if self.grace.postpones(was_refused, cx) => return Poll::Pending,
                 Some(_) => {
                     return Poll::Ready(io::Error::new(
                         io::ErrorKind::TimedOut,

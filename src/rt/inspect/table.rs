@@ -7,6 +7,7 @@ use super::{
     Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails,
     WaitsFor, WokenBy, WorkerInfo,
 };
+use crate::rt::sched::identity::Printable;
 use crate::rt::sched::lanes::Lane;
 
 impl fmt::Display for Snapshot {
@@ -318,7 +319,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String
     let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
     for row in std::iter::once(&titles).chain(&rows) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-        writeln!(f, "{}", cells.join("  ").trim_end().replace(char::is_control, "?"))?;
+        writeln!(f, "{}", Printable(cells.join("  ").trim_end()))?;
     }
     Ok(())
 }

@@ -38,14 +38,19 @@ pub(crate) fn wake_watched(wakers: &mut Wakers) {
 }
 
 impl Runtime {
-    /// Starts the thread that calls the queued wakers.
-    pub(super) fn start_waking(&'static self, epoch: u32) -> io::Result<()> {
-        self.threads.start(format!("{}-wakers", self.config().thread_name), move || {
-            self.run_wake_queue(epoch);
+    /// Starts the thread of `epoch` whose name ends with `role`. It calls `work`.
+    fn start_for_user_code(&'static self, epoch: u32, role: &str, work: fn(&'static Runtime, u32)) -> io::Result<()> {
+        self.threads.start(format!("{}-{role}", self.config().thread_name), move || {
+            work(self, epoch);
             if self.epoch() == epoch {
                 self.threads.leave();
             }
         })
+    }
+
+    /// Starts a thread that calls the queued wakers.
+    pub(super) fn start_waking(&'static self, epoch: u32) -> io::Result<()> {
+        self.start_for_user_code(epoch, "wakers", Runtime::run_wake_queue)
     }
 
     /// Calls the queued wakers until the queue is empty.
@@ -68,14 +73,7 @@ impl Runtime {
         if !self.sysmon.reports.push(epoch, reports) {
             return true;
         }
-        let name = format!("{}-reports", self.config().thread_name);
-        let started = self.threads.start(name, move || {
-            self.make_reports(epoch);
-            if self.epoch() == epoch {
-                self.threads.leave();
-            }
-        });
-        started.is_ok()
+        self.start_for_user_code(epoch, "reports", Runtime::make_reports).is_ok()
     }
 
     /// Makes the queued reports until the queue is empty or the epoch is over.

@@ -262,9 +262,8 @@ impl Kernel {
         if socket.had_connection {
             return Err(libc::EINVAL);
         }
-        socket.was_listener = true;
+        (socket.was_listener, socket.role) = (true, listener);
         self.listeners.entry((host, port)).or_default().push(id);
-        self.get_mut(fd)?.1.role = listener;
         self.raise(id);
         Ok(())
     }
