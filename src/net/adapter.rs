@@ -15,7 +15,7 @@ use crate::net::error::is_deadline;
 use crate::net::fd::operation::Operation;
 use crate::net::futures::{PeerClosed, operation_future};
 use crate::net::net_fd::NetFd;
-use crate::net::tcp::incoming::is_want_of_resources;
+use crate::net::tcp::incoming::is_lack_of_resources;
 use crate::net::tcp::{TcpListener, TcpStream};
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::rt::poll::poller::{Direction, Failure};
@@ -150,7 +150,7 @@ macro_rules! listener_view {
             async fn until_closed(&self) -> io::Result<()> {
                 loop {
                     match PeerClosed::new(&self.fd, "accept").await {
-                        Err(error) if is_want_of_resources(&error) => Sleep::new(REGISTER_PAUSE).await,
+                        Err(error) if is_lack_of_resources(&error) => Sleep::new(REGISTER_PAUSE).await,
                         ended => break ended?,
                     }
                 }

@@ -42,11 +42,16 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Families<A, L> {
+    /// Starts a query.
     ask: A,
+    /// The query for both families, until it has an answer.
     both: Option<L>,
+    /// The single-family queries, for IPv6 and IPv4, until they have answers.
     single: [Option<L>; 2],
+    /// The delay before the single-family queries, as long as they may still start.
     delay: Option<Sleep>,
-    given: Vec<SocketAddr>,
+    /// The addresses returned so far.
+    returned: Vec<SocketAddr>,
     error: Option<LookupError>,
     /// The number of single-family queries whose answer was that there is no address.
     without: usize,
@@ -137,7 +142,7 @@ where
             both,
             single: [None, None],
             delay: delay.map(Sleep::new),
-            given: Vec::new(),
+            returned: Vec::new(),
             error: None,
             without: 0,
             is_unsure: false,
@@ -147,8 +152,8 @@ where
     /// Returns the addresses in `addrs` that have not been returned before, or `None` if there are
     /// no such addresses.
     fn fresh(&mut self, addrs: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
-        let fresh: Vec<_> = addrs.into_iter().filter(|addr| !self.given.contains(addr)).collect();
-        self.given.extend(&fresh);
+        let fresh: Vec<_> = addrs.into_iter().filter(|addr| !self.returned.contains(addr)).collect();
+        self.returned.extend(&fresh);
         (!fresh.is_empty()).then_some(fresh)
     }
 
@@ -219,7 +224,7 @@ where
             }
         }
         let have_ended = this.delay.is_none() && this.single.iter().all(Option::is_none);
-        if have_ended && !this.given.is_empty() && !this.is_unsure {
+        if have_ended && !this.returned.is_empty() && !this.is_unsure {
             // Both single-family queries have ended, at least one with an address and neither with
             // a temporary failure, so the stream does not wait for the query for both.
             this.end();
@@ -228,7 +233,7 @@ where
             return Poll::Pending;
         }
         match this.error.take() {
-            Some(error) if this.given.is_empty() => Poll::Ready(Some(Err(error))),
+            Some(error) if this.returned.is_empty() => Poll::Ready(Some(Err(error))),
             _ => Poll::Ready(None),
         }
     }
@@ -259,7 +264,7 @@ mod tests {
     /// Runs a stream whose queries are answered by `script`: after a number of milliseconds, or
     /// never (`None`). Returns the items of the stream with their times, and the families that were
     /// queried.
-    fn given(
+    fn items_of(
         script: impl Fn(Family) -> Option<(u64, Answered)> + Send + Sync + 'static,
     ) -> (Vec<(Answered, Duration)>, Vec<Family>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -280,15 +285,15 @@ mod tests {
         };
         let start = Instant::now();
         let families = Families::new(ask, Some(RESOLUTION_DELAY));
-        let given = future::block_on(families.map(|item| (item, start.elapsed())).collect());
-        (given, Arc::into_inner(asked).unwrap().into_inner().unwrap())
+        let items = future::block_on(families.map(|item| (item, start.elapsed())).collect());
+        (items, Arc::into_inner(asked).unwrap().into_inner().unwrap())
     }
 
     #[test]
     fn fast_answer_prevents_other_queries_and_keeps_its_order() {
-        let (given, asked) = given(|_| Some((0, Ok(vec![v4(1), v6(), v4(2)]))));
-        assert_eq!(given.len(), 1);
-        assert_eq!(given[0].0, Ok(vec![v4(1), v6(), v4(2)]));
+        let (items, asked) = items_of(|_| Some((0, Ok(vec![v4(1), v6(), v4(2)]))));
+        assert_eq!(items.len(), 1);
+        assert_eq!(items[0].0, Ok(vec![v4(1), v6(), v4(2)]));
         assert_eq!(asked, [Family::Any]);
     }
 
@@ -300,38 +305,38 @@ mod tests {
             Family::V6 => None,
         };
         // If the machine stalls for 1.5 s, all answers arrive together, so the run is repeated.
-        let in_time = |(given, _): &(Vec<(Answered, Duration)>, _)| given[0].1 < Duration::from_millis(1500);
-        let (given, asked) = (0..10).map(|_| given(script)).find(in_time).expect("no run out of ten was in time");
+        let in_time = |(items, _): &(Vec<(Answered, Duration)>, _)| items[0].1 < Duration::from_millis(1500);
+        let (items, asked) = (0..10).map(|_| items_of(script)).find(in_time).expect("no run out of ten was in time");
         assert_eq!(asked, [Family::Any, Family::V6, Family::V4]);
-        assert_eq!(given[0].0, Ok(vec![v4(1)]));
-        assert!(given[0].1 >= Duration::from_millis(60), "{given:?}");
+        assert_eq!(items[0].0, Ok(vec![v4(1)]));
+        assert!(items[0].1 >= Duration::from_millis(60), "{items:?}");
         // The stream still waits for the query for both, and returns no address twice.
-        assert_eq!(given[1].0, Ok(vec![v4(2)]));
-        assert_eq!(given.len(), 2);
+        assert_eq!(items[1].0, Ok(vec![v4(2)]));
+        assert_eq!(items.len(), 2);
     }
 
     #[test]
     fn two_single_family_answers_end_the_stream() {
-        let (given, _) = given(|family| match family {
+        let (items, _) = items_of(|family| match family {
             Family::V4 => Some((30, Ok(vec![v4(1)]))),
             Family::V6 => Some((0, Ok(vec![v6()]))),
             Family::Any => None,
         });
-        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
-        assert_eq!(given, [Ok(vec![v6()]), Ok(vec![v4(1)])]);
+        let items: Vec<_> = items.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(items, [Ok(vec![v6()]), Ok(vec![v4(1)])]);
     }
 
     /// The query for both families may still have the addresses of the family whose own query has
     /// failed.
     #[test]
     fn temporary_failure_of_one_family_does_not_end_the_stream() {
-        let (given, _) = given(|family| match family {
+        let (items, _) = items_of(|family| match family {
             Family::V4 => Some((0, Ok(vec![v4(1)]))),
             Family::V6 => Some((0, Err(LookupError::timed_out("x".to_owned())))),
             Family::Any => Some((200, Ok(vec![v6(), v4(1)]))),
         });
-        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
-        assert_eq!(given, [Ok(vec![v4(1)]), Ok(vec![v6()])]);
+        let items: Vec<_> = items.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(items, [Ok(vec![v4(1)]), Ok(vec![v6()])]);
     }
 
     /// Regression test: if the answer that one family has no address was last, the name seemed not
@@ -340,38 +345,38 @@ mod tests {
     fn missing_family_does_not_hide_the_failure_of_the_other() {
         let failed = || LookupError::temporary("x", "server failure");
         let missing = || LookupError::not_found("x");
-        let (given, _) = given(move |family| match family {
+        let (items, _) = items_of(move |family| match family {
             Family::V4 => Some((0, Err(failed()))),
             Family::Any => Some((100, Err(failed()))),
             Family::V6 => Some((200, Err(missing()))),
         });
-        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
-        assert_eq!(given, [Err(failed())]);
+        let items: Vec<_> = items.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(items, [Err(failed())]);
     }
 
     #[test]
     fn name_without_addresses_of_either_family_is_not_found() {
-        let (given, _) = given(|family| match family {
+        let (items, _) = items_of(|family| match family {
             Family::Any => Some((100, Err(LookupError::temporary("x", "server failure")))),
             _ => Some((200, Err(LookupError::not_found("x")))),
         });
-        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
-        assert_eq!(given, [Err(LookupError::not_found("x"))]);
+        let items: Vec<_> = items.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(items, [Err(LookupError::not_found("x"))]);
     }
 
     #[test]
     fn an_error_is_returned_only_without_addresses() {
-        let (none, asked) = given(|_| Some((0, Err(failed()))));
+        let (none, asked) = items_of(|_| Some((0, Err(failed()))));
         assert_eq!((none.len(), &none[0].0), (1, &Err(failed())));
         assert_eq!(asked, [Family::Any], "a failed query for both families starts no other query");
         // The failure of the query for one family does not end the stream.
-        let (some, _) = given(|family| match family {
+        let (some, _) = items_of(|family| match family {
             Family::V6 => Some((0, Err(failed()))),
             Family::V4 => Some((20, Ok(vec![v4(1)]))),
             Family::Any => Some((1500, Err(failed()))),
         });
         assert_eq!((some.len(), &some[0].0), (1, &Ok(vec![v4(1)])));
-        let (late, _) = given(|family| match family {
+        let (late, _) = items_of(|family| match family {
             Family::Any => Some((100, Ok(vec![v4(1)]))),
             _ => Some((0, Err(failed()))),
         });

@@ -83,7 +83,7 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     /// Joins the open flight of an equal query. If there is none, starts the query on a thread for
-    /// look-ups. In a child of fork(2) that may not use the runtime, the look-up fails.
+    /// look-ups. In a forked child, the look-up fails.
     pub(crate) fn new(query: Query) -> Lookup {
         if let Err(error) = fork::check() {
             let reply = Some(Err(query.refused(&error)));
@@ -142,7 +142,7 @@ impl Future for Lookup {
 
 /// Returns `Pending`. The caller must hold no lock.
 fn look_up_is_pending(cx: &Context<'_>) -> Poll<Reply> {
-    // Without threads, the look-up is a task, which the calling thread may have to run.
+    // If the runtime has no threads, this call runs queued work, such as the query's job.
     runtime().wait_begins(cx);
     Poll::Pending
 }

@@ -60,7 +60,8 @@ impl LookupError {
     }
 
     /// Creates the error that a [`Resolve`](crate::net::Resolve) returns for a temporary failure,
-    /// such as that of a server. Its text ends with `reason`. A later look-up may succeed.
+    /// such as that of a server. The text of the error ends with `reason`. A later look-up may
+    /// succeed.
     pub fn temporary(name: impl Into<String>, reason: impl Into<String>) -> LookupError {
         LookupError { name: name.into(), reason: Reason::Failure(NameFailure::Temporary(reason.into())) }
     }

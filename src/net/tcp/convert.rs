@@ -9,12 +9,12 @@
 //! # Gathered writes
 //! Converting a stream first sends the writes that `set_auto_cork` has gathered. If the send buffer
 //! is full, the conversion blocks its thread until there is room, for at most five seconds. After
-//! that, `TryFrom` fails and drops the stream, and this close sends the bytes as any other does
+//! that, `TryFrom` fails and drops the stream, whose close sends the bytes like any other close
 //! ([`gather`](crate::net::fd::gather)). An infallible conversion resets the connection, because
-//! otherwise the bytes that the new owner writes would follow a gap in the stream. (A Unix stream
-//! cannot be reset, so it is shut down.) A conversion that returns a duplicate neither resets nor
-//! shuts down the connection, because it stays open for the other clones, and the bytes are still
-//! sent.
+//! otherwise the bytes that the new owner writes would follow a gap in the stream. (A Unix stream,
+//! and any stream on a system other than Linux, is shut down instead.) A conversion that returns a
+//! duplicate neither resets nor shuts down the connection: the other clones keep it open, and the
+//! bytes are still sent.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -70,7 +70,7 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
 /// # Panics
 /// Panics if there is none: the socket was closed explicitly, or a duplicate was needed and the
 /// descriptor limit is reached.
-pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
+pub(in crate::net) fn expect_descriptor(result: io::Result<OwnedFd>) -> OwnedFd {
     result.unwrap_or_else(|error| panic!("the socket cannot release its descriptor: {error}"))
 }
 
@@ -95,10 +95,9 @@ pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
 /// exist. First waits for the gathered bytes to be sent, up to five seconds.
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     let end = Instant::now() + RELEASE_MAX;
-    given(match unwrap_owner(fd, end) {
+    expect_descriptor(match unwrap_owner(fd, end) {
         Ok(fd) => {
-            // If this fails, `release` resets the connection or, if it cannot be reset, shuts it
-            // down.
+            // If this fails, `release` resets or shuts down the connection.
             let _ = fd.fd.drain_blocking(end);
             release(fd)
         }
@@ -154,7 +153,7 @@ impl From<TcpListener> for OwnedFd {
     /// # Panics
     /// Panics if the listener was closed explicitly.
     fn from(listener: TcpListener) -> OwnedFd {
-        given(release(listener.fd))
+        expect_descriptor(release(listener.fd))
     }
 }
 
@@ -206,9 +205,10 @@ impl From<TcpStream> for OwnedFd {
     ///
     /// Writes that [`set_auto_cork`](TcpStream::set_auto_cork) has gathered are sent first. If the
     /// peer does not read, the conversion blocks the thread for up to five seconds and then resets
-    /// the connection. If a duplicate is returned, there is no reset, because the connection stays
-    /// open for the other clones, and the gathered writes are sent when the peer reads. Await
-    /// [`flush`](TcpStream::flush) first to avoid both the wait and the reset.
+    /// the connection (on systems other than Linux, shuts it down). If a duplicate is returned,
+    /// there is no reset, because the connection stays open for the other clones, and the gathered
+    /// writes are sent when the peer reads. Await [`flush`](TcpStream::flush) first to avoid both
+    /// the wait and the reset.
     ///
     /// # Panics
     /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor
@@ -218,7 +218,7 @@ impl From<TcpStream> for OwnedFd {
     }
 }
 
-/// Implements `AsFd` and `AsRawFd` for a type with a field `fd`.
+/// Implements `AsFd` and the traits of raw descriptors for a type with a field `fd`.
 macro_rules! descriptor {
     ($type:ident) => {
         impl AsFd for $type {
@@ -249,7 +249,8 @@ macro_rules! descriptor {
     };
 }
 
-/// Implements the traits for raw descriptors with those for owned descriptors.
+/// Implements `AsRawFd`, `IntoRawFd` and `FromRawFd` for a type that has `AsFd` and the conversions
+/// from and to `OwnedFd`.
 macro_rules! raw {
     ($type:ident) => {
         impl AsRawFd for $type {

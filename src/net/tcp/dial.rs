@@ -37,11 +37,11 @@ use crate::sys::{option, socket};
 use crate::trace;
 
 /// The function set by [`Dialer::control`](crate::net::Dialer::control).
-type Hook = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
+type ControlFn = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
 /// The control function of a [`Recipe`].
 #[derive(Clone)]
-pub(in crate::net) struct Control(pub(in crate::net) Arc<Hook>);
+pub(in crate::net) struct Control(pub(in crate::net) Arc<ControlFn>);
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,7 +92,8 @@ impl Recipe {
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
             control(network, addr, fd).map_err(|error| self.op(addr).other(error))?;
-            // The hook may have made the socket blocking. connect(2) would then block this thread.
+            // The function may have made the socket blocking. connect(2) would then block this
+            // thread.
             socket::set_nonblocking(fd, true).map_err(|error| self.op(addr).call("fcntl", error))?;
         }
         if let Some(local) = self.local {
@@ -104,7 +105,7 @@ impl Recipe {
             stream.fd.set_wants_gathering();
         }
         if self.control.is_some() {
-            // The hook may have duplicated the descriptor.
+            // The control function may have duplicated the descriptor.
             stream.expose();
         }
         Ok(stream)
@@ -137,9 +138,9 @@ const RETRIES_MAX: u32 = 2;
 /// Connects to `addr` with a socket opened by `recipe`, waiting until `deadline` at most.
 pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
     let attempt = trace::Attempt::begin(addr);
-    let dialed = dial(addr, deadline, recipe).await;
-    attempt.end(&dialed);
-    dialed
+    let dialled = dial(addr, deadline, recipe).await;
+    attempt.end(&dialled);
+    dialled
 }
 
 async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {

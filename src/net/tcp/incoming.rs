@@ -4,11 +4,13 @@
 //! # States
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS, ENOMEM or ENOSPC (the user's limit of registrations with
 //!   epoll, when the listener is registered) leads to *backing off*. If the listener is closed, the
-//!   stream yields one error and is *ended*.
+//!   stream yields one error and is *ended*. After any other error, which the stream also yields, it
+//!   stays *accepting*.
 //! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is
 //!   closed. At the end of the listener (its deadline, its close, a shutdown of the runtime, or a
 //!   shutdown of the socket by another owner), the stream yields the error immediately. It is then
-//!   *ended* if the listener was closed, and otherwise *accepting*.
+//!   *ended* if the listener was closed, and otherwise *accepting*. If the listener cannot be
+//!   registered with epoll, the two shutdowns are not noticed during the pause.
 //! * *ended*: yields `None`.
 //!
 //! A lasting lack of resources therefore costs one accept4(2) per pause instead of a busy loop.
@@ -89,7 +91,7 @@ impl Accepts {
                     self.last = Duration::ZERO;
                     Poll::Ready(Some(Ok(stream)))
                 }
-                Poll::Ready(Err(error)) if is_want_of_resources(&error) => {
+                Poll::Ready(Err(error)) if is_lack_of_resources(&error) => {
                     self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                     trace::accept_backs_off(self.last, &error);
                     self.pause = Some(Pause { sleep: Sleep::new(self.last), closings });
@@ -119,8 +121,9 @@ impl Accepts {
     }
 }
 
-/// Returns whether an accept, or a wait for one, failed only because something was not available.
-pub(in crate::net) fn is_want_of_resources(error: &io::Error) -> bool {
+/// Returns whether an accept, or a wait for one, failed for lack of descriptors, memory or epoll
+/// registrations.
+pub(in crate::net) fn is_lack_of_resources(error: &io::Error) -> bool {
     matches!(raw_os_error(error), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC))
 }
 

@@ -213,7 +213,7 @@ impl TcpListener {
 mod tests {
     use super::*;
 
-    /// The call lends the descriptor to no foreign code.
+    /// Unlike `write_with`, `send_out_of_band` passes the descriptor to no code outside this crate.
     #[test]
     fn urgent_byte_does_not_expose_the_socket() {
         crate::task::block_on(async {

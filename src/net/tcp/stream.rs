@@ -247,8 +247,8 @@ impl TcpStream {
     }
 
     /// Checks whether the socket is readable (see [`readable`](TcpStream::readable)). If it is not,
-    /// returns `Pending` and wakes the task at the next read event. Any number of tasks may wait
-    /// this way. Use this method to implement your own `poll_*` methods.
+    /// returns `Pending` and wakes the task at the next read event. Up to 4,096 tasks may wait this
+    /// way without waking each other. Use this method to implement your own `poll_*` methods.
     ///
     /// # Errors
     /// Returns the same errors as [`readable`](TcpStream::readable).
@@ -359,8 +359,8 @@ impl TcpStream {
     }
 
     /// Checks whether the socket is writable (see [`writable`](TcpStream::writable)). If it is not,
-    /// returns `Pending` and wakes the task at the next write event. Any number of tasks may wait
-    /// this way. Use this method to implement your own `poll_*` methods.
+    /// returns `Pending` and wakes the task at the next write event. Up to 4,096 tasks may wait
+    /// this way without waking each other. Use this method to implement your own `poll_*` methods.
     ///
     /// # Errors
     /// Returns the same errors as [`writable`](TcpStream::writable).

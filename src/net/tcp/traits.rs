@@ -1,8 +1,9 @@
 //! futures-io's traits for TCP and Unix streams and for references to them.
 //!
 //! A `poll_*` method has no future that could hold the waker from one call to the next, so the
-//! socket keeps the waker until the next event. Any number of tasks may wait this way, and the
-//! event wakes all of them.
+//! socket keeps the waker until the next event, which wakes all tasks that wait this way. If more
+//! than 4,096 tasks wait this way in one direction, they repeatedly wake each other
+//! ([`POLLS_MAX`](crate::rt::waiters::POLLS_MAX)).
 
 use super::TcpStream;
 

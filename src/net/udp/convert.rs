@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 
 use super::UdpSocket;
 use crate::net::net_fd::NetFd;
-use crate::net::tcp::convert::{adopt, given, raw, release};
+use crate::net::tcp::convert::{adopt, expect_descriptor, raw, release};
 
 impl From<std::net::UdpSocket> for UdpSocket {
     /// Takes ownership of the socket and makes it non-blocking.
@@ -50,7 +50,7 @@ impl From<UdpSocket> for OwnedFd {
     /// # Panics
     /// Panics if the socket was closed explicitly.
     fn from(socket: UdpSocket) -> OwnedFd {
-        given(release(socket.into_net_fd()))
+        expect_descriptor(release(socket.into_net_fd()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::net as std_net;
 
 use super::file::SocketFile;
 use super::{UnixDatagram, UnixListener, UnixStream};
-use crate::net::tcp::convert::{adopt, descriptor, duplicate_shared, given, release, release_shared};
+use crate::net::tcp::convert::{adopt, descriptor, duplicate_shared, expect_descriptor, release, release_shared};
 
 impl UnixListener {
     fn release(self) -> io::Result<OwnedFd> {
@@ -135,7 +135,7 @@ impl From<UnixListener> for OwnedFd {
     /// # Panics
     /// Panics if the listener was closed explicitly.
     fn from(listener: UnixListener) -> OwnedFd {
-        given(listener.release())
+        expect_descriptor(listener.release())
     }
 }
 
@@ -162,7 +162,7 @@ impl From<UnixDatagram> for OwnedFd {
     /// # Panics
     /// Panics if the socket was closed explicitly.
     fn from(socket: UnixDatagram) -> OwnedFd {
-        given(release(socket.fd))
+        expect_descriptor(release(socket.fd))
     }
 }
 

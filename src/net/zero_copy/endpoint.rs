@@ -92,7 +92,8 @@ impl<E: Endpoint> Endpoint for Take<E> {
     }
 }
 
-/// Expands `$try!(family)` for each stream type and the references to it.
+/// Expands `$try!(FAMILY)` for each stream type and the references to it. `FAMILY` is a type that
+/// implements [`identity::Family`].
 macro_rules! streams {
     ($try:ident) => {
         $try!(Own<TcpStream>);

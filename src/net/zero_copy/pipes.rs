@@ -54,8 +54,8 @@ impl Drop for Copying {
     }
 }
 
-/// Returns the maximum number of pipes that the pool may keep now. The number may not include
-/// copies that begin or end concurrently.
+/// Returns the maximum number of pipes that the pool may keep now. A copy that begins or ends
+/// concurrently is counted or not.
 fn room() -> usize {
     COPIES.load(Ordering::Relaxed).clamp(KEPT_AT_REST, KEPT_MAX)
 }

@@ -1,8 +1,9 @@
 //! [`SendFile`]: sending from a file to a socket with sendfile(2).
 //!
-//! If the kernel refuses the file (such as some files in /proc), the bytes are read with pread(2)
-//! and sent, under the same lock. `io::copy` makes single calls with [`NetFd::poll_send_from`], and
-//! copies the bytes itself if the kernel refuses the file.
+//! The operation keeps the socket's write lock until it is done. If the kernel refuses the file
+//! (such as some files in /proc), the bytes are read with pread(2) and sent under the same lock.
+//! `io::copy` makes single calls with [`NetFd::poll_send_from`], and copies the bytes itself if the
+//! kernel refuses the file.
 //!
 //! # Blocking
 //! Pages that are not in memory are read from disk during the call, on the thread that polls the
@@ -33,6 +34,7 @@ use crate::sys::{socket, splice};
 /// The maximum number of calls per poll.
 const CALLS_PER_POLL: u32 = 4;
 
+/// The size of the buffer for a file that the kernel refuses.
 const BUFFER_BYTES: usize = 64 << 10;
 
 impl TcpStream {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::{UnixSeqpacket, UnixSeqpacketListener};
-use crate::net::tcp::convert::{adopt, descriptor, duplicate_shared, given, release};
+use crate::net::tcp::convert::{adopt, descriptor, duplicate_shared, expect_descriptor, release};
 use crate::net::unix::file::SocketFile;
 
 impl UnixSeqpacketListener {
@@ -44,7 +44,7 @@ impl From<UnixSeqpacketListener> for OwnedFd {
     /// # Panics
     /// Panics if the listener was closed explicitly.
     fn from(listener: UnixSeqpacketListener) -> OwnedFd {
-        given(listener.release())
+        expect_descriptor(listener.release())
     }
 }
 
