@@ -93,6 +93,9 @@ pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
 
 /// Releases the descriptor of the last clone of a stream, or duplicates it while other clones
 /// exist. First waits for the gathered bytes to be sent, up to five seconds.
+///
+/// # Panics
+/// Panics as [`expect_descriptor`] does.
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     let end = Instant::now() + RELEASE_MAX;
     expect_descriptor(match unwrap_owner(fd, end) {

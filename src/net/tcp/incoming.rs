@@ -4,8 +4,8 @@
 //! # States
 //! * *accepting*: EMFILE, ENFILE, ENOBUFS, ENOMEM or ENOSPC (the user's limit of registrations with
 //!   epoll, when the listener is registered) leads to *backing off*. If the listener is closed, the
-//!   stream yields one error and is *ended*. After any other error, which the stream also yields, it
-//!   stays *accepting*.
+//!   stream yields one error and is *ended*. After any other error, which the stream also yields,
+//!   it stays *accepting*.
 //! * *backing off*: returns to *accepting* when the timer fires, or when a socket of this crate is
 //!   closed. At the end of the listener (its deadline, its close, a shutdown of the runtime, or a
 //!   shutdown of the socket by another owner), the stream yields the error immediately. It is then
@@ -52,7 +52,7 @@ pub(in crate::net) struct Accepts {
 #[derive(Debug)]
 struct Pause {
     sleep: Sleep,
-    /// The number of descriptors that this crate had closed before the failed accept.
+    /// The result of [`poller::descriptors_closed`] before the failed accept.
     closings: u64,
 }
 

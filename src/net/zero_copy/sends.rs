@@ -12,9 +12,9 @@
 //!   closed while it may have been shared, a close did not wait until all completions had arrived,
 //!   or this process is a forked child) is never freed, so its memory leaks.
 //! * Z2 — the kernel numbers the MSG_ZEROCOPY calls of a socket, and `next` repeats that count.
-//!   Therefore no other user of the socket may make such calls. On an exposed socket, and in a
-//!   forked child, no such calls are made: the bytes are copied. An exposed descriptor stays
-//!   exposed, so the numbers of its earlier calls stay correct.
+//!   Therefore no other user of the socket may make such calls. On an [exposed](crate::net::fd)
+//!   socket, and in a forked child, no such calls are made: the bytes are copied. An exposed
+//!   descriptor stays exposed, so the numbers of its earlier calls stay correct.
 //! * Z3 — a call is made, counted and recorded in its entry under one lock. [`end`](Loans::end)
 //!   takes the same lock, so no such call is made after `end` has returned.
 //! * Completions may belong to any entry. If the thread that reads the error queue finds the last
