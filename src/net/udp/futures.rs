@@ -17,7 +17,7 @@ use socket2::SockAddr;
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
 use super::calls::Segmentation;
-use super::targets::{Targets, canonical, is_of_address};
+use super::targets::{Targets, canonical, is_address_error};
 use crate::net::ToSocketAddrsFuture;
 use crate::net::fd::operation::Operation;
 use crate::net::futures::operation_future;
@@ -97,6 +97,7 @@ pub struct SendTo<'a, I> {
     resolving: ToSocketAddrsFuture<I>,
     /// The address that is being tried, once it is known.
     to: Option<SocketAddr>,
+    /// The addresses after `to`; `None` until the look-up has ended.
     others: Option<Targets>,
     /// The error of the first address, once that address has failed.
     error: Option<io::Error>,
@@ -140,7 +141,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {
         };
         while let Some(to) = this.to {
             match ready!(fd.poll_send_to(Waiter::Future(&mut this.operation), cx, this.buf, &canonical(to))) {
-                Err(error) if is_of_address(&error) => {
+                Err(error) if is_address_error(&error) => {
                     this.error.get_or_insert(error);
                     this.to = others.next();
                 }

@@ -42,11 +42,11 @@ impl UdpSocket {
     pub fn set_segment_size(&self, bytes: Option<u16>) -> io::Result<()> {
         let size = c_int::from(bytes.unwrap_or(0));
         if size > 0 {
-            self.segmentation.set_by_socket(true);
+            self.segmentation.note_segment_size(true);
         }
         let set = self.net_fd().with("set", |fd| option::set(fd, libc::IPPROTO_UDP, libc::UDP_SEGMENT, size));
         if size == 0 || set.is_err() {
-            self.segmentation.set_by_socket(false);
+            self.segmentation.note_segment_size(false);
         }
         set
     }
@@ -125,9 +125,10 @@ impl Ancillary {
 }
 
 impl Segmentation {
-    /// Records whether the user has set a segment size on the socket. Call it with true before the
-    /// option is set, and with false after it is cleared or could not be set.
-    fn set_by_socket(&self, cuts: bool) {
-        self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
+    /// Records that the user sets a segment size on the socket, or makes the next use read the
+    /// option again. Call it with true before the option is set, and with false after the option is
+    /// cleared or could not be set.
+    fn note_segment_size(&self, is_set: bool) {
+        self.0.store(if is_set { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
     }
 }

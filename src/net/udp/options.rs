@@ -128,17 +128,17 @@ socket_options! {
     /// Returns the size of the receive buffer in bytes (SO_RCVBUF). On Linux, the size includes the
     /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
     recv_buffer_size -> usize, |fd| options::socket::recv_buffer_size(fd);
-    /// Sets the size of the receive buffer in bytes. Linux limits it to `net.core.rmem_max`
-    /// and doubles it. Datagrams that arrive while the buffer is full are dropped. A size of 0
-    /// or of 1 GiB or more is refused with `InvalidInput`.
+    /// Sets the size of the receive buffer in bytes. Linux limits it to `net.core.rmem_max` and
+    /// doubles it. Datagrams that arrive while the buffer is full are dropped. A size of 0 or of
+    /// 1 GiB or more is refused with `InvalidInput`.
     set_recv_buffer_size, |fd, bytes| options::socket::set_recv_buffer_size(fd, bytes);
 
     /// Returns the size of the send buffer in bytes (SO_SNDBUF). On Linux, the size includes the
     /// kernel's overhead, so a size that was set reads back doubled, within the kernel's limits.
     send_buffer_size -> usize, |fd| options::socket::send_buffer_size(fd);
-    /// Sets the size of the send buffer in bytes. Linux limits it to `net.core.wmem_max`
-    /// and doubles it. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is
-    /// refused with `InvalidInput`.
+    /// Sets the size of the send buffer in bytes. Linux limits it to `net.core.wmem_max` and
+    /// doubles it. Sends wait while the buffer is full. A size of 0 or of 1 GiB or more is refused
+    /// with `InvalidInput`.
     set_send_buffer_size, |fd, bytes| options::socket::set_send_buffer_size(fd, bytes);
 
     /// Returns whether received datagrams carry their destination and interface (IP_PKTINFO, on

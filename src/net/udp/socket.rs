@@ -36,7 +36,7 @@ use crate::sys::socket;
 /// the peer, but keeps those already in its queue, and [`send`](UdpSocket::send) sends to the peer.
 /// If the peer's host has no socket on the port and answers a datagram with an ICMP error, the next
 /// operation fails with `ConnectionRefused`. On a connected socket, `send_to` sends to the given
-/// address on Linux, as in std, and fails with EISCONN on macOS and FreeBSD, and in Go.
+/// address on Linux, as in std, and fails with EISCONN on macOS and FreeBSD. (In Go, it fails.)
 ///
 /// # Performance
 /// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) transfer many
@@ -266,11 +266,11 @@ impl UdpSocket {
         RecvMsg::new(&self.fd, bufs)
     }
 
-    /// Waits until at least one datagram is available, and receives as many as fit into `batch`, on
-    /// Linux with one system call (recvmmsg(2)). Returns the number of datagrams received. They
-    /// replace the previous contents of the batch. If the call fails, the batch keeps its
-    /// datagrams, but the bytes of the first may have been overwritten. [`RecvBatch`] has an
-    /// example.
+    /// Waits until at least one datagram is available. Then receives the available datagrams, up to
+    /// the capacity of `batch`. On Linux, this takes one system call (recvmmsg(2)). Returns the
+    /// number of datagrams received. They replace the previous contents of the batch. If the call
+    /// fails, the batch keeps its datagrams, but the bytes of the first may have been overwritten.
+    /// [`RecvBatch`] has an example.
     ///
     /// # Errors
     /// Returns the same errors as [`recv_from`](UdpSocket::recv_from). On Linux, an error that
@@ -370,11 +370,11 @@ impl UdpSocket {
         SendMsg::new(&self.fd, bufs, to.into().map(canonical), *ancillary)
     }
 
-    /// Waits until the send buffer has room for at least one datagram, sends as many datagrams of
-    /// `batch` as there is room for, on Linux with one system call (sendmmsg(2)), and removes them
-    /// from the batch. One call sends at most 1,024 datagrams, or groups of datagrams that
-    /// segmentation offload combines. Returns the number of datagrams sent. If the batch is empty,
-    /// returns 0 immediately. [`RecvBatch`] has an example.
+    /// Waits until the send buffer has room for at least one datagram. Then sends as many datagrams
+    /// of `batch` as there is room for, and removes them from the batch. On Linux, this usually
+    /// takes one system call (sendmmsg(2)). One call sends at most 1,024 datagrams, or groups of
+    /// datagrams that segmentation offload combines. Returns the number of datagrams sent. If the
+    /// batch is empty, returns 0 immediately. [`RecvBatch`] has an example.
     ///
     /// Consecutive datagrams of equal size to one peer without ancillary data pass through the
     /// network stack together (segmentation offload) if the kernel and the device support it and no

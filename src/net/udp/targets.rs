@@ -20,7 +20,7 @@ pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
 }
 
 /// Returns whether a send failed because of its destination, so that another address may succeed.
-pub(super) fn is_of_address(error: &io::Error) -> bool {
+pub(super) fn is_address_error(error: &io::Error) -> bool {
     matches!(
         raw_os_error(error),
         Some(
