@@ -114,16 +114,16 @@ mod tests {
         assert_eq!(file.as_pathname(), Some(Path::new("/tmp/x")));
         let none = there_and_back(path(""));
         assert!(none.is_unnamed());
-        let hidden = os::HAS_ABSTRACT_NAMES.then(|| there_and_back(path("\0a\0b")));
-        assert!(hidden.as_ref().is_none_or(|hidden| os::abstract_name(hidden) == Some(b"a\0b")));
-        for addr in [file, none].into_iter().chain(hidden) {
+        let abstract_addr = os::HAS_ABSTRACT_NAMES.then(|| there_and_back(path("\0a\0b")));
+        assert!(abstract_addr.as_ref().is_none_or(|addr| os::abstract_name(addr) == Some(b"a\0b")));
+        for addr in [file, none].into_iter().chain(abstract_addr) {
             assert_eq!(format!("{:?}", there_and_back(Name::Addr(&addr))), format!("{addr:?}"));
         }
     }
 
     #[test]
     fn names_print_and_return_their_file() {
-        let hidden = os::from_abstract_name(b"x").ok();
+        let abstract_addr = os::from_abstract_name(b"x").ok();
         let names = [
             (path("/tmp/x"), "/tmp/x", true),
             (path("\0x"), "@x", false),
@@ -131,7 +131,7 @@ mod tests {
             (path(""), "", false),
         ];
         for (name, printed, is_file) in
-            names.into_iter().chain(hidden.iter().map(|name| (Name::Addr(name), "@x", false)))
+            names.into_iter().chain(abstract_addr.iter().map(|name| (Name::Addr(name), "@x", false)))
         {
             assert_eq!((name.printed().to_string().as_str(), name.file().is_some()), (printed, is_file));
         }
@@ -174,8 +174,8 @@ mod tests {
         let stem = format!("/tmp/netpoll-{}-", std::process::id());
         let file = format!("{stem}{}", "x".repeat(108 - stem.len()));
         // The path fills all of `sun_path`. It is made from an abstract name by replacing the NUL.
-        let hidden = SockAddr::unix(format!("\0{}", &file[1..])).unwrap();
-        let (length, mut storage) = (hidden.len(), hidden.as_storage());
+        let abstract_addr = SockAddr::unix(format!("\0{}", &file[1..])).unwrap();
+        let (length, mut storage) = (abstract_addr.len(), abstract_addr.as_storage());
         // SAFETY: the storage holds an address of this family.
         let un = unsafe { storage.view_as::<libc::sockaddr_un>() };
         un.sun_path[0] = file.as_bytes()[0] as libc::c_char;

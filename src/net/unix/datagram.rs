@@ -260,8 +260,8 @@ impl UnixDatagram {
     /// [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](super::TruncatedFds) if not all descriptors could be
-    /// received. Otherwise returns the same errors as [`recv`](UnixDatagram::recv).
+    /// Returns [`TruncatedFds`](super::TruncatedFds) if not all descriptors could be received.
+    /// Otherwise returns the same errors as [`recv`](UnixDatagram::recv).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has received no datagram.

@@ -64,7 +64,7 @@ impl Bound {
 }
 
 impl SocketFile {
-    /// Records the file that was just bound to `path`.
+    /// Records the file that bind(2) has just created at `path`.
     pub(super) fn bound(path: &Path) -> SocketFile {
         let bound = Bound::find(path).ok();
         SocketFile { file: Mutex::new(bound.clone()), bound }

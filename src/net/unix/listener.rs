@@ -72,7 +72,7 @@ pub struct UnixListener {
     pub(in crate::net) fd: NetFd,
 }
 
-/// Implements the methods of a listener type.
+/// Implements the methods of a listener type, and `Debug`.
 macro_rules! listener {
     ($type:ident, $ty:expr, $accepted:ident) => {
         /// Binding, accepting, closing and addresses.

@@ -1,7 +1,7 @@
 //! The methods that all Unix sockets except listeners have: readiness, shutdown, addresses, pending
 //! errors and deadlines.
 
-/// Implements the methods for a type with a field `fd`.
+/// Implements the methods, and `Debug`, for a type with a field `fd`.
 macro_rules! socket_methods {
     ($type:ident) => {
         /// Readiness, shutting down, addresses and pending errors.

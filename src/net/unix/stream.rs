@@ -307,9 +307,9 @@ impl UnixStream {
     /// bytes to `fds`. They are close-on-exec. One read never returns the descriptors of two sends.
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if not all descriptors could
-    /// be received. The received descriptors are closed, and the bytes are in `buf`.
-    /// Otherwise returns the same errors as [`read`](UnixStream::read).
+    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if not all descriptors could be
+    /// received. The received descriptors are closed, and the bytes are in `buf`. Otherwise returns
+    /// the same errors as [`read`](UnixStream::read).
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes has read nothing.
@@ -331,8 +331,8 @@ impl UnixStream {
     // ---- closing ----
 
     /// Shuts down the reading side. Data already received can still be read, then reads return 0.
-    /// The peer's writes fail with `BrokenPipe`. On Linux, a write that already waits for room
-    /// fails only when this side reads or closes.
+    /// The peer's writes fail with `BrokenPipe`. On Linux, a write of the peer that already waits
+    /// for room fails only when this side reads or closes.
     ///
     /// # Errors
     /// Returns the same errors as [`shutdown`](UnixStream::shutdown).
