@@ -200,7 +200,7 @@ impl PollHandle {
         let runtime: &'static Runtime = runtime();
         let epoch = runtime.ensure_running();
         if !context::is_inside() && epoch == runtime.epoch() {
-            runtime.find_sysmon().map_err(Failure::Io)?;
+            runtime.ensure_sysmon().map_err(Failure::Io)?;
         }
         let state = |state: u64| u64::from(epoch) << 32 | state;
         let adding = state(registration::ADDING);

@@ -130,7 +130,7 @@ impl Batch {
     }
 
     /// Returns whether wakers are left and, if so, whether their number is the same as at the last
-    /// check. Returns false twice if no waker is left. Called by sysmon.
+    /// check. Called by sysmon.
     pub(crate) fn check(&self) -> (bool, bool) {
         // ORDERING: Relaxed: a hint. The swap in `take` decides.
         let left = self.left.load(Ordering::Relaxed);

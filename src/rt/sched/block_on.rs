@@ -207,7 +207,7 @@ impl Thread {
     /// Does the work of the thread between two turns of the root future: runs tasks if this thread
     /// may or must, gives its processor away if it still has one, and polls or waits.
     fn idle(&mut self) {
-        if (self.runs_tasks || self.stands_in()) && self.run_tasks() {
+        if (self.runs_tasks || self.must_run_tasks()) && self.run_tasks() {
             return;
         }
         if self.is_nested && !self.is_blocked {
@@ -217,7 +217,7 @@ impl Thread {
             if self.runtime.sysmon.is_deferred() {
                 // Another thread must run the queued tasks. If it cannot be started, this thread
                 // tries again.
-                let _ = self.runtime.find_sysmon();
+                let _ = self.runtime.ensure_sysmon();
             }
         }
         if let Some(processor) = context::processor() {
@@ -227,10 +227,10 @@ impl Thread {
         if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
     }
 
-    /// Returns whether this thread must run tasks, because the runtime has no threads. First tries
-    /// to start a worker for them. A nested call does not run tasks, because its thread must first
-    /// finish its own task.
-    fn stands_in(&self) -> bool {
+    /// Returns whether this thread must run the queued tasks, because sysmon is missing. First
+    /// tries to start a worker for them. A nested call does not run tasks, because its thread must
+    /// first finish its own task.
+    fn must_run_tasks(&self) -> bool {
         !self.is_nested && self.runtime.lacks_threads_for_tasks() && !self.runtime.wake_one(|| true)
     }
 
@@ -274,7 +274,7 @@ impl Thread {
         if self.runtime.is_stopping() {
             return self.wait_in_shutdown();
         }
-        if self.is_nested && self.runtime.sysmon.is_missing() && self.runtime.find_sysmon().is_err() {
+        if self.is_nested && self.runtime.sysmon.is_missing() && self.runtime.ensure_sysmon().is_err() {
             return self.wait_without_sysmon();
         }
         let (runtime, root) = (self.runtime, &self.root);

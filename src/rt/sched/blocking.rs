@@ -59,7 +59,7 @@ impl Runtime {
         state.free += 1;
         drop(state);
         let name = format!("{}-blocking", self.config().thread_name);
-        let is_watched = self.sysmon.is_deferred() || self.find_sysmon().is_ok();
+        let is_watched = self.sysmon.is_deferred() || self.ensure_sysmon().is_ok();
         if is_watched && self.threads.start(name, move || self.pool_thread(pool, epoch)).is_ok() {
             return;
         }

@@ -5,18 +5,18 @@
 //! context switches and cold caches add to that. Sysmon therefore reads the number of runnable
 //! threads of the machine (the first number in the fourth field of /proc/loadavg) at each check
 //! that finds activity, if there are several workers. The CPUs are in use if there are fewer of
-//! them than the sum of the runnable threads that are neither workers nor sysmon, the awake workers
-//! and, unless all workers are awake, one more worker. The workers alone use all CPUs only if there
-//! are more workers than CPUs.
+//! them than the sum of these threads: the runnable threads that are neither workers nor sysmon,
+//! the awake workers and, unless all workers are awake, one more worker. The workers alone use all
+//! CPUs only if there are more workers than CPUs.
 //!
 //! A single sample means little, because threads often run only briefly between two waits. So the
 //! samples are weighted and summed, and one that finds the CPUs in use counts as much as
 //! [`BUSY_WEIGHT`] others; see [`Cpus::add`].
 //!
 //! The CPUs never count as busy if this process may use only some of the machine's CPUs, because
-//! the file counts the threads on all of them. Neither do they if the number of the machine's CPUs
-//! is not known, if the file cannot be opened or read, or if it does not belong to procfs, because
-//! a read of another file system might block sysmon.
+//! the file counts the threads on all of them. The same applies if the number of the machine's CPUs
+//! is not known, or if the file cannot be opened or read. A file that does not belong to procfs is
+//! not read, because a read of another file system might block sysmon.
 //!
 //! The file stays open as long as sysmon's thread lives. Otherwise a program that counts its
 //! descriptors, such as a test, would see their number change.

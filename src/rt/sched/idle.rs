@@ -35,12 +35,14 @@ pub(super) enum Wish {
     Granted(Arc<Root>),
 }
 
-/// The idle list, the lists of free processors, the threads that are parked in `block_on`, and the
-/// wish of such a thread; see [`resting`](super::resting).
+/// The lists of idle threads and processors; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Idle {
+    /// The free ordinary processors. The last one is used first.
     pub(super) free: Vec<usize>,
+    /// The free spare processors. The last one is used first.
     pub(super) spare: Vec<usize>,
+    /// The idle list.
     pub(super) sleepers: Vec<Arc<Sleeper>>,
     /// The epoch to which the lists belong.
     pub(super) epoch: u32,

@@ -95,6 +95,7 @@ thread_local! {
 /// The state of a processor at the last check.
 #[derive(Debug, Default)]
 struct Seen {
+    /// The number of turns that had ended.
     polls: u64,
     /// Whether the owner was in a turn.
     in_turn: bool,
@@ -117,12 +118,15 @@ struct Monitor {
     looked_at: Option<Instant>,
     /// Whether the check at `looked_at` was late and therefore did not look for stuck tasks.
     was_late: bool,
+    /// The states of the processors, by number.
     seen: HashMap<usize, Seen>,
     /// The number of polls of each shard at the last check.
     waits: [u64; SHARDS_MAX],
     /// The shards that the last check found unpolled and in which no thread slept.
     handed_over: Shards,
+    /// The result of [`activity`](Monitor::activity) at the last check.
     activity: u64,
+    /// The number of consecutive checks without activity.
     quiet: u32,
     /// The samples of the CPU usage, or `None` if there is only one worker.
     cpus: Option<Cpus>,
@@ -148,7 +152,7 @@ impl Runtime {
     fn rouse_sysmon(&'static self) {
         if !self.sysmon.rouse() {
             // The error cannot be returned here. The next operation that waits tries again.
-            let _ = self.find_sysmon();
+            let _ = self.ensure_sysmon();
         }
     }
 
@@ -186,7 +190,7 @@ impl Runtime {
         *thread = Some(parker);
         self.sysmon.is_missing.store(false, Ordering::Relaxed);
         self.sysmon.are_cpus_busy.store(false, Ordering::Relaxed);
-        self.sysmon.ticks.store(true, Ordering::SeqCst);
+        self.sysmon.ticking.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -202,7 +206,7 @@ impl Runtime {
                 return;
             }
             *thread = None;
-            self.sysmon.ticks.store(false, Ordering::SeqCst);
+            self.sysmon.ticking.store(false, Ordering::SeqCst);
         }
         if self.start_sysmon(epoch).is_err() {
             // This thread tries again while it waits, and so does every use of the runtime.
@@ -219,7 +223,7 @@ impl Monitor {
         while runtime.epoch() == epoch && !self.is_replaced {
             if self.quiet < QUIET_TICKS {
                 self.parker.park_until(Some(Instant::now() + TICK));
-            } else if sysmon.set_ticks(&self.parker, false) {
+            } else if sysmon.set_ticking(&self.parker, false) {
                 // ORDERING: SeqCst; see `Sysmon::is_ticking`.
                 let is_quiet = runtime.awake.count() == 0
                     && self.activity() == self.activity
@@ -231,12 +235,12 @@ impl Monitor {
                     self.parker.park();
                     self.looked_at = None;
                 }
-                sysmon.set_ticks(&self.parker, true);
+                sysmon.set_ticking(&self.parker, true);
                 self.quiet = 0;
             }
             if runtime.epoch() == epoch {
                 sysmon.check_begins();
-                self.look(epoch);
+                self.check(epoch);
             }
         }
         // Closes /proc/loadavg before the thread is unregistered.
@@ -271,7 +275,8 @@ impl Monitor {
         polls + driver.roles.open().into_iter().map(waits).sum::<u64>()
     }
 
-    fn look(&mut self, epoch: u32) {
+    /// Makes one check; see the [module documentation](self).
+    fn check(&mut self, epoch: u32) {
         let runtime = self.runtime;
         unsent::flush_old();
         let activity = self.activity();
@@ -327,8 +332,8 @@ impl Monitor {
                 runtime.wake_one(|| false);
             }
         } else if (work > 0 && !runtime.wake_worker() && runtime.awake.count() <= stuck) || (adds && !is_asleep) {
-            // A worker that slept at the first check of `awake` has not risen since.
-            // A resting worker takes the queued tasks, whatever the policy is.
+            // A worker that slept at the first check of `awake` has not risen since. A resting
+            // worker takes the queued tasks, whatever the policy is.
             for _ in 0..work.clamp(1, ADD_MAX) {
                 runtime.wake_one(|| adds);
             }

@@ -44,6 +44,7 @@ use crate::sync::{AtomicPtr, Ordering};
 /// The value of `Turn::data` outside turns. No waker has this data pointer.
 const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
 
+/// The own waker and the spare reference of the turn that this thread is in.
 struct Turn {
     /// The data pointer of the waker of the task whose turn this thread is in, or [`NO_TURN`].
     data: Cell<*const ()>,
@@ -235,8 +236,9 @@ pub(crate) fn wake(waker: Waker) {
         turn.offered.set(waker.data());
     });
     waker.wake_by_ref();
-    let is_left = TURN.with(|turn| turn.offered.replace(ptr::null()));
-    if is_left.is_null() {
+    let offered = TURN.with(|turn| turn.offered.replace(ptr::null()));
+    if offered.is_null() {
+        // The reference was accepted.
         std::mem::forget(waker);
     }
 }

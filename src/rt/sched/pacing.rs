@@ -2,7 +2,9 @@
 //! worker.
 //!
 //! # The length of a turn
-//! A *turn* is one poll of a task. A *tick* is one pass through the worker's loop.
+//! A *turn* is one poll of a task. A *tick* is one pass through the worker's loop. A *stretch*
+//! begins with the end of a sleep in epoll, or with a look that found events, and ends when there
+//! is nothing to run.
 //!
 //! All three decisions depend on the mean length of a turn, which is measured between two readings
 //! of the clock. The clock is read every 16 turns, or after fewer turns that together take about 1
@@ -29,9 +31,9 @@
 //! * more than 50 µs have passed, and there are control tasks;
 //! * more than 1 ms has passed.
 //!
-//! So a busy thread does not delay events by up to 10 ms, as a busy thread in Go does, and polling
-//! does not add a system call to each request. A connection that always has data uses up its turns,
-//! which end after 20 µs (`processor::TURN_NANOS`) or, if they gather writes, after up to 0.5 ms
+//! So, unlike in Go, a busy thread does not delay events by up to 10 ms. Nor does polling add a
+//! system call to each request. A connection that always has data uses up its turns, which end
+//! after 20 µs (`processor::TURN_NANOS`) or, if they gather writes, after up to 0.5 ms
 //! (`context::may_gather`). An event that arrives during such a turn waits for the rest of this
 //! turn only: a poll follows, and the tasks that it wakes run before the task of that connection,
 //! which is in the aside slot. While there are control tasks, the clock is read every 4 turns, or
@@ -123,9 +125,9 @@ pub(crate) struct Pacing {
     /// The time of the last poll. If it is not known, the time of the first reading of the clock
     /// after the poll, or 0 before this reading.
     polled_at: u64,
-    /// The position in the queue that ends the tasks whose delay is being measured.
+    /// The position in the queue behind the tasks whose delay is being measured.
     probe: u32,
-    /// The time at which these tasks were woken, or 0 if no delay is being measured.
+    /// The time at which the last of these tasks were woken, or 0 if no delay is being measured.
     probed_at: u64,
 }
 

@@ -25,6 +25,7 @@ pub(super) fn pack(place: &'static Location<'static>) -> u32 {
     if is_near { units as u32 & (u32::MAX >> UNUSED_BITS) } else { 0 }
 }
 
+/// Returns the location that [`pack`] has packed, or `None` if it was too far.
 #[allow(unsafe_code)]
 pub(super) fn unpack(packed: u32) -> Option<&'static Location<'static>> {
     if packed == 0 {

@@ -7,6 +7,7 @@ use async_task::Runnable;
 use super::task_data::TaskData;
 use crate::sync::{Condvar, Mutex};
 
+/// The content of a [`Pool`], under its lock.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) queue: VecDeque<Runnable<TaskData>>,

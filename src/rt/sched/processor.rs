@@ -68,11 +68,15 @@ pub(crate) struct Processor {
     pub(crate) owned: AtomicBool,
     /// The epoch in which the owner got the processor.
     pub(crate) epoch: AtomicU32,
+    /// The number of tasks that owners have spawned.
     pub(crate) spawned: Counter,
+    /// The number of tasks that have ended on the threads of owners.
     pub(crate) ended: Counter,
     /// Free records and ids for new tasks. Only the owner accesses the pool.
     pub(crate) pool: Pool,
+    /// The number of times that an owner has taken tasks from another processor.
     pub(crate) steals: Counter,
+    /// The number of times that an owner has given the processor back.
     pub(crate) parks: Counter,
     /// The number of turns in which a control task ran before ordinary tasks.
     pub(crate) control_turns: Counter,

@@ -9,11 +9,12 @@
 //!   the turn's budget. Usually, such a task has used up its turn.
 //!
 //! # The aside slot
-//! A task stays in this slot until the thread reads the clock before its next turn. Then due
-//! timers and, if a poll is due, this poll wake tasks, which are queued in front of it. After that,
-//! or before a turn of the root future, [`settle`](RunQueue::settle) appends it. So if a poll is
-//! due, and an event arrives during the turn of a connection that always has data, the task of the
-//! event runs before that of the connection. Tasks that are appended later do not overtake it.
+//! A task stays in this slot until the thread reads the clock before its next turn. The thread then
+//! runs due timers, and polls if a poll is due. The tasks that this wakes are queued in front of
+//! the task in the slot. After that, or before a turn of the root future,
+//! [`settle`](RunQueue::settle) appends the task. So if a poll is due, and an event arrives during
+//! the turn of a connection that always has data, the task of the event runs before that of the
+//! connection. Tasks that are appended later do not overtake it.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,

@@ -74,8 +74,8 @@ const SLOT_BITS: u32 = u32::BITS - place::BITS;
 /// The bits of `place` that never change.
 const SLOT_MASK: u32 = HAS_RARE - 1;
 /// The bit of `place` of a task that has a [`Rare`]. It is set before the task is queued for the
-/// first time or by the thread that polls the task, and read by threads that the queue orders after
-/// it.
+/// first time, or by the thread that polls the task. Other threads read it after they have taken
+/// the task out of a queue or have dropped the last reference to it.
 const HAS_RARE: u32 = 1 << (SLOT_BITS - 1);
 /// The bit of `place` of a record outside the slab. Such records are used when the slab is full.
 /// Snapshots do not include them.

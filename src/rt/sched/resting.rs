@@ -128,7 +128,7 @@ impl Runtime {
     }
 
     fn start_thread(&'static self, processor: &'static Processor, epoch: u32) -> bool {
-        if self.find_sysmon().is_err() {
+        if self.ensure_sysmon().is_err() {
             return false;
         }
         let name = self.config().thread_name.clone();
@@ -139,9 +139,9 @@ impl Runtime {
     /// if its epoch is over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor was given back with tasks");
-        let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
+        let is_current = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
         processor.owned.store(false, Ordering::SeqCst);
-        if !of_now {
+        if !is_current {
             return false;
         }
         if processor.id < idle.first_spare {

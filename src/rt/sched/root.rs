@@ -75,11 +75,11 @@ impl Root {
     /// false, without a change, if the root future was woken.
     pub(crate) fn enter_poll(&self, shard: usize) -> bool {
         self.shard.store(shard, Ordering::Relaxed);
-        self.leave(RUNNING, POLLING)
+        self.change(RUNNING, POLLING)
     }
 
     pub(crate) fn leave_poll(&self) {
-        self.leave(POLLING, RUNNING);
+        self.change(POLLING, RUNNING);
     }
 
     /// Parks until the root future is woken or the thread is nudged.
@@ -89,15 +89,15 @@ impl Root {
 
     /// Parks like [`park`](Root::park), until `deadline` at most.
     pub(crate) fn park_until(&self, deadline: Option<Instant>) {
-        if self.leave(RUNNING, PARKED) {
+        if self.change(RUNNING, PARKED) {
             self.parker.park_until(deadline);
-            self.leave(PARKED, RUNNING);
+            self.change(PARKED, RUNNING);
         }
     }
 
-    /// Changes the state from `from` to `to`. Returns false if the root future was woken in the
-    /// meantime.
-    fn leave(&self, from: u32, to: u32) -> bool {
+    /// Changes the state from `from` to `to`. Returns false, without a change, if the root future
+    /// was woken in the meantime.
+    fn change(&self, from: u32, to: u32) -> bool {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Acquire).is_ok()
     }
 }

@@ -134,7 +134,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Returns `Other` if the thread cannot be created.
-    pub(crate) fn find_sysmon(&'static self) -> io::Result<()> {
+    pub(crate) fn ensure_sysmon(&'static self) -> io::Result<()> {
         if !self.sysmon.is_missing() {
             return Ok(());
         }
@@ -191,7 +191,7 @@ impl Runtime {
         if fork::is_child() || (context::is_inside() && !context::is_call()) {
             return false;
         }
-        if self.find_sysmon().is_ok() {
+        if self.ensure_sysmon().is_ok() {
             self.ensure_worker_after_leaving();
             return false;
         }

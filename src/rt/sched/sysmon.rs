@@ -17,7 +17,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 pub(crate) struct Sysmon {
     /// Whether the thread makes checks, or its start is deferred. If false, the thread sleeps or
     /// does not exist.
-    pub(super) ticks: AtomicBool,
+    pub(super) ticking: AtomicBool,
     /// The thread of the current epoch. The thread of an earlier epoch may still be in user code.
     pub(super) thread: Mutex<Option<Arc<Parker>>>,
     /// The time of the last check, in ticks.
@@ -48,7 +48,7 @@ pub(crate) struct Sysmon {
 impl Sysmon {
     pub(crate) const fn new() -> Sysmon {
         Sysmon {
-            ticks: AtomicBool::new(false),
+            ticking: AtomicBool::new(false),
             thread: Mutex::new(None),
             checked: AtomicU64::new(0),
             is_missing: AtomicBool::new(false),
@@ -72,7 +72,7 @@ impl Sysmon {
     /// Returns the time of the last check, in ticks, or `None` if sysmon makes no checks.
     #[inline]
     pub(crate) fn checked(&self) -> Option<u64> {
-        let makes_checks = self.ticks.load(Ordering::Relaxed) && !self.is_deferred();
+        let makes_checks = self.ticking.load(Ordering::Relaxed) && !self.is_deferred();
         makes_checks.then(|| self.checked.load(Ordering::Relaxed))
     }
 
@@ -137,13 +137,13 @@ impl Sysmon {
     }
 
     /// Defers the start of the thread, and of workers, until something needs another thread
-    /// ([`Builder::single_threaded`](crate::rt::Builder::single_threaded)). `ticks` is set, so that
-    /// activity does not start the thread.
+    /// ([`Builder::single_threaded`](crate::rt::Builder::single_threaded)). `ticking` is set, so
+    /// that activity does not start the thread.
     pub(crate) fn defer(&self) {
         let _thread = self.thread.lock();
         self.set_missing();
         self.is_deferred.store(true, Ordering::Relaxed);
-        self.ticks.store(true, Ordering::SeqCst);
+        self.ticking.store(true, Ordering::SeqCst);
     }
 
     /// Returns whether the start of the thread is deferred.
@@ -156,7 +156,7 @@ impl Sysmon {
     /// Ends the deferral, if there is one. The caller must hold the lock of `thread`.
     pub(super) fn end_deferral(&self) {
         if self.is_deferred.swap(false, Ordering::Relaxed) {
-            self.ticks.store(false, Ordering::SeqCst);
+            self.ticking.store(false, Ordering::SeqCst);
         }
     }
 
@@ -164,27 +164,28 @@ impl Sysmon {
     #[inline]
     pub(super) fn is_ticking(&self) -> bool {
         // ORDERING: SeqCst: the caller changes `awake`, `watched`, the number of root turns or the
-        // flag of a shortage before it reads `ticks`. Sysmon stores `ticks` before it reads these.
-        self.ticks.load(Ordering::SeqCst)
+        // flag of a shortage before it reads `ticking`. Sysmon stores `ticking` before it reads
+        // these.
+        self.ticking.load(Ordering::SeqCst)
     }
 
     /// Makes the thread resume its checks. Returns false if there is no thread.
     pub(super) fn rouse(&self) -> bool {
         let thread = self.thread.lock();
         let Some(parker) = &*thread else { return false };
-        if !self.ticks.swap(true, Ordering::SeqCst) {
+        if !self.ticking.swap(true, Ordering::SeqCst) {
             parker.unpark();
         }
         true
     }
 
-    /// Sets `ticks` for the thread of `parker`. Returns false, without a change, if that thread is
-    /// no longer sysmon.
-    pub(super) fn set_ticks(&self, parker: &Arc<Parker>, ticks: bool) -> bool {
+    /// Sets `ticking` for the thread of `parker`. Returns false, without a change, if that thread
+    /// is no longer sysmon.
+    pub(super) fn set_ticking(&self, parker: &Arc<Parker>, ticking: bool) -> bool {
         let thread = self.thread.lock();
         let is_current = thread.as_ref().is_some_and(|current| Arc::ptr_eq(current, parker));
         if is_current {
-            self.ticks.store(ticks, Ordering::SeqCst);
+            self.ticking.store(ticking, Ordering::SeqCst);
         }
         is_current
     }
@@ -196,7 +197,7 @@ impl Sysmon {
         self.stuck.store(0, Ordering::Relaxed);
         self.is_missing.store(false, Ordering::Relaxed);
         self.is_deferred.store(false, Ordering::Relaxed);
-        self.ticks.store(false, Ordering::SeqCst);
+        self.ticking.store(false, Ordering::SeqCst);
         if let Some(parker) = thread {
             parker.unpark();
         }

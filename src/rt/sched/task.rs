@@ -2,8 +2,7 @@
 //!
 //! The crate `async-task` implements tasks. [`TaskData`] adds the identity, the name, task-local
 //! values, the lane and the epoch. It is the metadata of `async-task`, in the same allocation as
-//! the future. The schedule function captures nothing, so a task without a name or local values
-//! costs one allocation.
+//! the future, so a task without a name or local values costs one allocation.
 //!
 //! # Invariants
 //! * 11 — a panic of a future ends only its task. [`Output`] has the payload, for the awaiting

@@ -54,6 +54,7 @@ struct Entry {
     ticks: AtomicU64,
     /// The id of the task.
     task: AtomicU64,
+    /// Fills the entry.
     unused: u64,
     /// The packed calls, or 0.
     calls: [AtomicU32; CALLS],

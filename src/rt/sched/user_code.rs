@@ -38,9 +38,9 @@ pub(crate) fn wake_watched(wakers: &mut Wakers) {
 }
 
 impl Runtime {
-    /// Starts the thread of `epoch` whose name ends with `role`. It calls `work`.
-    fn start_for_user_code(&'static self, epoch: u32, role: &str, work: fn(&'static Runtime, u32)) -> io::Result<()> {
-        self.threads.start(format!("{}-{role}", self.config().thread_name), move || {
+    /// Starts the thread of `epoch` whose name ends with `suffix`. It calls `work`.
+    fn start_for_user_code(&'static self, epoch: u32, suffix: &str, work: fn(&'static Runtime, u32)) -> io::Result<()> {
+        self.threads.start(format!("{}-{suffix}", self.config().thread_name), move || {
             work(self, epoch);
             if self.epoch() == epoch {
                 self.threads.leave();

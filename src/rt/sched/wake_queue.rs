@@ -76,8 +76,7 @@ impl WakeQueue {
     }
 
     /// Returns whether wakers are queued, and whether sysmon must start a thread, which is then
-    /// counted. Returns false twice if no waker is queued, or if `epoch` is an earlier one. Called
-    /// at each check of sysmon.
+    /// counted. Both are false if `epoch` is an earlier one. Called at each check of sysmon.
     pub(super) fn check(&self, epoch: u32) -> (bool, bool) {
         let mut state = self.0.lock();
         let moved = std::mem::replace(&mut state.has_moved, false);

@@ -79,7 +79,9 @@ pub(crate) enum Exit {
 /// The state of a thread's loop that does not belong to the processor.
 pub(crate) struct Core {
     polling: Polling,
+    /// The number of passes through the loop.
     tick: u32,
+    /// The number of consecutive turns from the next slot.
     next_run: u32,
     /// The tick of the last turn for which the shared queue came first.
     shared_at: u32,
@@ -446,9 +448,9 @@ impl Core {
 
     /// Takes some of the available events of the shard `home` and wakes their tasks, if the thread
     /// with the role of the shard sleeps, the shared queues are empty and a second worker pays off.
-    /// Returns whether there were events or, after looks that may be repeated, tasks of the shared
-    /// queue or of another processor. [`looks`](super::looks) has the reason for looks, and the
-    /// rules by which they are repeated.
+    /// Returns whether there were events. If there were none and looks may be repeated, also takes
+    /// tasks of the shared queue or of another processor, and returns whether there were any.
+    /// [`looks`](super::looks) has the reason for looks, and the rules by which they are repeated.
     fn look(&mut self, runtime: &'static Runtime, processor: &'static Processor, home: usize, is_worker: bool) -> bool {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         let may_find = || runtime.driver.roles.role(home).asleep().is_some() && runtime.injected() == 0;
@@ -468,8 +470,9 @@ impl Core {
         })
     }
 
-    /// Wakes the tasks of a batch that a thread without work has taken. After some batches, begins
-    /// to measure the turns. Wakes a second worker if turns are long and the tasks are worth it.
+    /// Begins a [stretch](super::pacing): wakes the tasks of a batch that a thread without work has
+    /// taken. After some batches, begins to measure the turns. Wakes a second worker if turns are
+    /// long and the tasks are worth it.
     #[inline]
     fn begin_stretch(&mut self, runtime: &'static Runtime, processor: &'static Processor) {
         let delivered = self.polling.wakers.len() as u32;
