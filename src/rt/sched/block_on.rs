@@ -143,6 +143,7 @@ struct Thread {
     was_root: bool,
     /// Whether the thread is counted in `Runtime::nested`.
     is_blocked: bool,
+    /// Whether the thread runs tasks even if others do (`Builder::block_on_runs_tasks`).
     runs_tasks: bool,
     /// The processor that the thread has taken to run tasks.
     processor: Option<&'static Processor>,

@@ -30,9 +30,9 @@ const SIMULATED: u32 = CONTROL - 1;
 /// The scheduler's data about a task.
 #[derive(Debug)]
 pub(crate) struct TaskData {
-    /// The task's id and epoch, and the data that other threads may read. The record belongs to the
-    /// task until [`end`](TaskData::end) or, if that was not called or returned false, the drop of
-    /// this value frees the record.
+    /// The task's id and epoch, and the data that other threads may read. [`end`](TaskData::end)
+    /// frees the record. If it was not called, or returned false, the drop of this value frees the
+    /// record.
     record: &'static Record,
     spare: Spare,
     #[cfg(feature = "sim")]
