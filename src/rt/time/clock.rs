@@ -33,6 +33,7 @@ const EARLIEST: u64 = EXPIRED + 1;
 /// first conversion, and stays so if [`Fields`] cannot be used.
 static ZERO: AtomicU64 = AtomicU64::new(u64::MAX);
 
+/// Returns the [`Instant`] at which this clock shows [`ORIGIN`].
 #[inline]
 fn base() -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
@@ -70,7 +71,7 @@ pub(crate) fn now() -> u64 {
 /// interrupted again and again in the first call.
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
-    static ZERO: OnceLock<u64> = OnceLock::new();
+    static COARSE_ZERO: OnceLock<u64> = OnceLock::new();
     // A simulation has only one clock.
     #[cfg(feature = "sim")]
     if crate::sim::is_here() {
@@ -83,7 +84,7 @@ pub(crate) fn coarse() -> u64 {
         let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
-    let zero = *ZERO.get_or_init(|| coarse_zero(read, now));
+    let zero = *COARSE_ZERO.get_or_init(|| coarse_zero(read, now));
     // The coarse clock was up to one tick behind when `zero` was determined, so the difference may
     // be ahead by this tick. One tick is subtracted, so that the result is not in the future.
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EARLIEST)
@@ -198,8 +199,8 @@ impl Fields {
         Some(u64::from(seconds) * 1_000_000_000 + u64::from(self.nanos))
     }
 
-    /// Returns the time of this crate's clock if [`EARLIEST`] is at the reading `zero`, or `None`
-    /// if the time is earlier or the reading unknown.
+    /// Returns the time of a clock that shows [`EARLIEST`] at the reading `zero` of std's clock, or
+    /// `None` if the time is earlier or the [reading](Fields::reading) is `None`.
     #[inline]
     fn time(self, zero: u64) -> Option<u64> {
         Some(self.reading()?.checked_sub(zero)? + EARLIEST)
@@ -278,8 +279,8 @@ mod tests {
                 assert_eq!(from_instant(instant), subtract(base, instant), "{offset:?}");
             }
         }
-        // If the clock is first used within about a second after the machine's start, all instants
-        // are subtracted.
+        // If the clock is first used within about a second after the machine's start, all
+        // conversions use the subtraction.
         let later = base + Duration::from_secs(1_000_000);
         let reading = Fields::of(later).reading();
         assert!(

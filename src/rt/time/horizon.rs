@@ -7,14 +7,15 @@
 //!
 //! # Accuracy
 //! A horizon is used for the ticks of [`VALID_NANOS`], and is [`AHEAD_NANOS`] ahead of the clock,
-//! which is eight times as long. The number of ticks is the smallest of at least the last [`KEPT`]
-//! measurements, if there are that many. If the counter runs on while the clock stands still, as in
-//! a suspended machine, a measurement yields more ticks, which has no effect. A measurement that
-//! yields too few ticks, because the thread was interrupted or the counter was reset, shortens the
-//! use of horizons for some time. So the result is right unless the counter slows down to an eighth
-//! of its rate. A time that has passed may then count as ahead until the horizon is renewed. For a
-//! deadline this means that an operation is not refused before the timer fires. A sleep whose timer
-//! has fired reads the clock ([`has_come_by_clock`]).
+//! which is eight times as long. The number of these ticks is measured again and again. The
+//! smallest result of at least the last [`KEPT`] measurements is used, or of all measurements while
+//! there are fewer. If the counter runs on while the clock stands still, as in a suspended machine,
+//! a measurement yields more ticks, which has no effect. A measurement that yields too few ticks,
+//! because the thread was interrupted or the counter was reset, shortens the use of horizons for
+//! some time. So the result is right unless the counter slows down to an eighth of its rate. A time
+//! that has passed may then count as ahead until the horizon is renewed. For a deadline this means
+//! that an operation is not refused before the timer fires. A sleep whose timer has fired reads the
+//! clock ([`has_come_by_clock`]).
 
 use std::cell::Cell;
 

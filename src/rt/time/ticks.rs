@@ -88,7 +88,7 @@ pub(crate) fn rough(ticks: u64) -> u32 {
     (ticks >> ROUGH_SHIFT) as u32
 }
 
-/// Returns true for about one of `one_of` calls. `one_of` must be a power of two.
+/// Returns true for about one call in `one_of`. `one_of` must be a power of two.
 #[inline]
 pub(crate) fn draws(one_of: u64) -> bool {
     // On some CPUs the lowest bits never change, so all bits are mixed first (Fibonacci hashing).
