@@ -190,7 +190,7 @@ pub fn poll_cache(data: &[u8]) {
             // If the byte is the time of the slot's entry, the entry fires at 99. The remaining
             // deadlines are later, so `fire` arms the timer again for them.
             let at = desc.fire(u64::from(input.byte()), 99, &mut wakers);
-            assert!(at.is_none_or(|at| desc.counts(at)));
+            assert!(at.is_none_or(|at| desc.has_valid_entry(at)));
             assert_eq!(desc.side(direction, generation).begin().err(), Some(Stop::Closed));
             assert_eq!(wakers.wake_all(), 0);
             continue;
@@ -267,7 +267,7 @@ pub fn poll_cache(data: &[u8]) {
                 }
                 // Fires the requested entry if the time drawn from the input has reached it.
                 if let Some(at) = armed {
-                    assert!(at <= to && desc.counts(at));
+                    assert!(at <= to && desc.has_valid_entry(at));
                     let now = 100 + u64::from(input.byte());
                     if now >= at {
                         // This target does not add the entry that `fire` requests, so the remaining

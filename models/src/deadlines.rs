@@ -68,8 +68,9 @@ impl Timed {
 
     /// Returns whether there is an entry that is due at or before `at` and will fire.
     fn fires_by(&self, at: u64) -> bool {
-        let counts =
-            |&(when, generation): &Entry| when <= at && self.uses_entry_of(generation) && self.desc.counts(when);
+        let counts = |&(when, generation): &Entry| {
+            when <= at && self.uses_entry_of(generation) && self.desc.has_valid_entry(when)
+        };
         self.entries.lock().iter().any(counts)
     }
 

@@ -427,7 +427,7 @@ impl Runtime {
     /// Returns whether a timer entry must be kept when dead entries are swept.
     pub(crate) fn entry_counts(&self, target: Target, when: u64) -> bool {
         match target {
-            Target::Poll { index } => self.cache.get(index).is_some_and(|desc| desc.counts(when)),
+            Target::Poll { index } => self.cache.get(index).is_some_and(|desc| desc.has_valid_entry(when)),
             Target::Sleep { .. } => true,
         }
     }

@@ -45,7 +45,7 @@ pub(crate) enum Known {
     Connection { local: Option<SocketAddr>, peer: SocketAddr },
 }
 
-/// The index of a socket's slot, and its generation.
+/// The slot index and the generation of a socket.
 pub(crate) type Id = (u32, u32);
 
 const PEER_PORT_SHIFT: u32 = 16;
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_do_not_fit_are_not_stored() {
+    fn addresses_that_are_incomplete_or_do_not_fit_are_not_stored() {
         let id = (slot(40), 5);
         let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, 3).into();
         for peer in [scoped, addr("0.0.0.0:80"), addr("[::]:80"), addr("192.0.2.1:0")] {

@@ -89,7 +89,7 @@ macro_rules! back_ends {
                 match (self, &mut *events) {
                     $($(#[$cfg])* (Instance::$type(it), Events::$type(batch)) => it.wait(batch, most, timeout),)*
                     _ => {
-                        *events = self.events();
+                        *events = self.new_events();
                         self.wait(events, most, timeout);
                     }
                 }
@@ -100,14 +100,15 @@ macro_rules! back_ends {
                 match (self, &mut *events) {
                     $($(#[$cfg])* (Instance::$type(it), Events::$type(batch)) => it.look(batch),)*
                     _ => {
-                        *events = self.events();
+                        *events = self.new_events();
                         self.look(events)
                     }
                 }
             }
 
+            /// Creates the buffer of the instance's back end.
             #[cold]
-            fn events(&self) -> Events {
+            fn new_events(&self) -> Events {
                 match self { $($(#[$cfg])* Instance::$type(_) => Events::$type(Batch::new()),)* }
             }
 

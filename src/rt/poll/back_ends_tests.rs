@@ -283,7 +283,7 @@ fn file_that_is_always_ready_is_refused<B: BackEnd>() {
     }
 }
 
-fn own_descriptors_are_known<B: BackEnd>() {
+fn own_descriptors_are_recognised<B: BackEnd>() {
     let (it, other) = (B::open().unwrap(), pair().0);
     assert!(!it.owns(other.as_raw_fd()));
     let own: Vec<_> = (0..1024).filter(|&fd| it.owns(fd)).collect();
@@ -389,7 +389,7 @@ fn closed_reader_of_a_pipe_wakes_the_writer<B: BackEnd>() {
     assert_eq!(writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
-fn closed_writer_of_a_pipe_is_a_hang_up_after_its_data<B: BackEnd>() {
+fn closed_writer_of_a_pipe_is_a_hang_up_and_loses_no_data<B: BackEnd>() {
     let mut waiting = Waiting::<B>::open();
     let (mut reader, mut writer) = io::pipe().unwrap();
     sys::socket::set_nonblocking(reader.as_fd(), true).unwrap();
@@ -508,14 +508,14 @@ contract! {
     deleted_descriptor_is_silent_and_can_be_added_again
     number_used_again_has_the_new_token
     file_that_is_always_ready_is_refused
-    own_descriptors_are_known
+    own_descriptors_are_recognised
     batch_has_at_most_the_requested_length
     interrupt_ends_one_wait
     interrupt_from_another_thread_ends_a_wait
     wait_does_not_end_before_its_timeout
     changes_reach_a_thread_that_waits
     closed_reader_of_a_pipe_wakes_the_writer
-    closed_writer_of_a_pipe_is_a_hang_up_after_its_data
+    closed_writer_of_a_pipe_is_a_hang_up_and_loses_no_data
     hang_up_before_the_registration_is_reported
     directions_are_reported_separately
     foreign_close_does_not_disturb_the_next_descriptor

@@ -29,7 +29,7 @@
 //! HANG_UP does not mean that all earlier data has been read. HANG_UP, ERROR and PRIORITY are
 //! reported at least once per descriptor and then stay set in the word of the direction. After an
 //! error, or a hang-up of both directions, a back end that must be armed reports nothing more about
-//! the descriptor until one of its directions is armed.
+//! the descriptor until the next call of [`arm`](BackEnd::arm) for it.
 //!
 //! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns when there is an event, an
 //! interrupt or a signal, or when its timeout has passed. It must not return before its timeout for
@@ -195,7 +195,8 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// Removes `fd`, if it is registered.
     fn delete(&self, fd: BorrowedFd<'_>);
 
-    /// Arms each direction whose flag is true, so that it is reported again.
+    /// Arms errors, hang-ups of both directions, and each direction whose flag is true, so that
+    /// they are reported again.
     fn arm(&self, token: Token, read: bool, write: bool);
 
     /// Waits for events for up to `timeout` nanoseconds, or without a limit if it is `None`. Stores

@@ -1,5 +1,5 @@
-//! Stores data about descriptors for [`inspect`](crate::rt::inspect()): number, kind, addresses,
-//! host name and limits.
+//! Stores data about descriptors for [`inspect`](crate::rt::inspect()): number, time of opening,
+//! kind, addresses, host name and limits.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -14,8 +14,9 @@ use crate::rt::sched::waits;
 use crate::rt::time::ticks;
 
 impl PollHandle {
-    /// Stores the number of the handle's descriptor, and whether it is known to be a TCP socket
-    /// without multipath.
+    /// Stores the number of the handle's descriptor, the time at which it was opened, and whether
+    /// it is known to be a TCP socket without multipath. Clears the addresses or the usage of the
+    /// slot's previous descriptor.
     pub(crate) fn describe(&mut self, number: RawFd, is_tcp: bool) {
         let now = ticks::rough_now();
         self.desc.describe(number as u32, is_tcp, now, waits::edge_notes);

@@ -9,7 +9,7 @@ use crate::rt::poll::backend::{EVENTS_MAX, LOOK_MAX};
 use crate::rt::poll::poll_desc::Direction;
 
 #[test]
-fn wake_if_later_interrupts_only_longer_sleeps() {
+fn only_sleeps_of_the_requested_kind_and_length_are_interrupted() {
     let driver = Driver::new();
     let instance = driver.instance(0).unwrap();
     assert!(Arc::ptr_eq(&instance, &driver.instance(0).unwrap()), "all callers share one instance");

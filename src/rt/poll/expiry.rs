@@ -9,9 +9,12 @@
 //! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`] or the
 //! time of an entry for this slot in a timer heap. Code that sets it to a time must add that entry.
 //! An entry is valid while `armed` equals its time. When a valid entry fires, only the deadlines
-//! and timeouts that have passed end, and another entry is added for the others. Closing does not
-//! change `armed`. The next descriptor of the slot uses the entry of the previous descriptor if the
-//! entry is not later than the earliest deadline of the next descriptor (models
+//! that have passed expire, and another entry is added for the others. If the earliest timeout may
+//! have passed, all waiters are woken, and each operation whose own timeout has not passed arms the
+//! timer again.
+//!
+//! Closing does not change `armed`. The next descriptor of the slot uses the entry of the previous
+//! descriptor if the entry is not later than the earliest deadline of the next descriptor (models
 //! `a_timer_armed_during_close_serves_the_next_descriptor`,
 //! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
 //!
@@ -48,7 +51,8 @@ impl Side<'_> {
         }
     }
 
-    /// Expires the deadline if it has passed at `now`. Otherwise returns it, if there is one.
+    /// If the deadline has passed at `now`, expires it and takes the wakers of the waiters.
+    /// Otherwise returns the deadline, if there is one.
     fn fire(self, now: u64, wakers: &mut Wakers) -> Option<u64> {
         let next = claim(self.deadline_word(), now, EXPIRED);
         if next == Some(EXPIRED) {
@@ -121,12 +125,11 @@ impl PollDesc {
     }
 
     /// Handles the timer entry for `when`, unless it is no longer valid: expires the deadlines that
-    /// have passed at `now`, and wakes all waiters if a timeout of an operation has passed. Returns
-    /// the time of the entry that the caller must add for the remaining deadlines and timeouts, if
-    /// there are any.
+    /// have passed at `now`, and takes the wakers of all waiters if `wait_until` has passed.
+    /// Returns the time of the entry that the caller must add, or `None` if none is needed.
     #[must_use = "remaining deadlines never fire without a timer entry"]
     pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
-        // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.
+        // ORDERING: SeqCst, before the loads of the deadlines; see the module documentation.
         if self.armed.compare_exchange(when, NONE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return None;
         }
@@ -149,7 +152,7 @@ impl PollDesc {
     }
 
     /// Returns whether a timer entry for `when` is still valid.
-    pub(crate) fn counts(&self, when: u64) -> bool {
+    pub(crate) fn has_valid_entry(&self, when: u64) -> bool {
         self.armed.load(Ordering::Acquire) == when
     }
 }
@@ -157,7 +160,7 @@ impl PollDesc {
 /// If the time in `slot` has passed at `now`, replaces it with `after` and returns [`EXPIRED`].
 /// Otherwise returns the time, if there is one.
 fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
-    // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the documentation of `expiry`).
+    // ORDERING: SeqCst; see the module documentation.
     let mut at = slot.load(Ordering::SeqCst);
     while at > EXPIRED {
         if at > now {

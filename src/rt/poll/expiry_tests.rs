@@ -9,7 +9,7 @@ use crate::rt::poll::side::{HANG_UP, Stop, Wait};
 use crate::rt::waiters::Interest;
 
 #[test]
-fn one_timer_entry_serves_the_earliest() {
+fn one_timer_entry_serves_all_deadlines_and_timeouts() {
     let (desc, generation) = idle();
     let [read, write] = desc.sides();
     let set = |direction, at| desc.side(direction, generation).set_deadline(at, &mut Wakers::new());
@@ -27,7 +27,7 @@ fn one_timer_entry_serves_the_earliest() {
     assert_eq!(desc.wait_until(85), None);
     assert_eq!(desc.wait_until.load(Ordering::Relaxed), 80);
     assert_eq!((read.deadline(), write.deadline()), (110, 90));
-    assert!(desc.counts(80) && !desc.counts(90));
+    assert!(desc.has_valid_entry(80) && !desc.has_valid_entry(90));
     // A superseded entry has no effect.
     assert_eq!(fire(90, 95), (None, 0));
     assert_eq!(write.deadline(), 90);
@@ -100,7 +100,7 @@ fn timer_entry_of_closed_descriptor_serves_next_one() {
     assert_eq!(desc.wait_until(50), Some(50));
     desc.open();
     let [read, _] = desc.sides();
-    assert!(desc.counts(50));
+    assert!(desc.has_valid_entry(50));
     assert_eq!(set(200), None, "the entry at 50 checks again");
     assert_eq!(desc.fire(50, 60, &mut Wakers::new()), Some(200), "nothing is due, and 200 is armed");
     assert_eq!(desc.fire(100, 110, &mut Wakers::new()), None, "superseded");

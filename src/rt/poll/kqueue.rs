@@ -57,6 +57,7 @@ pub(crate) struct Batch {
 #[allow(unsafe_code)]
 unsafe impl Send for Batch {}
 
+/// Decodes an event. Returns `None` for an interrupt.
 fn decode(raw: &Kevent) -> Option<Event> {
     let Token { index, generation } = Token::unpack(raw.udata as usize as u64);
     let is_over = raw.flags & EV_EOF != 0;
@@ -96,8 +97,8 @@ pub(crate) struct Kqueue {
     /// Whether an interrupt was triggered and has not been seen yet.
     breaking: AtomicBool,
     /// The tokens of the descriptors that were registered, by number. An entry remains when the
-    /// descriptor is closed; see [`is_registered`](Kqueue::is_registered). The lock is held during
-    /// the changes.
+    /// descriptor is closed; see [`is_registered`](Kqueue::is_registered). The lock is held while
+    /// the filters of a descriptor are changed.
     tokens: Mutex<HashMap<RawFd, u64>>,
 }
 
@@ -130,7 +131,8 @@ impl Kqueue {
         Ok(self.change(fd, EV_ENABLE | EV_CLEAR, token)?.contains(&0))
     }
 
-    fn user(&self, flags: u16, fflags: u32) -> io::Result<()> {
+    /// Changes the USER filter, which reports interrupts.
+    fn change_user(&self, flags: u16, fflags: u32) -> io::Result<()> {
         self.apply(&[kevent_of(0, EVFILT_USER, flags, fflags, 0)], &mut [])
     }
 }
@@ -142,7 +144,7 @@ impl BackEnd for Kqueue {
 
     fn open() -> io::Result<Kqueue> {
         let this = Kqueue { queue: kqueue()?, breaking: AtomicBool::new(false), tokens: Mutex::new(HashMap::new()) };
-        this.user(EV_ADD | EV_CLEAR, 0)?;
+        this.change_user(EV_ADD | EV_CLEAR, 0)?;
         Ok(this)
     }
 
@@ -199,7 +201,7 @@ impl BackEnd for Kqueue {
         // ORDERING: SeqCst: the swap comes after the caller has published its work, and before the
         // caller relies on the end of the wait.
         if !self.breaking.swap(true, Ordering::SeqCst) {
-            let _ = self.user(0, NOTE_TRIGGER);
+            let _ = self.change_user(0, NOTE_TRIGGER);
         }
     }
 

@@ -8,9 +8,10 @@
 //! takes 41 bytes plus unused capacity of the table. Sockets of the same host share its name.
 //!
 //! # Invariants
-//! * The table's lock is taken when a socket gets a label, before a simulation starts, and by a
-//!   snapshot or [`openmetrics`](crate::rt::openmetrics()): once, and for each socket that is read
-//!   if the table has entries. Other operations do not take it. No user code runs while it is held.
+//! * The table's lock is taken when a socket gets a label, and before a simulation starts. A
+//!   snapshot and [`openmetrics`](crate::rt::openmetrics()) take it once and, if the table has
+//!   entries, again for each socket that they read. Other operations do not take it. No user code
+//!   runs while it is held.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -76,7 +76,7 @@ pub(crate) struct Batch {
     indices: Vec<u32>,
     events: Vec<Event>,
     /// Whether the last wait saw an interrupt.
-    is_broken: bool,
+    has_interrupt: bool,
     /// The position of the first descriptor of the next request, which advances with each request,
     /// so that every descriptor is requested from time to time.
     start: usize,
@@ -84,7 +84,7 @@ pub(crate) struct Batch {
 
 impl backend::Batch for Batch {
     fn new() -> Batch {
-        Batch { polled: Vec::new(), indices: Vec::new(), events: Vec::new(), is_broken: false, start: 0 }
+        Batch { polled: Vec::new(), indices: Vec::new(), events: Vec::new(), has_interrupt: false, start: 0 }
     }
 
     fn events(&self) -> impl Iterator<Item = Event> + '_ {
@@ -93,7 +93,7 @@ impl backend::Batch for Batch {
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && !self.is_broken
+        self.events.is_empty() && !self.has_interrupt
     }
 }
 
@@ -299,7 +299,7 @@ impl BackEnd for Poll {
     fn wait(&self, batch: &mut Batch, most: usize, timeout: Option<u64>) {
         let until = timeout.map(|nanos| clock::now().saturating_add(nanos));
         batch.events.clear();
-        batch.is_broken = false;
+        batch.has_interrupt = false;
         batch.polled.clear();
         batch.polled.push(libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         let mut table = self.table.lock();
@@ -328,11 +328,11 @@ impl BackEnd for Poll {
                 while matches!((&self.reader).read(&mut buf), Ok(count) if count == buf.len()) {}
                 // ORDERING: SeqCst, before the caller checks the queues again: a later `wake`
                 // writes again (model `breaks_are_not_lost`).
-                batch.is_broken = self.breaking.swap(false, Ordering::SeqCst);
+                batch.has_interrupt = self.breaking.swap(false, Ordering::SeqCst);
             }
             let now = clock::now();
             table.report(batch, most.max(1), now);
-            if batch.is_broken || !batch.events.is_empty() || until.is_some_and(|until| now >= until) {
+            if batch.has_interrupt || !batch.events.is_empty() || until.is_some_and(|until| now >= until) {
                 return;
             }
         }

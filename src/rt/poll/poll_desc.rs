@@ -62,7 +62,9 @@ pub(crate) struct PollDesc {
     // First cache line: the fields that a waiting read, its edge, and a write that does not wait
     // usually access on a TCP connection without timeouts, except the note of the wait and the
     // state of `poll_turn`. The slot of the write direction is in the second line.
+    /// The words of the directions; see [`side`](crate::rt::poll::side).
     pub(super) words: [AtomicU64; 2],
+    /// The deadline words; see [`expiry`](crate::rt::poll::expiry).
     pub(super) deadlines: [AtomicU64; 2],
     /// The runtime's epoch in the high half; one of the [`registration`] states and the shard in
     /// the low half.
@@ -141,6 +143,7 @@ const TAG_INDEX_BITS: u32 = 20;
 /// The tag of a handle without a descriptor, such as the end of an in-memory pipe, and of a
 /// descriptor whose index does not fit in a tag.
 pub(crate) const NO_TAG: u32 = TAG_MASK;
+/// The bits of a [note](PollDesc::note) that contain the tag.
 const TAG_MASK: u32 = (1 << 28) - 1;
 
 /// Returns the slot index in a tag.
@@ -171,8 +174,8 @@ pub(crate) mod registration {
     pub(crate) const ADDING: u64 = SHARDS;
     /// The descriptor is registered with a back end that need not be armed.
     pub(crate) const ADDED: u64 = 2 * SHARDS;
-    /// The descriptor is registered with a back end that must be armed before each wait, so a short
-    /// count never replaces a call.
+    /// The descriptor is registered with a back end that must be armed before each wait. An earlier
+    /// short count is then never a reason to wait without a call.
     pub(crate) const ARMED: u64 = 3 * SHARDS;
 
     /// Returns the state without the shard.

@@ -46,7 +46,7 @@ fn descriptor_is_omitted_after_a_hang_up_until_armed() {
 }
 
 #[test]
-fn lasting_error_is_reported_again_after_a_pause() {
+fn lasting_level_is_reported_again_after_a_pause() {
     let mut entry = entry();
     for level in [libc::POLLERR, libc::POLLPRI] {
         let (now, reason) = (entry.quiet_until + 10, if level == libc::POLLERR { ERROR } else { PRIORITY });

@@ -6,7 +6,7 @@
 //! ```text
 //! loop { ticket = side.begin()?       fails if the socket is closed or the deadline has passed
 //!        if ticket is ready, or this poll has made no call
-//!                           { call; on EAGAIN clear_ready(ticket); on success leave (after a short
+//!                           { call; on EAGAIN clear_ready(ticket); on success end (after a short
 //!                             count, clear_ready(ticket) first or at the next wait of the turn) }
 //!        register()?                  once per epoch, before the first wait
 //!        side.poll_wait()? }
@@ -126,8 +126,8 @@ const TASK_BITS: u32 = 16;
 const WAITS: u32 = 1 << 31;
 
 /// Returns the value of [`epoch_of_poll`](Side::epoch_of_poll) for a poll of the current task that
-/// waits in `epoch`. It contains 15 bits of the epoch and a hash of 16 bits, of the task's number
-/// or, if this thread runs no task, of the waker.
+/// waits in `epoch`. It contains 15 bits of the epoch, and a hash of 16 bits. The hash is that of
+/// the task's number or, if this thread runs no task, of the waker's data pointer.
 #[inline]
 fn poll_of(epoch: u32, waker: &Waker) -> u32 {
     let number = context::with_task(|task| task.map(TaskData::number));
@@ -360,7 +360,7 @@ impl Side<'static> {
     /// Records that the operation waits in `epoch`. Returns false if its wait began in another
     /// epoch. `waker` is that of the caller.
     #[inline]
-    fn is_of(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>, waker: &Waker) -> bool {
+    fn record_epoch(self, epoch: u32, waiter: &mut Waiter<'_, WaitKey>, waker: &Waker) -> bool {
         match waiter {
             Waiter::Future(wait) => {
                 let now = epoch.wrapping_add(1);
@@ -391,7 +391,7 @@ impl Side<'static> {
         mut waiter: Waiter<'_, WaitKey>,
         timeout: Option<NonZeroU64>,
     ) -> Poll<Result<(), Failure>> {
-        if !self.is_of(epoch, &mut waiter, cx.waker()) {
+        if !self.record_epoch(epoch, &mut waiter, cx.waker()) {
             return Poll::Ready(Err(Failure::Stopped));
         }
         if timeout.is_some_and(|timeout| self.has_timed_out(&waiter, timeout)) {

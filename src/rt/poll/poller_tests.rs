@@ -62,14 +62,14 @@ fn poll_of_an_earlier_epoch_ends_unless_another_task_polls() {
     let handle = PollHandle::open().unwrap();
     let side = handle.side(Direction::Read);
     let wakers = [(); 2].map(|()| Waker::from(std::sync::Arc::new(Owner)));
-    assert!(side.is_of(7, &mut Waiter::Poll, &wakers[0]));
-    assert!(side.is_of(7, &mut Waiter::Poll, &wakers[1]));
-    assert!(!side.is_of(8, &mut Waiter::Poll, &wakers[1]));
+    assert!(side.record_epoch(7, &mut Waiter::Poll, &wakers[0]));
+    assert!(side.record_epoch(7, &mut Waiter::Poll, &wakers[1]));
+    assert!(!side.record_epoch(8, &mut Waiter::Poll, &wakers[1]));
     side.until_of_poll().store(1, Ordering::Relaxed);
-    assert!(side.is_of(9, &mut Waiter::Poll, &wakers[0]), "the earlier poll belongs to another task");
+    assert!(side.record_epoch(9, &mut Waiter::Poll, &wakers[0]), "the earlier poll belongs to another task");
     assert_eq!(side.until_of_poll().load(Ordering::Relaxed), clock::NONE, "and so does its timeout");
     side.end_poll();
-    assert!(side.is_of(10, &mut Waiter::Poll, &wakers[0]));
+    assert!(side.record_epoch(10, &mut Waiter::Poll, &wakers[0]));
     handle.retire_bare();
 }
 

@@ -25,10 +25,11 @@
 //! itself.
 //!
 //! # Invariants
-//! * R1 — if no thread is awake, the role of every open shard is taken, or some thread is between
-//!   its step and its check in the table below, and then makes sure that the role is taken.
-//! * D1 — the end of the sleep that is announced in the role of a shard is not later than any timer
-//!   of the shard.
+//! * R1 (`runtime.rs`) — if no thread is awake, the role of every open shard is taken, or some
+//!   thread is between its step and its check in the table below, and then makes sure that the role
+//!   is taken.
+//! * D1 (`driver.rs`) — the end of the sleep that is announced in the role of a shard is not later
+//!   than any timer of the shard.
 //!
 //! # Memory ordering
 //! All changes of roles, of the set of open shards and of the count of awake threads are SeqCst,

@@ -285,10 +285,11 @@ impl<'a> Side<'a> {
     }
 
     /// Clears READY, because a call that began at `ticket` has failed with EAGAIN or had a short
-    /// count. Returns false, without clearing READY, if edges could be skipped at `ticket`, or if
-    /// `ticket` was ready and, since then, an edge was recorded or a bit other than READY and those
-    /// of waiters has changed, for example because the socket is being closed. Otherwise returns
-    /// true. If `ticket` was not ready, does nothing, because the wait checks READY again.
+    /// count, and returns true. If `ticket` was not ready, only returns true, because the wait
+    /// checks READY again. Does not clear READY and returns false in two cases:
+    /// * Edges could be skipped at `ticket`.
+    /// * `ticket` was ready and, since then, an edge was recorded, or a bit other than READY and
+    ///   those of waiters has changed, for example because the socket is being closed.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {

@@ -20,6 +20,7 @@ pub(crate) fn waker() -> Waker {
     Waker::from(Arc::new(Quiet))
 }
 
+/// Returns a descriptor in use, and its generation, which is 41.
 pub(crate) fn desc() -> (PollDesc, u32) {
     let desc = PollDesc::new(0);
     desc.sides().iter().for_each(|side| side.word().store(41 << GENERATION_SHIFT, Ordering::Relaxed));

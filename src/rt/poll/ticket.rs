@@ -54,7 +54,7 @@ impl Ticket {
         (self.0 ^ earlier.0) & !(READY | PLACED | LISTED) == 0
     }
 
-    /// Returns the count of edges; see [`Side::edges`](super::side::Side::edges).
+    /// Returns the tick, which is not shifted down; see [`Side::edges`](super::side::Side::edges).
     pub(crate) fn edges(self) -> u64 {
         self.0 & TICK_MASK
     }
@@ -83,16 +83,17 @@ impl PartialEq for Place {
 impl Place {
     /// Clears READY, because a call that began at `ticket` had a short count. Has no effect if an
     /// edge has been recorded since, or if a bit other than READY and those of waiters has changed,
-    /// for example because the word belongs to another descriptor. If edges could be skipped at
-    /// `ticket`, [`Side::clear_ready`](super::side::Side::clear_ready) has set COUNTED since.
+    /// for example because the word belongs to another descriptor. The latter includes COUNTED: if
+    /// edges could be skipped at `ticket`, the caller must already have called
+    /// [`Side::clear_ready`](super::side::Side::clear_ready), which sets it.
     pub(crate) fn clear_ready(self, ticket: Ticket) {
         clear_ready(self.0, ticket);
     }
 }
 
-/// Clears READY in `word`. If `ticket` was not ready, does nothing and returns true. Otherwise
-/// returns false, without clearing READY, if an edge was recorded since `ticket`, or if a bit other
-/// than READY and those of waiters has changed.
+/// Clears READY in `word` and returns true. If `ticket` was not ready, does nothing and returns
+/// true. If `ticket` was ready and, since then, an edge was recorded or a bit other than READY and
+/// those of waiters has changed, does nothing and returns false.
 #[inline]
 pub(super) fn clear_ready(word: &AtomicU64, ticket: Ticket) -> bool {
     let mut seen = ticket.0;

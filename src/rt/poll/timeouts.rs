@@ -33,7 +33,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// The minimum time, in nanoseconds, from the end of a timeout until a `poll_*` operation counts as
 /// abandoned. With a smaller value, an operation with a short timeout could begin again and again
 /// on a busy machine, and never time out.
-const LATE_MAX: u64 = 100_000_000;
+const ABANDONED_NANOS: u64 = 100_000_000;
 
 /// The relative timeouts of the two directions, in nanoseconds, or 0 for none.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ impl Side<'static> {
 
     /// Returns whether the operation's own timeout has passed. Clears the stored time of a `poll_*`
     /// operation if it has passed. If this time belongs to an abandoned operation, because both
-    /// `timeout` and [`LATE_MAX`] have passed since, returns false.
+    /// `timeout` and [`ABANDONED_NANOS`] have passed since, returns false.
     pub(super) fn has_timed_out(self, waiter: &Waiter<'_, WaitKey>, timeout: NonZeroU64) -> bool {
         let until = match waiter {
             Waiter::Future(wait) => wait.until,
@@ -113,7 +113,7 @@ impl Side<'static> {
             return true;
         }
         self.until_of_poll().store(clock::NONE, Ordering::Relaxed);
-        clock::now() <= until.saturating_add(timeout.get().max(LATE_MAX))
+        clock::now() <= until.saturating_add(timeout.get().max(ABANDONED_NANOS))
     }
 }
 
@@ -150,6 +150,8 @@ impl PollHandle {
         Ok(())
     }
 
+    /// Sets the deadline of a direction to `at`, which may have passed or be earlier than the
+    /// current deadline.
     fn set_deadline_anew(&self, direction: Direction, mut at: u64) {
         if at != clock::NONE && at <= clock::now() {
             at = clock::EXPIRED;

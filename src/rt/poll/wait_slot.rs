@@ -100,9 +100,9 @@ impl WaitSlot {
         self.tag.load(Ordering::Relaxed) & TAKEN.get() == 0
     }
 
-    /// Returns whether the future `key` has the slot. The result true may already be outdated: a
-    /// caller that relies on it must clear the bit, and then check again, by this method or by the
-    /// result of `vacate`.
+    /// Returns whether the future `key` has the slot. If the result is true, it may already be
+    /// outdated: a caller that relies on it must clear the bit, and then check again, by this
+    /// method or by the result of `vacate`.
     #[inline]
     pub(crate) fn is_of(&self, key: Key) -> bool {
         // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future

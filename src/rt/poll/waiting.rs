@@ -22,10 +22,11 @@
 //!   whether it must not wait.
 //!
 //! # Cancellation
-//! A future that waited calls `end_wait` when it is dropped, and when it completes unless its last
-//! call began in a state without waiters. If the future was woken, or if `wait` returned
-//! [`Wait::Retry`], but the future has not made its call since, `end_wait` wakes the next waiter
-//! (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
+//! A future that waited calls `end_wait` when it is dropped. It also calls `end_wait` when it
+//! completes, unless its last call began in a state without waiters. If the future was woken, or if
+//! `wait` returned [`Wait::Retry`], but the future has not made its call since, `end_wait` wakes
+//! the next waiter (models `a_dropped_reader_passes_on`,
+//! `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
 
@@ -61,12 +62,12 @@ impl Side<'_> {
         }
     }
 
-    /// Starts the wait of a future that a call with a short count has shown to be necessary. The
-    /// call began at `ticket`, when the direction was ready and had no waiter. `key` must be
-    /// `None`. Clears READY in the step that announces the waiter. If the state has changed since
-    /// `ticket`, or the slot is taken, returns [`Wait::Retry`] and leaves `key` and the direction
-    /// unchanged. Otherwise sets `key`, even if it then returns `Retry` because the deadline has
-    /// passed or `still` returns false. `still` is as for [`wait`](Side::wait).
+    /// Starts the wait of a future because of a call with a short count. The call began at
+    /// `ticket`, when the direction was ready and had no waiter. `key` must be `None`. Clears READY
+    /// in the step that announces the waiter. If the state has changed since `ticket`, or the slot
+    /// is taken, returns [`Wait::Retry`] and leaves `key` and the direction unchanged. Otherwise
+    /// sets `key`, even if it then returns `Retry` because the deadline has passed or `still`
+    /// returns false. `still` is as for [`wait`](Side::wait).
     #[inline(always)]
     pub(crate) fn wait_after(
         self,
@@ -258,7 +259,7 @@ impl Side<'_> {
     /// waker remains and may be woken spuriously by a later event, which the caller of a poll must
     /// expect anyway.
     fn wait_poll(self, reasons: u64, waker: &Waker, still: impl Fn() -> bool) -> Wait {
-        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
+        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.take_slot_for_poll(waker) {
             return if self.publish(reasons, &still) { Wait::Listed } else { Wait::Retry };
         }
         self.wait_poll_listed(reasons, waker.clone(), still)
@@ -268,7 +269,7 @@ impl Side<'_> {
     /// poll. Returns true if it has taken the slot. The caller then has the slot exclusively and
     /// must publish it. If a poll with another waker has the slot, evicts that poll and returns
     /// false.
-    fn poll_has_slot(self, waker: &Waker) -> bool {
+    fn take_slot_for_poll(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             let (waker, is_own) = to_store(waker);
             return self.slot().claim(true, waker, is_own).is_ok();
