@@ -20,8 +20,9 @@
 //!   earliest `next` of the sets of its shards is never late. The thread may be early, because the
 //!   first entry may be dead.
 //! * T2 — before an entry is added, dead entries are removed if the heap has at least [`SWEEP_MIN`]
-//!   entries and twice the smallest length that the last such removal or a later `run` has left. So
-//!   the memory of the heap is proportional to the maximum number of live entries.
+//!   entries, and at least twice as many as the last such removal or a later `run` has left,
+//!   whichever left the fewest. So the memory of the heap is proportional to the maximum number of
+//!   live entries.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
