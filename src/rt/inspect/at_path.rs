@@ -13,8 +13,8 @@ struct AtPath {
     error: io::Error,
 }
 
-/// Returns an error with the text `WHAT PATH: ERROR` and the kind of `error`, which is the source
-/// of its inner error.
+/// Returns an error with the text `WHAT PATH: ERROR` and the kind of `error`. The source of its
+/// inner error ([`io::Error::get_ref`]) is `error`.
 pub(super) fn at_path(what: &'static str, path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), AtPath { what, path: path.to_owned(), error })
 }

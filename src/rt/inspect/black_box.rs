@@ -29,6 +29,7 @@ use crate::task::TaskId;
 
 /// The minimum time between two files that are written because tasks block.
 const AGAIN: Duration = Duration::from_secs(10);
+/// The environment variable with the path of the file.
 const VARIABLE: &str = "NETPOLL_BLACK_BOX";
 
 /// The last events of the workers, such as turns of tasks, socket calls and sleeps; returned by
@@ -57,8 +58,7 @@ pub struct BlackBox {
     pub taken: SystemTime,
     /// The events, oldest first.
     pub events: Vec<WorkerEvent>,
-    /// The names of the tasks in the events that were not freed, and the places where the other
-    /// live tasks were spawned.
+    /// The [labels](BlackBox::label) of the tasks in `events`, by id.
     labels: HashMap<u64, String>,
 }
 
@@ -117,9 +117,10 @@ pub enum WorkerEventKind {
     },
     /// The worker rests, because it has no work and other threads poll the sockets.
     Rests,
-    /// The thread gives up the worker's queue. A task, a waker, a destructor or the future of a
-    /// [`block_on`](crate::task::block_on) on this thread waits in a `block_on`, the thread is not
-    /// a worker and stops running tasks, or the runtime was shut down.
+    /// The thread gives up the worker's queue, because a task, a waker, a destructor or the future
+    /// of a [`block_on`](crate::task::block_on) on this thread waits in a nested `block_on`;
+    /// because the thread is not a worker and stops running tasks; or because the runtime was shut
+    /// down.
     Leaves,
     /// A thread takes over the worker's queue.
     Begins,
@@ -242,8 +243,7 @@ fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, recorded: &[(u64,
     }
 }
 
-/// Returns the name of each task in `events` that has a name and was not freed, and the place where
-/// each other live task in `events` was spawned.
+/// Returns the labels of the tasks in `events`, by id; see [`BlackBox::label`].
 fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
     let shown: HashSet<_> = events
         .iter()
@@ -265,8 +265,8 @@ fn labels(events: &[WorkerEvent]) -> HashMap<u64, String> {
 impl BlackBox {
     /// Returns the name of a task or, if it has none, the place where it was spawned. Returns
     /// `None` if the task is not in the events, if it has neither a name nor a known place, or if
-    /// it had ended when the events were read. (A task with a name counts as ended here only when
-    /// its handle and its wakers have been dropped too.)
+    /// it had ended when the events were read. A task with a name counts as ended here only when
+    /// its handle and its wakers have been dropped too.
     pub fn label(&self, task: TaskId) -> Option<&str> {
         self.labels.get(&task.number()).map(String::as_str)
     }

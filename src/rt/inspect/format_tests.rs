@@ -78,7 +78,7 @@ fn parsed(snapshot: &Snapshot) -> Value {
     serde_json::from_str(&snapshot.to_json()).expect("valid JSON")
 }
 
-/// Returns the rows of the tables whose first cell is `first`, with `|` between the cells.
+/// Returns the rows that have `first` as their first cell, with `|` between the cells.
 fn rows(snapshot: &Snapshot, first: &str) -> Vec<String> {
     let text = snapshot.to_string();
     let cells =

@@ -11,9 +11,9 @@ use crate::rt::time::ticks::Scale;
 
 /// A metric of a listener: its name, kind and help text, and a function that returns the value, or
 /// `None` if the listener does not have the metric.
-type Gauge = (&'static str, &'static str, &'static str, fn(&SocketInfo, &TcpDetails) -> Option<u64>);
+type Metric = (&'static str, &'static str, &'static str, fn(&SocketInfo, &TcpDetails) -> Option<u64>);
 
-const METRICS: [Gauge; 7] = [
+const METRICS: [Metric; 7] = [
     ("accept_queue", "gauge", "Current number of connections that wait to be accepted", |_, tcp| {
         Some(u64::from(tcp.accept_queue))
     }),

@@ -263,17 +263,17 @@ impl Inspect {
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
         let names = identity::names(readings.iter().map(|reading| reading.id));
         let mut tasks = with_room(readings.len());
-        let mut wakers = Wakers { alive, last: None };
+        let mut causes = Causes { alive, last: None };
         for (at, reading) in readings.iter().enumerate() {
-            if let Some(place) = readings.get(at + AHEAD).and_then(|next| place(next.waits(now).0, &places)) {
-                fetch(&sockets[place]);
+            if let Some(position) = readings.get(at + AHEAD).and_then(|next| position(next.waits(now).0, &places)) {
+                fetch(&sockets[position]);
             }
             let (waits, waits_for_more) = reading.waits(now);
             let is_running = reading.is_running() || running.contains(&reading.id);
             let found =
                 if is_running { Found::Unknown } else { resolve(reading.id, waits, now, alive, &places, &mut sockets) };
             let is_due = matches!(found, Found::Due | Found::WaitsFor(Wait::Time(0)));
-            let woken_by = wakers.of(reading.id, reading.woken(now), &places, &sockets);
+            let woken_by = causes.of(reading.id, reading.woken(now), &places, &sockets);
             tasks.push(TaskInfo {
                 id: TaskId::from_number(reading.id),
                 name: names.get(&reading.id).cloned(),
@@ -319,16 +319,17 @@ enum Found {
     Unknown,
 }
 
-/// Returns the position of the socket, if `waits` is a wait until a socket is readable or writable.
-fn place(waits: Waits, places: &[u32]) -> Option<usize> {
+/// Returns the position of the socket in the snapshot, if `waits` is a wait until a socket is
+/// readable or writable. `places` is the second result of [`Reader::read`].
+fn position(waits: Waits, places: &[u32]) -> Option<usize> {
     match waits {
         Waits::Readable(tag) | Waits::Writable(tag) => Some(places.get(tag_index(tag))?.checked_sub(1)? as usize),
         _ => None,
     }
 }
 
-/// Decodes the wait of the task `id`. `alive` has the ids of all tasks, in order. `places` has the
-/// positions of sockets, as [`Reader::read`] returns them.
+/// Decodes the wait of the task `id`, and adds the task to the list of the socket for which it
+/// waits. `places` is the second result of [`Reader::read`].
 fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], sockets: &mut [SocketInfo]) -> Found {
     let (tag, operation) = match waits {
         Waits::Nothing => return Found::Unknown,
@@ -354,7 +355,7 @@ fn resolve(id: u64, waits: Waits, now: u64, alive: Alive<'_>, places: &[u32], so
         return Found::Unknown;
     }
     let place = places.get(tag_index(tag)).copied().unwrap_or(0);
-    let Some(socket) = place.checked_sub(1).map(|place| &mut sockets[place as usize]) else { return Found::Due };
+    let Some(socket) = place.checked_sub(1).map(|position| &mut sockets[position as usize]) else { return Found::Due };
     if !tag_is_of(tag, socket.id.generation) {
         return Found::Due;
     }
@@ -376,7 +377,7 @@ fn ids(count: u32, bits: u64, last: u64) -> impl DoubleEndedIterator<Item = u64>
     (0..highest).map(move |high| high << count | bits)
 }
 
-/// The ids of all tasks.
+/// The ids of all tasks, in order.
 #[derive(Clone, Copy)]
 enum Alive<'a> {
     /// The tasks of the snapshot are all tasks.
@@ -400,16 +401,16 @@ impl Alive<'_> {
     }
 }
 
-/// Finds the cause of the last wake-up of tasks.
-struct Wakers<'a> {
+/// Finds the causes of the tasks' last wake-ups.
+struct Causes<'a> {
     alive: Alive<'a>,
-    /// The last search for a task, and its result. It is reused, because one task often spawns many
-    /// others.
+    /// The last search for a task, and its result, which is reused because one task often spawns
+    /// many others.
     last: Option<(Waits, Option<u64>)>,
 }
 
-impl Wakers<'_> {
-    /// Decodes the cause of the wake-up before the last poll of the task `id`.
+impl Causes<'_> {
+    /// Decodes `woken`, the cause of the wake-up before the last poll of the task `id`.
     fn of(&mut self, id: u64, woken: Waits, places: &[u32], sockets: &[SocketInfo]) -> Option<WokenBy> {
         match woken {
             Waits::Nothing => None,

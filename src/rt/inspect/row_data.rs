@@ -41,7 +41,7 @@ pub enum TaskState {
     /// The task waits; see [`TaskInfo::waits_for`](super::TaskInfo::waits_for). If that is `None`,
     /// the task waits for something outside this crate, or for something of this crate that is not
     /// recorded, such as an in-memory pipe, a name look-up, the end of a close or the next task of
-    /// a [`TaskSet`](crate::task::TaskSet), or is about to run.
+    /// a [`TaskSet`](crate::task::TaskSet). It may also be about to run.
     Waiting,
 }
 

@@ -60,6 +60,7 @@ const LINE_MAX: usize = 64;
 const TASKS_MAX: usize = 100_000;
 /// The maximum number of bytes per write(2). The time limit is checked before each call.
 const PART: usize = 64 << 10;
+/// The environment variable with the path of the socket.
 const VARIABLE: &str = "NETPOLL_INSPECT";
 
 /// Serves snapshots on a Unix socket, for `netpoll-top` and other tools of the same user.
@@ -241,7 +242,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     // The lock makes sure that only one of several processes replaces the file of a process that
     // has ended. If the directory cannot be locked, because it cannot be opened or another program
     // keeps it locked, two processes may race.
-    let _lock = lock_folder(path);
+    let _lock = lock_directory(path);
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let is_other = std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket());
@@ -278,16 +279,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 /// # Errors
 /// Returns the errors of open(2) and flock(2), and `WouldBlock` if the directory is locked for
 /// longer than [`PATIENCE`].
-fn lock_folder(path: &Path) -> io::Result<File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = File::open(folder)?;
+fn lock_directory(path: &Path) -> io::Result<File> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = File::open(directory)?;
     let end = Instant::now() + PATIENCE;
     loop {
-        match unix::try_lock(folder.as_fd()) {
+        match unix::try_lock(directory.as_fd()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            locked => return locked.map(|()| folder),
+            locked => return locked.map(|()| directory),
         }
     }
 }

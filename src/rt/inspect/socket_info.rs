@@ -170,7 +170,8 @@ impl SocketInfo {
     }
 
     /// Returns the host name to which [`TcpStream::connect`](crate::net::TcpStream::connect) or a
-    /// [`Dialer`](crate::net::Dialer) dialled the connection. `None` if it was dialled by address.
+    /// [`Dialer`](crate::net::Dialer) dialled the connection. `None` if it was dialled by address,
+    /// and for a socket that was not dialled.
     pub fn host(&self) -> Option<&str> {
         self.extras.as_ref()?.host.as_deref()
     }

@@ -146,13 +146,13 @@ impl<'a> Reader<'a> {
             }
         }
         // The previous snapshot has queried these sockets, so they come last.
-        for (place, description, desc) in skipped {
+        for (position, description, desc) in skipped {
             let known = self.known(description, desc);
             if !self.may_ask(calls(known, kind(&description, desc)), description.number) {
                 break;
             }
             if let Some(info) = self.socket(description, desc, known, true) {
-                sockets[place] = info;
+                sockets[position] = info;
             }
         }
         (sockets, places)

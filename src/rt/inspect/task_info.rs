@@ -123,8 +123,8 @@ impl TaskInfo {
     }
 
     /// Returns the time since the last poll of the task began, with a precision of a few
-    /// milliseconds or, if it was not polled yet, the time since it was spawned, with a precision
-    /// of about 10 ms.
+    /// milliseconds. If the task was not polled yet, returns the time since it was spawned, with a
+    /// precision of about 10 ms.
     pub fn last_poll(&self) -> Duration {
         Duration::from_nanos(self.last_poll_nanos)
     }
