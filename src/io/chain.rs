@@ -37,13 +37,13 @@ pin_project! {
         first: A,
         #[pin]
         second: B,
-        has_ended: bool,
+        first_ended: bool,
     }
 }
 
 impl<A, B> Chain<A, B> {
     pub(super) fn new(first: A, second: B) -> Chain<A, B> {
-        Chain { first, second, has_ended: false }
+        Chain { first, second, first_ended: false }
     }
 
     /// Returns references to the underlying readers.
@@ -65,9 +65,9 @@ impl<A, B> Chain<A, B> {
 impl<A: Read, B: Read> Read for Chain<A, B> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
-        if !*this.has_ended {
+        if !*this.first_ended {
             match ready!(this.first.poll_read(cx, buf))? {
-                0 if !buf.is_empty() => *this.has_ended = true,
+                0 if !buf.is_empty() => *this.first_ended = true,
                 count => return Poll::Ready(Ok(count)),
             }
         }
@@ -80,9 +80,9 @@ impl<A: Read, B: Read> Read for Chain<A, B> {
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        if !*this.has_ended {
+        if !*this.first_ended {
             match ready!(this.first.poll_read_vectored(cx, bufs))? {
-                0 if bufs.iter().any(|buf| !buf.is_empty()) => *this.has_ended = true,
+                0 if bufs.iter().any(|buf| !buf.is_empty()) => *this.first_ended = true,
                 count => return Poll::Ready(Ok(count)),
             }
         }
@@ -93,9 +93,9 @@ impl<A: Read, B: Read> Read for Chain<A, B> {
 impl<A: BufRead, B: BufRead> BufRead for Chain<A, B> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.project();
-        if !*this.has_ended {
+        if !*this.first_ended {
             match ready!(this.first.poll_fill_buf(cx))? {
-                [] => *this.has_ended = true,
+                [] => *this.first_ended = true,
                 available => return Poll::Ready(Ok(available)),
             }
         }
@@ -104,7 +104,7 @@ impl<A: BufRead, B: BufRead> BufRead for Chain<A, B> {
 
     fn consume(self: Pin<&mut Self>, count: usize) {
         let this = self.project();
-        if *this.has_ended { this.second.consume(count) } else { this.first.consume(count) }
+        if *this.first_ended { this.second.consume(count) } else { this.first.consume(count) }
     }
 }
 

@@ -6,11 +6,11 @@
 //!
 //! # Invariants
 //! * The reader is not polled again after it has reported end of stream.
-//! * A copy through a buffer flushes the writer before each wait for the reader, unless the copy
-//!   has written no bytes since the last flush, because the peer may wait for buffered bytes before
-//!   it sends more. The copy flushes before the first wait in any case, because the caller may have
-//!   written bytes before the copy. (tokio's copy does not flush before the first wait, and
-//!   async-std's flushes only at the end.)
+//! * A copy through a buffer flushes the writer before each wait for the reader, because the peer
+//!   may wait for buffered bytes before it sends more. It omits the flush if it has written no
+//!   bytes since the last flush. It flushes before the first wait in any case, because the caller
+//!   may have written bytes before the copy. (tokio's copy does not flush before the first wait,
+//!   and async-std's flushes only at the end.)
 //! * No bytes are taken from the reader if the writer is a socket that is closed or past its
 //!   deadline.
 //! * A reader and a writer that are always ready do not monopolise their thread: the task yields

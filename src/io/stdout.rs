@@ -161,15 +161,15 @@ impl<W: Blocking> Output<W> {
     }
 }
 
-/// A cloneable handle to standard output, because [`std::io::Stdout`] is not `Clone`.
+/// A cloneable writer to standard output, needed because [`std::io::Stdout`] is not `Clone`.
 #[derive(Debug, Clone, Copy)]
-struct StdOut;
+struct StdoutWriter;
 
-/// A cloneable handle to standard error, because [`std::io::Stderr`] is not `Clone`.
+/// A cloneable writer to standard error, needed because [`std::io::Stderr`] is not `Clone`.
 #[derive(Debug, Clone, Copy)]
-struct StdErr;
+struct StderrWriter;
 
-impl io::Write for StdOut {
+impl io::Write for StdoutWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let stdout = io::stdout();
         let count = fd::blocking(stdout.as_fd(), true, || (&stdout).write(buf))?;
@@ -188,7 +188,7 @@ impl io::Write for StdOut {
     }
 }
 
-impl Blocking for StdOut {
+impl Blocking for StdoutWriter {
     type Lock = io::StdoutLock<'static>;
 
     fn lock(&self) -> Self::Lock {
@@ -196,7 +196,7 @@ impl Blocking for StdOut {
     }
 }
 
-impl io::Write for StdErr {
+impl io::Write for StderrWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let stderr = io::stderr();
         fd::blocking(stderr.as_fd(), true, || (&stderr).write(buf))
@@ -207,7 +207,7 @@ impl io::Write for StdErr {
     }
 }
 
-impl Blocking for StdErr {
+impl Blocking for StderrWriter {
     type Lock = io::StderrLock<'static>;
 
     fn lock(&self) -> Self::Lock {
@@ -230,7 +230,7 @@ impl Blocking for StdErr {
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub fn stdout() -> Stdout {
-    Stdout { output: Output::new(StdOut), std: io::stdout() }
+    Stdout { output: Output::new(StdoutWriter), std: io::stdout() }
 }
 
 /// Returns a handle to the standard error of the process. Standard error is not buffered.
@@ -243,7 +243,7 @@ pub fn stdout() -> Stdout {
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub fn stderr() -> Stderr {
-    Stderr { output: Output::new(StdErr), std: io::stderr() }
+    Stderr { output: Output::new(StderrWriter), std: io::stderr() }
 }
 
 macro_rules! output {
@@ -302,12 +302,12 @@ macro_rules! output {
 
 output! {
     /// A handle to standard output; returned by [`stdout()`].
-    Stdout, io::Stdout, StdOut
+    Stdout, io::Stdout, StdoutWriter
 }
 
 output! {
     /// A handle to standard error; returned by [`stderr()`].
-    Stderr, io::Stderr, StdErr
+    Stderr, io::Stderr, StderrWriter
 }
 
 #[cfg(test)]
@@ -326,7 +326,7 @@ mod tests {
     struct Record {
         written: Vec<u8>,
         flushes: usize,
-        /// The error of a later write, and the number of writes before it.
+        /// The number of writes before the one that fails, and the kind of its error.
         fail: Option<(usize, io::ErrorKind)>,
     }
 

@@ -137,7 +137,7 @@ where
         } else if back.poll(cx, b, a, &mut failure) {
             there.give_up(cx, a);
         }
-        // The second poll may have made progress possible for the half that was polled first.
+        // `poll` only copies and closes. A half that is discarding reads here.
         there.discard(cx, a);
         back.discard(cx, b);
         if there.is_over() && back.is_over() {
@@ -226,8 +226,8 @@ impl Half {
         self.transfer.stop();
         self.state = State::Done;
         // The reader's error is reported instead of an error of the writer. The flush is polled
-        // only once, so its waker has no data: an operation with such a waker does not return
-        // `Pending` because the task has used up its turn.
+        // only once, so it gets a waker that wakes no task. With such a waker, an operation that
+        // need not wait is ready even if the task has used up its turn.
         if !self.transfer.end_socket() {
             let _ = Pin::new(writer).poll_flush(&mut Context::from_waker(Waker::noop()));
         }
@@ -262,7 +262,7 @@ struct Idle {
     progress: u64,
     /// The time at which progress was last seen.
     since: Instant,
-    /// Whether the end of the time was postponed since then.
+    /// Whether the expiry was postponed after `since`.
     grace: Grace,
 }
 

@@ -85,6 +85,8 @@ impl Buffer {
         self.finished
     }
 
+    /// Polls one write of the bytes in the buffer, or one read into the empty buffer. Flushes the
+    /// writer before a wait for the reader, and at end of stream. Retries after `Interrupted`.
     pub(super) fn poll_step<R, W>(
         &mut self,
         cx: &mut Context<'_>,

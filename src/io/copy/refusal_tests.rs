@@ -58,7 +58,7 @@ async fn target() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
 
 /// Lets the next `before` calls of `stream` through. The following call fails with EINTR, and the
 /// one after it with `errno`.
-fn scripts(call: Call, before: usize, errno: i32, stream: &TcpStream) -> seam::Script {
+fn refuse_after(call: Call, before: usize, errno: i32, stream: &TcpStream) -> seam::Script {
     let script = seam::descriptor(stream.as_fd());
     for _ in 0..before {
         script.then(call, Outcome::Real);
@@ -68,10 +68,10 @@ fn scripts(call: Call, before: usize, errno: i32, stream: &TcpStream) -> seam::S
 }
 
 /// Checks that a copy whose splice(2) is refused with `errno` after `before` calls is complete.
-fn splices(call: Call, before: usize, errno: i32) {
+fn check_splice(call: Call, before: usize, errno: i32) {
     block_on(async {
         let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
-        let script = scripts(call, before, errno, if call == Call::SpliceFrom { &source } else { &target });
+        let script = refuse_after(call, before, errno, if call == Call::SpliceFrom { &source } else { &target });
         assert_eq!(copy(&mut source, &mut target).await.unwrap(), BYTES as u64, "{call:?} {before} {errno}");
         assert_eq!(script.calls(call), before + 2, "no further attempt");
         drop((source, target));
@@ -82,19 +82,19 @@ fn splices(call: Call, before: usize, errno: i32) {
 
 #[test]
 fn splice_refused_at_the_start_falls_back_to_the_buffer() {
-    REFUSALS.iter().for_each(|&errno| splices(Call::SpliceFrom, 0, errno));
+    REFUSALS.iter().for_each(|&errno| check_splice(Call::SpliceFrom, 0, errno));
 }
 
 #[test]
 fn splice_refused_later_loses_nothing() {
-    splices(Call::SpliceFrom, 2, libc::EINVAL);
+    check_splice(Call::SpliceFrom, 2, libc::EINVAL);
 }
 
 /// The bytes in the pipe were taken from the source before the refusal.
 #[test]
 fn bytes_in_the_pipe_are_written_when_the_target_refuses_splice() {
     for (before, errno) in [0, 1, 2].into_iter().zip(REFUSALS) {
-        splices(Call::SpliceTo, before, errno);
+        check_splice(Call::SpliceTo, before, errno);
     }
 }
 
@@ -103,7 +103,7 @@ fn bytes_in_the_pipe_are_written_when_the_target_refuses_splice() {
 fn limit_holds_across_a_refusal() {
     block_on(async {
         let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
-        let script = scripts(Call::SpliceTo, 1, libc::EINVAL, &target);
+        let script = refuse_after(Call::SpliceTo, 1, libc::EINVAL, &target);
         let mut limited = (&mut source).take(BYTES as u64 - 7);
         assert_eq!(copy(&mut limited, &mut target).await.unwrap(), BYTES as u64 - 7);
         assert_eq!((limited.limit(), script.calls(Call::SpliceTo)), (0, 3));
@@ -122,7 +122,7 @@ fn limit_holds_across_a_refusal() {
 fn other_errors_are_returned_by_the_copy() {
     block_on(async {
         let ((mut source, sender), (mut target, _receiver)) = (source().await, target().await);
-        let _script = scripts(Call::SpliceFrom, 0, libc::EIO, &source);
+        let _script = refuse_after(Call::SpliceFrom, 0, libc::EIO, &source);
         assert_eq!(copy(&mut source, &mut target).await.unwrap_err().raw_os_error(), Some(libc::EIO));
         // The copy has taken no bytes from the source: all of them can still be read.
         let mut all = Vec::new();
@@ -147,14 +147,14 @@ fn refused_file_continues_through_the_buffer_at_its_position() {
     for (before, errno) in [0, 2, 0, 1, 0].into_iter().zip(REFUSALS) {
         block_on(async {
             let (mut target, receiver) = target().await;
-            let script = scripts(Call::SendFile, before, errno, &target);
+            let script = refuse_after(Call::SendFile, before, errno, &target);
             assert_eq!(copy(&mut AssertAsync::new(file()), &mut target).await.unwrap(), BYTES as u64);
             assert_eq!(script.calls(Call::SendFile), before + 2);
             drop(target);
             assert!(receiver.join().unwrap() == bytes(), "{before} {errno}");
 
             let (target, receiver) = self::target().await;
-            let script = scripts(Call::SendFile, before, errno, &target);
+            let script = refuse_after(Call::SendFile, before, errno, &target);
             assert_eq!(target.send_file(&file(), 5, BYTES as u64).await.unwrap(), BYTES as u64 - 5);
             assert_eq!(script.calls(Call::SendFile), before + 2);
             drop(target);
