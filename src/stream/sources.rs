@@ -1,5 +1,5 @@
-//! [`from_fn`] and [`successors`]: streams created from closures. `futures-lite` does not have
-//! them.
+//! [`from_fn`] and [`successors`]: streams created from closures. `futures-lite` has neither
+//! function.
 
 use std::fmt;
 use std::pin::Pin;
