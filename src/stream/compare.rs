@@ -76,10 +76,14 @@ pin_project! {
     }
 }
 
+/// Returns a future that finds the item with the least key. Of several items with equal keys, the
+/// future returns the first, as [`Iterator`] does.
 pub(super) fn least_by_key<S: Stream, F, K>(stream: S, key: F) -> BestByKeyFuture<S, F, K> {
     BestByKeyFuture { stream, best: None, key, replaces: Ordering::is_gt }
 }
 
+/// Returns a future that finds the item with the greatest key. Of several items with equal keys,
+/// the future returns the last, as [`Iterator`] does.
 pub(super) fn greatest_by_key<S: Stream, F, K>(stream: S, key: F) -> BestByKeyFuture<S, F, K> {
     BestByKeyFuture { stream, best: None, key, replaces: Ordering::is_le }
 }

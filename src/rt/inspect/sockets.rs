@@ -5,8 +5,9 @@
 //! Querying the addresses of a socket takes up to five system calls, which would be most of the
 //! cost of a snapshot. The addresses of most TCP sockets are [recorded](addresses) when the sockets
 //! are opened. For other TCP sockets that are connected or listen, such as adopted sockets, the
-//! results of queries are kept, for up to [`ASKED_MAX`] sockets. A snapshot with a limit on the
-//! calls begins with the sockets for which the previous snapshot had no calls left.
+//! results of queries are kept, for up to [`ASKED_MAX`] sockets. Sockets of multipath TCP, and
+//! those in an [`AsyncFd`](crate::io::AsyncFd), are queried in each snapshot. A snapshot with a
+//! limit on the calls begins with the sockets for which the previous snapshot had no calls left.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
