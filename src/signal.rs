@@ -11,8 +11,8 @@
 //! it. The handler replaces the signal's default action. It stays for the lifetime of the process:
 //! the default action is not restored after the last listener is dropped. Signal masks and the
 //! handlers of other signals are not changed. A child process has the default action after exec(2).
-//! In a child that does not call exec(2), listeners receive nothing, and [`Signal::new`] panics. To
-//! handle the signal there, install another handler in the child.
+//! In a child that does not call exec(2), listeners receive nothing, and [`Signal::new`] returns an
+//! error. To handle the signal there, install another handler in the child.
 //!
 //! In a simulation, a listener installs no handler. It receives the signals that the test raises on
 //! its host (`sim::Host::raise`) and no others.
@@ -188,7 +188,7 @@ impl Signal {
         // bytes.
         sys::socket::send(sender.as_fd(), &[], 0)?;
         // A child of fork(2) shares the socket, so it must not notify the parent of the child's
-        // signals.
+        // signals. Without this call, `is_child` might return false there.
         fork::watch(|| runtime().disown());
         let action = move || {
             // If the socket buffer is full, a notification is already pending.

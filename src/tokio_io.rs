@@ -1,6 +1,6 @@
-//! tokio's `AsyncRead` and `AsyncWrite` for `TcpStream` and `UnixStream` (feature `tokio-io`). Only
-//! the traits are used: tokio's runtime is not needed, and this crate does not enable tokio's
-//! feature `rt`.
+//! tokio's `AsyncRead` and `AsyncWrite` for `TcpStream` and `UnixStream`, and for references to
+//! them (feature `tokio-io`). Only the traits are used: tokio's runtime is not needed, and this
+//! crate does not enable tokio's feature `rt`.
 //!
 //! Reads fill uninitialised memory directly. `shutdown` shuts down the sending side, like `close`
 //! of futures-io's `AsyncWrite`.

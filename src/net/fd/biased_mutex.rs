@@ -75,6 +75,7 @@ pub(crate) struct BiasedMutex<T> {
     owner: AtomicUsize,
     /// Whether the owner is using the value.
     is_busy: AtomicBool,
+    /// The inner mutex.
     revocation: Mutex<Revocation>,
     value: UnsafeCell<T>,
 }

@@ -1,18 +1,18 @@
 //! [`Closing`]: the last steps of a close, on the thread that drops the last reference, on a thread
-//! of the pool, or in the task that sends the last gathered bytes. A higher layer can attach
-//! [`Loans`], which the close recalls, and a [`Guard`], which the close drops.
+//! of the pool for closes, or in the task that sends the last gathered bytes. A higher layer can
+//! attach [`Loans`], which the close recalls, and a [`Guard`], which the close drops.
 //!
 //! # Borrowed descriptors
 //! A descriptor that was handed out (`as_fd`) can be borrowed while another handle of the socket
-//! closes it. So the explicit close of such a socket does not free the number: the process's
-//! [placeholder](crate::sys::placeholder) takes it, and calls on it fail. The [`Gone`] owns the
-//! number, and each handle of the socket and each [`Closed`](super::fd::Closed) future owns the
-//! `Gone`, so the number is free after the last of them is dropped. The first hand-out opens the
-//! placeholder, so the close needs no free descriptor.
+//! closes it. So the explicit close of such a socket does not free the number: a duplicate of the
+//! process's [placeholder](crate::sys::placeholder) takes the number, and calls on it fail. The
+//! [`Gone`] owns the number, and each handle of the socket and each [`Closed`](super::fd::Closed)
+//! future owns the `Gone`, so the number is free after the last handle and the last future are
+//! dropped. The first hand-out opens the placeholder, so the close needs no free descriptor.
 //!
-//! If no descriptor was free at any hand-out and none is free at the close, the socket is shut
-//! down, and the last drop closes it. If the linger time is zero, a TCP connection is reset on
-//! Linux.
+//! If no descriptor was free at any hand-out and none is free at the close, the close only shuts
+//! down the socket, and the drop of the `Gone` closes it. If the linger time is zero, a TCP
+//! connection is reset on Linux.
 //!
 //! # Order
 //! The close recalls memory that the kernel still reads, and a thread of the pool waits, for a
@@ -66,10 +66,12 @@ impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
 pub(crate) struct Gone {
     done: AtomicBool,
     waiting: Mutex<Waiters>,
+    /// Set by a close if the descriptor may be borrowed.
     kept: OnceLock<KeptNumber>,
 }
 
-/// The number of a closed socket, which no other descriptor gets until this value is dropped.
+/// The number of a closed socket, or of a socket that was only shut down because the placeholder
+/// could not be opened. No other descriptor gets the number until this value is dropped.
 #[derive(Debug)]
 struct KeptNumber(Option<OwnedFd>);
 
@@ -129,8 +131,8 @@ impl Gone {
 }
 
 /// Ends the connection of a socket that cannot be closed yet, so that the peer need not wait for
-/// the last drop, and so that close(2) then does not block. In a forked child, has no effect,
-/// because the parent has the socket too.
+/// close(2), and so that close(2) then does not block. In a forked child, has no effect, because
+/// the parent has the socket too.
 #[cold]
 fn end_connection(fd: BorrowedFd<'_>) {
     if fork::is_child() {
@@ -181,7 +183,7 @@ impl Closing {
     }
 
     /// Recalls loans, and determines whether the close must wait.
-    pub(super) fn look(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
+    pub(super) fn prepare(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
         let Some(fd) = &self.fd else { return };
         self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
         // With a linger time of zero, close(2) does not wait: it resets the connection.
@@ -189,7 +191,7 @@ impl Closing {
             may_linger && option::socket::linger(fd.as_fd()).ok().flatten().is_some_and(|linger| !linger.is_zero());
     }
 
-    /// Returns whether the close must wait on a thread of the pool.
+    /// Returns whether the close must wait, on a thread of the pool for closes.
     pub(super) fn waits(&self) -> bool {
         self.lingers || self.loans.is_some()
     }
@@ -217,7 +219,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
             if self.lingers {
-                // The thread pool has not run `wait`, and this thread must not block. Without
+                // No thread of the pool has run `wait`, and this thread must not block. Without
                 // SO_LINGER, the kernel sends unsent data in the background.
                 let _ = option::socket::set_linger(fd.as_fd(), None);
             }

@@ -1,4 +1,4 @@
-//! [`Cork`]: the buffer that gathers the writes of a *turn*, which is one poll of a task.
+//! [`Cork`]: the buffer that gathers the writes of a turn. [`net::fd`](super) defines the terms.
 //!
 //! If the option is on (`set_auto_cork`), a write appends to this buffer and returns. The end of
 //! the turn sends the buffer with one system call ([`unsent`](crate::rt::unsent)).
@@ -458,7 +458,8 @@ impl State {
         appends
     }
 
-    /// Sends as many bytes as the socket accepts. Keeps an error. A child of fork(2) discards them.
+    /// Sends as many bytes as the socket accepts, and keeps an error. In a child of fork(2),
+    /// discards the bytes instead.
     fn send(&mut self, fd: BorrowedFd<'_>, may_be_early: bool) -> Sent {
         if fork::is_child() {
             self.empty();
@@ -539,7 +540,8 @@ impl State {
         self.empty();
     }
 
-    /// If a send failed only for now, marks the socket as blocked, and returns true.
+    /// Returns whether a send that failed with `error` may succeed later. If so, marks the socket
+    /// as blocked.
     fn block(&mut self, error: &io::Error, may_be_early: bool) -> bool {
         let flags = match error.raw_os_error() {
             Some(libc::ENOBUFS | libc::ENOMEM) => BLOCKED | STARVED,

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_of_every_length_are_appended_unchanged() {
+    fn pushed_bytes_are_unchanged() {
         let source: Vec<u8> = (0..=255).collect();
         let (mut buffer, mut expected) = (Buffer::default(), Vec::new());
         assert!(!buffer.push(b"no memory"));

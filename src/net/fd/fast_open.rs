@@ -20,8 +20,8 @@
 //!
 //! # Cancellation
 //! The task ends when the connection is established or has failed, at the latest when the kernel
-//! gives up. If a shutdown of the runtime drops the task, the duplicate is closed at this time. The
-//! task's shutdown(2) is then omitted. If the duplicate was the last descriptor, its close aborts
+//! gives up. If a shutdown of the runtime drops the task, the duplicate is closed immediately, and
+//! the task's shutdown(2) is omitted. If the duplicate was the last descriptor, its close aborts
 //! the connection.
 
 use std::io;

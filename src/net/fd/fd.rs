@@ -104,8 +104,8 @@ const EXPOSED: u8 = 1 << 2;
 const LINGERS: u8 = 1 << 3;
 /// Receiving was shut down through this handle.
 const RECEIVING_SHUT: u8 = 1 << 4;
-/// Writes must be gathered. On a listener, this applies to its connections. On a new connection,
-/// it takes effect when the connection has an owner.
+/// Writes must be gathered. On a listener, this applies to its connections. A new connection
+/// gathers no writes before it is in its owner ([`Gathers`](super::flusher::Gathers)).
 const WANTS_GATHERING: u8 = 1 << 5;
 /// The number was handed out. It may be used as long as a handle exists, so an explicit close must
 /// keep it in use.
@@ -123,7 +123,8 @@ pub(super) struct Rare {
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
     gathering: OnceLock<std::sync::Arc<Gathering>>,
-    /// The errno of an error that was taken from the socket and that no read has returned yet.
+    /// The errno of an error that [`Fd::take_error`] took from the socket and that neither a read
+    /// nor [`Fd::report_error`] has returned yet.
     taken_error: Mutex<Option<i32>>,
 }
 
@@ -491,7 +492,7 @@ impl Fd {
         // A forked child has no thread pool, and its parent still has the socket open.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
-            closing.look(loans, is_exposed || outlives, self.may_linger());
+            closing.prepare(loans, is_exposed || outlives, self.may_linger());
         }
         // If no task may start, the close aborts the connection.
         if let Some(unfinished) = unfinished.filter(|_| may_start()) {

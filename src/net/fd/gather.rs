@@ -1,18 +1,22 @@
-//! Gathered writes: the operations of a descriptor that has a [`Gathering`].
+//! Gathered writes: the operations of a descriptor that has a [`Gathering`]. [`net::fd`](super)
+//! defines the terms.
 //!
 //! # Which writes are gathered
-//! A *turn* is one poll of a task, or of the future of a `block_on`, by the runtime.
-//!
 //! A write that has not waited and finds the write lock free appends to the gathered bytes, if the
 //! thread is in a turn that flushes at its end, the socket is not *blocked*
 //! ([`cork`](super::cork)), and the bytes fit. It takes neither the write lock nor a reference. Of
 //! the writes of a turn to one socket, usually only the first takes any lock ([`Fd::append_more`]).
 //! Every other write makes a call like a write without the option, except that the gathered bytes
-//! are sent first, if possible in the same sendmsg(2). This applies to a large or empty write, a
-//! write whose bytes do not fit, a write outside of a turn, after a nested turn, or in a turn that
-//! may gather no more (because of its duration or the number of its sockets), a write that has
-//! waited, finds the write lock taken or continues a `write_all`, a write to a blocked socket, and
-//! a write after a send has failed, the option was turned off or the sending side was shut down.
+//! are sent first, if possible in the same sendmsg(2). This applies to
+//! * a write that is empty or large, or whose bytes do not fit,
+//! * a write outside of a turn or, except in a simulation, in the part of a turn that follows a
+//!   nested turn,
+//! * a write in a turn that may gather no more, because of its duration or the number of its
+//!   sockets,
+//! * a write that has waited, finds the write lock taken or continues a `write_all`,
+//! * a write to a blocked socket,
+//! * a write after a send has failed, the option was turned off or the sending side was shut down,
+//! * a write in a child of fork(2), whose copy of the gathered bytes is discarded.
 //!
 //! # When gathered bytes are sent
 //! * When the thread flushes its list ([`unsent`](crate::rt::unsent)): at the end of the turn, and

@@ -4,7 +4,7 @@
 //! * A *direction* is reading or writing. An *edge* is an event of the poller in one direction. A
 //!   direction is *ready* while a call may succeed, as far as is known, and otherwise *idle*. A
 //!   *ticket* is the state of a direction at one moment ([`side`](crate::rt::poll::side)).
-//! * A *turn* is one poll of a task, or of the future of a `block_on`.
+//! * A *turn* is one poll, by the runtime, of a task or of the future of a `block_on`.
 //! * A call has a *short count* if it transfers at least one byte, but fewer bytes than requested.
 //! * A descriptor is *exposed* if other code may have it or a duplicate of it ([`fd`](self::fd)).
 //!

@@ -9,12 +9,13 @@
 //!        │              ↓                      EINTR: again     EAGAIN: clear ready
 //!        └─── edge ←── wait ←── release ←── register, the first time ←─────┘
 //! ```
-//! A lock and a reference are held around one call only, so an operation that waits holds neither,
-//! and wakers run when neither is held (except that of the [`Flusher`](super::flusher), a task of
-//! this crate). The exception is an operation that writes all of a buffer or a file, such as
-//! `write_all` or `send_file`: it keeps the write lock ([`LockScope::WholeOperation`]), and takes a
-//! reference for each call. An operation that is woken by an edge and finds the lock taken passes
-//! the edge on, because the lock's owner may be waiting for this very edge.
+//! A lock and a reference are held around one call only, so an operation that waits holds neither.
+//! Wakers run when neither is held, except that of the [`Flusher`](super::flusher), a task of this
+//! crate. An operation that writes all of a buffer or a file, such as `write_all` or `send_file`,
+//! keeps the write lock between its calls, also while it waits and while wakers run
+//! ([`LockScope::WholeOperation`]), but takes a reference for each call. An operation that is woken
+//! by an edge and finds the lock taken passes the edge on, because the lock's owner may be waiting
+//! for this very edge.
 //!
 //! # Evidence
 //! EAGAIN clears readiness. On Linux, so does a short count on a TCP socket that is neither
@@ -193,8 +194,8 @@ impl Fd {
     }
 
     /// Makes `call` as [`poll_call`](Fd::poll_call) does, but `call` itself must send gathered
-    /// writes if it gets [`Gathered::First`]. If writes are gathered and the operation has not
-    /// waited, tries `append` first, which returns `None` if it did nothing.
+    /// writes if it gets [`Gathered::First`]. If writes are gathered and the operation is
+    /// [new](Caller::is_new), tries `append` first, which returns `None` if it did nothing.
     #[inline]
     pub(crate) fn poll_call_gathering<T>(
         &self,
@@ -255,11 +256,11 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
-        // Skipped while the lock is held, because a flush may wake a task, and in a ready
-        // direction, whose call probably need not wait. The poll flushes again before it waits for
-        // an edge, unless a short count has replaced the call.
+        // The operation may have to wait for an event that depends on this thread's gathered bytes,
+        // so they are sent first. They are not sent while the lock is held, because a flush may
+        // wake a task, nor in a ready direction, whose call probably need not wait. The loop below
+        // flushes again when the operation waits for an edge.
         if unsent::is_some() && called.is_none() && !begun.is_ok_and(Ticket::is_ready) {
-            // The operation may have to wait for an event that depends on these bytes.
             unsent::flush_some();
             if let Ok(ticket) = begun {
                 // The flush may be the write after which a short count may replace the call.
