@@ -212,6 +212,51 @@ fn blocking_call_that_awaits_a_dropped_task_ends() {
     });
 }
 
+/// A task that blocks its thread in another executor cannot be dropped until that executor returns.
+/// Regression: the await never returned, so the task occupied its worker forever.
+#[test]
+fn task_that_awaits_a_dropped_task_under_another_executor_ends() {
+    child("task_that_awaits_a_dropped_task_under_another_executor_ends", || {
+        for joins_set in [false, true] {
+            let (begun, begins) = mpsc::channel();
+            let (ended, ends) = mpsc::channel();
+            let mut set = task::TaskSet::new();
+            let handle = task::spawn(pending::<u8>());
+            set.spawn(pending::<u8>());
+            drop(task::spawn(async move {
+                begun.send(()).unwrap();
+                let awaits = || if joins_set { park_on(set.join_next()) } else { Some(park_on(handle)) };
+                ended.send(std::panic::catch_unwind(std::panic::AssertUnwindSafe(awaits)).is_err()).unwrap();
+            }));
+            begins.recv().unwrap();
+            rt::shutdown(LONG).unwrap();
+            assert!(ends.recv().unwrap(), "the await panics");
+        }
+    });
+}
+
+/// A task that awaits many dropped tasks in one turn is dropped without a panic.
+#[test]
+fn task_that_awaits_many_dropped_tasks_is_dropped_silently() {
+    child("task_that_awaits_many_dropped_tasks_is_dropped_silently", || {
+        let handles: Vec<_> = (0..2000).map(|_| task::spawn(pending::<()>())).collect();
+        let panics = rt::metrics().contained_panics;
+        let drops = Arc::new(AtomicUsize::new(0));
+        let counted = Counted(Arc::clone(&drops));
+        let (begun, begins) = mpsc::channel();
+        drop(task::spawn(async move {
+            let _counted = counted;
+            begun.send(()).unwrap();
+            let mut all: futures::stream::FuturesUnordered<_> = handles.into_iter().collect();
+            while futures::StreamExt::next(&mut all).await.is_some() {}
+        }));
+        begins.recv().unwrap();
+        rt::shutdown(LONG).unwrap();
+        eventually("the task is dropped", || drops.load(Ordering::SeqCst) == 1);
+        assert_eq!(rt::metrics().contained_panics, panics);
+    });
+}
+
 #[test]
 fn fifty_restarts_leak_no_descriptors_or_threads() {
     child("fifty_restarts_leak_no_descriptors_or_threads", || {

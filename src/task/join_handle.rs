@@ -1,5 +1,6 @@
 //! [`JoinHandle`]: awaiting the result of a task, and cancelling the task.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -14,6 +15,10 @@ use crate::rt::sched::contained::poll_contained;
 use crate::rt::sched::task::{Output, Spawned};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
+
+/// The number of polls in one turn after which another executor is assumed to make them. A
+/// combinator of tens of thousands of handles makes fewer.
+const REPEATED_MAX: u32 = 1 << 17;
 
 /// A handle to a task. It is a future that returns the task's result.
 ///
@@ -39,7 +44,8 @@ use crate::rt::sched::waits::Waits;
 /// Awaiting the handle panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task
 /// but not the caller (a `block_on`, a local task, a task of the next runtime, or a future under
 /// another executor). If the caller is a task of the same runtime, the await never returns, because
-/// the shutdown drops the caller as well. In a simulation, awaiting the handle panics if the host
+/// the shutdown drops the caller as well, unless the task awaits the handle under another executor
+/// that blocks the thread. In a simulation, awaiting the handle panics if the host
 /// of the task dropped the task. In a child of fork(2) that did not call exec(2), awaiting the
 /// handle panics if the task had not ended, because the task runs in the parent.
 ///
@@ -138,10 +144,9 @@ impl<T> Future for JoinHandle<T> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        if self.task.is_none() {
-            return Poll::Pending;
-        }
-        if let Some(output) = ready!(self.poll_end(cx)) {
+        if self.task.is_some()
+            && let Some(output) = ready!(self.poll_end(cx))
+        {
             return Poll::Ready(output);
         }
         #[cfg(feature = "sim")]
@@ -152,13 +157,30 @@ impl<T> Future for JoinHandle<T> {
         let epoch = runtime().epoch();
         // A blocking call that has started is not dropped. It polls with another executor.
         let is_dropped = |task: &TaskData| !task.stays() && !task.is_call() && task.epoch() != epoch;
-        let ends_as_well = context::with_task(|task| task.is_some_and(is_dropped));
+        let dropped = context::with_task(|task| task.filter(|task| is_dropped(task)).map(|task| task.task().id()));
+        let ends_as_well = dropped.is_some_and(|caller| self.task.is_some() || !is_polled_outside(caller));
         assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
         self.task = None;
         // A task of an earlier epoch is dropped when it is next scheduled.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Counts a further poll of a handle of a dropped task in the current turn of `caller`, which will
+/// be dropped, too. Returns whether another executor makes these polls: it repeats them without an
+/// end, because the turn of `caller` waits for it. In a turn that nothing blocks, only a
+/// combinator such as `FuturesUnordered` repeats a poll, and only a few times.
+#[cold]
+fn is_polled_outside(caller: TaskId) -> bool {
+    thread_local! {
+        /// The last caller and the number of its polls.
+        static POLLS: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    }
+    let (last, polls) = POLLS.get();
+    let polls = if last == caller.number() { polls + 1 } else { 1 };
+    POLLS.set((caller.number(), polls));
+    polls > REPEATED_MAX
 }
 
 impl<T> JoinHandle<T> {
