@@ -38,6 +38,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
+use crate::rt::fork;
 use crate::rt::waiters::drop_payload;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::membarrier;
@@ -133,8 +134,12 @@ pub(crate) fn leave_blocked(id: usize) {
 }
 
 /// Returns the amounts of all sockets with unsent bytes, in any order. The result may contain a
-/// socket several times. Sockets in the lists of threads that run simulations are omitted.
+/// socket several times. Sockets in the lists of threads that run simulations are omitted. Returns
+/// nothing in a forked child, whose sockets may have been locked by other threads at the fork.
 pub(crate) fn amounts() -> Vec<Amount> {
+    if fork::is_child() {
+        return Vec::new();
+    }
     let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
     let blocked: Vec<_> = BLOCKED.lock().values().cloned().collect();
     let mut sockets: Vec<_> = blocked.iter().filter_map(Weak::upgrade).collect();

@@ -229,6 +229,41 @@ fn write_of_a_forked_child_is_not_gathered() {
     });
 }
 
+/// Forks while the worker sends the gathered bytes under their lock, which then stays locked in the
+/// child. Regression: the drop in the child waited for that lock forever.
+#[test]
+fn drop_in_a_forked_child_does_not_wait_for_a_send_of_the_parent() {
+    let name = "ends::drop_in_a_forked_child_does_not_wait_for_a_send_of_the_parent";
+    child(name, || {
+        for _ in 0..300 {
+            let (ours, peer) = task::block_on(pair());
+            let (given, taken) = std::sync::mpsc::channel();
+            drop(task::spawn(async move {
+                for at in 0..16 {
+                    ours.write_all(&pattern(at * 3000, 3000)).await.unwrap();
+                }
+                // The worker sends the bytes at the end of this turn.
+                given.send(ours).unwrap();
+            }));
+            let ours = taken.recv().unwrap();
+            // SAFETY: the child only drops the stream and ends.
+            match unsafe { libc::fork() } {
+                0 => {
+                    // SAFETY: alarm(2) has no preconditions. The signal ends the child.
+                    unsafe { libc::alarm(20) };
+                    drop(ours);
+                    // SAFETY: _exit(2) ends the child without running destructors.
+                    unsafe { libc::_exit(0) }
+                }
+                pid => assert_ends(pid),
+            }
+            drop(ours);
+            let all = task::block_on(read_to_end(&peer)).unwrap();
+            assert!(all == pattern(0, 48_000));
+        }
+    });
+}
+
 #[test]
 fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
     let name = "ends::shutdown_of_the_runtime_loses_no_byte_of_an_open_socket";

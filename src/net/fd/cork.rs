@@ -66,7 +66,8 @@
 //! the handle ([`State::borrow`]).
 //!
 //! # Fork
-//! A child of fork(2) discards its copy of the bytes: the parent sends them. It gathers no writes.
+//! A child of fork(2) does not use its copy of the state, because another thread may have held the
+//! lock at the fork. The parent sends the bytes. The child gathers no writes.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -236,6 +237,9 @@ impl Gathering {
 
 impl Unsent for Gathering {
     fn flush(self: Arc<Self>) {
+        if fork::is_child() {
+            return;
+        }
         let wants_flusher = self.sending(|state| {
             state.list = 0;
             let (_, done) = self.send_locked(state);
@@ -380,7 +384,7 @@ impl State {
 
     /// Returns whether a flusher must be started, and if so, records that there is one.
     pub(super) fn wants_flusher(&mut self) -> bool {
-        let wants = self.has(BLOCKED) && self.flusher.is_none() && !self.has(GONE) && !fork::is_child();
+        let wants = self.has(BLOCKED) && self.flusher.is_none() && !self.has(GONE);
         if wants {
             self.flusher = Some(None);
         }
@@ -420,7 +424,7 @@ impl State {
             return Ok(Appended::Refused);
         }
         let is_long = len >= LARGE || self.unsent().len() + len > GATHERED_MAX;
-        if len == 0 || is_long || fork::is_child() {
+        if len == 0 || is_long {
             return Ok(Appended::Refused);
         }
         let list = unsent::list();
@@ -458,12 +462,8 @@ impl State {
         appends
     }
 
-    /// Sends as many bytes as the socket accepts, and keeps an error. In a child of fork(2),
-    /// discards the bytes instead.
+    /// Sends as many bytes as the socket accepts, and keeps an error.
     fn send(&mut self, fd: BorrowedFd<'_>, may_be_early: bool) -> Sent {
-        if fork::is_child() {
-            self.empty();
-        }
         while !self.is_empty() {
             match socket::send(fd, self.unsent(), 0) {
                 Ok(count) if count > 0 => self.buffer.advance(count),
@@ -497,14 +497,10 @@ impl State {
         if let Err(error) = is_ready {
             return (Err(error), None);
         }
-        if fork::is_child() {
-            self.empty();
-        }
         loop {
             let gathered = self.unsent().len();
-            let result = match bufs {
-                [buf] if gathered == 0 => socket::send(fd, buf, 0),
-                _ if gathered == 0 => socket::send_vectored(fd, bufs),
+            let result = match gathered {
+                0 => send_bufs(fd, bufs),
                 _ => {
                     let pieces = std::iter::once(IoSlice::new(self.unsent())).chain(bufs.iter().copied());
                     let pieces: Vec<_> = pieces.take(socket::IOVECS_MAX).collect();
@@ -574,13 +570,20 @@ impl State {
     /// Frees the empty buffer, and shuts down the sending side if [`ENDS`] is set.
     fn end(&mut self, fd: BorrowedFd<'_>) -> Sent {
         self.empty();
-        // A child of fork(2) shares the socket with its parent, which may still have bytes to send.
-        if self.has(ENDS) && !fork::is_child() {
+        if self.has(ENDS) {
             self.flags &= !ENDS;
             // If the connection has failed in the meantime, there is nothing to shut down.
             let _ = socket::shutdown(fd, Shutdown::Write);
         }
         Sent { is_empty: true, done: self.flusher.as_mut().and_then(Option::take) }
+    }
+}
+
+/// Sends `bufs` in one call, and returns the number of bytes that the socket accepted.
+pub(super) fn send_bufs(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    match bufs {
+        [buf] => socket::send(fd, buf, 0),
+        _ => socket::send_vectored(fd, bufs),
     }
 }
 

@@ -291,10 +291,11 @@ impl Fd {
         self.flags.fetch_or(WANTS_GATHERING, Ordering::Relaxed);
     }
 
-    /// Returns the state of gathered writes, if gathering was ever turned on.
+    /// Returns the state of gathered writes, if gathering was ever turned on. Returns `None` in a
+    /// forked child, which does not use the state.
     #[inline]
     pub(super) fn gathering(&self) -> Option<&std::sync::Arc<Gathering>> {
-        self.rare.get()?.gathering.get()
+        self.rare.get()?.gathering.get().filter(|_| !fork::is_child())
     }
 
     pub(super) fn gathering_or_init(&self, make: impl FnOnce() -> Gathering) -> &std::sync::Arc<Gathering> {

@@ -16,7 +16,7 @@
 //! * a write that has waited, finds the write lock taken or continues a `write_all`,
 //! * a write to a blocked socket,
 //! * a write after a send has failed, the option was turned off or the sending side was shut down,
-//! * a write in a child of fork(2), whose copy of the gathered bytes is discarded.
+//! * a write in a child of fork(2), which leaves the gathered bytes to its parent.
 //!
 //! # When gathered bytes are sent
 //! * When the thread flushes its list ([`unsent`](crate::rt::unsent)): at the end of the turn, and
@@ -61,7 +61,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::closing::Closing;
-use super::cork::{Appended, Gathering};
+use super::cork::{self, Appended, Gathering};
 use super::cork_buffer::SHORT_MAX;
 use super::fd::Fd;
 use super::flusher::{self, Finisher, Gathers, Rest};
@@ -120,7 +120,7 @@ impl Fd {
     /// off, sends the gathered bytes without waiting.
     pub(crate) fn set_gathers<T: Gathers>(&self, owner: &Arc<T>, gathers: bool) -> Result<(), Failure> {
         self.with(|_| Ok(()))?;
-        if !gathers && self.gathering().is_none() {
+        if (!gathers && self.gathering().is_none()) || fork::is_child() {
             return Ok(());
         }
         let gathering = self.gathering_or_init(|| {
@@ -252,7 +252,9 @@ impl Fd {
     pub(crate) fn send_after_gathered(&self, fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.gathering() {
             Some(gathering) => gathering.send_with(fd, bufs),
-            None => Err(io::ErrorKind::WouldBlock.into()),
+            // A forked child.
+            None if self.is_sending_shut() => Err(io::Error::from_raw_os_error(libc::EPIPE)),
+            None => cork::send_bufs(fd, bufs),
         }
     }
 
@@ -403,11 +405,11 @@ impl Fd {
     }
 
     /// Sends the gathered bytes and ends gathering, when the descriptor is about to be closed,
-    /// after the last call. Discards the bytes in a forked child, and if the close aborts the
-    /// connection. Otherwise, if the socket does not accept all of them, returns the rest.
+    /// after the last call. Discards the bytes if the close aborts the connection. Otherwise, if the
+    /// socket does not accept all of them, returns the rest.
     pub(super) fn take_gathered(&self) -> Option<Rest> {
         let gathering = self.gathering()?;
-        if !fork::is_child() && !self.aborts() && !gathering.send() {
+        if !self.aborts() && !gathering.send() {
             // With a larger send buffer, the kernel sends the bytes even if this process exits. A
             // task of this crate sends those that the kernel still does not accept.
             let _ = option::socket::make_room(self.borrow(), gathering.cork.len());
@@ -484,7 +486,7 @@ impl Fd {
     pub(crate) fn retire_gathered(&self) {
         let Some(gathering) = self.gathering() else { return };
         let (bytes, sent) = gathering.retire();
-        if sent < bytes.len() && !fork::is_child() {
+        if sent < bytes.len() {
             // The shutdown is for a connection that was not reset: a Unix stream, or any connection
             // on a system other than Linux.
             let _ = self.with(zerocopy::disconnect);
