@@ -77,7 +77,7 @@ pub(crate) fn has_forked() -> bool {
 /// # Panics
 /// Panics in a child of fork(2) that did not call exec(2).
 #[inline]
-pub(crate) fn refuse() {
+pub(crate) fn assert_not_child() {
     if let Err(error) = check() {
         panic!("{error}");
     }

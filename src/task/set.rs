@@ -347,7 +347,7 @@ impl<T> TaskSet<T> {
                 return Poll::Ready(None);
             }
             let Poll::Ready(number) = self.ended.poll_first(cx) else {
-                fork::refuse();
+                fork::assert_not_child();
                 runtime().wait_begins(cx);
                 return Poll::Pending;
             };

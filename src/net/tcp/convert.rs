@@ -35,7 +35,7 @@ use crate::sys::socket;
 /// Panics if the process already has 2²⁴ sockets, `AsyncFd`s and pipe ends, and in a child of
 /// fork(2).
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
-    fork::refuse();
+    fork::assert_not_child();
     // This fails only if the descriptor is not open, which an `OwnedFd` rules out. The first
     // operation would report such an error.
     let _ = socket::set_nonblocking(fd.as_fd(), true);

@@ -86,7 +86,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 /// Runs `future` to completion on this thread, as a task called `name`.
 #[track_caller]
 pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Output {
-    fork::refuse();
+    fork::assert_not_child();
     #[cfg(feature = "sim")]
     assert!(
         !crate::sim::is_here(),
@@ -124,7 +124,7 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
         }
         thread.end_turn();
         // A child of fork(2) would take the events of its parent.
-        fork::refuse();
+        fork::assert_not_child();
         thread.idle();
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn poll_contained<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Con
         poll(&mut Context::from_waker(&waker))
     };
     if polled.is_pending() {
-        fork::refuse();
+        fork::assert_not_child();
     }
     polled
 }

@@ -267,7 +267,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    fork::refuse();
+    fork::assert_not_child();
     let lane = lane.unwrap_or_else(current_lane);
     let data = TaskData::new(Kind::Task, name, lane, runtime().ensure_running(), place, runtime().time_of_spawn());
     let future = trace::in_task(data.number(), data.name(), place, future);
@@ -282,7 +282,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    fork::refuse();
+    fork::assert_not_child();
     let (epoch, now) = (runtime().ensure_running(), runtime().time_of_spawn());
     spawn_with(TaskData::new(Kind::Task, None, current_lane(), epoch, place, now), future)
 }
@@ -346,7 +346,7 @@ where
     T: Send + 'static,
     S: Fn(Runnable<TaskData>) + Send + Sync + 'static,
 {
-    fork::refuse();
+    fork::assert_not_child();
     let (epoch, now) = (runtime().ensure_running(), runtime().time_of_spawn());
     let data = TaskData::new(Kind::Call, name, Lane::Normal, epoch, place, now);
     let future = trace::in_task(data.number(), data.name(), place, async move { f() });

@@ -124,7 +124,7 @@ impl Future for Sleep {
         if has_come(self.when) {
             return context::poll_budget(cx, &mut self.waited);
         }
-        fork::refuse();
+        fork::assert_not_child();
         let runtime = runtime();
         let set = runtime.timers();
         let (key, first) =
