@@ -95,9 +95,8 @@ pub(crate) fn is_of_interrupt(key: Key) -> bool {
     key.get() & INTERRUPT_ONLY != 0
 }
 
-/// The maximum number of vacated places that are kept, in addition to the number of occupied
-/// places.
-const LEFT_MAX: usize = 32;
+/// A queue keeps at most this many vacated places more than occupied ones.
+const VACATED_MAX: usize = 32;
 
 /// Futures in the order of their keys.
 #[derive(Debug)]
@@ -125,29 +124,29 @@ impl Queue {
 
     fn take(&mut self, key: Key) -> Option<Waker> {
         let waker = self.find(key)?.take()?;
-        self.has_left();
+        self.count_vacated();
         Some(waker)
     }
 
     /// Takes the oldest waker.
     fn pop(&mut self) -> Option<Waker> {
         let waker = self.places.front_mut()?.1.take()?;
-        self.has_left();
+        self.count_vacated();
         Some(waker)
     }
 
     /// Counts a vacated place. Removes the vacated places at the front, and the others if there are
     /// too many. Frees unused memory.
-    fn has_left(&mut self) {
+    fn count_vacated(&mut self) {
         self.taken -= 1;
         while self.places.front().is_some_and(|place| place.1.is_none()) {
             self.places.pop_front();
         }
-        if self.places.len() > 2 * self.taken + LEFT_MAX {
+        if self.places.len() > 2 * self.taken + VACATED_MAX {
             self.places.retain(|place| place.1.is_some());
         }
-        if self.places.capacity() > 4 * (self.taken + LEFT_MAX) {
-            self.places.shrink_to(2 * (self.taken + LEFT_MAX));
+        if self.places.capacity() > 4 * (self.taken + VACATED_MAX) {
+            self.places.shrink_to(2 * (self.taken + VACATED_MAX));
         }
     }
 
@@ -171,6 +170,7 @@ pub(crate) struct Waiters {
     interrupts: Queue,
     /// The wakers of polls, each with a number that increases in the order of arrival.
     polls: BTreeMap<Identity, (u64, Waker)>,
+    /// The total number of keys and arrival numbers that were issued.
     keys: u64,
 }
 
@@ -336,11 +336,11 @@ impl Wakers {
     }
 
     /// Wakes all wakers, and returns their number. A waker is user code: if one panics, the panic
-    /// is caught and the remaining wakers are still woken. If there are several wakers and the
-    /// runtime runs, except in a simulation, the own wakers of tasks are woken last, and if a waker
-    /// blocks, another thread wakes the remaining wakers, unless sysmon is missing. Otherwise, the
-    /// own wakers are woken first. The others are woken in the order in which they were taken.
-    /// Keeps the allocation.
+    /// is caught and the remaining wakers are still woken. Keeps the allocation.
+    ///
+    /// The own wakers of tasks come first. If there are several wakers and the runtime runs, except
+    /// in a simulation, they come last, and if a waker blocks, another thread wakes the remaining
+    /// wakers, unless sysmon is missing. The order within both groups is kept.
     pub(crate) fn wake_all(&mut self) -> usize {
         let woken = self.len();
         match WATCHED.get() {
@@ -574,12 +574,12 @@ mod tests {
         for (left, &key) in keys[..COUNT - 2].iter().enumerate() {
             assert!(waiters.holds(key, &waker) && waiters.remove(key).is_some() && waiters.remove(key).is_none());
             let places = waiters.events.places.len() + waiters.interrupts.places.len();
-            assert!(places <= 2 * (COUNT - 1 - left) + 2 * LEFT_MAX, "{places} places for {}", COUNT - 1 - left);
+            assert!(places <= 2 * (COUNT - 1 - left) + 2 * VACATED_MAX, "{places} places for {}", COUNT - 1 - left);
         }
         waiters.take_event(&mut wakers);
         assert_eq!((wake_here(&mut wakers), waiters.len()), (1, 1), "the other waits for interruption only");
         assert!(
-            waiters.events.places.capacity() <= 4 * LEFT_MAX,
+            waiters.events.places.capacity() <= 4 * VACATED_MAX,
             "{} places are kept",
             waiters.events.places.capacity()
         );
