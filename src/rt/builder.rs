@@ -171,17 +171,19 @@ impl Builder {
     ///   [`JoinHandle::join`](std::thread::JoinHandle::join): it would wait forever.
     ///   [`blocked_tasks`](Builder::blocked_tasks) and
     ///   [`on_blocked_task`](Builder::on_blocked_task) have no effect, and a blocked task causes no
-    ///   write of the [black box](Builder::black_box_file). Writes that the turn has gathered are
-    ///   sent at its end.
+    ///   write of the [black box](Builder::black_box_file). Writes that a blocked turn has gathered
+    ///   are not sent before its end.
     /// * Blocking calls, such as [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups,
     ///   have threads as usual, which end after 10 s without a call.
     /// * The number of [`workers`](Builder::workers) is 1, and
     ///   [`block_on_runs_tasks`](Builder::block_on_runs_tasks) is `true`.
     ///
-    /// Two uses need another thread: a `block_on` that waits inside a task, a blocking call or
-    /// another `block_on`, and a future of this crate that waits under another executor, unless its
-    /// thread is in `block_on`. The first such use starts the threads of an ordinary runtime, which
-    /// stay until a shutdown.
+    /// Two uses need another thread:
+    /// * a `block_on` that waits inside a task, a blocking call or another `block_on`;
+    /// * a future of this crate that waits under another executor, unless its thread is in
+    ///   `block_on`.
+    ///
+    /// The first such use starts the threads of an ordinary runtime, which stay until a shutdown.
     ///
     /// # Examples
     /// ```
@@ -320,8 +322,8 @@ impl Builder {
     /// * `Unsupported` in a simulation, and inside a runtime that is shutting down: in a task, in
     ///   [`block_on`](crate::task::block_on), in a blocking call or in a destructor that the
     ///   shutdown runs.
-    /// * `Other` in a child of fork(2) that did not call exec(2), and if the system refuses to
-    ///   create a thread for a quarter of a second.
+    /// * `Other` in a child of fork(2) that did not call exec(2), and if the system still refuses to
+    ///   create a thread after a quarter of a second.
     /// * The error of [`InspectServer::bind`](crate::rt::InspectServer::bind), if
     ///   [`inspect_socket`](Builder::inspect_socket) was called.
     pub fn start(self) -> io::Result<()> {

@@ -215,8 +215,8 @@ pub(super) fn shards_from_environment() -> io::Result<Option<usize>> {
     }
 }
 
-/// Returns the thread name that the environment sets, unless it is not valid UTF-8. The environment
-/// cannot contain a NUL byte, so any other value is a valid name.
+/// Returns the thread name that the environment sets. Returns `None` if it sets none, or one that
+/// is not valid UTF-8. The environment cannot contain a NUL byte, so the name is valid.
 pub(super) fn thread_name_from_environment() -> Option<String> {
     variable(NAME_VARIABLE, NAME_FALLBACK)?.1.into_string().ok()
 }

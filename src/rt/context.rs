@@ -24,9 +24,9 @@ use crate::sync::{AtomicU8, Ordering};
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// The blocking call of this thread of a pool: the current task unless `task` is set.
+    /// The blocking call that this thread makes. It is the current task while `task` is null.
     call: Cell<*const TaskData>,
-    /// The place in the processor's ring of turns where the next call of this turn is recorded.
+    /// The place in the processor's ring of turns for the next call of this turn on a descriptor.
     calls: Cell<CallPlace<'static>>,
     /// The number of calls of [`enter`] that [`leave`] has not undone.
     depth: Cell<u32>,
@@ -75,7 +75,7 @@ pub(crate) fn set_processor(processor: Option<&'static Processor>) {
     });
 }
 
-/// Sets the place where calls are recorded. Called at the beginning and the end of a turn.
+/// Sets the place where calls on descriptors are recorded. Called when a turn begins and ends.
 #[inline]
 pub(crate) fn record_calls_at(place: CallPlace<'static>) {
     if cfg!(netpoll_no_black_box) {
@@ -194,8 +194,8 @@ fn with_call<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     f(unsafe { call.as_ref() })
 }
 
-/// Returns whether this thread of a pool makes a blocking call, outside turns of other tasks and
-/// root futures.
+/// Returns whether this thread is making a blocking call, and is not in the turn of a task or of a
+/// root future within this call.
 pub(crate) fn is_call() -> bool {
     CONTEXT.with(|context| {
         // `depth` is 1 because the thread belongs to the runtime.
@@ -374,7 +374,7 @@ pub(crate) fn take_budget() -> bool {
 const GATHERS_FOR: u64 = 25;
 
 /// Returns whether the turn may gather further writes. If the duration of the turn is known, a turn
-/// that may gather counts as possibly long, and any other turn ends with its next operation. If the
+/// that may gather counts as possibly long, and any other turn ends at its next operation. If the
 /// duration is not known, takes a unit of the budget instead. Returns false outside turns.
 pub(crate) fn may_gather() -> bool {
     CONTEXT.with(|context| {
@@ -481,8 +481,8 @@ pub(crate) fn charge(bytes: usize) {
 }
 
 /// Asks the task that `processor` runs to yield, by taking the rest of its budget. If the turn has
-/// not used any of its budget, one unit remains, so that a task that computes for long before each
-/// operation makes progress.
+/// not used any of its budget, one unit remains, so that a task that computes for a long time
+/// before each operation makes progress.
 pub(crate) fn ask_to_yield(processor: &Processor) {
     // One remaining unit was left by an earlier call, or is the last of the turn. It stays.
     let cut = |left| Some(u32::from(left == BUDGET || left == 1));

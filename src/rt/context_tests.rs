@@ -126,7 +126,7 @@ fn task_asked_to_yield_keeps_first_operation_of_its_turn() {
 }
 
 #[test]
-fn refusals_outside_turns_count_per_direction() {
+fn operations_outside_turns_are_limited_per_direction() {
     let count = |state: &AtomicU8| (0..100).take_while(|_| is_granted(state)).count();
     let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
     assert_eq!([&one, &one, &other].map(count), [BUDGET as usize; 3]);

@@ -165,8 +165,8 @@ metrics! {
     /// task queued after every 32nd sleep of a worker, and after polls for events by busy workers.
     /// The time that the event waited in the kernel is not included.
     Seconds wake_delay_seconds,
-    /// Number of connections that waited to be accepted: a sample of about one in 64 accepted TCP
-    /// connections. Only Linux has it.
+    /// Number of connections that waited to be accepted, including the accepted one: a sample of
+    /// about one in 64 accepted TCP connections. Only Linux has it.
     Count accept_queue,
 }
 

@@ -12,9 +12,8 @@
 //   `sched` runs tasks, and `runtime` connects them.
 // * `config` has the settings. `start` and `shutdown` begin and end the runtime, `threads` lists
 //   its threads, and `reapers` are the threads of a shutdown. `fork` detects children of fork(2).
-// * `context` is the state of a thread. `short_count` and `unsent` are its states of the current
-//   turn, `refusals` counts operations that made their task yield, and `thread_number` is its
-//   number.
+// * `context`, `refusals` and `thread_number` have the state of a thread. `short_count` and
+//   `unsent` have the state of its current turn.
 // * `waiters`, `parker`, `slab`, `lazy_box`, `counter` and `histogram` are types that the other
 //   parts use. `warn` prints messages.
 

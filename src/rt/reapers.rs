@@ -9,7 +9,7 @@
 //! A shutdown has two sets of reapers: one calls wakers and one drops tasks. So a destructor that
 //! sleeps under another executor is woken even if such destructors occupy all threads of their set.
 //! If a waker wakes a task whose epoch is over, the task is deferred to the set that drops tasks.
-//! After the end of the shutdown, the thread that called the waker drops the task.
+//! If the shutdown has ended by then, the thread that called the waker drops the task.
 //!
 //! # States of a job
 //! *queued* → *running* → *done*. A reaper ends when the queue is closed and empty. If the shutdown

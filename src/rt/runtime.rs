@@ -76,6 +76,7 @@ pub(crate) struct Runtime {
     /// The timers of threads without a processor.
     pub(crate) shared_timers: TimerSet,
     pub(crate) sysmon: Sysmon,
+    /// The threads for blocking calls other than name look-ups and closes.
     pub(crate) pool: Pool,
     pub(crate) lookups: Pool,
     pub(crate) closes: Pool,
@@ -87,7 +88,10 @@ pub(crate) struct Runtime {
     pub(crate) ended: Counter,
     pub(crate) timers_fired: Counter,
     pub(crate) descriptors: AtomicUsize,
+    /// The number of panics of user code that were caught outside the polls of futures.
     pub(crate) panics: Counter,
+    /// The number of calls of `block_on` that have waited inside a task, a blocking call or another
+    /// `block_on`, and have not returned.
     pub(crate) nested: AtomicU32,
     /// The number of threads in the turn of a root future or between two such turns, except those
     /// that sleep in the poller, are parked in `park_root`, or run tasks.
@@ -251,6 +255,8 @@ impl Runtime {
     /// Makes sure that other threads poll all open shards. Called by a thread that will not poll
     /// itself, for example after it has registered a descriptor or armed a timer.
     pub(crate) fn ensure_poller(&'static self) {
+        // ORDERING: SeqCst: the caller's change precedes the reads of `awake` and of the roles; see
+        // the table in `poll/roles.rs`.
         fence(Ordering::SeqCst);
         // If a thread sleeps in some of the shards, it is interrupted, and its next sleep is in all
         // of them. It may also have risen since the first check, so there is a second check.
@@ -273,20 +279,21 @@ impl Runtime {
 
     // ---- shards of the poller ----
 
-    /// Returns the own shard of this thread's processor, or shard 0. This thread registers
-    /// descriptors there, unless [`Driver::add`] chooses another shard.
+    /// Returns the *own* shard of this thread's processor ([`roles`](crate::rt::poll::roles)), or
+    /// shard 0 if the thread has none. Descriptors are registered there, unless [`Driver::add`]
+    /// chooses another shard.
     pub(crate) fn own_shard(&'static self) -> usize {
         context::processor_in(self.epoch()).map_or(0, |processor| self.driver.roles.own(processor.id))
     }
 
     /// Returns the shards to which a timer that this thread has just armed may belong.
     fn timer_shards(&'static self) -> Shards {
-        let is_of_before = context::processor().is_some_and(|it| it.epoch.load(Ordering::Relaxed) != self.epoch());
+        let is_epoch_over = context::processor().is_some_and(|it| it.epoch.load(Ordering::Relaxed) != self.epoch());
         // The epoch of the processor may have ended since this thread chose the timer set.
-        if is_of_before { self.driver.roles.open() } else { Shards::one(self.home_shard()) }
+        if is_epoch_over { self.driver.roles.open() } else { Shards::one(self.home_shard()) }
     }
 
-    /// Returns the home of this thread's processor, or shard 0.
+    /// Returns the *home* of this thread's processor, or shard 0 if the thread has none.
     fn home_shard(&'static self) -> usize {
         context::processor_in(self.epoch()).map_or(0, |processor| self.driver.roles.home(processor.id))
     }
@@ -352,10 +359,10 @@ impl Runtime {
         }
     }
 
-    /// Returns the rough time for a task that this thread spawns. In a turn, if sysmon makes
-    /// checks, this is the beginning of the turn or, if that is later, the time of the last check.
-    /// Sysmon makes a check every 10 ms, so this replaces a reading of the counter where 10 ms make
-    /// no difference.
+    /// Returns the [rough](ticks::rough) time at which this thread spawns a task. In a turn, if
+    /// sysmon makes checks, this is the beginning of the turn or, if that is later, the time of the
+    /// last check. It is up to about 10 ms too early (the time between two checks), but costs no
+    /// reading of the counter.
     #[inline]
     pub(crate) fn time_of_spawn(&self) -> u32 {
         let began = counting_processor().and_then(Processor::turn_began);
@@ -463,7 +470,8 @@ impl Runtime {
         }
     }
 
-    /// Runs all timers of `shards` that are due at `now`.
+    /// Fires all timers of `shards` that are due at `now`, and adds their wakers to `wakers`.
+    /// `due` is a buffer, which is empty before and after the call.
     pub(crate) fn run_timers(
         &'static self,
         shards: Shards,

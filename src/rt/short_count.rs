@@ -1,5 +1,6 @@
 //! The last short count of this thread's turn, which may replace the next call in the same
-//! direction.
+//! direction. A call has a *short count* if it transfers at least one byte, but fewer bytes than
+//! requested.
 //!
 //! `net::fd::short_wait` has the rules. This module keeps the record: the direction, its state when
 //! the call began, and whether the turn has written since or the next read needs no write.

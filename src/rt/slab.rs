@@ -3,9 +3,9 @@
 //! The states of descriptors (`PollDesc`) and the records of tasks (`Record`) are in slabs. Slots
 //! are allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
 //! [`inspect`](crate::rt::inspect()) can read any slot at any time. A freed slot goes to the free
-//! list or, if the owner of a [`Stash`] frees it, to the stash, and is reused. The surplus of a
-//! stash is in a vector. The owner of a slot marks each use with a generation or an id. Finding a
-//! slot by its index takes two loads.
+//! list or, if the owner of a [`Stash`] frees it, to the stash, and is reused. The surplus of the
+//! stashes is in a vector of the slab. The owner of a slot marks each use with a generation or an
+//! id. Finding a slot by its index takes two loads.
 //!
 //! # Invariants
 //! * C1 — the address of a slot never changes, and the slot stays readable until the process ends.
@@ -15,7 +15,7 @@
 //!   `slots_freed_together_are_handed_out_once`). The link of a slot outside the list may have any
 //!   value: if a pop reads it, another pop has taken the slot in the meantime, so the
 //!   compare-and-swap of the first pop fails.
-//! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use or in a stash, `alloc`
+//! * C3 — there are at most [`SLOTS_MAX`] slots. If all of them are in use or in stashes, `alloc`
 //!   returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
@@ -134,6 +134,7 @@ pub(crate) struct Slab<T: Slot> {
     free: AtomicU64,
     /// The number of slots that exist.
     slots: AtomicU32,
+    /// Locked while a block is added. Contains the memory for further blocks.
     growing: Mutex<Reserve<T>>,
     /// Free slots outside the free list, which full stashes have moved here. Unlike the free list,
     /// which links slots that are not in the CPU's cache, the vector shows several of them at once.
@@ -291,11 +292,11 @@ impl<T: Slot> Stash<T> {
         Stash { slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())), len: AtomicUsize::new(0) }
     }
 
-    /// Returns the slot at the position `at`, which must be less than the length.
+    /// Returns the slot at the position `at`, where `free` or `refill` must have stored one.
     #[inline]
     #[allow(unsafe_code)]
     fn at(&self, at: usize) -> &'static T {
-        // SAFETY: `free` has stored a static reference there.
+        // SAFETY: the callers pass only such positions, which contain static references.
         unsafe { &*self.slots[at].load(Ordering::Relaxed) }
     }
 
@@ -378,7 +379,7 @@ mod tests {
         assert_eq!(cache.iter().count(), 112);
     }
 
-    /// In a child of fork(2), no thread may unlock the vector.
+    /// In a child of fork(2), the vector may be locked by a thread that exists only in the parent.
     #[test]
     fn full_stash_uses_the_free_list_while_the_vector_is_locked() {
         let cache: &'static PollCache = Box::leak(Box::new(PollCache::new()));

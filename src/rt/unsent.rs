@@ -383,7 +383,7 @@ mod tests {
 
     #[cfg(feature = "sim")]
     #[test]
-    fn check_leaves_a_simulation_alone_that_begins_during_the_check() {
+    fn check_flushes_no_socket_of_a_simulation_that_begins_meanwhile() {
         let is_over = AtomicBool::new(false);
         let flushed_elsewhere = std::thread::scope(|scope| {
             scope.spawn(|| {
