@@ -322,8 +322,8 @@ impl Builder {
     /// * `Unsupported` in a simulation, and inside a runtime that is shutting down: in a task, in
     ///   [`block_on`](crate::task::block_on), in a blocking call or in a destructor that the
     ///   shutdown runs.
-    /// * `Other` in a child of fork(2) that did not call exec(2), and if the system still refuses to
-    ///   create a thread after a quarter of a second.
+    /// * `Other` in a child of fork(2) that did not call exec(2), and if the system still refuses
+    ///   to create a thread after a quarter of a second.
     /// * The error of [`InspectServer::bind`](crate::rt::InspectServer::bind), if
     ///   [`inspect_socket`](Builder::inspect_socket) was called.
     pub fn start(self) -> io::Result<()> {

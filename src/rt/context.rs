@@ -291,7 +291,7 @@ pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
     processor().filter(|processor| processor.epoch.load(Ordering::Relaxed) == epoch)
 }
 
-/// Returns the result of [`processor_in`], or `None` in a simulation, and whether this thread is
+/// Returns the result of [`processor_in`] (in a simulation, `None`), and whether this thread is
 /// running a task.
 #[inline]
 pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, bool) {

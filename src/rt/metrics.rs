@@ -161,9 +161,9 @@ metrics! {
     /// Duration of polls of tasks on the workers: a sample that consists of the first poll after
     /// some sleeps, and of each poll in a series of long ones.
     Seconds poll_seconds,
-    /// Delay from an event to the poll of the task that it woke: a sample that consists of the last
-    /// task queued after every 32nd sleep of a worker, and after polls for events by busy workers.
-    /// The time that the event waited in the kernel is not included.
+    /// Delay from an event to the poll of the task that it woke: a sample that consists of the
+    /// delay of the last queued task, after every 32nd sleep of a worker and after polls for events
+    /// by busy workers. The time that the event waited in the kernel is not included.
     Seconds wake_delay_seconds,
     /// Number of connections that waited to be accepted, including the accepted one: a sample of
     /// about one in 64 accepted TCP connections. Only Linux has it.

@@ -89,9 +89,9 @@ const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index plus one must fit
 /// The maximum size of the memory that is allocated for blocks in one step, in bytes.
 const RESERVE_BYTES: usize = 1 << 20;
 
-/// Memory for further blocks. Blocks are allocated together, because they are never freed: malloc
-/// cannot join the memory of ended tasks across a block that lies between them, and then hands it
-/// out in another order.
+/// Memory for further blocks. Blocks are allocated together, because they are never freed. If a
+/// block lay between tasks in the heap, malloc could not join their memory after they have ended,
+/// and would hand it out in another order.
 type Reserve<T> = &'static mut [MaybeUninit<Block<T>>];
 
 /// Allocates memory for `count` blocks or, if there is not enough memory for that, for one.
