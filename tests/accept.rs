@@ -1,5 +1,5 @@
-//! Listeners: which accept gets a connection, which waiters a close wakes, `incoming`, the kind and
-//! text of errors, and the default options of streams.
+//! Listeners: how many waiting accepts a connection wakes, the effects of a close, `incoming`, the
+//! kind and text of errors, and the default options of streams.
 //!
 //! `src/net/seam_tests.rs` and `errno.rs` test faults of accept4, and `limits.rs` and
 //! `admission.rs` test the lack of descriptors.
@@ -101,17 +101,18 @@ fn one_connection_wakes_one_acceptor() {
         let listener = listener().await;
         let wakers: Vec<_> = (0..16).map(|_| Wakes::new()).collect();
         let mut accepts: Vec<_> = wakers.iter().map(|_| Some(listener.accept())).collect();
-        let mut polled_at = vec![0; wakers.len()];
+        // The number of wake-ups of each acceptor at its last poll.
+        let mut seen = vec![0; wakers.len()];
         for (accept, (_, waker)) in accepts.iter_mut().zip(&wakers) {
             assert!(poll_with(accept.as_mut().unwrap(), waker).is_pending());
         }
-        let woken = || wakers.iter().map(|(wakes, _)| wakes.count()).sum::<usize>();
+        let wakeups = || wakers.iter().map(|(wakes, _)| wakes.count()).sum::<usize>();
         // Polls each acceptor that was woken, as an executor does. Returns the number of
         // connections accepted.
         let mut poll_woken = || {
             let mut accepted = 0;
-            while let Some(index) = (0..wakers.len()).find(|&index| wakers[index].0.count() > polled_at[index]) {
-                polled_at[index] = wakers[index].0.count();
+            while let Some(index) = (0..wakers.len()).find(|&index| wakers[index].0.count() > seen[index]) {
+                seen[index] = wakers[index].0.count();
                 let Some(accept) = &mut accepts[index] else { continue };
                 if let Poll::Ready(stream) = poll_with(accept, &wakers[index].1) {
                     stream.unwrap();
@@ -125,11 +126,12 @@ fn one_connection_wakes_one_acceptor() {
         task::sleep(Duration::from_millis(20)).await;
         assert_eq!(poll_woken(), 0);
         for _ in 0..3 {
-            let before = woken();
+            let before = wakeups();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            becomes("an acceptor is woken", || woken() > before).await;
+            becomes("an acceptor is woken", || wakeups() > before).await;
+            // A second wake-up would usually occur within this pause.
             task::sleep(Duration::from_millis(20)).await;
-            assert_eq!(woken(), before + 1, "one connection, one wake-up");
+            assert_eq!(wakeups(), before + 1, "one connection, one wake-up");
             assert_eq!(poll_woken(), 1, "the connection is accepted");
         }
     });
@@ -230,6 +232,7 @@ fn into_incoming_survives_expired_deadline() {
         let client = TcpStream::connect(addr).await.unwrap();
         let stream = incoming.next().await.unwrap().unwrap();
         assert_eq!(stream.peer_addr().unwrap(), client.local_addr().unwrap());
+        // Dropping the stream closes the listener, so the port is free.
         drop(incoming);
         TcpListener::bind(addr).await.unwrap();
     });

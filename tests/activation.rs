@@ -30,6 +30,8 @@ fn arguments(name: &str) -> [&str; 4] {
     ["--exact", name, "--nocapture", "--test-threads=1"]
 }
 
+/// Runs a command of [`successor`] or [`activated_by_shell`], asserts that its test passes, and
+/// returns its output.
 #[track_caller]
 fn succeeds(command: &mut Command) -> String {
     let output = common::output(command).unwrap();
@@ -215,14 +217,14 @@ fn refused_arguments_and_failed_exec_are_reported() {
     });
 }
 
-/// Opens files until all numbers below `beyond` are in use.
-fn fill(beyond: i32) -> Vec<File> {
+/// Opens files until all descriptor numbers up to `last` are in use.
+fn fill(last: i32) -> Vec<File> {
     let mut files = Vec::new();
     loop {
         let file = File::open("/dev/null").unwrap();
         let number = file.as_raw_fd();
         files.push(file);
-        if number >= beyond {
+        if number >= last {
             return files;
         }
     }
@@ -244,9 +246,9 @@ fn failed_exec_is_reported_despite_freed_numbers() {
                     if piped {
                         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
                     }
-                    let taken = fill(3 + count + 12);
+                    let held = fill(3 + count + 12);
                     activation::pass(&mut command, (0..count).map(|_| ("fd", fd))).unwrap();
-                    drop(taken);
+                    drop(held);
                     for _ in 0..2 {
                         assert_eq!(command.spawn().unwrap_err().kind(), kind, "{program}, {count}, {piped}");
                     }
@@ -272,10 +274,10 @@ fn successor_takes_descriptors_despite_freed_numbers() {
         let listener = run(TcpListener::bind(common::own_address())).unwrap();
         let mut command = successor(name);
         command.env("SUCCESSOR", "");
-        let taken = fill(30);
+        let held = fill(30);
         activation::pass(&mut command, ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, listener.as_fd())))
             .unwrap();
-        drop(taken);
+        drop(held);
         // The second round passes the descriptors again.
         for _ in 0..2 {
             succeeds(&mut command);
@@ -289,7 +291,7 @@ fn role() -> String {
 }
 
 /// Takes the passed descriptors. Returns whether one of them is named `web`.
-fn is_taken() -> bool {
+fn takes_web() -> bool {
     activation::take().unwrap().into_iter().any(|taken| taken.name() == "web")
 }
 
@@ -300,7 +302,7 @@ fn helper_process_does_not_take_parent_descriptors() {
     let name = "helper_process_does_not_take_parent_descriptors";
     let _watchdog = Watchdog::new();
     match &role()[..] {
-        "helper" => return assert!(!is_taken()),
+        "helper" => return assert!(!takes_web()),
         role @ ("successor" | "executed") => {
             let helpers = || {
                 succeeds(successor(name).env("ROLE", "helper"));
@@ -313,7 +315,7 @@ fn helper_process_does_not_take_parent_descriptors() {
                 succeeds(shell.env("ROLE", "helper").stdin(Stdio::null()));
             };
             helpers();
-            assert!(is_taken());
+            assert!(takes_web());
             helpers();
             if role == "executed" {
                 // A process that was activated passes descriptors in turn.
@@ -348,11 +350,11 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
             common::eventually("the parent has ended", || std::os::unix::process::parent_id() != parent);
             // A helper does not take the descriptors of the successor.
             succeeds(successor(name).env("ROLE", "helper"));
-            assert!(is_taken());
+            assert!(takes_web());
             println!("taken by the orphan");
             return;
         }
-        "helper" => return assert!(!is_taken()),
+        "helper" => return assert!(!takes_web()),
         "parent" => {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let mut command = successor(name);

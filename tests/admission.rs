@@ -137,7 +137,7 @@ fn shutdown_by_another_owner_ends_accept_waiting_for_permit() {
             });
             let mut incoming = listener.incoming();
             assert!(poll_once(&mut incoming.next()).await.is_pending());
-            becomes("the accept waits", || netpoll::rt::metrics().waiters >= 2).await;
+            becomes("the accept and the stream wait", || netpoll::rt::metrics().waiters >= 2).await;
             socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Read).unwrap();
             let error = waiting.await.unwrap_err();
             assert_eq!(raw_os_error(&error), Some(libc::EINVAL), "{error}");
@@ -438,7 +438,7 @@ fn accept_yields_after_a_batch_of_refusals() {
                 polls += 1;
                 assert!(now == 150 || wakes.count() > woken, "the accept must wake its task to be polled again");
             }
-            assert!((2..=6).contains(&polls), "{polls} pairs of polls, each poll with up to 64 refusals");
+            assert!((2..=6).contains(&polls), "150 refusals, up to 64 per poll, took {polls} pairs of polls");
             for client in &crowd {
                 assert_eq!(read_all(client), b"", "closed without a message");
             }
@@ -459,8 +459,9 @@ fn close_of_a_borrowed_listener_wakes_a_stream_that_waits_for_a_descriptor() {
             let held = exhaust_descriptors();
             let (wakes, waker) = Wakes::new();
             let mut incoming = listener.incoming();
-            // Each pause is longer than the one before. A pause after these five is unlikely to end
-            // during the close.
+            // After an accept that fails for lack of a descriptor, `incoming` pauses, each time
+            // twice as long as before. A pause after these five is unlikely to end during the
+            // close.
             while wakes.count() < 5 {
                 let before = wakes.count();
                 assert!(poll_with(&mut incoming.next(), &waker).is_pending());
@@ -505,7 +506,8 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 })
                 .collect();
             let mut incoming = listener.incoming();
-            // If an accept fails for lack of descriptors, `incoming` pauses.
+            // The other threads may take all descriptors of the reserve. Then the accept fails, and
+            // `incoming` pauses.
             let all = netpoll::future::timeout(common::BOUND, async {
                 let mut next = incoming.next();
                 becomes("all clients are refused", || {

@@ -1,5 +1,6 @@
-//! `io::AsyncFd` over pipes and a std socket: readiness, calls, deadlines, close, dropped waits,
-//! O_NONBLOCK, rejected descriptors, and values of an earlier runtime.
+//! `io::AsyncFd` over pipes and a std socket: rejected descriptors, O_NONBLOCK, readiness,
+//! deadlines, closes, dropped waits, errors and panics of closures, and values of an earlier
+//! runtime.
 
 mod common;
 
@@ -85,7 +86,7 @@ fn regular_file_and_directory_are_rejected() {
 }
 
 #[test]
-fn descriptor_is_registered_once() {
+fn second_async_fd_of_a_descriptor_is_rejected() {
     run(async {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let first = AsyncFd::new(&reader).unwrap();
@@ -163,12 +164,14 @@ fn readable_guard_clears_readiness() {
         let mut buf = [0; 1];
         for _ in 0..2 {
             assert_eq!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).unwrap().unwrap(), 1);
+            // After the first byte, the pipe still contains the second.
             assert!(poll_once(&mut reader.readable()).await.is_ready() || buf == *b"y");
         }
         assert!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).is_err(), "the call would block");
         assert!(poll_once(&mut reader.readable()).await.is_pending());
         writer.get_ref().write_all(b"z").unwrap();
         let mut kept = reader.readable().await.unwrap();
+        // After `retain_ready`, `clear_ready` has no effect.
         kept.retain_ready();
         kept.clear_ready();
         assert!(poll_once(&mut reader.readable()).await.is_ready());
@@ -264,7 +267,7 @@ fn writer_learns_that_reader_closed() {
     });
 }
 
-// ---- deadlines, closing, cancelling ----
+// ---- deadlines, closes, dropped waits ----
 
 #[test]
 fn deadlines_and_timeouts_end_reads_and_readable() {
@@ -344,6 +347,9 @@ fn dropped_wait_passes_wakeup_on() {
     });
 }
 
+// ---- closures ----
+
+/// A leaked reference would keep the close from completing.
 #[test]
 fn panic_in_closure_releases_reference() {
     run(async {
@@ -365,6 +371,8 @@ fn closure_errors_are_returned_unchanged() {
         assert_eq!(write.await.unwrap_err().raw_os_error(), Some(libc::EBADF), "not open for writing");
     });
 }
+
+// ---- values of an earlier runtime ----
 
 /// Returns two values for one descriptor. The first belongs to a runtime that was shut down, the
 /// second to the next runtime. The shutdown has ended the registration of the first value, so the
@@ -392,8 +400,8 @@ fn drop_of_an_async_fd_of_an_earlier_runtime_removes_no_other_registration() {
 }
 
 #[test]
-fn wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over() {
-    child("wait_of_an_async_fd_of_an_earlier_runtime_takes_no_registration_over", || {
+fn async_fd_of_an_earlier_runtime_does_not_take_over_the_registration() {
+    child("async_fd_of_an_earlier_runtime_does_not_take_over_the_registration", || {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let [first, second] = of_two_runtimes(&reader);
         let call = |fd: &&PipeReader| Read::read(&mut &**fd, &mut [0; 1]);

@@ -53,7 +53,7 @@ fn timerfd_fires_repeatedly() {
 }
 
 #[test]
-fn inotify_reports_file() {
+fn inotify_reports_new_file() {
     use rustix::fs::inotify;
     run(async {
         let folder = Folder::new();
@@ -89,8 +89,8 @@ fn terminal_transfers_data_and_hangs_up() {
         let pty = AsyncFd::new(File::from(pty)).unwrap();
         let terminal = AsyncFd::new(File::from(terminal)).unwrap();
         let mut buf = [0; 64];
-        let mut half = &terminal;
-        let mut read = half.read(&mut buf);
+        let mut reader = &terminal;
+        let mut read = reader.read(&mut buf);
         assert!(poll_once(&mut read).await.is_pending());
         (&pty).write_all(b"typed\n").await.unwrap();
         assert_eq!(read.await.unwrap(), 6);

@@ -242,7 +242,8 @@ fn tcp_duplex() {
 
     run(async {
         let (a, b) = pair().await?;
-        // One end waits in both directions. First one direction proceeds, later the other.
+        // During the pause, `a` begins to wait in both directions. Then its writes proceed, and
+        // later its reads.
         let a_reads = task::spawn(read(a.clone()));
         let a_writes = task::spawn(write(a));
         task::sleep(Duration::from_millis(5)).await;

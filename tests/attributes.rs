@@ -86,7 +86,7 @@ fn main_blocks_and_returns() {
 }
 
 mod with_workers {
-    /// A `main` with arguments that `#[tokio::main]` has too.
+    /// A `main` with arguments that `#[tokio::main]` also accepts.
     #[netpoll::main(flavor = "multi_thread", worker_threads = 3)]
     pub(super) async fn main() -> usize {
         netpoll::rt::metrics().workers

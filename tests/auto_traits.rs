@@ -39,7 +39,7 @@ fn sockets_are_send_sync_and_unpin() {
 }
 
 #[test]
-fn futures_of_sockets_are_unpin_and_send() {
+fn futures_and_streams_are_send_and_unpin() {
     everywhere!(net::Read<'_>, net::ReadVectored<'_>, net::Peek<'_>, net::Write<'_>, net::WriteVectored<'_>);
     everywhere!(net::WriteAll<'_>, net::WriteVectoredAll<'_, '_>, net::Readable<'_>, net::Writable<'_>, net::Closed);
     everywhere!(

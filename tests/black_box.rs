@@ -103,6 +103,7 @@ fn all_calls_of_a_long_turn_are_recorded_in_order() {
             task::block_on(task);
             let black_box = rt::black_box();
             let mut turns = calls_by_turn(&black_box, id);
+            // The first and the last turn make no calls.
             let expected: Vec<_> = numbers.iter().map(|&number| (number, true)).collect();
             assert_eq!((turns.remove(0), turns.pop()), (Vec::new(), Some(Vec::new())), "{black_box}");
             // On a slow machine, a turn may reach its time limit before all datagrams are sent.
@@ -139,8 +140,8 @@ fn turn_in_progress_is_shown_with_its_calls() {
     });
 }
 
-/// A turn that waits in `block_on` gives its worker's queue away. The calls before that stay in the
-/// record.
+/// A turn that waits in `block_on` gives its worker's queue away. The record keeps the calls that
+/// the turn made before, and does not contain those that it makes afterwards.
 #[test]
 fn turn_that_leaves_its_worker_keeps_its_calls() {
     child("turn_that_leaves_its_worker_keeps_its_calls", || {
@@ -165,8 +166,8 @@ fn trace_has_a_thread_per_worker_and_a_span_per_turn() {
         rt::Builder::new().workers(1).start().unwrap();
         let named =
             task::Builder::new().name("a \"quoted\" name".to_owned()).spawn(std::future::pending::<()>()).unwrap();
-        let ids: Vec<_> = (0..10).map(|_| task::spawn(async {})).collect();
-        for task in ids {
+        let tasks: Vec<_> = (0..10).map(|_| task::spawn(async {})).collect();
+        for task in tasks {
             task::block_on(task);
         }
         let json = rt::black_box().to_trace_json();
@@ -190,7 +191,8 @@ fn block_until_file_exists(path: PathBuf) {
     task::block_on(task::Builder::new().name("culprit".to_owned()).spawn(blocks).unwrap());
 }
 
-/// Asserts that the trace file names the task `culprit`, and that its folder has no other file.
+/// Asserts that the trace file names the task `culprit`, and that its folder has no other file. (A
+/// trace is first written to a *part file*, which is then renamed.)
 fn assert_trace_names_culprit(path: &Path) {
     let json = std::fs::read_to_string(path).unwrap();
     assert!(json.contains("culprit blocks its worker\""), "{json}");
@@ -219,7 +221,7 @@ fn environment_names_the_file() {
     });
 }
 
-/// A name with a line break looked like another event.
+/// Regression: a name with a line break looked like another event.
 #[test]
 fn control_characters_in_names_are_not_printed() {
     child("control_characters_in_names_are_not_printed", || {

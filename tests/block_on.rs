@@ -162,12 +162,12 @@ fn yielding_root_future_lets_tasks_run() {
 }
 
 #[test]
-fn block_on_runs_no_tasks_unless_configured() {
-    child("block_on_runs_no_tasks_unless_configured", || {
+fn block_on_runs_no_tasks_without_the_option() {
+    child("block_on_runs_no_tasks_without_the_option", || {
         rt::Builder::new().workers(2).block_on_runs_tasks(false).start().unwrap();
         let own = thread::current().id();
         task::block_on(async move {
-            let ids: Vec<_> = (0..200)
+            let tasks: Vec<_> = (0..200)
                 .map(|_| {
                     task::spawn(async {
                         task::yield_now().await;
@@ -175,8 +175,8 @@ fn block_on_runs_no_tasks_unless_configured() {
                     })
                 })
                 .collect();
-            for id in ids {
-                assert_ne!(id.await, own, "a task ran on the thread of block_on");
+            for task in tasks {
+                assert_ne!(task.await, own, "a task ran on the thread of block_on");
             }
             let (client, server) = pair().await;
             let server = task::spawn(async move { echo(&server).await });
@@ -303,8 +303,8 @@ fn root_future_runs_while_workers_never_yield() {
 /// With `block_on_runs_tasks`, the thread of `block_on` takes a free processor and acts as a
 /// worker.
 #[test]
-fn block_on_runs_tasks_when_configured() {
-    child("block_on_runs_tasks_when_configured", || {
+fn block_on_runs_tasks_with_the_option() {
+    child("block_on_runs_tasks_with_the_option", || {
         let own = thread::current().id();
         rt::Builder::new().workers(3).block_on_runs_tasks(true).start().unwrap();
         let (leave, wait) = mpsc::channel::<()>();
@@ -401,7 +401,8 @@ fn two_hundred_nested_calls_end_with_four_workers() {
     child("two_hundred_nested_calls_end_with_four_workers", || nested_calls_end(4));
 }
 
-/// A task blocks its thread after a nested call that a foreign thread ended while sysmon slept.
+/// A task blocks its thread after a nested call that a foreign thread ended while sysmon slept. The
+/// task for which it waits runs nevertheless.
 #[test]
 fn task_may_block_after_nested_block_on() {
     child_for_each("task_may_block_after_nested_block_on", "NETPOLL_THREADS", &["1", "2"], || {
@@ -533,7 +534,6 @@ fn tasks_use_network_while_root_is_blocked() {
         let (sender, receiver) = mpsc::channel();
         task::block_on(async {
             let (client, server) = pair().await;
-            // The thread of the root future has polled until now. It blocks below.
             drop(task::spawn(async move { echo(&server).await }));
             drop(task::spawn(async move {
                 for _ in 0..20 {

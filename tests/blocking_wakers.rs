@@ -30,8 +30,8 @@ impl Wake for Blocks {
 }
 
 #[test]
-fn waiters_behind_a_blocking_waker_of_a_close_are_woken() {
-    child("waiters_behind_a_blocking_waker_of_a_close_are_woken", || {
+fn close_wakes_the_waiters_behind_a_blocking_waker() {
+    child("close_wakes_the_waiters_behind_a_blocking_waker", || {
         for in_task in [false, true] {
             let (one, _other) = UnixStream::pair().unwrap();
             let (release, waker) = Blocks::waker();

@@ -11,6 +11,7 @@ use common::{child, child_with, eventually, pair, park_on, ping};
 use netpoll::rt::{self, Builder};
 use netpoll::task;
 
+/// Asserts that `builder` refuses to start a runtime, and returns the text of the error.
 fn refused(builder: Builder) -> String {
     let error = builder.start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -51,9 +52,9 @@ fn second_start_is_rejected() {
     });
 }
 
-/// Invariant 12. Regression: a start dropped the function of the previous runtime under the locks
-/// of the life cycle and of the configuration, so the destructor of a value in the function waited
-/// forever when it used the runtime.
+/// Invariant 12. Regression: a start dropped the `on_blocked_task` function of the previous runtime
+/// under the locks of the life cycle and of the configuration, so the destructor of a value in the
+/// function waited forever when it used the runtime.
 #[test]
 fn function_of_the_previous_runtime_is_dropped_without_a_lock() {
     struct Uses(mpsc::Sender<usize>);
@@ -76,6 +77,7 @@ fn function_of_the_previous_runtime_is_dropped_without_a_lock() {
                 Builder::new().workers(3).start().unwrap()
             }
             assert_eq!(dropped.try_recv(), Ok(rt::metrics().workers));
+            // The count includes the panic of the first round.
             assert_eq!(rt::metrics().contained_panics, 1 + u64::from(starts_by_use));
             rt::shutdown(common::BOUND).unwrap();
         }
@@ -149,6 +151,8 @@ fn async_std_variables_are_a_fallback() {
         assert_eq!((rt::metrics().workers, named.as_deref()), (2, Some("mine")));
     };
     let sees = |name| std::env::var(name).unwrap();
+    // In each of the three child processes, the first of these calls makes the checks. The closures
+    // of the other calls do nothing.
     let theirs = [("ASYNC_STD_THREAD_COUNT", "3"), ("ASYNC_STD_THREAD_NAME", "theirs")];
     child_with(NAME, &[theirs[0], theirs[1], ("EXPECTED", "3 theirs")], || {
         let expected = sees("EXPECTED");

@@ -38,8 +38,8 @@ unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: usize, flags: c_int)
     unsafe { libc::recvfrom(fd, buf, len, flags, std::ptr::null_mut(), std::ptr::null_mut()) }
 }
 
-/// The number of requests before the first one that is counted. After these requests, a short read
-/// replaces the next call.
+/// The number of requests, or of connections, before the first one that is counted. After these
+/// requests, a short read replaces the next call.
 const FIRST: usize = 50;
 /// The number of requests, or of connections, whose calls are counted.
 const COUNTED: usize = 200;
@@ -131,7 +131,7 @@ async fn calls_of_connections() -> usize {
             }
         });
         client.read_exact(&mut [0; 4]).unwrap();
-        // During this pause, the server begins to read the next request.
+        // During this pause, the server begins its second read.
         std::thread::sleep(Duration::from_micros(200));
         drop(client);
         server.await;

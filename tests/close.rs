@@ -263,7 +263,7 @@ fn duplicate_outlives_close() {
         client.force_close().await.unwrap();
         let alive = TcpStream::from(duplicate);
         round_trip(&alive, &server).await;
-        // While a clone exists, the owned descriptor is a duplicate.
+        // While a clone exists, the conversion to `OwnedFd` returns a duplicate.
         let clone = alive.clone();
         let given: OwnedFd = alive.into();
         round_trip(&clone, &server).await;
@@ -512,7 +512,7 @@ fn stale_operation_does_not_touch_reused_fd() {
             let mut read = client.read(&mut buf);
             assert!(poll_with(&mut read, &waker).is_pending());
             if round % 2 == 0 {
-                let _shown = client.as_fd();
+                let _exposed = client.as_fd();
             }
             let old = number(&client);
             client.force_close().await.unwrap();

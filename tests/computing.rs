@@ -150,9 +150,11 @@ fn waits_of_tasks_end_while_other_tasks_compute() {
 /// While a task occupies its worker, the other worker takes the tasks queued behind it, under any
 /// policy for blocked tasks.
 #[test]
-fn free_worker_takes_tasks_queued_behind_one_that_computes() {
+fn free_worker_takes_tasks_queued_behind_one_that_computes_or_blocks() {
     use rt::BlockedPolicy::{AddWorkers, Off, ReportOnly};
-    fn all_run(count: usize, spawned_by_it: bool, computes: bool) {
+    /// Checks that `count` tasks run while another task occupies its worker, by computing or by
+    /// waiting for a channel. That other task spawns them, or this thread does.
+    fn all_run(count: usize, spawned_by_task: bool, computes: bool) {
         let done = Arc::new(AtomicUsize::new(0));
         let (finished, finishes) = mpsc::channel();
         let others = done.clone();
@@ -166,10 +168,10 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
             }
         };
         let (begun, begins) = mpsc::channel();
-        let (mut by_it, by_this) = if spawned_by_it { (Some(spawns), None) } else { (None, Some(spawns)) };
-        let keeper = task::spawn(async move {
+        let (mut by_task, by_thread) = if spawned_by_task { (Some(spawns), None) } else { (None, Some(spawns)) };
+        let occupying = task::spawn(async move {
             begun.send(()).unwrap();
-            by_it.take().into_iter().for_each(|spawns| spawns());
+            by_task.take().into_iter().for_each(|spawns| spawns());
             while computes && done.load(Ordering::SeqCst) < count {
                 std::hint::spin_loop();
             }
@@ -178,16 +180,16 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
             }
         });
         begins.recv().unwrap();
-        by_this.into_iter().for_each(|spawns| spawns());
-        park_on(keeper);
+        by_thread.into_iter().for_each(|spawns| spawns());
+        park_on(occupying);
     }
-    child("free_worker_takes_tasks_queued_behind_one_that_computes", || {
+    child("free_worker_takes_tasks_queued_behind_one_that_computes_or_blocks", || {
         for policy in [AddWorkers, ReportOnly, Off] {
             rt::Builder::new().workers(2).spare_workers(0).blocked_tasks(policy).start().unwrap();
             for count in [1, 2, 300] {
-                for (spawned_by_it, computes) in [(true, true), (true, false), (false, true), (false, false)] {
-                    println!("{policy:?}, {count} tasks, spawned by it: {spawned_by_it}, computes: {computes}");
-                    all_run(count, spawned_by_it, computes);
+                for (spawned_by_task, computes) in [(true, true), (true, false), (false, true), (false, false)] {
+                    println!("{policy:?}, {count} tasks, spawned by the task: {spawned_by_task}, computes: {computes}");
+                    all_run(count, spawned_by_task, computes);
                 }
             }
             rt::shutdown(common::BOUND).unwrap();
@@ -248,17 +250,17 @@ fn timers_fire_while_wakers_block() {
         begins.recv_timeout(common::BOUND).unwrap();
         // Only sysmon checks the timers.
         let (woke, wakes) = mpsc::channel();
-        let (runs, mut sleeps): (Vec<_>, Vec<_>) = (0..3)
+        let (resumes, mut sleeps): (Vec<_>, Vec<_>) = (0..3)
             .map(|_| {
-                let (ran, runs) = mpsc::channel();
-                let waker = Waker::from(Arc::new(Waits(Mutex::new(runs), woke.clone())));
-                (ran, waiting_sleep(5 * MS, &waker))
+                let (resume, resumed) = mpsc::channel();
+                let waker = Waker::from(Arc::new(Waits(Mutex::new(resumed), woke.clone())));
+                (resume, waiting_sleep(5 * MS, &waker))
             })
             .unzip();
         park_on(Sleep::new(5 * MS));
         park_on(Sleep::new(40 * MS));
         assert!(wakes.try_recv().is_err(), "a waker has returned too early");
-        runs.iter().for_each(|ran| ran.send(()).unwrap());
+        resumes.iter().for_each(|resume| resume.send(()).unwrap());
         for _ in 0..3 {
             wakes.recv_timeout(common::BOUND).unwrap();
         }
@@ -412,7 +414,7 @@ fn timers_fire_after_a_long_computation() {
         let begin = Instant::now();
         while begin.elapsed() < 30 * MS {}
     }
-    async fn computes() {
+    async fn compute_between_waits() {
         let (one, other) = pair().await;
         for _ in 0..3 {
             let mut sleep = Box::pin(task::sleep(5 * MS));
@@ -446,10 +448,10 @@ fn timers_fire_after_a_long_computation() {
         }
     }
     child_for_each("timers_fire_after_a_long_computation", "NETPOLL_THREADS", &["1", "2"], || {
-        task::block_on(computes());
-        park_on(computes());
-        park_on(task::spawn(computes()));
-        let tasks: Vec<_> = (0..4).map(|_| task::spawn(computes())).collect();
+        task::block_on(compute_between_waits());
+        park_on(compute_between_waits());
+        park_on(task::spawn(compute_between_waits()));
+        let tasks: Vec<_> = (0..4).map(|_| task::spawn(compute_between_waits())).collect();
         tasks.into_iter().for_each(park_on);
     });
 }

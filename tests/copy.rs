@@ -713,9 +713,8 @@ fn idle_limit_ends_idle_copy() {
     });
 }
 
-/// A limit of `Duration::MAX` has no effect.
-/// A task that has used up its turn makes the copy yield. The idle limit must not end the copy then
-/// if there are bytes to copy.
+/// A copy whose task has used up its turn yields. The idle limit must not end the copy then if
+/// there are bytes to copy.
 #[test]
 fn idle_limit_does_not_end_a_copy_that_yields() {
     const IDLE: Duration = Duration::from_millis(50);
@@ -742,6 +741,7 @@ fn idle_limit_does_not_end_a_copy_that_yields() {
     });
 }
 
+/// A limit of `Duration::MAX` has no effect.
 #[test]
 fn longest_idle_limit_does_not_overflow() {
     run(async {
@@ -754,7 +754,6 @@ fn longest_idle_limit_does_not_overflow() {
     });
 }
 
-/// Copies work under any executor.
 #[test]
 fn copy_runs_under_another_executor() {
     let _watchdog = Watchdog::new();

@@ -76,8 +76,7 @@ fn lost_packets_do_not_change_the_bytes() {
             sim.link("*", "*").loss(0.1);
             sim.host("server").spawn(move || serve(true));
             task::sleep(ms(10)).await;
-            let first = sim.host("client").run(ask(10, 20));
-            first.await.unwrap();
+            sim.host("client").run(ask(10, 20)).await.unwrap();
         });
     }
 }
@@ -154,8 +153,8 @@ async fn gathered_behind_a_full_buffer() -> TcpStream {
     stream
 }
 
-/// The only edge wakes the task that sends the rest, and is then passed to a write whose call
-/// returns `WouldBlock` every time. The flush that waits behind these two gets no edge.
+/// The only edge wakes the task that sends the gathered bytes, and is then passed to a write whose
+/// call returns `WouldBlock` every time. The flush that waits behind these two gets no edge.
 #[test]
 fn flush_ends_when_others_have_used_the_edge() {
     Sim::run(3, async move |sim: Sim| {
@@ -196,8 +195,8 @@ fn flush_ends_when_others_have_used_the_edge() {
     });
 }
 
-/// After a write deadline has passed, the task that sends the rest makes pauses. A write sends the
-/// rest during a pause.
+/// After a write deadline has passed, the task that sends the gathered bytes pauses between its
+/// attempts. A write sends the bytes during a pause.
 #[test]
 fn flush_ends_when_a_write_sends_the_rest_during_a_pause() {
     Sim::run(3, async move |sim: Sim| {

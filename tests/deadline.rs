@@ -52,7 +52,7 @@ fn far_deadlines() -> Vec<Instant> {
 
 /// Go: TestDialTimeout.
 #[test]
-fn connect_times_out_and_not_early() {
+fn connect_times_out_but_not_early() {
     run(async {
         let hole = BlackHole::new();
         let addr = hole.addr;
@@ -94,6 +94,7 @@ fn connect_timeout_does_not_outlive_connect() {
         let connect = async |timeout| TcpStream::connect_timeout(&addr, timeout).await;
         let (client, timeout) = within_a_timeout(connect).await;
         task::sleep(timeout).await;
+        // Connections of dials that timed out may precede this one in the queue.
         let server = loop {
             let (server, peer) = listener.accept().await.unwrap();
             if peer == client.local_addr().unwrap() {
@@ -349,7 +350,7 @@ const VARIOUS: [u64; 19] = [
 
 /// Go: TestVariousDeadlines.
 #[test]
-fn various_deadlines_expire_and_not_early() {
+fn various_deadlines_expire_but_not_early() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut handles = Vec::new();
@@ -381,10 +382,10 @@ fn various_deadlines_expire_and_not_early() {
 
 /// Go: TestVariousDeadlines1Proc, TestVariousDeadlines4Proc.
 #[test]
-fn various_deadlines_expire_and_not_early_with_one_and_four_workers() {
+fn various_deadlines_expire_but_not_early_with_one_and_four_workers() {
     for workers in ["1", "4"] {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "various_deadlines_expire_and_not_early", "--test-threads=1"]);
+        command.args(["--exact", "various_deadlines_expire_but_not_early", "--test-threads=1"]);
         let output = common::output(command.env("NETPOLL_THREADS", workers)).unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{workers} workers: {text}{}", String::from_utf8_lossy(&output.stderr));
@@ -887,7 +888,7 @@ fn read_timeout_restarts_for_each_read() {
             }
             assert!(start.elapsed() >= timeout);
         }
-        // A timeout applies to one operation, so a later read receives data that arrives later.
+        // A timeout ends one operation only. A later read receives data.
         server.write_all(b"x").await.unwrap();
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 1);

@@ -1,5 +1,5 @@
-//! `Dialer`: time limits, racing of addresses, errors, local addresses, options, the control hook,
-//! the resolver, the number of system calls, and clean-up.
+//! `Dialer`: time limits, racing of addresses, errors, local addresses, options, the control
+//! function, the resolver, the number of system calls, and clean-up.
 //!
 //! `src/net/happy_eyeballs.rs` tests the rules of the race, `src/net/dialer.rs` the division of
 //! time, and `dialer_linux.rs` the options that only Linux has.
@@ -52,7 +52,7 @@ fn inner<T: std::error::Error + 'static>(error: &io::Error) -> &T {
 
 /// Go: TestDialTimeout, TestDialTimeoutMaxDuration.
 #[test]
-fn timeout_and_deadline_end_dial_and_not_early() {
+fn timeout_and_deadline_end_dial_but_not_early() {
     let hole = BlackHole::new();
     run(async {
         let millis = Duration::from_millis;
@@ -112,6 +112,7 @@ fn dial_deadline_does_not_apply_to_connection() {
         let addr = listener.local_addr().unwrap();
         let dial = async |timeout| Dialer::new().deadline(Instant::now() + timeout).dial(addr).await;
         let (stream, timeout) = common::within_a_timeout(dial).await;
+        // Connections of dials that timed out may precede this one in the queue.
         let peer = loop {
             let (peer, from) = listener.accept().await.unwrap();
             if from == stream.local_addr().unwrap() {
@@ -433,7 +434,7 @@ fn connection_uses_local_address() {
 fn local_port_gets_past_silent_addresses() {
     run(async {
         let holes = [BlackHole::new(), BlackHole::new()];
-        let (_socket, refusing) = refusing();
+        let (_socket, refused) = refusing();
         let listener = listener().await;
         let good = listener.local_addr().unwrap();
         let free_port = || {
@@ -445,7 +446,7 @@ fn local_port_gets_past_silent_addresses() {
             // No connection has used this port, so it is free immediately.
             let port = free_port();
             let dialer = Dialer::new().stagger(stagger).defaults(defaults).local_addr(port);
-            let addrs = [holes[0].addr, refusing, holes[1].addr, good];
+            let addrs = [holes[0].addr, refused, holes[1].addr, good];
             let stream = dialer.dial(&addrs[..]).await.unwrap();
             assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
             let (peer, from) = listener.accept().await.unwrap();
@@ -528,7 +529,7 @@ fn nodelay_and_keepalive_follow_the_options_of_the_dialer() {
 
 /// Go: TestDialerControl.
 #[test]
-fn control_hook_sees_each_socket_before_connect() {
+fn control_function_sees_each_socket_before_connect() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -554,8 +555,8 @@ fn control_hook_sees_each_socket_before_connect() {
 }
 
 #[test]
-fn control_hook_error_fails_dial_without_leak() {
-    common::child("control_hook_error_fails_dial_without_leak", || {
+fn error_of_control_function_fails_dial_without_leak() {
+    common::child("error_of_control_function_fails_dial_without_leak", || {
         run(async {
             let listener = listener().await;
             let addr = listener.local_addr().unwrap();
@@ -564,7 +565,8 @@ fn control_hook_error_fails_dial_without_leak() {
             let error = dialer.dial(addr).await.unwrap_err();
             assert_eq!(error.to_string(), format!("dial tcp {addr}: not there"));
             assert_eq!((error.kind(), fd_count()), (ErrorKind::PermissionDenied, before));
-            // The hook keeps a duplicate, but the registration must still end with the connection.
+            // The function keeps a duplicate, but the registration must still end with the
+            // connection.
             let kept = Arc::new(Mutex::new(None));
             let keep = kept.clone();
             let dialer = Dialer::new().control(move |_, _, fd| {

@@ -12,7 +12,7 @@ use common::{bounded, eventually};
 use netpoll::net::UdpSocket;
 use netpoll::{rt, task};
 
-/// The environment variable that has the role of a started process.
+/// The environment variable that contains the role of a started process.
 const ROLE: &str = "NETPOLL_TEST_DUMP_ROLE";
 
 /// Starts `test` again in a new process, which has the role `role`.
@@ -43,6 +43,7 @@ fn signal_prints_a_snapshot_each_time() {
     const NAME: &str = "signal_prints_a_snapshot_each_time";
     if role().is_some() {
         rt::dump_on_sigusr1().unwrap();
+        // The second call does nothing.
         rt::dump_on_sigusr1().unwrap();
         spawn_a_reader();
         eprintln!("ready");

@@ -46,7 +46,8 @@ enum Outcome {
 use Outcome::{Done, Surfaced};
 
 struct Row {
-    /// The operation that [`cell`] performs.
+    /// The operation that [`cell`] performs. With the suffix `, made`, the call is made, and then
+    /// its result is replaced by the errno.
     operation: &'static str,
     /// The system call that fails.
     call: &'static str,
@@ -664,7 +665,7 @@ fn descriptor_rejected_by_epoll_is_invalid_input() {
     });
 }
 
-/// Regression test: a stream of connections whose listener could not be registered woke itself, and
+/// Regression: a stream of connections whose listener could not be registered woke itself, and
 /// returned ENOSPC, the user's limit of registrations, without a pause. So a server kept a thread
 /// busy.
 #[test]
@@ -686,8 +687,8 @@ fn incoming_pauses_while_its_listener_cannot_be_registered() {
     });
 }
 
-/// Regression test: the wait failed with ENOSPC, so the server of netpoll-hyper, which polls it at
-/// its connection limit, ended. The stream of connections would have paused.
+/// Regression: the wait failed with ENOSPC, so the server of netpoll-hyper, which polls it at its
+/// connection limit, ended. The stream of connections would have paused.
 #[test]
 fn wait_for_the_end_of_a_listener_outlasts_failed_registrations() {
     child_on_epoll("wait_for_the_end_of_a_listener_outlasts_failed_registrations", || {
@@ -722,13 +723,13 @@ fn poller_creation_failure_is_returned() {
             let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
             let (client, server) = (UnixStream::from(client), UnixStream::from(server));
             // Sysmon keeps a file of /proc open while it runs.
-            let count = before + 2 + usize::from(std::path::Path::new("/proc/loadavg").exists());
+            let most = before + 2 + usize::from(std::path::Path::new("/proc/loadavg").exists());
             for &(call, errnos) in CELLS {
                 for &errno in errnos {
                     let fault = inject(call, None, errno, 1);
                     let error = client.read(&mut [0; 1]).await.unwrap_err();
                     assert_eq!((raw_os_error(&error), fault.hits()), (Some(errno), 1), "{call}: {error}");
-                    assert!(fd_count() <= count, "{call}, {errno}: no descriptor is left");
+                    assert!(fd_count() <= most, "{call}, {errno}: a descriptor is left");
                 }
             }
             let mut buf = [0; 8];
@@ -858,6 +859,7 @@ fn gathered_bytes_survive_a_lack_of_memory() {
                 ours.write_all(b"gathered").await.unwrap();
                 task::yield_now().await;
                 let mut written = true;
+                // The operation that follows the gathered write.
                 match end {
                     0 => ours.flush().await.unwrap(),
                     1 => written = ours.write(&[b'x'; 20_000]).await.is_ok(),
