@@ -89,7 +89,7 @@ impl Wake for PollsAndBlocks {
 }
 
 /// The record of a task is freed with its future. Afterwards the waker of the task's handle drops
-/// the handle and blocks the worker.
+/// the handle and blocks the worker. Regression: the worker was never found stuck.
 #[test]
 fn tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker() {
     child("tasks_run_while_the_waker_of_a_handle_blocks_the_only_worker", || {
