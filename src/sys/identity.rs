@@ -21,10 +21,10 @@ use futures_lite::io::{AssertAsync, Take};
 ///
 /// # Safety
 /// The type's name must contain no lifetime, not even `'static`.
-pub(crate) unsafe trait Plain: 'static {}
+pub(crate) unsafe trait NoLifetime: 'static {}
 
 // SAFETY: the type has no lifetime parameter.
-unsafe impl Plain for File {}
+unsafe impl NoLifetime for File {}
 
 /// A family of types that differ only in one lifetime, the parameter of `At`.
 ///
@@ -48,15 +48,15 @@ pub(crate) struct Limited<F>(PhantomData<F>);
 pub(crate) struct Asserted<F>(PhantomData<F>);
 
 // SAFETY: `T` contains no lifetime.
-unsafe impl<T: Plain> Family for Own<T> {
+unsafe impl<T: NoLifetime> Family for Own<T> {
     type At<'a> = T;
 }
 // SAFETY: the lifetime of the reference is the only one.
-unsafe impl<T: Plain> Family for Shared<T> {
+unsafe impl<T: NoLifetime> Family for Shared<T> {
     type At<'a> = &'a T;
 }
 // SAFETY: the lifetime of the reference is the only one.
-unsafe impl<T: Plain> Family for Unique<T> {
+unsafe impl<T: NoLifetime> Family for Unique<T> {
     type At<'a> = &'a mut T;
 }
 // SAFETY: the lifetimes of `Take<R>` are those of `R`.

@@ -2,7 +2,7 @@
 //!
 //! Known types are [`TcpStream`], [`UnixStream`], references to them, files in [`AssertAsync`], and
 //! a [`Take`] reader around any of these. To add a stream type, implement [`Endpoint`] and
-//! [`Plain`] for it here and add it to the macro `streams`.
+//! [`NoLifetime`] for it here and add it to the macro `streams`.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +13,7 @@ use futures_lite::io::{AssertAsync, Take};
 use crate::net::TcpStream;
 use crate::net::net_fd::NetFd;
 use crate::net::unix::UnixStream;
-use crate::sys::identity::{self, Asserted, Limited, Own, Plain, Shared, Unique};
+use crate::sys::identity::{self, Asserted, Limited, NoLifetime, Own, Shared, Unique};
 
 /// The socket or file under a reader or writer.
 pub(crate) trait Endpoint {
@@ -38,7 +38,7 @@ pub(crate) trait Endpoint {
 
 // SAFETY: the type has no lifetime parameter.
 #[allow(unsafe_code)]
-unsafe impl Plain for TcpStream {}
+unsafe impl NoLifetime for TcpStream {}
 
 impl Endpoint for TcpStream {
     fn socket(&self) -> Option<Arc<NetFd>> {
@@ -48,7 +48,7 @@ impl Endpoint for TcpStream {
 
 // SAFETY: the type has no lifetime parameter.
 #[allow(unsafe_code)]
-unsafe impl Plain for UnixStream {}
+unsafe impl NoLifetime for UnixStream {}
 
 impl Endpoint for UnixStream {
     fn socket(&self) -> Option<Arc<NetFd>> {

@@ -44,7 +44,7 @@ pub(in crate::sys) unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flag
         return unsafe { call(libc::SYS_recvfrom, fd, buf, len, flags) };
     }
     // SAFETY: the caller's promise.
-    unsafe { recv_by_choice(fd, buf, len, flags) }
+    unsafe { recv_by_function(fd, buf, len, flags) }
 }
 
 /// Calls send(2).
@@ -58,7 +58,7 @@ pub(in crate::sys) unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, fl
         return unsafe { call(libc::SYS_sendto, fd, buf.cast_mut(), len, flags) };
     }
     // SAFETY: the caller's promise.
-    unsafe { send_by_choice(fd, buf, len, flags) }
+    unsafe { send_by_function(fd, buf, len, flags) }
 }
 
 /// Makes the system call `number`, recvfrom(2) or sendto(2), without an address. The result fits
@@ -90,7 +90,7 @@ fn syscall() -> *const c_void {
 /// # Safety
 /// Same as [`recv`].
 #[cold]
-unsafe fn recv_by_choice(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+unsafe fn recv_by_function(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     choose();
     // SAFETY: the caller's promise.
     unsafe { libc::recv(fd, buf, len, flags) }
@@ -101,7 +101,7 @@ unsafe fn recv_by_choice(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int)
 /// # Safety
 /// Same as [`send`].
 #[cold]
-unsafe fn send_by_choice(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+unsafe fn send_by_function(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     choose();
     // SAFETY: the caller's promise.
     unsafe { libc::send(fd, buf, len, flags) }
