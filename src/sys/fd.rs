@@ -89,7 +89,7 @@ pub(crate) fn limit() -> u64 {
     if result < 0 { u64::MAX } else { limit.rlim_cur as u64 }
 }
 
-/// Returns a description of the type of the file, for error texts.
+/// Returns a description of the type of a file that cannot be polled, for error texts.
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     let Ok(status) = status(fd.as_raw_fd()) else { return "file" };
     match status.st_mode & libc::S_IFMT {

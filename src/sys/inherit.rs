@@ -92,8 +92,9 @@ impl Process {
             // This process was started by exec(2) without fork(2).
             true
         } else if self.number == parent {
-            // If the parent has the mark itself, the mark was passed to the parent by exec(2), and
-            // this process is only a child of the process that was started with the mark.
+            // If the parent's environment has the mark, the parent has replaced its program with
+            // exec(2) and is itself the process that was started with the mark. This process is
+            // only its child.
             let environment = std::fs::read(format!("/proc/{parent}/environ")).unwrap_or_default();
             let mark = format!("{}={}", mark.0, mark.1);
             !environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
@@ -166,11 +167,11 @@ pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd>
 /// stays open as long as `command` exists.
 ///
 /// `Command` reports a failed exec(2) over a channel, which is a pipe or a pair of Unix sockets.
-/// The child has one end of the channel, with an unknown number. The number may be one of the
-/// target numbers, if that number was closed after this call. Therefore, if a target number refers
-/// to a close-on-exec channel that it did not refer to at the time of this call, the channel is not
-/// replaced, and exec(2) closes it. The child then has the descriptor only under its original
-/// number.
+/// The child has one end of the channel, with an unknown number. It may be a target number that was
+/// not open at the time of this call, or was closed afterwards. Therefore, if a target number
+/// refers to a close-on-exec channel that it did not refer to at the time of this call, the channel
+/// is not replaced, and exec(2) closes it. The child then has the descriptor only under its
+/// original number.
 pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, kept: Vec<OwnedFd>) {
     let known: Vec<_> = (first..).take(fds.len()).map(private_channel).collect();
     let pass = move || {

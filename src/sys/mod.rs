@@ -1,8 +1,8 @@
 //! Functions that make system calls, and the types of their arguments.
 //!
 //! * [`socket`]: calls on sockets. [`message`]: messages with addresses and control data.
-//!   [`batch`]: many messages per call. [`control`]: control data. [`calls`]: recv(2) and send(2)
-//!   without the C library's cancellation points.
+//!   [`batch`]: many messages per call. [`control`]: control data (cmsg(3)). [`calls`]: recv(2) and
+//!   send(2) without the C library's cancellation points.
 //! * [`option`]: socket options. [`zerocopy`]: MSG_ZEROCOPY. [`splice`]: splice(2) and sendfile(2).
 //!   [`unix`]: calls for Unix sockets, user IDs and file locks.
 //! * [`fd`]: calls on descriptors of any kind. [`placeholder`]: the descriptor whose duplicates

@@ -26,6 +26,7 @@ pub(crate) enum Call {
     TakeError,
     /// getpeername(2).
     PeerAddr,
+    /// close(2), also by `socket::close_and_keep_number`, which ignores the outcome.
     Close,
     /// splice(2) out of the socket (Linux only).
     SpliceFrom,
@@ -144,6 +145,8 @@ pub(super) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), Call::PeerAddr))
 }
 
+/// Adds `fd` to the script of `address`, if there is one. Returns the scripted result, or `None` if
+/// the caller must make the real call.
 pub(super) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> Option<io::Result<()>> {
     let state = {
         let mut registry = registry();
@@ -159,6 +162,7 @@ pub(super) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> Option<io::Resu
     }
 }
 
+/// Returns the scripted result, or `None` if the caller must make the real call.
 pub(super) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Result<Option<io::Error>>> {
     match next(of_descriptor(fd.as_raw_fd()), Call::TakeError) {
         Outcome::Succeed => Some(Ok(None)),

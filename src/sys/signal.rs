@@ -11,8 +11,7 @@ use super::os;
 /// The write end of the pipe, or -1.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// A function that returns whether this process is a forked child, which shares the pipe with its
-/// parent.
+/// The argument `is_child` of [`write_on_sigusr1`].
 static IS_CHILD: OnceLock<fn() -> bool> = OnceLock::new();
 
 /// Installs a handler for SIGUSR1 that writes a byte to `pipe`, which stays open for the lifetime

@@ -8,7 +8,7 @@ use netpoll_hangs::named;
 
 fn main() -> std::io::Result<()> {
     netpoll_hangs::end_after_bound();
-    // Spare workers are disabled. On a busy machine, a poll may take so long that one is added.
+    // On a busy machine, a poll may take so long that a spare worker would be added.
     rt::Builder::new().workers(1).spare_workers(0).start()?;
     for number in 0..20 {
         drop(named(&format!("chatty {number}"), async {

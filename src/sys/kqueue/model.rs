@@ -3,8 +3,8 @@
 //!
 //! The model has the filters READ and WRITE, on real descriptors, and USER. An edge-triggered epoll
 //! instance, whose descriptor is that of the queue, activates READ and WRITE. When an event of READ
-//! or WRITE is taken, the model checks the condition again, as a kernel does, with poll(2).
-//! Constants have FreeBSD's values.
+//! or WRITE is taken, the model checks the condition again, as a kernel does. It checks conditions
+//! with poll(2). Constants have FreeBSD's values.
 //!
 //! | item | behaviour in the manual pages |
 //! |---|---|

@@ -42,7 +42,7 @@ pub(crate) fn tcp_state(_fd: BorrowedFd<'_>) -> io::Result<TcpState> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Returns `None`, because on these systems no connect is delayed until the first data is sent.
+/// Returns `None`. Only TCP Fast Open needs the number, and this crate uses it only on Linux.
 pub(crate) fn syn_segments(_fd: BorrowedFd<'_>) -> Option<u32> {
     None
 }

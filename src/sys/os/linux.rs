@@ -44,8 +44,8 @@ pub(crate) const PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 
 /// The type of the control message that selects the interface for an IPv6 destination, if the
 /// family of the destination is not known. The kernel treats it as IPV6_PKTINFO. For an IPv4
-/// destination, an IPv6 socket skips it, while it refuses an IPV6_PKTINFO message whose address is
-/// not IPv4-mapped.
+/// destination, an IPv6 socket skips a message of this type, but refuses an IPV6_PKTINFO message
+/// whose address is not IPv4-mapped.
 pub(crate) const SKIPPED_PACKET_INFO_V6: c_int = libc::IPV6_2292PKTINFO;
 
 /// The type of the control message that contains the TTL of a received datagram.

@@ -144,8 +144,8 @@ fn with_sigpipe_blocked(call: impl FnOnce() -> io::Result<usize>) -> io::Result<
         return Err(io::Error::from_raw_os_error(blocked));
     }
     let result = call();
-    // One call may send several times, and then returns the number of bytes sent even if its last
-    // send has failed and raised the signal.
+    // The signal may be pending even if the call succeeded: one call may send several times, and it
+    // returns the number of bytes sent if a later send fails.
     if !was_pending {
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the set is initialised, details are not requested, and the time is valid. EAGAIN

@@ -26,8 +26,8 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
 }
 
-/// Calls connect(2) with AF_UNSPEC, which resets the connection and drops queued data. The call
-/// affects all descriptors of the socket.
+/// Calls connect(2) with AF_UNSPEC, which resets a TCP connection and drops queued data. The call
+/// affects all descriptors of the socket. Fails for a Unix stream, which cannot be reset.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: `sockaddr` is plain data for which all zeroes is a valid value.
     let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
