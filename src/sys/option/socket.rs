@@ -66,8 +66,7 @@ pub(crate) fn make_room(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
 const WMEM_MAX: usize = 212_992;
 
 /// Returns the largest size of a send buffer that SO_SNDBUF can set, as SO_SNDBUF returns it. Asks
-/// the kernel with a new socket, because a size beyond the limit would reduce the buffer of an
-/// existing one.
+/// the kernel with a new socket, because the request could reduce the buffer of an existing one.
 ///
 /// # Errors
 /// Returns an error if the probe cannot be opened, for example because no descriptor is free.
