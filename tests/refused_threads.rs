@@ -308,6 +308,25 @@ fn start_that_fails_leaves_no_inspect_socket() {
     });
 }
 
+/// Regression: the settings of the failed start stayed in effect until the next one.
+#[test]
+fn start_that_fails_leaves_the_settings_as_they_were() {
+    child("start_that_fails_leaves_the_settings_as_they_were", || {
+        for had_run in [false, true] {
+            let before = rt::metrics().workers;
+            refuse(ALL);
+            rt::Builder::new().workers(before + 3).start().unwrap_err();
+            assert_eq!(rt::metrics().workers, before);
+            permit();
+            if !had_run {
+                rt::Builder::new().workers(before + 1).start().unwrap();
+                assert_eq!(rt::metrics().workers, before + 1);
+                rt::shutdown(LONG).unwrap();
+            }
+        }
+    });
+}
+
 #[test]
 fn callers_do_the_work_without_threads() {
     child("callers_do_the_work_without_threads", || {

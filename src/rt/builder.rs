@@ -395,6 +395,7 @@ impl Builder {
         }
         let is_new_server = inspect_socket.as_deref().map_or(Ok(false), super::inspect::serve_at)?;
         if let Err(error) = runtime.prepare_start(config, &mut replaced) {
+            runtime.restore_config(&mut replaced);
             if let Some(path) = inspect_socket.filter(|_| is_new_server) {
                 super::inspect::stop_serving_at(&path);
             }

@@ -261,7 +261,7 @@ impl Metrics {
 /// Returns the first sentence of a field's documentation, or its part before a colon or a
 /// semicolon.
 fn first_sentence(doc: &'static str) -> &'static str {
-    let end = doc.find([':', ';']).or_else(|| doc.find(". ")).unwrap_or(doc.len());
+    let end = [": ", "; ", ". "].iter().filter_map(|end| doc.find(end)).min().unwrap_or(doc.len());
     doc[..end].trim().trim_end_matches('.')
 }
 
@@ -378,6 +378,7 @@ mod tests {
         assert_eq!(lines.last(), Some(&"# EOF"));
         for Metric { name, help, .. } in metrics.iter() {
             assert!(!help.is_empty() && !help.contains(['[', '\n', '\\']), "{name}: {help}");
+            assert!(help.matches('`').count() % 2 == 0, "{name}: {help}");
             assert!(help.starts_with(char::is_uppercase), "{name}: {help}");
         }
         for HistogramMetric { name, help, unit, .. } in metrics.histograms() {

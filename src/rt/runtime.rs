@@ -374,6 +374,8 @@ impl Runtime {
 
     /// Counts a task whose future was dropped.
     pub(crate) fn task_ended(&self) {
+        // ORDERING: Release pairs with the fence in `tasks_alive`.
+        fence(Ordering::Release);
         match counting_processor() {
             Some(processor) => processor.ended.add_owned(1),
             None => self.ended.add(1),
@@ -384,6 +386,8 @@ impl Runtime {
     pub(crate) fn tasks_alive(&'static self) -> u64 {
         // `ended` is read first, so that a task that ends between the two reads counts as alive.
         let ended: u64 = self.ended.get() + self.processors().map(|processor| processor.ended.get()).sum::<u64>();
+        // ORDERING: Acquire pairs with the fence in `task_ended`: the spawns of these tasks are seen.
+        fence(Ordering::Acquire);
         let spawned: u64 = self.spawned.get() + self.processors().map(|processor| processor.spawned.get()).sum::<u64>();
         spawned.saturating_sub(ended)
     }

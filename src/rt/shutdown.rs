@@ -193,6 +193,8 @@ fn wait_for_left(runtime: &'static Runtime, deadline: Option<Instant>) -> Result
             return Ok(());
         }
         if !runtime.is_stopped() {
+            // The reapers would count as threads of the runtime that is shut down next.
+            drop(droppers);
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             return shutdown(left);
         }

@@ -78,6 +78,18 @@ impl Runtime {
         self.start_sysmon_patiently(self.epoch())
     }
 
+    /// Publishes the configuration again that [`prepare_start`](Runtime::prepare_start) has
+    /// replaced, because the start has failed. The caller must hold `lifecycle`, and drop
+    /// `replaced`, which then has the other configuration, after it has released the lock.
+    pub(super) fn restore_config(&'static self, replaced: &mut Replaced) {
+        let mut config = self.config.lock();
+        std::mem::swap(&mut *config, &mut replaced.0);
+        match &*config {
+            Some(config) => config.publish(),
+            None => Config::new().publish(),
+        }
+    }
+
     /// Starts a stopped runtime with the published configuration. The caller must hold `lifecycle`.
     pub(crate) fn start(&'static self) {
         let (config, epoch) = (self.config(), self.epoch());

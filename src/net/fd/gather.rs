@@ -405,8 +405,8 @@ impl Fd {
     }
 
     /// Sends the gathered bytes and ends gathering, when the descriptor is about to be closed,
-    /// after the last call. Discards the bytes if the close aborts the connection. Otherwise, if the
-    /// socket does not accept all of them, returns the rest.
+    /// after the last call. Discards the bytes if the close aborts the connection. Otherwise, if
+    /// the socket does not accept all of them, returns the rest.
     pub(super) fn take_gathered(&self) -> Option<Rest> {
         let gathering = self.gathering()?;
         if !self.aborts() && !gathering.send() {
