@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::machine::current::WALL_START;
 use super::machine::kernel::Kernel;
 use super::machine::kernel::log::{Fate, What, seconds};
-use super::machine::kernel::packet::{Body, Marks, Packet, Protocol};
+use super::machine::kernel::packet::{Body, IpFields, Packet, Protocol};
 use super::machine::kernel::socket::{Family, Kind, Role, Socket};
 
 /// Returns the log, one line per entry.
@@ -99,7 +99,7 @@ pub(super) fn describe(place: i32, socket: &Socket) -> String {
         _ => "tcp",
     };
     let state = match &socket.role {
-        Role::Fresh => "unconnected".to_owned(),
+        Role::Unconnected => "unconnected".to_owned(),
         Role::Dead => "dead".to_owned(),
         Role::Listener(listener) => format!("listening, {} to accept", listener.queue.len()),
         Role::Tcp(connection) => format!(
@@ -188,7 +188,8 @@ fn wire(packet: &Packet) -> Vec<u8> {
         Body::Unreachable(of, why) => {
             // The message contains the IP header and 8 more bytes of the packet that caused it. Of
             // these, only the addresses, the protocol and the ports are those of the packet.
-            let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default(), Marks::default()) };
+            let inner =
+                Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default(), IpFields::default()) };
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
                 let header = ip_header(&dst, &src, 6, 8);
@@ -259,7 +260,7 @@ mod tests {
         };
         for body in [
             Body::Tcp(segment),
-            Body::Udp(Box::from(*b"data"), Marks::default()),
+            Body::Udp(Box::from(*b"data"), IpFields::default()),
             Body::Unreachable(Protocol::Udp, Unreachable::Port),
             Body::Unreachable(Protocol::Tcp, Unreachable::Host),
         ] {
@@ -290,7 +291,7 @@ mod tests {
     fn capture_has_the_header_and_a_record_per_packet() {
         let mut kernel = Kernel::new(1);
         kernel.log.capture =
-            Some(vec![(5, packet("10.0.0.1:1", "10.0.0.2:2", Body::Udp(Box::from(*b"abc"), Marks::default())))]);
+            Some(vec![(5, packet("10.0.0.1:1", "10.0.0.2:2", Body::Udp(Box::from(*b"abc"), IpFields::default())))]);
         let file = pcap(&kernel);
         assert_eq!(file.len(), 24 + 16 + 31);
         assert_eq!(file[..4], 0xa1b2_3c4d_u32.to_le_bytes());

@@ -18,7 +18,7 @@ use super::backend::is_simulated;
 use super::current;
 use super::host;
 use super::kernel::socket::{Family, Kind};
-use super::kernel::{Address, Kernel, Received, Wishes};
+use super::kernel::{Address, IpOverrides, Kernel, Received};
 use super::lane;
 
 /// The result of a call: its value, or an errno.
@@ -129,7 +129,7 @@ pub(super) fn write_address(address: &Address, to: *mut sockaddr, length: *mut s
 
 // ---- sockets ----
 
-/// Records a refusal and returns its errno.
+/// Records that a task opens a socket of a kind that is not simulated. Returns the errno.
 fn refused(what: String, errno: i32) -> i32 {
     let text = format!("a task of a simulation opens {what}, which is not simulated");
     current::with(|machine| machine.map(|machine| machine.refuse(text)));
@@ -311,7 +311,8 @@ pub(super) fn setsockopt(
     // SAFETY: the caller passes a value of `length` bytes.
     let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
     let result = kernel(|kernel| kernel.set_option(fd, level, name, bytes));
-    // A dial works without TCP_FASTOPEN_CONNECT, as on a kernel that does not have it.
+    // TCP_FASTOPEN_CONNECT is not refused: a dial works without it, as on a kernel that does not
+    // have this option.
     if result == Err(libc::ENOPROTOOPT)
         && (level, name) != (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT)
         && kernel(|kernel| kernel.has_level(fd, level)) == Ok(true)
@@ -411,8 +412,8 @@ fn normal(fd: c_int, bits: c_int) -> c_int {
 }
 
 /// Implements poll(2). Events occur only after this thread has returned to the run loop. So if no
-/// descriptor is ready, the call advances the clock by the timeout, in milliseconds, as
-/// nanosleep(2) does, and fails with EDEADLK if it has none.
+/// descriptor is ready, the call advances the clock by `timeout` milliseconds, as nanosleep(2)
+/// does. If `timeout` is negative, the call fails with EDEADLK.
 pub(super) fn poll(list: *mut pollfd, count: c_ulong, timeout: c_int) -> Result<c_int> {
     let mut ready = 0;
     for entry in entries(list, count) {
@@ -492,7 +493,13 @@ pub(super) fn received_into(fd: c_int, bufs: *const iovec, count: usize, flags: 
     received(fd, &mut [&mut vec![0; room.min(queued.max(1))]], flags)
 }
 
-pub(super) fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int, wishes: Wishes) -> Result<isize> {
+pub(super) fn sent(
+    fd: c_int,
+    bufs: &[&[u8]],
+    to: Option<&Address>,
+    flags: c_int,
+    overrides: IpOverrides,
+) -> Result<isize> {
     if flags & libc::MSG_OOB != 0 {
         let length = bufs.iter().map(|buf| buf.len()).sum();
         return Err(match kernel(|kernel| kernel.refuse_urgent_send(fd, length))? {
@@ -503,7 +510,7 @@ pub(super) fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int
     if flags & (libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
         return Err(libc::EOPNOTSUPP);
     }
-    let result = kernel(|kernel| kernel.send(fd, bufs, to, wishes)).map(|count| count as isize);
+    let result = kernel(|kernel| kernel.send(fd, bufs, to, overrides)).map(|count| count as isize);
     if let (Err(libc::ENETUNREACH), Some(Address::Inet(to))) = (&result, to)
         && (to.ip().is_multicast() || to.ip() == Ipv4Addr::BROADCAST)
     {
@@ -519,7 +526,7 @@ pub(super) fn recv(fd: c_int, buf: &mut [u8], flags: c_int) -> Result<usize> {
 
 /// Implements send(2) for a slice.
 pub(super) fn send(fd: c_int, buf: &[u8], flags: c_int) -> Result<usize> {
-    sent(fd, &[buf], None, flags, Wishes::default()).map(|count| count as usize)
+    sent(fd, &[buf], None, flags, IpOverrides::default()).map(|count| count as usize)
 }
 
 pub(super) fn read(fd: c_int, buf: *mut c_void, count: usize) -> Result<isize> {
@@ -538,7 +545,7 @@ pub(super) fn readv(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize
 pub(super) fn writev(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
     let bufs = buffers(bufs, count_of(count)?)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, None, 0, Wishes::default())
+    sent(fd, &bufs, None, 0, IpOverrides::default())
 }
 
 pub(super) fn recvfrom(
@@ -575,5 +582,5 @@ pub(super) fn sendto(
     let buf = iovec { iov_base: buf.cast_mut(), iov_len: count };
     let bufs = buffers(&raw const buf, 1)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, to.as_ref(), flags, Wishes::default())
+    sent(fd, &bufs, to.as_ref(), flags, IpOverrides::default())
 }

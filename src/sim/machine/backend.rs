@@ -1,9 +1,9 @@
 //! The poller's back end for the descriptors of a simulation: simulated ones, and the real ones of
 //! a test in which only the clock is virtual.
 //!
-//! It has the contract of `rt/poll`: a descriptor is registered once, for both directions and
-//! edge-triggered, and the first edge reports the current state. No other thread waits in this back
-//! end: the run loop itself takes the edges, when no task can run.
+//! It has the contract of `rt/poll/backend.rs`: a descriptor is registered once, for both
+//! directions and edge-triggered, and the first edge reports the current state. No other thread
+//! waits in this back end: the run loop itself takes the edges, when no task can run.
 
 use std::io;
 

@@ -31,15 +31,15 @@ pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 /// The sum of four such times does not overflow.
 pub(crate) const TIME_MAX: u64 = u64::MAX / 4;
 
-/// The time, in nanoseconds, after which sysmon would ask a task that blocks its thread to yield.
+/// The time, in nanoseconds, after which sysmon would have asked a task that blocks its thread to
+/// yield.
 const LONG_NANOS: u64 = 20_000_000;
 
 thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
     /// The result of [`simulates`].
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
-    /// The time of CLOCK_MONOTONIC in this thread's simulation in nanoseconds, or 0 outside and in
-    /// [`in_real_time`].
+    /// The result of [`now`].
     static NOW: Cell<u64> = const { Cell::new(0) };
     /// The start of the crate's clock in the simulations of this thread.
     static BASE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -107,14 +107,15 @@ pub(crate) fn tag() -> Tag {
     with(|machine| machine.map_or(Tag::default(), |machine| machine.tag.get()))
 }
 
-/// Returns the time of CLOCK_MONOTONIC in this thread's simulation in nanoseconds, or 0 outside and
-/// in [`in_real_time`].
+/// Returns the time of CLOCK_MONOTONIC in this thread's simulation in nanoseconds. Returns 0
+/// outside simulations and in [`in_real_time`].
 #[inline]
 pub(crate) fn now() -> u64 {
     NOW.with(Cell::get)
 }
 
-/// Returns the virtual time of this thread's simulation, or `None` outside and in [`in_real_time`].
+/// Returns the virtual time of this thread's simulation. Returns `None` outside simulations and in
+/// [`in_real_time`].
 #[cfg(netpoll_no_interpose)]
 pub(crate) fn instant() -> Option<Instant> {
     let since = Duration::from_nanos(now().checked_sub(MONOTONIC_START)?);
@@ -153,8 +154,8 @@ pub(crate) fn in_real_time<T>(read: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Returns the start of the crate's clock in a simulation, or `None` outside and in
-/// [`in_real_time`].
+/// Returns the start of the crate's clock in a simulation. Returns `None` outside simulations and
+/// in [`in_real_time`].
 #[inline]
 pub(crate) fn clock_base() -> Option<Instant> {
     if now() == 0 { None } else { simulated_base() }
@@ -247,8 +248,8 @@ impl Machine {
         self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
     }
 
-    /// Sets the time since the start of the simulation, in nanoseconds, or [`TIME_MAX`] if that is
-    /// earlier.
+    /// Sets the time since the start of the simulation to `now` nanoseconds, or to [`TIME_MAX`] if
+    /// that is earlier.
     pub(crate) fn set_clock(&self, now: u64) {
         let now = now.min(TIME_MAX);
         self.kernel.borrow_mut().now = now;

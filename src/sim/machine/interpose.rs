@@ -1,7 +1,7 @@
 //! C library functions that this crate defines in the program. They answer calls on simulated
-//! descriptors. On the thread of a simulation they also answer or refuse calls for sockets, names,
-//! files, threads, the clock and random numbers or, if only the clock is virtual, answer those for
-//! the clock. All other calls go to the C library's own functions.
+//! descriptors. On the thread of a simulation, they also answer or refuse calls for sockets, names,
+//! files, threads, the clock and random numbers. If only the clock is virtual, they answer only the
+//! calls for the clock. All other calls go to the C library's own functions.
 //!
 //! A definition in the program takes precedence over a definition in a shared library. So this
 //! crate, `socket2` and std call these functions without changes to their source. Outside
@@ -15,7 +15,8 @@
 //! of the C library. The processor must have 64 bits, so that times have 64 bits. A program that
 //! defines `clock_gettime`, `getrandom` or `syscall` itself must be built with
 //! `--cfg netpoll_no_interpose`. In its simulations, std then uses the real clock and real random
-//! numbers, unless the program's functions call those of [`opt_out`](crate::sim::clock_gettime).
+//! numbers, unless the program's functions call [`sim::clock_gettime`](crate::sim::clock_gettime)
+//! and [`sim::getrandom`](crate::sim::getrandom).
 //!
 //! # Signal safety
 //! Outside simulations, the functions only compare a number or read a thread-local, and jump. The

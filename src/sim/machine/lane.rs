@@ -1,10 +1,10 @@
 //! `Lane`: the range of the descriptor numbers of a simulation.
 //!
-//! The last five digits of a number are the descriptor's place, which depends only on the actions
-//! of the simulation. The digits before them identify the lane. No two existing simulations have
-//! the same lane, unless all lanes are taken. A lane stays taken while a descriptor of its ended
-//! simulation is open. So a socket that a test has kept from another simulation is unknown in this
-//! one, and cannot read from, write to or close a socket of this one.
+//! The last five digits of a number are the descriptor's number in the log, which depends only on
+//! the actions of the simulation. The digits before them identify the lane. No two existing
+//! simulations have the same lane, unless all lanes are taken. A lane stays taken while a
+//! descriptor of its ended simulation is open. So a socket that a test has kept from another
+//! simulation is unknown in this one, and cannot read from, write to or close a socket of this one.
 //!
 //! The lane depends on the seed and on the name of the thread, which is usually the name of the
 //! test. So a repeated run has the same numbers, unless another simulation has taken the lane in

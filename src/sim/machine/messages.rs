@@ -9,8 +9,8 @@ use std::{ptr, slice};
 use libc::{c_int, c_uint, cmsghdr, mmsghdr, msghdr};
 
 use super::abi::{Result, buffers, kernel, read_address, received_into, sent, unsupported, write_address};
-use super::kernel::Wishes;
-use super::kernel::packet::Marks;
+use super::kernel::IpOverrides;
+use super::kernel::packet::IpFields;
 
 pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<isize> {
     // SAFETY: the caller passes a message to which it has exclusive access during the call.
@@ -21,7 +21,7 @@ pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<i
         None => message.msg_namelen = 0,
     }
     message.msg_flags = if received.whole > received.bytes { libc::MSG_TRUNC } else { 0 };
-    let mut control = received.marks.map(|(marks, to)| encode_marks(fd, marks, to)).unwrap_or_default();
+    let mut control = received.ip_fields.map(|(ip_fields, to)| encode_ip_fields(fd, ip_fields, to)).unwrap_or_default();
     if fit(&mut control, message.msg_controllen) {
         message.msg_flags |= libc::MSG_CTRUNC;
     }
@@ -40,14 +40,14 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
         // SAFETY: the caller passes that many bytes of control data.
         length => unsafe { slice::from_raw_parts(message.msg_control.cast::<u8>(), length) },
     };
-    let wishes = wishes(control)?;
+    let overrides = overrides(control)?;
     let to = match message.msg_name.is_null() || message.msg_namelen == 0 {
         true => None,
         false => Some(read_address(message.msg_name.cast_const().cast(), message.msg_namelen)?),
     };
     let bufs = buffers(message.msg_iov, message.msg_iovlen)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, to.as_ref(), flags, wishes)
+    sent(fd, &bufs, to.as_ref(), flags, overrides)
 }
 
 /// Returns the length of the header of a control message, with its padding.
@@ -79,10 +79,10 @@ fn field(header: &cmsghdr, data: &[u8]) -> Result<Option<u8>> {
     }
 }
 
-/// Reads the settings of the sender for a datagram from its control messages. Fails with EINVAL if
-/// one of them is malformed, or if its effect is not simulated.
-fn wishes(control: &[u8]) -> Result<Wishes> {
-    let mut wishes = Wishes::default();
+/// Reads the settings for one datagram from the control messages of a send. Fails with EINVAL if
+/// one of these messages is malformed, or if its effect is not simulated.
+fn overrides(control: &[u8]) -> Result<IpOverrides> {
+    let mut overrides = IpOverrides::default();
     let mut rest = control;
     while rest.len() >= size_of::<cmsghdr>() {
         // SAFETY: the bytes are enough for a header, which is valid for any bytes; the read needs
@@ -91,18 +91,18 @@ fn wishes(control: &[u8]) -> Result<Wishes> {
         let data = rest.get(space_before()..header.cmsg_len).ok_or(libc::EINVAL)?;
         match (header.cmsg_level, header.cmsg_type) {
             (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                wishes.tos = field(&header, data)?;
+                overrides.tos = field(&header, data)?;
             }
             (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
-                wishes.hops = field(&header, data)?;
+                overrides.hops = field(&header, data)?;
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 let ip = Ipv4Addr::from(u32::from_be(value::<libc::in_pktinfo>(data)?.ipi_spec_dst.s_addr));
-                wishes.source = (!ip.is_unspecified()).then_some(IpAddr::V4(ip));
+                overrides.source = (!ip.is_unspecified()).then_some(IpAddr::V4(ip));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO | libc::IPV6_2292PKTINFO) => {
                 let ip = Ipv6Addr::from(value::<libc::in6_pktinfo>(data)?.ipi6_addr.s6_addr);
-                wishes.source = (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical());
+                overrides.source = (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical());
             }
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 return Err(unsupported("passes descriptors over a Unix socket (SCM_RIGHTS)", libc::EINVAL));
@@ -114,7 +114,7 @@ fn wishes(control: &[u8]) -> Result<Wishes> {
         }
         rest = rest.get(header.cmsg_len.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
     }
-    Ok(wishes)
+    Ok(overrides)
 }
 
 /// Shortens control messages to `room` bytes and returns whether data was lost. As on Linux, the
@@ -163,7 +163,7 @@ fn push<T: Copy>(control: &mut Vec<u8>, level: c_int, kind: c_int, value: T) {
 
 /// Returns the control messages with the fields of a datagram that the options of the receiving
 /// socket `fd` request. `to` is the destination address.
-fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
+fn encode_ip_fields(fd: c_int, ip_fields: IpFields, to: IpAddr) -> Vec<u8> {
     let mut control = Vec::new();
     let asks = |level, name| kernel(|kernel| kernel.stored_option(fd, level, name)).is_ok_and(|value| value != 0);
     let index = if to.is_loopback() { 1 } else { 2 };
@@ -174,10 +174,10 @@ fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
             push(&mut control, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
         }
         if asks(libc::IPPROTO_IP, libc::IP_RECVTTL) {
-            push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, c_int::from(marks.hops));
+            push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, c_int::from(ip_fields.hops));
         }
         if asks(libc::IPPROTO_IP, libc::IP_RECVTOS) {
-            push(&mut control, libc::IPPROTO_IP, libc::IP_TOS, marks.tos);
+            push(&mut control, libc::IPPROTO_IP, libc::IP_TOS, ip_fields.tos);
         }
     }
     if asks(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) {
@@ -189,10 +189,10 @@ fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
         push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
     }
     if to.is_ipv6() && asks(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) {
-        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, c_int::from(marks.hops));
+        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, c_int::from(ip_fields.hops));
     }
     if to.is_ipv6() && asks(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS) {
-        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, c_int::from(marks.tos));
+        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, c_int::from(ip_fields.tos));
     }
     control
 }
@@ -238,11 +238,11 @@ mod tests {
         let mut control = Vec::new();
         push(&mut control, libc::IPPROTO_IP, libc::IP_TOS, 7_u8);
         push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, 255);
-        assert_eq!(wishes(&control), Ok(Wishes { tos: Some(7), hops: Some(255), source: None }));
+        assert_eq!(overrides(&control), Ok(IpOverrides { tos: Some(7), hops: Some(255), source: None }));
         let mut control = Vec::new();
         push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, -1);
         push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, 0);
-        assert_eq!(wishes(&control), Ok(Wishes { tos: None, hops: Some(0), source: None }));
+        assert_eq!(overrides(&control), Ok(IpOverrides { tos: None, hops: Some(0), source: None }));
     }
 
     #[test]
@@ -257,22 +257,22 @@ mod tests {
         for (level, kind, value) in values {
             let mut control = Vec::new();
             push(&mut control, level, kind, value);
-            assert_eq!(wishes(&control), Err(libc::EINVAL), "{level} {kind} {value}");
+            assert_eq!(overrides(&control), Err(libc::EINVAL), "{level} {kind} {value}");
         }
         let mut control = Vec::new();
         push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, 1_u8);
-        assert_eq!(wishes(&control), Err(libc::EINVAL), "a byte");
+        assert_eq!(overrides(&control), Err(libc::EINVAL), "a byte");
         let mut control = Vec::new();
         push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, 1);
         push(&mut control, libc::IPPROTO_IP, libc::IP_TOS, 1);
         let end = control.len();
         let part = &control[end / 2..][..space_before() + size_of::<c_int>() - 1];
-        assert_eq!(wishes(part), Err(libc::EINVAL), "a part of a message");
+        assert_eq!(overrides(part), Err(libc::EINVAL), "a part of a message");
         for length in [space_before() - 1, space_before() + size_of::<c_int>() + 1, end + 1, usize::MAX] {
             // SAFETY: the data begins with a header, whose first field is its length; the write
             // needs no alignment.
             unsafe { control.as_mut_ptr().cast::<usize>().write_unaligned(length) };
-            assert_eq!(wishes(&control), Err(libc::EINVAL), "a length of {length} bytes");
+            assert_eq!(overrides(&control), Err(libc::EINVAL), "a length of {length} bytes");
         }
     }
 }

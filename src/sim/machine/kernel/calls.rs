@@ -14,8 +14,9 @@ pub(crate) type Result<T> = std::result::Result<T, i32>;
 /// The maximum backlog of a listener (net.core.somaxconn).
 const BACKLOG_MAX: usize = 4096;
 
-/// The first and the last port that the kernel chooses (net.ipv4.ip_local_port_range).
+/// The lowest port that the kernel chooses (net.ipv4.ip_local_port_range).
 pub(super) const FIRST_PORT: u16 = 32_768;
+/// The highest port that the kernel chooses.
 pub(super) const LAST_PORT: u16 = 60_999;
 
 /// A socket address of any family.
@@ -157,8 +158,8 @@ impl Kernel {
         }
     }
 
-    /// Returns the source address of packets from `socket` to `remote`, or the error of a send for
-    /// which there is none.
+    /// Returns the source address of packets from `socket` to `remote`. If there is none, fails
+    /// with the error of a send to `remote`.
     pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
         let is_multicast = remote.is_multicast() || remote == IpAddr::V4(Ipv4Addr::BROADCAST);
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
@@ -228,7 +229,7 @@ impl Kernel {
                 listener.backlog = backlog;
                 return Ok(());
             }
-            Role::Fresh => {}
+            Role::Unconnected => {}
             Role::Unix(end) if kind != Kind::Datagram && !end.is_joined() && is_named => {}
             Role::Unix(_) if kind == Kind::Datagram => return Err(libc::EOPNOTSUPP),
             Role::Unix(_) => return Err(libc::EINVAL),
@@ -273,8 +274,8 @@ impl Kernel {
         let host = self.host_of(fd)?;
         let result = self.try_accept(fd, nonblocking);
         if !matches!(result, Err(libc::EAGAIN)) {
-            let accepted = result.as_ref().map(|accepted| self.place(accepted.0).into()).map_err(|&errno| errno);
-            self.note(host, "accept", fd, accepted);
+            let accepted = result.as_ref().map(|accepted| self.log_number(accepted.0).into()).map_err(|&errno| errno);
+            self.log_call(host, "accept", fd, accepted);
         }
         result
     }
@@ -322,7 +323,7 @@ impl Kernel {
         let (id, socket) = self.get_mut(fd)?;
         match &mut socket.role {
             // As on Linux, the call fails, but the next connection of the socket begins shut down.
-            Role::Fresh => {
+            Role::Unconnected => {
                 socket.shut.add(read, write);
                 self.raise(id);
                 return Err(libc::ENOTCONN);
@@ -335,7 +336,7 @@ impl Kernel {
                     let queued = std::mem::take(&mut listener.queue);
                     self.close_listener(id, queued);
                     self.unlink_ended(id);
-                    self.refresh(id);
+                    self.make_unconnected(id);
                 } else {
                     return Ok(());
                 }
@@ -348,7 +349,7 @@ impl Kernel {
             }
             Role::Tcp(connection) if connection.state == State::SynSent => {
                 self.dissociate(id);
-                self.refresh(id);
+                self.make_unconnected(id);
                 self.get_mut(fd)?.1.error = Some(libc::ECONNRESET);
             }
             Role::Tcp(_) => {

@@ -1,8 +1,8 @@
 //! connect(2). The call does not wait: on a TCP socket, it usually fails with EINPROGRESS.
 //!
 //! # States of a TCP socket
-//! *unconnected* (`Role::Fresh`) → *connecting* → *connected* or *disconnecting* (`Role::Tcp` and
-//! [`Stage`]), as in Linux's `struct socket`. These calls change the state of a *connecting*
+//! *unconnected* (`Role::Unconnected`) → *connecting* → *connected* or *disconnecting* (`Role::Tcp`
+//! and [`Stage`]), as in Linux's `struct socket`. These calls change the state of a *connecting*
 //! socket:
 //!
 //! * A further connect(2) after the end of the handshake. If the call succeeds, the socket becomes
@@ -41,7 +41,7 @@ impl Kernel {
             Address::Unix(_) => return Err(libc::EAFNOSUPPORT),
         };
         match &socket.role {
-            Role::Fresh => {}
+            Role::Unconnected => {}
             // As on Linux, the socket gets a port even if the call fails.
             Role::Udp(_) => _ = self.port_of_datagrams(id)?,
             Role::Tcp(_) => return self.connect_again(id),
@@ -93,8 +93,9 @@ impl Kernel {
     }
 
     /// connect(2) on a socket that was a listener: fails late, as on Linux. As at the end of a
-    /// connection, the socket loses a port that the program has not chosen. It keeps the source
-    /// address `ip` of the connection if bind(2) has once set an address.
+    /// connection, the socket loses a port that the program has not chosen. If bind(2) has ever set
+    /// an IP address, the socket's address becomes `ip`, the source address of the connection that
+    /// was not made.
     fn refuse_to_connect(&mut self, id: SocketId, ip: IpAddr) -> Result<()> {
         self.unlink_ended(id);
         if let Some(socket) = self.socket_mut(id)
@@ -123,7 +124,7 @@ impl Kernel {
             State::Closed | State::TimeWait => {
                 let error = socket.take_error().unwrap_or(libc::ECONNABORTED);
                 self.forget_peer(id);
-                self.refresh(id);
+                self.make_unconnected(id);
                 Err(error)
             }
         }
@@ -136,7 +137,7 @@ impl Kernel {
         match &mut socket.role {
             Role::Unix(_) if socket.kind == Kind::Datagram => self.disconnect_unix(id),
             Role::Udp(_) => self.dissociate(id),
-            Role::Fresh => socket.shut = Shut::default(),
+            Role::Unconnected => socket.shut = Shut::default(),
             Role::Tcp(connection) => {
                 let is_reset = matches!(connection.state, State::SynSent | State::Established);
                 let error = connection.error.take();
@@ -147,7 +148,7 @@ impl Kernel {
                     self.after(id, false);
                     self.dissociate(id);
                 }
-                self.refresh(id);
+                self.make_unconnected(id);
                 let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
                 socket.error = if is_reset { Some(libc::ECONNRESET) } else { error };
                 self.raise(id);
@@ -156,7 +157,7 @@ impl Kernel {
                 let queued = std::mem::take(&mut listener.queue);
                 self.close_listener(id, queued);
                 self.dissociate(id);
-                self.refresh(id);
+                self.make_unconnected(id);
                 self.raise(id);
             }
             Role::Dead => return Err(libc::ENETDOWN),
@@ -166,9 +167,9 @@ impl Kernel {
     }
 
     /// Makes a TCP socket unconnected. No direction of the socket is shut down any more.
-    pub(super) fn refresh(&mut self, id: SocketId) {
+    pub(super) fn make_unconnected(&mut self, id: SocketId) {
         if let Some(socket) = self.socket_mut(id) {
-            (socket.role, socket.shut) = (Role::Fresh, Shut::default());
+            (socket.role, socket.shut) = (Role::Unconnected, Shut::default());
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::calls::{Address, Result};
 use super::network::Kernel;
-use super::packet::{Body, Marks, Packet, Protocol};
+use super::packet::{Body, IpFields, Packet, Protocol};
 use super::socket::{Datagram, Family, Kind, Role, Socket, SocketId};
 use super::tcp::State;
 
@@ -24,12 +24,13 @@ pub(crate) struct Received {
     pub(crate) whole: usize,
     pub(crate) from: Option<Address>,
     /// For UDP datagrams: the fields of the IP header, and the destination address.
-    pub(crate) marks: Option<(Marks, IpAddr)>,
+    pub(crate) ip_fields: Option<(IpFields, IpAddr)>,
 }
 
-/// The settings of a sender for one datagram (IP_PKTINFO, IP_TOS, IP_TTL and the IPv6 equivalents).
+/// Fields of the IP header that a program sets for one datagram, in place of those of its socket
+/// (IP_PKTINFO, IP_TOS, IP_TTL and the IPv6 equivalents).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wishes {
+pub(crate) struct IpOverrides {
     pub(crate) source: Option<IpAddr>,
     pub(crate) tos: Option<u8>,
     pub(crate) hops: Option<u8>,
@@ -37,7 +38,7 @@ pub(crate) struct Wishes {
 
 impl Received {
     pub(super) fn stream(bytes: usize) -> Received {
-        Received { bytes, whole: bytes, from: None, marks: None }
+        Received { bytes, whole: bytes, from: None, ip_fields: None }
     }
 }
 
@@ -59,7 +60,7 @@ impl Kernel {
         let result = self.try_receive(fd, bufs, peeks);
         let host = self.host_of(fd)?;
         if !matches!(result, Err(libc::EAGAIN)) {
-            self.note(host, "recv", fd, result.as_ref().map(|received| received.bytes as i64).map_err(|&e| e));
+            self.log_call(host, "recv", fd, result.as_ref().map(|received| received.bytes as i64).map_err(|&e| e));
         }
         result
     }
@@ -79,7 +80,7 @@ impl Kernel {
         let (_, socket) = self.get_mut(fd)?;
         let shown = |socket: &Socket, from: SocketAddr| Address::Inet(socket.shown(from));
         match &mut socket.role {
-            Role::Fresh => match socket.take_error() {
+            Role::Unconnected => match socket.take_error() {
                 None if socket.shut.read => Ok(Received::stream(0)),
                 error => Err(error.unwrap_or(libc::ENOTCONN)),
             },
@@ -89,7 +90,7 @@ impl Kernel {
             Role::Tcp(_) => self.receive_tcp(id, bufs, peeks),
             Role::Unix(_) => self.receive_unix(id, bufs, peeks),
             Role::Udp(datagrams) => {
-                let Some(Datagram { from, to, marks, data }) = datagrams.queue.front() else {
+                let Some(Datagram { from, to, ip_fields, data }) = datagrams.queue.front() else {
                     // This also applies after a shutdown. On Linux, only a call that waits returns
                     // 0 then.
                     return Err(socket.error.take().unwrap_or(libc::EAGAIN));
@@ -98,12 +99,12 @@ impl Kernel {
                     return Err(error);
                 }
                 let (bytes, whole) = (scatter(data, bufs), data.len());
-                let (from, marks) = (*from, Some((*marks, *to)));
+                let (from, ip_fields) = (*from, Some((*ip_fields, *to)));
                 if !peeks {
                     datagrams.bytes -= whole + 512;
                     datagrams.queue.pop_front();
                 }
-                Ok(Received { bytes, whole, from: Some(shown(socket, from)), marks })
+                Ok(Received { bytes, whole, from: Some(shown(socket, from)), ip_fields })
             }
         }
     }
@@ -147,16 +148,22 @@ impl Kernel {
     }
 
     /// Sends the contents of several buffers (send(2), sendto(2), sendmsg(2), writev(2)).
-    pub(crate) fn send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
-        let result = self.try_send(fd, bufs, to, wishes);
+    pub(crate) fn send(
+        &mut self,
+        fd: i32,
+        bufs: &[&[u8]],
+        to: Option<&Address>,
+        overrides: IpOverrides,
+    ) -> Result<usize> {
+        let result = self.try_send(fd, bufs, to, overrides);
         let host = self.host_of(fd)?;
         if !matches!(result, Err(libc::EAGAIN)) {
-            self.note(host, "send", fd, result.map(|bytes| bytes as i64));
+            self.log_call(host, "send", fd, result.map(|bytes| bytes as i64));
         }
         result
     }
 
-    fn try_send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
+    fn try_send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>, overrides: IpOverrides) -> Result<usize> {
         if self.faults.strikes(self.faults.interrupted, self.now, "EINTR") {
             return Err(libc::EINTR);
         }
@@ -167,11 +174,11 @@ impl Kernel {
                 return Err(if is_addressed { libc::EOPNOTSUPP } else { libc::ENOTCONN });
             }
             // As on Linux, a listener may have the error of an earlier connection.
-            Role::Fresh | Role::Listener(_) => return Err(self.take_error_of(id).unwrap_or(libc::EPIPE)),
+            Role::Unconnected | Role::Listener(_) => return Err(self.take_error_of(id).unwrap_or(libc::EPIPE)),
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Unix(_) => return self.send_unix(id, bufs, to),
             Role::Tcp(_) => {}
-            Role::Udp(_) => return self.send_udp(id, bufs, to, wishes),
+            Role::Udp(_) => return self.send_udp(id, bufs, to, overrides),
         }
         if self.faults.strikes(self.faults.again, self.now, "EAGAIN") {
             self.raise_later(id);
@@ -260,7 +267,13 @@ impl Kernel {
         Ok(port)
     }
 
-    fn send_udp(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
+    fn send_udp(
+        &mut self,
+        id: SocketId,
+        bufs: &[&[u8]],
+        to: Option<&Address>,
+        overrides: IpOverrides,
+    ) -> Result<usize> {
         if self.faults.strikes(self.faults.no_buffers, self.now, "ENOBUFS") {
             return Err(libc::ENOBUFS);
         }
@@ -281,12 +294,12 @@ impl Kernel {
         if length > if remote.is_ipv4() { DATAGRAM_MAX } else { DATAGRAM_MAX_V6 } {
             return Err(libc::EMSGSIZE);
         }
-        let ip = match wishes.source {
+        let ip = match overrides.source {
             Some(ip) if !self.is_own(host, ip) || ip.is_ipv4() != remote.is_ipv4() => return Err(libc::EINVAL),
             Some(ip) => ip,
             None => self.source(host, socket, remote.ip())?,
         };
-        let marks = socket.options.marks(remote.is_ipv4(), wishes);
+        let ip_fields = socket.options.ip_fields(remote.is_ipv4(), overrides);
         // As on Linux, a destination without a route is reported before an error of an earlier
         // datagram.
         if let Some(error) = self.take_error_of(id) {
@@ -296,7 +309,7 @@ impl Kernel {
             return Err(libc::EPIPE);
         }
         let packet =
-            Packet { src: SocketAddr::new(ip, port), dst: remote, body: Body::Udp(bufs.concat().into(), marks) };
+            Packet { src: SocketAddr::new(ip, port), dst: remote, body: Body::Udp(bufs.concat().into(), ip_fields) };
         self.output(host, packet);
         Ok(length)
     }

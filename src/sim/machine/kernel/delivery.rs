@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::link::{Dropped, Link, LinkConfig, Sent};
 use super::log::Fate;
 use super::network::{Event, Kernel};
-use super::packet::{Body, Marks, Packet, Protocol, Segment, Unreachable};
+use super::packet::{Body, IpFields, Packet, Protocol, Segment, Unreachable};
 use super::socket::{self, Datagram, HostId, Role, Socket, SocketId};
 use super::tcp::{Connection, NEVER, State};
 
@@ -87,7 +87,7 @@ impl Kernel {
         let Packet { src, dst, body } = packet;
         match body {
             Body::Tcp(segment) => self.arrive_tcp(to, src, dst, &segment),
-            Body::Udp(data, marks) => self.arrive_udp(to, src, dst, data, marks),
+            Body::Udp(data, ip_fields) => self.arrive_udp(to, src, dst, data, ip_fields),
             Body::Unreachable(Protocol::Tcp, why) => self.arrive_unreachable_tcp(to, src, dst, why),
             Body::Unreachable(Protocol::Udp, why) => self.arrive_unreachable_udp(to, src, dst, why),
         }
@@ -244,8 +244,8 @@ impl Kernel {
             if key.is_some_and(|key| self.connections.get(&key) == Some(&id)) {
                 self.unlink_ended(id);
             }
-            let is_unreachable = is_orphan || (parent.is_some() && self.socket(id).is_some_and(|s| s.parent.is_some()));
-            if is_unreachable {
+            let was_half_open = parent.is_some() && self.socket(id).is_some_and(|socket| socket.parent.is_some());
+            if is_orphan || was_half_open {
                 self.remove(id);
             }
         }
@@ -322,7 +322,14 @@ impl Kernel {
         self.after(id, failed.unwrap_or_default());
     }
 
-    pub(super) fn arrive_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, data: Box<[u8]>, marks: Marks) {
+    pub(super) fn arrive_udp(
+        &mut self,
+        host: HostId,
+        src: SocketAddr,
+        dst: SocketAddr,
+        data: Box<[u8]>,
+        ip_fields: IpFields,
+    ) {
         let Some(id) = self.udp_receiver(host, src, dst) else {
             let body = Body::Unreachable(Protocol::Udp, Unreachable::Port);
             return self.output(host, Packet { src: dst, dst: src, body });
@@ -337,7 +344,7 @@ impl Kernel {
             return self.log.text(now, host, "receive buffer full: datagram dropped");
         }
         datagrams.bytes += data.len() + 512;
-        datagrams.queue.push_back(Datagram { from: src, to: dst.ip(), marks, data });
+        datagrams.queue.push_back(Datagram { from: src, to: dst.ip(), ip_fields, data });
         self.raise(id);
     }
 
@@ -370,9 +377,9 @@ impl Kernel {
         group.get(usize::from(src.port()) % group.len()).copied()
     }
 
-    /// Reports to the connected socket that has sent a datagram that the datagram was not
-    /// delivered. As on Linux, a message that a host is unreachable is ignored. Linux reports such
-    /// a message only to a socket with IP_RECVERR, which is not simulated.
+    /// Reports an undelivered datagram to the connected socket that has sent it. Ignores a message
+    /// that a host is unreachable. Linux reports such a message only to a socket with IP_RECVERR,
+    /// which is not simulated.
     pub(super) fn arrive_unreachable_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
         let Some(id) = self.udp_receiver(host, src, dst).filter(|_| why == Unreachable::Port) else { return };
         if let Some(socket) = self.socket_mut(id).filter(|socket| socket.remote.is_some()) {

@@ -86,7 +86,7 @@ impl Kernel {
 
     /// Returns the number of a descriptor in the log. These numbers begin with 0, independently of
     /// other simulations. -1 stands for no descriptor.
-    pub(super) fn place(&self, fd: i32) -> i32 {
+    pub(super) fn log_number(&self, fd: i32) -> i32 {
         if fd < 0 { -1 } else { fd - self.first_descriptor }
     }
 
@@ -105,14 +105,14 @@ impl Kernel {
     ) -> Result<()> {
         let result = call(self);
         let host = self.host_of(fd)?;
-        self.note(host, name, fd, result.map(|()| 0));
+        self.log_call(host, name, fd, result.map(|()| 0));
         result
     }
 
     /// Logs a call. Its descriptor is -1 if the call has none.
-    pub(crate) fn note(&mut self, host: HostId, name: &'static str, fd: i32, result: Result<i64>) {
-        let place = self.place(fd);
-        self.log.call(self.now, host, name, place, result);
+    pub(crate) fn log_call(&mut self, host: HostId, name: &'static str, fd: i32, result: Result<i64>) {
+        let number = self.log_number(fd);
+        self.log.call(self.now, host, name, number, result);
     }
 
     /// socket(2) on `host`.
@@ -127,7 +127,7 @@ impl Kernel {
         if fd.is_err() {
             self.remove(id);
         }
-        self.note(host, "socket", fd.unwrap_or(-1), fd.map(|fd| self.place(fd).into()));
+        self.log_call(host, "socket", fd.unwrap_or(-1), fd.map(|fd| self.log_number(fd).into()));
         fd
     }
 
@@ -164,15 +164,16 @@ impl Kernel {
         Ok(())
     }
 
-    /// Returns whether `fd` is the number of a closed socket that is still in use.
+    /// Returns whether the number `fd` is in use although its descriptor is closed.
     fn is_kept(&self, fd: i32) -> bool {
         self.owns(fd) && self.kept_numbers.contains(&self.index(fd))
     }
 
-    /// Returns the numbers that are in use: those of open descriptors and of closed sockets.
+    /// Returns the numbers that are in use: those of open descriptors, and those that
+    /// [`close_and_keep_number`](Kernel::close_and_keep_number) has kept.
     pub(crate) fn numbers_in_use(&self) -> BTreeSet<i32> {
         let kept = self.kept_numbers.iter().map(|&index| index as i32);
-        self.open_descriptors().map(|(place, _)| place).chain(kept).map(|place| self.first_descriptor + place).collect()
+        self.open_descriptors().map(|(index, _)| index).chain(kept).map(|index| self.first_descriptor + index).collect()
     }
 
     /// Closes a descriptor, but keeps its number in use until [`close`](Kernel::close) is called.
@@ -189,7 +190,7 @@ impl Kernel {
         if is_last {
             self.close_socket(id);
         }
-        self.note(host, "close", fd, Ok(0));
+        self.log_call(host, "close", fd, Ok(0));
         Ok(())
     }
 
@@ -207,7 +208,7 @@ impl Kernel {
                 self.remove(id);
             }
             Role::Unix(_) => self.close_unix(id, false),
-            Role::Fresh | Role::Udp(_) | Role::Dead => self.remove(id),
+            Role::Unconnected | Role::Udp(_) | Role::Dead => self.remove(id),
         }
     }
 

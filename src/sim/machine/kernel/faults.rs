@@ -39,7 +39,7 @@ pub(crate) struct Faults {
 
 /// The faults of an edge: the delays in nanoseconds until it is reported (`late`), or reported
 /// again (`again`).
-pub(crate) struct Edge {
+pub(crate) struct EdgeFaults {
     pub(crate) late: Option<u64>,
     pub(crate) again: Option<u64>,
 }
@@ -104,10 +104,10 @@ impl Faults {
     }
 
     /// Draws the faults of an edge. At most one takes place: a late edge is not repeated.
-    pub(crate) fn edge(&mut self, at: u64) -> Edge {
+    pub(crate) fn edge(&mut self, at: u64) -> EdgeFaults {
         let late = self.strikes(self.late_edges, at, "late edge").then(|| 1 + self.random.below(EDGE_DELAY));
         let delay = self.random.chance(self.repeated_edges).then(|| 1 + self.random.below(EDGE_DELAY));
         let again = delay.filter(|_| late.is_none() && self.happens(at, &"repeated edge"));
-        Edge { late, again }
+        EdgeFaults { late, again }
     }
 }

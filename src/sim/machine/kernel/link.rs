@@ -2,9 +2,9 @@
 //!
 //! Unless a packet is held back or lost, it waits behind the packets being sent (bandwidth and
 //! queue), travels for the latency, and arrives. Packets of a link arrive in the order in which
-//! they were sent, as on a single path, with two exceptions: a reordered packet may be overtaken by
-//! later packets and, if the latency varies, may overtake earlier ones, and a duplicate has its own
-//! latency.
+//! they were sent, as on a single path. There are two exceptions. A reordered packet may be
+//! overtaken by later packets and, if the latency varies, may overtake earlier ones. A duplicate
+//! has its own latency.
 
 use std::ops::RangeInclusive;
 

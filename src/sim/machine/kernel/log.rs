@@ -206,7 +206,7 @@ mod tests {
 
     fn packet(data: &[u8]) -> Packet {
         let addr = "10.0.0.1:7".parse().unwrap();
-        Packet { src: addr, dst: addr, body: Body::Udp(data.into(), super::super::packet::Marks::default()) }
+        Packet { src: addr, dst: addr, body: Body::Udp(data.into(), super::super::packet::IpFields::default()) }
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //!   [`options`]: socket options.
 //! * [`network`]: hosts, tables, events. [`delivery`]: the path of a packet. [`descriptors`]: the
 //!   calls that open, duplicate and close sockets. [`calls`]: addresses, listeners, shutdown(2).
-//!   [`connect`]: connect(2). [`data`]: calls that send and receive. [`state`]: options and
-//!   readiness. [`unix`]: calls on Unix sockets.
+//!   [`connect`]: connect(2). [`data`]: calls that send and receive. [`state`]: calls
+//!   for options and readiness. [`unix`]: calls on Unix sockets.
 //! * [`upkeep`]: events without an effect on programs. [`faults`]: injected faults.
 //! * [`settings`]: the options of a connection. [`random`]: the generator of random numbers.
 //! * [`log`]: digest, log, counters and capture.
@@ -53,6 +53,6 @@ mod upkeep;
 mod upkeep_tests;
 
 pub(crate) use calls::Address;
-pub(crate) use data::{Received, Wishes};
+pub(crate) use data::{IpOverrides, Received};
 pub(crate) use faults::Faults;
 pub(crate) use network::{DESCRIPTORS_MAX, FD_BASE, Kernel};

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::faults::{Edge, Faults};
+use super::faults::{EdgeFaults, Faults};
 use super::link::{Link, LinkConfig};
 use super::log::Log;
 use super::options;
@@ -23,7 +23,7 @@ pub(crate) const FD_BASE: i32 = 1 << 30;
 /// The maximum number of descriptors that a simulation may have open.
 pub(crate) const DESCRIPTORS_MAX: i32 = 100_000;
 
-/// The initial value of `Kernel::accepted_most`.
+/// The initial and smallest value of `Kernel::accepted_most`.
 const ACCEPTED_MOST: usize = 1000;
 
 /// A host.
@@ -79,6 +79,7 @@ impl Ord for Scheduled {
     }
 }
 
+/// An entry of the table of sockets.
 #[derive(Debug, Default)]
 pub(super) struct Place {
     pub(super) generation: u32,
@@ -109,15 +110,16 @@ pub(crate) struct Kernel {
     pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// The descriptors with the flag FD_CLOEXEC, by index in `descriptors`.
     pub(super) closed_on_exec: BTreeSet<u32>,
-    /// The numbers of closed sockets that are still in use, by index in `descriptors`.
+    /// The numbers that are still in use although their descriptors are closed, by index in
+    /// `descriptors`.
     pub(super) kept_numbers: BTreeSet<u32>,
     /// Connections by host, local and remote address.
     pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
     /// The number of connections that were begun.
     pub(super) begun: u64,
     /// The number of the last connection that a listener has established, by host, local and remote
-    /// address. An entry is needed only as long as a SYN of that connection
-    /// may arrive.
+    /// address. An entry is needed only as long as a SYN of that connection, or of an earlier one
+    /// between the same addresses, may arrive.
     pub(super) accepted: BTreeMap<(HostId, SocketAddr, SocketAddr), u64>,
     /// The number of entries of `accepted` at which the entries that are not needed are removed.
     pub(super) accepted_most: usize,
@@ -126,8 +128,9 @@ pub(crate) struct Kernel {
     /// The number of times that a local address was set.
     pub(super) bindings: u64,
     pub(super) listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
-    /// The sockets by host and [`unix::key`].
+    /// The Unix sockets that have names, by host and [`unix::key`].
     pub(super) unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
+    /// The sockets whose readiness the next [`take_edges`](Kernel::take_edges) reports.
     pub(super) edged: Vec<SocketId>,
     /// A buffer for the segments that a connection sends. It is empty between calls of the kernel.
     pub(super) segments: Vec<Segment>,
@@ -308,12 +311,12 @@ impl Kernel {
             let Some(socket) = self.socket_mut(id) else { continue };
             socket.is_edged = false;
             let is_second = std::mem::take(&mut socket.is_second_edge);
-            let delay = if is_second { Edge { late: None, again: None } } else { self.faults.edge(self.now) };
-            if let Some(delay) = delay.late {
+            let faults = if is_second { EdgeFaults { late: None, again: None } } else { self.faults.edge(self.now) };
+            if let Some(delay) = faults.late {
                 self.schedule(self.now + delay, Event::SecondEdge(id));
                 continue;
             }
-            if let Some(delay) = delay.again {
+            if let Some(delay) = faults.again {
                 self.schedule(self.now + delay, Event::SecondEdge(id));
             }
             if bits != 0
@@ -387,8 +390,8 @@ impl Kernel {
         }
     }
 
-    /// Removes a socket whose connection or listener has ended from the tables. As on Linux, the
-    /// socket keeps a port that the program has chosen.
+    /// Removes from the tables a socket whose connection has ended, or that no longer listens. As
+    /// on Linux, the socket keeps a port that the program has chosen.
     pub(super) fn unlink_ended(&mut self, id: SocketId) {
         let Some(socket) = self.socket(id) else { return };
         let (host, protocol) = (socket.host, Protocol::of(socket.kind));
@@ -425,8 +428,8 @@ impl Kernel {
         holders.contains(&id).then_some(port)
     }
 
-    /// Removes the entries of `accepted` that are not needed, if there are many entries: those
-    /// without a connection at either end and without a SYN on the way.
+    /// If `accepted` has many entries, removes those that are not needed: entries without a
+    /// connection at either end and without a SYN on the way.
     pub(super) fn forget_accepted(&mut self) {
         if self.accepted.len() < self.accepted_most {
             return;
@@ -454,7 +457,7 @@ impl Kernel {
         let role = match (family, kind) {
             (socket::Family::Unix, _) => Role::Unix(socket::UnixEnd::default()),
             (_, socket::Kind::Datagram) => Role::Udp(Datagrams::default()),
-            _ => Role::Fresh,
+            _ => Role::Unconnected,
         };
         Socket {
             host,

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::data::Wishes;
-use super::packet::Marks;
+use super::data::IpOverrides;
+use super::packet::IpFields;
 use super::settings::{MSS_MAX, Settings};
 
 type Result<T> = std::result::Result<T, i32>;
@@ -105,14 +105,14 @@ impl Options {
     }
 
     /// Returns the fields of the IP header of a datagram.
-    pub(crate) fn marks(&self, is_v4: bool, wishes: Wishes) -> Marks {
+    pub(crate) fn ip_fields(&self, is_v4: bool, overrides: IpOverrides) -> IpFields {
         let stored = |v4: i32, v6: i32| match is_v4 {
             true => self.stored(libc::IPPROTO_IP, v4) as u8,
             false => self.stored(libc::IPPROTO_IPV6, v6) as u8,
         };
-        Marks {
-            tos: wishes.tos.unwrap_or_else(|| stored(libc::IP_TOS, libc::IPV6_TCLASS)),
-            hops: wishes.hops.unwrap_or_else(|| stored(libc::IP_TTL, libc::IPV6_UNICAST_HOPS)),
+        IpFields {
+            tos: overrides.tos.unwrap_or_else(|| stored(libc::IP_TOS, libc::IPV6_TCLASS)),
+            hops: overrides.hops.unwrap_or_else(|| stored(libc::IP_TTL, libc::IPV6_UNICAST_HOPS)),
         }
     }
 

@@ -63,23 +63,23 @@ impl Protocol {
 
 /// Fields of the IP header that a receiver of datagrams can request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Marks {
+pub(crate) struct IpFields {
     /// The type of service or traffic class.
     pub(crate) tos: u8,
     /// The time-to-live or hop limit.
     pub(crate) hops: u8,
 }
 
-impl Default for Marks {
-    fn default() -> Marks {
-        Marks { tos: 0, hops: 64 }
+impl Default for IpFields {
+    fn default() -> IpFields {
+        IpFields { tos: 0, hops: 64 }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Tcp(Segment),
-    Udp(Box<[u8]>, Marks),
+    Udp(Box<[u8]>, IpFields),
     /// An ICMP message: a packet of this protocol from this packet's destination to its source was
     /// not delivered, for this reason.
     Unreachable(Protocol, Unreachable),
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(segment.end(), 10);
         let length = |addr, body| Packet { src: addr, dst: addr, body }.len();
         assert_eq!((length(v4, Body::Tcp(segment.clone())), length(v6, Body::Tcp(segment))), (43, 63));
-        assert_eq!(length(v4, Body::Udp(Box::from([0; 100]), Marks::default())), 128);
+        assert_eq!(length(v4, Body::Udp(Box::from([0; 100]), IpFields::default())), 128);
         assert_eq!(length(v4, Body::Unreachable(Protocol::Udp, Unreachable::Port)), 56);
     }
 

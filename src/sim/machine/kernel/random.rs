@@ -108,8 +108,12 @@ mod tests {
         let mut hits = |rate| (0..10_000).filter(|_| random.chance(rate)).count();
         assert_eq!((hits(0.0), hits(1.0)), (0, 10_000));
         assert!((900..1100).contains(&hits(0.1)));
+    }
+
+    #[test]
+    fn fill_reaches_the_last_bytes() {
         let mut bytes = [0; 13];
-        random.fill(&mut bytes);
+        Random::new(3, 1).fill(&mut bytes);
         assert!(bytes.iter().any(|&byte| byte != 0) && bytes[8..].iter().any(|&byte| byte != 0));
     }
 }

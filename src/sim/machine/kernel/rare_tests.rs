@@ -1,9 +1,8 @@
 //! Tests of rare events in the life of a connection: a peer that does not read for hours, a reset
 //! after the end of the stream, reuse of a port after a crash, a late SYN, and a loss before data
-//! that was not sent. Also tests of thousands of successive connections, of datagrams that
-//! cannot be delivered, of ports that are all taken, of Unix sockets whose buffer or queue is full,
-//! of a larger send buffer, of faults of every edge and of short writes, and of the addresses of
-//! hosts.
+//! that was not sent. Also tests of thousands of successive connections, of datagrams that cannot
+//! be delivered, of ports that are all taken, of Unix sockets whose buffer or queue is full, of a
+//! larger send buffer, of faults of every edge and of short writes, and of the addresses of hosts.
 
 use super::calls::{FIRST_PORT, LAST_PORT};
 use super::packet::Segment;
@@ -281,8 +280,8 @@ fn larger_send_buffer_wakes_a_writer() {
     assert!(is_set(bits, libc::EPOLLOUT), "{bits:#x}");
 }
 
-/// If data was sent that is not counted as sent, its acknowledgement is answered, and the ends
-/// answer each other without end.
+/// An acknowledgement of data that does not count as sent is answered with an acknowledgement. So
+/// if a retransmission contained such data, the two ends would answer each other forever.
 #[test]
 fn fast_retransmission_sends_only_data_that_was_sent_before() {
     let mut out = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::options::Options;
-use super::packet::Marks;
+use super::packet::IpFields;
 use super::tcp::{Connection, State};
 
 /// The number of a host.
@@ -29,6 +29,7 @@ pub(crate) enum Family {
 pub(crate) enum Kind {
     Stream,
     Datagram,
+    /// SOCK_SEQPACKET, which only Unix sockets have here.
     Packets,
 }
 
@@ -75,7 +76,7 @@ pub(crate) struct Datagram {
     pub(crate) from: SocketAddr,
     /// The destination address.
     pub(crate) to: IpAddr,
-    pub(crate) marks: Marks,
+    pub(crate) ip_fields: IpFields,
     pub(crate) data: Box<[u8]>,
 }
 
@@ -113,6 +114,8 @@ pub(crate) struct UnixEnd {
     pub(crate) unread: usize,
     pub(crate) read_shut: bool,
     pub(crate) write_shut: bool,
+    /// Whether a send or a poll has found too little room, so that an edge must report when the
+    /// socket becomes writable.
     pub(crate) wants_room: bool,
 }
 
@@ -123,7 +126,7 @@ impl UnixEnd {
     }
 }
 
-/// The state of the connection of a TCP socket that calls have reported to the program; see
+/// The state of a TCP socket's connection, as far as calls have reported it to the program; see
 /// [`connect`](super::connect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -140,7 +143,7 @@ pub(crate) enum Role {
     /// whose reading was shut down, a socket in SYN-SENT after shutdown(2), a socket after
     /// connect(2) to AF_UNSPEC, or a socket whose connection has failed or ended, after a
     /// connect(2) has reported this.
-    Fresh,
+    Unconnected,
     Listener(Listener),
     Tcp(Box<Connection>),
     Udp(Datagrams),
@@ -163,9 +166,11 @@ pub(crate) struct Socket {
     pub(crate) local: Option<SocketAddr>,
     /// The address passed to bind(2). Its port is 0 if the kernel chose the port.
     pub(crate) bound: Option<SocketAddr>,
-    /// Whether bind(2) has set an IP address, even if the socket no longer has it.
+    /// Whether bind(2) has set an IP address other than the wildcard address, even if the socket no
+    /// longer has it.
     pub(crate) had_bound_ip: bool,
-    /// The number of the last call that has set `local`.
+    /// The value of `Kernel::bindings` after the last binding of this socket. A socket that was
+    /// bound later has a greater value.
     pub(crate) bound_order: u64,
     /// The stage of a TCP socket that has a connection.
     pub(crate) stage: Stage,
@@ -186,14 +191,15 @@ pub(crate) struct Socket {
     pub(crate) role: Role,
     /// The directions in which shutdown(2) was called on a Unix listener or on a TCP socket without
     /// a connection. A Unix listener takes no new connections once reading is shut down. On the TCP
-    /// socket, the call fails, but the socket's next connection begins shut down, or, if the socket
-    /// becomes a listener, those that it accepts.
+    /// socket, the call fails, but the socket's next connection begins shut down in these
+    /// directions. If the socket becomes a listener, so do the connections that it accepts.
     pub(crate) shut: Shut,
     /// The listener that created the socket, until the handshake is complete or the listener is
     /// closed.
     pub(crate) parent: Option<SocketId>,
     /// The registrations with pollers: the descriptor and the poller's data of each.
     pub(crate) watchers: Vec<(i32, u64)>,
+    /// Whether the socket is in `Kernel::edged`.
     pub(crate) is_edged: bool,
     /// Whether the next edge is a late or repeated one, so that no fault applies to it.
     pub(crate) is_second_edge: bool,
@@ -275,7 +281,7 @@ impl Socket {
         const END: i32 = libc::EPOLLHUP | libc::EPOLLRDHUP | IN;
         let when = |condition: bool, bits: i32| if condition { bits } else { 0 };
         let bits = match &self.role {
-            Role::Fresh => libc::EPOLLHUP | OUT | self.shut.bits(),
+            Role::Unconnected => libc::EPOLLHUP | OUT | self.shut.bits(),
             Role::Dead => END | OUT | libc::EPOLLERR,
             Role::Listener(listener) => {
                 // As on Linux, the poll of a TCP listener reports no shutdown.

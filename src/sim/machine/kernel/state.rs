@@ -38,7 +38,7 @@ impl Kernel {
             self.raise(id);
         }
         if let Err(errno) = result {
-            self.note(host, "setsockopt", fd, Err(errno));
+            self.log_call(host, "setsockopt", fd, Err(errno));
         }
         result
     }
@@ -110,7 +110,7 @@ impl Kernel {
             Role::Udp(datagrams) => (datagrams.queue.front().map_or(0, |datagram| datagram.data.len()), 0),
             Role::Unix(end) if self.get(fd)?.1.kind != Kind::Datagram => (end.bytes, 0),
             Role::Unix(end) => (end.queue.front().map_or(0, |message| message.data.len()), 0),
-            Role::Fresh => (0, 0),
+            Role::Unconnected => (0, 0),
             Role::Listener(_) | Role::Dead => return Err(libc::EINVAL),
         })
     }

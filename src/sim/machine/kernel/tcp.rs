@@ -20,8 +20,8 @@
 //! send buffer begins at `max(una, 1)`, and the FIN follows its last byte.
 //!
 //! # Limits
-//! Each segment with data that does not cause a reset is acknowledged immediately. There are no
-//! selective acknowledgements, urgent data, simultaneous opens or path MTU discovery.
+//! Acknowledgements are not delayed. There are no selective acknowledgements, urgent data,
+//! simultaneous opens or path MTU discovery.
 
 mod input;
 
@@ -49,8 +49,8 @@ const SYN_ACK_RETRIES: u32 = 5;
 pub(super) const RETRIES: u32 = 15;
 /// The maximum number of successive retransmissions of a closed socket (tcp_orphan_retries).
 const ORPHAN_RETRIES: u32 = 8;
-/// The time for which a closed connection stays in TIME-WAIT, and an orphaned one in FIN-WAIT-2, in
-/// nanoseconds.
+/// The time for which a connection stays in TIME-WAIT, and one whose socket is closed in
+/// FIN-WAIT-2, in nanoseconds.
 const FIN_TIMEOUT: u64 = 60 * SECOND;
 /// The initial congestion window in segments (RFC 6928).
 const FIRST_WINDOW: u64 = 10;

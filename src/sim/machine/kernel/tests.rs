@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::link::Latency;
 use super::socket::{Family, HostId, Kind};
-use super::{Address, FD_BASE, Kernel, Wishes};
+use super::{Address, FD_BASE, IpOverrides, Kernel};
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
@@ -93,7 +93,7 @@ pub(super) fn pair(kernel: &mut Kernel) -> (i32, i32, i32) {
 
 pub(super) fn send_to(kernel: &mut Kernel, fd: i32, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize, i32> {
     step();
-    kernel.send(fd, bufs, to, Wishes::default())
+    kernel.send(fd, bufs, to, IpOverrides::default())
 }
 
 pub(super) fn send(kernel: &mut Kernel, fd: i32, data: &[u8]) -> Result<usize, i32> {

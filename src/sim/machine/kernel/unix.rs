@@ -58,7 +58,8 @@ impl Kernel {
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let host = socket.host;
         if !socket.name.is_empty() {
-            // As on Linux, a socket that has a name keeps it if the kernel is to choose one.
+            // An empty name asks the kernel to choose one. As on Linux, a socket that has a name
+            // keeps it.
             return if name.is_empty() { Ok(()) } else { Err(libc::EINVAL) };
         }
         let kind = socket.kind;
@@ -168,8 +169,8 @@ impl Kernel {
     }
 
     /// Returns whether poll(2) reports that a Unix socket is writable. As on Linux, at least three
-    /// quarters of its buffer must be free, and the queue of its peer must not be full. A peer that
-    /// reads no more makes no difference.
+    /// quarters of its buffer must be free, and the queue of its peer must not be full. A shutdown
+    /// of the peer's reading makes no difference.
     pub(super) fn unix_has_room(&self, id: SocketId) -> bool {
         let Some(socket) = self.socket(id) else { return true };
         let Role::Unix(end) = &socket.role else { return false };
@@ -217,7 +218,7 @@ impl Kernel {
         }
         let from = if kind == Kind::Datagram { from } else { peer_name };
         let from = Some(from).filter(|name| !name.is_empty()).map(Address::Unix);
-        Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from, marks: None })
+        Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from, ip_fields: None })
     }
 
     /// Frees room in the buffer of a sender whose message was received or discarded.
@@ -279,8 +280,8 @@ impl Kernel {
 
     /// Ends the association of a datagram socket with its peer, if it has one. As on Linux, this
     /// discards the messages in the socket's queue. If there were any, a peer that is connected to
-    /// this socket gets an error. If the peer was closed, the association ends when a send fails
-    /// for the first time.
+    /// this socket gets an error. If the peer was closed, the association ends when a send first
+    /// fails.
     pub(super) fn disconnect_unix(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         let Role::Unix(end) = &mut socket.role else { return };

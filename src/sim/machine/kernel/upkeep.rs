@@ -89,6 +89,7 @@ impl Connection {
     /// Returns whether the keep-alive repeats forever, because the peer answers in time.
     fn is_kept_alive(&self, path: &Path<'_>) -> bool {
         let settings = &self.settings;
+        // With a user timeout, a single unanswered probe may end the connection.
         let count = if settings.user_timeout > 0 { settings.keep_count.min(1) } else { settings.keep_count };
         let limit = settings.keep_interval.saturating_mul(u64::from(count));
         path.answers(count, limit, settings.keep_idle)

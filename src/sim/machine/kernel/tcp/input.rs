@@ -44,7 +44,8 @@ impl Connection {
             }
             self.establish(now, segment.window);
             if self.write_shut {
-                // shutdown(2) has failed on the socket that has become the listener.
+                // shutdown(2) was called on the listener's socket before it listened. That call
+                // failed, but the connections of the listener begin shut down.
                 self.shut_write(now, out);
             }
             changed = true;
