@@ -470,7 +470,8 @@ fn count_of(count: c_int) -> Result<usize> {
     usize::try_from(count).ok().filter(|&count| count <= BUFFERS_MAX).ok_or(libc::EINVAL)
 }
 
-pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
+/// Receives into `bufs`. Of the flags, only MSG_OOB, MSG_ERRQUEUE and MSG_PEEK have an effect.
+pub(super) fn receive(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
     if flags & libc::MSG_OOB != 0 {
         kernel(|kernel| kernel.check_urgent_receive(fd))?;
     }
@@ -483,17 +484,18 @@ pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Resul
 
 /// Receives into the buffers of a message. On a TCP socket, MSG_TRUNC discards the bytes, and the
 /// buffers may be null.
-pub(super) fn received_into(fd: c_int, bufs: *const iovec, count: usize, flags: c_int) -> Result<Received> {
+pub(super) fn receive_into(fd: c_int, bufs: *const iovec, count: usize, flags: c_int) -> Result<Received> {
     let discards = flags & libc::MSG_TRUNC != 0 && kernel(|kernel| Ok(kernel.is_tcp(fd))) == Ok(true);
     if !discards {
-        return received(fd, &mut buffers(bufs, count)?, flags);
+        return receive(fd, &mut buffers(bufs, count)?, flags);
     }
     let room = raw_buffers(bufs, count)?.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.iov_len));
     let queued = kernel(|kernel| kernel.queued(fd)).map_or(0, |(queued, _)| queued);
-    received(fd, &mut [&mut vec![0; room.min(queued.max(1))]], flags)
+    receive(fd, &mut [&mut vec![0; room.min(queued.max(1))]], flags)
 }
 
-pub(super) fn sent(
+/// Sends the contents of `bufs`, to the address `to` if there is one.
+pub(super) fn send_to(
     fd: c_int,
     bufs: &[&[u8]],
     to: Option<&Address>,
@@ -521,12 +523,12 @@ pub(super) fn sent(
 
 /// Implements recv(2) for a slice.
 pub(super) fn recv(fd: c_int, buf: &mut [u8], flags: c_int) -> Result<usize> {
-    received(fd, &mut [buf], flags).map(|received| received.bytes)
+    receive(fd, &mut [buf], flags).map(|received| received.bytes)
 }
 
 /// Implements send(2) for a slice.
 pub(super) fn send(fd: c_int, buf: &[u8], flags: c_int) -> Result<usize> {
-    sent(fd, &[buf], None, flags, IpOverrides::default()).map(|count| count as usize)
+    send_to(fd, &[buf], None, flags, IpOverrides::default()).map(|count| count as usize)
 }
 
 pub(super) fn read(fd: c_int, buf: *mut c_void, count: usize) -> Result<isize> {
@@ -539,13 +541,13 @@ pub(super) fn write(fd: c_int, buf: *const c_void, count: usize) -> Result<isize
 
 pub(super) fn readv(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
     let mut bufs = buffers(bufs, count_of(count)?)?;
-    received(fd, &mut bufs, 0).map(|received| received.bytes as isize)
+    receive(fd, &mut bufs, 0).map(|received| received.bytes as isize)
 }
 
 pub(super) fn writev(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
     let bufs = buffers(bufs, count_of(count)?)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, None, 0, IpOverrides::default())
+    send_to(fd, &bufs, None, 0, IpOverrides::default())
 }
 
 pub(super) fn recvfrom(
@@ -557,7 +559,7 @@ pub(super) fn recvfrom(
     length: *mut socklen_t,
 ) -> Result<isize> {
     let buf = iovec { iov_base: buf, iov_len: count };
-    let received = received_into(fd, &raw const buf, 1, flags)?;
+    let received = receive_into(fd, &raw const buf, 1, flags)?;
     match &received.from {
         Some(from) => write_address(from, address, length),
         None if !length.is_null() => {
@@ -582,5 +584,5 @@ pub(super) fn sendto(
     let buf = iovec { iov_base: buf.cast_mut(), iov_len: count };
     let bufs = buffers(&raw const buf, 1)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, to.as_ref(), flags, IpOverrides::default())
+    send_to(fd, &bufs, to.as_ref(), flags, IpOverrides::default())
 }

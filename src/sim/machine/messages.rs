@@ -8,14 +8,14 @@ use std::{ptr, slice};
 
 use libc::{c_int, c_uint, cmsghdr, mmsghdr, msghdr};
 
-use super::abi::{Result, buffers, kernel, read_address, received_into, sent, unsupported, write_address};
+use super::abi::{Result, buffers, kernel, read_address, receive_into, send_to, unsupported, write_address};
 use super::kernel::IpOverrides;
 use super::kernel::packet::IpFields;
 
 pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<isize> {
     // SAFETY: the caller passes a message to which it has exclusive access during the call.
     let message = unsafe { &mut *message };
-    let received = received_into(fd, message.msg_iov, message.msg_iovlen, flags)?;
+    let received = receive_into(fd, message.msg_iov, message.msg_iovlen, flags)?;
     match &received.from {
         Some(from) => write_address(from, message.msg_name.cast(), &raw mut message.msg_namelen),
         None => message.msg_namelen = 0,
@@ -47,7 +47,7 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     };
     let bufs = buffers(message.msg_iov, message.msg_iovlen)?;
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, to.as_ref(), flags, overrides)
+    send_to(fd, &bufs, to.as_ref(), flags, overrides)
 }
 
 /// Returns the length of the header of a control message, with its padding.

@@ -74,7 +74,7 @@ impl Faults {
         rate > 0.0 && self.random.chance(rate) && self.happens(at, &what)
     }
 
-    /// Returns whether a fault that was drawn takes place.
+    /// Numbers a fault that was drawn. Returns whether the fault takes place.
     pub(crate) fn happens(&mut self, at: u64, what: &dyn fmt::Display) -> bool {
         let number = self.drawn;
         self.drawn += 1;

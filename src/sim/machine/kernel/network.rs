@@ -307,7 +307,7 @@ impl Kernel {
     /// data and the readiness of the socket. Injected faults may delay or repeat an edge.
     pub(crate) fn take_edges(&mut self, edges: &mut Vec<(u64, u32)>) {
         for id in std::mem::take(&mut self.edged) {
-            let Some(bits) = self.look(id) else { continue };
+            let Some(bits) = self.poll_socket(id) else { continue };
             let Some(socket) = self.socket_mut(id) else { continue };
             socket.is_edged = false;
             let is_second = std::mem::take(&mut socket.is_second_edge);

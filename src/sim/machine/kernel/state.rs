@@ -127,13 +127,13 @@ impl Kernel {
     /// Returns the readiness that poll(2) reports, as EPOLL bits.
     pub(crate) fn poll(&mut self, fd: i32) -> Result<u32> {
         let id = self.id(fd)?;
-        self.look(id).ok_or(libc::EBADF)
+        self.poll_socket(id).ok_or(libc::EBADF)
     }
 
     /// Returns the readiness of a socket for poll(2) or a poller, or `None` if there is no such
     /// socket. As on Linux, if the socket is not writable, an edge reports when it becomes
     /// writable, even if no write has failed.
-    pub(super) fn look(&mut self, id: SocketId) -> Option<u32> {
+    pub(super) fn poll_socket(&mut self, id: SocketId) -> Option<u32> {
         let bits = self.readiness(id)?;
         if bits & libc::EPOLLOUT as u32 == 0 {
             match self.socket_mut(id).map(|socket| &mut socket.role) {
