@@ -336,32 +336,53 @@ fn subscriber_may_accept_when_it_is_asked_about_an_accept() {
     });
 }
 
+/// A subscriber that panics in every event of the target.
+struct Panics(&'static str);
+
+impl Subscriber for Panics {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == self.0
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {
+        panic!("in a subscriber, on purpose");
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
 /// Regression: if a subscriber panicked, the runtime stayed in the shutdown, and the next start
 /// waited forever.
 #[test]
 fn subscriber_may_panic_during_a_shutdown() {
-    struct Panics;
-    impl Subscriber for Panics {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.target() == "netpoll::shutdown"
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, _: &Event<'_>) {
-            panic!("in a subscriber, on purpose");
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
     common::child("subscriber_may_panic_during_a_shutdown", || {
-        tracing::subscriber::set_global_default(Panics).unwrap();
+        tracing::subscriber::set_global_default(Panics("netpoll::shutdown")).unwrap();
         for _ in 0..3 {
             rt::Builder::new().workers(1).start().unwrap();
             assert_eq!(task::block_on(task::spawn(async { 7 })), 7);
             rt::shutdown(common::BOUND).unwrap();
         }
+    });
+}
+
+/// Regression: if a subscriber panicked, the descriptor stayed open and the close never completed.
+#[test]
+fn subscriber_may_panic_during_a_close() {
+    common::child("subscriber_may_panic_during_a_close", || {
+        run(async {
+            let (client, server) = common::pair().await;
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            tracing::subscriber::set_global_default(Panics("netpoll::close")).unwrap();
+            let before = rt::metrics().contained_panics;
+            listener.close().await.unwrap();
+            assert_eq!(rt::metrics().contained_panics, before + 1);
+            drop(client);
+            assert_eq!(rt::metrics().contained_panics, before + 2);
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        });
     });
 }

@@ -386,7 +386,7 @@ impl Runtime {
     pub(crate) fn tasks_alive(&'static self) -> u64 {
         // `ended` is read first, so that a task that ends between the two reads counts as alive.
         let ended: u64 = self.ended.get() + self.processors().map(|processor| processor.ended.get()).sum::<u64>();
-        // ORDERING: Acquire pairs with the fence in `task_ended`: the spawns of these tasks are seen.
+        // ORDERING: Acquire pairs with the fence in `task_ended`: their spawns are seen.
         fence(Ordering::Acquire);
         let spawned: u64 = self.spawned.get() + self.processors().map(|processor| processor.spawned.get()).sum::<u64>();
         spawned.saturating_sub(ended)

@@ -2,8 +2,8 @@
 //! nothing.
 //!
 //! A subscriber is foreign code. These functions are therefore called outside all locks (invariant
-//! 12 of ARCHITECTURE.md). A panic of a subscriber is caught in reports of blocked tasks and of
-//! spare workers, and in a shutdown. Elsewhere the panic propagates to the caller.
+//! 12 of ARCHITECTURE.md). A panic of a subscriber is caught in reports of blocked tasks, of spare
+//! workers and of closes, and in a shutdown. Elsewhere the panic propagates to the caller.
 //! docs/INSPECTION.md documents the targets and fields, which are part of the public interface.
 
 #[cfg(not(feature = "tracing"))]

@@ -145,16 +145,16 @@ fn end_connection(fd: BorrowedFd<'_>) {
     let _ = option::socket::set_linger(fd, None);
 }
 
-/// Resets a connection whose last gathered bytes cannot be sent, also if duplicates of the
-/// descriptor keep it open: the peer must not mistake the truncated stream for a complete one, and
-/// no bytes of another user must follow the gap. A Unix stream cannot be reset; its peer reads end
-/// of stream. In a forked child, has no effect, because the parent has the connection too.
+/// Resets a connection whose last gathered bytes cannot be sent: the peer must not mistake the
+/// truncated stream for a complete one, and no bytes of another user must follow the gap. On Linux,
+/// this also applies to duplicates of the descriptor; on other systems, the close of the last
+/// duplicate resets the connection. A Unix stream cannot be reset; its peer reads end of stream. In
+/// a forked child, has no effect, because the parent has the connection too.
 pub(super) fn reset(fd: BorrowedFd<'_>) {
     if fork::is_child() {
         return;
     }
-    // Errors are ignored: they mean that the connection has already failed. On some systems, only
-    // the close that follows resets the connection.
+    // Errors are ignored: they mean that the connection has already failed.
     let _ = option::socket::set_linger(fd, Some(Duration::ZERO));
     if zerocopy::disconnect(fd).is_err() {
         let _ = socket::shutdown(fd, Shutdown::Both);

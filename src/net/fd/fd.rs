@@ -68,7 +68,7 @@ use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::{self, Direction, Failure, PollHandle};
 use crate::rt::poll::timeouts::Timeouts;
-use crate::rt::sched::task::spawn_close;
+use crate::rt::sched::task::{contain, spawn_close};
 use crate::sync::{Arc, Mutex, Ordering};
 use crate::sys::{self, os, placeholder, socket, unix};
 use crate::trace;
@@ -472,7 +472,9 @@ impl Fd {
         }
         let outlives = unfinished.is_some() || rest.is_some();
         if !is_lent {
-            trace::closes(self.borrow(), self.rare.get().is_some_and(|rare| rare.gone.get().is_some()));
+            let was_asked = self.rare.get().is_some_and(|rare| rare.gone.get().is_some());
+            // A panic of the subscriber must not keep the descriptor open.
+            contain(|| trace::closes(self.borrow(), was_asked));
         }
         self.poll.retire(self.borrow(), is_lent || is_exposed || outlives, self.may_be_shared());
         let rare = self.rare.get();
