@@ -87,7 +87,8 @@ fn server_with_32_descriptors_serves_200_clients() {
     if is_child(NAME) {
         return serve();
     }
-    let rest = Duration::from_millis(std::env::var("NETPOLL_PRESSURE_MS").map_or(2000, |text| text.parse().unwrap()));
+    let idle_time =
+        Duration::from_millis(std::env::var("NETPOLL_PRESSURE_MS").map_or(2000, |text| text.parse().unwrap()));
     let mut command = Command::new(std::env::current_exe().unwrap());
     // The descriptors are counted, and each shard of the poller takes two when it is first used.
     let variables = [("NETPOLL_TEST_CHILD", NAME), ("NETPOLL_POLLER_SHARDS", "1")];
@@ -117,7 +118,7 @@ fn server_with_32_descriptors_serves_200_clients() {
     });
     let before = cpu_time_of(&child);
     let begin = Instant::now();
-    std::thread::sleep(rest);
+    std::thread::sleep(idle_time);
     let used = cpu_time_of(&child) - before;
     let share = used.as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0;
     assert_eq!(answered(&mut clients), full);
@@ -130,7 +131,7 @@ fn server_with_32_descriptors_serves_200_clients() {
     let begin = Instant::now();
     common::eventually("further clients to be answered", || answered(&mut clients) > full);
     let unseen = begin.elapsed();
-    common::eventually("all clients with room to be answered", || answered(&mut clients) == full + HELD);
+    common::eventually("one client per freed descriptor to be answered", || answered(&mut clients) == full + HELD);
 
     // Closing a socket of this crate ends the pause immediately, so all other clients are served in
     // waves.
@@ -159,8 +160,8 @@ fn server_with_32_descriptors_serves_200_clients() {
         assert!(longest <= Duration::from_secs(1), "{longest:?}");
     }
     println!(
-        "{full} served, {share:.2} % CPU for {rest:?}; descriptors freed elsewhere: {unseen:.1?}; own: {longest:.1?} at most \
-         in {waves} waves"
+        "{full} served, {share:.2} % CPU for {idle_time:?}; descriptors freed elsewhere: {unseen:.1?}; own: \
+         {longest:.1?} at most in {waves} waves"
     );
     let _ = commands.write_all(b"end\n");
     child.wait().unwrap();
@@ -246,7 +247,8 @@ fn lookup_without_descriptors_reports_emfile() {
     });
 }
 
-/// A listener opened with the last descriptor, and one opened after it, have the full backlog.
+/// A listener opened with the last descriptor, and one opened after it, have the full backlog. (A
+/// program that reads the maximum from /proc, as Go does, needs a further descriptor for this.)
 #[test]
 fn listener_opened_with_last_descriptor_has_full_backlog() {
     common::child("listener_opened_with_last_descriptor_has_full_backlog", || {

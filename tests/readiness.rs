@@ -317,7 +317,7 @@ fn deadline_ends_readiness_waits() {
 
 /// Fills the send buffer with send(2) directly, so that the crate does not learn that it is full.
 /// Waits like `common::fill` until no bytes are in flight.
-async fn fill_behind(stream: &TcpStream) {
+async fn fill_directly(stream: &TcpStream) {
     let chunk = [7_u8; 4096];
     let mut idle = 0;
     while idle < 20 || idle < 1000 && in_flight(stream.as_fd()) > 0 {
@@ -338,7 +338,7 @@ async fn writable_after(reads: usize) -> (bool, bool) {
     let (client, server) = narrow_pair().await;
     client.write_all(&[1; 64]).await.unwrap();
     server.readable().await.unwrap();
-    fill_behind(&server).await;
+    fill_directly(&server).await;
     task::spawn(async move {
         task::yield_now().await;
         for _ in 0..reads {

@@ -49,7 +49,8 @@ static ALLOCATOR: Limited = Limited;
 const TASKS: usize = 20_000;
 
 /// The maximum number of tasks that are queued at a time. It is small, so that no queue needs a
-/// large allocation. (A block of records takes about 1 KiB.)
+/// large allocation. (Memory for many blocks of task records is allocated at once. If that is
+/// refused, memory for one block is allocated, which is about 1 KiB.)
 const QUEUED: usize = 100;
 
 #[test]

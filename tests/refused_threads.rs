@@ -193,7 +193,7 @@ const SOCKETS: [fn(); 4] = [
     },
 ];
 
-fn fresh(workers: usize) {
+fn start_with_workers(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
 }
 
@@ -204,7 +204,7 @@ fn refused_thread_is_started_later() {
     child("refused_thread_is_started_later", || {
         for count in [1, 2, 7] {
             for use_it in USES.into_iter().chain(SOCKETS) {
-                fresh(2);
+                start_with_workers(2);
                 refuse(count);
                 use_it();
                 eventually("a thread is started after the refusals", || {
@@ -228,7 +228,7 @@ fn refused_first_thread_is_started_later() {
                 rt::shutdown(LONG).unwrap();
             }
             refuse(count);
-            fresh(1);
+            start_with_workers(1);
             // Sysmon runs, so it adds a worker while a task blocks the only one.
             let (begun, begins) = mpsc::channel();
             let (release, held) = mpsc::channel::<()>();
@@ -250,7 +250,7 @@ fn refused_first_thread_is_started_later() {
 fn runtime_works_when_workers_are_refused() {
     child("runtime_works_when_workers_are_refused", || {
         for use_it in USES.into_iter().chain(SOCKETS) {
-            fresh(2);
+            start_with_workers(2);
             refuse(ALL);
             use_it();
             use_it();
@@ -423,9 +423,9 @@ fn deferred_threads_are_refused() {
 #[test]
 fn threads_start_when_refusals_end() {
     child("threads_start_when_refusals_end", || {
-        for first in [false, true] {
-            if !first {
-                fresh(2);
+        for is_first_use in [false, true] {
+            if !is_first_use {
+                start_with_workers(2);
             }
             refuse(ALL);
             let turns = Arc::new(AtomicU64::new(0));
@@ -441,7 +441,7 @@ fn threads_start_when_refusals_end() {
             });
             let refusals = refused();
             let waits = || {
-                if first {
+                if is_first_use {
                     // The runtime has no thread, so the calling thread does its work.
                     park_on(task::sleep(MS));
                 }
@@ -470,7 +470,7 @@ fn threads_start_when_refusals_end() {
 #[test]
 fn call_is_left_to_the_thread_that_was_started_for_it() {
     child("call_is_left_to_the_thread_that_was_started_for_it", || {
-        fresh(2);
+        start_with_workers(2);
         HELD.store(true, Ordering::SeqCst);
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
@@ -489,7 +489,7 @@ fn call_is_left_to_the_thread_that_was_started_for_it() {
 #[test]
 fn refused_blocking_threads_do_not_stall_calls() {
     child("refused_blocking_threads_do_not_stall_calls", || {
-        fresh(2);
+        start_with_workers(2);
         // The only thread for blocking calls is blocked, and the next threads are refused.
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
@@ -501,7 +501,7 @@ fn refused_blocking_threads_do_not_stall_calls() {
         park_on(kept);
         rt::shutdown(LONG).unwrap();
         // If threads are refused permanently, sysmon queues the calls as tasks.
-        fresh(2);
+        start_with_workers(2);
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
         eventually("the thread is started", || rt::metrics().blocking_threads == 1);
@@ -518,7 +518,7 @@ fn refused_blocking_threads_do_not_stall_calls() {
 #[test]
 fn spare_workers_start_when_refusals_end() {
     child("spare_workers_start_when_refusals_end", || {
-        fresh(1);
+        start_with_workers(1);
         park_on(task::spawn(async {}));
         refuse(10);
         let (send, receive) = mpsc::channel();
@@ -546,7 +546,7 @@ fn spare_workers_start_when_refusals_end() {
 #[allow(clippy::await_holding_lock)]
 fn root_future_depends_on_no_task_when_workers_are_refused() {
     child("root_future_depends_on_no_task_when_workers_are_refused", || {
-        fresh(2);
+        start_with_workers(2);
         refuse(ALL);
         let lock = Arc::new(Mutex::new(0));
         task::block_on(async {
@@ -584,7 +584,7 @@ fn shutdown_completes_when_threads_are_refused() {
         let dropped = Arc::new(AtomicUsize::new(0));
         for round in 1..=3 {
             if round != 2 {
-                fresh(2);
+                start_with_workers(2);
             }
             for _ in 0..10 {
                 let sleeps = Sleeps(dropped.clone());
@@ -618,7 +618,7 @@ fn destructor_may_wait_for_another_task_without_threads() {
                 self.1.fetch_add(1, Ordering::SeqCst);
             }
         }
-        fresh(1);
+        start_with_workers(1);
         let ended = Arc::new(AtomicUsize::new(0));
         // In one of the two orders, the shutdown drops the task that cancels before the other task.
         for is_first in [true, false] {
@@ -656,7 +656,7 @@ fn shutdown_in_a_destructor_is_rejected_without_threads() {
                 self.0.send(refused.on_runtime_thread).unwrap();
             }
         }
-        fresh(1);
+        start_with_workers(1);
         let (send, receive) = mpsc::channel();
         let sleeper = task::spawn(async move {
             let _stops = Stops(send);

@@ -54,7 +54,7 @@ fn root_future_woken_by_foreign_thread_is_monitored() {
 }
 
 /// Starts a runtime with one worker, and a task that occupies the worker until the sender is
-/// dropped. The task runs a loop if `busy` is true, and otherwise sleeps.
+/// dropped. The task spins if `busy` is true, and otherwise blocks its thread.
 fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, task::JoinHandle<()>) {
     builder.workers(1).start().unwrap();
     let (release, wait) = mpsc::channel::<()>();
@@ -141,7 +141,7 @@ fn blocked_tasks_add_workers_up_to_limit() {
             .collect();
         eventually("twelve threads block", || running.load(Ordering::SeqCst) == 12);
         thread::sleep(Duration::from_millis(100));
-        assert_eq!(running.load(Ordering::SeqCst), 12, "workers and spares are a bound");
+        assert_eq!(running.load(Ordering::SeqCst), 12, "at most one task per worker and spare worker runs");
         assert_eq!(rt::metrics().worker_threads, 12);
         drop(release);
         blocked.into_iter().for_each(park_on);
@@ -488,9 +488,9 @@ fn every_task_gets_a_turn_at_any_queue_length() {
     });
 }
 
-/// With several workers one queue may be longer than another, and a thread without a CPU keeps its
-/// task. All tasks stay runnable until the last one has had its turns, so the test detects only
-/// starvation.
+/// All tasks stay runnable until the last one has had its turns, so the test detects only
+/// starvation. It asserts no limit of a wait, because one worker's queue may be longer than
+/// another's, and a thread without a CPU keeps its task.
 #[test]
 fn every_task_gets_a_turn_on_several_workers() {
     child("every_task_gets_a_turn_on_several_workers", || {
@@ -958,28 +958,28 @@ fn panicking_task_local_drop_is_contained() {
     }
     child("panicking_task_local_drop_is_contained", || {
         rt::Builder::new().workers(1).start().unwrap();
-        let light = || BOMB.with(|_| ());
-        park_on(task::spawn(async move { light() }));
-        park_on(task::spawn_blocking(light));
+        let create_bomb = || BOMB.with(|_| ());
+        park_on(task::spawn(async move { create_bomb() }));
+        park_on(task::spawn_blocking(create_bomb));
         let (begun, begins) = mpsc::channel();
-        let lit = || {
+        let spawn_with_bomb = || {
             let begun = begun.clone();
             task::spawn(async move {
-                light();
+                create_bomb();
                 begun.send(()).unwrap();
                 pending::<()>().await
             })
         };
-        let cancelled = lit();
+        let cancelled = spawn_with_bomb();
         begins.recv_timeout(common::BOUND).unwrap();
         assert_eq!(park_on(cancelled.cancel()), None);
         let panics = task::spawn(async move {
-            light();
+            create_bomb();
             panic!("first");
         });
         assert!(park_on(catch(panics)).is_err());
         assert_eq!(rt::metrics().contained_panics, 4);
-        let left = lit();
+        let left = spawn_with_bomb();
         begins.recv_timeout(common::BOUND).unwrap();
         let _ = rt::shutdown(common::BOUND);
         drop(left);

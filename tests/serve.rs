@@ -26,14 +26,14 @@ use netpoll::unix::{UnixListener, UnixStream};
 /// Echoes until the end of the stream, and then shuts down the write direction. Returns the number
 /// of reads that returned data.
 async fn echo(conn: impl Conn) -> io::Result<usize> {
-    let mut total = 0;
+    let mut reads = 0;
     let mut buf = [0; 64];
     loop {
         match conn.read(&mut buf).await? {
-            0 => return conn.close_write().map(|()| total),
+            0 => return conn.close_write().map(|()| reads),
             count => conn.write_all(&buf[..count]).await?,
         }
-        total += 1;
+        reads += 1;
     }
 }
 
@@ -454,8 +454,8 @@ fn panics_in_hooks_and_in_the_stop_lose_no_connection() {
     });
 }
 
-/// Regression test: the server repeated a failed accept immediately, so a lasting error, such as
-/// EPERM from a security module, kept a thread busy.
+/// Regression: the server repeated a failed accept immediately, so a lasting error, such as EPERM
+/// from a security module, kept a thread busy.
 #[test]
 fn lasting_error_of_accept_does_not_keep_a_thread_busy() {
     let failing = Streamed::<TcpStream>(|| {

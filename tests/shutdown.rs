@@ -549,7 +549,7 @@ fn stuck_task_is_reported_and_next_runtime_works() {
             let (release, wait) = mpsc::channel::<()>();
             let (begun, begins) = mpsc::channel();
             let stuck = task::Builder::new()
-                .name("mule".into())
+                .name("stuck".into())
                 .spawn(async move {
                     begun.send(()).unwrap();
                     let _ = wait.recv();
@@ -563,10 +563,10 @@ fn stuck_task_is_reported_and_next_runtime_works() {
             assert!(start.elapsed() >= timeout);
             assert!(!still.on_runtime_thread);
             assert_eq!(still.threads, ["netpoll"]);
-            assert_eq!(still.running, [(stuck.task().id(), Some("mule".to_owned()))]);
+            assert_eq!(still.running, [(stuck.task().id(), Some("stuck".to_owned()))]);
             assert_eq!(still.tasks, 1);
             let text = still.to_string();
-            assert!(text.contains("1 thread and 1 task are still running") && text.contains("(mule)"), "{text}");
+            assert!(text.contains("1 thread and 1 task are still running") && text.contains("(stuck)"), "{text}");
             println!("{text}");
             assert_eq!(std::io::Error::from(still).kind(), std::io::ErrorKind::TimedOut);
             // The next runtime has all its configured threads beside the stuck one.
@@ -593,7 +593,7 @@ fn stuck_task_is_reported_and_next_runtime_works() {
             assert_eq!(rt::metrics().worker_threads, 0);
         }
     });
-    assert!(text.is_none_or(|text| text.contains("(mule)")));
+    assert!(text.is_none_or(|text| text.contains("(stuck)")));
 }
 
 /// Sysmon and the blocking pool of the next runtime do not rely on threads of the previous one that
@@ -757,8 +757,10 @@ fn task_awaiting_dropped_task_ends_without_panic_message() {
         rt::shutdown(LONG).unwrap();
         assert_eq!((dropped.load(Ordering::SeqCst), panics.load(Ordering::SeqCst)), (1, 0));
         // Awaiting the handle outside the runtime panics.
-        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| park_on(outside)));
-        assert!(told.is_err_and(|told| told.downcast_ref::<&str>().is_some_and(|text| text.contains("shutdown"))));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| park_on(outside)));
+        assert!(
+            result.is_err_and(|payload| payload.downcast_ref::<&str>().is_some_and(|text| text.contains("shutdown")))
+        );
     });
 }
 

@@ -57,7 +57,8 @@ fn with_workers(name: &str, body: impl Fn()) {
     });
 }
 
-/// Regression: each of these destructors ran on the shutdown's thread and kept it from returning.
+/// Regression: each of these destructors ran on the thread that called `shutdown`, and the call did
+/// not return.
 #[test]
 fn destructors_that_wait_for_runtime_complete() {
     with_workers("destructors_that_wait_for_runtime_complete", || {
@@ -401,7 +402,8 @@ fn start_waits_for_shutdown() {
         let (release, held) = mpsc::channel::<()>();
         waits_and_then(move || assert!(held.recv().is_err()));
         let first = thread::spawn(|| rt::shutdown(SHORT));
-        eventually("the shutdown has begun", || rt::Builder::new().workers(2).start().is_ok());
+        // Until the shutdown begins, a start fails, because the runtime is running.
+        eventually("a start succeeds", || rt::Builder::new().workers(2).start().is_ok());
         assert!(first.join().unwrap().is_err());
         assert_eq!((rt::metrics().workers, park_on(task::spawn(async { 3 }))), (2, 3));
         drop(release);
@@ -520,7 +522,8 @@ fn shutdown_succeeds_while_other_threads_spawn_and_wake_tasks() {
 }
 
 /// Crates for channels and events call wakers under a lock, which their futures also take when they
-/// are dropped. If such a waker dropped the future of its task, it would wait forever.
+/// are dropped. If such a waker dropped the future of its task, its thread would wait forever for
+/// the lock that it holds itself.
 #[test]
 fn waker_drops_no_task_during_a_shutdown() {
     use std::cell::Cell;

@@ -431,12 +431,12 @@ fn fifo_order_runs_tasks_as_they_were_woken() {
 /// about one of 20 draws chooses among all runnable tasks.
 #[test]
 fn control_tasks_go_first_and_starve_no_task() {
-    const OTHERS: usize = 5;
+    const PER_LANE: usize = 5;
     for order in [Order::Fifo, Order::Random] {
         let run = Builder::new().order(order).seed(7).run(|_sim| async {
             let turns = Arc::new([const { AtomicUsize::new(0) }; 2]);
             for lane in [Lane::Normal, Lane::Control] {
-                for _ in 0..OTHERS {
+                for _ in 0..PER_LANE {
                     let turns = turns.clone();
                     let endless = async move {
                         loop {
@@ -514,7 +514,7 @@ fn wall_clocks_of_hosts_may_differ() {
 }
 
 #[test]
-fn blocking_sleep_blocks_the_whole_simulation() {
+fn sleep_of_the_thread_advances_the_clock() {
     Sim::run(1, async |_| {
         let begin = Instant::now();
         std::thread::sleep(HOUR);

@@ -263,18 +263,19 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
     }
 }
 
-/// Whether listen(2) on a TCP socket that had a connection fails in this kernel, as it does in a
-/// simulation. It fails on Linux 6.18.44, but not on all earlier versions.
+/// Whether listen(2) on a TCP socket whose connection has ended, or whose connect(2) was refused,
+/// fails in this kernel, as it does in a simulation. It fails on Linux 6.18.44, but not on all
+/// earlier versions.
 static REFUSES_SECOND_ROLE: LazyLock<bool> = LazyLock::new(|| {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    nobody.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    socket.connect(&nobody.local_addr().unwrap()).unwrap_err();
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.connect(&bound.local_addr().unwrap()).unwrap_err();
     socket.listen(8).is_err()
 });
 
-/// Calls listen(2) on a TCP socket that may have had a connection. Makes no call if the kernel
-/// would permit it.
+/// Calls listen(2) on a TCP socket that may have had a connection, or a refused attempt at one.
+/// Makes no call if the kernel would permit it; see [`REFUSES_SECOND_ROLE`].
 fn listen_after_connection(socket: &Socket) -> String {
     if *REFUSES_SECOND_ROLE { shown(socket.listen(8)) } else { "left out".to_owned() }
 }
@@ -286,7 +287,7 @@ fn in_kernel<F: Future>(program: F) -> F::Output {
         static NETWORK: () = enter_network();
     }
     NETWORK.with(|()| ());
-    // Not in a simulation, because the sockets must be real.
+    // The value is computed here, outside a simulation, because it needs real sockets.
     LazyLock::force(&REFUSES_SECOND_ROLE);
     task::block_on(program)
 }

@@ -122,7 +122,7 @@ fn first_difference_between_two_runs_is_printed() {
 }
 
 #[test]
-fn variables_without_a_meaning_fail_the_test() {
+fn invalid_values_of_variables_fail_the_test() {
     let text = output("returns_an_error_on_request", &[], &[("NETPOLL_SIM", "twise")]);
     assert!(text.contains("NETPOLL_SIM must be twice, minimize, diagram or everywhere, not `twise`"), "{text}");
     let text = output("returns_an_error_on_request", &[], &[("NETPOLL_SEEDS", "0")]);

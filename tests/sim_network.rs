@@ -379,7 +379,7 @@ fn connections_with_fast_open_are_made_without_it() {
 }
 
 /// No event occurs while the only thread of the simulation waits in poll(2), so the wait lasts for
-/// its whole timeout of virtual time.
+/// its whole timeout of virtual time. A wait without a timeout would not end, so it is refused.
 #[test]
 fn wait_in_poll_advances_the_clock_or_is_refused() {
     Sim::run(1, async |sim| {

@@ -226,7 +226,7 @@ async fn measured() -> [Metrics; 3] {
 fn metrics_are_those_of_the_simulation() {
     let outside = metrics();
     let runs = [(); 2].map(|()| Sim::run(1, async |_| measured().await));
-    assert_eq!(runs[0], runs[1], "they repeat");
+    assert_eq!(runs[0], runs[1], "the metrics of two equal runs");
     let [before, during, after] = runs[0];
     assert_eq!((before.workers, before.worker_threads, before.poller_shards), (1, 0, 1));
     assert_eq!((before.tasks_spawned, before.polls, before.timers_armed, before.descriptors), (0, 0, 0, 0));

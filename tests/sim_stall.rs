@@ -1,6 +1,6 @@
 //! Tests the reports of simulations that cannot end (feature `sim`). A simulation that stands still
 //! reports, for each host, the event that each task waits for. A simulation whose clock stands
-//! still or passes the limit fails, too.
+//! still or passes the limit also fails.
 
 use std::panic::catch_unwind;
 use std::time::Duration;

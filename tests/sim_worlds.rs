@@ -286,8 +286,9 @@ fn borrowed_number_of_a_closed_socket_is_in_use_until_the_socket_is_dropped() {
     });
 }
 
-/// The drop of a socket that outlives its simulation frees the socket's number, and not the same
-/// number of a later simulation.
+/// A socket that outlives its simulation keeps its number in use until it is dropped, even if it
+/// was closed before. So no later simulation uses the number, and the drop closes no socket of a
+/// later simulation.
 #[test]
 fn kept_number_of_an_ended_simulation_is_not_used_by_another_one() {
     let (kept, number) = Sim::run(1, async |_| {
@@ -407,8 +408,8 @@ fn programs_are_dropped_in_their_simulation() {
     let seen = dropped.clone();
     let output = Sim::run(1, async move |sim| {
         let on_drop = OnDrop(move || {
-            let host = std::net::UdpSocket::bind("server:0").map(drop).map_err(|error| error.kind());
-            seen.lock().unwrap().push((sim.elapsed(), host));
+            let bound = std::net::UdpSocket::bind("server:0").map(drop).map_err(|error| error.kind());
+            seen.lock().unwrap().push((sim.elapsed(), bound));
             panic!("contained");
         });
         sim.host("server").spawn(move || {
@@ -427,7 +428,7 @@ fn future_of_a_host_is_dropped_on_its_host() {
     Sim::run(1, async |sim| {
         let (client, bound) = (sim.host("client"), Arc::<Mutex<Vec<_>>>::default());
         let seen = bound.clone();
-        // The name is that of the current host's address only on the host `client`.
+        // The bind succeeds only on the host `client`, because `client` is the name of its address.
         let on_drop = OnDrop(move || {
             let is_bound = std::net::UdpSocket::bind("client:0").is_ok();
             seen.lock().unwrap().push(is_bound);
