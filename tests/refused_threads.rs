@@ -344,6 +344,7 @@ fn callers_do_the_work_without_threads() {
         let error = park_on(client.read(&mut [0; 1])).unwrap_err();
         assert!(error.to_string().contains("cannot start a thread"), "{error}");
         assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock);
+        // A task can still be spawned.
         assert_eq!(task::spawn(async {}).task().name(), None);
         permit();
         // From here on everything works as usual.

@@ -382,9 +382,9 @@ async fn ready() -> (TcpStream, TcpStream) {
 
 /// A waker that ignores wake-ups. Unlike [`Waker::noop`], it has data, so operations that are
 /// polled with it yield.
-struct Unheard;
+struct IgnoringWaker;
 
-impl Wake for Unheard {
+impl Wake for IgnoringWaker {
     fn wake(self: Arc<Self>) {}
 }
 
@@ -397,7 +397,7 @@ fn always_ready_task_yields() {
     let operations = AtomicUsize::new(0);
     let mut future = Box::pin(hog(&server, &operations));
     // Each poll makes progress before it yields.
-    let waker = Waker::from(Arc::new(Unheard));
+    let waker = Waker::from(Arc::new(IgnoringWaker));
     for _ in 0..5 {
         operations.store(0, Ordering::Relaxed);
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());

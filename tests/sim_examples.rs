@@ -140,7 +140,7 @@ async fn udp_echo_answers_from_the_address_asked(sim: Sim) {
     let client = sim.host("client").run(async {
         let socket = UdpSocket::bind("0.0.0.0:0").await?;
         socket.set_read_timeout(Some(ms(3000)))?;
-        let mut came = BTreeSet::new();
+        let mut arrived = BTreeSet::new();
         for number in 0..40_u8 {
             socket.send_to(&vec![number; 1 + 20 * usize::from(number)], (addr, 7000)).await?;
         }
@@ -148,12 +148,12 @@ async fn udp_echo_answers_from_the_address_asked(sim: Sim) {
         while let Ok((count, from)) = socket.recv_from(&mut buf).await {
             assert_eq!(from.ip(), addr);
             assert!(buf[..count].iter().all(|&byte| 1 + 20 * usize::from(byte) == count));
-            came.insert(buf[0]);
+            arrived.insert(buf[0]);
         }
-        io::Result::Ok(came.len())
+        io::Result::Ok(arrived.len())
     });
-    let came = client.await.unwrap();
-    assert!((20..=40).contains(&came), "{came} of 40 datagrams arrived");
+    let arrived = client.await.unwrap();
+    assert!((20..=40).contains(&arrived), "{arrived} of 40 datagrams arrived");
 }
 
 #[netpoll::test(sim, seeds = 20)]
