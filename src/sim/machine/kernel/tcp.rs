@@ -392,8 +392,14 @@ impl Connection {
             self.keep_at = now + keep_idle.max(1);
             return false;
         }
-        if self.probes >= keep_count || (user_timeout > 0 && self.probes > 0 && idle >= user_timeout) {
-            self.fail(libc::ETIMEDOUT);
+        // As on Linux, a user timeout replaces the number of probes.
+        let has_failed = match user_timeout {
+            0 => self.probes >= keep_count,
+            _ => self.probes > 0 && idle >= user_timeout,
+        };
+        if has_failed {
+            self.abort(out);
+            self.error = Some(libc::ETIMEDOUT);
             return true;
         }
         self.probes += 1;

@@ -411,6 +411,30 @@ fn user_timeout_and_keep_alive_end_a_silent_connection() {
     assert_eq!(kernel.take_error(server), Ok(Some(libc::ETIMEDOUT)));
 }
 
+/// On Linux (tcp_keepalive_timer), a user timeout replaces the number of probes, and the end is a
+/// reset.
+#[test]
+fn keep_alive_with_a_user_timeout_ends_with_a_reset_after_the_timeout() {
+    for (timeout_ms, ends_after) in [(0, 20), (45_000, 50)] {
+        let mut kernel = world(1);
+        let (client, server, _) = pair(&mut kernel);
+        let mut set = |level, name, value: i32| kernel.set_option(server, level, name, &value.to_ne_bytes()).unwrap();
+        set(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, timeout_ms);
+        set(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 10);
+        set(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 10);
+        set(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 1);
+        set(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        // Only the answers of the client are lost.
+        kernel.link_mut(0, 1).is_partitioned = true;
+        run_for(&mut kernel, (ends_after - 1) * SECOND);
+        assert_eq!(kernel.take_error(server), Ok(None), "{timeout_ms}");
+        assert_eq!(receive(&mut kernel, client), Err(libc::EAGAIN), "{timeout_ms}");
+        run_for(&mut kernel, 2 * SECOND);
+        assert_eq!(kernel.take_error(server), Ok(Some(libc::ETIMEDOUT)), "{timeout_ms}");
+        assert_eq!(receive(&mut kernel, client), Err(libc::ECONNRESET), "{timeout_ms}");
+    }
+}
+
 #[test]
 fn held_packets_arrive_when_they_are_released() {
     let mut kernel = world(1);
