@@ -41,9 +41,9 @@ fn redis_like_answers_pipelined_commands_in_order() {
         let mut client = connect(server.addr());
         let set = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nhello\r\n";
         let rest = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\nINCR n\r\nINCR n\r\nDEL k n\r\nGET k\r\nINCR\r\nQUIT\r\n";
-        client.write_all(&[&set[..], rest].concat()).expect("room");
+        client.write_all(&[&set[..], rest].concat()).expect("write");
         let mut answers = String::new();
-        client.read_to_string(&mut answers).expect("the end");
+        client.read_to_string(&mut answers).expect("end of stream");
         let last = "-ERR unknown command or wrong arguments: INCR\r\n+OK\r\n";
         assert_eq!(answers, format!("+OK\r\n$5\r\nhello\r\n+PONG\r\n:1\r\n:2\r\n:2\r\n$-1\r\n{last}"), "{mode}");
         server.terminate();
@@ -58,10 +58,10 @@ fn sigterm_stops_every_server() {
     for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("echo_deadline", &["127.0.0.1:0", "600"])] {
         let server = Example::start(name, args);
         let mut client = BufReader::new(connect(server.addr()));
-        client.get_mut().write_all(b"hi\n").expect("room");
+        client.get_mut().write_all(b"hi\n").expect("write");
         assert_eq!(read_line(&mut client), "hi\n", "{name}");
         server.terminate();
-        assert_eq!(client.read(&mut [0]).expect("the end"), 0, "{name}");
+        assert_eq!(client.read(&mut [0]).expect("end of stream"), 0, "{name}");
         let (status, output) = server.end();
         assert!(status.success(), "{name}: {status}");
         assert_eq!(output, "1 connections accepted, 0 closed by force\n", "{name}");
@@ -77,7 +77,7 @@ fn sigterm_stops_every_server() {
     let mut client = BufReader::new(connect(fdpass.addr()));
     assert!(read_line(&mut client).starts_with("worker "));
     fdpass.terminate();
-    assert_eq!(client.read(&mut [0]).expect("the end"), 0);
+    assert_eq!(client.read(&mut [0]).expect("end of stream"), 0);
     assert!(fdpass.end().0.success());
 
     let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -91,7 +91,7 @@ fn sigterm_stops_every_server() {
 
     let hot_restart = Example::start("hot_restart", &["127.0.0.1:0"]);
     let mut client = connect(hot_restart.addr());
-    client.write_all(b"hello\n").expect("room");
+    client.write_all(b"hello\n").expect("write");
     client.read_to_string(&mut String::new()).expect("an answer");
     hot_restart.terminate();
     assert!(hot_restart.end().0.success());
@@ -99,7 +99,7 @@ fn sigterm_stops_every_server() {
     let udp_echo = Example::start("udp_echo", &["127.0.0.1:0"]);
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    socket.send_to(b"hi", udp_echo.addr()).expect("room");
+    socket.send_to(b"hi", udp_echo.addr()).expect("send");
     socket.recv(&mut [0; 8]).expect("an answer");
     udp_echo.terminate();
     assert!(udp_echo.end().0.success());
@@ -159,11 +159,11 @@ fn sigterm_answers_requests_that_have_arrived() {
     let mut client = BufReader::new(connect(graceful.addr()));
     // The requests are in one segment, so the second and the third have arrived when the first is
     // answered.
-    client.get_mut().write_all(b"0\n100\n1\n").expect("room");
+    client.get_mut().write_all(b"0\n100\n1\n").expect("write");
     assert_eq!(read_line(&mut client), "0 ms later\n");
     graceful.terminate();
     let mut rest = String::new();
-    client.read_to_string(&mut rest).expect("the end");
+    client.read_to_string(&mut rest).expect("end of stream");
     assert_eq!(rest, "100 ms later\n1 ms later\n");
     let (status, output) = graceful.end();
     assert!(status.success() && output.ends_with("\n3 of 3 requests answered\n"), "{status}: {output}");
@@ -173,7 +173,7 @@ fn sigterm_answers_requests_that_have_arrived() {
 fn sigterm_names_stragglers_at_the_time_limit() {
     let graceful = Example::start("graceful", &["127.0.0.1:0", "0.1"]);
     let mut client = BufReader::new(connect(graceful.addr()));
-    client.get_mut().write_all(b"0\n3600000\n").expect("room");
+    client.get_mut().write_all(b"0\n3600000\n").expect("write");
     assert_eq!(read_line(&mut client), "0 ms later\n");
     let peer = client.get_ref().local_addr().expect("an address");
     let asked = Instant::now();
@@ -194,7 +194,7 @@ fn sigterm_names_stragglers_at_the_time_limit() {
 fn echo_returns_its_input() {
     let echo = Example::start("echo", &["127.0.0.1:0"]);
     let mut stream = connect(echo.addr());
-    stream.write_all(b"hi\n").expect("room");
+    stream.write_all(b"hi\n").expect("write");
     stream.shutdown(Shutdown::Write).expect("an open stream");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
@@ -208,18 +208,18 @@ fn udp_echo_returns_every_datagram() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     for number in 0..50_u8 {
-        socket.send_to(&vec![number; 20 * usize::from(number)], asked).expect("room");
+        socket.send_to(&vec![number; 20 * usize::from(number)], asked).expect("send");
     }
-    let mut came = Vec::new();
+    let mut numbers = Vec::new();
     for _ in 0..50 {
         let mut buf = [0; 2048];
         let (count, from) = socket.recv_from(&mut buf).expect("an answer");
         assert_eq!(from, asked);
         assert!(buf[..count].iter().all(|byte| usize::from(*byte) * 20 == count));
-        came.push(count / 20);
+        numbers.push(count / 20);
     }
-    came.sort_unstable();
-    assert!(came.into_iter().eq(0..50));
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..50), "every datagram is answered once");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn echo_deadline_drops_idle_client() {
     let start = Instant::now();
     loop {
         let mut stream = connect(addr);
-        stream.write_all(b"hi\n").expect("room");
+        stream.write_all(b"hi\n").expect("write");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         if answer == "hi\ntoo slow, bye\n" {
@@ -247,14 +247,14 @@ fn chat_broadcasts_to_other_clients() {
     let mut anna = BufReader::new(connect(addr));
     assert!(read_line(&mut anna).starts_with("you are "));
     let bert = connect(addr);
-    let bert_is = bert.local_addr().expect("an address");
+    let bert_addr = bert.local_addr().expect("an address");
     let mut bert = BufReader::new(bert);
-    assert_eq!(read_line(&mut bert), format!("you are {bert_is}\n"));
-    assert_eq!(read_line(&mut anna), format!("{bert_is}: is here\n"));
-    bert.get_mut().write_all(b"hello\nunfinished").expect("room");
-    assert_eq!(read_line(&mut anna), format!("{bert_is}: hello\n"));
+    assert_eq!(read_line(&mut bert), format!("you are {bert_addr}\n"));
+    assert_eq!(read_line(&mut anna), format!("{bert_addr}: is here\n"));
+    bert.get_mut().write_all(b"hello\nunfinished").expect("write");
+    assert_eq!(read_line(&mut anna), format!("{bert_addr}: hello\n"));
     drop(bert);
-    assert_eq!(read_line(&mut anna), format!("{bert_is}: has left\n"));
+    assert_eq!(read_line(&mut anna), format!("{bert_addr}: has left\n"));
 }
 
 #[test]
@@ -267,11 +267,11 @@ fn proxy_forwards_data_and_half_close() {
         let (mut stream, _) = listener.accept().expect("the proxy connects");
         let mut request = Vec::new();
         stream.read_to_end(&mut request).expect("a request");
-        stream.write_all(&request.repeat(3)).expect("room");
+        stream.write_all(&request.repeat(3)).expect("write");
     });
     let mut client = connect(addr);
     let request: Vec<u8> = (0..1_000_000u32).map(|at| (at % 251) as u8).collect();
-    client.write_all(&request).expect("room");
+    client.write_all(&request).expect("write");
     client.shutdown(Shutdown::Write).expect("an open stream");
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).expect("an answer");
@@ -286,7 +286,7 @@ fn proxy_drops_idle_connections() {
     let target = listener.local_addr().expect("an address").to_string();
     let proxy = Example::start("proxy", &["127.0.0.1:0", &target, "0"]);
     let mut client = connect(proxy.addr());
-    assert_eq!(client.read(&mut [0]).expect("the end"), 0);
+    assert_eq!(client.read(&mut [0]).expect("end of stream"), 0);
 }
 
 /// The ids of processes that replace each other. If the test panics, the last one is terminated.
@@ -325,7 +325,7 @@ fn hot_restart_refuses_no_connection() {
                 while !stop.load(Ordering::SeqCst) {
                     let mut stream = TcpStream::connect(addr).expect("no connection is refused");
                     stream.set_read_timeout(Some(PATIENCE)).expect("a valid timeout");
-                    stream.write_all(b"hello\n").expect("room");
+                    stream.write_all(b"hello\n").expect("write");
                     let mut answer = String::new();
                     stream.read_to_string(&mut answer).expect("no connection is reset");
                     let process =
@@ -348,8 +348,9 @@ fn hot_restart_refuses_no_connection() {
     for _ in 0..3 {
         stdin.write_all(b"\n").expect("the process accepts the input");
         let mut lines = [server.line(), server.line()];
+        // The successor prints its address, and the predecessor prints that it has ended, in either
+        // order.
         lines.sort();
-        // The successor prints its address, and the predecessor prints that it has ended.
         let next = process_of(&lines[0]);
         assert_eq!(lines[1], format!("process {} has ended", processes.0.last().expect("at least one")));
         assert!(!processes.0.contains(&next));
@@ -379,7 +380,7 @@ fn unix_fdpass_hands_connections_to_other_processes() {
         let mut client = BufReader::new(connect(addr));
         let hello = read_line(&mut client);
         let worker: u32 = hello.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("the worker's pid");
-        client.get_mut().write_all(b"hi\n").expect("room");
+        client.get_mut().write_all(b"hi\n").expect("write");
         assert_eq!(read_line(&mut client), "hi\n");
         workers.push(worker);
     }
@@ -392,15 +393,16 @@ fn unix_fdpass_worker_skips_messages_without_descriptors() {
     let (parent, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
     let mut command = Command::new(example::path("unix_fdpass"));
     let mut worker = command.arg("worker").stdin(OwnedFd::from(theirs)).spawn().expect("a process");
-    // A worker ends when no process has the other end of its input.
+    // The command owns this process's copy of `theirs`. Without the copy, the writes below fail if
+    // the worker has ended.
     drop(command);
     let parent = netpoll::os::unix::net::UnixStream::from(OwnedFd::from(parent));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let mut client = BufReader::new(connect(listener.local_addr().expect("an address")));
     let (stream, _) = listener.accept().expect("a client");
     netpoll::task::block_on(async {
-        parent.write_all(b"1").await.expect("room");
-        parent.send_with_fds(b"1", &[stream.as_fd()]).await.expect("room");
+        parent.write_all(b"1").await.expect("write");
+        parent.send_with_fds(b"1", &[stream.as_fd()]).await.expect("write");
     });
     drop(stream);
     assert!(read_line(&mut client).starts_with(&format!("worker {} ", worker.id())));

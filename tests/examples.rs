@@ -27,8 +27,8 @@ fn quickstart_serves_its_clients_and_reports() {
 
 #[test]
 fn quickstart_adapts_to_descriptor_limit() {
-    // `ulimit -S` leaves room to raise the limit. Without `-S`, the maximum is lowered too. The
-    // example keeps 64 descriptors for itself, and a client takes two.
+    // `ulimit -S` sets only the soft limit, which the example raises. Without `-S`, `ulimit` also
+    // lowers the hard limit. The example keeps 64 descriptors for itself, and a client takes two.
     let quickstart = |limit: &str| {
         let script = format!("ulimit {limit} && exec \"$0\" 200 1");
         Example::spawn(Command::new("sh").args(["-c", &script]).arg(path("quickstart"))).end()

@@ -55,11 +55,12 @@ enum By {
 }
 
 /// Fills the buffers, while the peer reads nothing, and closes the stream. The close must not wait
-/// for the peer. `keeps`, a duplicate, is closed before the stream.
-async fn assert_closes_at_once(what: &str, by: By, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
+/// for the peer. `duplicate` is closed before the stream, so that the close of the stream is the
+/// last.
+async fn assert_closes_at_once(what: &str, by: By, ends: (TcpStream, TcpStream), duplicate: Option<OwnedFd>) {
     let (stream, peer) = ends;
     fill(&stream).await;
-    drop(keeps);
+    drop(duplicate);
     let start = Instant::now();
     if matches!(by, By::ForceClose) {
         drop(stream.force_close());
@@ -72,7 +73,7 @@ async fn assert_closes_at_once(what: &str, by: By, ends: (TcpStream, TcpStream),
 /// Regression: the close was moved to another thread only if the stream's `set_linger` had set the
 /// option.
 #[test]
-fn close_blocks_no_worker_whatever_sets_so_linger() {
+fn close_does_not_block_whichever_code_has_set_so_linger() {
     run(async {
         let (client, server) = std_pair(true);
         assert_closes_at_once("set before the adoption", By::Drop, (client.into(), server.into()), None).await;
@@ -104,7 +105,7 @@ fn close_blocks_no_worker_whatever_sets_so_linger() {
         let (stream, peer) = pair().await;
         let duplicate = OwnedFd::from(stream.clone());
         set_linger(duplicate.as_fd()).unwrap();
-        assert_closes_at_once("set by a duplicate of ours", By::ForceClose, (stream, peer), Some(duplicate)).await;
+        assert_closes_at_once("set through OwnedFd::from", By::ForceClose, (stream, peer), Some(duplicate)).await;
 
         let (stream, peer) = pair().await;
         stream.set_linger(Some(LINGER)).unwrap();
@@ -120,7 +121,7 @@ fn close_blocks_no_worker_whatever_sets_so_linger() {
 }
 
 #[test]
-fn close_blocks_no_worker_when_so_linger_is_inherited() {
+fn close_does_not_block_when_so_linger_is_inherited() {
     run(async {
         let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         set_linger(std.as_fd()).unwrap();
@@ -173,10 +174,10 @@ fn shutdown_does_not_wait_for_lingering_close() {
     });
 }
 
-/// Registers `socket` with `wait`, and closes it while a duplicate of it is open. Asserts that the
-/// poller then receives no event that `event` causes.
+/// Calls `wait`, which registers `socket`, and closes `socket` while a duplicate of it is open.
+/// Asserts that the poller then receives no event that `event` causes.
 async fn assert_unregistered<T>(what: &str, socket: T, wait: impl AsyncFnOnce(&T) -> bool, mut event: impl FnMut()) {
-    assert!(wait(&socket).await, "{what}: the operation waits");
+    assert!(wait(&socket).await, "{what}: the operation must wait");
     drop(socket);
     let (one, other) = pair().await;
     let echo = task::spawn(async move { echo(&other).await });
@@ -350,6 +351,9 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
 }
 
 // ---- a borrowed descriptor after the close ----
+//
+// If the descriptor was handed out (`as_fd`), an explicit close replaces it with a duplicate of the
+// placeholder, on which calls fail. The first hand-out in a process opens the placeholder.
 
 /// Asserts that a call on the descriptor fails with EBADF.
 #[cfg(target_os = "linux")]
@@ -403,8 +407,8 @@ fn borrowed_descriptor_refers_to_no_other_file_after_the_close() {
     });
 }
 
-/// The close needs no free descriptor, because the first borrow has opened the placeholder. The
-/// placeholder keeps the number in use until the drop.
+/// The close needs no free descriptor, because the first borrow has opened the placeholder. A
+/// duplicate of the placeholder keeps the number in use until the drop.
 #[test]
 fn close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer() {
     child("close_of_a_borrowed_socket_without_a_free_descriptor_reaches_the_peer", || {
@@ -479,13 +483,16 @@ fn close_without_a_free_descriptor_does_not_shut_down_a_borrowed_socket() {
     });
 }
 
-/// Regression: if no descriptor was free even when the socket was borrowed, the close sent FIN with
-/// a linger time of zero, and the drop blocked with one above zero. A borrow of a closed socket had
-/// a negative number, with which socket2 panics.
+/// If no descriptor is free at any borrow, the placeholder cannot be opened, so the close only
+/// shuts down the connection.
+///
+/// Regression: with a linger time of zero, this close sent FIN instead of a reset, and with a
+/// longer one, the drop that followed blocked. A borrow of a closed socket had a negative number,
+/// with which socket2 panics.
 #[test]
 #[cfg(target_os = "linux")]
-fn close_of_a_borrowed_socket_that_cannot_be_closed_obeys_so_linger() {
-    child("close_of_a_borrowed_socket_that_cannot_be_closed_obeys_so_linger", || {
+fn close_without_a_placeholder_obeys_so_linger() {
+    child("close_without_a_placeholder_obeys_so_linger", || {
         set_nofile(64);
         run(async {
             warm_up().await;
@@ -539,8 +546,9 @@ fn borrow_during_the_close_gets_no_other_file() {
 
 // ---- O_NONBLOCK ----
 
-/// Polls an operation that cannot complete, on another thread. The poll must return Pending and not
-/// block the thread.
+/// Calls `poll`, which polls an operation that cannot complete, on another thread. The poll must
+/// return Pending and not block the thread. The limit is below that of the [`Watchdog`], so that a
+/// failure names the operation.
 fn assert_waits<T: Debug + Send + 'static>(what: &'static str, poll: impl AsyncFnOnce() -> Poll<T> + Send + 'static) {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || send.send(park_on(poll())));
@@ -633,7 +641,8 @@ fn blocking_mode_set_by_another_user_blocks_no_accept() {
     }
 }
 
-/// Returns a stream with a full send buffer that still counts as ready for writing, and its peer.
+/// Returns a stream with a full send buffer, and its peer. A duplicate fills the buffer, so the
+/// stream itself still counts as ready for writing.
 fn full() -> (TcpStream, TcpStream) {
     let (stream, peer) = park_on(pair());
     park_on(fill(&OwnedFd::from(stream.clone()).into()));
@@ -664,7 +673,7 @@ fn blocking_mode_set_by_another_user_blocks_no_send() {
             })
             .await
         };
-        "copy to a full one": |it| {
+        "copy to a full socket": |it| {
             let (source, other) = pair().await;
             other.write_all(&vec![1; MUCH / 128]).await.unwrap();
             let (mut source, mut sink) = (&source, it);

@@ -1,6 +1,6 @@
 //! Turns of tasks: a task whose operations are always ready ends its turn, and a task with long
-//! turns completes its operations. A task that uses up its turns and tasks that events wake do not
-//! starve each other.
+//! turns completes its operations. A task that uses up its turns does not starve the tasks that are
+//! woken by events, and they do not starve it.
 //!
 //! Most tests of long turns and of loops cover many kinds of operations, in tasks, in the future of
 //! `block_on` or under another executor.
@@ -42,8 +42,8 @@ async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
 
 // ---- long turns ----
 
-/// Polls `operation` until it completes. Before each poll, blocks the thread for two checks of
-/// sysmon. Returns the number of polls.
+/// Polls `operation` until it completes. Before each poll, blocks the thread for at least two
+/// checks of sysmon, so that sysmon finds the task stuck. Returns the number of polls.
 async fn turns(operation: impl Future<Output = ()>) -> usize {
     let mut operation = pin!(operation);
     let mut polls = 0;
@@ -466,7 +466,7 @@ fn spin(micros: u64) {
     while begun.elapsed() < Duration::from_micros(micros) {}
 }
 
-/// Counts its turns in `turns`, and uses each turn up with operations that need not wait. After
+/// Counts its turns in `turns`, and uses up each turn with operations that need not wait. After
 /// each operation, passes the number of the turn to `step`.
 async fn saturating(turns: Arc<AtomicUsize>, step: impl Fn(usize)) {
     let (stream, _peer) = filled(1).await;
@@ -497,7 +497,7 @@ fn one_worker() {
 fn event_goes_before_a_task_that_used_up_its_turn() {
     const ROUNDS: usize = 200;
     // If the worker gets no CPU time for 10 ms, sysmon polls, and its wake-ups arrive through the
-    // shared queue.
+    // shared queue. The saturating task may then have further turns first.
     const LATE_MAX: usize = ROUNDS / 10;
     child("event_goes_before_a_task_that_used_up_its_turn", || {
         one_worker();
@@ -563,7 +563,7 @@ fn endless_events_do_not_starve_a_task_that_uses_up_its_turns() {
                 longest.fetch_max(if before == 0 { 0 } else { reads }, Ordering::SeqCst);
             }
         }));
-        common::eventually("the task has its turns", || turns.load(Ordering::SeqCst) >= TURNS);
+        common::eventually("the saturating task has had its turns", || turns.load(Ordering::SeqCst) >= TURNS);
         let most = most.load(Ordering::SeqCst);
         assert!(most > 0, "the others have turns too");
         assert!(most <= 2 * OTHERS, "{most} reads between two consecutive turns");

@@ -559,8 +559,8 @@ fn first_write_goes_with_syn() {
     });
 }
 
-/// If a task closes a connection in the background, the task ends. This applies to an established,
-/// a refused and an unused connection.
+/// A task that completes a close in the background ends and frees the descriptor, whether the
+/// connection is established or refused. An unused connection is closed at once.
 #[test]
 fn deferred_closes_leak_no_descriptor() {
     if !is_deferring() {

@@ -183,7 +183,8 @@ fn wakers_may_use_the_waking_socket() {
         }
         eventually(&format!("the {cause} calls the waker"), || reenter.woken.load(Ordering::SeqCst));
         drop((read, peek, end, sleep));
-        assert!(reenter.calls.load(Ordering::SeqCst) >= 2);
+        let calls = reenter.calls.load(Ordering::SeqCst);
+        assert!(calls >= 2, "a clone and the call of the waker use the socket: {calls}");
     }
 }
 

@@ -236,30 +236,30 @@ fn block_on_that_forks_returns_or_panics_in_the_child() {
 #[test]
 fn task_that_forks_leaves_the_queued_tasks_to_the_parent() {
     /// Writes the id of the process in which it is dropped.
-    struct Tells(std::io::PipeWriter);
-    impl Drop for Tells {
+    struct WritesPid(std::io::PipeWriter);
+    impl Drop for WritesPid {
         fn drop(&mut self) {
             self.0.write_all(&std::process::id().to_ne_bytes()).unwrap();
         }
     }
-    // In the forked child, LeakSanitizer reports everything that the threads of the parent refer
-    // to.
+    // In the forked child, LeakSanitizer would report all memory to which only the threads of the
+    // parent refer.
     child_with("task_that_forks_leaves_the_queued_tasks_to_the_parent", &[("ASAN_OPTIONS", "detect_leaks=0")], || {
         rt::Builder::new().workers(1).start().unwrap();
         let (mut reader, writer) = std::io::pipe().unwrap();
         let forks = task::spawn(async move {
             for _ in 0..3 {
-                let tells = Tells(writer.try_clone().unwrap());
-                drop(task::spawn(async move { drop(tells) }));
+                let guard = WritesPid(writer.try_clone().unwrap());
+                drop(task::spawn(async move { drop(guard) }));
             }
             drop(writer);
             // SAFETY: the child has only this thread, which ends.
             unsafe { libc::fork() }
         });
         reap(park_on(forks));
-        let mut told = Vec::new();
-        reader.read_to_end(&mut told).unwrap();
-        assert_eq!(told, std::process::id().to_ne_bytes().repeat(3));
+        let mut written = Vec::new();
+        reader.read_to_end(&mut written).unwrap();
+        assert_eq!(written, std::process::id().to_ne_bytes().repeat(3));
     });
 }
 
@@ -395,9 +395,9 @@ fn drops_in_forked_child_do_not_affect_parent() {
         let (lent, mut writer) = std::io::pipe().unwrap();
         let lent = AsyncFd::new(lent).unwrap();
         let listener = park_on(UnixListener::bind(&path)).unwrap();
-        let (ends, _peer) = park_on(pair());
-        ends.set_linger(Some(Duration::from_secs(1))).unwrap();
-        let mut all = Some((server, lent, listener, ends));
+        let (lingers, _peer) = park_on(pair());
+        lingers.set_linger(Some(Duration::from_secs(1))).unwrap();
+        let mut all = Some((server, lent, listener, lingers));
         {
             let (server, lent, ..) = all.as_ref().unwrap();
             assert!(poll_now(&mut server.readable()).is_pending());
@@ -408,7 +408,8 @@ fn drops_in_forked_child_do_not_affect_parent() {
             0
         });
         assert!(path.exists());
-        let (server, lent, listener, _ends) = all.take().unwrap();
+        let (server, lent, listener, _lingers) = all.take().unwrap();
+        // If an event is lost, the deadline makes the test fail instead of hang.
         let deadline = std::time::Instant::now() + common::BOUND / 6;
         server.set_deadline(deadline).unwrap();
         lent.set_deadline(deadline).unwrap();

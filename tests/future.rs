@@ -221,7 +221,7 @@ fn dropped_combinators_drop_their_futures() {
 }
 
 #[test]
-fn combinators_are_send_and_unpin_when_their_parts_are() {
+fn combinators_are_send_sync_and_unpin_if_their_parts_are() {
     fn check<T: Send + Sync + Unpin>(_: &T) {}
     let ready = || future::ready(Ok::<u8, ()>(1));
     check(&ready().timeout(LONG));

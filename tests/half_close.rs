@@ -113,7 +113,8 @@ macro_rules! shutdown_ends_waiting_sends {
     };
 }
 
-/// The kernel reports no event when the writing side of a Unix socket without room is shut down.
+/// The kernel reports no event when only the writing side of a Unix socket without room is shut
+/// down.
 #[test]
 fn shutdown_write_ends_waiting_writes_of_unix_sockets() {
     run(async {
@@ -200,7 +201,7 @@ fn shutdown_both_ends_waiting_operations_and_keeps_fd_open() {
         client.shutdown(Shutdown::Both).unwrap();
         assert_eq!(reader.await.unwrap(), 0);
         assert_eq!(writer.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert!(client.local_addr().is_ok(), "open until it is closed");
+        assert!(client.local_addr().is_ok(), "the shutdown does not close the descriptor");
         let mut buf = vec![0; 65536];
         while server.read(&mut buf).await.unwrap() > 0 {}
     });

@@ -114,9 +114,9 @@ fn panicking_waker_of_handle_ends_neither_process_nor_task() {
 }
 
 /// A waker with the data pointer of the running task's waker is still foreign code if it has
-/// another virtual table.
+/// another vtable.
 #[test]
-fn panicking_waker_with_the_data_of_the_own_waker_does_not_end_the_process() {
+fn panicking_waker_with_the_data_pointer_of_the_tasks_waker_does_not_end_the_process() {
     static WOKEN: AtomicUsize = AtomicUsize::new(0);
     static TABLE: RawWakerVTable = RawWakerVTable::new(|data| RawWaker::new(data, &TABLE), wake, wake, |_| ());
     fn wake(_: *const ()) {

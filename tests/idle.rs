@@ -145,8 +145,8 @@ fn idle_after_spare_workers_ran() {
 
 /// Invariant 10.
 #[test]
-fn idle_with_blocked_and_nested_threads() {
-    child("idle_with_blocked_and_nested_threads", || {
+fn idle_with_a_nested_block_on_and_a_blocking_call() {
+    child("idle_with_a_nested_block_on_and_a_blocking_call", || {
         rt::Builder::new().workers(1).start().unwrap();
         let (send, receive) = futures::channel::oneshot::channel::<()>();
         let nested = task::spawn(async move { task::block_on(receive).unwrap() });

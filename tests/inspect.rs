@@ -109,6 +109,7 @@ fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
     });
 }
 
+/// A wait for a permit is a [`SocketWait::HangUp`] of the listener. The text names the permit.
 #[test]
 fn accept_without_a_permit_is_shown_as_waiting_for_one() {
     use std::os::fd::AsRawFd;
@@ -140,11 +141,11 @@ fn wait_for_an_in_memory_pipe_is_not_shown_as_one_for_a_socket() {
             named("pipe read", async move { reader.read(&mut [0; 8]).await.map(drop) }),
             named("pipe write", async move { writer.write(&[0; 8]).await.map(drop) }),
         ];
-        let has_waited = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).is_some_and(|task| task.polls() > 0);
+        let was_polled = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).is_some_and(|task| task.polls() > 0);
         let is_running = |snapshot: &Snapshot, name| by_name(snapshot, name).unwrap().state() == TaskState::Running;
         let names = ["pipe read", "pipe write"];
         let all =
-            |snapshot: &Snapshot| names.iter().all(|name| has_waited(snapshot, name) && !is_running(snapshot, name));
+            |snapshot: &Snapshot| names.iter().all(|name| was_polled(snapshot, name) && !is_running(snapshot, name));
         let snapshot = until(all).await;
         for name in names {
             let task = by_name(&snapshot, name).unwrap();
@@ -165,14 +166,14 @@ fn waits_for_timers_and_joins_name_time_and_task() {
         let joiner = named("i2 joiner", sleeper);
         let joiner_id = joiner.task().id();
         let last = named("i2 last", joiner);
-        let joined = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).and_then(|task| task.waits_for());
+        let wait_of = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).and_then(|task| task.waits_for());
         let snapshot = until(|snapshot| {
-            joined(snapshot, "i2 last") == Some(WaitsFor::Task(joiner_id))
-                && joined(snapshot, "i2 joiner") == Some(WaitsFor::Task(id))
-                && matches!(joined(snapshot, "i2 sleeper"), Some(WaitsFor::Time(_)))
+            wait_of(snapshot, "i2 last") == Some(WaitsFor::Task(joiner_id))
+                && wait_of(snapshot, "i2 joiner") == Some(WaitsFor::Task(id))
+                && matches!(wait_of(snapshot, "i2 sleeper"), Some(WaitsFor::Time(_)))
         })
         .await;
-        let Some(WaitsFor::Time(left)) = joined(&snapshot, "i2 sleeper") else { unreachable!() };
+        let Some(WaitsFor::Time(left)) = wait_of(&snapshot, "i2 sleeper") else { unreachable!() };
         assert!(left > Duration::from_secs(3000) && left <= Duration::from_secs(3601), "{left:?}");
         assert_eq!(snapshot.chain(last.task().id()), [last.task().id(), joiner_id, id]);
         let text = snapshot.to_string();
@@ -428,7 +429,7 @@ fn deadlines_and_tcp_details_are_shown() {
             if tcp.accept_queue == 1 {
                 break;
             }
-            assert!(begin.elapsed() < BOUND, "one connection is to be accepted: {tcp:?}");
+            assert!(begin.elapsed() < BOUND, "the accept queue does not have one connection: {tcp:?}");
             task::sleep(Duration::from_millis(1)).await;
         }
         assert!(rt::inspect().sockets.iter().all(|socket| socket.tcp().is_none()), "TCP_INFO was not requested");

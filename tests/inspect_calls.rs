@@ -89,16 +89,18 @@ fn listener_metrics_query_each_address_once() {
                 (COUNTED.1.load(SeqCst), is_shown)
             };
             let adopted = TcpListener::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-            // The calls are getsockname(2), getpeername(2), which finds no peer, and getsockopt(2)
-            // for SO_ACCEPTCONN and TCP_INFO. The later calls are only for TCP_INFO.
+            // The first text takes getsockname(2), getpeername(2), which finds no peer, and
+            // getsockopt(2) for SO_ACCEPTCONN and TCP_INFO. The second text takes only TCP_INFO.
             assert_eq!(calls(adopted.as_raw_fd()), (4, true));
             assert_eq!(calls(adopted.as_raw_fd()), (1, true));
             let client = std::net::TcpStream::connect(adopted.local_addr().unwrap()).unwrap();
             let client = TcpStream::from(client);
+            // getsockname(2) and getpeername(2) show that this socket is no listener.
             assert_eq!(calls(client.as_raw_fd()), (2, false));
             assert_eq!(calls(client.as_raw_fd()), (0, false));
             if common::has_ipv6() {
                 let wildcard = TcpListener::bind("[::]:0").await.unwrap();
+                // getsockname(2), the first time, and TCP_INFO.
                 assert_eq!(calls(wildcard.as_raw_fd()), (2, true));
                 assert_eq!(calls(wildcard.as_raw_fd()), (1, true));
             }

@@ -179,7 +179,7 @@ fn messages_of(name: &str, child: &str, path: &Path) -> String {
 
 /// The second process runs without a server, and reports the reason.
 #[test]
-fn second_process_at_the_same_path_reports_it_and_continues() {
+fn second_process_at_the_same_path_reports_the_conflict_and_continues() {
     const CHILD: &str = "NETPOLL_TEST_INSPECT_SECOND";
     if std::env::var_os(CHILD).is_some() {
         assert_eq!(task::block_on(task::spawn(async { 7 })), 7);
@@ -189,7 +189,7 @@ fn second_process_at_the_same_path_reports_it_and_continues() {
         let folder = Folder::new();
         let path = folder.join("socket");
         let server = InspectServer::bind(&path).unwrap();
-        let text = messages_of("second_process_at_the_same_path_reports_it_and_continues", CHILD, &path);
+        let text = messages_of("second_process_at_the_same_path_reports_the_conflict_and_continues", CHILD, &path);
         assert!(text.contains("netpoll: NETPOLL_INSPECT: cannot serve snapshots at "), "{text}");
         assert!(text.contains("another process, or another server of this process, listens there"), "{text}");
         assert!(path.exists(), "the second process has not removed the file");

@@ -94,7 +94,7 @@ fn unix_streams_are_counted_each_way() {
 }
 
 #[test]
-fn counts_begin_anew_with_the_next_socket_of_a_slot() {
+fn counts_restart_with_the_next_socket_of_a_slot() {
     run(async {
         for _ in 0..64 {
             let (one, other) = UnixStream::pair().unwrap();
@@ -132,7 +132,7 @@ fn tcp_bytes_and_segments_are_those_of_the_kernel() {
         assert_eq!(
             (plain.bytes_sent(), plain.writes(), plain.last_use()),
             (None, None, None),
-            "the kernel's value is read on demand"
+            "without `tcp(true)`, the kernel's counts are not read"
         );
     });
 }
@@ -186,7 +186,7 @@ fn errors_are_counted_with_the_last_errno() {
 /// not shown as UDP.
 #[test]
 #[cfg(target_os = "linux")] // netlink(7), IPPROTO_UDPLITE
-fn sockets_of_other_families_and_protocols_have_no_kind_of_their_own() {
+fn sockets_of_other_families_and_protocols_have_the_kind_socket() {
     use socket2::{Domain, Protocol, Socket, Type};
     run(async {
         let kind = |family, ty, protocol| {

@@ -452,7 +452,7 @@ fn bounded_read_stops_at_bound() {
             let steps = [Wait, Data(input), Wait];
             let fits = |line: &&str| line.len() < max;
             let all = ["four", "six...", "", "end"];
-            // The last line has no delimiter, so its text may have one more byte.
+            // The last line is shorter than the second one, so it fits if it is reached.
             let expected: Vec<&str> =
                 all[..3].iter().copied().take_while(fits).chain((max >= 7).then_some("end")).collect();
             let mut lines = buffered(steps.clone()).lines_bounded(max);

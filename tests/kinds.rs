@@ -135,17 +135,17 @@ silent! { Other, AsyncFd<OwnedFd>, both, force_close;
     "write_with", |own| own.write_with(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
 }
 
-silent! { Listener, TcpListener, none, close;
+silent! { ListeningTcp, TcpListener, none, close;
     "accept", |own| own.accept();
     "incoming", |own| async { futures::StreamExt::next(&mut own.incoming()).await.unwrap() };
 }
 
-silent! { Local, UnixListener, none, close;
+silent! { ListeningUnix, UnixListener, none, close;
     "accept", |own| own.accept();
     "incoming", |own| async { futures::StreamExt::next(&mut own.incoming()).await.unwrap() };
 }
 
-silent! { LocalPackets, UnixSeqpacketListener, none, close;
+silent! { ListeningPackets, UnixSeqpacketListener, none, close;
     "accept", |own| own.accept();
 }
 
@@ -192,9 +192,9 @@ async fn silent(kind: usize) -> Arc<dyn Silent> {
             one.set_nonblocking(true).unwrap();
             Arc::new(Other(AsyncFd::new(OwnedFd::from(one)).unwrap(), Box::new(other)))
         }
-        6 => Arc::new(Listener(TcpListener::bind("127.0.0.1:0").await.unwrap(), Box::new(()))),
-        7 => Arc::new(Local(UnixListener::bind("").await.unwrap(), Box::new(()))),
-        _ => Arc::new(LocalPackets(UnixSeqpacketListener::bind("").await.unwrap(), Box::new(()))),
+        6 => Arc::new(ListeningTcp(TcpListener::bind("127.0.0.1:0").await.unwrap(), Box::new(()))),
+        7 => Arc::new(ListeningUnix(UnixListener::bind("").await.unwrap(), Box::new(()))),
+        _ => Arc::new(ListeningPackets(UnixSeqpacketListener::bind("").await.unwrap(), Box::new(()))),
     }
 }
 
@@ -310,8 +310,7 @@ async fn reuse(seed: u64, until: Instant) -> u64 {
     while Instant::now() < until {
         rounds += 1;
         let socket = silent(random(KINDS as u64) as usize).await;
-        let micros = Duration::from_micros(100 + random(3000));
-        socket.set_timeouts(Some(micros));
+        socket.set_timeouts(Some(Duration::from_micros(100 + random(3000))));
         let begun = Arc::new(AtomicUsize::new(0));
         let waiting = start(&socket, &begun);
         if random(3) > 0 {
@@ -346,7 +345,8 @@ async fn reuse(seed: u64, until: Instant) -> u64 {
     rounds
 }
 
-/// Tasks open and close sockets of random kinds.
+/// Tasks open and close sockets of random kinds. Each operation must end, because of its timeout or
+/// a close.
 #[test]
 fn timeouts_fire_in_slots_that_are_used_again() {
     let seconds = std::env::var("NETPOLL_KINDS_SECONDS").map_or(1, |text| text.parse().unwrap());

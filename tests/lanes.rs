@@ -127,7 +127,7 @@ fn endless_control_tasks_do_not_starve_others() {
                 }
             }
         }));
-        eventually("both lanes have their turns", || count(&normal) >= 300 && count(&control) >= 300);
+        eventually("each lane has had 300 turns", || count(&normal) >= 300 && count(&control) >= 300);
         // On a busy machine, credit for another burst may accrue while the worker waits for a CPU.
         let (long, rows) = (count(&long_rows), count(&normal));
         assert!(long <= rows / 10, "{long} of {rows} rows of control turns have more than {ROW_MAX} turns");
@@ -166,7 +166,7 @@ fn control_task_without_credit_has_its_turns_among_others() {
                     }
                 }
             }));
-            eventually("the task has its turns", || count(&control) >= 50);
+            eventually("the control task has had 50 turns", || count(&control) >= 50);
             assert!(
                 count(&most) <= bound + 1,
                 "{} turns of {others} other tasks before one of the control task",
@@ -260,7 +260,7 @@ fn lock_held_by_an_ordinary_task_delays_a_control_task_by_a_bounded_time() {
                 drop(spawn(lane, hog(turns.clone(), 50)));
             }
             becomes("the hogs run", || count(&turns) > 10).await;
-            assert!(!ended.load(Ordering::SeqCst), "the lock is not passed to a later operation first");
+            assert!(!ended.load(Ordering::SeqCst), "the control task gets the lock before the holder is done");
             let mut all = vec![0; filled + 100_010];
             common::read_exact(&other, &mut all).await.unwrap();
             assert!(all[filled..].iter().take(100_000).all(|byte| *byte == 1) && all.ends_with(&[2; 10]));
@@ -371,7 +371,7 @@ fn lane_without_credit_has_one_of_twenty_turns() {
         for _ in 0..32 {
             drop(task::spawn(hog(normal.clone(), 0)));
         }
-        eventually("turns of ordinary tasks", || count(&normal) >= 10_000);
+        eventually("ordinary tasks have had 10,000 turns", || count(&normal) >= 10_000);
         let (control, normal) = (count(&control), count(&normal));
         assert!(control <= normal / 16 + 60, "{control} turns of the lane, {normal} of others");
     });

@@ -28,9 +28,10 @@ impl Wake for Gate {
     }
 }
 
-/// A value of a task that counts the drop of the task, unless the task has run.
+/// A value that a task owns. Counts the drop of the task, unless the task has run.
 struct Guard {
     has_run: bool,
+    /// Whether the drop of a task that has not run waits.
     waits: bool,
     dropped: Arc<AtomicUsize>,
 }

@@ -52,7 +52,8 @@ fn accept_returns_emfile_and_keeps_the_connection() {
             assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
         }
         drop(held);
-        // Connections that have stayed in the queue cause no edge.
+        // The connection has stayed in the queue and causes no further edge, so this accept must
+        // make its call without one.
         let (_, peer) = listener.accept().await.unwrap();
         assert_eq!(peer, clients[0].local_addr().unwrap());
     });
@@ -269,7 +270,7 @@ fn tasks_and_calls_end_without_memory_for_threads() {
             let call = task::spawn_blocking(|| thread::current().id());
             let tasks: Vec<_> = (0..3).map(|number| task::spawn(async move { number })).collect();
             park_on(async {
-                assert_ne!(call.await, own, "a call may wait for its caller");
+                assert_ne!(call.await, own, "a call runs on another thread, because it may wait for its caller");
                 for (task, number) in tasks.into_iter().zip(0..) {
                     assert_eq!(task.await, number);
                 }

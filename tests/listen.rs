@@ -161,7 +161,7 @@ fn ipv6_wildcard_accepts_ipv4() {
 
 /// Go: TestTCPListenerName.
 #[test]
-fn port_zero_is_assigned() {
+fn bind_to_port_zero_assigns_a_port() {
     run(async {
         for host in hosts() {
             let listener = TcpListener::bind((host, 0)).await.unwrap();
@@ -199,11 +199,11 @@ fn sockets_are_cloexec_and_nonblocking() {
         let (server, _) = listener.accept().await.unwrap();
         for fd in [listener.as_raw_fd(), client.as_raw_fd(), server.as_raw_fd()] {
             // SAFETY: the call takes no pointers, and the descriptor is open.
-            let of_number = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+            let fd_flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
             // SAFETY: as above.
-            let of_file = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-            assert_ne!(of_number & libc::FD_CLOEXEC, 0);
-            assert_ne!(of_file & libc::O_NONBLOCK, 0);
+            let status_flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+            assert_ne!(fd_flags & libc::FD_CLOEXEC, 0);
+            assert_ne!(status_flags & libc::O_NONBLOCK, 0);
         }
     });
 }

@@ -110,7 +110,7 @@ fn worker_without_work_takes_events_of_a_sleeping_worker_that_does_not_run() {
     eventually("the bytes arrive", || duplicate.peek(&mut [0]).is_ok());
     ENDS[0].store(true, Ordering::SeqCst);
     eventually("the other worker reads", || IS_READ.load(Ordering::SeqCst));
-    assert_eq!(HELD.load(Ordering::SeqCst), 1);
+    assert_eq!(HELD.load(Ordering::SeqCst), 1, "the sleeping worker is still held");
     drop(hold);
     run(async {
         reader.await;

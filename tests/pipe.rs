@@ -271,7 +271,7 @@ fn timed_out_pipe_write_reports_bytes_written() {
         assert!(poll_once(&mut whole).await.is_pending());
         assert_eq!(other.read(&mut [0; 3]).await.unwrap(), 3);
         one.set_write_deadline(Instant::now()).unwrap();
-        assert!(is_timeout(&whole.await.unwrap_err()), "for write_all a part is an error");
+        assert!(is_timeout(&whole.await.unwrap_err()), "a partial write_all is an error");
     });
 }
 

@@ -1,7 +1,8 @@
 //! An operation that is polled once reports the kernel's current state, even if no thread has
-//! received the event yet. Connection pools rely on this to test whether a connection is alive.
-//! Other tests check which polls return `Pending` for fairness although the operation could
-//! proceed.
+//! received the event yet. Connection pools rely on this to test whether a connection is alive. The
+//! exception is a read that waits without a system call, because an earlier read of the same turn
+//! was short (`src/net/fd/short_wait.rs`). Other tests check which polls return `Pending` for
+//! fairness although the operation could proceed.
 #![cfg(target_os = "linux")] // POLLRDHUP
 
 mod common;
@@ -25,7 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 const ROUNDS: usize = 100;
 
 /// Blocks until poll(2) reports one of `flags`.
-fn kernel_has(fd: impl AsFd, flags: PollFlags) {
+fn wait_for(fd: impl AsFd, flags: PollFlags) {
     let limit = Timespec { tv_sec: BOUND.as_secs() as i64, tv_nsec: 0 };
     let mut entry = [PollFd::new(&fd, flags)];
     assert_eq!(poll(&mut entry, Some(&limit)).unwrap(), 1, "poll(2) reported nothing in time");
@@ -101,7 +102,7 @@ async fn end_of_stream_is_seen(answers: usize) {
                 read_short(&stream, peer.try_clone().unwrap()).await;
             }
             drop(peer);
-            kernel_has(&stream, PollFlags::RDHUP);
+            wait_for(&stream, PollFlags::RDHUP);
             let mut buf = [0; 64];
             let seen = match round % 5 {
                 0 => once(by, stream.read(&mut buf)).await.map(|count| assert_eq!(count.unwrap(), 0)),
@@ -130,7 +131,7 @@ async fn answers_are_seen(has_waited: bool) {
         for round in 0..ROUNDS {
             stream.write_all(b"request").await.unwrap();
             peer.write_all(b"answer").unwrap();
-            kernel_has(&stream, PollFlags::IN);
+            wait_for(&stream, PollFlags::IN);
             let count = if round % 2 == 0 {
                 once(by, stream.read(&mut buf)).await
             } else {
@@ -194,7 +195,7 @@ async fn data_after_an_early_read_is_seen(yields: bool) {
         }
         for data in [b"early", b"later"] {
             peer.write_all(data).unwrap();
-            kernel_has(fd, PollFlags::IN);
+            wait_for(fd, PollFlags::IN);
             let mut poll = |cx: &mut Context<'_>| match round % 2 {
                 0 => Pin::new(&mut stream.read(&mut buf)).poll(cx),
                 _ => Pin::new(&mut &stream).poll_read(cx, &mut buf),
@@ -240,7 +241,7 @@ async fn end_after_a_read_of_an_adapter_is_seen() {
             assert_eq!(count.unwrap(), 6);
             assert!(stream.poll_read_uninit(&mut Context::from_waker(Waker::noop()), &mut room).is_pending());
             drop(peer.take());
-            kernel_has(fd, PollFlags::RDHUP);
+            wait_for(fd, PollFlags::RDHUP);
             let polled = match round % 2 {
                 0 => Pin::new(&mut stream.read(&mut buf)).poll(cx),
                 _ => Pin::new(&mut &stream).poll_read(cx, &mut buf),
@@ -259,7 +260,7 @@ async fn connections_are_seen() {
         for _ in 0..ROUNDS / 4 {
             assert!(once(by, listener.accept()).await.is_none());
             let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            kernel_has(&listener, PollFlags::IN);
+            wait_for(&listener, PollFlags::IN);
             assert!(once(by, listener.accept()).await.is_some(), "{by:?}");
             task::yield_now().await;
         }
@@ -286,7 +287,7 @@ async fn room_is_seen() {
             while written > 0 {
                 written -= io::Read::read(&mut peer, &mut buf).unwrap();
             }
-            kernel_has(&stream, PollFlags::OUT);
+            wait_for(&stream, PollFlags::OUT);
             let seen = match round % 3 {
                 0 => once(by, stream.write(b"x")).await.map(|count| count.unwrap()),
                 1 => once_with(by, |cx| netpoll::io::Write::poll_write(Pin::new(&mut stream), cx, b"x"))
@@ -317,7 +318,7 @@ async fn datagrams_are_seen() {
             assert!(once(by, socket.recv(&mut buf)).await.is_none() && once(by, one.recv(&mut buf)).await.is_none());
             peer.send(b"datagram").unwrap();
             other.send(b"datagram").unwrap();
-            kernel_has(&socket, PollFlags::IN);
+            wait_for(&socket, PollFlags::IN);
             let (udp, unix) = match round % 3 {
                 0 => (once(by, socket.recv(&mut buf)).await, once(by, one.recv(&mut buf)).await),
                 1 => (
@@ -408,7 +409,7 @@ async fn packets_and_ends_are_seen() {
             assert_eq!(once(by, one.recv(&mut buf)).await.map(Result::unwrap), Some(6), "{by:?}, round {round}");
             assert!(once(by, one.recv(&mut buf)).await.is_none());
             drop(other);
-            kernel_has(&one, PollFlags::RDHUP);
+            wait_for(&one, PollFlags::RDHUP);
             let seen = match round % 5 {
                 0 => once(by, one.recv(&mut buf)).await.map(|count| assert_eq!(count.unwrap(), 0)),
                 1 => once(by, one.peek(&mut buf)).await.map(|count| assert_eq!(count.unwrap(), 0)),
@@ -429,7 +430,7 @@ async fn packets_and_ends_are_seen() {
             read_short(&stream, peer.try_clone().unwrap()).await;
             socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
             drop(peer);
-            kernel_has(&stream, PollFlags::RDHUP);
+            wait_for(&stream, PollFlags::RDHUP);
             let seen = if round % 2 == 0 {
                 once(by, stream.read(&mut buf)).await.map(Result::unwrap_err)
             } else {
@@ -439,14 +440,14 @@ async fn packets_and_ends_are_seen() {
 
             // The refusal from a port without a socket is reported by the first poll.
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let deaf = {
+            let closed_port = {
                 let _no_forks = common::no_forks();
                 std::net::UdpSocket::bind(common::own_address()).unwrap().local_addr().unwrap()
             };
-            socket.connect(deaf).await.unwrap();
+            socket.connect(closed_port).await.unwrap();
             assert!(once(by, socket.recv(&mut buf)).await.is_none());
             socket.send(b"x").await.unwrap();
-            kernel_has(&socket, PollFlags::ERR);
+            wait_for(&socket, PollFlags::ERR);
             let refused = once(by, socket.recv(&mut buf)).await.unwrap_or_else(|| panic!("{by:?}, round {round}"));
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 
@@ -457,7 +458,7 @@ async fn packets_and_ends_are_seen() {
             let mut dialled = once(by, &mut dial).await;
             if dialled.is_none() {
                 // The client's side of the connection is established before the listener has it.
-                kernel_has(&tcp, PollFlags::IN);
+                wait_for(&tcp, PollFlags::IN);
                 dialled = once(by, &mut dial).await;
             }
             assert!(dialled.is_some_and(|dialled| dialled.is_ok()), "{by:?}, round {round}");
@@ -625,7 +626,7 @@ fn successful_reads_use_up_the_budget() {
         let mut buf = [0; 64];
         for _ in 0..200 {
             peer.write_all(b"x").unwrap();
-            kernel_has(&stream, PollFlags::IN);
+            wait_for(&stream, PollFlags::IN);
             // All polls are in one turn, because nothing waits in between.
             let mut read = stream.read(&mut buf);
             poll_fn(|cx| {
@@ -651,7 +652,7 @@ fn successful_reads_use_up_the_budget() {
 async fn room_is_used_after(operations: usize) {
     let (ready, mut peer) = connection().await;
     peer.write_all(b"x").unwrap();
-    kernel_has(&ready, PollFlags::IN);
+    wait_for(&ready, PollFlags::IN);
     let message = [7; 1024];
     let (one, other) = UnixSeqpacket::pair().unwrap();
     let (stream, bytes) = UnixStream::pair().unwrap();
