@@ -191,11 +191,14 @@ fn wakers_may_use_the_waking_socket() {
 /// Invariant 12. A waker may drop the future that waits next.
 #[test]
 fn wakers_may_drop_other_waiters() {
-    struct DropIt(Mutex<Option<Box<dyn std::any::Any + Send>>>, AtomicBool);
-    impl Wake for DropIt {
+    struct DropsFuture {
+        future: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+        woken: AtomicBool,
+    }
+    impl Wake for DropsFuture {
         fn wake(self: Arc<Self>) {
-            drop(self.0.lock().unwrap().take());
-            self.1.store(true, Ordering::SeqCst);
+            drop(self.future.lock().unwrap().take());
+            self.woken.store(true, Ordering::SeqCst);
         }
     }
     let _watchdog = Watchdog::new();
@@ -203,14 +206,14 @@ fn wakers_may_drop_other_waiters() {
         let (client, server) = park_on(pair());
         let server: &'static TcpStream = Box::leak(Box::new(server));
         let mut second = Box::pin(async move { server.readable().await });
-        let dropper = Arc::new(DropIt(Mutex::new(None), AtomicBool::new(false)));
+        let dropper = Arc::new(DropsFuture { future: Mutex::new(None), woken: AtomicBool::new(false) });
         let waker = Waker::from(dropper.clone());
         let mut first = server.readable();
         assert!(common::poll_with(&mut first, &waker).is_pending());
         assert!(common::poll_now(&mut second).is_pending());
-        *dropper.0.lock().unwrap() = Some(Box::new(second));
+        *dropper.future.lock().unwrap() = Some(Box::new(second));
         park_on(client.write_all(b"x")).unwrap();
-        eventually("the waker is called", || dropper.1.load(Ordering::SeqCst));
+        eventually("the waker is called", || dropper.woken.load(Ordering::SeqCst));
         park_on(first).unwrap();
         assert_eq!(park_on(server.read(&mut [0; 8])).unwrap(), 1);
         park_on(server.force_close()).unwrap();
