@@ -212,7 +212,7 @@ fn device_bound_listener_accepts_on_that_device() {
 
 /// Go: TestListenConfigControl.
 #[test]
-fn control_hook_sees_each_socket_before_bind() {
+fn control_function_sees_each_socket_before_bind() {
     run(async {
         let calls = Arc::new(AtomicUsize::new(0));
         let config = ListenConfig::new().reuse_port(true).control({

@@ -29,7 +29,7 @@ fn start() -> usize {
     threads
 }
 
-/// Accepts a connection, and exchanges messages with it, in two tasks.
+/// Sends 100 messages over a new connection to a task that echoes them.
 async fn exchange() {
     let listener = listener().await;
     let addr = listener.local_addr().unwrap();
@@ -321,8 +321,8 @@ fn single_threaded_runtime_has_one_worker() {
     });
 }
 
-/// A task is queued while another thread has the only processor. The task does not make a thread in
-/// `block_on` spin.
+/// While another thread has the only processor, a thread in `block_on` waits for a queued task
+/// without spinning.
 #[test]
 fn waiting_thread_does_not_spin_during_a_long_turn() {
     child("waiting_thread_does_not_spin_during_a_long_turn", || {
@@ -330,7 +330,7 @@ fn waiting_thread_does_not_spin_during_a_long_turn() {
         let (begun, begins) = mpsc::channel();
         let busy = thread::spawn(move || {
             task::block_on(task::spawn(async move {
-                // If the turns of a thread are long, it wakes another thread in `block_on`, which
+                // A thread whose turns are long wakes another thread in `block_on`, which then
                 // polls.
                 for _ in 0..20 {
                     thread::sleep(5 * MS);

@@ -170,8 +170,7 @@ fn merge_takes_turns() {
     block_on(async {
         let both: Vec<_> = stream::repeat('l').merge(stream::repeat('r')).take(6).collect().await;
         assert_eq!(both.iter().collect::<String>(), "lrlrlr");
-        // One side yields items while the other waits. After that, neither side is skipped twice in
-        // a row.
+        // While one side waits, the other yields. Then the sides take turns again.
         let left = steps([Some(1), None, None, Some(2), Some(3), Some(4)]);
         let right = steps([Some(10), Some(20), Some(30), Some(40)]);
         let both: Vec<_> = left.merge(right).collect().await;
@@ -239,8 +238,8 @@ fn stream_timeout_reports_each_gap_and_continues() {
     });
 }
 
-/// Items that are ready are not late because the consumer is slow, and an operation that makes its
-/// task yield is polled again before the timeout is reported.
+/// A slow consumer does not make ready items late. If the stream returns Pending only to make its
+/// task yield, it is polled again before a timeout is reported.
 #[test]
 fn stream_timeout_reports_no_gap_while_items_are_ready() {
     async fn consume() {

@@ -124,7 +124,7 @@ fn streams_and_errors_have_both_addresses() {
         assert_eq!(client.peer_addr().unwrap(), addr);
         assert_eq!(server.local_addr().unwrap(), addr);
         assert_eq!((server.peer_addr().unwrap(), client.local_addr().unwrap()), (peer, peer));
-        ping_both(&client, &server).await;
+        send_both_ways(&client, &server).await;
         let network = |error: std::io::Error| {
             let op = op_error(&error);
             (op.network().to_owned(), op.source_addr().map(ToString::to_string), op.addr().map(ToString::to_string))
@@ -135,7 +135,7 @@ fn streams_and_errors_have_both_addresses() {
     });
 }
 
-async fn ping_both(client: &TcpStream, server: &TcpStream) {
+async fn send_both_ways(client: &TcpStream, server: &TcpStream) {
     for (from, to) in [(client, server), (server, client)] {
         from.write_all(b"SERVER AND CLIENT").await.unwrap();
         let mut buf = [0; 17];
@@ -221,7 +221,8 @@ fn no_wakeup_is_lost_between_readers() {
     });
 }
 
-/// Invariant 2. Freed buffer space wakes a writer that waits for it. The reader takes at most
+/// Invariant 2. Freed buffer space wakes a writer that waits for it. The writers use `write_all`,
+/// the traits, vectored writes, and writes that are dropped after 50 µs. The reader takes at most
 /// 50,000 bytes at a time.
 #[test]
 fn no_wakeup_is_lost_between_writers() {
@@ -454,8 +455,8 @@ fn stale_timers_expire_no_new_deadline() {
             let (client, server) = pair().await;
             let soon = Instant::now() + Duration::from_micros(round * 10);
             client.set_read_deadline(soon).unwrap();
-            // The deadline is cleared at about the time at which it expires, or the socket is
-            // closed before.
+            // The deadline is cleared, or the socket is closed, before or at about the time at
+            // which the deadline expires.
             if round % 3 == 0 {
                 drop(client);
                 let (client, _server) = pair().await;
@@ -572,7 +573,7 @@ fn edge_reaches_lock_holder() {
         let (client, server) = pair().await;
         let chunk = vec![1; 1 << 20];
         common::fill(&client).await;
-        // The first waiter in the list holds no lock. The second holds the write lock.
+        // The first waiter holds no lock. The second holds the write lock.
         let mut first = client.write(&chunk);
         assert!(poll_once(&mut first).await.is_pending());
         let mut second = client.write_all(b"second");

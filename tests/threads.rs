@@ -18,8 +18,7 @@ const LONG: Duration = Duration::from_secs(120);
 const STACK: usize = 32 << 20;
 
 /// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and share one malloc
-/// arena. (The arena of a thread may be as large as a stack or larger, and would be counted as
-/// such.)
+/// arena. (A thread's own arena may be as large as a stack, and would be counted as one.)
 fn with_large_stacks(name: &str, body: impl FnOnce()) {
     child_with(name, &[("RUST_MIN_STACK", &STACK.to_string()), ("MALLOC_ARENA_MAX", "1")], body);
 }
@@ -106,7 +105,7 @@ fn stopped_process_is_not_counted_as_blocked() {
             }
         };
         rt::Builder::new().workers(2).on_blocked_task(report).start().unwrap();
-        // At most of its checks, sysmon finds the task in its turn.
+        // At most checks, sysmon finds this task in a turn.
         let (ends, is_over) = mpsc::channel::<()>();
         let busy = task::spawn(async move {
             while is_over.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
@@ -115,8 +114,9 @@ fn stopped_process_is_not_counted_as_blocked() {
                 task::yield_now().await;
             }
         });
-        // On a busy machine sysmon may have been late before the stop. It then cannot tell the stop
-        // from its own delay, and counts the stop.
+        // On a busy machine, sysmon may have been late before the stop. It then cannot tell the
+        // stop from its own delay, and counts the stop. So the test requires only that six stops in
+        // a row are not counted.
         let (mut rounds, mut in_a_row) = (0, 0);
         while in_a_row < 6 {
             assert!(rounds < 60, "many stops are counted: the last for {:?}", longest.lock().unwrap());

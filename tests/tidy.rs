@@ -400,8 +400,8 @@ fn every_invariant_has_a_test() {
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
 }
 
-/// The tests that three files of `ci` name exist. Otherwise, a script that runs or skips a test by
-/// a wrong name would not fail.
+/// The tests named in three files of `ci` exist. (A script that runs or skips a test by a wrong
+/// name does not fail.)
 #[test]
 fn tests_named_in_scripts_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci");

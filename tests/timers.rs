@@ -172,8 +172,8 @@ fn timers_fire_while_other_tasks_are_always_runnable() {
     });
 }
 
-/// Go: TestAfterFuncStarvation. A timer that is due again as soon as it has fired does not starve
-/// others.
+/// Go: TestAfterFuncStarvation. A task whose timer is due again as soon as it has fired does not
+/// starve other tasks.
 #[test]
 fn always_due_timer_starves_no_task() {
     run(async {
@@ -293,7 +293,7 @@ fn last_waker_of_sleep_is_woken() {
 }
 
 #[test]
-fn timeout_ends_its_future_and_not_early() {
+fn timeout_ends_its_future_but_not_early() {
     run(async {
         let start = Instant::now();
         assert!(future::timeout(Duration::from_millis(10), std::future::pending::<()>()).await.is_err());

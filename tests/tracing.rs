@@ -24,8 +24,10 @@ use tracing::{Event, Metadata, Subscriber};
 /// a span begins with `span`, and that of an update of a span with `record`.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// A subscriber that appends to [`SEEN`]. The field is the number of spans so far.
 struct Collector(AtomicU64);
 
+/// A line, to which the visits append fields.
 struct Line(String);
 
 impl Visit for Line {
@@ -248,7 +250,7 @@ fn documented_events_and_spans_are_emitted() {
             client.read(&mut [0; 1]).await.unwrap();
             client.local_addr().unwrap()
         });
-        let (stop, stopped) = async_channel();
+        let (stop, stopped) = stop_signal();
         let server = task::spawn(async move {
             net::serve(listener, |_: TcpStream| async {}).until(stopped).await.unwrap();
         });
@@ -284,14 +286,14 @@ fn documented_events_and_spans_are_emitted() {
     seen(&["netpoll::shutdown INFO ", "threads=0 tasks=0", "message=shutdown ended"]);
 }
 
-/// Returns a function that completes a future, and the future.
-fn async_channel() -> (impl FnOnce(), impl Future<Output = ()> + Send + 'static) {
+/// Returns a function and a future, which completes when the function is called.
+fn stop_signal() -> (impl FnOnce(), impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = futures::channel::oneshot::channel::<()>();
     (move || drop(sender), async move { _ = receiver.await })
 }
 
-/// A subscriber is asked whether it wants the event of an accept while no lock of the listener is
-/// held, so it may use the listener.
+/// The crate holds no lock of the listener when it asks a subscriber whether it wants the event of
+/// an accept. So the subscriber may use the listener.
 #[test]
 fn subscriber_may_accept_when_it_is_asked_about_an_accept() {
     static LISTENER: OnceLock<TcpListener> = OnceLock::new();

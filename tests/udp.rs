@@ -38,7 +38,7 @@ async fn connected_pair() -> (UdpSocket, UdpSocket) {
     (one, other)
 }
 
-/// Polls `future`, asserts that it waits, adds it to `waiting`, and awaits it.
+/// Polls `future`, asserts that it waits, increments `waiting`, and awaits `future`.
 async fn counted<T: std::fmt::Debug>(future: impl Future<Output = T>, waiting: &AtomicUsize) -> T {
     let mut future = pin!(future);
     let polled = poll_once(&mut future).await;
@@ -519,8 +519,7 @@ fn timed_out_send_sends_nothing() {
     });
 }
 
-/// Regression test: a send that waited for the look-up of a name outlasted its deadline and the
-/// socket.
+/// Regression: a send that waited for the look-up of a name outlasted its deadline and the socket.
 #[test]
 fn send_that_looks_up_a_name_times_out_and_is_closed() {
     /// A name whose look-up ends when the sender of the channel is dropped.
@@ -837,6 +836,7 @@ fn other_descriptor_kinds_get_the_results_of_the_kernel() {
         let mut buf = [0; 8];
         assert_eq!(unix.recv_from(&mut buf).await.unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
         let mut batch = RecvBatch::new(2, 8);
+        // The failed receive has taken the first datagram.
         unix.recv_many(&mut batch).await.unwrap();
         assert_eq!((batch.get(0).unwrap().from(), batch.get(0).unwrap().bytes()), (None, &b"two"[..]));
         let mut out = SendBatch::new();

@@ -1,5 +1,5 @@
 //! Receiving and sending datagrams, singly or in batches, allocates no memory, even if the receiver
-//! waits. A batch does not keep the memory of sent datagrams. Go: TestAllocs.
+//! waits. A batch does not keep the memory of sent datagrams.
 //!
 //! The test counts the allocations of the whole process, so this binary has one test.
 

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use common::{has_ipv6, poll_once, run};
 use netpoll::net::{Ancillary, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket, raw_os_error};
 
+/// Control messages: the level, the type and the data of each.
 type Control = Vec<(i32, i32, Vec<u8>)>;
 
 fn int(value: i32) -> Vec<u8> {
@@ -284,7 +285,7 @@ fn dual_stack_socket_reports_both_families() {
     });
 }
 
-/// Regression test: the kernel refused the reply, because it did not know the interface.
+/// Regression: the kernel refused the reply, because its ancillary data had no interface.
 #[test]
 fn reply_from_link_local_address_reaches_global_address() {
     common::child_on_host("reply_from_link_local_address_reaches_global_address", &[], || {
@@ -315,8 +316,8 @@ fn reply_from_link_local_address_reaches_global_address() {
     });
 }
 
-/// Regression test: without an address, the kernel refused the interface of a datagram from an IPv6
-/// socket to an IPv4 peer.
+/// Regression: when an IPv6 socket with an IPv4 peer sent without an address, the kernel refused
+/// the interface.
 #[test]
 fn interface_is_chosen_for_a_peer_of_either_family() {
     run(async {

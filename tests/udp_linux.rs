@@ -1,4 +1,4 @@
-//! On Linux, datagrams still arrive at a UDP socket after shutdown(2).
+//! On Linux, shutdown(2) does not end receiving on a UDP socket.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -15,8 +15,7 @@ async fn bound() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// shutdown(2) does not end receiving on a UDP socket. Datagrams still arrive, so a receive waits
-/// for them.
+/// Datagrams still arrive after the shutdown, so a receive waits for them.
 #[test]
 fn receive_waits_on_socket_that_was_shut_down() {
     run(async {

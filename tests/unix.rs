@@ -407,6 +407,17 @@ fn nc_exchanges_data_with_unix_listener() {
     });
 }
 
+#[test]
+fn connected_stream_is_writable_and_has_no_error() {
+    run(async {
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert!(one.take_error().unwrap().is_none());
+        let mut write = one.writable();
+        assert!(matches!(poll_once(&mut write).await, Poll::Ready(Ok(()))));
+        assert!(!one.is_peer_closed());
+    });
+}
+
 // ---- accepting ----
 
 #[test]
@@ -500,7 +511,42 @@ fn dropped_unix_futures_lose_nothing() {
     });
 }
 
-// ---- conversions ----
+/// The kernel answers EAGAIN to accept(2) on a listener that was shut down through another
+/// descriptor, as for an empty queue. The crate's accept fails nevertheless, once it has returned
+/// the connections in the queue.
+#[test]
+fn accept_on_shut_down_listener_fails() {
+    run(async {
+        for has_waited in [false, true] {
+            for queued in [false, true] {
+                let listener = UnixListener::bind("").await.unwrap();
+                let packets = UnixSeqpacketListener::bind("").await.unwrap();
+                let mut accept = listener.accept();
+                let mut waiting = packets.accept();
+                if has_waited {
+                    assert!(poll_once(&mut accept).await.is_pending());
+                    assert!(poll_once(&mut waiting).await.is_pending());
+                }
+                let addr = listener.local_addr().unwrap();
+                let client = queued.then(|| std_net::UnixStream::connect_addr(&addr).unwrap());
+                for duplicate in [listener.as_fd().try_clone_to_owned(), packets.as_fd().try_clone_to_owned()] {
+                    std_net::UnixStream::from(duplicate.unwrap()).shutdown(Shutdown::Read).unwrap();
+                }
+                if client.is_some() {
+                    let accepted = poll_once(&mut accept).await;
+                    assert!(matches!(accepted, Poll::Ready(Ok(_))), "{accepted:?}");
+                    accept = listener.accept();
+                }
+                let end = poll_once(&mut accept).await.map(|accepted| errno(accepted.map(drop)));
+                assert_eq!(end, Poll::Ready(Some(libc::EINVAL)));
+                let end = poll_once(&mut waiting).await.map(|accepted| errno(accepted.map(drop)));
+                assert_eq!(end, Poll::Ready(Some(libc::EINVAL)));
+            }
+        }
+    });
+}
+
+// ---- conversions and auto traits ----
 
 #[test]
 fn std_unix_types_convert_both_ways() {
@@ -566,50 +612,4 @@ fn unix_types_are_send_sync_and_unpin() {
     check::<netpoll::os::unix::net::futures::SendTo<'_>>();
     check::<netpoll::os::unix::net::futures::SendWithFds<'_>>();
     check::<netpoll::os::unix::net::futures::RecvWithFds<'_>>();
-}
-
-#[test]
-fn connected_stream_is_writable_and_has_no_error() {
-    run(async {
-        let (one, _other) = UnixStream::pair().unwrap();
-        assert!(one.take_error().unwrap().is_none());
-        let mut write = one.writable();
-        assert!(matches!(poll_once(&mut write).await, Poll::Ready(Ok(()))));
-        assert!(!one.is_peer_closed());
-    });
-}
-
-/// The kernel answers EAGAIN to accept(2) on a listener that was shut down through another
-/// descriptor, as for an empty queue. The accept fails nevertheless, after the connections in the
-/// queue.
-#[test]
-fn accept_on_shut_down_listener_fails() {
-    run(async {
-        for has_waited in [false, true] {
-            for queued in [false, true] {
-                let listener = UnixListener::bind("").await.unwrap();
-                let packets = UnixSeqpacketListener::bind("").await.unwrap();
-                let mut accept = listener.accept();
-                let mut waiting = packets.accept();
-                if has_waited {
-                    assert!(poll_once(&mut accept).await.is_pending());
-                    assert!(poll_once(&mut waiting).await.is_pending());
-                }
-                let addr = listener.local_addr().unwrap();
-                let client = queued.then(|| std_net::UnixStream::connect_addr(&addr).unwrap());
-                for duplicate in [listener.as_fd().try_clone_to_owned(), packets.as_fd().try_clone_to_owned()] {
-                    std_net::UnixStream::from(duplicate.unwrap()).shutdown(Shutdown::Read).unwrap();
-                }
-                if client.is_some() {
-                    let accepted = poll_once(&mut accept).await;
-                    assert!(matches!(accepted, Poll::Ready(Ok(_))), "{accepted:?}");
-                    accept = listener.accept();
-                }
-                let end = poll_once(&mut accept).await.map(|accepted| errno(accepted.map(drop)));
-                assert_eq!(end, Poll::Ready(Some(libc::EINVAL)));
-                let end = poll_once(&mut waiting).await.map(|accepted| errno(accepted.map(drop)));
-                assert_eq!(end, Poll::Ready(Some(libc::EINVAL)));
-            }
-        }
-    });
 }

@@ -171,7 +171,7 @@ fn std_datagram_sockets_interoperate() {
 /// If a receive takes the datagram of another sender, the kernel does not wake a waiting sender
 /// that is not connected to the receiver. In this test another sender has filled the queue.
 #[test]
-fn sender_waits_again_after_losing_queue_space() {
+fn sender_gets_room_in_a_queue_that_another_sender_filled() {
     #[derive(Clone, Copy, PartialEq)]
     enum Sender {
         Connected,

@@ -266,8 +266,8 @@ fn plain_reads_close_received_descriptors() {
 /// If too few descriptor numbers are free, the error reports the length of the message, and the
 /// received descriptors are closed.
 #[test]
-fn descriptors_beyond_capacity_are_closed() {
-    child("descriptors_beyond_capacity_are_closed", || {
+fn descriptors_of_a_truncated_message_are_closed() {
+    child("descriptors_of_a_truncated_message_are_closed", || {
         task::block_on(async {
             let stream = UnixStream::pair().unwrap();
             let packet = UnixSeqpacket::pair().unwrap();

@@ -123,6 +123,25 @@ fn at_sign_is_not_abstract() {
     });
 }
 
+/// An abstract name is given as std's address or, as in async-io, as a path that begins with NUL.
+#[test]
+fn abstract_name_is_an_address_or_a_path() {
+    run(async {
+        let name = format!("netpoll-async-io-{}", std::process::id());
+        let addr = std_net::SocketAddr::from_abstract_name(&name).unwrap();
+        let path = format!("\0{name}");
+        let listener = UnixListener::bind(&path).await.unwrap();
+        assert_eq!(listener.local_addr().unwrap().as_abstract_name(), Some(name.as_bytes()));
+        for client in [UnixStream::connect(&path).await.unwrap(), UnixStream::connect_addr(&addr).await.unwrap()] {
+            client.write_all(b"abstract").await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            let mut buf = [0; 1024];
+            let count = server.read(&mut buf).await.unwrap();
+            assert_eq!(&buf[..count], b"abstract");
+        }
+    });
+}
+
 // ---- the file ----
 
 /// Go: TestUnixUnlink. The listener that created the file removes it, and only once.
@@ -169,8 +188,7 @@ fn listener_removes_its_socket_file() {
     });
 }
 
-/// If the file of another listener has been renamed to a listener's path, the close keeps that
-/// file.
+/// When a listener closes, it keeps the file of another listener that has been renamed to its path.
 #[test]
 fn file_replacing_socket_is_kept() {
     run(async {
@@ -566,24 +584,5 @@ fn unix_types_reject_descriptors_of_other_kinds() {
         // `accept` fails on a socket that does not listen.
         let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
         assert_eq!(errno(UnixListener::from(OwnedFd::from(ours)).accept().await), Some(libc::EINVAL));
-    });
-}
-
-/// An abstract name is given as std's address or, as in async-io, as a path that begins with NUL.
-#[test]
-fn abstract_name_is_an_address_or_a_path() {
-    run(async {
-        let name = format!("netpoll-async-io-{}", std::process::id());
-        let addr = std_net::SocketAddr::from_abstract_name(&name).unwrap();
-        let path = format!("\0{name}");
-        let listener = UnixListener::bind(&path).await.unwrap();
-        assert_eq!(listener.local_addr().unwrap().as_abstract_name(), Some(name.as_bytes()));
-        for client in [UnixStream::connect(&path).await.unwrap(), UnixStream::connect_addr(&addr).await.unwrap()] {
-            client.write_all(b"abstract").await.unwrap();
-            let (server, _) = listener.accept().await.unwrap();
-            let mut buf = [0; 1024];
-            let count = server.read(&mut buf).await.unwrap();
-            assert_eq!(&buf[..count], b"abstract");
-        }
     });
 }

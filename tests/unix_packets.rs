@@ -7,7 +7,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use netpoll::os::unix::net::{UnixSeqpacket, UnixSeqpacketListener};
 
 #[test]
-fn packet_sockets_are_send_sync_and_unpin() {
+fn seqpacket_types_have_the_auto_traits() {
     fn everywhere<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + 'static>() {}
     everywhere::<UnixSeqpacket>();
     everywhere::<UnixSeqpacketListener>();

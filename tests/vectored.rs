@@ -34,9 +34,9 @@ async fn write_behind<W: AsyncWrite + Unpin>(mut writer: W, empty: usize) -> usi
     poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap()
 }
 
-/// Asserts that each call with bytes or room moves some bytes, and that a call with only empty
-/// buffers returns 0.
-async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut writer: W, what: &str) {
+/// Asserts that bytes cross from `writer` to `reader`: each call with bytes or room moves some
+/// bytes, and a call with only empty buffers returns 0.
+async fn assert_crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut writer: W, what: &str) {
     for empty in EMPTY {
         let mut left = write_behind(&mut writer, empty).await;
         assert!(left == 8 || left == 4, "{what}: {empty} empty buffers and {left} bytes");
@@ -50,7 +50,6 @@ async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut
         }
         assert!(b"headbody".starts_with(&all), "{what}: {}", all.escape_ascii());
     }
-    // A call with only empty buffers moves nothing.
     let mut bufs = vec![IoSlice::new(b""); 3000];
     assert_eq!(poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap(), 0, "{what}");
     bufs.clear();
@@ -63,13 +62,13 @@ async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut
 fn leading_empty_buffers_are_skipped() {
     run(async {
         let (client, server) = pair().await;
-        crosses(&client, &server, "TCP").await;
-        crosses(&server, BufWriter::with_capacity(4, &client), "a buffered writer").await;
+        assert_crosses(&client, &server, "TCP").await;
+        assert_crosses(&server, BufWriter::with_capacity(4, &client), "a buffered writer").await;
         let (one, other) = UnixStream::pair().unwrap();
-        crosses(&one, &other, "a Unix stream").await;
+        assert_crosses(&one, &other, "a Unix stream").await;
         let (reader, writer) = std::io::pipe().unwrap();
         let (reader, writer) = (AsyncFd::new(reader).unwrap(), AsyncFd::new(writer).unwrap());
-        crosses(&reader, &writer, "a pipe").await;
+        assert_crosses(&reader, &writer, "a pipe").await;
     });
 }
 

@@ -33,8 +33,8 @@ fn total(wakers: &[Counted]) -> usize {
     counts(wakers).iter().sum()
 }
 
-/// Waits until the poller has received all earlier events, which precede those of these round
-/// trips. (If the poller has several shards, some of the earlier events may follow.)
+/// Makes round trips, so that the poller first receives the events that are already in the kernel.
+/// (If the poller has several shards, it may receive some of those events later.)
 async fn settle() {
     let (one, other) = fresh_pair().await;
     for _ in 0..3 {

@@ -74,8 +74,8 @@ fn errors_of_a_fast_open_connection_name_the_peer() {
     });
 }
 
-/// Regression test: a send did not recognise the errors after which it tries the next address, or
-/// which mean that there is no address.
+/// Regression: if errors were wrapped, a send did not try the next address after a refusal, and did
+/// not report a missing address.
 #[test]
 fn udp_sends_recognise_wrapped_errors() {
     common::child("udp_sends_recognise_wrapped_errors", || {

@@ -191,7 +191,7 @@ fn single_write_waits_for_write_all_to_finish() {
 // ---- invariant 5 ----
 
 /// Invariant 5. The edge wakes the first waiter, which needs the lock of an operation that waits
-/// for the same edge. This operation must be woken too.
+/// for the same edge. The holder of the lock must be woken too.
 #[test]
 fn edge_reaches_write_lock_holder() {
     run(async {

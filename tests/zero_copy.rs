@@ -70,12 +70,15 @@ fn checker(addr: SocketAddr, start: u64) -> JoinHandle<u64> {
     })
 }
 
+/// Returns a stream from which `total` bytes of the pattern can be read, and the thread of its
+/// peer.
 async fn source(total: u64) -> (TcpStream, JoinHandle<()>) {
     let listener = listener().await;
     let peer = sender(listener.local_addr().unwrap(), total);
     (listener.accept().await.unwrap().0, peer)
 }
 
+/// Returns a stream whose peer expects the pattern from `start` on, and the thread of this peer.
 async fn target(start: u64) -> (TcpStream, JoinHandle<u64>) {
     let listener = listener().await;
     let peer = checker(listener.local_addr().unwrap(), start);
@@ -92,6 +95,7 @@ fn empty_file() -> File {
     file
 }
 
+/// Returns a file with `len` bytes of the pattern, at its beginning.
 fn file(len: usize) -> File {
     let mut file = empty_file();
     file.write_all(&pattern(0, len)).unwrap();
@@ -217,8 +221,8 @@ fn small_messages_are_forwarded_immediately() {
 /// Go: TestSplice, with a target that does not read. This test also checks that the data of a
 /// dropped copy does not get into a later copy.
 #[test]
-fn dropped_copy_does_not_reuse_its_pipe() {
-    child("dropped_copy_does_not_reuse_its_pipe", || {
+fn pipe_of_a_dropped_copy_is_not_reused() {
+    child("pipe_of_a_dropped_copy_is_not_reused", || {
         run(async {
             for _ in 0..8 {
                 let (client, mut inbound) = pair().await;
@@ -611,10 +615,10 @@ fn write_vectored_all_does_not_interleave() {
     });
 }
 
-/// Go: TestWritevError. A closed socket and an expired deadline are errors even if there is nothing
+/// Go: TestWritevError. An expired deadline and a closed socket are errors even if there is nothing
 /// to write.
 #[test]
-fn vectored_write_to_closed_peer_fails() {
+fn write_vectored_all_fails_after_reset_expiry_and_close() {
     run(async {
         let (to, peer) = pair().await;
         peer.set_linger(Some(Duration::ZERO)).unwrap();

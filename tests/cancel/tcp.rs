@@ -574,7 +574,7 @@ fn operations_dropped_at_various_times_leave_no_waiter() {
             for handle in handles {
                 handle.await;
             }
-            becomes("no waiter is left except the echo", || rt::metrics().waiters <= 1).await;
+            becomes("no waiter is left except that of the echo task", || rt::metrics().waiters <= 1).await;
             client.force_close().await.unwrap();
             echo.await;
         }

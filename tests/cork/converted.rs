@@ -108,7 +108,7 @@ fn conversion_fails_if_the_peer_takes_nothing_and_loses_no_byte() {
 fn infallible_conversion_resets_the_connection_if_the_peer_takes_nothing() {
     run(async {
         let (ours, peer) = super::narrow_pair().await;
-        super::ends::stuff(&ours).await;
+        super::ends::fill_and_gather(&ours).await;
         let mut std = std::net::TcpStream::from(OwnedFd::from(ours));
         assert!(std.write(b"late").is_err());
         assert_eq!(read_to_end(&peer).await.unwrap_err().kind(), ErrorKind::ConnectionReset);

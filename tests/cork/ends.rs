@@ -15,7 +15,7 @@ use super::{Counted, assert_ends, info, narrow_pair, pair, pattern, read_to_end,
 
 /// Writes to a stream of a narrow pair until the socket is full and bytes are gathered. Returns the
 /// number of bytes accepted.
-pub(super) async fn stuff(ours: &TcpStream) -> usize {
+pub(super) async fn fill_and_gather(ours: &TcpStream) -> usize {
     let (mut at, mut number) = (0, 0);
     while number < 2000 {
         match poll_once(&mut ours.write(&pattern(at, 1000))).await {
@@ -62,7 +62,7 @@ fn drop_in_the_turn_sends_and_ends() {
 fn drop_with_a_full_socket_delivers_everything() {
     run(async {
         let (ours, peer) = narrow_pair().await;
-        let total = stuff(&ours).await;
+        let total = fill_and_gather(&ours).await;
         drop(ours);
         assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));
     });
@@ -72,7 +72,7 @@ fn drop_with_a_full_socket_delivers_everything() {
 fn explicit_close_with_a_full_socket_delivers_everything() {
     run(async {
         let (ours, peer) = narrow_pair().await;
-        let total = stuff(&ours).await;
+        let total = fill_and_gather(&ours).await;
         ours.force_close().await.unwrap();
         assert!(is_closed(&ours.write(b"x").await.unwrap_err()));
         assert!(is_closed(&ours.set_auto_cork(true).unwrap_err()));
@@ -86,7 +86,7 @@ fn shutdown_with_a_full_socket_sends_the_end_after_the_last_byte() {
     run(async {
         for how in [Shutdown::Write, Shutdown::Both] {
             let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
+            let total = fill_and_gather(&ours).await;
             ours.shutdown(how).unwrap();
             assert!(ours.write(b"x").await.is_err());
             if how == Shutdown::Both {
@@ -114,7 +114,7 @@ fn shutdown_sends_first_and_ends_gathering() {
 fn close_of_the_traits_waits_until_everything_is_sent() {
     run(async {
         let (ours, peer) = narrow_pair().await;
-        let total = stuff(&ours).await;
+        let total = fill_and_gather(&ours).await;
         let mut closer = &ours;
         let mut close = closer.close();
         assert!(poll_once(&mut close).await.is_pending());
@@ -141,7 +141,7 @@ fn abort_sends_nothing() {
 }
 
 #[test]
-fn released_descriptor_has_sent_gathered_bytes() {
+fn conversion_sends_gathered_bytes_first() {
     run(async {
         let (ours, peer) = pair().await;
         ours.write_all(b"ours ").await.unwrap();
@@ -203,7 +203,8 @@ fn forked_child_does_not_send() {
     });
 }
 
-/// The child discards the bytes that its parent has gathered, but not its own.
+/// The child discards its copy of the bytes that its parent has gathered, and sends its own at
+/// once.
 #[test]
 fn write_of_a_forked_child_is_not_gathered() {
     let name = "ends::write_of_a_forked_child_is_not_gathered";
@@ -270,7 +271,7 @@ fn shutdown_of_the_runtime_loses_no_byte_of_an_open_socket() {
     child(name, || {
         let (ours, peer, total) = task::block_on(async {
             let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
+            let total = fill_and_gather(&ours).await;
             (ours, peer, total)
         });
         netpoll::rt::shutdown(Duration::from_secs(10)).unwrap();
@@ -302,7 +303,7 @@ fn task_that_the_shutdown_drops_ends_its_stream() {
     });
 }
 
-/// A shutdown sends the bytes of a concurrent write that succeeds.
+/// `close_write` sends the bytes of each concurrent write that succeeds.
 #[test]
 fn shutdown_during_writes_loses_no_byte() {
     run(async {

@@ -12,7 +12,7 @@ use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
 use super::common::{becomes, child};
-use super::ends::stuff;
+use super::ends::fill_and_gather;
 use super::{assert_ends, fill_unix, narrow_pair};
 
 /// The time limit of shutdowns that must succeed.
@@ -44,7 +44,7 @@ fn drop_of_a_full_stream_after_a_shutdown_starts_no_runtime() {
             let unix = UnixStream::pair().unwrap();
             fill_unix(&unix.0).await;
             let tcp = narrow_pair().await;
-            stuff(&tcp.0).await;
+            fill_and_gather(&tcp.0).await;
             #[cfg(target_os = "linux")]
             tcp.0.set_notsent_lowat(1).unwrap();
             (unix, tcp)
@@ -71,7 +71,7 @@ fn duplicate_of_a_truncated_stream_cannot_continue_it() {
         for runs in [false, true] {
             let (ours, peer, duplicate) = task::block_on(async {
                 let (ours, peer) = narrow_pair().await;
-                stuff(&ours).await;
+                fill_and_gather(&ours).await;
                 ours.set_notsent_lowat(1).unwrap();
                 let duplicate = ours.as_fd().try_clone_to_owned().unwrap();
                 (ours, peer, duplicate)

@@ -43,7 +43,8 @@ async fn narrow_pair() -> (TcpStream, TcpStream) {
     (corked, peer)
 }
 
-/// A pair and the descriptor number of `ours`, whose writes are gathered.
+/// A pair and the descriptor number of `ours`, whose writes are gathered. With the number, a test
+/// can count the sends. Calling `as_raw_fd` later would send the gathered bytes.
 struct Counted {
     ours: TcpStream,
     peer: TcpStream,
@@ -81,7 +82,8 @@ async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
     (kernel + rest, kernel)
 }
 
-/// Returns the number of gathered bytes of a stream.
+/// Returns the number of gathered bytes of a stream, after an attempt to send them, which
+/// `as_raw_fd` makes.
 fn gathered(stream: &impl AsRawFd) -> usize {
     info(stream.as_raw_fd()).gathered()
 }

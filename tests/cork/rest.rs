@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::common::{child, poll_once, run, set_nofile};
-use super::ends::stuff;
+use super::ends::fill_and_gather;
 use super::{narrow_pair, pattern, read_to_end};
 
 /// TCP_NOTSENT_LOWAT keeps the kernel from accepting the remaining bytes into a larger buffer, so a
@@ -15,7 +15,7 @@ fn rest_that_the_kernel_refuses_is_sent_after_the_close() {
     run(async {
         for explicit in [false, true] {
             let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
+            let total = fill_and_gather(&ours).await;
             ours.set_notsent_lowat(1).unwrap();
             if explicit {
                 ours.force_close().await.unwrap();
@@ -33,7 +33,7 @@ fn shutdown_before_the_close_ends_the_stream_of_a_duplicate() {
     run(async {
         for explicit in [false, true] {
             let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
+            let total = fill_and_gather(&ours).await;
             ours.set_notsent_lowat(1).unwrap();
             let _duplicate = ours.as_fd().try_clone_to_owned().unwrap();
             ours.close_write().unwrap();
@@ -63,7 +63,7 @@ fn close_without_a_descriptor_to_spare_ends_when_the_rest_is_sent() {
     child(name, || {
         run(async {
             let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
+            let total = fill_and_gather(&ours).await;
             ours.set_notsent_lowat(1).unwrap();
             let number = ours.as_raw_fd();
             let mut closed = without_spare_descriptor(|| ours.force_close());
@@ -85,7 +85,7 @@ fn rest_is_sent_after_the_close_without_a_descriptor_to_spare() {
     child(name, || {
         run(async {
             let (ours, peer) = narrow_pair().await;
-            let total = stuff(&ours).await;
+            let total = fill_and_gather(&ours).await;
             ours.set_notsent_lowat(1).unwrap();
             without_spare_descriptor(|| drop(ours));
             assert!(read_to_end(&peer).await.unwrap() == pattern(0, total));

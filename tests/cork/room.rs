@@ -33,7 +33,7 @@ async fn fill(ours: &TcpStream) -> usize {
 async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
     task::yield_now().await;
-    assert_eq!(info(number).gathered(), 100, "the socket has accepted the bytes");
+    assert_eq!(info(number).gathered(), 100, "the full socket accepts no bytes");
     100
 }
 
@@ -322,7 +322,8 @@ fn flush_after_the_deadline_succeeds_if_everything_is_sent() {
     });
 }
 
-/// After the close, the kernel may still refuse bytes that were gathered.
+/// A flush after a close cannot promise that the gathered bytes are sent, because a task may still
+/// have some of them.
 #[test]
 fn flush_after_a_close_is_an_error() {
     run(async {

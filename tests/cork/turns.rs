@@ -392,7 +392,7 @@ fn gathered_messages_of_tasks_with_clones_do_not_interleave() {
 
 /// A task that gathers and another thread write alternately.
 #[test]
-fn threads_that_take_turns_write_in_order() {
+fn threads_that_write_alternately_keep_their_order() {
     const ROUNDS: usize = 20;
     const WRITES: usize = 1100;
     run(async {
@@ -521,8 +521,8 @@ fn deadline_change_sends() {
 fn time_does_not_end_a_turn_that_only_gathers() {
     run(async {
         task::spawn(async {}).await;
-        // The runtime limits the time of turns when it has measured the rate of the CPU's counter
-        // for 100 ms.
+        // The runtime limits the time of turns only after it has measured the rate of the CPU's
+        // counter for 100 ms.
         task::sleep(Duration::from_millis(150)).await;
         some_round_is_undisturbed(async || {
             let Counted { ours, peer, number } = Counted::new().await;

@@ -72,16 +72,16 @@ impl Drop for Injection {
 
 /// Makes the next `times` calls of this kind (on `fd`, if given) fail with `errno`.
 pub fn inject(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, times: usize) -> Injection {
-    order(call, fd.into(), errno, times, false)
+    add_rule(call, fd.into(), errno, times, false)
 }
 
 /// Makes calls return an error as [`inject`] does, but only after they were made. Has no effect on
 /// the results of epoll_ctl(2) and of waits for events.
 pub fn inject_after(call: &'static str, fd: impl Into<Option<c_int>>, errno: c_int, times: usize) -> Injection {
-    order(call, fd.into(), errno, times, true)
+    add_rule(call, fd.into(), errno, times, true)
 }
 
-fn order(call: &'static str, fd: Option<c_int>, errno: c_int, times: usize, after: bool) -> Injection {
+fn add_rule(call: &'static str, fd: Option<c_int>, errno: c_int, times: usize, after: bool) -> Injection {
     let (left, hits) = (AtomicUsize::new(times), AtomicUsize::new(0));
     let rule = Arc::new(Rule { call, fd, errno, left, hits, after });
     locked(&RULES).push(rule.clone());
@@ -92,7 +92,7 @@ fn order(call: &'static str, fd: Option<c_int>, errno: c_int, times: usize, afte
 /// Records epoll registrations until the value is dropped. [`inject`] needs the records to renew
 /// registrations after EAGAIN.
 pub fn watch() -> Injection {
-    order("none", None, 0, 0, false)
+    add_rule("none", None, 0, 0, false)
 }
 
 /// Returns the number of calls of all replaced functions that were made while a fault was active.
