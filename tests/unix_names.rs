@@ -367,8 +367,8 @@ fn replaced_socket_file_is_not_removed() {
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
             }
         }
-        // An adopted listener does not know which file it created, so it removes a file at its path
-        // only if the file is a socket.
+        // An adopted listener does not know which file it created. It refuses to remove the file at
+        // its path if this file is not a socket.
         let listener = UnixListener::from(std_net::UnixListener::bind(&path).unwrap());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();

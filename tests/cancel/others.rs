@@ -294,7 +294,7 @@ fn dropped_unix_datagram_operations_lose_no_datagram() {
             })
             .await;
         }
-        // The sends go to a receiver with a full queue. No event reports free space.
+        // The sends go to a receiver with a full queue, so they are retried on a timer.
         sweep("datagram send_to", async |at| {
             let folder = Folder::new();
             let path = folder.join("socket");

@@ -1,6 +1,6 @@
-//! Full sockets, deadlines, flushes after a close, and other calls that write. While a socket is
-//! full, a task sends the gathered bytes, and writes wait as they do without the option. The bytes
-//! of the other calls follow the gathered bytes.
+//! Full sockets, deadlines, flushes after a close, and other calls that write. If a socket is full,
+//! a task sends the gathered bytes when there is room, and writes wait as they do without the
+//! option. The bytes of the other calls follow the gathered bytes.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
