@@ -512,6 +512,7 @@ fn dropped_write_all_releases_write_lock() {
                 let client = client.clone();
                 async move { AsyncWriteExt::write_all(&mut &client, b"poll").await }
             });
+            // During this yield, the two writers usually begin to wait for the lock.
             task::yield_now().await;
             drop(holder);
             let reader = task::spawn(async move {

@@ -103,6 +103,7 @@ fn near_timer_fires_among_many_far_ones() {
         for sleep in &mut far {
             assert!(poll_now(sleep).is_pending());
         }
+        // In this time, a thread checks the timers while all far ones are armed.
         task::sleep(Duration::from_millis(1)).await;
         for (n, sleep) in far.iter_mut().enumerate() {
             if n % 2 == 0 {
@@ -114,6 +115,7 @@ fn near_timer_fires_among_many_far_ones() {
         Sleep::until(deadline).await;
         assert!(Instant::now() >= deadline);
         drop(far);
+        // In this time, a thread checks the timers without the far ones.
         task::sleep(Duration::from_millis(1)).await;
     });
 }

@@ -370,6 +370,7 @@ fn expiry_and_close_wake_lock_queue() {
             for (wakes, _) in &wakers {
                 assert!(wakes.count() >= 1);
             }
+            // The next turn has a whole budget, so that no poll returns Pending for lack of one.
             task::yield_now().await;
             let Poll::Ready(third) = poll_write(&client, &wakers[2].1, b"x") else { panic!("a writer still waits") };
             let (Poll::Ready(first), Poll::Ready(second)) = (poll_now(&mut one), poll_now(&mut two)) else {

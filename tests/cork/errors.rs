@@ -19,6 +19,7 @@ async fn failed() -> TcpStream {
     drop(peer);
     ours.peer_closed().await.unwrap();
     ours.write_all(b"lost").await.unwrap();
+    // The end of the turn tries to send the bytes.
     task::yield_now().await;
     ours
 }

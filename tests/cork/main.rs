@@ -76,6 +76,7 @@ async fn fill_unix(ours: &UnixStream) -> (usize, usize) {
     {
         rest += count.unwrap();
     }
+    // The end of the turn tries to send the bytes.
     task::yield_now().await;
     let held = gathered(ours);
     assert!(rest > 0 && held == rest, "{rest} bytes were written, of which {held} are gathered");

@@ -32,6 +32,7 @@ async fn fill(ours: &TcpStream) -> usize {
 /// Gathers 100 bytes, which the kernel does not accept, because the socket is full. Returns 100.
 async fn gather(ours: &TcpStream, number: i32) -> usize {
     ours.write_all(&[8; 100]).await.unwrap();
+    // The end of the turn tries to send the bytes.
     task::yield_now().await;
     assert_eq!(info(number).gathered(), 100, "the full socket accepts no bytes");
     100
@@ -111,6 +112,8 @@ fn timeout_of_writes_does_not_end_the_sending() {
         ours.set_write_timeout(Some(std::time::Duration::from_millis(10))).unwrap();
         let total = filled + gather(&ours, number).await;
         assert_timeout(ours.flush().await);
+        // In this time, waits of the task that sends the gathered bytes time out, and it tries
+        // again.
         task::sleep(std::time::Duration::from_millis(50)).await;
         let mut buf = vec![0; total];
         read_exact(&peer, &mut buf).await.unwrap();
