@@ -477,7 +477,7 @@ pub(super) fn receive(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result
     }
     if flags & libc::MSG_ERRQUEUE != 0 {
         // The error queue is always empty.
-        return Err(libc::EAGAIN);
+        return kernel(|kernel| kernel.id(fd)).and(Err(libc::EAGAIN));
     }
     kernel(|kernel| kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0))
 }

@@ -280,10 +280,10 @@ impl Kernel {
             Event::Timer(id) => self.timer(id),
             Event::Edge(id) => self.raise(id),
             Event::SecondEdge(id) => {
-                if let Some(socket) = self.socket_mut(id) {
-                    socket.is_second_edge = true;
-                }
                 self.raise(id);
+                if let Some(socket) = self.socket_mut(id) {
+                    socket.is_second_edge = socket.is_edged;
+                }
             }
         }
         true
@@ -311,6 +311,9 @@ impl Kernel {
             let Some(socket) = self.socket_mut(id) else { continue };
             socket.is_edged = false;
             let is_second = std::mem::take(&mut socket.is_second_edge);
+            if bits == 0 || socket.watchers.is_empty() {
+                continue;
+            }
             let faults = if is_second { EdgeFaults { late: None, again: None } } else { self.faults.edge(self.now) };
             if let Some(delay) = faults.late {
                 self.schedule(self.now + delay, Event::SecondEdge(id));
@@ -319,9 +322,7 @@ impl Kernel {
             if let Some(delay) = faults.again {
                 self.schedule(self.now + delay, Event::SecondEdge(id));
             }
-            if bits != 0
-                && let Some(socket) = self.socket(id)
-            {
+            if let Some(socket) = self.socket(id) {
                 edges.extend(socket.watchers.iter().map(|&(_, data)| (data, bits)));
             }
         }
