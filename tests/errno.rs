@@ -881,3 +881,23 @@ fn gathered_bytes_survive_a_lack_of_memory() {
         }
     });
 }
+
+/// Regression: the task that sends the last bytes of a closed stream reset the connection.
+#[test]
+fn gathered_bytes_of_a_closed_stream_survive_a_lack_of_memory() {
+    child("gathered_bytes_of_a_closed_stream_survive_a_lack_of_memory", || {
+        run(async {
+            for (errno, times) in [(ENOBUFS, 3), (ENOBUFS, 6), (ENOMEM, 6)] {
+                let (ours, peer) = UnixStream::pair().unwrap();
+                ours.set_auto_cork(true).unwrap();
+                ours.write_all(b"gathered").await.unwrap();
+                // The close tries twice.
+                let sends = inject("send", None, errno, times);
+                drop(ours);
+                let mut all = Vec::new();
+                netpoll::io::ReadExt::read_to_end(&mut &peer, &mut all).await.unwrap();
+                assert_eq!((all.as_slice(), sends.hits()), (&b"gathered"[..], times), "{errno}");
+            }
+        });
+    });
+}

@@ -19,7 +19,8 @@
 //! sent, it closes its descriptor, so the peer gets a FIN after the last byte, as after a close
 //! with bytes in the send buffer of the kernel. If sending was shut down before the close, the
 //! finisher shuts it down after the last byte, because a duplicate of the descriptor may keep the
-//! connection open. If the peer accepts nothing for [`FINISH_MAX`], a send fails, or the runtime
+//! connection open. If the kernel has no memory for a send, the finisher tries again as a flusher
+//! does. If the socket accepts nothing for [`FINISH_MAX`], a send fails otherwise, or the runtime
 //! shuts down, the connection is [reset](closing::reset).
 //!
 //! # Cancellation
@@ -174,7 +175,11 @@ pub(super) struct Finisher {
     fd: Fd,
     operation: Operation,
     rest: Rest,
+    /// The end of the time in which the socket must accept a byte.
     limit: Sleep,
+    /// The pause after a send for which the kernel had no memory.
+    pause: Option<Sleep>,
+    next: Duration,
 }
 
 impl Finisher {
@@ -203,7 +208,8 @@ impl Finisher {
         // SO_LINGER may be set on the socket.
         fd.set_may_linger();
         let (operation, limit) = (Operation::new(), Sleep::new(FINISH_MAX));
-        spawn_untraced(Location::caller(), Finisher { fd, operation, rest, limit }).detach();
+        let finisher = Finisher { fd, operation, rest, limit, pause: None, next: PAUSE_MIN };
+        spawn_untraced(Location::caller(), finisher).detach();
     }
 }
 
@@ -211,8 +217,14 @@ impl Future for Finisher {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Finisher { fd, operation, rest: Rest { bytes, sent, ends }, limit } = self.get_mut();
+        let Finisher { fd, operation, rest: Rest { bytes, sent, ends }, limit, pause, next } = self.get_mut();
         while *sent < bytes.len() {
+            if let Some(sleep) = pause {
+                if Pin::new(sleep).poll(cx).is_pending() {
+                    return Pin::new(limit).poll(cx);
+                }
+                *pause = None;
+            }
             let polled = fd.poll_call(Direction::Write, LockScope::None, Waiter::Future(operation), cx, |fd| {
                 Ok((socket::send(fd, &bytes[*sent..], 0)?, Remaining::Maybe))
             });
@@ -220,6 +232,12 @@ impl Future for Finisher {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     *sent += count;
                     *limit = Sleep::new(FINISH_MAX);
+                }
+                Poll::Ready(Err(Failure::Io(error)))
+                    if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM)) =>
+                {
+                    *pause = Some(Sleep::new(*next));
+                    *next = (*next * 2).min(PAUSE_MAX);
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return Pin::new(limit).poll(cx),
