@@ -36,8 +36,15 @@ fn forked(body: impl FnOnce() -> i32) {
 fn reap(pid: libc::pid_t) {
     let mut status = 0;
     let start = std::time::Instant::now();
-    // SAFETY: `status` is valid for the call.
-    while unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == 0 {
+    loop {
+        // SAFETY: `status` is valid for the call.
+        match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+            0 => {}
+            ended => {
+                assert_eq!(ended, pid, "waitpid: {}", std::io::Error::last_os_error());
+                break;
+            }
+        }
         if start.elapsed() > common::BOUND / 2 {
             // SAFETY: our own child, which is not reaped yet.
             unsafe { libc::kill(pid, libc::SIGKILL) };
