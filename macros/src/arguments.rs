@@ -196,7 +196,8 @@ fn plain_path(path: Vec<TokenTree>, accepted: &str) -> Result<TokenStream, Error
 /// Returns the tokens of a quoted path, with the span of the literal.
 fn quoted_path(literal: &Literal, accepted: &str) -> Result<TokenStream, Error> {
     let text = unquote(literal).ok_or_else(|| not_a_path(literal.span(), accepted))?;
-    if !is_path(&text) {
+    // In a literal, `$crate` is not replaced.
+    if !is_path(&text) || text.starts_with('$') {
         return Err(Error::new(literal.span(), format!("`{text}` is not a path: expected names separated by `::`")));
     }
     let tokens: TokenStream = text.parse().map_err(|_| not_a_path(literal.span(), accepted))?;
@@ -223,8 +224,8 @@ fn is_path(text: &str) -> bool {
             && chars.next().is_some_and(|first| first == '_' || first.is_alphabetic())
             && chars.all(|char| char == '_' || char.is_alphanumeric())
     };
-    let text = text.strip_prefix("$crate::").or_else(|| text.strip_prefix("::")).unwrap_or(text);
-    text == "$crate" || text.split("::").all(is_name)
+    let names = text.strip_prefix("$crate::").or_else(|| text.strip_prefix("::")).unwrap_or(text);
+    text == "$crate" || names.split("::").all(is_name)
 }
 
 #[cfg(test)]
@@ -254,6 +255,8 @@ mod tests {
             "$np",
             "a::$crate",
             "$crate::",
+            "$crate::$crate",
+            "::$crate",
         ] {
             assert!(!is_path(bad), "{bad}");
         }
