@@ -18,7 +18,6 @@
 use std::io;
 use std::sync::{Once, OnceLock};
 
-use crate::rt::thread_number;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Whether this process is a child of a fork(2) that was called after [`watch`].
@@ -43,7 +42,6 @@ extern "C" fn before_fork() {
 
 extern "C" fn in_child() {
     FORKED.store(true, Ordering::Relaxed);
-    thread_number::forget();
     if let Some(disown) = DISOWN.get() {
         disown();
     }

@@ -1,12 +1,8 @@
 //! Numbers of threads, which are never reused, for locks that store the number of their owner.
 //!
 //! # States
-//! *none* (0) → (`assign`) → *assigned*, until the thread ends or becomes the thread of a forked
-//! child.
-//!
-//! # Fork
-//! If the runtime has [watched](crate::rt::fork::watch) for fork(2), the thread of a child has no
-//! number ([`forget`]), so it is not taken for the thread that called fork(2) in the parent.
+//! *none* (0) → (`assign`) → *assigned*, until the thread ends. The thread of a child of fork(2) has
+//! the number of the thread that called fork(2), so the child must not use such a lock.
 
 use std::cell::Cell;
 
@@ -36,11 +32,6 @@ pub(crate) fn assign() -> usize {
         CURRENT.set(last.map_or(NONE, |last| last + 1));
     }
     current()
-}
-
-/// Removes the number of this thread. Async-signal-safe.
-pub(crate) fn forget() {
-    CURRENT.set(NONE);
 }
 
 #[cfg(test)]

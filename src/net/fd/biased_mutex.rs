@@ -42,10 +42,9 @@
 //! the next `lock`.
 //!
 //! # Fork
-//! In a child of fork(2), no thread is an owner: none becomes one, and the thread that has called
-//! fork(2) has lost its [number](thread_number). So `lock` need not wait. A thread of the parent
-//! that was inside `with_owned` does not exist in the child, and leaves the value valid, because
-//! `f` does so at every step.
+//! A child of fork(2) must not use the mutex, which another thread may have locked at the fork. It
+//! may drop the mutex: a thread of the parent that was inside `with_owned` leaves the value valid,
+//! because `f` does so at every step.
 //!
 //! # Cancellation
 //! `with_owned` does not suspend. A panic in it would leave the mutex busy, and a `lock` by another
@@ -57,7 +56,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use crate::rt::{fork, thread_number};
+use crate::rt::thread_number;
 use crate::sync::{AtomicBool, AtomicUsize, MODEL, Mutex, MutexGuard, Ordering, UnsafeCell, injected_bug};
 use crate::sys::membarrier;
 
@@ -131,7 +130,7 @@ impl<T> BiasedMutex<T> {
         }
         let owner = self.owner.load(Ordering::Relaxed);
         self.owner.store(NOBODY, Ordering::Relaxed);
-        if owner == NOBODY || owner == current || fork::is_child() {
+        if owner == NOBODY || owner == current {
             return;
         }
         if !injected_bug!("biased_mutex_revokes_without_a_barrier") {
@@ -192,7 +191,7 @@ impl<T> BiasedGuard<'_, T> {
             return;
         }
         let may_own = self.revocation.former == NOBODY || injected_bug!("biased_mutex_has_an_owner_beside_the_former");
-        if may_own && membarrier::is_registered() && !fork::is_child() {
+        if may_own && membarrier::is_registered() {
             let current = thread_number::assign();
             // ORDERING: Relaxed: `lock` reads it under the inner mutex, and `with_owned` compares
             // it with the number of its own thread.
