@@ -12,6 +12,7 @@ use futures_lite::AsyncReadExt;
 use futures_lite::io::AssertAsync;
 
 use super::copy;
+use crate::net::zero_copy::endpoint;
 use crate::net::{TcpListener, TcpStream};
 use crate::sys::seam::{self, Call, Outcome};
 use crate::task::block_on;
@@ -57,13 +58,13 @@ async fn target() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
 }
 
 /// Lets the next `before` calls of `stream` through. The following call fails with EINTR, and the
-/// one after it with `errno`.
+/// two after it with `errno`, the second because a refused call is repeated.
 fn refuse_after(call: Call, before: usize, errno: i32, stream: &TcpStream) -> seam::Script {
     let script = seam::descriptor(stream.as_fd());
     for _ in 0..before {
         script.then(call, Outcome::Real);
     }
-    script.then(call, Outcome::Fail(libc::EINTR)).then(call, Outcome::Fail(errno));
+    script.then(call, Outcome::Fail(libc::EINTR)).then(call, Outcome::Fail(errno)).then(call, Outcome::Fail(errno));
     script
 }
 
@@ -73,7 +74,7 @@ fn check_splice(call: Call, before: usize, errno: i32) {
         let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
         let script = refuse_after(call, before, errno, if call == Call::SpliceFrom { &source } else { &target });
         assert_eq!(copy(&mut source, &mut target).await.unwrap(), BYTES as u64, "{call:?} {before} {errno}");
-        assert_eq!(script.calls(call), before + 2, "no further attempt");
+        assert_eq!(script.calls(call), before + 3, "no further attempt");
         drop((source, target));
         assert!(receiver.join().unwrap() == bytes(), "{call:?} {before} {errno}");
         sender.join().unwrap();
@@ -106,7 +107,7 @@ fn limit_holds_across_a_refusal() {
         let script = refuse_after(Call::SpliceTo, 1, libc::EINVAL, &target);
         let mut limited = (&mut source).take(BYTES as u64 - 7);
         assert_eq!(copy(&mut limited, &mut target).await.unwrap(), BYTES as u64 - 7);
-        assert_eq!((limited.limit(), script.calls(Call::SpliceTo)), (0, 3));
+        assert_eq!((limited.limit(), script.calls(Call::SpliceTo)), (0, 4));
         let mut rest = Vec::new();
         source.read_to_end(&mut rest).await.unwrap();
         drop((source, target));
@@ -132,6 +133,74 @@ fn other_errors_are_returned_by_the_copy() {
     });
 }
 
+/// Returns a stream whose peer has closed the connection.
+async fn ended() -> TcpStream {
+    let (stream, peer) = accept(|addr| {
+        thread::spawn(move || {
+            drop(std::net::TcpStream::connect(addr).unwrap());
+            Vec::new()
+        })
+    })
+    .await;
+    peer.join().unwrap();
+    stream
+}
+
+/// The error of the connection, for example after an ICMP message, can have the number of a
+/// refusal. The kernel reports it once, and then the end of the stream.
+#[test]
+fn error_of_the_source_is_no_refusal() {
+    for errno in REFUSALS {
+        block_on(async {
+            let (mut source, (mut target, receiver)) = (ended().await, target().await);
+            let script = seam::descriptor(source.as_fd());
+            script.then(Call::SpliceFrom, Outcome::Fail(errno)).then(Call::SpliceFrom, Outcome::Fail(libc::EINTR));
+            let error = copy(&mut source, &mut target).await.unwrap_err();
+            assert_eq!((error.raw_os_error(), script.calls(Call::SpliceFrom)), (Some(errno), 3));
+            drop(target);
+            receiver.join().unwrap();
+        });
+    }
+}
+
+/// The error is kept for a read because another operation took it first.
+#[test]
+fn error_kept_for_the_end_of_the_stream_is_no_refusal() {
+    block_on(async {
+        let (mut source, (mut target, receiver)) = (ended().await, target().await);
+        let script = seam::descriptor(source.as_fd());
+        script.then(Call::TakeError, Outcome::Pending(libc::EACCES));
+        let socket = endpoint::socket_of(&mut source).unwrap();
+        let kept = socket.with("get", |fd| socket.fd.take_error(fd)).unwrap();
+        assert_eq!(kept.and_then(|error| error.raw_os_error()), Some(libc::EACCES));
+        let error = copy(&mut source, &mut target).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+        drop(target);
+        receiver.join().unwrap();
+    });
+}
+
+/// After its error, the target reports EPIPE.
+#[test]
+fn error_of_the_target_is_no_refusal() {
+    for errno in REFUSALS {
+        block_on(async {
+            let ((mut source, sender), (target, receiver)) = (source().await, target().await);
+            let script = seam::descriptor(target.as_fd());
+            for call in [Call::SpliceTo, Call::SendFile, Call::SendFile] {
+                script.then(call, Outcome::Fail(errno)).then(call, Outcome::Fail(libc::EPIPE));
+            }
+            let errno_of = |error: std::io::Error| crate::net::raw_os_error(&error);
+            assert_eq!(errno_of(copy(&mut source, &mut &target).await.unwrap_err()), Some(errno));
+            assert_eq!(errno_of(copy(&mut AssertAsync::new(file()), &mut &target).await.unwrap_err()), Some(errno));
+            assert_eq!(errno_of(target.send_file(&file(), 0, 9).await.unwrap_err()), Some(errno));
+            // Dropping the source resets its connection, so the thread of its peer may panic.
+            drop((source, target));
+            let _ = (sender.join(), receiver.join());
+        });
+    }
+}
+
 fn file() -> File {
     let path =
         std::env::temp_dir().join(format!("netpoll-refusal-{}-{:?}", std::process::id(), thread::current().id()));
@@ -149,14 +218,14 @@ fn refused_file_continues_through_the_buffer_at_its_position() {
             let (mut target, receiver) = target().await;
             let script = refuse_after(Call::SendFile, before, errno, &target);
             assert_eq!(copy(&mut AssertAsync::new(file()), &mut target).await.unwrap(), BYTES as u64);
-            assert_eq!(script.calls(Call::SendFile), before + 2);
+            assert_eq!(script.calls(Call::SendFile), before + 3);
             drop(target);
             assert!(receiver.join().unwrap() == bytes(), "{before} {errno}");
 
             let (target, receiver) = self::target().await;
             let script = refuse_after(Call::SendFile, before, errno, &target);
             assert_eq!(target.send_file(&file(), 5, BYTES as u64).await.unwrap(), BYTES as u64 - 5);
-            assert_eq!(script.calls(Call::SendFile), before + 2);
+            assert_eq!(script.calls(Call::SendFile), before + 3);
             drop(target);
             assert!(receiver.join().unwrap() == bytes()[5..], "{before} {errno}");
         });

@@ -39,6 +39,29 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::EACCES))
 }
 
+/// Makes `call`, which moves bytes inside the kernel. Returns `None` if the kernel refuses it; see
+/// [`is_refusal`].
+///
+/// A call also fails with the error of the socket's connection, which can have the same number: an
+/// ICMP message of a firewall becomes EACCES or EOPNOTSUPP. The kernel reports that error only
+/// once, and afterwards the socket seems to be at end of stream. So a call that was refused is
+/// repeated, and only a second refusal counts. The error is returned unless the second call moves
+/// bytes.
+pub(crate) fn unless_refused(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    let error = match call() {
+        Err(error) if is_refusal(&error) => error,
+        result => return result.map(Some),
+    };
+    loop {
+        return match call() {
+            Ok(count @ 1..) => Ok(Some(count)),
+            Err(again) if again.kind() == io::ErrorKind::Interrupted => continue,
+            Err(again) if again.raw_os_error() == error.raw_os_error() => Ok(None),
+            _ => Err(error),
+        };
+    }
+}
+
 impl NetFd {
     /// Returns an error if a write would fail without a system call: the socket is closed or its
     /// write deadline has passed. Called before bytes are taken from the source.

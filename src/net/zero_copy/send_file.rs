@@ -22,12 +22,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::{CHUNK_BYTES, is_refusal};
+use super::{CHUNK_BYTES, unless_refused};
 use crate::net::TcpStream;
 use crate::net::fd::operation::{Caller, LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::kernel_copies;
-use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::poll::poller::Direction;
 use crate::rt::waiters::Waiter;
 use crate::sys::{socket, splice};
 
@@ -93,18 +93,13 @@ impl NetFd {
         let most = usize::try_from(most).map_or(CHUNK_BYTES, |most| most.min(CHUNK_BYTES));
         let polled = self.fd.poll_call(Direction::Write, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
-            let count = splice::sendfile(fd, file, None, most)?;
-            self.fd.poll.count(Direction::Write, count);
+            let count = unless_refused(|| splice::sendfile(fd, file, None, most))?;
+            let sent = count.unwrap_or(0);
+            self.fd.poll.count(Direction::Write, sent);
+            kernel_copies().add(u64::from(sent > 0));
             Ok((count, Remaining::Maybe))
         });
-        Poll::Ready(match ready!(polled) {
-            Ok(count) => {
-                kernel_copies().add(u64::from(count > 0));
-                Ok(Some(count))
-            }
-            Err(Failure::Io(error)) if is_refusal(&error) => Ok(None),
-            Err(failure) => Err(self.error("write", failure)),
-        })
+        polled.map_err(|failure| self.error("write", failure))
     }
 }
 
@@ -150,12 +145,15 @@ impl<'a> SendFile<'a> {
                 fd.fd.ensure_nonblocking();
                 let count = match buffer {
                     Some(buffer) => buffer.send(socket, *file, offset, most)?,
-                    None => match splice::sendfile(socket, *file, Some(offset), most) {
-                        Err(error) if is_refusal(&error) => {
+                    None => match unless_refused(|| splice::sendfile(socket, *file, Some(offset), most))? {
+                        None => {
                             let buffer = buffer.insert(Buffer::new());
                             buffer.send(socket, *file, offset, most)?
                         }
-                        sent => sent.inspect(|&count| kernel_copies().add(u64::from(count > 0)))?,
+                        Some(count) => {
+                            kernel_copies().add(u64::from(count > 0));
+                            count
+                        }
                     },
                 };
                 fd.fd.poll.count(Direction::Write, count);

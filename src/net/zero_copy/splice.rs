@@ -42,11 +42,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::pipes::{self, Copying};
-use super::{CHUNK_BYTES, is_refusal};
+use super::{CHUNK_BYTES, unless_refused};
 use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::kernel_copies;
-use crate::rt::poll::poller::{Direction, Failure};
+use crate::rt::poll::poller::Direction;
 use crate::rt::waiters::Waiter;
 use crate::sys::socket;
 use crate::sys::splice::Pipe;
@@ -113,19 +113,24 @@ impl Splice {
                     },
                 };
                 self.source.fd.ensure_nonblocking();
-                let count = match pipe.fill(fd, most) {
+                let count = match unless_refused(|| pipe.fill(fd, most)) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_be_urgent(&self.source) => {
                         refused = true;
                         0
                     }
-                    Ok(0) => {
+                    Ok(None) => {
+                        refused = true;
+                        0
+                    }
+                    Ok(Some(0)) => {
                         refused = !is_at_end(fd)?;
                         if !refused {
                             self.source.fd.end_of_stream()?;
                         }
                         0
                     }
-                    filled => filled?,
+                    Ok(Some(count)) => count,
+                    Err(error) => return Err(error),
                 };
                 if count > 0 {
                     self.source.fd.poll.count(Direction::Read, count);
@@ -148,7 +153,6 @@ impl Splice {
                 self.held = count;
                 Ok(Step::Took(count))
             }
-            Err(Failure::Io(error)) if is_refusal(&error) => Ok(Step::Refused(Vec::new())),
             Err(failure) => Err(self.source.error("read", failure)),
         })
     }
@@ -156,21 +160,24 @@ impl Splice {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Err(io::ErrorKind::WriteZero.into())) };
         let held = self.held;
+        let mut refused = false;
         let polled =
             self.target.fd.poll_call(Direction::Write, LockScope::PerCall, Waiter::Future(&mut self.write), cx, |fd| {
                 self.target.fd.ensure_nonblocking();
-                let count = pipe.drain(fd, held)?;
+                let count = unless_refused(|| pipe.drain(fd, held))?;
+                refused = count.is_none();
+                let count = count.unwrap_or(0);
                 self.target.fd.poll.count(Direction::Write, count);
                 Ok((count, Remaining::Maybe))
             });
         Poll::Ready(match ready!(polled) {
+            _ if refused => self.take_back().map(Step::Refused),
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
                 kernel_copies().add(1);
                 self.held -= count.min(held);
                 Ok(Step::Gave(count))
             }
-            Err(Failure::Io(error)) if is_refusal(&error) => self.take_back().map(Step::Refused),
             Err(failure) => Err(self.target.error("write", failure)),
         })
     }
