@@ -133,9 +133,9 @@ where
     poll_fn(|cx| {
         let refusals = refusals::count();
         if there.poll(cx, a, b, &mut failure) {
-            back.give_up(cx, b);
+            back.give_up();
         } else if back.poll(cx, b, a, &mut failure) {
-            there.give_up(cx, a);
+            there.give_up();
         }
         // `poll` only copies and closes. A half that is discarding reads here.
         there.discard(cx, a);
@@ -234,14 +234,13 @@ impl Half {
     }
 
     /// Ends this half after the other half has failed to read from this half's writer.
-    fn give_up<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
+    fn give_up(&mut self) {
         if matches!(self.state, State::Copying) && !self.transfer.is_at_end() {
             self.state = State::Discarding(Box::default());
         } else if !self.is_over() {
             self.state = State::Done;
         }
         self.transfer.stop();
-        self.discard(cx, reader);
     }
 
     /// Reads and drops bytes if this half is discarding; see the module documentation.
@@ -292,5 +291,52 @@ impl Idle {
                 None => return Poll::Pending,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::buffer::BYTES_PER_POLL;
+    use super::*;
+    use std::pin::pin;
+
+    /// A side that always has bytes to read, unless its reads fail, and accepts no bytes.
+    struct Side {
+        read: u64,
+        fails: bool,
+    }
+
+    impl Read for Side {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            if self.fails {
+                return Poll::Ready(Err(io::ErrorKind::Other.into()));
+            }
+            self.read += buf.len() as u64;
+            Poll::Ready(Ok(buf.len()))
+        }
+    }
+
+    impl Write for Side {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn one_poll_discards_no_more_than_its_share() {
+        let (mut a, mut b) = (Side { read: 0, fails: true }, Side { read: 0, fails: false });
+        {
+            let copy = pin!(copy_bidirectional(&mut a, &mut b));
+            assert!(copy.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        }
+        assert!((BYTES_PER_POLL..2 * BYTES_PER_POLL).contains(&b.read), "{}", b.read);
     }
 }
