@@ -53,7 +53,8 @@ pub(crate) struct Families<A, L> {
     /// The addresses returned so far.
     returned: Vec<SocketAddr>,
     error: Option<LookupError>,
-    /// The number of single-family queries whose answer was that there is no address.
+    /// The number of families for which an answer was that there is no address. The query for both
+    /// families counts twice.
     without: usize,
     /// Whether a single-family query has failed temporarily, so that the query for both may find
     /// further addresses.
@@ -157,12 +158,18 @@ where
         (!fresh.is_empty()).then_some(fresh)
     }
 
-    /// Stores the error of the query for one family. The answer that this family has no address
-    /// replaces another error only if the other family has no address either.
-    fn note(&mut self, error: LookupError) {
-        self.is_unsure |= error.is_temporary();
-        self.without += usize::from(error.is_not_found());
-        if !error.is_not_found() || self.without == self.single.len() || self.error.is_none() {
+    /// Stores the error of a query for one or both `families`. The answer that there is no address
+    /// replaces another error, and is not replaced, if neither family has an address. Otherwise any
+    /// other error replaces it. So the error does not depend on the order of the answers.
+    fn note(&mut self, error: LookupError, families: usize) {
+        let was_absent = self.without >= self.single.len();
+        let takes = if error.is_not_found() {
+            self.without += families;
+            self.without >= self.single.len() || self.error.is_none()
+        } else {
+            !was_absent
+        };
+        if takes {
             self.error = Some(error);
         }
     }
@@ -206,7 +213,10 @@ where
                     }
                 }
                 // The queries for single families, if they were started, may still succeed.
-                Err(error) => (this.error, this.delay) = (Some(error), None),
+                Err(error) => {
+                    this.delay = None;
+                    this.note(error, 2);
+                }
             }
         }
         if poll_some(&mut this.delay, cx).is_ready() {
@@ -219,7 +229,10 @@ where
                         return Poll::Ready(Some(Ok(fresh)));
                     }
                 }
-                Poll::Ready(Err(error)) => this.note(error),
+                Poll::Ready(Err(error)) => {
+                    this.is_unsure |= error.is_temporary();
+                    this.note(error, 1);
+                }
                 Poll::Pending => {}
             }
         }
@@ -362,6 +375,24 @@ mod tests {
         });
         let items: Vec<_> = items.into_iter().map(|(addrs, _)| addrs).collect();
         assert_eq!(items, [Err(LookupError::not_found("x"))]);
+    }
+
+    /// Regression test: the error of the query that ended last was returned.
+    #[test]
+    fn error_does_not_depend_on_the_order_of_the_answers() {
+        let temporary = || LookupError::temporary("x", "server failure");
+        let missing = || LookupError::not_found("x");
+        for (both_ms, single_ms) in [(300, 0), (100, 200)] {
+            let answers = [(temporary(), missing()), (missing(), temporary())];
+            for (both, single) in answers {
+                let (items, asked) = items_of(move |family| match family {
+                    Family::Any => Some((both_ms, Err(both.clone()))),
+                    _ => Some((single_ms, Err(single.clone()))),
+                });
+                let items: Vec<_> = items.into_iter().map(|(addrs, _)| addrs).collect();
+                assert_eq!((items, asked.len()), (vec![Err(missing())], 3), "{both_ms} {single_ms}");
+            }
+        }
     }
 
     #[test]
