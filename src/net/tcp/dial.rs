@@ -169,9 +169,7 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
                 context::take_turn().await;
                 Some(error)
             }
-            Err(Failure::TimedOut) => return Err(op().timed_out()),
-            Err(Failure::Stopped) => return Err(op().shut_down()),
-            Err(Failure::Closed | Failure::TooMany) => return Err(op().closed()),
+            Err(failure) => return Err(failure.into_error(op())),
         };
         match error {
             Some(error) if retries == retries_max || error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
