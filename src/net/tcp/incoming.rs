@@ -135,7 +135,8 @@ impl TcpListener {
     /// stream waits before it tries again: 5 ms at first, then twice as long each time, up to 1 s.
     /// The wait ends early when a socket of this crate is closed. It also ends, with an error, at
     /// the listener's deadline or close, at a shutdown of the runtime, and when another user of the
-    /// socket shuts it down.
+    /// socket shuts it down. If the listener itself cannot be registered, the last two only become
+    /// apparent after the wait.
     ///
     /// After [`close`](TcpListener::close) the stream yields one error and then `None`. Other
     /// errors, which are those of [`accept`](TcpListener::accept), do not end the stream.
