@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket as StdSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -639,6 +639,14 @@ fn multicast_reaches_every_member() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let error = UdpSocket::bind_multicast((v4, 0).into(), 1 << 20).unwrap_err();
         assert!(error.to_string().contains(": setsockopt: "), "{error}");
+        if has_ipv6() {
+            // Regression test: the zone of the group was ignored.
+            let group = |zone| SocketAddrV6::new("ff02::1234".parse().unwrap(), 0, 0, zone).into();
+            for (zone, interface) in [(loopback_index(), 0), (1 << 20, loopback_index())] {
+                let socket = UdpSocket::bind_multicast(group(zone), interface).unwrap();
+                assert_eq!(socket.multicast_interface_v6().unwrap(), loopback_index());
+            }
+        }
     });
 }
 

@@ -43,7 +43,8 @@ fn adopt(bound: CallResult<OwnedFd>, op: impl Fn() -> Op) -> io::Result<NetFd> {
 }
 
 /// Opens a UDP socket that has joined `group` and is bound to the group's port. `interface` is the
-/// index of the interface; 0 means that the routing table chooses.
+/// index of the interface; 0 means the zone of `group` or, without a zone, that the routing table
+/// chooses.
 ///
 /// # Errors
 /// Returns an `OpError` with the text `listen udp GROUP: CALL: …`,
@@ -54,6 +55,10 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
     if !group.ip().is_multicast() {
         return Err(op().other(io::Error::new(io::ErrorKind::InvalidInput, "not a multicast address")));
     }
+    let interface = match group {
+        SocketAddr::V6(v6) if interface == 0 => v6.scope_id(),
+        _ => interface,
+    };
     let wildcard = match group.ip() {
         IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),

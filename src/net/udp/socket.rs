@@ -126,12 +126,12 @@ impl UdpSocket {
 
     /// Creates a socket that has joined the multicast group `group` and is bound to the group's
     /// port on the wildcard address of the group's family. `interface` is the index of the network
-    /// interface; 0 lets the routing table choose. On Linux, any number of sockets that are opened
-    /// this way can share a group and port, and each receives every datagram to the group. The
-    /// socket also receives unicast datagrams to the port. It does not receive datagrams to other
-    /// groups (for IPv6, since Linux 4.20), and datagrams that it sends to the group do not loop
-    /// back to this host. (In Go, the socket also receives datagrams to groups that other sockets
-    /// of the host have joined.)
+    /// interface; 0 means the zone of `group` or, without a zone, lets the routing table choose. On
+    /// Linux, any number of sockets that are opened this way can share a group and port, and each
+    /// receives every datagram to the group. The socket also receives unicast datagrams to the
+    /// port, but (for IPv6, since Linux 4.20) none to other groups. Datagrams that it sends to the
+    /// group do not loop back to this host. (In Go, the socket also receives datagrams to groups
+    /// that other sockets of the host have joined.)
     ///
     /// # Errors
     /// Returns `InvalidInput` if `group` is not a multicast address. Returns ENODEV or
