@@ -31,33 +31,51 @@ use crate::sys::{message, option, os, socket};
 
 /// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
-/// The answer is read from the socket on first use, and again after `set_segment_size` has cleared
-/// the segment size or has failed. While a segment size is set, the kernel splits each datagram
-/// into segments of that size, so `send_many` must not merge datagrams.
+/// The answer is read from the socket on first use, and again after each `set_segment_size`. While
+/// a segment size is set, the kernel splits each datagram into segments of that size, so
+/// `send_many` must not merge datagrams.
+///
+/// The low two bits are the answer, and the others count the calls of `set_segment_size`, so that
+/// an answer from before such a call is not stored after it.
 #[derive(Debug, Default)]
-pub(crate) struct Segmentation(pub(super) AtomicU32);
+pub(crate) struct Segmentation(AtomicU32);
 
-pub(super) const UNKNOWN: u32 = 0;
+const UNKNOWN: u32 = 0;
 const USABLE: u32 = 1;
-pub(super) const NOT_USABLE: u32 = 2;
+const NOT_USABLE: u32 = 2;
+/// The bits of the answer.
+const ANSWER: u32 = 3;
 
 // ORDERING: the value caches an answer of the kernel and guards nothing else. A stale value causes
 // another query, sends datagrams one by one, or makes a send act as if it preceded a concurrent
 // `set_segment_size`.
 impl Segmentation {
     fn is_usable(&self, fd: BorrowedFd<'_>) -> bool {
-        match self.0.load(Ordering::Relaxed) {
+        let known = self.0.load(Ordering::Relaxed);
+        match known & ANSWER {
             UNKNOWN => {
                 let usable =
                     option::get::<libc::c_int>(fd, libc::IPPROTO_UDP, os::SEGMENT_OPTION).is_ok_and(|size| size == 0);
                 let answer = if usable { USABLE } else { NOT_USABLE };
-                // The exchange does not overwrite NOT_USABLE, which a concurrent call may have
-                // stored.
-                let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
+                self.store(known, answer);
                 usable
             }
-            known => known == USABLE,
+            answer => answer == USABLE,
         }
+    }
+
+    /// Stores the answer to a query that began when the value was `known`, unless the value has
+    /// changed since.
+    fn store(&self, known: u32, answer: u32) {
+        let _ = self.0.compare_exchange(known, known | answer, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Makes the next use read the option again. Called after the option was set or cleared, or
+    /// could not be set.
+    #[cfg(target_os = "linux")]
+    pub(super) fn forget(&self) {
+        let _ =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| Some((known | ANSWER).wrapping_add(1)));
     }
 
     /// Returns whether segmentation may have caused `error`. The kernel returns EIO if it cannot
@@ -66,7 +84,8 @@ impl Segmentation {
     /// mean that the segments would need fragmentation, which depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
-            self.0.store(NOT_USABLE, Ordering::Relaxed);
+            let refuse = |known: u32| Some(known & !ANSWER | NOT_USABLE);
+            let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse);
             return true;
         }
         matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
@@ -269,5 +288,37 @@ impl NetFd {
     #[cold]
     pub(super) fn missing_error(&self) -> io::Error {
         self.op("write").other(AddrError::missing())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::open::bound_socket;
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// Regression test: while one thread cleared the segment size and another set it, a send could
+    /// store the answer for the cleared size for good.
+    #[test]
+    fn answer_about_segmentation_is_right_after_concurrent_changes() {
+        let socket = bound_socket((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let (fd, segmentation) = (socket.fd.borrow(), Segmentation::default());
+        let set = |size: libc::c_int| option::set(fd, libc::IPPROTO_UDP, os::SEGMENT_OPTION, size);
+        if set(0).is_err() {
+            return eprintln!("skipped: the kernel has no UDP_SEGMENT");
+        }
+        // A query that begins before the change stores its answer after it.
+        let known = segmentation.0.load(Ordering::Relaxed);
+        set(1000).unwrap();
+        segmentation.forget();
+        segmentation.store(known, USABLE);
+        assert!(!segmentation.is_usable(fd));
+        // One thread clears the size. Another has just set it when a send stores its answer.
+        set(0).unwrap();
+        segmentation.forget();
+        assert!(segmentation.is_usable(fd));
+        set(1000).unwrap();
+        segmentation.forget();
+        assert!(!segmentation.is_usable(fd));
     }
 }

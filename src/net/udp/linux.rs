@@ -5,10 +5,8 @@ use std::io;
 
 use libc::c_int;
 
-use super::calls::{NOT_USABLE, Segmentation, UNKNOWN};
 use super::{Ancillary, UdpSocket};
 use crate::net::options::system;
-use crate::sync::Ordering;
 use crate::sys::option;
 
 /// Segmentation, receive offload and devices, which only Linux has.
@@ -41,13 +39,8 @@ impl UdpSocket {
     #[doc(alias = "GSO")]
     pub fn set_segment_size(&self, bytes: Option<u16>) -> io::Result<()> {
         let size = c_int::from(bytes.unwrap_or(0));
-        if size > 0 {
-            self.segmentation.note_segment_size(true);
-        }
         let set = self.net_fd().with("set", |fd| option::set(fd, libc::IPPROTO_UDP, libc::UDP_SEGMENT, size));
-        if size == 0 || set.is_err() {
-            self.segmentation.note_segment_size(false);
-        }
+        self.segmentation.forget();
         set
     }
 
@@ -121,14 +114,5 @@ impl Ancillary {
     /// Linux only.
     pub const fn segment_size(&self) -> Option<u16> {
         self.segment_size
-    }
-}
-
-impl Segmentation {
-    /// Records that the user sets a segment size on the socket, or makes the next use read the
-    /// option again. Call it with true before the option is set, and with false after the option is
-    /// cleared or could not be set.
-    fn note_segment_size(&self, is_set: bool) {
-        self.0.store(if is_set { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
     }
 }
