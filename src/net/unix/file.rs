@@ -8,6 +8,8 @@
 //! * A listener that was opened elsewhere removes nothing, unless `set_unlink_on_close` requests
 //!   it. A listener that has an abstract name never removes a file.
 //! * If opening the listener fails after a successful bind(2), the file is removed.
+//! * Nothing is removed after the close, even if `set_unlink_on_close` is called during the close,
+//!   because the inode may then belong to another socket.
 //! * A listener that is converted into another type is not closed and keeps its file.
 //! * Only the file that was bound is removed, not another file that has since taken its name, such
 //!   as a new server's. The file is identified by device and inode. No other file can have the same
@@ -30,7 +32,15 @@ pub(super) struct SocketFile {
     /// abstract name, or if the file was not found after the bind.
     bound: Option<Bound>,
     /// The file to remove when the listener is closed.
-    file: Mutex<Option<Bound>>,
+    removal: Mutex<Removal>,
+}
+
+/// What to remove when the listener is closed or dropped.
+#[derive(Debug, Default)]
+struct Removal {
+    file: Option<Bound>,
+    /// Whether the listener was closed, so that nothing is to be removed any more.
+    is_over: bool,
 }
 
 /// A file, by path and identity.
@@ -67,23 +77,31 @@ impl SocketFile {
     /// Records the file that bind(2) has just created at `path`.
     pub(super) fn bound(path: &Path) -> SocketFile {
         let bound = Bound::find(path).ok();
-        SocketFile { file: Mutex::new(bound.clone()), bound }
+        let removal = Removal { file: bound.clone(), is_over: false };
+        SocketFile { bound, removal: Mutex::new(removal) }
     }
 
     /// Makes a later close remove the file that this crate bound or, if this crate bound none, the
-    /// socket that is now at `path`.
+    /// socket that is now at `path`. Has no effect after [`remove`](SocketFile::remove).
     ///
     /// # Errors
     /// Returns the error of lstat(2), or `InvalidInput` if the file is not a socket.
     pub(super) fn unlink_on_close(&self, path: &Path) -> io::Result<()> {
         let file = self.bound.clone().map_or_else(|| Bound::find(path), Ok)?;
-        *self.file.lock() = Some(file);
+        let mut removal = self.removal.lock();
+        if !removal.is_over {
+            removal.file = Some(file);
+        }
         Ok(())
     }
 
     /// Removes the file. Only the first call has an effect.
     pub(super) fn remove(&self) {
-        let file = self.file.lock().take();
+        let file = {
+            let mut removal = self.removal.lock();
+            removal.is_over = true;
+            removal.file.take()
+        };
         if let Some(file) = file
             && !fork::is_child()
         {
@@ -93,12 +111,37 @@ impl SocketFile {
 
     /// Makes a later close keep the file.
     pub(super) fn keep(&self) {
-        *self.file.lock() = None;
+        self.removal.lock().file = None;
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         self.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// Regression test: `set_unlink_on_close` during a close stored the file again, and the drop
+    /// removed the file of a new server that had got the same inode.
+    #[test]
+    fn nothing_is_removed_after_the_close() {
+        let path = std::env::temp_dir().join(format!("netpoll-file-{}", std::process::id()));
+        let other = path.with_extension("other");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let file = SocketFile::bound(&path);
+        std::fs::hard_link(&path, &other).unwrap();
+        file.remove();
+        assert!(!path.exists());
+        // A file with the same identity takes the name.
+        std::fs::rename(&other, &path).unwrap();
+        file.unlink_on_close(&path).unwrap();
+        drop(file);
+        assert!(path.exists(), "removed after the close");
+        std::fs::remove_file(&path).unwrap();
     }
 }
