@@ -275,6 +275,40 @@ fn timed_out_pipe_write_reports_bytes_written() {
     });
 }
 
+/// Regression test: after a timeout, the rest of a `write_all` was written behind another write.
+#[test]
+fn timeout_lets_no_write_into_the_middle_of_a_write_all() {
+    run(async {
+        let (one, other) = pipe().unwrap();
+        one.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+        let mut first = one.write_all(b"first");
+        assert!(poll_once(&mut first).await.is_pending());
+        one.set_write_timeout(None).unwrap();
+        let mut second = one.write(b"second");
+        assert!(poll_once(&mut second).await.is_pending());
+        one.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+        let mut buf = [0; 16];
+        assert_eq!(other.read(&mut buf[..2]).await.unwrap(), 2);
+        task::sleep(Duration::from_millis(30)).await;
+        assert!(poll_once(&mut first).await.is_pending(), "a part was taken within the timeout");
+        assert_eq!(other.read(&mut buf[2..]).await.unwrap(), 3);
+        assert_eq!(&buf[..5], b"first");
+        first.await.unwrap();
+        one.set_write_timeout(None).unwrap();
+        assert!(poll_once(&mut second).await.is_pending());
+        assert_eq!(other.read(&mut buf).await.unwrap(), 6);
+        assert_eq!(&buf[..6], b"second");
+        assert_eq!(second.await.unwrap(), 6);
+        // Without progress, the timeout ends the write, although a part was taken before.
+        one.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+        let mut third = one.write_all(b"third");
+        assert!(poll_once(&mut third).await.is_pending());
+        assert_eq!(other.read(&mut buf[..2]).await.unwrap(), 2);
+        assert!(is_timeout(&third.await.unwrap_err()));
+        assert!(poll_once(&mut other.read(&mut buf)).await.is_pending(), "the rest is withdrawn");
+    });
+}
+
 #[test]
 fn pipe_timeouts_restart_for_each_operation() {
     run(async {

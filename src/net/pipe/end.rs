@@ -154,14 +154,21 @@ impl Lane {
     }
 
     /// Removes the bytes of the write `writer` from the lane. Returns the number of its `len` bytes
-    /// that were taken, or `failure` if no bytes were taken.
-    fn withdraw(&mut self, writer: u64, len: usize, failure: Failure, wakers: &mut Wakers) -> Result<usize, Failure> {
+    /// that were taken, or `failure` if no bytes were taken, or not all of them although `whole`.
+    fn withdraw(
+        &mut self,
+        writer: u64,
+        len: usize,
+        whole: bool,
+        failure: Failure,
+        wakers: &mut Wakers,
+    ) -> Result<usize, Failure> {
         if self.writer != writer {
             return Ok(len);
         }
         let taken = self.taken;
         self.release(wakers);
-        if taken > 0 { Ok(taken) } else { Err(failure) }
+        if taken > 0 && !whole { Ok(taken) } else { Err(failure) }
     }
 
     fn interrupt(&mut self, wakers: &mut Wakers) {
@@ -355,19 +362,24 @@ impl End {
 
     /// Polls the write of a future. If `number` is not 0, the bytes of the write were put into the
     /// lane under that number.
+    ///
+    /// With `seen`, the write succeeds only as a whole. Its bytes stay in the lane when the timeout
+    /// passes, so that no other write comes between them, and the timeout starts anew, unless no
+    /// more bytes were taken than `seen`, the number of bytes that were taken when it last started.
     pub(super) fn poll_write(
         &self,
         waiting: &mut Waiting,
         number: &mut u64,
         cx: &mut Context<'_>,
         buf: &[u8],
+        mut seen: Option<&mut usize>,
     ) -> Poll<io::Result<usize>> {
         ready!(context::poll_turn(cx, self.poll.side(Direction::Write).turns()));
-        let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());
+        let (waker, mut wakers, whole) = (cx.waker().clone(), Wakers::new(), seen.is_some());
         let (attempt, unused);
         {
             let mut state = self.state.lock();
-            attempt = self.try_write(&mut state, number, buf, &mut wakers);
+            attempt = self.try_write(&mut state, number, buf, whole, &mut wakers);
             let lane = &mut state.lanes[self.side];
             if attempt.is_none() && *number == 0 {
                 unused = (enlist(&mut lane.writers, Waiter::Future(waiting), waker, &mut wakers), None);
@@ -381,14 +393,30 @@ impl End {
         wakers.wake_all();
         let result = match attempt {
             Some(result) => result,
-            None => {
+            None => loop {
                 let failure = ready!(self.poll_stop(Direction::Write, Waiter::Future(waiting), cx));
-                self.leave_writers(waiting, number, buf.len(), failure)
-            }
+                if let Some(seen) = &mut seen
+                    && matches!(failure, Failure::TimedOut)
+                    && self.has_progressed(*number, seen)
+                {
+                    self.finish(Direction::Write, Waiter::Future(waiting));
+                } else {
+                    break self.leave_writers(waiting, number, buf.len(), whole, failure);
+                }
+            },
         };
         *number = 0;
         self.finish(Direction::Write, Waiter::Future(waiting));
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
+    }
+
+    /// Returns whether more bytes of the write `number` were taken than `seen`, which becomes their
+    /// number, and the deadline has not passed.
+    fn has_progressed(&self, number: u64, seen: &mut usize) -> bool {
+        let state = self.state.lock();
+        let lane = &state.lanes[self.side];
+        let before = std::mem::replace(seen, lane.taken);
+        number != 0 && lane.writer == number && lane.taken > before && self.poll.side(Direction::Write).begin().is_ok()
     }
 
     /// Tries to complete a write. Returns `None` if the write must wait until the lane is free, or
@@ -398,6 +426,7 @@ impl End {
         state: &mut State,
         number: &mut u64,
         buf: &[u8],
+        whole: bool,
         wakers: &mut Wakers,
     ) -> Option<Result<usize, Failure>> {
         if *number != 0 {
@@ -405,7 +434,7 @@ impl End {
                 return Some(Ok(buf.len()));
             }
             let failure = self.stopped(state)?;
-            return Some(state.lanes[self.side].withdraw(*number, buf.len(), failure, wakers));
+            return Some(state.lanes[self.side].withdraw(*number, buf.len(), whole, failure, wakers));
         }
         if let Some(failure) = self.stopped_before(state) {
             return Some(Err(failure));
@@ -428,6 +457,7 @@ impl End {
         waiting: &mut Waiting,
         number: &mut u64,
         len: usize,
+        whole: bool,
         failure: Failure,
     ) -> Result<usize, Failure> {
         let mut wakers = Wakers::new();
@@ -439,7 +469,7 @@ impl End {
         }
         let result = match std::mem::take(number) {
             0 => Err(failure),
-            number => lane.withdraw(number, len, failure, &mut wakers),
+            number => lane.withdraw(number, len, whole, failure, &mut wakers),
         };
         drop(state);
         drop(listed);

@@ -5,7 +5,7 @@ use std::future::{Future, Ready, ready as ready_now};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_io::{AsyncRead, AsyncWrite};
@@ -120,7 +120,8 @@ impl Pipe {
         PipeWrite { end: &self.end, waiting: Waiting::default(), number: 0, buf }
     }
 
-    /// Writes all of `buf`, waiting until reads have taken it.
+    /// Writes all of `buf`, waiting until reads have taken it. Concurrent writes do not interleave.
+    /// The write timeout starts anew when it passes after a part was taken.
     ///
     /// # Errors
     /// Returns the same errors as [`write`](Pipe::write). Part of `buf` may have been taken.
@@ -128,7 +129,7 @@ impl Pipe {
     /// # Cancel safety
     /// Not cancel safe: part of `buf` may have been taken, and the amount is unknown.
     pub fn write_all<'a>(&'a self, buf: &'a [u8]) -> PipeWriteAll<'a> {
-        PipeWriteAll { write: self.write(buf) }
+        PipeWriteAll { write: self.write(buf), seen: 0 }
     }
 
     /// Sets the deadline, after which reads and writes fail with `TimedOut`; `None` removes it. The
@@ -285,14 +286,15 @@ impl Future for PipeWrite<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self { end, waiting, number, buf } = &mut *self;
-        end.poll_write(waiting, number, cx, buf)
+        end.poll_write(waiting, number, cx, buf, None)
     }
 }
 
 impl Drop for PipeWrite<'_> {
     fn drop(&mut self) {
         if self.number != 0 || self.waiting.key.is_some() {
-            let _ = self.end.leave_writers(&mut self.waiting, &mut self.number, self.buf.len(), Failure::Closed);
+            let (waiting, number) = (&mut self.waiting, &mut self.number);
+            let _ = self.end.leave_writers(waiting, number, self.buf.len(), false, Failure::Closed);
         }
         self.end.poll.side(Direction::Write).end_operation(&mut self.waiting.wait, true);
     }
@@ -303,21 +305,16 @@ impl Drop for PipeWrite<'_> {
 #[derive(Debug)]
 pub struct PipeWriteAll<'a> {
     write: PipeWrite<'a>,
+    /// The number of bytes that were taken when the timeout last started.
+    seen: usize,
 }
 
 impl Future for PipeWriteAll<'_> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let written = ready!(Pin::new(&mut self.write).poll(cx))?;
-            // After a short write, the next write returns the error, or waits again if only the
-            // write timeout has passed.
-            self.write.buf = &self.write.buf[written..];
-            if self.write.buf.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
+        let Self { write: PipeWrite { end, waiting, number, buf }, seen } = &mut *self;
+        end.poll_write(waiting, number, cx, buf, Some(seen)).map_ok(drop)
     }
 }
 
