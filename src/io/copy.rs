@@ -22,7 +22,7 @@
 
 mod bidirectional;
 mod buffer;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod refusal_tests;
 mod transfer;
 

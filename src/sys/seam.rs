@@ -28,11 +28,14 @@ pub(crate) enum Call {
     PeerAddr,
     /// close(2), also by `socket::close_and_keep_number`, which ignores the outcome.
     Close,
-    /// splice(2) out of the socket (Linux only).
+    /// splice(2) out of the socket.
+    #[cfg(target_os = "linux")]
     SpliceFrom,
-    /// splice(2) into the socket (Linux only).
+    /// splice(2) into the socket.
+    #[cfg(target_os = "linux")]
     SpliceTo,
-    /// sendfile(2) to the socket (Linux only).
+    /// sendfile(2) to the socket.
+    #[cfg(target_os = "linux")]
     SendFile,
 }
 

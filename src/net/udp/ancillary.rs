@@ -410,7 +410,7 @@ mod tests {
     fn timestamps_of_both_widths_decode() {
         let wide = [5_i64.to_ne_bytes(), 7_i64.to_ne_bytes()].concat();
         let narrow = [5_i32.to_ne_bytes(), 7_i32.to_ne_bytes()].concat();
-        let expected = SystemTime::UNIX_EPOCH + Duration::new(5, 7);
+        let expected = SystemTime::UNIX_EPOCH + Duration::new(5, 7 * os::TIMESTAMP_UNIT);
         assert_eq!((time(&wide), time(&narrow)), (Some(expected), Some(expected)));
         let before = [(-1_i64).to_ne_bytes(), 0_i64.to_ne_bytes()].concat();
         assert_eq!((time(&before), time(&wide[1..])), (None, None));

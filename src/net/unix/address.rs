@@ -99,9 +99,6 @@ impl<'a> Name<'a> {
 mod tests {
     use super::*;
     use crate::sys::unix::from_kernel;
-    use crate::sys::{message, socket};
-    use socket2::{Domain, Type};
-    use std::os::fd::AsFd;
 
     fn path(name: &str) -> Name<'_> {
         Name::Path(Path::new(name))
@@ -166,11 +163,16 @@ mod tests {
         assert_eq!(from_kernel(&v4).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
     }
 
-    /// The kernel accepts 108 bytes without a terminating NUL, and returns a length beyond
+    /// Linux accepts 108 bytes without a terminating NUL, and returns a length beyond
     /// `sockaddr_un`. `SocketAddr::from_pathname` refuses the path.
+    #[cfg(target_os = "linux")]
     #[test]
     #[allow(unsafe_code)]
     fn path_of_108_bytes_reads_as_unnamed() {
+        use crate::sys::{message, socket};
+        use socket2::{Domain, Type};
+        use std::os::fd::AsFd;
+
         let stem = format!("/tmp/netpoll-{}-", std::process::id());
         let file = format!("{stem}{}", "x".repeat(108 - stem.len()));
         // The path fills all of `sun_path`. It is made from an abstract name by replacing the NUL.
