@@ -65,6 +65,7 @@ pub(crate) const EVENTS_MAX: usize = 1024;
 
 /// The maximum number of events that one look takes. It is small, because the thread that waits
 /// returns from its wait only if the look leaves events.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only epoll supports looks"))]
 pub(crate) const LOOK_MAX: usize = 16;
 
 /// The environment variable that selects a back end by name.
