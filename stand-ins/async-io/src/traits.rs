@@ -1,6 +1,6 @@
-//! Implements futures-io's traits for [`Async`] handles that implement std's traits and [`IoSafe`].
-//! The stand-ins for both versions of async-io compile this file. In version 1, every type
-//! implements [`IoSafe`].
+//! Implements futures-io's traits for `Async<T>` if `T` implements [`IoSafe`] and std's `Read` or
+//! `Write`, and for `&Async<T>` if `&T` does. The stand-ins for both versions of async-io compile
+//! this file. In version 1, every type implements [`IoSafe`].
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;

@@ -117,7 +117,7 @@ impl Wake for Woken {
     }
 }
 
-/// Returns a waker, and the messages that it sends.
+/// Returns a waker and the receiver of its messages.
 fn waker() -> (Waker, Receiver<()>) {
     let (sender, woken) = channel();
     (Waker::from(Arc::new(Woken(Mutex::new(sender)))), woken)
@@ -135,8 +135,8 @@ fn reset_timer_wakes_its_task_without_another_poll() {
 
 #[test]
 fn interval_that_fires_wakes_its_task_for_the_next_time_without_another_poll() {
-    // The first time has passed when the timer is polled. The second time has also passed, or is in
-    // the future.
+    // The first time has passed when the timer is polled. With the short period, the second time
+    // has passed too. With the long period, it is usually in the future.
     for period in [Duration::from_nanos(1), Duration::from_millis(50)] {
         let (waker, woken) = waker();
         let mut timer = Timer::interval_at(Instant::now(), period);

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// An error with another text.
+/// An I/O error whose text is replaced by `text`.
 #[derive(Debug)]
 struct WithContext {
     text: String,

@@ -154,7 +154,8 @@ fn error_of_a_write_is_returned_by_flush_or_sync_once() {
         full.flush().await?;
         let mut read_only = File::open("/dev/null").await?;
         read_only.write_all(b"x").await?;
-        assert_eq!(read_only.sync_all().await.unwrap_err().raw_os_error(), Some(9));
+        const EBADF: i32 = 9;
+        assert_eq!(read_only.sync_all().await.unwrap_err().raw_os_error(), Some(EBADF));
         io::Result::Ok(())
     })
     .unwrap();

@@ -144,10 +144,10 @@ fn numbers_results_and_options_have_sums_and_products() {
     task::block_on(async {
         assert_eq!(stream::from_iter([1u8, 2, 3]).sum::<u8>().await, 6);
         assert_eq!(stream::from_iter([1.5, 2.0]).product::<f64>().await, 3.0);
-        let of =
+        let sum =
             |items: [Result<u32, &'static str>; 3]| <Result<u32, _> as stream::Sum<_>>::sum(stream::from_iter(items));
-        assert_eq!(of([Ok(1), Ok(2), Ok(3)]).await, Ok(6));
-        assert_eq!(of([Ok(1), Err("no"), Ok(3)]).await, Err("no"));
+        assert_eq!(sum([Ok(1), Ok(2), Ok(3)]).await, Ok(6));
+        assert_eq!(sum([Ok(1), Err("no"), Ok(3)]).await, Err("no"));
         let options = stream::from_iter([Some(2), None]);
         assert_eq!(<Option<i32> as stream::Product<_>>::product(options).await, None);
     });

@@ -218,7 +218,7 @@ impl Shared {
             Kind::Resize(size) => self.file.set_len(size),
         };
         // The result is stored before the call ends, because the end of the call wakes the future
-        // that takes it.
+        // that takes the result.
         let result = match resized {
             Some(resized) => {
                 *resized.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
@@ -552,21 +552,23 @@ mod tests {
 
     #[test]
     fn conversion_waits_for_a_free_descriptor_or_for_the_drop_of_the_clones() {
-        let file = || File::from(fs::File::open("/dev/null").unwrap());
-        let (one, clone) = (file(), file());
-        let mut clones = vec![clone.clone()];
-        let mut failures = 3;
-        owned(one.shared.clone(), |file| {
-            failures -= 1;
-            if failures > 0 { Err(io::Error::from_raw_os_error(24)) } else { file.try_clone() }
+        const EMFILE: i32 = 24;
+        let open = || File::from(fs::File::open("/dev/null").unwrap());
+        let file = open();
+        let mut attempts_left = 3;
+        owned(file.shared.clone(), |file| {
+            attempts_left -= 1;
+            if attempts_left > 0 { Err(io::Error::from_raw_os_error(EMFILE)) } else { file.try_clone() }
         });
-        assert_eq!(failures, 0);
-        let fd = clone.as_raw_fd();
-        let shared = clone.shared.clone();
-        drop(clone);
+        assert_eq!(attempts_left, 0);
+        let cloned = open();
+        let mut clones = vec![cloned.clone()];
+        let fd = cloned.as_raw_fd();
+        let shared = cloned.shared.clone();
+        drop(cloned);
         let last = owned(shared, |_| {
             clones.clear();
-            Err(io::Error::from_raw_os_error(24))
+            Err(io::Error::from_raw_os_error(EMFILE))
         });
         assert_eq!(last.as_raw_fd(), fd);
     }
