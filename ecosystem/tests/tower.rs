@@ -177,7 +177,6 @@ fn hook_is_called_with_errors_of_connections() {
         let texts: Vec<_> = failures.try_iter().collect();
         assert!(texts.len() == 1 && texts[0].contains("invalid HTTP"), "{texts:?}");
 
-        // A request head that is not complete within the time limit is reported as an error.
         server.header_read_timeout(Duration::from_millis(20));
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
@@ -295,7 +294,7 @@ impl Service<Request<Incoming>> for Failing {
 }
 
 #[test]
-fn connection_ends_if_tower_service_never_becomes_ready() {
+fn connection_ends_if_tower_service_fails_or_never_becomes_ready() {
     run(async {
         for fails in [true, false] {
             let listener = Arc::new(common::listener().await);

@@ -26,7 +26,7 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>
     Ok(())
 }
 
-/// Makes the handshake of a client, asserts that the server echoes messages, and closes the
+/// Performs the client's handshake, asserts that the server echoes messages, and closes the
 /// connection.
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
     let (mut client, response) = client_async("ws://localhost/chat", stream).await.unwrap();

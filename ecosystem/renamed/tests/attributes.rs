@@ -25,9 +25,7 @@ mod program {
     }
 }
 
-mod workers {
-    /// The attribute does not set `workers`, because all tests of this file share one runtime, and
-    /// another test may have started it.
+mod with_path {
     #[async_std::main(crate = async_std)]
     pub(super) async fn main() -> usize {
         async_std::rt::metrics().workers
@@ -35,9 +33,9 @@ mod workers {
 }
 
 #[test]
-fn main_finds_the_name_of_the_dependency() {
+fn main_finds_the_name_of_the_dependency_or_takes_a_path() {
     assert_eq!(program::main(), 7);
-    assert!(workers::main() > 0);
+    assert!(with_path::main() > 0);
 }
 
 /// Stands for a crate that re-exports netpoll and has a macro that uses the attribute. A crate that
@@ -54,7 +52,7 @@ mod facade {
     pub(super) use test;
 }
 
-facade::test!(attribute_takes_the_crate_of_a_macro, {
+facade::test!(attribute_takes_a_path_from_a_macro, {
     async_std::task::yield_now().await;
 });
 
