@@ -1,5 +1,5 @@
-//! [`Snapshot`]: a snapshot of a program, from the JSON of `Snapshot::to_json` of netpoll, and the
-//! request for it. All times are in seconds.
+//! [`Snapshot`]: a snapshot of a program, parsed from the JSON that netpoll's `Snapshot::to_json`
+//! writes, and [`ask`], which requests it from the program. All times are in seconds.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -14,8 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Snapshot {
+    /// The time of the snapshot, since the Unix epoch.
     pub(crate) taken: f64,
     pub(crate) tasks: Vec<Task>,
+    /// The number of tasks that are not in `tasks`, because their number is limited.
     #[serde(default)]
     pub(crate) more_tasks: u64,
     pub(crate) sockets: Vec<Socket>,
@@ -37,7 +39,7 @@ pub(crate) struct Metrics {
 /// A histogram of values, such as the durations of polls in seconds.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Histogram {
-    /// The number of all values.
+    /// The total number of values.
     pub(crate) count: u64,
     /// The upper bounds, in ascending order, each with the number of values up to the bound.
     pub(crate) buckets: Vec<(f64, u64)>,
@@ -63,7 +65,9 @@ pub(crate) struct Task {
     pub(crate) name: Option<String>,
     pub(crate) spawned_at: Option<String>,
     pub(crate) age: f64,
+    /// The time since the last poll.
     pub(crate) last_poll: f64,
+    /// The CPU time used so far.
     pub(crate) cpu: f64,
     pub(crate) longest_poll: f64,
     pub(crate) polls: u64,
