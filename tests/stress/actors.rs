@@ -135,14 +135,14 @@ fn start(number: usize, actor: Actor) -> Started {
         })),
         Host::Task | Host::Nested | Host::Pool => {
             let (alive, gone) = oneshot::channel();
-            let seat = Seat { number, done: false, _alive: alive, _token: Token::new("actor") };
+            let report = EndReport { number, done: false, _alive: alive, _token: Token::new("actor") };
             let body = async move {
-                let mut seat = seat;
+                let mut report = report;
                 match host {
                     Host::Nested => task::block_on(act(number, actor)),
                     _ => act(number, actor).await,
                 }
-                seat.done = true;
+                report.done = true;
             };
             let _watch = watch(format!("actor {number} is spawned"));
             match host {
@@ -155,14 +155,14 @@ fn start(number: usize, actor: Actor) -> Started {
 }
 
 /// Reports the end of an actor's task or blocking call, however it ended.
-struct Seat {
+struct EndReport {
     number: usize,
     done: bool,
     _alive: oneshot::Sender<()>,
     _token: Token,
 }
 
-impl Drop for Seat {
+impl Drop for EndReport {
     fn drop(&mut self) {
         oracle::leaves(self.number, if self.done { "has ended at" } else { "was dropped at" });
     }

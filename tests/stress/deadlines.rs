@@ -224,6 +224,7 @@ impl Waiter {
 /// After every 16 rounds and after the last one, also checks timeouts without a close.
 pub async fn reuse(span: Span, stream: Stream, rounds: Many, ms: Ms) {
     let length = Duration::from_millis(1 + ms.0 % 20);
+    // The end to close, whether it has been closed, and 1 if the closing thread is to close it.
     let shared: Arc<(Mutex<Option<Conn>>, AtomicBool, AtomicU64)> = Arc::default();
     let closer = shared.clone();
     let end = Arc::new(AtomicBool::new(false));
@@ -302,8 +303,8 @@ pub async fn closer(span: Span, stream: Stream, ms: Ms) {
         drop(waker);
         if first.is_pending() {
             let second = read.await;
-            let told = matches!(&second, Err(error) if is_closed(error) || is_timeout(error));
-            span.check(told, || format!("a read whose end is closed in its poll gives {second:?}"));
+            let is_expected = matches!(&second, Err(error) if is_closed(error) || is_timeout(error));
+            span.check(is_expected, || format!("a read whose end is closed in its poll gives {second:?}"));
         }
     }
     drop((one, other));

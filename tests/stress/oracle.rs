@@ -62,12 +62,15 @@ pub const EXIT_WRONG: i32 = 101;
 /// The exit code when an operation does not end.
 pub const EXIT_HANGS: i32 = 102;
 
+/// The operation that a [`Watch`] guards.
 #[derive(Debug)]
 struct Watched {
     what: String,
+    /// The value of [`Oracle::calm`] at which the bound passes.
     due: u64,
 }
 
+/// The progress of an actor.
 #[derive(Debug, Default)]
 struct Seat {
     host: String,
@@ -75,7 +78,9 @@ struct Seat {
     action: String,
     /// The index of the current action.
     step: usize,
+    /// The number of actions.
     steps: usize,
+    /// The value of [`Oracle::beats`] when the current action began.
     since: u64,
     state: &'static str,
 }
@@ -97,7 +102,7 @@ struct Oracle {
     blockers: AtomicU64,
     /// The number of [`Quiet`] values.
     quiet: AtomicU64,
-    /// The number of actors whose threads [`keep`] occupies.
+    /// The number of calls of [`keep`] that actors wait for.
     kept: AtomicU64,
     /// The number of storms that have begun.
     begun: AtomicU64,
@@ -274,23 +279,25 @@ pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
-/// Occupies the calling thread for `length`. If `length` exceeds the bound on lateness, the call
-/// may return earlier: as soon as all other actors have ended or are occupied as well. So the call
-/// outlasts the bound of an actor that wrongly waits for this thread, but does not delay a correct
-/// program for the whole `length`.
+/// Occupies the calling thread for `length`. `on_behalf_of_actor` says whether an actor waits for
+/// the call. If `length` exceeds the bound on lateness, the call may return earlier: as soon as
+/// every actor that has not ended waits for a call of this function. So the call outlasts the bound
+/// of an actor that wrongly waits for this thread, but does not delay a correct program for the
+/// whole `length`.
 pub fn keep(length: Duration, on_behalf_of_actor: bool) {
     if length <= oracle().late {
         return thread::sleep(length);
     }
     let (start, own) = (Instant::now(), u64::from(on_behalf_of_actor));
     oracle().kept.fetch_add(own, SeqCst);
-    while start.elapsed() < length && !all_others_are_kept() {
+    while start.elapsed() < length && !all_actors_are_kept() {
         thread::sleep(BEAT);
     }
     oracle().kept.fetch_sub(own, SeqCst);
 }
 
-fn all_others_are_kept() -> bool {
+/// Returns whether every actor that has not ended waits for a call of [`keep`].
+fn all_actors_are_kept() -> bool {
     let left = locked(&oracle().seats).iter().filter(|seat| matches!(seat.state, NOT_BEGUN | IS_AT)).count() as u64;
     left <= oracle().kept.load(SeqCst)
 }
@@ -354,7 +361,8 @@ fn all_are_quiet() -> bool {
     is_undisturbed && left > 0 && oracle.quiet.load(SeqCst) == left && oracle.blockers.load(SeqCst) == 0
 }
 
-/// A shutdown in progress.
+/// A shutdown in progress. Contains the number of shutdowns begun, including this one, or `None` if
+/// another one was in progress when it began.
 #[derive(Debug)]
 pub struct Storm(Option<u64>);
 
@@ -376,7 +384,8 @@ pub fn storm_is_over() {
     oracle().over.fetch_add(1, SeqCst);
 }
 
-/// A period in which the runtime may have been shut down.
+/// A period in which the runtime may have been shut down. Contains the number of shutdowns begun
+/// before it, or `None` if one was in progress when it began.
 #[derive(Clone, Copy, Debug)]
 pub struct Span(Option<u64>);
 

@@ -59,10 +59,13 @@ words! {
     /// The rate at which threads are stopped at arbitrary instructions.
     Preempt { Off, Light, Heavy }
 
+    /// The way in which a sleep is created, and then reset, dropped, raced or moved to a task.
     SleepHow { Plain, Until, Past, Earlier, Later, Dropped, Raced, Moved }
+    /// The future that a loop awaits. It completes without waiting.
     DueHow { Zero, Past, Interval, Nanosecond, Timeout, Literal }
     End { Finish, Cancel }
     TimeoutOf { Pending, Ready, Shorter, Longer, Read }
+    /// The state of a task when it is cancelled.
     CancelState { Queued, Yielding, Sleeping, Reading, Due, Finished, Itself }
     /// The effect of a read's waker.
     WakeAct { Block, BlockOn, Spawn, Close, Read }
@@ -71,10 +74,16 @@ words! {
     Sender { Own, Task, Foreign, Pool }
     GuardWait { Yield, Sleep, Read }
     ComputeOp { Read, Write, Accept, SendTo, RecvFrom, UnixRead, Joined, Sleep }
+    /// The end of a chain of tasks. With `Left`, the chain is left for a shutdown to drop.
     ChainEnd { Finish, Cancel, Left }
+    /// The effect of the destructor of a task-local value.
     LocalKind { Plain, UsesOther, UsesOwn, Spawns, Panics }
-    PanicPlace { Task, Join, Waker, Destructor, Pool, PoolDestructor, Root, Output, Local }
+    /// The code that panics.
+    PanicPlace { Task, Detached, Waker, Destructor, Pool, PoolDestructor, Root, Output, Local }
+    /// The effect of a destructor.
     DropAct { Nothing, Spawn, Sleep, SpawnJoin, Socket, Panic, Cancel, Yield }
+    /// The place of the value with the destructor: in a task that is cancelled, ends, is detached
+    /// or is left for a shutdown to drop, or in the output of a task.
     DropPlace { Cancelled, Ended, Detached, Output, Left }
 
     Stream { Tcp, Unix, Pipe }
@@ -89,7 +98,9 @@ words! {
     Bound { Drop, Deadline, Timeout, Race }
     SharedEnd { Close, CloseBoth, Drop, Finish, Clear, Move }
 
+    /// The caller of `shutdown`.
     By { Thread, Two, Task, Destructor, Pool, Root }
+    /// The way in which the runtime is started again after a shutdown.
     Restart { Use, Builder, Other, Later }
     /// The effect of the destructor of a thread-local value that a task leaves behind.
     Residue { None, Sleep, Spawn, Shutdown }

@@ -136,8 +136,8 @@ pub async fn close(span: Span, stream: Stream, waiters: Few, party: Party, ms: M
     let waits = join_all(waits.into_iter().map(Peer::ends));
     let results = with_peer(waits, peer(span, party, closes)).await;
     for result in results.into_iter().flatten().flatten() {
-        let told = matches!(&result, Err(error) if is_closed(error));
-        span.check(told, || format!("a wait for a closed end gives {result:?}"));
+        let fails_as_closed = matches!(&result, Err(error) if is_closed(error));
+        span.check(fails_as_closed, || format!("a wait for a closed end gives {result:?}"));
     }
     drop((one, other));
     has_timeouts(span, stream, 2).await;
@@ -185,8 +185,8 @@ pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     };
     let results = with_peer(accepts, peer(span, party, closes)).await;
     for result in results.into_iter().flatten() {
-        let told = matches!(&result, Err(error) if is_closed(error));
-        span.check(told, || format!("an accept on a listener that is closed gives {result:?}"));
+        let fails_as_closed = matches!(&result, Err(error) if is_closed(error));
+        span.check(fails_as_closed, || format!("an accept on a listener that is closed gives {result:?}"));
     }
 }
 
@@ -327,8 +327,8 @@ pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
         }
         _ => one.close(),
     }
-    let is_told = !matches!(op, PollOp::Join | PollOp::Sleep);
-    while is_told && pending && last.woken() == 0 && span.is_calm() {
+    let must_wake = !matches!(op, PollOp::Join | PollOp::Sleep);
+    while must_wake && pending && last.woken() == 0 && span.is_calm() {
         task::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -286,7 +286,7 @@ pub async fn panics(span: Span, place: PanicPlace) {
     let _watch = watch(format!("a panic, {place:?}"));
     match place {
         PanicPlace::Task => passes_on(span, task::spawn(async { panic_on_purpose() })).await,
-        PanicPlace::Join => drop(task::spawn(async { panic_on_purpose() })),
+        PanicPlace::Detached => drop(task::spawn(async { panic_on_purpose() })),
         PanicPlace::Pool => passes_on(span, task::spawn_blocking(|| panic_on_purpose())).await,
         PanicPlace::PoolDestructor => {
             let guard = PanicsWhenDropped;
