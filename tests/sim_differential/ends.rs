@@ -1,5 +1,6 @@
 //! Calls after the end of a connection, after bind(2) or shutdown(2) has failed, and on further
-//! descriptors of a socket.
+//! descriptors of a socket. Other sequences call listen(2) on a port in use, and pass MSG_OOB to
+//! sockets that have no urgent data.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
@@ -12,17 +13,12 @@ fn listener() -> Socket {
     server
 }
 
-/// Returns the address of a socket. In place of the port, the text has `own` if the port is `own`,
-/// and otherwise whether the port is not 0.
+/// Returns the address of a socket. In place of the port, the text has the word "own" if the port
+/// is equal to `own`, and otherwise whether the port is not 0.
 fn address(socket: &Socket, own: u16) -> String {
     let addr = local(socket);
     let port = if addr.port() == own { "own".to_owned() } else { (addr.port() != 0).to_string() };
     format!("{}:{port}", addr.ip())
-}
-
-/// Returns the readiness of a socket, and whether it has a peer.
-fn state(socket: &Socket) -> String {
-    format!("{} {}", ready(socket.as_raw_fd()), shown(socket.peer_addr().map(|_| ())))
 }
 
 /// Returns the numbers of bytes to read and of bytes not acknowledged.
@@ -45,7 +41,8 @@ enum End {
     Last,
 }
 
-/// Returns a client whose connection has ended, and its port. One byte that was received is unread.
+/// Returns a client whose connection has ended, and the client's port. The client has not read the
+/// one byte that it received.
 async fn ended(trace: &Trace, end: End, chooses_port: bool) -> (Socket, u16) {
     let server = listener();
     let client = tcp();

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, Wake};
 
 use netpoll::io::AsyncFd;
 
-use super::kinds::{kinds, name, recv_many, send_many, unix};
+use super::kinds::{name, recv_many, send_many, unix, unix_types};
 use super::*;
 
-/// The directions that the peer of a full socket shuts down.
+/// The directions that the peer of a full socket shuts down. With `None`, it shuts down neither.
 const SHUTS: [Option<Shutdown>; 4] = [None, Some(Shutdown::Read), Some(Shutdown::Write), Some(Shutdown::Both)];
 
 /// Returns a pair whose first end has a send buffer of 200,000 bytes. (The kernel doubles the
@@ -38,9 +38,9 @@ fn fill(socket: &Socket) -> String {
 }
 
 #[test]
-fn full_unix_socket_is_writable_when_a_quarter_is_used() {
+fn unix_socket_is_writable_while_at_most_a_quarter_of_its_buffer_is_used() {
     same(async |trace| {
-        for ty in kinds() {
+        for ty in unix_types() {
             for shuts in SHUTS {
                 let (one, other) = pair(ty);
                 trace.note("full", fill(&one));
@@ -140,9 +140,9 @@ async fn wait_to_write(trace: &mut Trace, one: Socket, other: &Socket, then: imp
 }
 
 #[test]
-fn write_that_waits_goes_on_when_a_full_unix_socket_is_writable() {
+fn waiting_write_continues_when_a_full_unix_socket_becomes_writable() {
     same(async |trace| {
-        for ty in kinds() {
+        for ty in unix_types() {
             for how in SHUTS {
                 let (one, other) = pair(ty);
                 trace.note("full", format!("{how:?} {}", fill(&one)));

@@ -12,10 +12,12 @@ pub(super) fn name(text: &str) -> SockAddr {
     SockAddr::unix(format!("\0netpoll-kinds-{}-{text}", std::process::id())).unwrap()
 }
 
+/// Sends `count` bytes with one call.
 pub(super) fn send_many(socket: &Socket, count: usize) -> String {
     shown(socket.send_vectored(&[io::IoSlice::new(&vec![1; count])]))
 }
 
+/// Receives at most `count` bytes with one call. Returns the number of bytes.
 pub(super) fn recv_many(socket: &Socket, count: usize) -> String {
     shown(receive(socket, &mut vec![MaybeUninit::uninit(); count], 0))
 }
@@ -26,7 +28,8 @@ fn recv_from(socket: &Socket) -> String {
     shown(result.map(|(count, from)| (count, from.len())))
 }
 
-pub(super) fn kinds() -> [Type; 3] {
+/// Returns the types of Unix sockets.
+pub(super) fn unix_types() -> [Type; 3] {
     [Type::STREAM, Type::DGRAM, Type::SEQPACKET]
 }
 
@@ -69,8 +72,8 @@ fn options_of_another_family_or_type_are_errors() {
                 (libc::IPPROTO_TCP, libc::TCP_CORK),
                 (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
             ] {
-                // IPV6_MULTICAST_HOPS exists for both types on IPv6 sockets, and a simulation
-                // reports its refusal.
+                // On a TCP socket, both kernels return ENOPROTOOPT for IPV6_MULTICAST_HOPS. A
+                // simulation also reports the option as refused, which counts as a difference.
                 if kind == 2 && option == libc::IPV6_MULTICAST_HOPS && level == libc::IPPROTO_IPV6 {
                     continue;
                 }
@@ -189,7 +192,7 @@ fn address_that_is_reused_belongs_to_the_last_socket() {
 #[test]
 fn unix_sockets_of_different_types_are_told_apart() {
     same(async |trace| {
-        for (number, ty) in kinds().into_iter().enumerate() {
+        for (number, ty) in unix_types().into_iter().enumerate() {
             let own = name(&format!("type-{number}"));
             let (one, other) = Socket::pair(Domain::UNIX, ty, None).unwrap();
             let fresh = unix(ty);
@@ -207,12 +210,12 @@ fn unix_sockets_of_different_types_are_told_apart() {
                     let _ = bound.listen(1);
                     trace.note("listener", format!("{} {}", send(&bound), recv(&bound)));
                 }
-                for ty in kinds() {
+                for ty in unix_types() {
                     trace.note("connect", shown(unix(ty).connect(&own)));
                     trace.note("send_to", shown(unix(ty).send_to(b"x", &own)));
                 }
             }
-            for ty in kinds() {
+            for ty in unix_types() {
                 trace.note("bind", shown(unix(ty).bind(&own)));
             }
             for how in [Shutdown::Write, Shutdown::Both] {
@@ -226,7 +229,7 @@ fn unix_sockets_of_different_types_are_told_apart() {
 #[test]
 fn unix_messages_have_the_current_name_of_the_sender() {
     same(async |trace| {
-        for (number, ty) in kinds().into_iter().enumerate() {
+        for (number, ty) in unix_types().into_iter().enumerate() {
             let (one, other) = Socket::pair(Domain::UNIX, ty, None).unwrap();
             other.set_nonblocking(true).unwrap();
             let peer = || shown(other.peer_addr().map(|peer| peer.len()));
@@ -245,11 +248,19 @@ fn unix_messages_have_the_current_name_of_the_sender() {
             drop(one);
             trace.note("after close", format!("{} {} {}", peer(), recv_from(&other), recv_from(&other)));
         }
+        let (receiver, sender) = (unix(Type::DGRAM), unix(Type::DGRAM));
+        receiver.bind(&name("receiver of names")).unwrap();
+        sender.send_to(b"x", &name("receiver of names")).unwrap();
+        sender.send_to(b"y", &name("receiver of names")).unwrap();
+        sender.bind(&name("late")).unwrap();
+        trace.note("sender", recv_from(&receiver));
+        drop(sender);
+        trace.note("sender that was closed", recv_from(&receiver));
     });
 }
 
 #[test]
-fn unix_connections_that_a_listener_leaves_are_reset() {
+fn connections_in_the_queue_of_a_closed_unix_listener_are_reset() {
     same(async |trace| {
         for (number, ty) in [Type::STREAM, Type::SEQPACKET].into_iter().enumerate() {
             for sends in [false, true] {
@@ -349,7 +360,7 @@ fn unix_messages_in_several_queues_fill_the_buffer_of_their_sender() {
 fn unix_socket_keeps_its_name_when_the_kernel_is_to_choose_one() {
     same(async |trace| {
         let none = SockAddr::unix("").unwrap();
-        for (number, ty) in kinds().into_iter().enumerate() {
+        for (number, ty) in unix_types().into_iter().enumerate() {
             let own = name(&format!("kept-{number}"));
             let named = unix(ty);
             named.bind(&own).unwrap();
@@ -365,7 +376,7 @@ fn unix_socket_keeps_its_name_when_the_kernel_is_to_choose_one() {
 }
 
 #[test]
-fn unix_sockets_keep_their_state_for_listen_and_shutdown() {
+fn unix_sockets_remember_shutdowns_and_the_end_of_their_peer() {
     same(async |trace| {
         for (number, ty) in [Type::STREAM, Type::SEQPACKET].into_iter().enumerate() {
             for how in [Shutdown::Read, Shutdown::Write, Shutdown::Both] {
@@ -392,13 +403,5 @@ fn unix_sockets_keep_their_state_for_listen_and_shutdown() {
             socket.shutdown(how).unwrap();
             trace.note("shutdown", format!("{} {} {}", ready(socket.as_raw_fd()), send(&socket), recv(&socket)));
         }
-        let (receiver, sender) = (unix(Type::DGRAM), unix(Type::DGRAM));
-        receiver.bind(&name("receiver of names")).unwrap();
-        sender.send_to(b"x", &name("receiver of names")).unwrap();
-        sender.send_to(b"y", &name("receiver of names")).unwrap();
-        sender.bind(&name("late")).unwrap();
-        trace.note("sender", recv_from(&receiver));
-        drop(sender);
-        trace.note("sender that was closed", recv_from(&receiver));
     });
 }

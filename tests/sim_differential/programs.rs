@@ -105,6 +105,11 @@ fn ready(fd: RawFd) -> String {
     format!("{:#x}", entry.revents & bits)
 }
 
+/// Returns the readiness of a socket, and whether it has a peer.
+fn state(socket: &Socket) -> String {
+    format!("{} {}", ready(socket.as_raw_fd()), shown(socket.peer_addr().map(|_| ())))
+}
+
 fn error(socket: &Socket) -> String {
     shown(socket.take_error().map(|error| error.and_then(|error| error.raw_os_error())))
 }
@@ -204,16 +209,16 @@ fn options_have_the_limits_of_the_kernel() {
 }
 
 #[test]
-fn listener_that_was_shut_down_keeps_a_port_that_was_chosen() {
+fn listener_that_was_shut_down_keeps_an_explicit_port() {
     same(async |trace| {
-        for (is_chosen, ip, how) in [
+        for (is_explicit, ip, how) in [
             (true, V4, Shutdown::Read),
             (true, ANY, Shutdown::Both),
             (false, V4, Shutdown::Both),
             (false, ANY, Shutdown::Read),
         ] {
             let listener = tcp();
-            listener.bind(&at(ip, if is_chosen { free_port(Type::STREAM) } else { 0 })).unwrap();
+            listener.bind(&at(ip, if is_explicit { free_port(Type::STREAM) } else { 0 })).unwrap();
             listener.listen(8).unwrap();
             let own = local(&listener);
             let client = tcp();
@@ -244,7 +249,7 @@ fn listener_that_was_shut_down_keeps_a_port_that_was_chosen() {
 }
 
 #[test]
-fn listener_without_bind_gets_another_port_after_shutdown() {
+fn listener_without_an_explicit_port_gets_another_after_shutdown() {
     same(async |trace| {
         for ip in [None, Some(V4)] {
             let listener = tcp();
@@ -295,8 +300,8 @@ fn connect_after_a_failed_one_uses_the_addresses_of_bind() {
     same(async |trace| {
         for bound in [None, Some((V4, true)), Some((ANY, true)), Some((V4, false)), Some((ANY, false))] {
             let client = tcp();
-            if let Some((ip, is_chosen)) = bound {
-                client.bind(&at(ip, if is_chosen { free_port(Type::STREAM) } else { 0 })).unwrap();
+            if let Some((ip, is_explicit)) = bound {
+                client.bind(&at(ip, if is_explicit { free_port(Type::STREAM) } else { 0 })).unwrap();
             }
             let _ = client.connect(&at(V4, free_port(Type::STREAM)));
             trace.settle().await;
@@ -314,7 +319,7 @@ fn connect_after_a_failed_one_uses_the_addresses_of_bind() {
             trace.note("connect", shown(client.connect(&at(V4, local(&server).port()))));
             trace.settle().await;
             trace.note("peer", shown(client.peer_addr().map(|peer| peer.as_socket() == Some(local(&server)))));
-            if bound.is_some_and(|(_, is_chosen)| is_chosen) {
+            if bound.is_some_and(|(_, is_explicit)| is_explicit) {
                 trace.note("same port", (local(&client).port() == own.port()).to_string());
             }
         }
@@ -324,9 +329,9 @@ fn connect_after_a_failed_one_uses_the_addresses_of_bind() {
 #[test]
 fn socket_whose_connection_failed_may_be_bound_again() {
     same(async |trace| {
-        for is_chosen in [true, false] {
+        for is_explicit in [true, false] {
             let client = tcp();
-            client.bind(&at(V4, if is_chosen { free_port(Type::STREAM) } else { 0 })).unwrap();
+            client.bind(&at(V4, if is_explicit { free_port(Type::STREAM) } else { 0 })).unwrap();
             let _ = client.connect(&at(V4, free_port(Type::STREAM)));
             trace.settle().await;
             trace.note("error", error(&client));
@@ -393,8 +398,8 @@ fn datagram_socket_without_a_peer_has_the_address_of_bind() {
     same(async |trace| {
         for bound in [None, Some((V4, true)), Some((ANY, true)), Some((V4, false)), Some((ANY, false))] {
             let socket = udp();
-            if let Some((ip, is_chosen)) = bound {
-                socket.bind(&at(ip, if is_chosen { free_port(Type::DGRAM) } else { 0 })).unwrap();
+            if let Some((ip, is_explicit)) = bound {
+                socket.bind(&at(ip, if is_explicit { free_port(Type::DGRAM) } else { 0 })).unwrap();
             }
             let peer = udp();
             peer.bind(&at(V4, 0)).unwrap();
@@ -494,7 +499,7 @@ fn resolve(host: Option<&std::ffi::CStr>, service: Option<&std::ffi::CStr>, fami
 }
 
 #[test]
-fn names_without_meaning_are_errors() {
+fn arguments_of_lookups_have_the_errors_of_the_c_library() {
     same(async |trace| {
         for flags in [0, libc::AI_PASSIVE] {
             for family in [libc::AF_UNSPEC, libc::AF_INET, libc::AF_UNIX, 77, -1] {

@@ -14,16 +14,16 @@ struct Calls {
     /// place of the port.
     ports: Vec<u16>,
     /// A socket that is bound and does not listen, so that its port refuses connections.
-    nobody: Socket,
+    refusing: Socket,
     trace: Vec<String>,
 }
 
 impl Calls {
     fn new() -> Calls {
         let sockets = (0..SOCKETS).map(|_| tcp()).collect();
-        let nobody = tcp();
-        nobody.bind(&at(V4, 0)).unwrap();
-        Calls { sockets, connected: Default::default(), ports: vec![0], nobody, trace: Vec::new() }
+        let refusing = tcp();
+        refusing.bind(&at(V4, 0)).unwrap();
+        Calls { sockets, connected: Default::default(), ports: vec![0], refusing, trace: Vec::new() }
     }
 
     /// Returns the text of an address, with the index of the port.
@@ -64,7 +64,7 @@ impl Calls {
             }
             5 => {
                 self.connected[place] = true;
-                ("connect to nobody", shown(socket.connect(&self.nobody.local_addr().unwrap())))
+                ("connect, refused", shown(socket.connect(&self.refusing.local_addr().unwrap())))
             }
             8 if choice == 0 => ("disconnect", disconnect(socket)),
             8 | 9 => match socket.accept() {

@@ -19,11 +19,6 @@ async fn pair(trace: &Trace) -> (Socket, Socket) {
     (client, accepted)
 }
 
-/// Returns the readiness of a socket, and whether it has a peer.
-fn state(socket: &Socket) -> String {
-    format!("{} {}", ready(socket.as_raw_fd()), shown(socket.peer_addr().map(|_| ())))
-}
-
 /// Calls connect(2) three times. Notes each result and the state of the socket after it.
 async fn connect(trace: &mut Trace, what: &str, socket: &Socket, to: &SockAddr) {
     for _ in 0..3 {
@@ -80,7 +75,7 @@ fn connect_reports_the_success_of_a_handshake_once() {
 }
 
 #[test]
-fn connect_to_no_family_ends_connections_and_listeners() {
+fn disconnect_ends_connections_and_listeners() {
     same(async |trace| {
         let (client, accepted) = pair(trace).await;
         trace.note("disconnect", disconnect(&client));
@@ -108,7 +103,7 @@ fn connect_to_no_family_ends_connections_and_listeners() {
 }
 
 #[test]
-fn time_wait_goes_on_after_a_close_with_unread_data() {
+fn time_wait_continues_after_a_close_with_unread_data() {
     same(async |trace| {
         for (is_unread, lingers) in [(false, false), (true, false), (false, true)] {
             let server = tcp();
@@ -254,7 +249,7 @@ fn sockets_of_another_protocol_are_errors() {
 }
 
 #[test]
-fn socket_whose_connection_failed_keeps_its_error_and_its_next_port() {
+fn socket_bound_after_a_failed_connect_keeps_its_error_and_port() {
     same(async |trace| {
         for calls in ["connect", "disconnect", "listen"] {
             let client = tcp();
