@@ -63,16 +63,23 @@ words! {
     SleepHow { Plain, Until, Past, Earlier, Later, Dropped, Raced, Moved }
     /// The future that a loop awaits. It completes without waiting.
     DueHow { Zero, Past, Interval, Nanosecond, Timeout, Literal }
+    /// Whether a task ends by itself or is cancelled.
     End { Finish, Cancel }
+    /// The future under a timeout.
     TimeoutOf { Pending, Ready, Shorter, Longer, Read }
     /// The state of a task when it is cancelled.
     CancelState { Queued, Yielding, Sleeping, Reading, Due, Finished, Itself }
     /// The effect of a read's waker.
     WakeAct { Block, BlockOn, Spawn, Close, Read }
+    /// The future of each `block_on` of a crowd.
     CrowdOf { Sleep, Join, Read, Yield }
+    /// The cause that ends the wait in a nested `block_on`.
     WokenBy { Timer, Task, Foreign, Socket }
+    /// The sender of the messages for which tasks block their threads.
     Sender { Own, Task, Foreign, Pool }
+    /// The await across which a root holds a lock.
     GuardWait { Yield, Sleep, Read }
+    /// The operation of a task that computes in each of its turns.
     ComputeOp { Read, Write, Accept, SendTo, RecvFrom, UnixRead, Joined, Sleep }
     /// The end of a chain of tasks. With `Left`, the chain is left for a shutdown to drop.
     ChainEnd { Finish, Cancel, Left }
@@ -88,14 +95,20 @@ words! {
 
     Stream { Tcp, Unix, Pipe }
     Datagram { Udp, Unix }
+    /// An operation that only a deadline or a timeout ends. `Queued` waits for a lock.
     WaitOp { Read, Write, Readable, PollRead, Accept, RecvFrom, Queued }
+    /// The way in which a deadline or a timeout is set.
     DeadlineHow { Before, Past, During, Moved, MovedEarlier, Cleared, Relative, RelativeAgain }
+    /// An operation that is polled with a new waker each time. With `LockedRead` and `LockedWrite`,
+    /// another operation holds the lock.
     PollOp { Read, Readable, Write, LockedRead, LockedWrite, RecvFrom, Join, Sleep }
 
-    /// An operation on a shared connection.
+    /// An operation on a shared connection. `Hold` is a read that is polled once and dropped later.
+    /// `Copies` is a read of a task that has a clone of the connection.
     SharedOp { Read, Write, Readable, Peek, PollRead, PollWrite, PeerClosed, Hold, Copies }
     /// The bound by which an operation on a shared connection ends.
     Bound { Drop, Deadline, Timeout, Race }
+    /// The way in which a shared connection is closed or changed.
     SharedEnd { Close, CloseBoth, Drop, Finish, Clear, Move }
 
     /// The caller of `shutdown`.
@@ -135,7 +148,9 @@ actions! {
         40 Compute { ms: Ms, op: ComputeOp },
         /// Tasks that always yield, during an echo.
         20 Yield { tasks: Many, echoes: Few },
+        /// Tasks, each of which awaits the task spawned before it.
         10 Chain { tasks: Many, end: ChainEnd },
+        /// Tasks with a task-local value.
         25 Locals { tasks: Few, kind: LocalKind },
         30 Panic { place: PanicPlace },
         30 Destructor { act: DropAct, place: DropPlace },
@@ -154,6 +169,8 @@ actions! {
         15 Roots { threads: Many, ms: Ms },
         // ---- sockets ----
         40 Echo { stream: Stream, peer: Party, bytes: Bytes, rounds: Few },
+        /// A half close: the actor's side shuts down its sending direction and then reads the
+        /// answer.
         20 Half { stream: Stream, peer: Party, bytes: Bytes },
         /// Operations that wait when their end of the connection is closed. Then the slot is used
         /// again.
