@@ -10,6 +10,7 @@
 //! With HTTP/2, requests are answered in separate tasks, which store `answered` and `has_tunnel`.
 //! These tasks then decrement `requests` with Release, and the connection's task reads `requests`
 //! with Acquire.
+//!
 //! The task that owns an upgraded stream reads `released`, and reads and writes `progress`,
 //! `blocked`, `unflushed`, `sent` and `closing`. Only the connection's own task writes and reads
 //! the other fields.

@@ -78,7 +78,7 @@ impl rt::Timer for Timer {
 #[derive(Debug)]
 pub(super) struct ConnectionTimer(Arc<Home>);
 
-/// What the sleeps of a connection share.
+/// The state that the sleeps of a connection share.
 #[derive(Debug)]
 struct Home {
     /// A dropped sleep, for the next request.
@@ -95,7 +95,7 @@ impl ConnectionTimer {
 }
 
 impl Home {
-    /// Returns the time at which a sleep that was due ends, or `None` if it ends now.
+    /// Returns the time at which a sleep that is due ends, or `None` if it ends now.
     fn later(&self) -> Option<Instant> {
         let (now, limit) = (Instant::now(), self.limit?.max(CHECK_MIN));
         let sent = if self.activity.is_blocked() { now } else { self.activity.sent() };

@@ -140,7 +140,7 @@ fn http2_carries_many_streams() {
 
 /// Bytes of the buffer that are not filled keep their value, because the buffer is not zeroed.
 #[test]
-fn reads_go_straight_into_uninitialised_memory() {
+fn read_does_not_zero_the_buffer() {
     run(async {
         let (client, server) = pair().await;
         let mut server = Socket::new(server);
@@ -346,9 +346,9 @@ fn stop_future_stops_server_and_drop_cuts_off_connections() {
             assert_hello(&stream).await;
             stream
         };
-        let (stop, stopped) = (std::cell::Cell::new(None), Server::new());
-        stopped.serve_with(&listener, connect, async { stop.set(Some(client.await)) }).await.unwrap();
-        assert_eq!(stop.take().unwrap().read(&mut [0; 1]).await.unwrap(), 0);
+        let (kept, server) = (std::cell::Cell::new(None), Server::new());
+        server.serve_with(&listener, connect, async { kept.set(Some(client.await)) }).await.unwrap();
+        assert_eq!(kept.take().unwrap().read(&mut [0; 1]).await.unwrap(), 0);
         // The server only borrowed the listener, which still works.
         let client = async {
             let stream = TcpStream::connect(addr).await.unwrap();
@@ -357,8 +357,8 @@ fn stop_future_stops_server_and_drop_cuts_off_connections() {
             becomes("the handler waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
             stream
         };
-        let server = stopped.serve_with(&listener, connect, std::future::pending::<()>());
-        let stream = match futures::future::select(std::pin::pin!(server), std::pin::pin!(client)).await {
+        let unstopped = server.serve_with(&listener, connect, std::future::pending::<()>());
+        let stream = match futures::future::select(std::pin::pin!(unstopped), std::pin::pin!(client)).await {
             futures::future::Either::Right((stream, _)) => stream,
             futures::future::Either::Left((result, _)) => panic!("the server has ended: {result:?}"),
         };
