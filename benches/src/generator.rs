@@ -101,8 +101,8 @@ pub struct Outcome {
     pub p999_ns: u64,
     /// The maximum latency, in nanoseconds.
     pub max_ns: u64,
-    /// The number of messages whose echo was missing at the end. The figures above count each of
-    /// them with the time for which its echo had been awaited in this run.
+    /// The number of messages whose echo was missing at the end. The latencies above include, for
+    /// each of them, the time for which its echo had been awaited in this run.
     pub stuck: u64,
 }
 

@@ -7,9 +7,9 @@
 //! A child process forwards a stream from this process back to this process, or sends a file to
 //! this process. It uses either `io::copy`, which leaves the bytes in the kernel, or a loop over a
 //! buffer of 64 KiB. This process uses blocking sockets and compares every byte that it receives.
-//! Each round, of at least one, uses both ways, one after the other.
 //!
-//! Each copy moves `--mib` MiB. The program creates a file of this size in the directory for
+//! `--rounds` sets the number of rounds, at least 1. Each round makes a copy in either way, one
+//! after the other. Each copy moves `--mib` MiB. The program creates a file of this size in the directory for
 //! temporary files, and removes it at its end.
 //!
 //! The program prints a Markdown table with the median CPU time of the child (user and system), the
@@ -24,8 +24,8 @@ use std::{env, fs, io, thread};
 
 use netpoll_bench::arguments::Arguments;
 
-/// The cases, each with its name, the way of the child in the kernel, and its way by a loop.
-const WAYS: [(&str, &str, &str); 2] = [("stream", "splice", "stream-loop"), ("file", "sendfile", "file-loop")];
+/// The cases, each with its name, the child's way in the kernel, and the child's way by a loop.
+const CASES: [(&str, &str, &str); 2] = [("stream", "splice", "stream-loop"), ("file", "sendfile", "file-loop")];
 /// The size of the buffer of a loop.
 const LOOP_BYTES: usize = 64 << 10;
 
@@ -167,7 +167,7 @@ fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
         bytes >> 20,
         LOOP_BYTES >> 10
     );
-    for (name, kernel, by_loop) in WAYS {
+    for (name, kernel, by_loop) in CASES {
         let file = (name == "file").then_some(file);
         let (mut seconds, mut copies) = ([Vec::new(), Vec::new()], 0);
         for _ in 0..rounds {

@@ -7,12 +7,12 @@
 //! ```
 //!
 //! For each shared state, the measurement makes the atomic operations of the runtime on a similar
-//! data structure, without the runtime's logic, with one thread and with two threads at once, each
-//! pinned to a CPU. If there is only one CPU, it leaves two threads out.
+//! data structure, without the runtime's logic. It does so with one thread, and with two threads at
+//! once if there are two CPUs. Each thread is pinned to a CPU.
 //!
-//! In the model, cores serve requests of a fixed cost. A core takes requests from pollers, each of
-//! which one core at a time may hold, and steals requests from other cores. The options set the
-//! numbers of cores and the costs (`Costs`).
+//! In the model, cores serve requests of a fixed cost. A core takes requests from pollers and steals
+//! requests from other cores. Only one core at a time may hold a poller. The options set the numbers
+//! of cores and the costs (`Costs`).
 //!
 //! The program prints both results in Markdown. With `--write`, it also writes them into a
 //! document, between two markers. docs/SCALING.md has the results and the conclusions. If the

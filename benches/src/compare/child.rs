@@ -30,7 +30,7 @@ pub struct Process {
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     errors: Receiver<String>,
-    what: String,
+    name: String,
 }
 
 impl Process {
@@ -41,12 +41,12 @@ impl Process {
     pub fn start(mut command: Command) -> Result<Process, String> {
         // Uses the name, not the path, because the text may appear in a report.
         let program = PathBuf::from(command.get_program());
-        let what = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("{what}: {error}"))?;
+        let mut child = command.spawn().map_err(|error| format!("{name}: {error}"))?;
         let lines = reader(child.stdout.take());
         let errors = reader(child.stderr.take());
-        Ok(Process { input: child.stdin.take(), child, lines, errors, what })
+        Ok(Process { input: child.stdin.take(), child, lines, errors, name })
     }
 
     /// Returns the process id.
@@ -61,8 +61,8 @@ impl Process {
     /// Returns an error if the process has ended, or prints no line there for a minute.
     pub fn line(&mut self) -> Result<String, String> {
         self.lines.recv_timeout(PATIENCE).map_err(|error| match error {
-            RecvTimeoutError::Timeout => format!("{}: no line within {PATIENCE:?}", self.what),
-            RecvTimeoutError::Disconnected => format!("{} has ended: {}", self.what, self.rest_of_errors()),
+            RecvTimeoutError::Timeout => format!("{}: no line within {PATIENCE:?}", self.name),
+            RecvTimeoutError::Disconnected => format!("{} has ended: {}", self.name, self.rest_of_errors()),
         })
     }
 
@@ -80,7 +80,7 @@ impl Process {
     /// there for a minute.
     pub fn error_line(&mut self, text: &str) -> Result<String, String> {
         loop {
-            let line = self.errors.recv_timeout(PATIENCE).map_err(|error| format!("{}: {error}", self.what))?;
+            let line = self.errors.recv_timeout(PATIENCE).map_err(|error| format!("{}: {error}", self.name))?;
             if line.contains(text) {
                 return Ok(line);
             }
@@ -92,8 +92,8 @@ impl Process {
     /// # Errors
     /// Returns an error if the process has ended or has closed its input.
     pub fn tell(&mut self, line: &str) -> Result<(), String> {
-        let Some(input) = &mut self.input else { return Err(format!("{}: its input is closed", self.what)) };
-        writeln!(input, "{line}").map_err(|error| format!("{}: {error}", self.what))
+        let Some(input) = &mut self.input else { return Err(format!("{}: its input is closed", self.name)) };
+        writeln!(input, "{line}").map_err(|error| format!("{}: {error}", self.name))
     }
 
     /// Closes the input and waits for the end of the process. Returns the lines on standard error
@@ -112,11 +112,11 @@ impl Process {
             }
         };
         if !ended {
-            self.child.kill().map_err(|error| format!("{}: {error}", self.what))?;
+            self.child.kill().map_err(|error| format!("{}: {error}", self.name))?;
         }
         let said = self.errors.iter().collect();
-        self.child.wait().map_err(|error| format!("{}: {error}", self.what))?;
-        if ended { Ok(said) } else { Err(format!("{} does not exit when its input ends", self.what)) }
+        self.child.wait().map_err(|error| format!("{}: {error}", self.name))?;
+        if ended { Ok(said) } else { Err(format!("{} does not exit when its input ends", self.name)) }
     }
 }
 

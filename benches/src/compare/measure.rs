@@ -58,7 +58,7 @@ impl Settings {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
     /// The name of the figure, with its unit.
-    pub what: &'static str,
+    pub name: &'static str,
     /// The value, or `None` if it could not be measured.
     pub value: Option<f64>,
     /// The ratio to the figure of the baseline. `None` if the figure has no ratio, or if the
@@ -93,7 +93,7 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
     match case.kind {
         Kind::Cpu => rounds(case, settings, &settings.runtimes, &CPU),
         Kind::Burst => rounds(case, settings, &settings.runtimes, &BURST),
-        Kind::Free => rounds(case, settings, &with_two_loops(settings), &FREE),
+        Kind::Free => rounds(case, settings, &with_loop_per_cpu(settings), &FREE),
         Kind::Calls => counted(case, settings, ["calls"], |runtime| {
             let tracer = settings.tracer.ok_or("neither perf nor strace works here")?;
             counts::calls(case, runtime, tracer, settings.cpu, settings.quick).map(|calls| [calls])
@@ -114,7 +114,7 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
 /// Returns the names of the servers of a free-running case. If there are several CPUs, the name of
 /// the baseline is followed by a second one, such as `bare*2`, which stands for the baseline with
 /// one event loop per CPU.
-fn with_two_loops(settings: &Settings) -> Vec<String> {
+fn with_loop_per_cpu(settings: &Settings) -> Vec<String> {
     let mut runtimes = settings.runtimes.clone();
     if settings.cpus > 1
         && let Some(place) = runtimes.iter().position(|runtime| runtime == FLOOR)
@@ -146,19 +146,19 @@ struct Pair {
 /// The method for measuring a case in rounds: the names of its figures, whether it is in lock-step,
 /// and the function that measures one server in one round.
 struct Method {
-    whats: &'static [&'static str],
+    names: &'static [&'static str],
     lock_step: bool,
     visit: fn(&mut Pair, &Case, &Settings) -> Result<Vec<f64>, String>,
 }
 
-const CPU: Method = Method { whats: &["µs CPU"], lock_step: true, visit: visit_cpu };
+const CPU: Method = Method { names: &["µs CPU"], lock_step: true, visit: visit_cpu };
 
 const FREE: Method =
     Method {
-        whats: &["requests/s", "p50 µs", "p99 µs", "p99.9 µs", "µs CPU"], lock_step: false, visit: visit_free
+        names: &["requests/s", "p50 µs", "p99 µs", "p99.9 µs", "µs CPU"], lock_step: false, visit: visit_free
     };
 
-const BURST: Method = Method { whats: &["p50 µs", "p99 µs", "µs CPU"], lock_step: true, visit: visit_burst };
+const BURST: Method = Method { names: &["p50 µs", "p99 µs", "µs CPU"], lock_step: true, visit: visit_burst };
 
 fn visit_cpu(pair: &mut Pair, case: &Case, settings: &Settings) -> Result<Vec<f64>, String> {
     let budget: u64 = if case.churn.is_some() { 2_000 } else { 8_000 };
@@ -231,27 +231,27 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
     }
     let floor = pairs.iter().find(|pair| pair.runtime == FLOOR).map(|pair| pair.rounds.clone());
     for pair in &pairs {
-        findings.figures.push((pair.runtime.clone(), figures(method.whats, &pair.rounds, floor.as_deref())));
+        findings.figures.push((pair.runtime.clone(), figures(method.names, &pair.rounds, floor.as_deref())));
     }
     findings
 }
 
 /// Returns, for each figure, the median over the rounds, and the median of the ratios to the
 /// baseline in the same round.
-fn figures(whats: &[&'static str], rounds: &[Vec<f64>], floor: Option<&[Vec<f64>]>) -> Vec<Figure> {
-    let figure = |(index, what): (usize, &&'static str)| {
+fn figures(names: &[&'static str], rounds: &[Vec<f64>], floor: Option<&[Vec<f64>]>) -> Vec<Figure> {
+    let figure = |(index, name): (usize, &&'static str)| {
         let pairs = floor.iter().flat_map(|floor| rounds.iter().zip(*floor));
         let ratio = median(pairs.map(|(values, floor)| values[index] / floor[index]).collect());
-        Figure { what, value: median(rounds.iter().map(|values| values[index]).collect()), ratio }
+        Figure { name, value: median(rounds.iter().map(|values| values[index]).collect()), ratio }
     };
-    whats.iter().enumerate().map(figure).collect()
+    names.iter().enumerate().map(figure).collect()
 }
 
 /// Measures each server once, with `count`.
 fn counted<const N: usize>(
     case: &Case,
     settings: &Settings,
-    whats: [&'static str; N],
+    names: [&'static str; N],
     count: impl Fn(&str) -> Result<[f64; N], String>,
 ) -> Findings {
     let mut findings = Findings::default();
@@ -263,7 +263,7 @@ fn counted<const N: usize>(
                     floor = Some(values);
                 }
                 let figure = |index: usize| Figure {
-                    what: whats[index],
+                    name: names[index],
                     value: Some(values[index]),
                     ratio: floor.map(|floor| values[index] / floor[index]),
                 };
@@ -311,8 +311,8 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
         findings.figures.push((
             runtime.clone(),
             vec![
-                Figure { what: "bytes/idle connection", value: Some(*bytes), ratio: floor.map(|floor| bytes / floor) },
-                Figure { what: "switches in 2 s", value: switches, ratio: None },
+                Figure { name: "bytes/idle connection", value: Some(*bytes), ratio: floor.map(|floor| bytes / floor) },
+                Figure { name: "switches in 2 s", value: switches, ratio: None },
             ],
         ));
     }
@@ -331,7 +331,7 @@ fn hogs(case: &Case, settings: &Settings) -> Findings {
         };
         match run() {
             Ok(outcome) => {
-                let figure = |what, value: f64| Figure { what, value: Some(value), ratio: None };
+                let figure = |name, value: f64| Figure { name, value: Some(value), ratio: None };
                 findings.figures.push((
                     runtime.clone(),
                     vec![
@@ -396,9 +396,9 @@ fn scale(case: &Case, settings: &Settings) -> Findings {
     }
     all.sort_by_key(|scaled| settings.runtimes.iter().position(|runtime| *runtime == scaled.runtime));
     let floor = all.iter().find(|scaled| scaled.runtime == FLOOR).map(|scaled| scaled.rounds.clone());
-    let whats = ["requests/s, one worker", "requests/s, one worker per CPU", "gain"];
+    let names = ["requests/s, one worker", "requests/s, one worker per CPU", "gain"];
     for scaled in &all {
-        findings.figures.push((scaled.runtime.clone(), figures(&whats, &scaled.rounds, floor.as_deref())));
+        findings.figures.push((scaled.runtime.clone(), figures(&names, &scaled.rounds, floor.as_deref())));
     }
     findings
 }

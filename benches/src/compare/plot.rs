@@ -175,7 +175,7 @@ fn panel_of_tails(text: &mut String, cases: &[&(Case, Findings)], names: &[&str]
         axis.tick(text, width, value, label);
     }
     for (x, _, name, figures) in columns(cases, names, group) {
-        let value = |what: &str| figures.iter().find(|figure| figure.what == what)?.value;
+        let value = |wanted: &str| figures.iter().find(|figure| figure.name == wanted)?.value;
         let (Some(median), Some(p99), Some(p999)) = (value("p50 µs"), value("p99 µs"), value("p99.9 µs")) else {
             continue;
         };
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn plot_has_a_bar_for_a_ratio() {
         assert_eq!(svg(&Vec::new()), None);
-        let figure = Figure { what: "µs CPU", value: Some(4.0), ratio: Some(1.25) };
+        let figure = Figure { name: "µs CPU", value: Some(4.0), ratio: Some(1.25) };
         let findings = Findings { figures: vec![("netpoll".to_owned(), vec![figure])], notes: Vec::new() };
         let text = svg(&vec![(CASES[0], findings)]).unwrap();
         assert!(text.contains("<title>netpoll 1.250</title>") && text.contains(">echo-1</text>"));

@@ -17,7 +17,7 @@ pub struct Part {
 
 /// All parts, in the order of the report.
 pub const PARTS: &[Part] = &[
-    Part { name: "profile", title: "netpoll's instructions per echo (64 connections)", run: layers },
+    Part { name: "profile", title: "netpoll's instructions per echo (64 connections)", run: echo_profile },
     Part { name: "micro", title: "Single operations", run: micro },
     Part { name: "datagrams", title: "Datagrams, 50 per burst", run: datagrams },
     Part { name: "proxy", title: "Streams and files copied in the kernel", run: proxy },
@@ -33,7 +33,7 @@ impl Part {
     }
 }
 
-fn layers(settings: &Settings) -> Result<String, String> {
+fn echo_profile(settings: &Settings) -> Result<String, String> {
     if !callgrind_works() {
         return Err("valgrind is not installed".to_owned());
     }

@@ -177,7 +177,7 @@ fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
 fn one_case(findings: &Findings) -> String {
     let Some((_, first)) = findings.figures.first() else { return "No figures.\n".to_owned() };
     let mut rows = vec![vec![String::new()]];
-    rows[0].extend(first.iter().map(|figure| figure.what.to_owned()));
+    rows[0].extend(first.iter().map(|figure| figure.name.to_owned()));
     for (runtime, figures) in &findings.figures {
         let mut row = vec![runtime.clone()];
         row.extend(figures.iter().map(cell));
