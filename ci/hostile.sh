@@ -11,8 +11,8 @@
 # runs row 13 for n seconds (default: 7200, and 6 with QUICK=1). NETPOLL_SEED=n selects another
 # random run (default: 1).
 #
-# Prints each test that fails or is skipped, and runs the others. Exits with status 1 if a test has failed, and
-# with status 2 for an unknown row.
+# Prints each test that fails or is skipped, and runs the others. Exits with status 1 if a test has
+# failed, and with status 2 for an unknown row.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -55,7 +55,8 @@ for row; do
             echo "row $row: no test has the name $test"
             failed=1
         }
-        # The reason for a skip follows other text on its line if the test harness has printed there.
+        # The reason for a skip follows other text on its line if the test harness has printed
+        # there.
         sed -n "s/.*\(skipped: .*\)/row $row: ${test}: \1/p" "$output"
     done
 done

@@ -3,11 +3,11 @@
 #
 # usage: ci/sim.sh [SEEDS | quick | own | capture | opt-out | reintroduced [NAME]...]
 #
-#   SEEDS          in a release build, the unit tests of the simulator and the simulations of
-#                  tests/sim.rs and tests/sim_examples.rs with SEEDS seeds, those simulations twice
-#                  each with equal digests, and the swarm with a hundred times as many; in a debug
-#                  build, the protocols of other projects, twice each with a twentieth of the seeds,
-#                  `capture` and `opt-out`; default: 1000
+#   SEEDS          runs the unit tests of the simulator, and the simulations of tests/sim.rs and
+#                  tests/sim_examples.rs, with SEEDS seeds. Each simulation runs twice, and both
+#                  digests must be equal. Runs the swarm with a hundred times as many seeds. These
+#                  are release builds. In debug builds, runs the protocols of other projects, twice
+#                  each with a twentieth of the seeds, `capture` and `opt-out`. The default is 1000.
 #   quick          the step of .ci/run: the tests of the feature `sim`, the unit tests of the
 #                  simulator, the swarm with 10,000 seeds, the inputs of the fuzz target `sockets`,
 #                  the protocols of other projects, twice, and `own`

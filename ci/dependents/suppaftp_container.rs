@@ -13,8 +13,8 @@ use std::{env, fs, process, thread};
 
 /// The id of Debian's user `nobody`, and of its group.
 const NOBODY: u32 = 65534;
-/// The crypt(3) hash of the password `test`. A hash by pure-pw would take a second to compute, at its
-/// creation and at each login.
+/// The crypt(3) hash of the password `test`. A hash by pure-pw would take a second to compute, at
+/// its creation and at each login.
 const PASSWORD: &str = "$1$depends$npt6tFYZR3v23bVWb4IIn/";
 
 pub struct SyncPureFtpRunner {
