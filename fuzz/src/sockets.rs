@@ -161,8 +161,8 @@ async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) 
         }
         2 | 3 => {
             let direction = usize::from(action % 6 == 3);
-            let past = input.byte() % 3;
-            let deadline = match past {
+            let choice = input.byte() % 3;
+            let deadline = match choice {
                 0 => None,
                 1 => Some(Instant::now()),
                 _ => Some(Instant::now() + Duration::from_secs(3600)),
@@ -170,7 +170,7 @@ async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) 
             let set = if direction == 0 { UnixStream::set_read_deadline } else { UnixStream::set_write_deadline };
             let result = set(handle, deadline);
             assert_eq!(result.is_err(), end.closed, "{result:?}");
-            end.expired[direction] = past == 1;
+            end.expired[direction] = choice == 1;
         }
         4 => {
             handle.force_close().await.expect("close returns no error");

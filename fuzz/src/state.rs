@@ -155,8 +155,8 @@ static CACHE: PollCache = PollCache::new();
 
 const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
 
-/// Checks that exactly the first `count` listed waiters were woken, and removes them.
-fn woken(listed: &mut Vec<Listed>, count: usize) -> Vec<Listed> {
+/// Checks that exactly the first `count` listed waiters were woken. Removes and returns them.
+fn take_woken(listed: &mut Vec<Listed>, count: usize) -> Vec<Listed> {
     let taken: Vec<_> = listed.drain(..count).collect();
     assert!(taken.iter().all(|waiter| waiter.bell.rung() == 1), "a waiter was not woken");
     assert!(listed.iter().all(|waiter| waiter.bell.rung() == 0), "a waiter was woken out of order");
@@ -217,7 +217,7 @@ pub fn poll_cache(data: &[u8]) {
                 model.ready = true;
                 let count = if reasons == 0 { model.listed.len().min(1) } else { model.listed.len() };
                 assert_eq!(wakers.wake_all(), count);
-                for mut waiter in woken(&mut model.listed, count) {
+                for mut waiter in take_woken(&mut model.listed, count) {
                     side.end_wait(&mut waiter.key, true, &mut wakers);
                 }
             }
@@ -241,7 +241,7 @@ pub fn poll_cache(data: &[u8]) {
                         side.set_ready(0, &mut wakers);
                         let count = model.listed.len().min(1);
                         assert_eq!(wakers.wake_all(), count);
-                        for mut waiter in woken(&mut model.listed, count) {
+                        for mut waiter in take_woken(&mut model.listed, count) {
                             side.end_wait(&mut waiter.key, true, &mut wakers);
                         }
                     }
@@ -262,7 +262,7 @@ pub fn poll_cache(data: &[u8]) {
                 model.deadline = to;
                 let count = if to == EXPIRED { model.listed.len() } else { 0 };
                 assert_eq!(wakers.wake_all(), count);
-                for mut waiter in woken(&mut model.listed, count) {
+                for mut waiter in take_woken(&mut model.listed, count) {
                     side.end_wait(&mut waiter.key, true, &mut wakers);
                 }
                 // Fires the requested entry if the time drawn from the input has reached it.
@@ -286,7 +286,7 @@ pub fn poll_cache(data: &[u8]) {
                         assert_eq!(wakers.wake_all(), count);
                         for model in sides.iter_mut().filter(|model| model.deadline == EXPIRED) {
                             let all = model.listed.len();
-                            woken(&mut model.listed, all);
+                            take_woken(&mut model.listed, all);
                         }
                     }
                 }
@@ -297,7 +297,7 @@ pub fn poll_cache(data: &[u8]) {
                 assert_eq!(wakers.wake_all(), count);
                 for (model, side) in sides.iter_mut().zip(desc.sides()) {
                     let all = model.listed.len();
-                    for mut waiter in woken(&mut model.listed, all) {
+                    for mut waiter in take_woken(&mut model.listed, all) {
                         side.end_wait(&mut waiter.key, true, &mut wakers);
                     }
                 }
