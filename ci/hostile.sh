@@ -55,8 +55,7 @@ for row; do
             echo "row $row: no test has the name $test"
             failed=1
         }
-        # The reason for a skip follows other text on its line if the test harness has printed
-        # there.
+        # A reason for a skip follows other text on its line if the test harness has printed there.
         sed -n "s/.*\(skipped: .*\)/row $row: ${test}: \1/p" "$output"
     done
 done

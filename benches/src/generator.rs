@@ -507,7 +507,7 @@ mod tests {
         assert_eq!(Generator::new(plan).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     }
 
-    /// Regression: the next run reported the late echo as a wrong one.
+    /// Regression test: the next run reported the late echo as a wrong one.
     #[test]
     fn late_echo_of_an_earlier_run_is_not_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -12,11 +12,11 @@
 //! worker and the same service, whose responses have bodies of BYTES bytes (13 by default). `timer`
 //! limits the time for the head of a request to 30 s, by the runtime's timer.
 //!
-//! `load` is the client, which runs in lock-step for the reason in `src/generator.rs`. It requests
-//! one response on each connection, whose bodies must have BYTES bytes, and prints `warm`. Then it
-//! reads amounts from its input, one per line: a number of rounds, such as `500`, or a time, such
-//! as `0.8s`. In each round, it sends a request on all connections and then reads all responses. It
-//! prints the number of responses per amount, and exits at the end of its input.
+//! `load` is the client, which runs in lock-step for the reason in `src/generator.rs`. It makes one
+//! request on each connection and prints `warm`. The bodies of all responses must have BYTES bytes.
+//! Then it reads amounts from its input, one per line: a number of rounds, such as `500`, or a
+//! time, such as `0.8s`. In each round, it sends a request on all connections and then reads all
+//! responses. It prints the number of responses per amount, and exits at the end of its input.
 //!
 //! If the program fails, it prints the error to standard error and exits with status 1.
 

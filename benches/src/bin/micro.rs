@@ -5,10 +5,10 @@
 //! ```
 //!
 //! `--only` selects runtimes and `--case` cases; an unknown name prints the list. The runtime
-//! `bare` consists only of async-task and a queue. `bare-threads` is the same in a process that has
-//! a second, idle thread, as every runtime with worker threads has: malloc(3) of the GNU C library
-//! takes its locks only in such a process. The Go program is built beside this program if Go's
-//! toolchain is installed, and is left out otherwise.
+//! `bare` consists only of async-task and a queue. `bare-threads` is the same in a process with a
+//! second, idle thread, because malloc(3) of the GNU C library takes its locks only in a process
+//! with several threads, such as that of a runtime with worker threads. The Go program is built
+//! beside this program if Go's toolchain is installed, and is left out otherwise.
 //!
 //! Each measurement runs in a separate process with one worker, pinned to the last CPU that this
 //! program may use. The runtimes alternate. The program prints a Markdown table with the medians
