@@ -1,8 +1,8 @@
 //! Numbers of threads, which are never reused, for locks that store the number of their owner.
 //!
 //! # States
-//! *none* (0) → (`assign`) → *assigned*, until the thread ends. The thread of a child of fork(2) has
-//! the number of the thread that called fork(2), so the child must not use such a lock.
+//! *none* (0) → (`assign`) → *assigned*, until the thread ends. The thread of a child of fork(2)
+//! has the number of the thread that called fork(2), so the child must not use such a lock.
 
 use std::cell::Cell;
 

@@ -84,7 +84,7 @@ impl Waiting {
         Ok(Waiting(files))
     }
 
-    /// Returns the time for which the threads have waited for a CPU so far, as a sum in nanoseconds.
+    /// Returns the sum of the times for which the threads have waited for a CPU, in nanoseconds.
     fn nanos(&self) -> u64 {
         let of = |file: &File| {
             let mut buf = [0; 96];

@@ -11,8 +11,8 @@
 //!
 //! The main thread makes health checks over TCP, with a pause of 1 ms before each. Every second
 //! check uses a new connection. A round consists of three periods: one of `--checks` milliseconds
-//! without checks, one with `--checks` checks that tasks of the lane `Normal` serve, and one with as
-//! many checks that tasks of the lane `Control` serve.
+//! without checks, one with `--checks` checks that tasks of the lane `Normal` serve, and one with
+//! as many checks that tasks of the lane `Control` serve.
 //!
 //! The program prints a Markdown table with the delay of the checks and the throughput of the
 //! saturating connections for each kind of period, and the number of turns of control tasks. If it

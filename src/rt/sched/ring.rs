@@ -45,7 +45,7 @@ use std::ptr::{self, NonNull};
 
 use crate::sync::{AtomicPtr, AtomicU32, MODEL, Ordering, UnsafeCell, fence, injected_bug};
 
-/// The number of slots of a new ring, equal to the maximum number of events in a batch.
+/// The number of slots of a new ring.
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
 /// The maximum number of items that a thief takes at once. A ring always has room for them if it is
 /// empty.
