@@ -47,6 +47,12 @@ fn signal_prints_a_snapshot_each_time() {
         rt::dump_on_sigusr1().unwrap();
         spawn_a_reader();
         eprintln!("ready");
+        #[cfg(target_os = "linux")]
+        while std::io::stdin().read(&mut [0]).unwrap() > 0 {
+            common::interrupt("netpoll-dump");
+            std::thread::sleep(Duration::from_millis(20));
+            eprintln!("ready");
+        }
         let _ = std::io::stdin().read(&mut [0]);
         return;
     }
@@ -54,13 +60,18 @@ fn signal_prints_a_snapshot_each_time() {
         let mut child = start(NAME, "child");
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         lines.find(|line| line == "ready").unwrap();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
             let title = lines.find(|line| line.starts_with("netpoll: snapshot of process")).unwrap();
             assert_eq!(title, format!("netpoll: snapshot of process {} (SIGUSR1)", child.id()));
             let row = lines.find(|line| line.contains("waits for a datagram")).unwrap();
             assert!(row.contains("waiting") && row.contains("read of fd") && row.contains("(udp 127.0.0.1:"), "{row}");
+            // Regression: after a signal with another handler, the thread ended.
+            if cfg!(target_os = "linux") {
+                child.stdin.as_ref().unwrap().write_all(b"i").unwrap();
+                lines.find(|line| line == "ready").unwrap();
+            }
         }
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());

@@ -2,11 +2,13 @@
 //! the task. This file has no test harness, because a harness usually runs tests on threads other
 //! than the main thread.
 
+use std::panic::catch_unwind;
 use std::process::{Command, ExitCode};
 
 use netpoll::{rt, task};
 
-/// The environment variable that tells a child process where to panic: `main` or `task`.
+/// The environment variable that tells a child process where to panic: `main`, `task` or
+/// `panicking`.
 const ROLE: &str = "NETPOLL_TEST_DUMP_ON_PANIC_ROLE";
 
 /// Panics in the main thread outside a task if `role` is `main`, and otherwise in a task that the
@@ -22,9 +24,33 @@ fn child(role: &str) {
     });
 }
 
+/// Calls `dump_on_panic` while its thread panics.
+struct CallsOnDrop;
+
+impl Drop for CallsOnDrop {
+    fn drop(&mut self) {
+        assert!(catch_unwind(rt::dump_on_panic).is_err(), "the hook cannot be set now");
+    }
+}
+
+/// Regression: the first call came from a panicking thread and panicked, and then every later call
+/// panicked too.
+fn first_call_from_a_panicking_thread_does_not_affect_later_calls() {
+    let panics = std::thread::spawn(|| {
+        let _calls = CallsOnDrop;
+        panic!("a panic for the test");
+    });
+    assert!(panics.join().is_err());
+    rt::dump_on_panic();
+    rt::dump_on_panic();
+}
+
 fn main() -> ExitCode {
     if let Ok(role) = std::env::var(ROLE) {
-        child(&role);
+        match role.as_str() {
+            "panicking" => first_call_from_a_panicking_thread_does_not_affect_later_calls(),
+            role => child(role),
+        }
         return ExitCode::SUCCESS;
     }
     // The panic of a task resumes in the main thread, which awaits the task, without another
@@ -41,6 +67,8 @@ fn main() -> ExitCode {
             assert!(line.contains(" `panics??[2J`, spawned at ") && line.contains("dump_on_panic.rs:"), "{line}");
         }
     }
+    let output = Command::new(std::env::current_exe().unwrap()).env(ROLE, "panicking").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     println!("main_thread_panic_prints_a_snapshot_and_task_panic_names_the_task: ok");
     ExitCode::SUCCESS
 }

@@ -495,6 +495,8 @@ fn signal_of_forked_child_does_not_request_a_snapshot_of_its_parent() {
     child("signal_of_forked_child_does_not_request_a_snapshot_of_its_parent", || {
         let before = numbers();
         rt::dump_on_sigusr1().unwrap();
+        // Regression: the call returned `Ok` in the child.
+        forked(|| i32::from(!rt::dump_on_sigusr1().is_err_and(|error| is_of_fork(&error))));
         // SAFETY: no pointer is passed.
         let is_reader = |fd| unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE == libc::O_RDONLY;
         let reader = numbers().into_iter().find(|&fd| !before.contains(&fd) && is_reader(fd)).unwrap();

@@ -386,6 +386,36 @@ fn server_answers_while_workers_are_blocked() {
     });
 }
 
+/// Regression: a signal of the server's thread disconnected the client, because a socket call with
+/// a timeout fails with EINTR, even if the signal's handler has SA_RESTART.
+#[cfg(target_os = "linux")]
+#[test]
+fn signal_during_a_request_does_not_disconnect_the_client() {
+    child("signal_during_a_request_does_not_disconnect_the_client", || {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let _server = InspectServer::bind(&path).unwrap();
+        // The text does not fit the buffer of a socket, so the server also waits while it answers.
+        let names = (0..5000).map(|_| task::Builder::new().name("n".repeat(200)));
+        let _tasks: Vec<_> = names.map(|task| task.spawn(std::future::pending::<()>()).unwrap()).collect();
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(common::BOUND / 2)).unwrap();
+        let interrupt = || {
+            for _ in 0..5 {
+                std::thread::sleep(Duration::from_millis(10));
+                common::interrupt("netpoll-inspect");
+            }
+        };
+        interrupt();
+        client.write_all(b"text\n").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        interrupt();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.lines().last().unwrap().starts_with("shared"), "the answer is complete");
+    });
+}
+
 /// The server continues after accept(2) has failed because the process had no free descriptor.
 #[test]
 fn server_survives_a_lack_of_descriptors() {

@@ -35,6 +35,8 @@ use netpoll::net::{OpError, TcpListener, TcpStream};
 use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+#[cfg(target_os = "linux")]
+pub use kernel::interrupt;
 pub use kernel::{in_flight, own_address};
 pub use original::{original, stored_original};
 pub use processes::{

@@ -33,17 +33,23 @@ use crate::sys::signal;
 #[doc(alias = "SIGQUIT")]
 pub fn dump_on_sigusr1() -> io::Result<()> {
     static DONE: Mutex<bool> = Mutex::new(false);
+    // Checked first, because the parent may have held the lock during the fork.
+    fork::check()?;
     let mut is_done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
     if *is_done {
         return Ok(());
     }
-    fork::check()?;
     let (mut reader, writer) = io::pipe()?;
     let run = move || {
         let mut bytes = [0; 64];
-        // Signals that arrive at the same time cause one snapshot.
-        while matches!(reader.read(&mut bytes), Ok(1..)) {
-            dump("SIGUSR1");
+        loop {
+            match reader.read(&mut bytes) {
+                // Signals that arrive at the same time cause one snapshot.
+                Ok(1..) => dump("SIGUSR1"),
+                // A handler without SA_RESTART ran on this thread.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return,
+            }
         }
     };
     // The thread starts before the handler is installed. If the installation fails, the writer is
@@ -67,7 +73,8 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// later replaces this hook.
 ///
 /// # Panics
-/// Panics if the calling thread is panicking, like [`std::panic::set_hook`].
+/// Panics if the calling thread is panicking, like [`std::panic::set_hook`], unless the hook was
+/// set before.
 ///
 /// # Examples
 /// ```
@@ -75,6 +82,11 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// ```
 pub fn dump_on_panic() {
     static ONCE: Once = Once::new();
+    if ONCE.is_completed() {
+        return;
+    }
+    // A panic inside of `call_once` would make all later calls panic.
+    assert!(!std::thread::panicking(), "dump_on_panic cannot set the hook from a panicking thread");
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {

@@ -322,13 +322,18 @@ fn left(end: Instant) -> io::Result<Option<Duration>> {
     }
 }
 
+/// Reads until a newline, the end of the stream or [`LINE_MAX`] bytes. With a timeout, a signal
+/// interrupts the call even if its handler has SA_RESTART (signal(7)), so the call is repeated here
+/// and in [`write_all`].
 fn read_line(mut client: &UnixStream, end: Instant) -> io::Result<String> {
     let (mut line, mut buf) = (Vec::new(), [0; LINE_MAX]);
     while line.len() < LINE_MAX && !line.contains(&b'\n') {
         client.set_read_timeout(left(end)?)?;
-        match client.read(&mut buf)? {
-            0 => break,
-            count => line.extend_from_slice(&buf[..count]),
+        match client.read(&mut buf) {
+            Ok(0) => break,
+            Ok(count) => line.extend_from_slice(&buf[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(String::from_utf8_lossy(&line).into_owned())
@@ -338,7 +343,11 @@ fn write_all(mut client: &UnixStream, mut bytes: &[u8], end: Instant) -> io::Res
     while !bytes.is_empty() {
         client.set_write_timeout(left(end)?)?;
         let part = &bytes[..bytes.len().min(PART)];
-        bytes = &bytes[client.write(part)?..];
+        match client.write(part) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
