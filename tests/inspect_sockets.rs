@@ -281,3 +281,30 @@ fn connections_in_progress_are_shown() {
         }
     });
 }
+
+/// Regression: the operations were counted, but a snapshot that queried the kernel for the kind of
+/// the socket did not show them.
+#[cfg(target_os = "linux")]
+#[test]
+fn operations_of_multipath_connections_are_counted_in_each_snapshot() {
+    if socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(socket2::Protocol::MPTCP)).is_err() {
+        return;
+    }
+    run(async {
+        let listener = ListenConfig::new().multipath(true).listen("127.0.0.1:0").await.unwrap();
+        let client = Dialer::new().multipath(true).dial(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        for _ in 0..3 {
+            client.write_all(b"hello").await.unwrap();
+            (&server).read_exact(&mut [0; 5]).await.unwrap();
+        }
+        let fd = client.as_raw_fd();
+        for inspect in
+            [Inspect::new().addresses(false), Inspect::new().addresses(true), Inspect::new().addresses(true).tcp(true)]
+        {
+            let socket = inspect.take().sockets.into_iter().find(|socket| socket.fd() == fd).unwrap();
+            assert_eq!((socket.reads(), socket.writes()), (Some(0), Some(3)), "{socket:?}");
+            assert_eq!((socket.bytes_received(), socket.bytes_sent()), (Some(0), Some(15)), "{socket:?}");
+        }
+    });
+}

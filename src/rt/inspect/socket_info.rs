@@ -55,7 +55,8 @@ pub(super) const NO_DEADLINE: u64 = u64::MAX;
 pub(super) struct Extras {
     pub(super) host: Option<Arc<str>>,
     pub(super) limits: Option<ListenerLimits>,
-    /// The numbers of receiving and of sending operations, unless the socket is a TCP connection.
+    /// The numbers of receiving and of sending operations, unless the socket is a TCP connection
+    /// without multipath that is not in an `AsyncFd`.
     pub(super) operations: Option<[u32; 2]>,
     /// The numbers of bytes received and sent. `None` for TCP without multipath, except in an
     /// `AsyncFd`.
@@ -240,7 +241,8 @@ impl SocketInfo {
     /// batch of datagrams counts as one operation. Calls made by a closure of the program, such as
     /// those of an `AsyncFd`, are not counted.
     ///
-    /// The operations of a TCP connection are not counted. For a TCP connection, this is the
+    /// The operations of a TCP connection are not counted, except those of multipath TCP. For TCP
+    /// without multipath, except in an [`AsyncFd`](crate::io::AsyncFd) or a listener, this is the
     /// kernel's number of received segments with data, or `None` if the snapshot has no TCP_INFO
     /// ([`Inspect::tcp`](super::Inspect::tcp)).
     pub fn reads(&self) -> Option<u32> {
@@ -248,8 +250,7 @@ impl SocketInfo {
     }
 
     /// Returns the number of operations that have sent data, modulo 2³², counted as for
-    /// [`reads`](SocketInfo::reads). For a TCP connection, this is the kernel's number of sent
-    /// segments with data, or `None` if the snapshot has no TCP_INFO.
+    /// [`reads`](SocketInfo::reads). The kernel's number is that of sent segments with data.
     pub fn writes(&self) -> Option<u32> {
         self.operations().map(|operations| operations[1])
     }

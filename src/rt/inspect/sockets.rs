@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
             _ if read.is_hung_up() => SocketState::HungUp,
             state => state,
         };
-        let extras = self.extras(&description, desc, is_tcp, identity.state);
+        let extras = self.extras(&description, desc, identity.state);
         let info = SocketInfo {
             id: SocketId { index: desc.index, generation: description.generation },
             fd: number,
@@ -266,7 +266,8 @@ impl<'a> Reader<'a> {
         if !desc.is_current(description.generation) {
             return None;
         }
-        if is_tcp && asks {
+        // The results for other sockets are not kept, because `known` does not return them.
+        if description.is_tcp && asks {
             self.remember(&info, known, identity.state);
         }
         Some(info)
@@ -274,13 +275,7 @@ impl<'a> Reader<'a> {
 
     /// Returns the data that most TCP connections do not have, or `None` if this socket does not
     /// have such data either.
-    fn extras(
-        &self,
-        description: &Description,
-        desc: &PollDesc,
-        is_tcp: bool,
-        state: SocketState,
-    ) -> Option<Box<Extras>> {
+    fn extras(&self, description: &Description, desc: &PollDesc, state: SocketState) -> Option<Box<Extras>> {
         let id = (desc.index, description.generation);
         let mut extras = Extras::default();
         if !description.is_tcp
@@ -289,7 +284,7 @@ impl<'a> Reader<'a> {
             let (bytes, used) = usage.read();
             (extras.bytes, extras.last_use) = (Some(bytes), Some(self.scale.since(used)));
         }
-        if !is_tcp || state == SocketState::Listening {
+        if !description.is_tcp || state == SocketState::Listening {
             extras.operations = Some(desc.operations());
         }
         let errno = desc.failures().1;
@@ -445,5 +440,35 @@ fn details(now: &option::TcpState) -> TcpDetails {
         last_received: millis(now.last_received_millis),
         accept_queue: if is_listener { now.unacknowledged } else { 0 },
         accept_queue_max: if is_listener { now.selectively_acknowledged } else { 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::io::AsyncFd;
+    use crate::rt::Inspect;
+
+    /// Regression: such results took the places of results that are used.
+    #[test]
+    fn results_are_kept_only_for_sockets_whose_later_snapshots_use_them() {
+        let other = AsyncFd::new(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let adopted = crate::net::TcpListener::from(TcpListener::bind("127.0.0.1:0").unwrap());
+        let is_kept = |fd: i32| {
+            let snapshot = Inspect::new().addresses(true).take();
+            let id = snapshot.sockets.iter().find(|socket| socket.fd == fd).expect("an open socket").id;
+            let asked = ASKED.lock().unwrap();
+            asked.as_ref().and_then(|asked| asked.get(&id.index)).is_some_and(|it| it.generation == id.generation)
+        };
+        // A snapshot that another test takes at the same time may hold the lock.
+        while !is_kept(adopted.as_raw_fd()) {
+            std::thread::yield_now();
+        }
+        for _ in 0..100 {
+            assert!(!is_kept(other.get_ref().as_raw_fd()));
+        }
     }
 }
