@@ -20,9 +20,9 @@
 //! * [`block_on`] and [`root`] — threads in `block_on`. [`blocking`] and [`pool`]: threads for
 //!   blocking calls.
 //! * [`monitor`] — sysmon, the thread that watches the other threads. [`sysmon`]: its state.
-//!   `cpus`: whether a CPU is free. [`user_code`]: the threads that run user code for it, from the
-//!   queues `reports` and `wake_queue`. `shortage`: progress while the system refuses to create
-//!   threads.
+//!   `check_times`: the times of its checks. `cpus`: whether a CPU is free. [`user_code`]: the
+//!   threads that run user code for it, from the queues `reports` and `wake_queue`. `shortage`:
+//!   progress while the system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and its last other events,
 //!   for the black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `rare`,
@@ -34,6 +34,7 @@ pub(crate) mod awake;
 mod batch;
 pub(crate) mod block_on;
 pub(crate) mod blocking;
+mod check_times;
 pub(crate) mod contained;
 pub(crate) mod cpu_time;
 mod cpus;

@@ -57,8 +57,9 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::check_times::{Check, CheckTimes, TICK};
 use super::cpus::Cpus;
 use super::event_ring::Mark;
 use super::identity::{self, TaskId};
@@ -77,11 +78,6 @@ use crate::rt::unsent;
 use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, Ordering};
 
-/// The time between two checks.
-const TICK: Duration = Duration::from_millis(10);
-/// The time since the previous check above which a check is late. Other threads may have been
-/// delayed as well.
-const LATE: Duration = Duration::from_millis(20);
 /// The number of checks without activity before sysmon sleeps.
 const QUIET_TICKS: u32 = 5;
 /// The maximum number of threads that one check adds.
@@ -113,11 +109,7 @@ struct Seen {
 struct Monitor {
     runtime: &'static Runtime,
     parker: Arc<Parker>,
-    /// The time of the last check that did not come soon after another. `None` before the first
-    /// check and after a sleep.
-    looked_at: Option<Instant>,
-    /// Whether the check at `looked_at` was late and therefore did not look for stuck tasks.
-    was_late: bool,
+    times: CheckTimes,
     /// The states of the processors, by number.
     seen: HashMap<usize, Seen>,
     /// The number of polls of each shard at the last check.
@@ -173,8 +165,7 @@ impl Runtime {
         let mut monitor = Monitor {
             runtime: self,
             parker: parker.clone(),
-            looked_at: None,
-            was_late: false,
+            times: CheckTimes::new(),
             seen: HashMap::new(),
             waits: [0; SHARDS_MAX],
             handed_over: Shards::NONE,
@@ -233,7 +224,7 @@ impl Monitor {
                 if is_quiet && runtime.epoch() == epoch {
                     self.forget_cpus();
                     self.parker.park();
-                    self.looked_at = None;
+                    self.times.forget();
                 }
                 sysmon.set_ticking(&self.parker, true);
                 self.quiet = 0;
@@ -370,21 +361,15 @@ impl Monitor {
     fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
-        let gap = self.looked_at.map_or(TICK, |last| now - last);
-        if gap < TICK / 2 {
-            // A wake-up has ended the pause early, so too little time has passed to consider a task
-            // stuck.
-            return (0, 0);
-        }
-        self.looked_at = Some(now);
-        self.was_late = gap > LATE && !self.was_late;
-        if self.was_late {
-            // The process or its machine may have been stopped, so this time is not charged to
-            // tasks.
-            let stopped_for = gap.saturating_sub(TICK);
-            self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
-            return (0, 0);
-        }
+        let (gap, is_without_polls) = match self.times.check(now, no_thread_polled) {
+            Check::Early => return (0, 0),
+            Check::Late(stopped_for) => {
+                // This time is not charged to tasks.
+                self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
+                return (0, 0);
+            }
+            Check::Regular { gap, is_without_polls } => (gap, is_without_polls),
+        };
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.turns.ended(), processor.running_id());
@@ -396,7 +381,7 @@ impl Monitor {
             if let Some(record) = processor.running() {
                 record.add_cpu(gap.as_nanos() as u64);
             }
-            if no_thread_polled && in_turn {
+            if is_without_polls && in_turn {
                 correct_and_wake(self.runtime, processor, turns, gap);
             }
             let moved = !processor.owned.load(Ordering::Relaxed)
