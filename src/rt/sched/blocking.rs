@@ -24,7 +24,7 @@ use super::pool::{Pool, State};
 use super::task::discard;
 use super::task_data::TaskData;
 use crate::rt::context;
-use crate::rt::runtime::Runtime;
+use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::waiters::drop_payload;
 use crate::sync::MutexGuard;
 
@@ -136,5 +136,27 @@ fn run(runnable: Runnable<TaskData>) {
     let run = || context::run_call(data, || record.polling(|| runnable.run()));
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
         drop_payload(payload);
+        runtime().panics.add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::rt::sched::lanes::Lane;
+    use crate::rt::sched::record::Kind;
+
+    /// Regression: the worker counted such a panic, and a thread of a pool did not.
+    #[test]
+    fn panic_that_a_call_does_not_catch_is_counted() {
+        let data = TaskData::new(Kind::Call, None, Lane::Normal, runtime().epoch(), Location::caller(), 0);
+        let panics = |_: &TaskData| async { panic!("on purpose") };
+        let (runnable, task) = async_task::Builder::new().metadata(data).spawn(panics, |_| {});
+        let before = runtime().panics.get();
+        run(runnable);
+        assert!(task.is_finished() && runtime().panics.get() > before);
+        task.detach();
     }
 }
