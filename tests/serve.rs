@@ -204,6 +204,25 @@ fn whole_queue_is_served(config: ListenConfig, limit: usize) {
     });
 }
 
+/// Regression: the text of the report said that the connection was closed by force.
+#[test]
+fn straggler_that_has_dropped_its_connection_is_not_shown_as_closed_by_force() {
+    run(async {
+        let handler = |conn: TcpStream| async move {
+            drop(conn);
+            std::future::pending::<()>().await
+        };
+        let (addr, stop, server) = server(handler, Duration::from_millis(30)).await;
+        let client = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "the handler drops the connection");
+        drop(stop);
+        let report = server.await.unwrap();
+        assert_eq!(report.stragglers.len(), 1);
+        let text = report.to_string();
+        assert!(text.starts_with("1 connections accepted, 1 not ended in the drain time\n"), "{text}");
+    });
+}
+
 #[test]
 fn drain_timeout_closes_and_reports_connections() {
     /// Returns whether the handler ended within the short time that it has after a forced close.

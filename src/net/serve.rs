@@ -280,7 +280,8 @@ pub struct Straggler {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} connections accepted, {} closed by force", self.accepted, self.stragglers.len())?;
+        // The handler of a straggler may have dropped its connection before the forced close.
+        write!(f, "{} connections accepted, {} not ended in the drain time", self.accepted, self.stragglers.len())?;
         self.stragglers.iter().try_for_each(|straggler| write!(f, "\n{straggler}"))
     }
 }
