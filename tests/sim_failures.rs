@@ -30,6 +30,13 @@ async fn has_a_host_that_returns_an_error_on_request(sim: Sim) {
     task::sleep(ms(1)).await;
 }
 
+#[netpoll::test(sim)]
+async fn notes_and_fails_on_request(sim: Sim) -> io::Result<()> {
+    sim.note("begins");
+    sim.note("ends");
+    if fails() { Err(io::Error::other("the reason of the test")) } else { Ok(()) }
+}
+
 /// If the test is to fail, the second run sleeps longer than the first, because the counter is not
 /// part of the simulation.
 #[netpoll::test(sim)]
@@ -129,4 +136,18 @@ fn invalid_values_of_variables_fail_the_test() {
     assert!(text.contains("NETPOLL_SEEDS must be at least 1"), "{text}");
     let text = output("returns_an_error_on_request", &[], &[("NETPOLL_SEED", "one")]);
     assert!(text.contains("NETPOLL_SEED must be a number, not `one`"), "{text}");
+}
+
+/// Regression: the run panicked because of the number, instead of printing its log.
+#[test]
+fn invalid_number_of_log_lines_does_not_hide_the_failure() {
+    let variables = [("NETPOLL_SEED", "0"), ("NETPOLL_LOG_LINES", "all")];
+    let text = output("notes_and_fails_on_request", &[], &variables);
+    assert!(text.contains("NETPOLL_LOG_LINES must be a number, not `all`"), "{text}");
+    assert!(text.contains(" lines of the log:"), "{text}");
+    assert!(text.contains("the reason of the test"), "{text}");
+    assert!(text.contains("to repeat the run: NETPOLL_SEED=0 cargo test"), "{text}");
+    let variables = [("NETPOLL_SEED", "0"), ("NETPOLL_LOG_LINES", "1")];
+    let text = output("notes_and_fails_on_request", &[], &variables);
+    assert!(text.contains("last 1 lines of the log:"), "{text}");
 }

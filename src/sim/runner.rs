@@ -42,7 +42,7 @@ const STUCK: Duration = Duration::from_secs(60);
 const STACK: usize = 8 << 20;
 
 /// The number of log lines that a failing run prints, unless `NETPOLL_LOG_LINES` is set.
-const LINES: u64 = 200;
+const LINES: usize = 200;
 
 /// The result of a run; returned by [`Builder::run`].
 #[derive(Clone, Debug)]
@@ -287,7 +287,7 @@ fn notes(world: &World) -> Notes {
 fn print(notes: &Notes) {
     let lines: Vec<_> = notes.log.lines().collect();
     if !lines.is_empty() {
-        let most = usize::try_from(number("NETPOLL_LOG_LINES").unwrap_or(LINES)).unwrap_or(usize::MAX);
+        let most = log_lines();
         eprintln!("last {} lines of the log:", lines.len().min(most));
         lines[lines.len().saturating_sub(most)..].iter().for_each(|line| eprintln!("{line}"));
     }
@@ -307,6 +307,16 @@ fn print(notes: &Notes) {
             notes.foreign.join(", ")
         );
     }
+}
+
+/// Returns the number of log lines that a failing run prints. A value that is not a number is
+/// reported and ignored, because a panic would hide the failure of the run.
+fn log_lines() -> usize {
+    let Some(text) = std::env::var_os("NETPOLL_LOG_LINES") else { return LINES };
+    text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        eprintln!("NETPOLL_LOG_LINES must be a number, not `{}`", text.display());
+        LINES
+    })
 }
 
 /// Returns the number in an environment variable, or `None` if the variable is not set. Panics if
