@@ -2,6 +2,7 @@
 //!
 //! The exit status is 0 on success, 1 after an error, and 2 if the arguments are invalid.
 
+mod request;
 mod rows;
 mod screen;
 mod snapshot;
@@ -28,7 +29,8 @@ SOCKET is the path that the program was given with NETPOLL_INSPECT, rt::Builder:
   --trace             print the last events of the workers as a trace for ui.perfetto.dev
   --interval SECONDS  minimum time between two snapshots of the live view, 0.05 to 3600 (default 1)
   --sort ORDER        first order of the rows of the live view (default id)
-  --filter TEXT       show only the rows that contain TEXT, in the live view and with --once
+  --filter TEXT       show only the rows of tasks, sockets and workers that contain TEXT in a column, in the live
+                      view and with --once, whose rows of sockets name tasks by their ids only
   -h, --help          print this text
 ";
 
@@ -102,7 +104,7 @@ fn run(arguments: Arguments) -> io::Result<()> {
     let Some(format) = arguments.format else {
         return screen::View::new(arguments.path, arguments.order, arguments.filter).run(arguments.interval);
     };
-    let answer = filtered(&snapshot::ask(&arguments.path, format)?, &arguments.filter);
+    let answer = filtered(&request::ask(&arguments.path, format, request::LIMITS)?, &arguments.filter);
     let mut out = io::stdout().lock();
     out.write_all(answer.as_bytes())?;
     if !answer.ends_with('\n') {

@@ -1,6 +1,6 @@
 //! The rows of tasks, sockets, workers and histograms, and the details of one row.
 
-use crate::snapshot::{Snapshot, Socket, Task, WaitsFor, WokenBy};
+use crate::snapshot::{Snapshot, Socket, Task, Tcp, WaitsFor, WokenBy};
 
 /// A table that the live view can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
             let bars = |ranges: &[(Option<f64>, u64)], at: usize| {
                 let most = ranges.iter().map(|range| range.1).max().unwrap_or(0).max(1);
                 let count = ranges.get(at).map_or(0, |range| range.1);
-                format!("{:20} {count}", "#".repeat((count * 20).div_ceil(most) as usize))
+                format!("{:20} {count}", "#".repeat((u128::from(count) * 20).div_ceil(most.into()) as usize))
             };
             let row = |at: usize, bound: Option<f64>| {
                 let bound = bound.map_or("more".to_owned(), time);
@@ -229,6 +229,10 @@ fn label(task: &Task) -> String {
     task.name.as_ref().map_or_else(|| task.id.to_string(), |name| format!("{} ({name})", task.id))
 }
 
+/// The maximum number of tasks of a chain in one text. Each task of a long chain has a text, so
+/// their total size would grow with the square of the length.
+const CHAIN_MAX: usize = 32;
+
 /// Describes the socket, task or timer that a task waits for. If the task waits for another task,
 /// also describes the wait of that task, and so on. Returns an empty string if the task runs or is
 /// ready.
@@ -253,6 +257,10 @@ pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
                 } else if let Some(next) = now.task(*id) {
                     if next.waits_for.is_none() && next.state != "waiting" {
                         text.push_str(&format!(", which is {}", next.state));
+                        break;
+                    }
+                    if seen.len() == CHAIN_MAX {
+                        text.push_str(", and so on");
                         break;
                     }
                     seen.push(*id);
@@ -307,7 +315,7 @@ fn waiters(now: &Snapshot, socket: &Socket) -> String {
         format!("{} task {task}", short_verb(&waiting.operation, is_listening(socket)))
     });
     let mut parts: Vec<String> = known.collect();
-    let all = socket.readers + socket.writers;
+    let all = socket.readers.saturating_add(socket.writers);
     if all > parts.len() as u64 {
         parts.push(format!("{} unknown", all - parts.len() as u64));
     }
@@ -413,7 +421,10 @@ fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
         lines.push(format!("accepted        {}", socket.reads.unwrap_or(0)));
     } else {
         let bytes = |bytes: Option<u64>| bytes.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();
-        let unit = if socket.tcp.is_some() { "segments" } else { "operations" };
+        // The counts of some TCP sockets, such as those of multipath TCP, are operations.
+        let are_segments =
+            |tcp: &Tcp| [socket.reads, socket.writes] == [Some(tcp.segments_received), Some(tcp.segments_sent)];
+        let unit = if socket.tcp.as_ref().is_some_and(are_segments) { "segments" } else { "operations" };
         let count = |count: Option<u32>| count.map_or_else(|| "-".to_owned(), |count| format!("{count} {unit}"));
         lines.push(format!("received        {}{}", count(socket.reads), bytes(socket.bytes_received)));
         lines.push(format!("sent            {}{}", count(socket.writes), bytes(socket.bytes_sent)));

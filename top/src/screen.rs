@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::style::{Attribute, SetAttribute};
-use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
+use crossterm::terminal::{
+    self, Clear, ClearType, DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen,
+};
 use crossterm::{cursor, execute, queue};
 
 use crate::rows::{Key, Order, Row, Table, details, follow, rows, titles};
 use crate::snapshot::Snapshot;
 
-/// The terminal in raw mode, on its alternate screen. Dropping the value restores the terminal.
+/// The terminal in raw mode, on its alternate screen. Lines do not wrap, because a line of wide
+/// characters takes more columns than it has characters. Dropping the value restores the terminal.
 struct Terminal;
 
 impl Terminal {
@@ -22,14 +25,14 @@ impl Terminal {
             io::Error::new(error.kind(), text)
         })?;
         let terminal = Terminal;
-        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
+        execute!(io::stdout(), EnterAlternateScreen, DisableLineWrap, cursor::Hide)?;
         Ok(terminal)
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
+        let _ = execute!(io::stdout(), cursor::Show, EnableLineWrap, LeaveAlternateScreen);
         let _ = terminal::disable_raw_mode();
     }
 }
@@ -189,14 +192,16 @@ impl View {
         queue!(out, cursor::MoveTo(0, 0))?;
         let lines = self.lines(usize::from(width), usize::from(height));
         for (at, (line, is_selected)) in lines.iter().enumerate() {
-            queue!(out, cursor::MoveTo(0, at as u16), Clear(ClearType::CurrentLine))?;
+            // After a line of the full width, the cursor is on its last character, which a later
+            // clear would erase.
+            let clear = if at + 1 == lines.len() { ClearType::FromCursorDown } else { ClearType::CurrentLine };
+            queue!(out, cursor::MoveTo(0, at as u16), Clear(clear))?;
             if *is_selected {
                 queue!(out, SetAttribute(Attribute::Reverse))?;
             }
             out.write_all(line.as_bytes())?;
             queue!(out, SetAttribute(Attribute::Reset))?;
         }
-        queue!(out, Clear(ClearType::FromCursorDown))?;
         out.flush()
     }
 
@@ -227,7 +232,7 @@ impl View {
         let stuck = now.workers.iter().filter(|worker| worker.stuck).count();
         let more = match now.more_tasks {
             0 => String::new(),
-            more => format!(" of {}", now.tasks.len() as u64 + more),
+            more => format!(" of {}", more.saturating_add(now.tasks.len() as u64)),
         };
         format!(
             "{} tasks{more}, {} sockets, {busy} of {} workers busy, {stuck} blocked{}",

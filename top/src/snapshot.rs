@@ -1,16 +1,13 @@
 //! [`Snapshot`]: a snapshot of a program, parsed from the JSON that netpoll's `Snapshot::to_json`
-//! writes, and [`ask`], which requests it from the program. All times are in seconds.
+//! writes. All times are in seconds.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The time limit of each read from the socket and each write to the socket.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::request::{LIMITS, ask};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Snapshot {
@@ -141,6 +138,10 @@ pub(crate) struct Tcp {
     pub(crate) congestion_window: u64,
     pub(crate) retransmits: u64,
     pub(crate) unsent: u64,
+    #[serde(default)]
+    pub(crate) segments_received: u32,
+    #[serde(default)]
+    pub(crate) segments_sent: u32,
     pub(crate) accept_queue: u64,
     pub(crate) accept_queue_max: u64,
 }
@@ -158,42 +159,10 @@ pub(crate) struct Worker {
     pub(crate) steals: u64,
 }
 
-/// Requests an answer from the program that serves snapshots at `path`. The format is `text`,
-/// `json`, `metrics` or `trace`.
-pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            let text = format!("{error}: the program that served this socket has ended");
-            io::Error::new(error.kind(), text)
-        }
-        _ => error,
-    })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut answer = String::new();
-    let asked = writeln!(stream, "{format}").and_then(|()| stream.read_to_string(&mut answer));
-    match asked {
-        Ok(_) if answer.is_empty() => {
-            let text = "the program closed the connection without an answer";
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
-        }
-        Ok(_) => Ok(answer),
-        // The server closes the connection of a client of another user without reading the request.
-        Err(error)
-            if answer.is_empty()
-                && matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
-        {
-            let text = "the program did not read the request; it serves only its own user and root";
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
-        }
-        Err(error) => Err(error),
-    }
-}
-
 impl Snapshot {
     /// Takes a snapshot of the program that serves snapshots at `path`.
     pub(crate) fn take(path: &Path) -> io::Result<Snapshot> {
-        let json = ask(path, "json")?;
+        let json = ask(path, "json", LIMITS)?;
         serde_json::from_str(&json).map_err(|error| {
             let text = format!("the answer is not a snapshot of this version of netpoll: {error}");
             io::Error::new(io::ErrorKind::InvalidData, text)

@@ -1,9 +1,9 @@
 //! Tests of the arguments, the snapshots, the tables and the live view. In most tests, the program
 //! that serves the snapshots is the test process.
 
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use netpoll::net::{ListenConfig, TcpListener};
 use netpoll::rt::InspectServer;
 use netpoll::task;
 
+use crate::request::{Limits, ask};
 use crate::rows::{Key, Order, Table, details, follow, rows, waits};
 use crate::screen::View;
 use crate::snapshot::Snapshot;
@@ -302,4 +303,112 @@ fn error_for_a_missing_socket_is_shown() {
     view.refresh_for_tests();
     let lines = view.lines(80, 24);
     assert!(lines[lines.len() - 1].0.starts_with("/nonexistent/socket: "), "{lines:?}");
+}
+
+/// Returns the JSON of tasks of which each awaits the next one. The last one awaits the first.
+fn circle(tasks: u64) -> String {
+    let task = |id: u64| {
+        format!(
+            r#"{{"id":{id},"kind":"task","state":"waiting","age":1,"last_poll":1,"cpu":0,"longest_poll":0,"polls":1,
+                "waits_for_more":false,"waits_for":{{"kind":"task","id":{}}}}}"#,
+            id % tasks + 1
+        )
+    };
+    let tasks: Vec<_> = (1..=tasks).map(task).collect();
+    format!(r#"{{"taken":1,"tasks":[{}],"sockets":[],"workers":[]}}"#, tasks.join(","))
+}
+
+/// Regression: the text of each task named the rest of the chain, so the texts of 10,000 tasks took
+/// gigabytes.
+#[test]
+fn text_of_a_long_chain_is_cut() {
+    let snapshot: Snapshot = serde_json::from_str(&circle(10_000)).unwrap();
+    let shown = rows(Table::Tasks, &snapshot, None, Order::Id, "");
+    assert!(shown[0].cells[6].starts_with("task 2, which waits for task 3, "), "{:?}", shown[0]);
+    assert!(shown.iter().all(|row| row.cells[6].ends_with(", and so on") && row.cells[6].len() < 1000));
+    let snapshot: Snapshot = serde_json::from_str(&circle(20)).unwrap();
+    assert!(waits(&snapshot, &snapshot.tasks[0]).ends_with("task 20, which waits for task 1: a cycle"));
+}
+
+/// Regression: sums of such numbers overflowed, which is a panic in a debug build.
+#[test]
+fn huge_numbers_of_an_answer_are_shown() {
+    let json = format!(
+        r#"{{"taken":1e308,"tasks":[],"more_tasks":{max},"workers":[],"metrics":{{"tasks_injected":{max}}},
+            "sockets":[{{"fd":{fd},"kind":"tcp","state":"open","errors":255,"age":1e308,"readers":{max},
+            "writers":{max},"waiting":[],"last_errno":{fd}}}],
+            "histograms":{{"poll_seconds":{{"count":{max},"buckets":[[1e308,{max}]]}}}}}}"#,
+        max = u64::MAX,
+        fd = i32::MAX
+    );
+    let path = std::env::temp_dir().join(format!("netpoll-top-{}-huge", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut view = View::new(path.clone(), Order::Id, String::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut client, _) = listener.accept().unwrap();
+            BufReader::new(&client).read_line(&mut String::new()).unwrap();
+            client.write_all(json.as_bytes()).unwrap();
+        });
+        view.refresh_for_tests();
+    });
+    std::fs::remove_file(path).unwrap();
+    for table in ['t', 's', 'w', 'h'].map(KeyCode::Char) {
+        view.press(table);
+        for key in [KeyCode::Esc, KeyCode::Enter] {
+            view.press(key);
+            for (width, height) in [(80, 24), (0, 0), (0, 1), (1, 0), (1, 2)] {
+                let lines = view.lines(width, height);
+                assert!(lines.len() <= height.max(1), "{lines:?}");
+                assert!(lines.iter().all(|(line, _)| line.chars().count() <= width), "{lines:?}");
+            }
+        }
+    }
+    let lines = view.lines(80, 24);
+    assert!(lines[0].0.starts_with("0 tasks of 18446744073709551615, 1 sockets"), "{lines:?}");
+}
+
+/// Regression: the request waited forever, and the live view did not read its keys meanwhile.
+#[test]
+fn slow_and_endless_answers_are_abandoned() {
+    let limits = Limits { patience: Duration::from_millis(200), total: Duration::from_millis(500), bytes: 100_000 };
+    let path = std::env::temp_dir().join(format!("netpoll-top-{}-slow", std::process::id()));
+    // The queue of a listener with the backlog 0 has room for one connection.
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
+    let asks = |format| {
+        let begin = Instant::now();
+        let error = ask(&path, format, limits).unwrap_err();
+        assert!(begin.elapsed() < Duration::from_secs(30), "{error}");
+        error.kind()
+    };
+    let first = UnixStream::connect(&path).unwrap();
+    assert_eq!(asks("full queue"), ErrorKind::TimedOut);
+    drop((first, listener.accept().unwrap()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (pause, part) in [(Duration::from_secs(30), 1), (Duration::from_millis(50), 1), (Duration::ZERO, 4096)]
+            {
+                let (mut client, _) = listener.accept().unwrap();
+                client.set_read_timeout(Some(pause).filter(|pause| !pause.is_zero())).unwrap();
+                client.read_exact(&mut [0; 5]).unwrap();
+                let begin = Instant::now();
+                // The pause ends early when the client closes the connection.
+                while begin.elapsed() < Duration::from_secs(30) {
+                    if !pause.is_zero() && client.read(&mut [0]).is_ok_and(|count| count == 0) {
+                        break;
+                    }
+                    if client.write_all(&vec![b' '; part]).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        assert_eq!(asks("text"), ErrorKind::TimedOut, "no answer");
+        assert_eq!(asks("text"), ErrorKind::TimedOut, "one byte at a time");
+        assert_eq!(asks("text"), ErrorKind::InvalidData, "an endless answer");
+    });
+    std::fs::remove_file(path).unwrap();
 }
