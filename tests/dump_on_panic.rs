@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 
 use netpoll::{rt, task};
 
-/// The environment variable that tells a child process where to panic: `main`, `task` or
-/// `panicking`.
+/// The environment variable that tells a child process where to panic: `main`, `task`,
+/// `panicking` or `forked`.
 const ROLE: &str = "NETPOLL_TEST_DUMP_ON_PANIC_ROLE";
 
 /// Panics in the main thread outside a task if `role` is `main`, and otherwise in a task that the
@@ -45,10 +45,29 @@ fn first_call_from_a_panicking_thread_does_not_affect_later_calls() {
     rt::dump_on_panic();
 }
 
+/// Forks, and panics in the main thread of the child.
+fn forked_child_panics() {
+    rt::dump_on_panic();
+    // The first use of the runtime installs the handlers of fork(2).
+    task::block_on(async { task::spawn(async {}).await });
+    // SAFETY: the child only panics and ends, and glibc's allocator survives a fork.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let panicked = catch_unwind(|| panic!("a panic for the test")).is_err();
+        // SAFETY: the call ends the process immediately.
+        unsafe { libc::_exit(i32::from(!panicked)) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is valid for the call.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0);
+}
+
 fn main() -> ExitCode {
     if let Ok(role) = std::env::var(ROLE) {
         match role.as_str() {
             "panicking" => first_call_from_a_panicking_thread_does_not_affect_later_calls(),
+            "forked" => forked_child_panics(),
             role => child(role),
         }
         return ExitCode::SUCCESS;
@@ -69,6 +88,12 @@ fn main() -> ExitCode {
     }
     let output = Command::new(std::env::current_exe().unwrap()).env(ROLE, "panicking").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Regression: a child of fork(2) printed the tasks of its parent, replaced the black box file
+    // of its parent, and could wait forever for a lock that a thread of the parent had held.
+    let output = Command::new(std::env::current_exe().unwrap()).env(ROLE, "forked").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("a panic for the test"), "{text}");
+    assert!(!text.contains("(the main thread panicked)"), "{text}");
     println!("main_thread_panic_prints_a_snapshot_and_task_panic_names_the_task: ok");
     ExitCode::SUCCESS
 }

@@ -104,13 +104,22 @@ fn run(arguments: Arguments) -> io::Result<()> {
     let Some(format) = arguments.format else {
         return screen::View::new(arguments.path, arguments.order, arguments.filter).run(arguments.interval);
     };
-    let answer = filtered(&request::ask(&arguments.path, format, request::LIMITS)?, &arguments.filter);
+    let mut answer = request::ask(&arguments.path, format, request::LIMITS)?;
+    if format == "text" {
+        answer = filtered(&printable(&answer), &arguments.filter);
+    }
     let mut out = io::stdout().lock();
     out.write_all(answer.as_bytes())?;
     if !answer.ends_with('\n') {
         out.write_all(b"\n")?;
     }
     out.flush()
+}
+
+/// Returns `answer` with control characters other than newlines replaced by question marks. netpoll
+/// sends none, but another program may serve the socket, and the output may be a terminal.
+fn printable(answer: &str) -> String {
+    answer.replace(|letter: char| letter.is_control() && letter != '\n', "?")
 }
 
 /// Returns `answer` without the rows that do not contain `filter`. Lines that begin with a digit

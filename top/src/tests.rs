@@ -16,7 +16,7 @@ use crate::request::{Limits, ask};
 use crate::rows::{Key, Order, Table, details, follow, rows, waits};
 use crate::screen::View;
 use crate::snapshot::Snapshot;
-use crate::{filtered, parse};
+use crate::{filtered, parse, printable};
 
 /// A server of snapshots of this process.
 struct Served(InspectServer);
@@ -411,4 +411,9 @@ fn slow_and_endless_answers_are_abandoned() {
         assert_eq!(asks("text"), ErrorKind::InvalidData, "an endless answer");
     });
     std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn control_characters_of_an_answer_are_not_printed() {
+    assert_eq!(printable("2 tasks\n7  a\u{1b}[2J\u{9b}2J\r\té\n"), "2 tasks\n7  a?[2J?2J??é\n");
 }

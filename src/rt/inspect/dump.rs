@@ -68,9 +68,9 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// future of [`block_on`](crate::task::block_on) does not count as a task here.
 ///
 /// A panic of a task does not affect other tasks. For such a panic, the hook prints no snapshot,
-/// but a line with the task's id, its name and the place where it was spawned. For a panic of
-/// another thread outside a task, it prints nothing. A second call does nothing. A hook that is set
-/// later replaces this hook.
+/// but a line with the task's id, its name and the place where it was spawned. Outside
+/// a task, it prints nothing for a panic of another thread, or in a child of fork(2) that has not
+/// called exec(2). A second call does nothing. A hook that is set later replaces this hook.
 ///
 /// # Panics
 /// Panics if the calling thread is panicking, like [`std::panic::set_hook`], unless the hook was
@@ -94,7 +94,8 @@ pub fn dump_on_panic() {
             let task = context::with_task(|task| task.filter(|task| !task.is_root()).map(TaskData::task));
             if let Some(task) = task {
                 name_task(&task);
-            } else if std::thread::current().name() == Some("main") {
+            } else if std::thread::current().name() == Some("main") && !fork::is_child() {
+                // In a forked child, the tasks, the locks and the file are those of the parent.
                 dump("the main thread panicked");
             }
         }));

@@ -278,7 +278,8 @@ pub(super) fn string(out: &mut String, text: &str) -> fmt::Result {
                 out.push('\\');
                 out.push(letter);
             }
-            letter if letter < ' ' => write!(out, "\\u{:04x}", u32::from(letter))?,
+            // JSON permits those from U+007F on, but the text may be printed on a terminal.
+            letter if letter.is_control() => write!(out, "\\u{:04x}", u32::from(letter))?,
             letter => out.push(letter),
         }
     }
@@ -293,7 +294,7 @@ mod tests {
     #[test]
     fn strings_are_escaped() {
         let mut out = String::new();
-        string(&mut out, "a\"b\\c\n\u{1f}é").unwrap();
-        assert_eq!(out, "\"a\\\"b\\\\c\\u000a\\u001fé\"");
+        string(&mut out, "a\"b\\c\n\u{1f}é\u{7f}\u{9b}2J").unwrap();
+        assert_eq!(out, "\"a\\\"b\\\\c\\u000a\\u001fé\\u007f\\u009b2J\"");
     }
 }
