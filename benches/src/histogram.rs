@@ -57,8 +57,9 @@ impl Histogram {
         self.largest
     }
 
-    /// Returns a value that a share of `quantile` (0 to 1) of the samples does not exceed: the upper
-    /// end of a bucket, or the largest sample if that is less. Returns 0 if there are no samples.
+    /// Returns a value that a share of `quantile` (0 to 1) of the samples does not exceed: the
+    /// upper end of a bucket, or the largest sample if that is less. Returns 0 if there are no
+    /// samples.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> u64 {
         let wanted = ((self.total as f64 * quantile).ceil() as u64).clamp(1, self.total.max(1));

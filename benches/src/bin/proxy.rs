@@ -9,8 +9,8 @@
 //! buffer of 64 KiB. This process uses blocking sockets and compares every byte that it receives.
 //!
 //! `--rounds` sets the number of rounds, at least 1. Each round makes a copy in either way, one
-//! after the other. Each copy moves `--mib` MiB. The program creates a file of this size in the directory for
-//! temporary files, and removes it at its end.
+//! after the other. Each copy moves `--mib` MiB. The program creates a file of this size in the
+//! directory for temporary files, and removes it at its end.
 //!
 //! The program prints a Markdown table with the median CPU time of the child (user and system), the
 //! ratio of the medians, and the largest number of calls in a round that moved bytes to a socket

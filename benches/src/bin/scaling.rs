@@ -10,9 +10,9 @@
 //! data structure, without the runtime's logic. It does so with one thread, and with two threads at
 //! once if there are two CPUs. Each thread is pinned to a CPU.
 //!
-//! In the model, cores serve requests of a fixed cost. A core takes requests from pollers and steals
-//! requests from other cores. Only one core at a time may hold a poller. The options set the numbers
-//! of cores and the costs (`Costs`).
+//! In the model, cores serve requests of a fixed cost. A core takes requests from pollers and
+//! steals requests from other cores. Only one core at a time may hold a poller. The options set the
+//! numbers of cores and the costs (`Costs`).
 //!
 //! The program prints both results in Markdown. With `--write`, it also writes them into a
 //! document, between two markers. docs/SCALING.md has the results and the conclusions. If the

@@ -1,8 +1,8 @@
 //! Counts the system calls and the user instructions of a server.
 //!
 //! The calls, and the instructions in the functions that serve a request
-//! ([`profile::of_requests`]), are reproducible. The number of all instructions depends on the speed
-//! of the machine, because sysmon runs more often under valgrind if the machine is slow.
+//! ([`profile::of_requests`]), are reproducible. The number of all instructions depends on the
+//! speed of the machine, because sysmon runs more often under valgrind if the machine is slow.
 
 use super::cases::{CASES, Case};
 use super::child::{Load, Process, Server};
