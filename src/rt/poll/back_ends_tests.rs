@@ -277,9 +277,11 @@ fn file_that_is_always_ready_is_refused<B: BackEnd>() {
     let it = B::open().unwrap();
     for path in [std::env::current_exe().unwrap(), "/".into()] {
         let file = std::fs::File::open(path).unwrap();
-        let error = add(&it, file.as_fd(), token(0, 0), true).unwrap_err();
-        assert_eq!((error.kind(), error.raw_os_error()), (io::ErrorKind::InvalidInput, None), "{error}");
-        assert!(error.to_string().contains(B::NAME), "{error}");
+        for is_first in [true, false] {
+            let error = add(&it, file.as_fd(), token(0, 0), is_first).unwrap_err();
+            assert_eq!((error.kind(), error.raw_os_error()), (io::ErrorKind::InvalidInput, None), "{error}");
+            assert!(error.to_string().contains(B::NAME), "{error}");
+        }
     }
 }
 

@@ -150,7 +150,7 @@ impl BackEnd for Kqueue {
 
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
         let number = fd.as_raw_fd();
-        if is_first && !File::of(fd)?.is_pollable() {
+        if !File::of(fd)?.is_pollable() {
             return Err(not_pollable(Self::NAME));
         }
         let mut tokens = self.tokens.lock();
