@@ -142,15 +142,17 @@ impl Driver {
     /// Closes all instances, and sets the number of shards for `workers` workers. Called by a start
     /// of the runtime.
     pub(crate) fn configure(&self, shards: usize, workers: usize) {
+        // Before the instances are closed; see `instance`.
+        self.roles.configure(shards, workers);
         // A thread that outlived the last shutdown may have opened an instance since.
         self.close();
-        self.roles.configure(shards, workers);
     }
 
     /// Returns the instance of a shard. Opens the instance if it is not open.
     ///
     /// # Errors
-    /// Returns the errors of [`Instance::from_environment`].
+    /// Returns the errors of [`Instance::from_environment`], and `NotFound` if there is no such
+    /// shard, which only a thread of an earlier epoch can meet.
     pub(crate) fn instance(&self, shard: usize) -> io::Result<Arc<Instance>> {
         if let Some(instance) = &*self.shards[shard].slot() {
             return Ok(instance.clone());
@@ -158,6 +160,11 @@ impl Driver {
         let mut slot = self.shards[shard].slot_mut();
         if let Some(instance) = &*slot {
             return Ok(instance.clone());
+        }
+        // `configure` changes the number of shards before it locks the slot. So either this thread
+        // sees the new number, or `configure` closes the instance.
+        if shard >= self.roles.count() {
+            return Err(io::ErrorKind::NotFound.into());
         }
         let instance = slot.insert(Arc::new(Instance::from_environment()?)).clone();
         self.roles.set_open(shard);
@@ -292,12 +299,16 @@ impl Driver {
     /// Drops all instances. Called by a shutdown and by a start. An instance that another thread
     /// still uses is closed when that thread drops it.
     pub(crate) fn close(&self) {
-        for shard in &self.shards {
-            let instance = shard.slot_mut().take();
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mut slot = shard.slot_mut();
+            let instance = slot.take();
+            // Under the lock, as in `instance`, so that the shard of an instance is never marked as
+            // closed.
+            self.roles.set_closed(number);
+            drop(slot);
             drop(instance);
             shard.registered.store(0, Ordering::Relaxed);
         }
-        self.roles.set_closed();
     }
 
     /// Takes up to `most` events of a shard. Waits for the first event until `until` at most; the

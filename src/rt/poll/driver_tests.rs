@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use super::*;
 use crate::rt::poll::backend::{EVENTS_MAX, LOOK_MAX};
@@ -188,6 +189,36 @@ fn late_registration_does_not_find_the_one_that_has_overtaken_it() {
     let is_not_over = || checks.replace(checks.get() + 1) == 0;
     assert!(!driver.add(0, socket.as_fd(), token(1), true, is_not_over).unwrap().stays);
     assert_eq!([0, 1].map(|shard| driver.shards[shard].registered.load(Ordering::Relaxed)), [0, 1]);
+}
+
+/// Regression test: while a start closed the instances, a thread of an earlier epoch opened a shard
+/// that was then marked as closed. No thread polled the descriptors of this shard.
+#[test]
+fn shard_that_is_opened_while_all_are_closed_is_marked_as_open() {
+    let Some(driver) = sharded(2) else { return };
+    let first = driver.instance(1).unwrap();
+    std::thread::scope(|scope| {
+        // The start waits for this lock.
+        let last = driver.shards[SHARDS_MAX - 1].slot();
+        scope.spawn(|| driver.configure(2, 2));
+        let begun = Instant::now();
+        while Arc::ptr_eq(&first, &driver.instance(1).unwrap()) {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::yield_now();
+        }
+        drop(last);
+    });
+    assert!(driver.shards[1].slot().is_some() && driver.roles.open().contains(1));
+}
+
+/// A thread of an earlier epoch may register a descriptor in a shard that no longer exists.
+#[test]
+fn shard_that_does_not_exist_is_not_opened() {
+    let Some(driver) = sharded(2) else { return };
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    assert_eq!(driver.add(3, socket.as_fd(), token(1), false, || false).unwrap().shard, 0);
+    assert_eq!(driver.roles.open(), Shards::one(0));
+    assert_eq!(driver.instance(2).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 #[test]

@@ -186,8 +186,8 @@ impl Roles {
     // ---- the layout ----
 
     /// Sets the number of shards, clamped to the range from 1 to [`SHARDS_MAX`], for `workers`
-    /// processors (not counting spare processors). Called by a start of the runtime, when only
-    /// shard 0 is open.
+    /// processors (not counting spare processors). Called by a start of the runtime, which then
+    /// closes all shards.
     pub(crate) fn configure(&self, count: usize, workers: usize) {
         let count = count.clamp(1, SHARDS_MAX);
         // ORDERING: Relaxed, here and below: the state of the runtime publishes the layout at a
@@ -265,9 +265,11 @@ impl Roles {
         self.open.fetch_or(1 << shard, Ordering::SeqCst);
     }
 
-    /// Marks all shards but 0 as closed.
-    pub(crate) fn set_closed(&self) {
-        self.open.store(1, Ordering::SeqCst);
+    /// Marks a shard as closed, unless it is shard 0.
+    pub(crate) fn set_closed(&self, shard: usize) {
+        if shard != 0 {
+            self.open.fetch_and(!(1 << shard), Ordering::SeqCst);
+        }
     }
 
     // ---- roles ----
@@ -424,7 +426,7 @@ mod tests {
         let of = |shards: &[usize]| -> Vec<usize> { roles.processors_of(set(shards), 9).flatten().collect() };
         assert_eq!(of(&[0]), [0, 1, 2, 3, 6, 7, 8]);
         assert_eq!((of(&[2]), of(&[0, 2])), (vec![4, 5], (0..9).collect()));
-        roles.set_closed();
+        (0..4).for_each(|shard| roles.set_closed(shard));
         assert_eq!((of(&[0]), roles.home(4)), ((0..9).collect(), 0));
         let single = Roles::new();
         assert_eq!(single.processors_of(Shards::one(0), 300).next(), Some(0..300));
