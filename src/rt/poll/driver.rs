@@ -28,9 +28,7 @@
 //! * 12 — wakers are called after the whole batch is recorded and the roles are released.
 
 use std::io;
-#[cfg(feature = "sim")]
-use std::os::fd::AsRawFd;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -44,7 +42,7 @@ use crate::rt::poll::role::By;
 use crate::rt::poll::roles::{Roles, SHARDS_MAX, Shards};
 use crate::rt::time::clock;
 use crate::rt::waiters::Wakers;
-use crate::sync::{Arc, AtomicU64, Ordering, array_of};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, array_of};
 use crate::sys;
 
 /// A shard: an instance of the back end, with its counters.
@@ -95,7 +93,14 @@ impl Shard {
 pub(crate) struct Driver {
     pub(crate) roles: Roles,
     shards: [Shard; SHARDS_MAX],
+    /// Locked by first registrations if there are several shards, by the number of the descriptor.
+    /// If two handles registered the same descriptor in different shards at the same time, each
+    /// could find the other one's registration, and both would be refused.
+    firsts: [Mutex<()>; FIRSTS],
 }
+
+/// The number of locks for first registrations.
+const FIRSTS: usize = 16;
 
 /// The result of [`Driver::add`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +141,11 @@ fn timeout(now: u64, until: u64) -> Option<u64> {
 
 impl Driver {
     pub(crate) const fn new() -> Driver {
-        Driver { roles: Roles::new(), shards: array_of![Shard::new(); SHARDS_MAX] }
+        Driver {
+            roles: Roles::new(),
+            shards: array_of![Shard::new(); SHARDS_MAX],
+            firsts: array_of![Mutex::new(()); FIRSTS],
+        }
     }
 
     /// Closes all instances, and sets the number of shards for `workers` workers. Called by a start
@@ -227,6 +236,8 @@ impl Driver {
             });
         }
         let stays = || !is_first || still();
+        let is_single = self.roles.is_single();
+        let _first = (is_first && !is_single).then(|| self.firsts[fd.as_raw_fd() as usize % FIRSTS].lock());
         let mut shard = self.choose(own);
         let arms = loop {
             if let Some(instance) = &*self.shards[shard].slot() {
@@ -246,7 +257,6 @@ impl Driver {
                 shard = 0;
             }
         };
-        let is_single = self.roles.is_single();
         if is_first && !is_single && self.is_elsewhere(shard, fd, &still) {
             if let Some(instance) = self.shards[shard].slot().as_ref().filter(|_| still()) {
                 instance.delete(fd);
@@ -285,13 +295,16 @@ impl Driver {
         }
     }
 
-    /// Removes a descriptor from its shard, if the shard is open.
-    pub(crate) fn delete(&self, shard: usize, fd: BorrowedFd<'_>) {
+    /// Removes a descriptor from its shard, if the shard is open and `still` returns true. `still`
+    /// returns whether the epoch of the registration lasts, as for [`add`](Driver::add), unless no
+    /// other handle can have registered the descriptor since.
+    pub(crate) fn delete(&self, shard: usize, fd: BorrowedFd<'_>, still: impl Fn() -> bool) {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {
             return crate::sim::delete(fd.as_raw_fd());
         }
-        if let Some(instance) = &*self.shards[shard].slot() {
+        // The guard of the slot is held, as in `add`.
+        if let Some(instance) = self.shards[shard].slot().as_ref().filter(|_| still()) {
             instance.delete(fd);
         }
     }

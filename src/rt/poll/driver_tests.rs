@@ -94,7 +94,7 @@ fn record_stores_events_and_counts_stale_ones() {
         poll();
         drop(peer);
         poll();
-        driver.delete(0, socket.as_fd());
+        driver.delete(0, socket.as_fd(), || true);
         (driver.sum(|counts| &counts.events), driver.sum(|counts| &counts.stale))
     };
     assert_eq!(record(desc.index, generation), (2, 0));
@@ -148,8 +148,30 @@ fn first_registration_is_refused_for_a_descriptor_of_any_shard() {
         assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
     }
     assert_eq!([0, 1].map(|shard| driver.shards[shard].registered.load(Ordering::Relaxed)), [1, 1]);
-    driver.delete(1, socket.as_fd());
+    driver.delete(1, socket.as_fd(), || true);
     assert_eq!(driver.add(0, socket.as_fd(), token(3), true, || true).unwrap().shard, 0);
+}
+
+/// Regression test: each of the two registrations found the other one, and both were refused.
+#[test]
+fn one_of_two_first_registrations_in_different_shards_succeeds() {
+    let Some(driver) = sharded(2) else { return };
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    let barrier = std::sync::Barrier::new(2);
+    let add = |own: usize| {
+        barrier.wait();
+        let added = driver.add(own, socket.as_fd(), token(own as u32), true, || true);
+        added.map_err(|error| assert_eq!(error.raw_os_error(), Some(libc::EEXIST))).ok()
+    };
+    for _ in 0..1000 {
+        let added = std::thread::scope(|scope| {
+            let other = scope.spawn(|| add(1));
+            [add(0), other.join().unwrap()]
+        });
+        let ([Some(one), None] | [None, Some(one)]) = added else { panic!("{added:?}") };
+        driver.delete(one.shard, socket.as_fd(), || true);
+        driver.retired(one.shard);
+    }
 }
 
 /// The runtime may be shut down and started again while a thread registers a descriptor.
@@ -175,6 +197,20 @@ fn late_registration_does_not_refuse_the_one_that_overtakes_it() {
     assert!(!driver.add(0, socket.as_fd(), token(1), true, is_overtaken).unwrap().stays);
     let error = driver.add(0, socket.as_fd(), token(3), true, || true).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "the registration stays");
+}
+
+/// The runtime may be shut down and started again while a handle is dropped. In the meantime,
+/// another handle may have registered the descriptor.
+#[test]
+fn registration_of_the_next_epoch_is_not_removed() {
+    let driver = Driver::new();
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    driver.add(0, socket.as_fd(), token(1), true, || true).unwrap();
+    driver.delete(0, socket.as_fd(), || false);
+    let error = driver.add(0, socket.as_fd(), token(2), true, || true).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+    driver.delete(0, socket.as_fd(), || true);
+    assert!(driver.add(0, socket.as_fd(), token(2), true, || true).is_ok());
 }
 
 /// Regression test: a registration that came too late found the one of the next epoch in another

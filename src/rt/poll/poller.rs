@@ -330,12 +330,12 @@ impl PollHandle {
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
         // A registration of an earlier epoch is in a closed instance or, if it came late, in the
         // current one, which may also have the registration of another handle (`shared`).
-        let is_current = (registered >> 32) as u32 == runtime().epoch();
+        let is_current = || (registered >> 32) as u32 == runtime().epoch();
         // A forked child shares the instances, so it would remove its parent's registration.
-        if outlives && state != registration::NONE && (is_current || !shared) && !fork::is_child() {
-            runtime().driver.delete(shard, fd);
+        if outlives && state != registration::NONE && !fork::is_child() {
+            runtime().driver.delete(shard, fd, || !shared || is_current());
         }
-        if state >= registration::ADDED && is_current {
+        if state >= registration::ADDED && is_current() {
             runtime().driver.retired(shard);
         }
         self.retire_bare();
