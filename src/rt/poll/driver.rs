@@ -5,8 +5,8 @@
 //! shard if the own shard has many more descriptors. So the sockets of one task are usually in one
 //! shard, while the connections that one task accepts are spread over all shards. The first
 //! registration in a shard opens its instance. The instance of shard 0 is also opened by the first
-//! poll or sleep, and before a socket is opened while the runtime is running. If the instance of
-//! another shard cannot be opened, the descriptor is registered in shard 0.
+//! poll or sleep, before a socket is opened while the runtime is running, and before the instance
+//! of another shard. If the latter cannot be opened, the descriptor is registered in shard 0.
 //!
 //! One thread at a time has the [`Role`](super::role::Role) of polling a shard, for example a
 //! worker, a thread in `block_on`, or sysmon. [`Roles`] decides which thread polls which shards.
@@ -165,6 +165,11 @@ impl Driver {
     pub(crate) fn instance(&self, shard: usize) -> io::Result<Arc<Instance>> {
         if let Some(instance) = &*self.shards[shard].slot() {
             return Ok(instance.clone());
+        }
+        if shard != 0 {
+            // A thread that takes the roles of several shards polls none of them if one cannot be
+            // opened. Shard 0 may be one of them although it is not open.
+            self.ensure()?;
         }
         let mut slot = self.shards[shard].slot_mut();
         if let Some(instance) = &*slot {

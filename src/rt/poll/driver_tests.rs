@@ -247,6 +247,16 @@ fn shard_that_is_opened_while_all_are_closed_is_marked_as_open() {
     assert!(driver.shards[1].slot().is_some() && driver.roles.open().contains(1));
 }
 
+/// Regression test: if the last free descriptors were used for another shard, no thread could sleep
+/// in this shard, because a thread that takes the roles of both shards must open shard 0.
+#[test]
+fn shard_0_is_opened_before_another_shard() {
+    let Some(driver) = sharded(2) else { return };
+    driver.close();
+    driver.instance(1).unwrap();
+    assert!([0, 1].iter().all(|&shard| driver.shards[shard].slot().is_some()));
+}
+
 /// A thread of an earlier epoch may register a descriptor in a shard that no longer exists.
 #[test]
 fn shard_that_does_not_exist_is_not_opened() {

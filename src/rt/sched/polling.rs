@@ -37,8 +37,8 @@ pub(crate) enum Slept {
     Polled,
     /// Timers were due, and their wakers are collected. The back end was not polled.
     TimersRan,
-    /// An instance could not be opened, for example because no descriptor was available. If there
-    /// is only one shard, no descriptor is registered.
+    /// The instance of shard 0 could not be opened, for example because no descriptor was
+    /// available. It is opened first, so no descriptor is registered in any shard.
     NoPoller,
 }
 
