@@ -476,7 +476,7 @@ impl Fd {
             // A panic of the subscriber must not keep the descriptor open.
             contain(|| trace::closes(self.borrow(), was_asked));
         }
-        self.poll.retire(self.borrow(), is_lent || is_exposed || outlives, self.may_be_shared());
+        self.poll.retire(self.borrow(), is_lent || is_exposed || outlives);
         let rare = self.rare.get();
         let gone = rare.and_then(|rare| rare.gone.get()).cloned();
         if is_lent {
@@ -521,7 +521,7 @@ impl Fd {
         let mut wakers = self.mutex.begin_close()?;
         self.poll.evict(&mut wakers);
         // The number stays open, so its registration must be removed explicitly.
-        self.poll.retire(self.borrow(), true, false);
+        self.poll.retire(self.borrow(), true);
         wakers.wake_all();
         // SAFETY: the number is open, because the close began here, and this `Fd` owns it. The only
         // reference is that of `begin_close`, and gathering has ended, so the number is not used

@@ -108,7 +108,7 @@ pub(crate) struct Added {
     pub(crate) shard: usize,
     /// Whether the back end must be armed before each wait.
     pub(crate) arms: bool,
-    /// False if the epoch of a first registration has ended; see [`add`](Driver::add).
+    /// False if the caller's epoch has ended; see [`add`](Driver::add).
     pub(crate) stays: bool,
 }
 
@@ -214,9 +214,9 @@ impl Driver {
     /// Registers a descriptor for a thread whose own shard is `own`. The call may open a shard, so
     /// a caller that owns no processor must make sure afterwards that a thread polls.
     ///
-    /// If `is_first` is true, the descriptor is registered only while the caller's epoch lasts.
-    /// `still` returns whether it lasts, and is called before an instance is changed, because the
-    /// instance may be of a later epoch and may have a registration of the same handle.
+    /// The descriptor is registered only while the caller's epoch lasts. `still` returns whether it
+    /// lasts, and is called before an instance is changed, because the instance may be of a later
+    /// epoch, whose registration of the same descriptor may be in another shard.
     ///
     /// # Errors
     /// Returns the errors of [`instance`](Driver::instance) for shard 0, and those of
@@ -240,7 +240,6 @@ impl Driver {
                 _ => error,
             });
         }
-        let stays = || !is_first || still();
         let is_single = self.roles.is_single();
         let _first = (is_first && !is_single).then(|| self.firsts[fd.as_raw_fd() as usize % FIRSTS].lock());
         let mut shard = self.choose(own);
@@ -249,7 +248,7 @@ impl Driver {
                 // ORDERING: an instance of a later epoch is opened, under the lock of the slot,
                 // after the epoch has advanced. So if `still` returns true while the guard is held,
                 // the instance is not of a later epoch.
-                if !stays() {
+                if !still() {
                     return Ok(Added { shard, arms: instance.arms(), stays: false });
                 }
                 instance.add(fd, token, is_first)?;
@@ -270,7 +269,7 @@ impl Driver {
         }
         // A registration that came too late is in an instance of its own epoch, which is being
         // closed.
-        let stays = stays();
+        let stays = still();
         if stays && !is_single {
             self.shards[shard].registered.fetch_add(1, Ordering::Relaxed);
         }
@@ -301,8 +300,7 @@ impl Driver {
     }
 
     /// Removes a descriptor from its shard, if the shard is open and `still` returns true. `still`
-    /// returns whether the epoch of the registration lasts, as for [`add`](Driver::add), unless no
-    /// other handle can have registered the descriptor since.
+    /// returns whether the epoch of the registration lasts, as for [`add`](Driver::add).
     pub(crate) fn delete(&self, shard: usize, fd: BorrowedFd<'_>, still: impl Fn() -> bool) {
         #[cfg(feature = "sim")]
         if crate::sim::registers(fd.as_raw_fd()) {

@@ -319,21 +319,20 @@ impl PollHandle {
 
     /// Makes later events stale, and ends the registration if a close of `fd` might not end it.
     /// Called before the descriptor is closed or leaves this crate. `exposed` says whether a
-    /// duplicate may exist or the descriptor stays open. `shared` says whether another handle may
-    /// have registered the descriptor.
-    pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool, shared: bool) {
+    /// duplicate may exist or the descriptor stays open.
+    pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
         if !self.desc.is_current(self.generation) {
             return;
         }
         let registered = self.desc.registration.load(Ordering::Acquire);
         let (state, shard) = (registration::state(registered), registration::shard(registered));
         let outlives = exposed || state == registration::ARMED || fork::has_forked();
-        // A registration of an earlier epoch is in a closed instance or, if it came late, in the
-        // current one, which may also have the registration of another handle (`shared`).
+        // A registration of an earlier epoch is in a closed instance. The current one may have the
+        // registration of another handle.
         let is_current = || (registered >> 32) as u32 == runtime().epoch();
         // A forked child shares the instances, so it would remove its parent's registration.
         if outlives && state != registration::NONE && !fork::is_child() {
-            runtime().driver.delete(shard, fd, || !shared || is_current());
+            runtime().driver.delete(shard, fd, is_current);
         }
         if state >= registration::ADDED && is_current() {
             runtime().driver.retired(shard);

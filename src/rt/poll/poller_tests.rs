@@ -25,7 +25,7 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     side.end_poll();
     assert_eq!(side.until_of_poll().load(Ordering::Relaxed), clock::NONE);
     handle.evict(&mut Wakers::new());
-    handle.retire(socket.as_fd(), false, false);
+    handle.retire(socket.as_fd(), false);
     drop(socket::close(socket.into()));
 }
 
@@ -49,7 +49,7 @@ fn poll_that_has_ended_leaves_no_epoch() {
     side.end_poll();
     assert_eq!(began(), 0);
     handle.evict(&mut Wakers::new());
-    handle.retire(socket.as_fd(), false, false);
+    handle.retire(socket.as_fd(), false);
     drop(socket::close(socket.into()));
 }
 
