@@ -70,7 +70,8 @@ impl<T> AsyncFd<T> {
 
     /// Polls for readability like [`readable`](AsyncFd::readable), for use in your own `poll_*`
     /// methods. If the descriptor is not readable, the waker is kept until the next event. Any
-    /// number of tasks may wait this way.
+    /// number of tasks may wait this way, but if there are more than 4,096, they repeatedly wake
+    /// each other. Those that wait in [`readable`](AsyncFd::readable) do not.
     ///
     /// # Errors
     /// Returns the errors of [`readable`](AsyncFd::readable).

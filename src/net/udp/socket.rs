@@ -504,7 +504,7 @@ impl UdpSocket {
 
     /// Runs `call`, which should make one read system call. If `call` returns `WouldBlock`, returns
     /// `Pending` and wakes the task when the socket becomes readable. The descriptor stays open
-    /// during each call. Any number of tasks may wait this way.
+    /// during each call. If more than 4,096 tasks wait this way, they repeatedly wake each other.
     ///
     /// # Errors
     /// Returns the error of `call`; `TimedOut` after the read deadline or timeout; a
