@@ -315,3 +315,28 @@ fn first_step_of_a_long_sleep_ends_in_time_on_a_thread_with_a_nice_value() {
     }
     assert_eq!((timeout(7, 9), timeout(9, 7), timeout(7, clock::NEVER)), (Some(2), Some(0), None));
 }
+
+/// Regression test: a forked child that opened a socket waited for ever if a thread of its parent
+/// was opening the instance of shard 0 at the time of the fork.
+#[test]
+#[allow(unsafe_code)]
+fn forked_child_waits_for_no_lock_of_the_driver() {
+    let runtime = crate::rt::runtime::runtime();
+    runtime.ensure_running();
+    let slot = runtime.driver.shards[0].slot_mut();
+    // SAFETY: the child creates an error, for which the C library permits an allocation, and exits,
+    // or it waits for the lock until the alarm ends it.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: no pointer is passed.
+        unsafe { libc::alarm(60) };
+        let is_refused = crate::rt::poll::poller::prepare().is_err();
+        // SAFETY: no pointer is passed.
+        unsafe { libc::_exit(i32::from(!is_refused)) };
+    }
+    drop(slot);
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+}

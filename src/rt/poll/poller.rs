@@ -162,10 +162,11 @@ pub(crate) fn descriptor_closed() {
 /// socket does not start the runtime; under another executor, the first wait does.
 ///
 /// # Errors
-/// Returns the errors of [`Driver::ensure`](super::driver::Driver::ensure).
+/// Returns the errors of [`Driver::ensure`](super::driver::Driver::ensure) and [`fork::check`].
 pub(crate) fn prepare() -> io::Result<()> {
-    let runtime = runtime();
-    if runtime.is_running() { runtime.driver.ensure() } else { Ok(()) }
+    // A forked child must not wait for a lock that a thread of its parent may have held.
+    fork::check()?;
+    if is_running() { runtime().driver.ensure() } else { Ok(()) }
 }
 
 impl PollHandle {
