@@ -33,10 +33,10 @@ macro_rules! read_uninit {
             /// initialised.
             ///
             /// Use this method to implement another crate's reading trait. If nothing is available,
-            /// returns `Pending` and wakes the task at the next read event. Any number of tasks may
-            /// wait this way. If an earlier read in the same poll of the task did not fill its
-            /// buffer, this method may return `Pending` without a system call. If bytes have
-            /// arrived since, the task is woken.
+            /// returns `Pending` and wakes the task at the next read event. If more than 4,096
+            /// tasks wait this way, they repeatedly wake each other. If an earlier read in the same
+            /// poll of the task did not fill its buffer, this method may return `Pending` without a
+            /// system call. If bytes have arrived since, the task is woken.
             ///
             /// # Errors
             #[doc = concat!("Returns the same errors as [`read`](", stringify!($stream), "::read).")]
