@@ -3,7 +3,7 @@
 //!
 //! To find the source address for a destination, a datagram socket is connected to the destination.
 //! This sends nothing. At most [`PROBES_MAX`] addresses per family are checked, because each check
-//! takes five system calls and the server determines the number of addresses. The remaining
+//! takes five system calls, and the DNS server determines the number of addresses. The remaining
 //! addresses of the family are ranked as if they had the source of the last address that was
 //! checked.
 //!

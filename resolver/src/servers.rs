@@ -11,8 +11,9 @@
 //!
 //! hickory implements messages, the choice of ports, retransmission and the fallback to TCP, and
 //! merges identical concurrent queries. Each server has its own hickory pool, so hickory's order of
-//! servers is not used. The first answer of the pool is taken as it is, so hickory's interpretation
-//! of replies is not used either.
+//! servers is not used. hickory's resolver and its cache are not used either: [`judge`] interprets
+//! the replies, and the errors that the pool returns in place of malformed replies and of replies
+//! that have an error code or no records in the answer section.
 //!
 //! # Cancellation
 //! Dropping the future of [`Servers::ask`] cancels its queries, unless other look-ups share them.
