@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs tests with several shards of the poller on two workers: the unit and integration tests, and
-# random programs for 120 s, first with 2 and then with 4 shards. With `quick`, uses 4 shards, and
-# runs the unit tests, some integration tests (of wake-ups, sleeps, deadlines, closes, shutdowns and
-# forks, among others), and random programs for 10 s.
+# Runs tests with several shards of the poller: the unit and integration tests on two workers, and
+# random programs, which set their own number of workers, for 120 s. Does this first with 2 and then
+# with 4 shards. With `quick`, uses 4 shards, and runs the unit tests, some integration tests (of
+# wake-ups, sleeps, deadlines, closes, shutdowns and forks, among others), and random programs for
+# 10 s.
 #
 # usage: ci/shards.sh [quick|full]      default: full
 #
