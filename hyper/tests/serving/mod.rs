@@ -1,5 +1,5 @@
-//! Shared code of the tests of `netpoll_hyper::Server`: a service, a server in a task, handwritten
-//! requests, and requests with curl.
+//! Code shared by the tests of `netpoll_hyper` in this directory and in `ecosystem`: a service, a
+//! server in a task, handwritten requests, and requests with curl.
 #![allow(dead_code, unreachable_pub)]
 
 use std::convert::Infallible;
