@@ -1,4 +1,4 @@
-//! The slots that belong to simulations in the runtime's poll cache. The poll cache holds the
+//! The slots of the runtime's poll cache that belong to simulations. The poll cache holds the
 //! states of descriptors (`rt/slab.rs`).
 //!
 //! A simulation keeps its slots until its end, because a slot keeps the timer entry of its last
@@ -33,7 +33,9 @@ fn owners() -> MutexGuard<'static, BTreeMap<u32, Owner>> {
 /// The slots of one simulation.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
+    /// All slots that the simulation has taken from the poll cache, whether in use or not.
     pub(crate) taken: Vec<u32>,
+    /// Those of `taken` that were freed in the simulation and can be reused.
     free: Vec<u32>,
 }
 
