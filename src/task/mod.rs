@@ -1,7 +1,8 @@
 //! Tasks: spawning, joining, cancelling, sleeping, names and task-local values.
 //!
 //! The module corresponds to async-std's `task`, with additions. A task is a future that the
-//! runtime runs. The handle of a task is a future that returns the task's result.
+//! runtime runs. A call of [`spawn_blocking`] is a task too. The handle of a task is a future that
+//! returns the task's result.
 
 mod builder;
 mod join_handle;
