@@ -283,6 +283,7 @@ fn output(variables: &[(&str, &str)]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
 }
 
+/// Also checks the two diagrams of the failing run: in the output, and as a picture in a file.
 #[test]
 fn failing_seed_is_printed_with_the_faults_that_it_needs() {
     let text = output(&[("NETPOLL_SIM", "minimize")]);
@@ -347,7 +348,7 @@ fn socket_features_that_are_not_simulated_are_named() {
 }
 
 #[test]
-fn addresses_of_hosts_have_their_names() {
+fn lookup_addr_returns_the_names_of_hosts() {
     Sim::run(1, async |sim| {
         sim.host("server").spawn(|| silent("0.0.0.0:7"));
         for addr in net::lookup_host("server").await.unwrap() {
@@ -360,7 +361,7 @@ fn addresses_of_hosts_have_their_names() {
 }
 
 #[test]
-fn connections_with_fast_open_are_made_without_it() {
+fn fast_open_options_do_not_prevent_connections() {
     Sim::run(1, async |sim| {
         let server = async || {
             let listener = ListenConfig::new().fast_open(16).listen("0.0.0.0:7").await?;
