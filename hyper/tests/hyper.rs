@@ -51,11 +51,18 @@ fn http1_keeps_alive_and_pipelines() {
 
 #[test]
 fn curl_speaks_both_versions() {
+    /// A file that is removed however the test ends.
+    struct Upload(std::path::PathBuf);
+    impl Drop for Upload {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
     run(async {
         let server = start(&mut Server::new()).await;
-        let file = std::env::temp_dir().join(format!("netpoll-hyper-{}", std::process::id()));
+        let file = Upload(std::env::temp_dir().join(format!("netpoll-hyper-{}", std::process::id())));
         let upload: Vec<u8> = (0..1_000_000_u32).map(|n| (n / 7) as u8).collect();
-        std::fs::write(&file, &upload).unwrap();
+        std::fs::write(&file.0, &upload).unwrap();
         for (option, version) in [("--http1.1", "HTTP/1.1"), ("--http2-prior-knowledge", "HTTP/2.0")] {
             let url = |path: &str| format!("http://{}{path}", server.addr);
             let mut text = String::new();
@@ -69,11 +76,10 @@ fn curl_speaks_both_versions() {
             }
             assert!(text.starts_with(&format!("{version}hellox")), "{}", &text[..20]);
             assert_eq!(text.len(), version.len() + 5 + 300_000);
-            let data = format!("@{}", file.display());
+            let data = format!("@{}", file.0.display());
             let output = curl(vec![option.into(), "--data-binary".into(), data, url("/echo")]).await.unwrap();
             assert!(output.status.success() && output.stdout == upload, "{option}: {}", output.stdout.len());
         }
-        std::fs::remove_file(&file).unwrap();
         server.stop().await.unwrap();
     });
 }

@@ -44,12 +44,13 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
 ///
 /// A call also fails with the error of the socket's connection, which can have the same number: an
 /// ICMP message of a firewall becomes EACCES or EOPNOTSUPP. The kernel reports that error only
-/// once, and afterwards the socket seems to be at end of stream. So a call that was refused is
-/// repeated, and only a second refusal counts. The error is returned unless the second call moves
-/// bytes.
+/// once, and afterwards the socket seems to be at end of stream. So a call that failed with such a
+/// number is repeated, and only a second refusal counts. The error is returned unless the second
+/// call moves bytes.
 pub(crate) fn unless_refused(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     let error = match call() {
-        Err(error) if is_refusal(&error) => error,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EPERM)) => error,
+        Err(error) if is_refusal(&error) => return Ok(None),
         result => return result.map(Some),
     };
     loop {
