@@ -7,10 +7,12 @@
 //! another thread (D2 and 12 of `driver.rs`).
 //!
 //! # Memory ordering
-//! The polling thread announces a sleep in the roles of its shards. Then it checks its timers, the
-//! caller's condition, the epoch, and whether a shard would be left without a polling thread.
-//! Another thread first changes one of these and then checks the roles. All these accesses are
-//! SeqCst (models `sleep_against_inject` and those of `rt/poll/roles.rs`).
+//! The polling thread announces a sleep in the roles of its shards and, if it counts as awake,
+//! decrements the count of awake threads. Then it checks its timers, the caller's condition, the
+//! epoch, and whether a shard would be left without a polling thread. Another thread first changes
+//! one of these and then checks the roles. If it has released a role or opened a shard, it first
+//! checks whether a thread is awake. All these accesses are SeqCst (models `sleep_against_inject`
+//! and those of `rt/poll/roles.rs`).
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
