@@ -235,7 +235,7 @@ const CHAIN_MAX: usize = 32;
 
 /// Describes the socket, task or timer that a task waits for. If the task waits for another task,
 /// also describes the wait of that task, and so on. Returns an empty string if the task runs or is
-/// ready.
+/// ready, unless the snapshot still has a wait of the task, such as a timer that is due.
 pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
     let mut text = String::new();
     let mut seen = vec![task.id];
