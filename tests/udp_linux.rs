@@ -1,4 +1,5 @@
-//! On Linux, shutdown(2) does not end receiving on a UDP socket.
+//! On Linux, a UDP socket still receives datagrams after its receiving side was shut down. (A
+//! blocking receive that waits during shutdown(2) returns 0. A non-blocking one returns EAGAIN.)
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -18,8 +18,8 @@ struct Timed {
     entries: Mutex<Vec<Entry>>,
 }
 
-/// A timer entry: its time, and the generation of the slot when the entry was added. Only injected
-/// bugs use the generation.
+/// A timer entry: its time, and the generation of the descriptor for which it was added. Only an
+/// injected bug uses the generation.
 type Entry = (u64, u32);
 
 impl Timed {

@@ -1,4 +1,4 @@
-//! Tests that files, directories and paths behave as async-std documents them.
+//! Tests of files, directories and paths.
 
 use std::ffi::OsStr;
 use std::future::poll_fn;
