@@ -58,8 +58,7 @@ pub(crate) fn watch(disown: fn()) {
     DISOWN.get_or_init(|| disown);
     INSTALLED.call_once(|| {
         // If the handlers cannot be installed for lack of memory, forks are not detected. SAFETY:
-        // the handlers only use atomic operations and a constant-initialised thread-local value
-        // without a destructor, which are async-signal-safe.
+        // the handlers only use atomic operations, which are async-signal-safe.
         let _ = unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
     });
 }

@@ -205,11 +205,15 @@ pub(crate) fn flush() {
     }
 }
 
-/// Flushes the sockets of this thread.
+/// Flushes the sockets of this thread. Does nothing in a forked child: another thread may have held
+/// the lock of the list or of a socket at the fork.
 #[cold]
 #[inline(never)]
 pub(crate) fn flush_some() {
     COUNT.set(0);
+    if fork::is_child() {
+        return;
+    }
     let _ = LIST.try_with(|OwnList { list, spare }| spare.set(flush_list(list, spare.take())));
 }
 

@@ -237,9 +237,6 @@ impl Gathering {
 
 impl Unsent for Gathering {
     fn flush(self: Arc<Self>) {
-        if fork::is_child() {
-            return;
-        }
         let wants_flusher = self.sending(|state| {
             state.list = 0;
             let (_, done) = self.send_locked(state);
@@ -257,7 +254,8 @@ impl Unsent for Gathering {
 
 impl Drop for Gathering {
     fn drop(&mut self) {
-        if self.cork.lock().was_blocked {
+        // In a forked child, the list of blocked sockets may be locked.
+        if !fork::is_child() && self.cork.lock().was_blocked {
             unsent::leave_blocked(self.id());
         }
     }
