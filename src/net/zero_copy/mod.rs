@@ -35,7 +35,7 @@ pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 /// Returns whether `error` means that the kernel cannot move bytes between the two descriptors of
 /// the call that failed. That call moved nothing, and its caller continues with a buffer. Sandboxes
 /// return ENOSYS and EPERM.
-pub(crate) fn is_refusal(error: &io::Error) -> bool {
+fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::EACCES))
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
 /// once, and afterwards the socket seems to be at end of stream. So a call that failed with such a
 /// number is repeated, and only a second refusal counts. The error is returned unless the second
 /// call moves bytes.
-pub(crate) fn unless_refused(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+fn unless_refused(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     let error = match call() {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EPERM)) => error,
         Err(error) if is_refusal(&error) => return Ok(None),

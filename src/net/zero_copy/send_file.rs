@@ -94,9 +94,10 @@ impl NetFd {
         let polled = self.fd.poll_call(Direction::Write, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
             let count = unless_refused(|| splice::sendfile(fd, file, None, most))?;
-            let sent = count.unwrap_or(0);
-            self.fd.poll.count(Direction::Write, sent);
-            kernel_copies().add(u64::from(sent > 0));
+            if let Some(sent) = count {
+                self.fd.poll.count(Direction::Write, sent);
+                kernel_copies().add(u64::from(sent > 0));
+            }
             Ok((count, Remaining::Maybe))
         });
         polled.map_err(|failure| self.error("write", failure))

@@ -113,27 +113,18 @@ impl Splice {
                     },
                 };
                 self.source.fd.ensure_nonblocking();
-                let count = match unless_refused(|| pipe.fill(fd, most)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_be_urgent(&self.source) => {
-                        refused = true;
-                        0
-                    }
-                    Ok(None) => {
-                        refused = true;
-                        0
-                    }
-                    Ok(Some(0)) => {
-                        refused = !is_at_end(fd)?;
-                        if !refused {
-                            self.source.fd.end_of_stream()?;
-                        }
-                        0
-                    }
-                    Ok(Some(count)) => count,
-                    Err(error) => return Err(error),
+                let filled = match unless_refused(|| pipe.fill(fd, most)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_be_urgent(&self.source) => None,
+                    filled => filled?,
                 };
+                let count = filled.unwrap_or(0);
                 if count > 0 {
                     self.source.fd.poll.count(Direction::Read, count);
+                } else {
+                    refused = filled.is_none() || !is_at_end(fd)?;
+                    if !refused {
+                        self.source.fd.end_of_stream()?;
+                    }
                 }
                 Ok((
                     count,
@@ -160,20 +151,19 @@ impl Splice {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Err(io::ErrorKind::WriteZero.into())) };
         let held = self.held;
-        let mut refused = false;
         let polled =
             self.target.fd.poll_call(Direction::Write, LockScope::PerCall, Waiter::Future(&mut self.write), cx, |fd| {
                 self.target.fd.ensure_nonblocking();
                 let count = unless_refused(|| pipe.drain(fd, held))?;
-                refused = count.is_none();
-                let count = count.unwrap_or(0);
-                self.target.fd.poll.count(Direction::Write, count);
+                if let Some(count) = count {
+                    self.target.fd.poll.count(Direction::Write, count);
+                }
                 Ok((count, Remaining::Maybe))
             });
         Poll::Ready(match ready!(polled) {
-            _ if refused => self.take_back().map(Step::Refused),
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
+            Ok(None) => self.take_back().map(Step::Refused),
+            Ok(Some(0)) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(Some(count)) => {
                 kernel_copies().add(1);
                 self.held -= count.min(held);
                 Ok(Step::Gave(count))
