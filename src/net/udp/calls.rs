@@ -42,6 +42,7 @@ pub(crate) struct Segmentation(AtomicU32);
 
 const UNKNOWN: u32 = 0;
 const USABLE: u32 = 1;
+/// Also if the bit of [`USABLE`] is set.
 const NOT_USABLE: u32 = 2;
 /// The bits of the answer.
 const ANSWER: u32 = 3;
@@ -84,8 +85,7 @@ impl Segmentation {
     /// mean that the segments would need fragmentation, which depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
-            let refuse = |known: u32| Some(known & !ANSWER | NOT_USABLE);
-            let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse);
+            self.0.fetch_or(NOT_USABLE, Ordering::Relaxed);
             return true;
         }
         matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
