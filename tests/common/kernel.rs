@@ -44,11 +44,17 @@ pub fn interrupt(thread_name: &str) {
     assert_eq!(unsafe { libc::sigaction(libc::SIGUSR2, action, std::ptr::null_mut()) }, 0);
     // The kernel keeps 15 bytes of a name.
     let kept = &thread_name[..thread_name.len().min(15)];
-    let folders = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
     let is_named = |folder: &std::path::PathBuf| {
         std::fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim_end() == kept)
     };
-    let folder = folders.into_iter().find(is_named).expect("a thread with this name");
+    let mut found = None;
+    // A new thread sets its name itself.
+    super::eventually("a thread has the name", || {
+        let mut folders = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
+        found = folders.find(is_named);
+        found.is_some()
+    });
+    let folder = found.unwrap();
     let thread = folder.file_name().unwrap().to_str().unwrap().parse().unwrap();
     // SAFETY: the arguments are numbers that the kernel checks.
     assert_eq!(unsafe { libc::tgkill(std::process::id() as i32, thread, libc::SIGUSR2) }, 0);

@@ -464,9 +464,10 @@ mod tests {
             asked.as_ref().and_then(|asked| asked.get(&id.index)).is_some_and(|it| it.generation == id.generation)
         };
         // A snapshot that another test takes at the same time may hold the lock.
-        while !is_kept(adopted.as_raw_fd()) {
+        assert!((0..1000).any(|_| {
             std::thread::yield_now();
-        }
+            is_kept(adopted.as_raw_fd())
+        }));
         for _ in 0..100 {
             assert!(!is_kept(other.get_ref().as_raw_fd()));
         }
