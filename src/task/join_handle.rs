@@ -45,9 +45,9 @@ const REPEATED_MAX: u32 = 1 << 17;
 /// but not the caller (a `block_on`, a local task, a task of the next runtime, or a future under
 /// another executor). If the caller is a task of the same runtime, the await never returns, because
 /// the shutdown drops the caller as well, unless the task awaits the handle under another executor
-/// that blocks the thread. In a simulation, awaiting the handle panics if the host
-/// of the task dropped the task. In a child of fork(2) that did not call exec(2), awaiting the
-/// handle panics if the task had not ended, because the task runs in the parent.
+/// that blocks the thread. In a simulation, awaiting the handle panics if the host of the task
+/// dropped the task. In a child of fork(2) that did not call exec(2), awaiting the handle panics if
+/// the task had not ended, because the task runs in the parent.
 ///
 /// # Examples
 /// ```

@@ -68,9 +68,9 @@ pub fn dump_on_sigusr1() -> io::Result<()> {
 /// future of [`block_on`](crate::task::block_on) does not count as a task here.
 ///
 /// A panic of a task does not affect other tasks. For such a panic, the hook prints no snapshot,
-/// but a line with the task's id, its name and the place where it was spawned. Outside
-/// a task, it prints nothing for a panic of another thread, or in a child of fork(2) that has not
-/// called exec(2). A second call does nothing. A hook that is set later replaces this hook.
+/// but a line with the task's id, its name and the place where it was spawned. Outside a task, it
+/// prints nothing for a panic of another thread, or in a child of fork(2) that has not called
+/// exec(2). A second call does nothing. A hook that is set later replaces this hook.
 ///
 /// # Panics
 /// Panics if the calling thread is panicking, like [`std::panic::set_hook`], unless the hook was

@@ -31,6 +31,7 @@ pub(super) enum Check {
     },
 }
 
+/// The times of sysmon's checks; see the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct CheckTimes {
     /// The beginning of the period. `None` before the first check and after a sleep.
@@ -52,7 +53,7 @@ impl CheckTimes {
     }
 
     /// Records a check at `now`. `no_thread_polled` says whether no thread has polled since the
-    /// previous check. No two consecutive checks are late, except for early checks between them.
+    /// previous check. Of two consecutive checks that are not early, at most one is late.
     pub(super) fn check(&mut self, now: Instant, no_thread_polled: bool) -> Check {
         self.has_polled |= !no_thread_polled;
         let gap = self.began.map_or(TICK, |began| now - began);
