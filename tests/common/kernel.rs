@@ -1,5 +1,5 @@
-//! Helpers that rely on Linux: a separate loopback address per call, the number of bytes in flight,
-//! and signals that interrupt calls.
+//! Helpers that rely on Linux: a separate loopback address per call, and the number of bytes in
+//! flight.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 use std::net::SocketAddr;
@@ -28,34 +28,4 @@ pub fn in_flight(socket: BorrowedFd<'_>) -> usize {
     }
     let [unacknowledged, unsent] = counts;
     unacknowledged.saturating_sub(unsent).max(0) as usize
-}
-
-/// Sends SIGUSR2, with a handler that does nothing and has no SA_RESTART, to the thread of this
-/// process with this name, so that the call in which the thread waits is interrupted. Call it in a
-/// child process only, because the handler remains.
-#[cfg(target_os = "linux")]
-pub fn interrupt(thread_name: &str) {
-    extern "C" fn ignore(_signal: libc::c_int) {}
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all zeroes are a valid value of this type.
-    let action = unsafe { action.assume_init_mut() };
-    action.sa_sigaction = ignore as *const () as usize;
-    // SAFETY: `action` is valid, and its handler does nothing.
-    assert_eq!(unsafe { libc::sigaction(libc::SIGUSR2, action, std::ptr::null_mut()) }, 0);
-    // The kernel keeps 15 bytes of a name.
-    let kept = &thread_name[..thread_name.len().min(15)];
-    let is_named = |folder: &std::path::PathBuf| {
-        std::fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim_end() == kept)
-    };
-    let mut found = None;
-    // A new thread sets its name itself.
-    super::eventually("a thread has the name", || {
-        let mut folders = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
-        found = folders.find(is_named);
-        found.is_some()
-    });
-    let folder = found.unwrap();
-    let thread = folder.file_name().unwrap().to_str().unwrap().parse().unwrap();
-    // SAFETY: the arguments are numbers that the kernel checks.
-    assert_eq!(unsafe { libc::tgkill(std::process::id() as i32, thread, libc::SIGUSR2) }, 0);
 }

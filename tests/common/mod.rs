@@ -35,10 +35,10 @@ use netpoll::net::{OpError, TcpListener, TcpStream};
 use netpoll::task;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-#[cfg(target_os = "linux")]
-pub use kernel::interrupt;
 pub use kernel::{in_flight, own_address};
 pub use original::{original, stored_original};
+#[cfg(target_os = "linux")]
+pub use processes::interrupt;
 pub use processes::{
     NoForks, ON_EPOLL, ON_ONE_EPOLL, child, child_for_each, child_on_epoll, child_on_host, child_with, is_child,
     is_on_epoll, no_forks, output, spawn,
