@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use async_std::fs::{self, File, OpenOptions};
 use async_std::io::{self, BufReader, SeekFrom};
@@ -122,6 +123,26 @@ fn read_after_end_of_file_returns_bytes_added_since() {
             assert_eq!(&buf, text);
             assert_eq!(reader.read(&mut buf).await?, 0);
         }
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+/// Regression test: the end of the file that a dropped read had found was the result of the next
+/// read, although the file had grown.
+#[test]
+fn read_after_a_dropped_read_at_the_end_returns_bytes_added_since() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("log");
+        let mut writer = File::create(&path).await?;
+        let mut reader = open_and_begin_to_read(&path, 8).await;
+        // The read finds the end of the empty file.
+        task::sleep(Duration::from_millis(50)).await;
+        writer.write_all(b"line\n").await?;
+        writer.flush().await?;
+        assert_eq!(reader.read(&mut [0; 8]).await?, 5);
+        assert_eq!(reader.read(&mut [0; 8]).await?, 0);
         io::Result::Ok(())
     })
     .unwrap();

@@ -83,8 +83,9 @@ struct State {
     /// The number of bytes at the start of `buffer` that `poll_read` has already returned.
     taken: usize,
     /// The result of the last read, until a `poll_read` takes it, or a write, a seek, `set_len` or
-    /// a conversion discards it.
-    read: Option<io::Result<()>>,
+    /// a conversion discards it. If the read succeeded, the result is the size of the file before
+    /// the read.
+    read: Option<io::Result<u64>>,
     /// The error of the last write, until an operation returns it.
     write_error: Option<io::Error>,
     /// The place for the result of a queued `set_len`.
@@ -204,25 +205,26 @@ impl Shared {
         drop(state);
         let result = match kind {
             Kind::Read(len) => {
+                let size = size(&self.file);
                 buffer.clear();
                 buffer.resize(len, 0);
                 let count = read(&self.file, &mut buffer);
                 buffer.truncate(*count.as_ref().unwrap_or(&0));
-                count.map(drop)
+                count.map(|_| size)
             }
             Kind::Write => {
                 let result = (&self.file).write_all(&buffer);
                 buffer.clear();
-                result
+                result.map(|()| 0)
             }
-            Kind::Resize(size) => self.file.set_len(size),
+            Kind::Resize(size) => self.file.set_len(size).map(|()| 0),
         };
         // The result is stored before the call ends, because the end of the call wakes the future
         // that takes the result.
         let result = match resized {
             Some(resized) => {
-                *resized.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                Ok(())
+                *resized.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.map(drop));
+                Ok(0)
             }
             None => result,
         };
@@ -280,6 +282,12 @@ fn read(mut file: &fs::File, buffer: &mut [u8]) -> io::Result<usize> {
             result => return result,
         }
     }
+}
+
+/// Returns the size of the file, or 0 if the system does not return the size. The size of a pipe or
+/// another file without an end is always 0.
+fn size(file: &fs::File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
 }
 
 /// A guard in the closure of a queued call. Dropping the guard runs the call, whether or not the
@@ -430,8 +438,11 @@ impl Read for &File {
             let mut state = ready!(self.shared.poll_idle(cx));
             match state.read.take() {
                 Some(Err(error)) => return Poll::Ready(Err(error)),
-                // End of file. The next read makes another call, because the file may grow.
-                Some(Ok(())) if state.unread().is_empty() => return Poll::Ready(Ok(0)),
+                // End of file. The next read makes another call, because the file may grow. If the
+                // future of the read that found the end was dropped, the file may have grown since.
+                Some(Ok(before)) if state.unread().is_empty() && size(&self.shared.file) <= before => {
+                    return Poll::Ready(Ok(0));
+                }
                 _ => {}
             }
             let unread = state.unread();
