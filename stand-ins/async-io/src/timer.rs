@@ -23,8 +23,7 @@ pub struct Timer {
     /// The next instant for which the timer is set, or `None` if it will not fire.
     when: Option<Instant>,
     period: Duration,
-    /// The waker of the last poll, if the poll returned `Pending` or the timer fires again. `None`
-    /// after `rearm` has called the waker.
+    /// The waker of the last poll, if the poll returned `Pending` or the timer fires again.
     waker: Option<Waker>,
 }
 
@@ -100,13 +99,11 @@ impl Timer {
     }
 
     /// Registers the waker of the last poll, if there is one, for the new time. Calls the waker if
-    /// that time has come.
+    /// that time has come, and keeps it, because the timer may be set again before the next poll.
     fn rearm(&mut self) {
-        let Some(waker) = self.waker.take() else { return };
-        if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(&waker)).is_ready() {
-            waker.wake();
-        } else {
-            self.waker = Some(waker);
+        let Some(waker) = &self.waker else { return };
+        if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(waker)).is_ready() {
+            waker.wake_by_ref();
         }
     }
 

@@ -133,6 +133,22 @@ fn reset_timer_wakes_its_task_without_another_poll() {
     assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_ready());
 }
 
+/// Regression test: a timer that was set to a past time, and then set again before the next poll,
+/// woke no task at the last time.
+#[test]
+fn timer_reset_after_a_past_time_wakes_its_task_without_another_poll() {
+    let (waker, woken) = waker();
+    let mut timer = Timer::after(Duration::from_secs(3600));
+    assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_pending());
+    timer.set_at(Instant::now());
+    woken.recv_timeout(Duration::from_secs(60)).unwrap();
+    timer.clear();
+    assert!(woken.try_recv().is_err());
+    timer.set_after(Duration::from_millis(2));
+    woken.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_ready());
+}
+
 #[test]
 fn interval_that_fires_wakes_its_task_for_the_next_time_without_another_poll() {
     // The first time has passed when the timer is polled. With the short period, the second time
