@@ -16,7 +16,9 @@
 //! gracefully. From then on it is checked for progress after each interval of the same length, or
 //! of [`PING_REPLY`] when the server stops. It ends if no bytes were read or written in an interval
 //! and no request is in progress, unless the server stops and bytes wait to be sent. The frames
-//! that begin the shutdown do not count as progress.
+//! that begin the shutdown do not count as progress. Even with progress, the connection ends at the
+//! [`IDLE_CHECKS_MAX`]th check in a row that finds no request in progress and no bytes that wait to
+//! be sent, because a peer may send bytes without ever acknowledging the shutdown.
 
 use std::any::Any;
 use std::error::Error;
@@ -54,6 +56,10 @@ const HEAD_BYTES: usize = 1024;
 /// The length of the intervals after which an HTTP/2 connection is checked for progress when the
 /// server is stopping. A live peer usually replies to a PING within one round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
+
+/// The maximum number of checks in a row, since the shutdown of an HTTP/2 connection began, that
+/// find no request in progress and no bytes that wait to be sent.
+const IDLE_CHECKS_MAX: u32 = 3;
 
 /// The minimum interval between two checks of a connection with a request in progress, or with a
 /// response that waits to be sent. A very short time limit would otherwise keep a thread busy as
@@ -284,6 +290,9 @@ struct Http2Check {
     /// between checks for progress.
     limit: Option<Duration>,
     ending: Ending,
+    /// The number of checks in a row, since the shutdown began, that found no request in progress
+    /// and no bytes that wait to be sent.
+    idle_checks: u32,
     /// Whether the server is stopping.
     is_stopping: bool,
 }
@@ -309,7 +318,8 @@ enum Verdict {
 
 impl Http2Check {
     fn new(limit: Option<Duration>) -> Http2Check {
-        Http2Check { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: Ending::No, is_stopping: false }
+        let sleep = limit.map_or_else(Sleep::never, Sleep::new);
+        Http2Check { sleep, limit, ending: Ending::No, idle_checks: 0, is_stopping: false }
     }
 
     /// Notes that the server is stopping. Returns whether the graceful shutdown should begin now.
@@ -321,6 +331,7 @@ impl Http2Check {
         self.sleep = Sleep::new(PING_REPLY);
         let begins = matches!(self.ending, Ending::No);
         self.ending = Ending::Begun;
+        self.idle_checks = 0;
         begins
     }
 
@@ -340,6 +351,11 @@ impl Http2Check {
             let Some(limit) = self.limit else { return Poll::Pending };
             let (now, progress) = (Instant::now(), activity.progress());
             let mut next = now + limit.max(CHECK_MIN);
+            let is_idle = self.is_ending() && !activity.is_busy() && !activity.is_blocked();
+            self.idle_checks = if is_idle { self.idle_checks + 1 } else { 0 };
+            if self.idle_checks >= IDLE_CHECKS_MAX {
+                return Poll::Ready(Verdict::End);
+            }
             if !activity.is_busy() {
                 match self.ending {
                     Ending::No if activity.idle_since() + limit <= now => {
@@ -398,6 +414,35 @@ mod tests {
         assert!(check.poll(&mut cx, &activity).is_pending());
         check.sleep = Sleep::new(Duration::ZERO);
         assert!(matches!(check.poll(&mut cx, &activity), Poll::Ready(Verdict::End)));
+    }
+
+    /// Regression test: a peer that sent a byte per interval, and did not acknowledge the shutdown,
+    /// kept its connection forever.
+    #[test]
+    fn progress_without_requests_does_not_keep_the_connection() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let activity = Activity::new(None);
+        let mut check = Http2Check::new(None);
+        assert!(check.stop());
+        assert!(check.poll(&mut cx, &activity).is_pending());
+        let mut interval = |check: &mut Http2Check| {
+            activity.note_progress();
+            check.sleep = Sleep::new(Duration::ZERO);
+            check.poll(&mut cx, &activity)
+        };
+        assert!(interval(&mut check).is_pending());
+        // The intervals are counted anew after a request, or after bytes had to wait.
+        let request = UnderWay::begin(&activity, true);
+        assert!(interval(&mut check).is_pending());
+        drop(request);
+        assert!(interval(&mut check).is_pending());
+        activity.set_blocked(true);
+        assert!(interval(&mut check).is_pending());
+        activity.set_blocked(false);
+        for _ in 1..IDLE_CHECKS_MAX {
+            assert!(interval(&mut check).is_pending());
+        }
+        assert!(matches!(interval(&mut check), Poll::Ready(Verdict::End)));
     }
 
     /// Regression test: a limit of zero kept a thread busy while a request was in progress.

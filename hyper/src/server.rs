@@ -163,8 +163,9 @@ impl Server {
     /// `None` means no limit. The default is 30 s.
     ///
     /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY). It
-    /// is closed when the client has acknowledged the shutdown, or after an interval of the same
-    /// length in which no bytes are transferred. The time of a request in progress is not limited.
+    /// is closed when the client has acknowledged the shutdown, after an interval of the same
+    /// length in which no bytes are transferred, or after three such intervals in which bytes are
+    /// transferred but no request is in progress. The time of a request in progress is not limited.
     /// `http2().keep_alive_interval(…)` detects clients that are gone. The limit does not apply to
     /// an HTTP/2 connection on which a CONNECT request was accepted.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {

@@ -561,6 +561,16 @@ fn http2_connection_without_requests_is_closed() {
         for stream in [silent, settings, headers] {
             assert_ends(&stream).await;
         }
+        // Nor is a frame of an unknown type of which a byte arrives in each interval.
+        let slow = server.connect().await;
+        slow.write_all(&[PREFACE, SETTINGS, b"\0\x3f\xff\x2a\0\0\0\0\0"].concat()).await.unwrap();
+        let writer = slow.clone();
+        task::spawn(async move {
+            while writer.write_all(b"x").await.is_ok() {
+                task::sleep(limit / 4).await;
+            }
+        });
+        assert_ends(&slow).await;
         // The connection of an HTTP/2 client library ends too.
         let (_sender, connection) = handshake(server.addr).await;
         let _ = task::spawn(connection).await;
