@@ -3,6 +3,11 @@
 //! quinn checks before each send whether the socket is writable. This check needs no system call,
 //! because the socket counts as writable until a send returns `WouldBlock`. The sender then waits
 //! until the socket is writable.
+//!
+//! An OS error of a receive is usually that of a datagram sent earlier: if a router or the peer's
+//! host answers it with an ICMP message, a connected socket returns ECONNREFUSED, EHOSTUNREACH or,
+//! after an MTU probe, EMSGSIZE. quinn would end the endpoint, with all its connections, so such
+//! errors are ignored, as by quinn's own sockets.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -16,6 +21,10 @@ use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use netpoll::net::UdpSocket;
+
+/// The maximum number of receives in a row whose OS errors are ignored. An error of a datagram is
+/// returned by one receive, and a lasting error of the socket by every receive.
+const ERRORS_MAX: u32 = 64;
 
 /// A [`UdpSocket`] that implements quinn's socket trait. A program that uses
 /// [`endpoint`](super::endpoint) need not create a `Socket` itself.
@@ -64,8 +73,14 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let call = |fd: BorrowedFd<'_>| self.offload.recv((&fd).into(), bufs, meta);
-        self.socket.poll_read_io(cx, call)
+        let mut errors = 0;
+        loop {
+            let call = |fd: BorrowedFd<'_>| self.offload.recv((&fd).into(), bufs, meta);
+            match ready!(self.socket.poll_read_io(cx, call)) {
+                Err(error) if error.raw_os_error().is_some() && errors < ERRORS_MAX => errors += 1,
+                received => return Poll::Ready(received),
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -111,11 +126,39 @@ impl UdpPoller for Poller {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::task::Waker;
 
     use super::*;
     use netpoll::net::is_closed;
     use netpoll::task;
+
+    /// Regression test: the error that an ICMP message reports ended the endpoint.
+    #[test]
+    fn refused_datagram_is_not_an_error_of_a_receive() {
+        task::block_on(async {
+            let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let addr = peer.local_addr().unwrap();
+            let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+            let quic = Socket::new(Arc::clone(&socket)).unwrap();
+            socket.connect(addr).await.unwrap();
+            drop(peer);
+            socket.send(b"to no one").await.unwrap();
+            let mut bytes = [0; 64];
+            let mut receive = |cx: &mut Context<'_>| {
+                let mut meta = [RecvMeta::default()];
+                let received = quic.poll_recv(cx, &mut [IoSliceMut::new(&mut bytes)], &mut meta);
+                received.map(|count| count.map(|_| meta[0].len))
+            };
+            let polled = receive(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending(), "{polled:?}");
+            let peer = UdpSocket::bind(addr).await.unwrap();
+            peer.send_to(b"datagram", socket.local_addr().unwrap()).await.unwrap();
+            assert_eq!(poll_fn(&mut receive).await.unwrap(), 8);
+            socket.close().await.unwrap();
+            assert!(is_closed(&poll_fn(&mut receive).await.unwrap_err()));
+        });
+    }
 
     #[test]
     fn writability_is_checked_only_after_a_send_would_block() {
