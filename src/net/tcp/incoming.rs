@@ -142,7 +142,11 @@ impl TcpListener {
     /// errors, which are those of [`accept`](TcpListener::accept), do not end the stream.
     ///
     /// # Cancel safety
-    /// Dropping the future of `next()`, or the stream, loses no connection.
+    /// Dropping the future of `next()`, or the stream, loses no connection. A stream that has
+    /// returned `Pending` counts as a waiting accept until it is polled again or dropped, even if
+    /// the future of `next()` is dropped, and a connection wakes only one waiting accept. So while
+    /// other tasks accept from the same listener, do not keep such a stream without polling it: a
+    /// connection that wakes its task would wait in the queue until another connection arrives.
     ///
     /// # Examples
     /// ```no_run

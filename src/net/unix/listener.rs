@@ -141,7 +141,11 @@ macro_rules! listener {
 
             /// Returns a stream of accepted connections. The stream waits while no descriptor or
             /// memory is available. After [`close`](Self::close) it yields one error and then
-            /// `None`. Dropping the future of `next()`, or the stream, loses no connection.
+            /// `None`. Dropping the future of `next()`, or the stream, loses no connection. A
+            /// stream that has returned `Pending` counts as a waiting accept until it is polled
+            /// again or dropped, so do not keep it without polling it while other tasks accept from
+            /// the same listener; see
+            /// [`TcpListener::incoming`](crate::net::TcpListener::incoming#cancel-safety).
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming::new(&self.fd, $accepted::adopt)
             }
