@@ -18,8 +18,8 @@
 use std::future::{Future, pending};
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 
+use super::drain::Counted;
 use super::listener::Watch;
 
 /// The activity of one connection, shared by its task, its service and its stream.
@@ -37,6 +38,9 @@ use super::listener::Watch;
 pub(super) struct Activity {
     watch: Option<Watch>,
     start: Instant,
+    /// The guard that counts the connection. Only the connection's task and the requests in
+    /// progress keep it, because an upgraded stream no longer counts.
+    counted: OnceLock<Weak<Counted>>,
     /// The number of requests whose responses have not ended, plus the number of chunks of HTTP/2
     /// responses that hyper has not dropped. hyper drops a chunk when it has been written.
     requests: AtomicUsize,
@@ -92,6 +96,7 @@ impl Activity {
         Arc::new(Activity {
             watch,
             start: Instant::now(),
+            counted: OnceLock::new(),
             requests: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
             progress: AtomicU64::new(0),
@@ -113,6 +118,11 @@ impl Activity {
         draining, set_draining;
         closing, set_closing;
         released, set_released;
+    }
+
+    /// Sets the guard that HTTP/2 requests in progress keep.
+    pub(super) fn set_counted(&self, counted: &Arc<Counted>) {
+        let _ = self.counted.set(Arc::downgrade(counted));
     }
 
     /// Returns whether bytes, the peer's FIN or an error can be read. Without a view of the socket,
@@ -200,12 +210,16 @@ pub(super) struct UnderWay {
     /// Whether the request came over HTTP/2. The end of the response is recorded only for HTTP/2,
     /// because hyper has its own time limit for HTTP/1.
     is_http2: bool,
+    /// Makes the connection count until the request has ended. `None` for HTTP/1, whose requests
+    /// end with the task of the connection.
+    _counted: Option<Arc<Counted>>,
 }
 
 impl UnderWay {
     pub(super) fn begin(activity: &Arc<Activity>, is_http2: bool) -> UnderWay {
         activity.requests.fetch_add(1, Ordering::Relaxed);
-        UnderWay { activity: Arc::clone(activity), is_http2 }
+        let counted = activity.counted.get().filter(|_| is_http2).and_then(Weak::upgrade);
+        UnderWay { activity: Arc::clone(activity), is_http2, _counted: counted }
     }
 
     /// Returns a guard for a chunk of the response. Returns `None` for HTTP/1, because an HTTP/1
@@ -274,7 +288,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
-        if let Some(UnderWay { activity, is_http2 }) = &*this.under_way {
+        if let Some(UnderWay { activity, is_http2, .. }) = &*this.under_way {
             let is_tunnel = *this.is_connect && response.status().is_success();
             let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if *is_http2 {

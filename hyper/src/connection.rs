@@ -142,6 +142,7 @@ where
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
+    activity.set_counted(member.counted());
     let begin = async {
         let (io, service) = connect.await?;
         let mut wire = Wire::new(io, Arc::clone(&activity));

@@ -58,7 +58,8 @@ impl Group {
             members.wakers.push(None);
         }
         drop(members);
-        Member { group: Arc::clone(self), place, seen: SERVING, waker: None }
+        let counted = Arc::new(Counted { group: Arc::clone(self) });
+        Member { group: Arc::clone(self), counted, place, seen: SERVING, waker: None }
     }
 
     /// Returns `Ready` if there are fewer than `most` connections. Otherwise, returns `Pending`,
@@ -91,10 +92,32 @@ impl Group {
     }
 }
 
-/// A connection's membership in its group. Dropping it removes the connection from the group.
+/// A guard that counts a connection. The last drop of its `Arc` ends the connection for the server.
+/// It is shared with the handlers of HTTP/2 requests, because they run in their own tasks, which
+/// may end later than the task of the connection.
+#[derive(Debug)]
+pub(super) struct Counted {
+    group: Arc<Group>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut members = lock(&self.group.members);
+        members.count -= 1;
+        let server = members.server.take();
+        drop(members);
+        if let Some(server) = server {
+            server.wake();
+        }
+    }
+}
+
+/// A connection's membership in its group. Dropping it removes the connection from the group, but
+/// the connection counts until no handler has its [`Counted`].
 #[derive(Debug)]
 pub(super) struct Member {
     group: Arc<Group>,
+    counted: Arc<Counted>,
     place: usize,
     /// The stage at the time of the last registration.
     seen: u32,
@@ -103,6 +126,11 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// Returns the guard that counts the connection.
+    pub(super) fn counted(&self) -> &Arc<Counted> {
+        &self.counted
+    }
+
     /// Returns the stage, and registers the task to be woken when the stage changes.
     pub(super) fn stage(&mut self, cx: &mut Context<'_>) -> u32 {
         // ORDERING: pairs with the Release in `Group::advance`.
@@ -155,15 +183,10 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         let mut members = lock(&self.group.members);
-        members.count -= 1;
         members.free.push(self.place);
         let own = members.wakers[self.place].take();
-        let server = members.server.take();
         drop(members);
         drop(own);
-        if let Some(server) = server {
-            server.wake();
-        }
     }
 }
 

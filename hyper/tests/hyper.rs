@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -307,6 +307,48 @@ fn connections_that_remain_after_the_grace_period_are_cut_off() {
         // The connection is closed and its service is dropped.
         assert_eq!(stuck.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
         becomes("the service is gone", || Arc::strong_count(&seen) == 1).await;
+    });
+}
+
+/// A value of a handler whose drop takes a while, and then sets the flag.
+struct SlowDrop(Arc<AtomicBool>);
+
+impl Drop for SlowDrop {
+    fn drop(&mut self) {
+        std::thread::sleep(Duration::from_millis(50));
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Regression test: the server returned before the handlers of HTTP/2 requests, which run in their
+/// own tasks, had been dropped.
+#[test]
+fn http2_handler_that_is_cut_off_is_dropped_before_the_server_returns() {
+    run(async {
+        let listener = common::listener().await;
+        let client = Socket::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(Executor, client).await.unwrap();
+        drop(task::spawn(connection));
+        let request = Request::get("http://h/").body(Full::default()).unwrap();
+        let response = task::spawn(async move { sender.send_request(request).await });
+        let (stop, stopped) = futures::channel::oneshot::channel::<()>();
+        let (stop, dropped) = (Arc::new(Mutex::new(Some(stop))), Arc::new(AtomicBool::new(false)));
+        let flag = Arc::clone(&dropped);
+        let service = service_fn(move |_: Request<Incoming>| {
+            let (stop, slow) = (Arc::clone(&stop), SlowDrop(Arc::clone(&flag)));
+            async move {
+                drop(stop.lock().unwrap().take());
+                std::future::pending::<()>().await;
+                drop(slow);
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            }
+        });
+        let mut server = Server::new();
+        let error = server.grace(Duration::from_millis(20)).serve_until(listener, service, stopped).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(dropped.load(Ordering::SeqCst), "the handler is still there");
+        assert!(response.await.is_err());
     });
 }
 
