@@ -36,6 +36,7 @@ use crate::rt::context;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::identity::Name;
 use crate::rt::sched::lanes::Lane;
+use crate::rt::sched::pool::pop_front;
 use crate::rt::sched::record::{Kind, Record};
 use crate::rt::sched::task::{Output, Spawned, contain, discard, end_locals};
 use crate::rt::sched::task_data::TaskData;
@@ -81,7 +82,7 @@ impl Queue {
     }
 
     fn pop(&self) -> Option<Runnable<TaskData>> {
-        self.0.lock().runnables.pop_front()
+        pop_front(&mut self.0.lock().runnables)
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
-use super::pool::{Pool, State};
+use super::pool::{Pool, State, pop_front};
 use super::task::discard;
 use super::task_data::TaskData;
 use crate::rt::context;
@@ -106,7 +106,7 @@ impl Runtime {
         state.leave_free(self.epoch() == epoch);
         let mut until = Instant::now() + REST;
         while self.epoch() == epoch {
-            if let Some(runnable) = state.queue.pop_front() {
+            if let Some(runnable) = pop_front(&mut state.queue) {
                 drop(state);
                 run(runnable);
                 state = pool.state.lock();

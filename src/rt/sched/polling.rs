@@ -44,6 +44,9 @@ pub(crate) enum Slept {
     NoPoller,
 }
 
+/// The maximum number of wakers for which a thread keeps the memory.
+const KEPT_MAX: usize = 4096;
+
 /// The pause of a thread without work if no descriptor is available for an epoll instance.
 const NO_POLLER: Duration = Duration::from_millis(10);
 
@@ -145,6 +148,10 @@ impl Polling {
             // Destructors are user code. They run last, so that a destructor that blocks delays no
             // waker.
             runtime.discard_deferred();
+        }
+        if own + others > KEPT_MAX {
+            // Frees the memory of a burst, such as many timers that were due at the same time.
+            (self.wakers, self.due) = (Wakers::new(), Vec::new());
         }
         own + others
     }

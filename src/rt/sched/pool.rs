@@ -35,6 +35,18 @@ impl State {
     }
 }
 
+/// The maximum capacity, in items, of a queue that [`pop_front`] leaves empty.
+const ROOM_MAX: usize = 4096;
+
+/// Takes the oldest item of `queue`, and frees the memory of a long backlog if none is left.
+pub(crate) fn pop_front<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let item = queue.pop_front();
+    if queue.is_empty() && queue.capacity() > ROOM_MAX {
+        *queue = VecDeque::new();
+    }
+    item
+}
+
 /// A pool of threads; see [`blocking`](super::blocking).
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -67,5 +79,17 @@ impl Pool {
         drop(state);
         self.work.notify_all();
         queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_without_items_keeps_little_memory() {
+        let mut queue: VecDeque<_> = (0..100_000).collect();
+        (0..100_000).for_each(|number| assert_eq!(pop_front(&mut queue), Some(number)));
+        assert_eq!((pop_front(&mut queue), queue.capacity()), (None, 0));
     }
 }

@@ -23,6 +23,10 @@
 //!   entries, and at least twice as many as the last such removal or a later `run` has left,
 //!   whichever left the fewest. So the memory of the heap is proportional to the maximum number of
 //!   live entries.
+//! * T3 — when the last sleep of a set is released, the slots are freed if there are more than
+//!   [`ROOM_MAX`], and so are the entries for sleeps, which are dead. A heap that is less than a
+//!   quarter full frees a part of its memory. So a burst of timers keeps no memory, except slots
+//!   while a sleep is armed.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
@@ -106,6 +110,15 @@ impl Heap {
         Some(top)
     }
 
+    /// If the heap is less than a quarter full, and has memory for more than [`ROOM_MAX`] entries,
+    /// frees so much memory that it is half full. So the cost per removed entry is constant.
+    fn shrink(&mut self) {
+        let (room, len) = (self.0.capacity(), self.0.len());
+        if room > ROOM_MAX && len < room / 4 {
+            self.0.shrink_to(ROOM_MAX.max(len * 2));
+        }
+    }
+
     /// Keeps the entries for which `live` returns true, without duplicates. If an entry was
     /// superseded and then added again with the same time, the heap has it twice, and `live`
     /// returns true for both.
@@ -172,6 +185,8 @@ struct Inner {
     sweep_at: usize,
     slots: Vec<SleepSlot>,
     free: u32,
+    /// The number of slots that are not free.
+    taken: usize,
 }
 
 impl Inner {
@@ -189,6 +204,25 @@ impl Inner {
 
     fn doubled(&self) -> usize {
         (self.heap.0.len() * 2).max(SWEEP_MIN)
+    }
+
+    /// Frees the slots if all of them are free and there are more than [`ROOM_MAX`]. New slots
+    /// begin again with generation 0, so the entries of the old ones are removed as well. Returns
+    /// the memory of the slots, which is freed outside the lock.
+    fn take_surplus(&mut self) -> Vec<SleepSlot> {
+        // The order of entries with the same time must not depend on earlier simulations.
+        #[cfg(feature = "sim")]
+        if crate::sim::is_here() {
+            return Vec::new();
+        }
+        if self.taken > 0 || self.slots.len() <= ROOM_MAX {
+            return Vec::new();
+        }
+        self.heap.retain(|entry| matches!(entry.target(), Target::Poll { .. }));
+        self.heap.shrink();
+        self.sweep_at = self.doubled();
+        self.free = NO_SLOT;
+        std::mem::take(&mut self.slots)
     }
 }
 
@@ -211,6 +245,9 @@ pub(crate) struct TimerSet {
 
 /// The minimum number of entries at which dead entries are removed.
 const SWEEP_MIN: usize = 64;
+/// The number of slots that are kept although all are free, and the number of entries for which the
+/// memory is kept.
+const ROOM_MAX: usize = 4096;
 
 impl TimerSet {
     const_fn! {
@@ -221,6 +258,7 @@ impl TimerSet {
                     sweep_at: SWEEP_MIN,
                     slots: Vec::new(),
                     free: NO_SLOT,
+                    taken: 0,
                 }),
                 next: AtomicU64::new(NEVER),
                 armed: AtomicU64::new(0),
@@ -272,6 +310,7 @@ impl TimerSet {
     /// Returns the key of the sleep, and whether it is the first to be due.
     pub(crate) fn arm_sleep(&self, when: u64, waker: Waker, counts: impl Fn(Target, u64) -> bool) -> (SleepKey, bool) {
         let mut inner = self.inner.lock();
+        inner.taken += 1;
         let slot = match inner.free {
             NO_SLOT => {
                 inner.slots.push(SleepSlot { generation: 0, fired: false, waker: None, next_free: NO_SLOT });
@@ -319,8 +358,13 @@ impl TimerSet {
         let waker = place.waker.take();
         place.next_free = free;
         inner.free = key.slot;
+        inner.taken -= 1;
+        let surplus = inner.take_surplus();
+        if !surplus.is_empty() {
+            self.publish(&inner);
+        }
         drop(inner);
-        drop(waker);
+        drop((waker, surplus));
     }
 
     /// Removes the entries that are due at `now`. Appends the wakers of sleeps to `wakers` and the
@@ -343,6 +387,7 @@ impl TimerSet {
                 }
             }
         }
+        inner.heap.shrink();
         inner.sweep_at = inner.sweep_at.min(inner.doubled());
         self.publish(&inner);
         count
@@ -435,6 +480,37 @@ mod tests {
         }
         assert!(set.len() <= SWEEP_MIN * 2, "{} entries without a sleep", set.len());
         assert!(set.inner.lock().slots.len() == 1, "the slot is reused");
+    }
+
+    #[test]
+    fn memory_of_a_burst_of_sleeps_is_freed() {
+        const BURST: u64 = 100_000;
+        let (set, far) = (TimerSet::new(), Target::Poll { index: 7 });
+        set.add(u64::MAX - 1, far, |_, _| true);
+        let arm = |when| set.arm_sleep(when, Waker::noop().clone(), |_, _| true).0;
+        for round in 0..3 {
+            let keys: Vec<_> = (1..=BURST).map(arm).collect();
+            // In the last round, the sleeps are released before they have fired.
+            if round < 2 {
+                set.run(BURST, &mut Vec::new(), &mut Wakers::new());
+                assert!(set.inner.lock().heap.0.capacity() <= ROOM_MAX);
+            }
+            let (last, others) = keys.split_last().unwrap();
+            others.iter().for_each(|&key| set.release(key));
+            assert!(!set.poll_sleep(*last, Waker::noop()) || round < 2, "its slot exists");
+            set.release(*last);
+            let inner = set.inner.lock();
+            assert_eq!((inner.slots.capacity(), inner.heap.0.len()), (0, 1), "round {round}");
+            drop(inner);
+            assert_eq!(set.next(), u64::MAX - 1);
+        }
+        // New slots have the numbers and generations of the old ones.
+        let key = arm(BURST + 7);
+        set.run(BURST + 6, &mut Vec::new(), &mut Wakers::new());
+        assert!(!set.poll_sleep(key, Waker::noop()));
+        set.run(BURST + 7, &mut Vec::new(), &mut Wakers::new());
+        assert!(set.poll_sleep(key, Waker::noop()));
+        set.release(key);
     }
 
     #[test]
