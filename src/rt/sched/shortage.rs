@@ -21,6 +21,9 @@
 //! task, or polls a future that waits, *stands in*: it does a slice of the work, and the future is
 //! polled again ([`Runtime::stand_in`]). Under another executor, an operation on a socket that is
 //! not registered fails with an error if it would have to wait. Blocking calls are queued as tasks.
+//! Such a call occupies the thread that does the work. If it waits for another task under another
+//! executor, or without polling it, both wait until another thread uses the runtime while the
+//! system permits threads.
 //!
 //! # Deferred threads
 //! With [`Builder::single_threaded`](crate::rt::Builder::single_threaded), a start of the runtime
