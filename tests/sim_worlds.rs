@@ -403,6 +403,51 @@ fn task_that_ends_its_own_host_leaves_no_task() {
 }
 
 #[test]
+fn task_that_ends_its_own_host_spawns_no_more_tasks() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        for restarts in [false, true] {
+            let ends = move || if restarts { server.restart() } else { server.kill() };
+            server.spawn_task(async move {
+                ends();
+                task::spawn(std::future::pending::<()>());
+                task::yield_now().await;
+                task::spawn(std::future::pending::<()>());
+            });
+            task::sleep(ms(1)).await;
+            assert_eq!(server.tasks(), 0, "restarts: {restarts}");
+            let on_drop = OnDrop(move || {
+                ends();
+                task::spawn(std::future::pending::<()>());
+            });
+            server.spawn_task(async move {
+                let _on_drop = on_drop;
+                std::future::pending::<()>().await;
+            });
+            task::sleep(ms(1)).await;
+            server.kill();
+            assert_eq!(server.tasks(), 0, "in a destructor, restarts: {restarts}");
+        }
+        // What the task spawns on the host by name belongs to the host's new life.
+        server.spawn_task(async move {
+            server.restart();
+            server.spawn_task(std::future::pending::<()>());
+        });
+        task::sleep(ms(1)).await;
+        assert_eq!(server.tasks(), 1);
+        // The test's own future has not ended.
+        sim.host("test").kill();
+        assert_eq!(task::spawn(async { 7 }).await, 7);
+        server
+            .run(async move {
+                server.kill();
+                assert_eq!(task::spawn(async { 8 }).await, 8);
+            })
+            .await;
+    });
+}
+
+#[test]
 fn programs_are_dropped_in_their_simulation() {
     let dropped = Arc::<Mutex<Vec<_>>>::default();
     let seen = dropped.clone();

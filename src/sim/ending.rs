@@ -53,10 +53,14 @@ impl World {
                 if let Ready::Task(task) = ready {
                     let tag = task.metadata().tag();
                     self.on_host(tag.host, || {
+                        let mut running = None;
                         if round < ROUNDS_MAX {
                             self.machine.tag.set(tag);
+                            running = Some(tag);
                         }
+                        let before = self.running.replace(running);
                         discard(task);
+                        self.running.set(before);
                     });
                 }
             });

@@ -186,6 +186,8 @@ pub(crate) struct World {
     pub(super) processor: &'static Processor,
     pub(super) totals: Totals,
     pub(super) busy: Busy,
+    /// The tag of the task that is polled or dropped now, or `None` if there is none.
+    pub(super) running: Cell<Option<Tag>>,
 }
 
 impl std::fmt::Debug for World {
@@ -287,6 +289,7 @@ impl World {
             processor,
             totals: Totals::new(processor.timers.armed()),
             busy: Busy::default(),
+            running: Cell::default(),
         };
         world.add_host("test");
         world
@@ -488,6 +491,7 @@ impl World {
         self.begin_turn(tag.host, task.name().unwrap_or("a task without a name"));
         drop(task);
         metrics::add(&self.totals.polls, 1);
+        self.running.set(Some(tag));
         // The task catches the panics of its future and of its destructors. Other panics end only
         // the turn.
         if let Err(payload) =
@@ -496,6 +500,7 @@ impl World {
             drop_payload(payload);
             runtime().panics.add(1);
         }
+        self.running.set(None);
         unsent::flush();
     }
 
@@ -513,13 +518,17 @@ impl World {
 
     /// Runs `f` as code of `host`.
     pub(super) fn on_host<T>(&self, host: HostId, f: impl FnOnce() -> T) -> T {
-        struct Restore<'a>(&'a World, HostId);
+        struct Restore<'a>(&'a World, Tag);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                self.0.set_host(self.1);
+                self.0.set_host(self.1.host);
+                // `f` may have ended the running task. Tasks that it spawns later have ended too.
+                if self.0.running.get() == Some(self.1) {
+                    self.0.machine.tag.set(self.1);
+                }
             }
         }
-        let _restore = Restore(self, self.machine.host.get());
+        let _restore = Restore(self, self.machine.tag.get());
         self.set_host(host);
         f()
     }
