@@ -431,3 +431,30 @@ fn shutdown_of_writing_ends_the_waiting_writes_of_unix_streams() {
         stream.writable().await.unwrap();
     });
 }
+
+#[test]
+fn read_leaves_the_bytes_that_it_does_not_receive() {
+    Sim::run(1, async |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let server = listener.accept().await.unwrap().0;
+        client.write_all(b"abc").await.unwrap();
+        let mut buf = *b"--------";
+        assert_eq!(server.read(&mut buf).await.unwrap(), 3);
+        assert_eq!(buf, *b"abc-----");
+        server.set_read_deadline(Instant::now() + SECOND).unwrap();
+        assert!(is_timeout(&server.read(&mut buf).await.unwrap_err()));
+        assert_eq!(buf, *b"abc-----");
+    });
+}
+
+#[test]
+fn host_cannot_have_the_address_of_no_host() {
+    let addrs = ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:10.9.9.9"];
+    for addr in addrs {
+        let set = move || Sim::run(1, async move |sim| sim.host("server").set_addrs(&[addr.parse().unwrap()]));
+        let payload = std::panic::catch_unwind(set).unwrap_err();
+        let text = payload.downcast_ref::<String>().unwrap();
+        assert!(text.contains("cannot be the address of a host"), "{text}");
+    }
+}

@@ -16,6 +16,7 @@ use futures_lite::FutureExt as _;
 use pin_project_lite::pin_project;
 
 use super::api::Sim;
+use super::machine::kernel::is_group;
 use super::machine::kernel::socket::HostId;
 use super::outcome::Outcome;
 use super::rules::apply;
@@ -118,9 +119,14 @@ impl Host {
     /// Connecting to an address that no host has fails with `HostUnreachable`.
     ///
     /// # Panics
-    /// Panics if another host has one of the addresses.
+    /// Panics if another host has one of the addresses, and if one is not the address of a single
+    /// host: a loopback, wildcard, multicast, broadcast or IPv4-mapped address.
     #[track_caller]
     pub fn set_addrs(&self, addrs: &[IpAddr]) {
+        for addr in addrs {
+            let is_of_host = addr.to_canonical() == *addr && !addr.is_loopback() && !addr.is_unspecified();
+            assert!(is_of_host && !is_group(*addr), "{addr} cannot be the address of a host");
+        }
         let is_free = self.sim.kernel(|kernel| kernel.set_addrs(self.id, addrs));
         assert!(is_free, "another host has one of the addresses {addrs:?}");
     }

@@ -18,7 +18,7 @@ use super::backend::is_simulated;
 use super::current;
 use super::host;
 use super::kernel::socket::{Family, Kind};
-use super::kernel::{Address, IpOverrides, Kernel, Received};
+use super::kernel::{Address, IpOverrides, Kernel, Received, is_group};
 use super::lane;
 
 /// The result of a call: its value, or an errno.
@@ -490,8 +490,13 @@ pub(super) fn receive_into(fd: c_int, bufs: *const iovec, count: usize, flags: c
         return receive(fd, &mut buffers(bufs, count)?, flags);
     }
     let room = raw_buffers(bufs, count)?.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.iov_len));
-    let queued = kernel(|kernel| kernel.queued(fd)).map_or(0, |(queued, _)| queued);
-    receive(fd, &mut [&mut vec![0; room.min(queued.max(1))]], flags)
+    receive(fd, &mut [&mut vec![0; room.min(receivable(fd))]], flags)
+}
+
+/// Returns the length of a buffer that is long enough for the next receive call. It is at least 1,
+/// because the result of a call with an empty buffer may differ.
+pub(super) fn receivable(fd: c_int) -> usize {
+    kernel(|kernel| kernel.queued(fd)).map_or(1, |(queued, _)| queued.max(1))
 }
 
 /// Sends the contents of `bufs`, to the address `to` if there is one.
@@ -514,7 +519,7 @@ pub(super) fn send_to(
     }
     let result = kernel(|kernel| kernel.send(fd, bufs, to, overrides)).map(|count| count as isize);
     if let (Err(libc::ENETUNREACH), Some(Address::Inet(to))) = (&result, to)
-        && (to.ip().is_multicast() || to.ip() == Ipv4Addr::BROADCAST)
+        && is_group(to.ip())
     {
         unsupported(&format!("sends to the multicast or broadcast address {}", to.ip()), libc::ENETUNREACH);
     }

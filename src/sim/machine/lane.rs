@@ -112,10 +112,15 @@ impl Lane {
     }
 }
 
+/// Returns the number of the lane of a descriptor, or `None` if it belongs to no lane.
+fn lane_of(fd: i32) -> Option<u32> {
+    let number = fd.checked_sub(FIRST)?.div_euclid(DESCRIPTORS_MAX);
+    u32::try_from(number).ok().filter(|&number| number < LANES)
+}
+
 /// Closes a descriptor of a simulation from a thread that is not in that simulation.
 pub(crate) fn close_elsewhere(fd: i32) {
-    let number = fd.wrapping_sub(FIRST) / DESCRIPTORS_MAX;
-    let Ok(number) = u32::try_from(number) else { return };
+    let Some(number) = lane_of(fd) else { return };
     let mut taken = taken();
     let notify = match taken.get_mut(&number) {
         Some(Taken::Running(closed, has_closed, notify)) => {
@@ -168,6 +173,15 @@ mod tests {
         let again = lane(u64::MAX - 1);
         assert_eq!(again.first_descriptor(), ended.first_descriptor());
         again.end(BTreeSet::new());
+    }
+
+    #[test]
+    fn numbers_outside_the_lanes_belong_to_no_lane() {
+        assert_eq!(lane_of(FIRST), Some(0));
+        assert_eq!(lane_of(FIRST + LANES as i32 * DESCRIPTORS_MAX - 1), Some(LANES - 1));
+        for fd in [FD_BASE, FIRST - DESCRIPTORS_MAX, FIRST - 1, i32::MAX, i32::MIN] {
+            assert_eq!(lane_of(fd), None, "{fd}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! two instructions for a real socket. It calls the functions of this file only for a simulated
 //! descriptor.
 
-use std::slice;
+use std::ptr;
 
 use libc::{c_int, c_void};
 
@@ -23,12 +23,16 @@ use super::interpose::answer;
 #[inline(never)]
 #[allow(unsafe_code)]
 pub(crate) unsafe fn recv(fd: c_int, buf: *mut c_void, length: usize, flags: c_int) -> isize {
-    // The buffer may be uninitialised.
-    // SAFETY: the caller guarantees that the buffer is valid for writes.
-    unsafe { buf.cast::<u8>().write_bytes(0, length) };
-    // SAFETY: the buffer is valid, nothing else accesses it, and all of it was just initialised.
-    let buf = unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), length) };
-    answer(abi::recv(fd, buf, flags).map(|count| count as isize))
+    // The buffer may be uninitialised, and the bytes behind those received must stay unchanged. So
+    // the call receives into another buffer, which is not longer than what it can receive.
+    let mut received = vec![0; length.min(abi::receivable(fd))];
+    let result = abi::recv(fd, &mut received, flags);
+    if let Ok(count) = result {
+        // SAFETY: the caller guarantees that the buffer is valid for writes of `length` bytes, and
+        // `count` is not greater.
+        unsafe { ptr::copy_nonoverlapping(received.as_ptr(), buf.cast::<u8>(), count) };
+    }
+    answer(result.map(|count| count as isize))
 }
 
 /// Calls send(2) on a simulated descriptor. Like the C library's function, it returns -1 and sets

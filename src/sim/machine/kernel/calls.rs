@@ -19,6 +19,12 @@ pub(super) const FIRST_PORT: u16 = 32_768;
 /// The highest port that the kernel chooses.
 pub(super) const LAST_PORT: u16 = 60_999;
 
+/// Returns whether `ip` stands for several hosts: a multicast address, or the broadcast address.
+pub(crate) fn is_group(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 /// A socket address of any family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -161,12 +167,12 @@ impl Kernel {
     /// Returns the source address of packets from `socket` to `remote`. If there is none, fails
     /// with the error of a send to `remote`.
     pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
-        let is_multicast = remote.is_multicast() || remote == IpAddr::V4(Ipv4Addr::BROADCAST);
+        let is_group = is_group(remote);
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
             let is_same_family = local.is_ipv4() == remote.is_ipv4();
             let is_reachable = local.is_loopback() == remote.is_loopback() || self.is_own(host, remote);
             return match (is_same_family, is_reachable) {
-                (true, true) if is_multicast => Err(libc::ENETUNREACH),
+                (true, true) if is_group => Err(libc::ENETUNREACH),
                 (true, true) => Ok(local),
                 (true, false) => Err(libc::EINVAL),
                 (false, _) if local.is_ipv6() => Err(libc::ENETUNREACH),
@@ -182,7 +188,7 @@ impl Kernel {
         if addrs.contains(&remote) {
             return Ok(remote);
         }
-        let own = addrs.iter().find(|addr| addr.is_ipv4() == remote.is_ipv4()).filter(|_| !is_multicast);
+        let own = addrs.iter().find(|addr| addr.is_ipv4() == remote.is_ipv4()).filter(|_| !is_group);
         own.copied().ok_or(libc::ENETUNREACH)
     }
 

@@ -58,7 +58,6 @@ impl Kernel {
         let kind = socket.kind;
         let port = match self.port(id) {
             Some(port) => port,
-            None if kind == Kind::Datagram => self.free_port(host, Protocol::Udp).map_err(|_| libc::EAGAIN)?,
             None => self.port_to(id, SocketAddr::new(ip, 0), remote)?,
         };
         let local = SocketAddr::new(ip, port);

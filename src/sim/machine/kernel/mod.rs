@@ -52,7 +52,7 @@ mod upkeep;
 #[cfg(test)]
 mod upkeep_tests;
 
-pub(crate) use calls::Address;
+pub(crate) use calls::{Address, is_group};
 pub(crate) use data::{IpOverrides, Received};
 pub(crate) use faults::Faults;
 pub(crate) use network::{DESCRIPTORS_MAX, FD_BASE, Kernel};

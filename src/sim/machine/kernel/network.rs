@@ -177,7 +177,9 @@ impl Kernel {
 
     /// Adds a host with an IPv4 and an IPv6 address.
     pub(crate) fn add_host(&mut self, name: &str) -> HostId {
-        let id = self.hosts.len() as HostId;
+        // The numbers of hosts begin with 0, and those in the addresses of hosts with 1.
+        let id = HostId::try_from(self.hosts.len()).ok().filter(|&id| id < HostId::MAX);
+        let id = id.expect("a simulation has at most 65,535 hosts");
         // `set_addrs` may have given one of these addresses to another host.
         let of_number = |number: u16| {
             let [high, low] = number.to_be_bytes();

@@ -16,6 +16,9 @@ use super::socket::{Family, HostId, Kind, Message, Role, SocketId, UnixEnd};
 /// (net.unix.max_dgram_qlen). As on Linux, the queue may have one message more than this.
 const MESSAGES_MAX: usize = 10;
 
+/// The greatest number that the kernel chooses as the name of a socket: five hexadecimal digits.
+const CHOSEN_MAX: u32 = 0xf_ffff;
+
 impl Kernel {
     /// socketpair(2).
     pub(crate) fn pair(&mut self, host: HostId, kind: Kind, nonblocking: bool) -> Result<(i32, i32)> {
@@ -63,12 +66,17 @@ impl Kernel {
             return if name.is_empty() { Ok(()) } else { Err(libc::EINVAL) };
         }
         let kind = socket.kind;
-        let name = if name.is_empty() { format!("\0{:05x}", id.index).into_bytes() } else { name };
-        let key = (host, key(&name, kind));
-        if self.unix_names.contains_key(&key) {
-            return Err(libc::EADDRINUSE);
-        }
-        self.unix_names.insert(key, id);
+        let is_taken = |name: &[u8]| self.unix_names.contains_key(&(host, key(name, kind)));
+        let name = match name.is_empty() {
+            // As on Linux, a chosen name has five digits, and a name that is taken is skipped.
+            true => (0..=CHOSEN_MAX)
+                .map(|step| format!("\0{:05x}", id.index.wrapping_add(step) & CHOSEN_MAX).into_bytes())
+                .find(|name| !is_taken(name))
+                .ok_or(libc::ENOSPC)?,
+            false if is_taken(&name) => return Err(libc::EADDRINUSE),
+            false => name,
+        };
+        self.unix_names.insert((host, key(&name, kind)), id);
         // The sockets that are connected to this one see the name, and so do receivers of its
         // messages.
         self.name_messages(id, &name);

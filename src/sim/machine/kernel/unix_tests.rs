@@ -51,3 +51,26 @@ fn unix_datagrams_keep_their_boundaries_and_apply_backpressure() {
     assert_eq!((received.bytes, received.from), (5, Some(Address::Unix(b"\0one".to_vec()))));
     send_to(&mut kernel, one, &[b"room"], Some(&to)).unwrap();
 }
+
+#[test]
+fn chosen_name_differs_from_the_names_that_are_taken() {
+    let mut kernel = world(1);
+    let open = |kernel: &mut Kernel| kernel.open(0, Family::Unix, Kind::Stream, true).unwrap();
+    let none = Address::Unix(Vec::new());
+    let first = open(&mut kernel);
+    kernel.bind(first, &none).unwrap();
+    let Ok(Address::Unix(chosen)) = kernel.local_address(first) else { panic!("a name") };
+    kernel.close(first).unwrap();
+    let taker = open(&mut kernel);
+    let second = open(&mut kernel);
+    // The second socket is in another place of the table, so the names that follow are taken too.
+    let number = u32::from_str_radix(std::str::from_utf8(&chosen[1..]).unwrap(), 16).unwrap();
+    for next in number..number + 4 {
+        let fd = open(&mut kernel);
+        kernel.bind(fd, &Address::Unix(format!("\0{next:05x}").into_bytes())).unwrap();
+    }
+    for fd in [taker, second] {
+        kernel.bind(fd, &none).unwrap();
+    }
+    assert_ne!(kernel.local_address(taker), kernel.local_address(second));
+}
