@@ -254,7 +254,8 @@ fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
         3 => format!("reuse {} {}", shown(socket.set_reuse_address(on)), shown(socket.reuse_address())),
         4 if is_tcp => format!(
             "user timeout {} {}",
-            shown(socket.set_tcp_user_timeout(Some(ms(u64::from(byte) * 100)))),
+            // The timeout is longer than the sequence, whose pauses are longer in a simulation.
+            shown(socket.set_tcp_user_timeout(Some(ms(10_000 + u64::from(byte) * 100)))),
             shown(socket.tcp_user_timeout())
         ),
         5 => format!("buffer {} {}", shown(socket.set_recv_buffer_size(40_000)), shown(socket.recv_buffer_size())),

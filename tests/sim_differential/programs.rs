@@ -3,8 +3,9 @@
 //! differences between kinds of sockets, and those of `states` the differences between states of a
 //! socket. The sequences of `ends` make calls after the end of a connection, after a call that
 //! fails, and on further descriptors of a socket. Those of `full` use Unix sockets without room.
-//! The module `sequences` has random sequences.
+//! The modules `sequences` and `any_state` have random sequences.
 
+mod any_state;
 mod ends;
 mod full;
 mod kinds;

@@ -84,7 +84,10 @@ impl Kernel {
         }
         let port = port?;
         socket.bound = Some(addr);
-        socket.had_bound_ip |= !ip.is_unspecified();
+        let is_mapped = socket.family == Family::V6 && ip.is_ipv4();
+        socket.had_bound_ip |= !ip.is_unspecified() || is_mapped;
+        // As on Linux, this stays so after the socket has lost the address.
+        socket.options.only_v6 |= ip.is_ipv6() && !ip.is_unspecified();
         self.set_local(id, SocketAddr::new(ip, port));
         Ok(())
     }
@@ -196,7 +199,9 @@ impl Kernel {
         ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip)
     }
 
-    /// Returns the destination of a packet to `addr`. The wildcard address stands for this host.
+    /// Returns the destination of a packet to `addr`. The wildcard address stands for this host: as
+    /// on Linux, for the IPv4 address of the socket if it has one, and otherwise for the loopback
+    /// address.
     pub(super) fn destination(socket: &Socket, addr: SocketAddr) -> Result<SocketAddr> {
         let remote = match (socket.family, addr) {
             (Family::V4, SocketAddr::V4(_)) => addr,
@@ -207,8 +212,12 @@ impl Kernel {
             (Family::V6, SocketAddr::V4(_)) => return Err(libc::EINVAL),
             _ => return Err(libc::EAFNOSUPPORT),
         };
+        let own = socket.local.map(|local| local.ip());
+        let own_v4 = own.filter(|own| own.is_ipv4() && !own.is_unspecified());
+        let loopback_v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let ip = match remote.ip() {
-            IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V4(v4) if v4.is_unspecified() => own_v4.unwrap_or(loopback_v4),
+            IpAddr::V6(v6) if v6.is_unspecified() && own.is_some_and(|own| own.is_ipv4()) => loopback_v4,
             IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
             ip => ip,
         };

@@ -287,7 +287,10 @@ impl Kernel {
             Some(Address::Unix(_)) => return Err(libc::EAFNOSUPPORT),
             Some(Address::Unspecified) | None => socket.remote.ok_or(libc::EDESTADDRREQ)?,
         };
-        if remote.port() == 0 && matches!(to, Some(Address::Inet(_))) {
+        // As on Linux, a socket may be connected to port 0, but an IPv6 socket sends to an IPv4
+        // peer as if the call had its address.
+        let has_address = matches!(to, Some(Address::Inet(_))) || (socket.family == Family::V6 && remote.is_ipv4());
+        if remote.port() == 0 && has_address {
             return Err(libc::EINVAL);
         }
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();

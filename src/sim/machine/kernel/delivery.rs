@@ -157,6 +157,7 @@ impl Kernel {
         let now = self.now;
         let Some(socket) = self.socket(listener) else { return };
         let (host, family, options, shut) = (socket.host, socket.family, socket.options.clone(), socket.shut);
+        let had_bound_ip = socket.had_bound_ip;
         match &socket.role {
             Role::Listener(state) if !state.is_full() => {}
             // As on Linux, the SYN is ignored, and the client retransmits it.
@@ -165,6 +166,10 @@ impl Kernel {
         let mut child = self.fresh(host, family, socket::Kind::Stream);
         (child.local, child.remote, child.parent) = (Some(dst), Some(src), Some(listener));
         (child.options, child.had_connection) = (options, true);
+        // As on Linux, a connection keeps the IP address to which its listener was bound, but not
+        // the port.
+        child.had_bound_ip = had_bound_ip;
+        child.bound = had_bound_ip.then(|| SocketAddr::new(dst.ip(), 0));
         let mut settings = child.options.tcp.clone();
         settings.mss = settings.mss.min(self.mss(host, dst, src));
         let mut out = std::mem::take(&mut self.segments);
@@ -355,12 +360,17 @@ impl Kernel {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {
             let socket = self.socket(*id)?;
-            let is_other = socket.remote.is_some_and(|remote| remote != src);
+            // As on Linux, a socket that is connected to port 0 takes datagrams from any port.
+            let has_port = socket.remote.is_some_and(|remote| remote.port() != 0);
+            let differs = |remote: SocketAddr| remote.ip() != src.ip() || (has_port && remote.port() != src.port());
+            let is_other = socket.remote.is_some_and(differs);
             if is_other || !socket.takes(dst.ip()) {
                 return None;
             }
             let is_exact = socket.local.is_some_and(|local| local.ip() == dst.ip());
-            Some((socket.remote.is_some(), is_exact))
+            // As on Linux, an IPv4 socket precedes an IPv6 socket that takes the same datagrams.
+            let is_v4 = socket.family == socket::Family::V4;
+            Some((is_exact, has_port, socket.remote.is_some(), is_v4))
         };
         let best = sockets.iter().filter_map(score).max()?;
         let of: Vec<_> = sockets.iter().filter(|id| score(id) == Some(best)).copied().collect();

@@ -418,7 +418,12 @@ impl Kernel {
     /// [`dissociate`](Kernel::dissociate) does. The socket keeps the port that it holds.
     pub(super) fn forget_peer(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
-        let bound = socket.bound.unwrap_or(SocketAddr::new(socket.wildcard(), 0));
+        let mut bound = socket.bound.unwrap_or(SocketAddr::new(socket.wildcard(), 0));
+        if let Some(local) = socket.local.filter(|_| socket.had_bound_ip) {
+            // As on Linux, a bind(2) to an IP address also applies after later ones to the wildcard
+            // address.
+            bound.set_ip(local.ip());
+        }
         let last = socket.local.filter(|_| socket.kind == socket::Kind::Stream).map_or(bound.port(), |at| at.port());
         (socket.local, socket.remote) = (Some(SocketAddr::new(bound.ip(), last)), None);
     }

@@ -166,8 +166,8 @@ pub(crate) struct Socket {
     pub(crate) local: Option<SocketAddr>,
     /// The address passed to bind(2). Its port is 0 if the kernel chose the port.
     pub(crate) bound: Option<SocketAddr>,
-    /// Whether bind(2) has set an IP address other than the wildcard address, even if the socket no
-    /// longer has it.
+    /// Whether bind(2) has set an IP address other than the wildcard address of the socket's
+    /// family, even if the socket no longer has it.
     pub(crate) had_bound_ip: bool,
     /// The value of `Kernel::bindings` after the last binding of this socket. A socket that was
     /// bound later has a greater value.
@@ -246,7 +246,7 @@ impl Socket {
         match self.local.map(|local| local.ip()) {
             Some(IpAddr::V6(own)) if own.is_unspecified() => ip.is_ipv6() || !self.options.only_v6,
             Some(own) if own.is_unspecified() => ip.is_ipv4(),
-            own => own == Some(ip),
+            own => own == Some(ip) && !(self.family == Family::V6 && ip.is_ipv4() && self.options.only_v6),
         }
     }
 
@@ -255,6 +255,9 @@ impl Socket {
         let (Some(own), Some(others)) = (self.local, other.local) else { return false };
         match (own.ip().is_unspecified(), others.ip().is_unspecified()) {
             (true, true) => self.takes(others.ip()) || other.takes(own.ip()),
+            // As on Linux, the wildcard address of an IPv4 socket overlaps an IPv6 address that
+            // connect(2) has chosen.
+            (true, false) if self.family == Family::V4 && others.is_ipv6() => !other.options.only_v6,
             (true, false) => self.takes(others.ip()),
             (false, _) => other.takes(own.ip()),
         }

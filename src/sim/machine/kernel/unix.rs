@@ -419,7 +419,8 @@ impl Kernel {
         let Some(socket) = self.socket(id) else { return };
         let kind = socket.kind;
         let (peer, is_unread) = match &socket.role {
-            Role::Unix(end) => (end.peer, !end.queue.is_empty()),
+            // As on recent versions of Linux, an empty message at the front does not count.
+            Role::Unix(end) => (end.peer, end.queue.len() > 1 || end.bytes > 0),
             _ => (None, false),
         };
         self.discard_messages(id);
