@@ -15,9 +15,11 @@ use super::world::World;
 /// the next timer when no task can run, no event of a socket is pending, and no bytes of this
 /// crate's TCP sockets, except multipath ones, are in flight (sent but not acknowledged). So a test
 /// of a 30 s timeout takes almost no time. The clock does not wait for other processes or threads:
-/// if a task waits with a timeout for one of them, the timeout usually expires first. While a task
-/// yields instead of waiting, the clock does not advance, and no events of sockets are taken; after
-/// a minute of real time, the test fails.
+/// if a task waits with a timeout for one of them, the timeout usually expires first. The same
+/// holds for events of a socket on which a task has waited before the call, because such a socket
+/// belongs to the poller of the runtime: create the sockets in the test. While a task yields
+/// instead of waiting, the clock does not advance, and no events of sockets are taken; after a
+/// minute of real time, the test fails.
 ///
 /// # Panics
 /// Panics if `test` panics, if the call is made inside a simulation or a runtime, and if no epoll

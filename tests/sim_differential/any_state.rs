@@ -62,7 +62,7 @@ impl Unix {
     fn step(&mut self, draw: &mut Draw) -> String {
         let [place, other] = [(); 2].map(|()| draw.below(SOCKETS) as usize);
         let (call, choice) = (draw.below(22), draw.below(3));
-        let to = self.name(choice);
+        let (to, none) = (self.name(choice), SockAddr::unix("").unwrap());
         let socket = &self.sockets[place];
         let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][choice as usize];
         // MSG_WAITALL is left out: on Linux, a read of a stream with this flag that returns data
@@ -84,7 +84,11 @@ impl Unix {
                 ("pair", String::new())
             }
             2 | 3 => ("bind", shown(socket.bind(&to))),
-            4 if choice == 0 => ("bind to none", shown(socket.bind(&SockAddr::unix("").unwrap()))),
+            4 if choice == 0 => match draw.below(3) {
+                0 => ("bind to none", shown(socket.bind(&none))),
+                1 => ("connect to none", shown(socket.connect(&none))),
+                _ => ("send to none", shown(socket.send_to(b"x", &none))),
+            },
             4 | 5 => ("listen", shown(socket.listen(choice as i32))),
             6..=8 => ("connect", shown(socket.connect(&to))),
             9 if choice == 0 => ("disconnect", disconnect(socket)),

@@ -311,3 +311,13 @@ fn fast_retransmission_sends_only_data_that_was_sent_before() {
     connection.input(3 * MS, &ack(201, false), &mut out);
     assert_eq!(out.iter().map(|segment| (segment.seq, segment.end())).collect::<Vec<_>>(), [(201, 451)]);
 }
+
+#[test]
+#[should_panic(expected = "a simulation has at most 65,535 hosts")]
+fn number_of_hosts_is_limited() {
+    let mut kernel = Kernel::new(1);
+    for number in 0..65_535 {
+        assert_eq!(kernel.add_host(&format!("host-{number}")), number);
+    }
+    kernel.add_host("one more");
+}

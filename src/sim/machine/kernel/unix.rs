@@ -112,6 +112,9 @@ impl Kernel {
     }
 
     pub(super) fn connect_unix(&mut self, id: SocketId, name: &[u8]) -> Result<()> {
+        if name.is_empty() {
+            return Err(libc::EINVAL);
+        }
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let (host, kind) = (socket.host, socket.kind);
         let own_name = socket.name.clone();
@@ -312,9 +315,13 @@ impl Kernel {
     pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         let (host, kind, name) = (socket.host, socket.kind, socket.name.clone());
+        let is_nameless = |to: &Address| !matches!(to, Address::Unix(name) if !name.is_empty());
+        if kind == Kind::Datagram && to.is_some_and(is_nameless) {
+            return Err(libc::EINVAL);
+        }
         // If a stream has an error, a write fails with EPIPE and leaves the error for the next
         // read.
-        if kind != Kind::Stream
+        if kind == Kind::Packets
             && let Some(error) = socket.error.take()
         {
             return Err(error);
@@ -333,6 +340,11 @@ impl Kernel {
         if kind != Kind::Stream && length + 32 > most {
             return Err(libc::EMSGSIZE);
         }
+        if kind == Kind::Datagram
+            && let Some(error) = socket.error.take()
+        {
+            return Err(error);
+        }
         if is_shut {
             return Err(libc::EPIPE);
         }
@@ -343,7 +355,7 @@ impl Kernel {
             return Err(libc::EAGAIN);
         }
         let peer = match to {
-            Some(Address::Unix(name)) if !name.is_empty() => self.unix_target(host, kind, name)?,
+            Some(Address::Unix(name)) => self.unix_target(host, kind, name)?,
             Some(_) => return Err(libc::EINVAL),
             None => match own_peer {
                 Some(peer) => peer,
