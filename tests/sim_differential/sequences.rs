@@ -5,6 +5,14 @@ use super::*;
 
 const SOCKETS: u64 = 4;
 
+/// Returns the number of bytes to read.
+fn queued(socket: &Socket) -> String {
+    let mut count = 7;
+    // SAFETY: the request takes a pointer to an int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    shown(if result < 0 { Err(io::Error::last_os_error()) } else { Ok(count) })
+}
+
 /// The sockets of a sequence, and its results so far.
 struct Calls {
     sockets: Vec<Socket>,
@@ -40,7 +48,7 @@ impl Calls {
     /// Makes a randomly chosen call on a randomly chosen socket, and returns the result.
     fn step(&mut self, draw: &mut Draw) -> String {
         let [place, other] = [(); 2].map(|()| draw.below(SOCKETS) as usize);
-        let (call, choice) = (draw.below(17), draw.below(3) as usize);
+        let (call, choice) = (draw.below(20), draw.below(3) as usize);
         let socket = &self.sockets[place];
         let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][choice];
         let address = self.sockets[other].local_addr().unwrap();
@@ -81,6 +89,17 @@ impl Calls {
             13 => ("recv", recv(socket)),
             14 => ("error", error(socket)),
             15 => ("reuse", shown(socket.set_reuse_address(choice > 0))),
+            16 => {
+                // Without a linger time, or with a time of zero, close(2) does not wait.
+                let linger = (choice > 0).then_some(Duration::ZERO);
+                ("linger", shown(socket.set_linger(linger)))
+            }
+            17 => {
+                let flags = [libc::MSG_PEEK, libc::MSG_TRUNC, libc::MSG_PEEK | libc::MSG_TRUNC][choice];
+                let result = receive(socket, &mut [MaybeUninit::uninit(); 2], flags);
+                ("recv with flags", format!("{flags} {}", shown(result)))
+            }
+            18 => ("queued", queued(socket)),
             _ => ("peer", shown(socket.peer_addr().map(|_| ()))),
         };
         format!("{place} {what} {other}: {result}")
