@@ -156,8 +156,9 @@ mod refused {
         common::of_other_threads("comm").any(|thread| thread.trim_end().ends_with(name))
     }
 
-    /// Regression: if the system refused the thread for reports, a report waited until the next one
-    /// was made. Runs in a child process, because all threads are refused.
+    /// Regression: if the system refused the thread for reports, a report about a spare worker
+    /// waited until another report was queued. Runs in a child process, because all threads are
+    /// refused.
     #[test]
     fn spare_worker_is_reported_although_threads_are_refused() {
         common::child("refused::spare_worker_is_reported_although_threads_are_refused", || {
@@ -266,7 +267,9 @@ fn documented_events_and_spans_are_emitted() {
         let line = seen(&["netpoll::task WARN ", "name=blocker", "blocked_ms=", "message=task blocks its thread"]);
         assert!(line.contains(&format!("task={} ", blocker.task().id())), "{line}");
         seen(&["netpoll::worker INFO ", "worker=", "message=spare worker started"]);
-        // A nested `block_on` gives the spare processor away, and another worker may get it.
+        // A nested `block_on` gives the spare processor away, and another worker may get it. Each
+        // of these ends must be reported. A few spare workers may still run, because the blocker
+        // occupies its worker.
         for _ in 0..50 {
             task::spawn(async { task::block_on(task::sleep(Duration::from_millis(1))) }).await;
         }

@@ -1,4 +1,4 @@
-//! Runs the models of the mutex with an owner, and checks that they find the injected bugs.
+//! Runs the models of `BiasedMutex`, and checks that they find the injected bugs.
 
 use netpoll_models::harness::RACE;
 use netpoll_models::{injected_bugs, models};

@@ -260,8 +260,8 @@ pub fn stdin() -> Stdin {
 
 /// A handle to standard input; returned by [`stdin()`].
 ///
-/// If no input is buffered, a thread of the blocking pool reads up to 8 KiB. It waits for input
-/// even if another process has set O_NONBLOCK.
+/// If a call needs more input than is buffered, a thread of the blocking pool reads up to 8 KiB. It
+/// waits for input even if another process has set O_NONBLOCK.
 ///
 /// # Errors
 /// Reads return the error of read(2), or an error of kind `Other` if the blocking read panics or a
