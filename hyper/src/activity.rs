@@ -13,7 +13,8 @@
 //!
 //! The task that owns an upgraded stream reads `released`, and reads and writes `progress`,
 //! `blocked`, `unflushed`, `sent` and `closing`. Only the connection's own task writes and reads
-//! the other fields.
+//! `used`, `has_body` and `draining`. The fields `watch`, `start` and `counted` are set before the
+//! first request, and do not change afterwards.
 
 use std::future::{Future, pending};
 use std::io::IoSlice;

@@ -326,8 +326,8 @@ fn dropped_writes_leave_the_stream_usable() {
                     drain().await;
                 }
                 if outcome.output.is_none() && kind == "write_all" && outcome.stirred {
-                    // `write_all` wrote a part and continues when the peer has read it. Further
-                    // polls repeat this case.
+                    // `write_all` may have written a part, and would have continued when the peer
+                    // had read it. Further polls repeat this case.
                     check_written(kind, at, &client, &server, None, payload.len()).await;
                     return at.polls >= 3;
                 }
@@ -365,8 +365,8 @@ fn writes_dropped_behind_the_lock_write_nothing() {
                 let mut junk = vec![0; filled];
                 read_exact(&server, &mut junk).await.unwrap();
                 if outcome.output.is_none() && at.polls >= 2 {
-                    // The write now has the lock and waits for room, which
-                    // `dropped_writes_leave_the_stream_usable` covers.
+                    // The second poll found the lock free and waited for room.
+                    // `dropped_writes_leave_the_stream_usable` covers this wait.
                     check_written(kind, at, &client, &server, None, 0).await;
                     return true;
                 }
@@ -426,6 +426,8 @@ fn dropped_close_still_closes() {
             let (client, server) = fresh_pair().await;
             let mut stream = &client;
             let outcome = drop_at(at, io::WriteExt::close(&mut stream), async || {}).await;
+            // This future closes the stream only when it is polled. After a drop, another call must
+            // still be able to close it.
             io::WriteExt::close(&mut &client).await.unwrap();
             assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
             outcome.output.is_some()

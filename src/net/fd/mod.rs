@@ -14,9 +14,9 @@
 //!   without a system call. [`watching`]: waits for other conditions, such as a hang-up.
 //! * [`fd_mutex`]: the lock of each direction and the reference count.
 //! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the state of the gathered
-//!   writes. [`cork_buffer`]: their bytes. [`cork_weight`]: their weight, which limits the turn.
-//!   [`biased_mutex`]: the lock of the state. [`flusher`]: the tasks that send bytes that a socket
-//!   did not accept immediately.
+//!   writes. [`cork_buffer`]: their bytes. [`cork_weight`]: their weight, which determines when the
+//!   duration of the turn is checked. [`biased_mutex`]: the lock of the state. [`flusher`]: the
+//!   tasks that send bytes that a socket did not accept immediately.
 //! * [`connect`]: connects a socket. Also registers, shuts down and closes a socket whose
 //!   connection may be deferred or in progress. [`fast_open`]: TCP Fast Open.
 //!

@@ -18,8 +18,8 @@ pub(crate) struct Segment {
     pub(crate) window: u64,
     pub(crate) data: Box<[u8]>,
     /// The number of the connection to which the segment belongs. A reset that answers a segment of
-    /// an unknown connection has the number of this segment. On a real network, random initial
-    /// sequence numbers distinguish the connections between two addresses.
+    /// an unknown or older connection has the connection number of that segment. On a real network,
+    /// random initial sequence numbers distinguish the connections between two addresses.
     pub(crate) connection: u64,
 }
 
