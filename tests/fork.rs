@@ -530,3 +530,26 @@ fn signal_of_forked_child_does_not_request_a_snapshot_of_its_parent() {
         assert_eq!((of_child, of_both), (0, 1));
     });
 }
+
+/// Regression: the operations waited for calls that continue only in the parent.
+#[test]
+fn standard_streams_in_use_at_the_fork_fail_in_the_child() {
+    use netpoll::io::{ReadExt as _, WriteExt as _};
+    child("standard_streams_in_use_at_the_fork_fail_in_the_child", || {
+        // A standard input without bytes, and a standard output without room.
+        let ((empty, _feeder), (_reader, full)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let output = rustix::io::dup(std::io::stdout()).unwrap();
+        rustix::stdio::dup2_stdin(&empty).unwrap();
+        rustix::stdio::dup2_stdout(&full).unwrap();
+        let (mut stdin, mut stdout) = (netpoll::io::stdin(), netpoll::io::stdout());
+        let mut poll_both = || {
+            let read = poll_now(&mut stdin.read(&mut [0; 1]));
+            let written = poll_now(&mut stdout.write_all(&[b'x'; 1 << 20]));
+            let flushed = poll_now(&mut stdout.flush());
+            [read.map(|read| read.is_err()), written.map(|written| written.is_err()), flushed.map(|done| done.is_err())]
+        };
+        assert!(poll_both().iter().all(Poll::is_pending));
+        forked(|| i32::from(poll_both().iter().any(|polled| *polled != Poll::Ready(true))));
+        rustix::stdio::dup2_stdout(&output).unwrap();
+    });
+}

@@ -13,6 +13,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::rt::fork;
 use crate::rt::waiters::wake;
 use crate::sync::{Arc, Mutex};
 use crate::task::spawn_blocking;
@@ -47,6 +48,10 @@ impl<T> Future for Call<T> {
     type Output = io::Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        // A call that is running at a fork ends only in the parent.
+        if matches!(*self.state.lock(), State::Running(_)) {
+            fork::check()?;
+        }
         let mut waker = None;
         loop {
             let mut state = self.state.lock();

@@ -39,6 +39,7 @@ use futures_io::AsyncRead as Read;
 
 use super::buf_read::find_end;
 use super::utf8;
+use crate::rt::fork;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::Mutex;
 use crate::sys::fd;
@@ -130,6 +131,8 @@ impl Input {
         if let Some(result) = take(&mut self.state.lock()) {
             return Poll::Ready(result);
         }
+        // A read that is in progress ends only in the parent.
+        fork::check()?;
         // The wakers are declared before the guard, so that they are dropped after it, outside the
         // lock.
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
