@@ -24,9 +24,9 @@
 //!   whichever left the fewest. So the memory of the heap is proportional to the maximum number of
 //!   live entries.
 //! * T3 — when the last sleep of a set is released, the slots are freed if there are more than
-//!   [`ROOM_MAX`], and so are the entries for sleeps, which are dead. A heap that is less than a
-//!   quarter full frees a part of its memory. So a burst of timers keeps no memory, except slots
-//!   while a sleep is armed.
+//!   [`ROOM_MAX`] and more than a quarter as many as entries. The entries for sleeps, which are
+//!   dead, are then removed. A `run` that leaves the heap less than a quarter full frees a part of
+//!   its memory. So a burst of timers keeps no memory, except slots while a sleep is armed.
 //! * 4 — an entry for a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
@@ -207,15 +207,17 @@ impl Inner {
     }
 
     /// Frees the slots if all of them are free and there are more than [`ROOM_MAX`]. New slots
-    /// begin again with generation 0, so the entries of the old ones are removed as well. Returns
-    /// the memory of the slots, which is freed outside the lock.
+    /// begin again with generation 0, so the entries of the old ones are removed as well. The heap
+    /// is then sorted, so slots that are few beside the entries are kept: otherwise, each burst of
+    /// sleeps would sort the entries of all deadlines. Returns the memory of the slots, which is
+    /// freed outside the lock.
     fn take_surplus(&mut self) -> Vec<SleepSlot> {
         // The order of entries with the same time must not depend on earlier simulations.
         #[cfg(feature = "sim")]
         if crate::sim::is_here() {
             return Vec::new();
         }
-        if self.taken > 0 || self.slots.len() <= ROOM_MAX {
+        if self.taken > 0 || self.slots.len() <= ROOM_MAX.max(self.heap.0.len() / 4) {
             return Vec::new();
         }
         self.heap.retain(|entry| matches!(entry.target(), Target::Poll { .. }));
@@ -511,6 +513,23 @@ mod tests {
         set.run(BURST + 7, &mut Vec::new(), &mut Wakers::new());
         assert!(set.poll_sleep(key, Waker::noop()));
         set.release(key);
+    }
+
+    #[test]
+    fn burst_of_sleeps_does_not_sort_many_deadlines() {
+        const SLEEPS: usize = ROOM_MAX + 1;
+        let set = TimerSet::new();
+        for index in 0..4 * SLEEPS as u32 {
+            set.add(100, Target::Poll { index }, |_, _| true);
+        }
+        let burst = || {
+            let keys: Vec<_> = (0..SLEEPS).map(|_| set.arm_sleep(200, Waker::noop().clone(), |_, _| true).0).collect();
+            keys.into_iter().for_each(|key| set.release(key));
+            set.inner.lock().slots.len()
+        };
+        assert_eq!(burst(), SLEEPS, "the slots are kept beside the deadlines");
+        set.run(200, &mut Vec::new(), &mut Wakers::new());
+        assert_eq!(burst(), 0);
     }
 
     #[test]
