@@ -44,7 +44,7 @@ pub(crate) enum Slept {
     NoPoller,
 }
 
-/// The maximum number of wakers for which a thread keeps the memory.
+/// The maximum number of wakers, and of due timers, for which a thread keeps the memory.
 const KEPT_MAX: usize = 4096;
 
 /// The pause of a thread without work if no descriptor is available for an epoll instance.
@@ -150,8 +150,8 @@ impl Polling {
             runtime.discard_deferred();
         }
         if own + others > KEPT_MAX {
-            // Frees the memory of a burst, such as many timers that were due at the same time.
-            (self.wakers, self.due) = (Wakers::new(), Vec::new());
+            // Frees the memory of a burst. All wakers have been called.
+            self.wakers = Wakers::new();
         }
         own + others
     }
@@ -178,6 +178,7 @@ impl Polling {
     pub(crate) fn run_timers(&mut self, runtime: &'static Runtime, shards: Shards, now: u64) {
         if runtime.next_timer(shards) <= now {
             runtime.run_timers(shards, now, &mut self.due, &mut self.wakers);
+            self.due.shrink_to(KEPT_MAX);
         }
     }
 
@@ -241,7 +242,7 @@ impl Polling {
             }
             if until <= now {
                 driver.roles.release(shards);
-                runtime.run_timers(shards, now, &mut self.due, &mut self.wakers);
+                self.run_timers(runtime, shards, now);
                 return Slept::TimersRan;
             }
         }
