@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-use netpoll::net::UdpSocket;
+use netpoll::net::{self, UdpSocket};
 
 /// The maximum number of receives in a row whose OS errors are ignored. An error of a datagram is
 /// returned by one receive, and a lasting error of the socket by every receive.
@@ -77,7 +77,8 @@ impl AsyncUdpSocket for Socket {
         loop {
             let call = |fd: BorrowedFd<'_>| self.offload.recv((&fd).into(), bufs, meta);
             match ready!(self.socket.poll_read_io(cx, call)) {
-                Err(error) if error.raw_os_error().is_some() && errors < ERRORS_MAX => errors += 1,
+                // The error may be wrapped (`Builder::wrap_io_errors`).
+                Err(error) if net::raw_os_error(&error).is_some() && errors < ERRORS_MAX => errors += 1,
                 received => return Poll::Ready(received),
             }
         }
