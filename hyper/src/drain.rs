@@ -59,7 +59,7 @@ impl Group {
         }
         drop(members);
         let counted = Arc::new(Counted { group: Arc::clone(self) });
-        Member { group: Arc::clone(self), counted, place, seen: SERVING, waker: None }
+        Member { counted, place, seen: SERVING, waker: None }
     }
 
     /// Returns `Ready` if there are fewer than `most` connections. Otherwise, returns `Pending`,
@@ -116,7 +116,6 @@ impl Drop for Counted {
 /// the connection counts until no handler has its [`Counted`].
 #[derive(Debug)]
 pub(super) struct Member {
-    group: Arc<Group>,
     counted: Arc<Counted>,
     place: usize,
     /// The stage at the time of the last registration.
@@ -134,13 +133,13 @@ impl Member {
     /// Returns the stage, and registers the task to be woken when the stage changes.
     pub(super) fn stage(&mut self, cx: &mut Context<'_>) -> u32 {
         // ORDERING: pairs with the Release in `Group::advance`.
-        let stage = self.group.stage.load(Ordering::Acquire);
+        let stage = self.counted.group.stage.load(Ordering::Acquire);
         if stage == self.seen && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return stage;
         }
         let (kept, given) = (cx.waker().clone(), cx.waker().clone());
-        let mut members = lock(&self.group.members);
-        self.seen = self.group.stage.load(Ordering::Relaxed);
+        let mut members = lock(&self.counted.group.members);
+        self.seen = self.counted.group.stage.load(Ordering::Relaxed);
         let old = members.wakers[self.place].replace(given);
         drop(members);
         drop((old, self.waker.replace(kept)));
@@ -182,7 +181,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let mut members = lock(&self.group.members);
+        let mut members = lock(&self.counted.group.members);
         members.free.push(self.place);
         let own = members.wakers[self.place].take();
         drop(members);

@@ -165,7 +165,8 @@ impl Server {
     /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY). It
     /// is closed when the client has acknowledged the shutdown, after an interval of the same
     /// length in which no bytes are transferred, or after three such intervals in which bytes are
-    /// transferred but no request is in progress. The time of a request in progress is not limited.
+    /// transferred but no request is in progress and no bytes wait to be sent. The time of a
+    /// request in progress is not limited.
     /// `http2().keep_alive_interval(…)` detects clients that are gone. The limit does not apply to
     /// an HTTP/2 connection on which a CONNECT request was accepted.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {

@@ -315,7 +315,7 @@ struct SlowDrop(Arc<AtomicBool>);
 
 impl Drop for SlowDrop {
     fn drop(&mut self) {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(20));
         self.0.store(true, Ordering::SeqCst);
     }
 }
