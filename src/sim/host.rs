@@ -119,8 +119,8 @@ impl Host {
     /// Connecting to an address that no host has fails with `HostUnreachable`.
     ///
     /// # Panics
-    /// Panics if another host has one of the addresses, and if one is not the address of a single
-    /// host: a loopback, wildcard, multicast, broadcast or IPv4-mapped address.
+    /// Panics if another host has one of the addresses, or if one is a loopback, wildcard,
+    /// multicast, broadcast or IPv4-mapped address.
     #[track_caller]
     pub fn set_addrs(&self, addrs: &[IpAddr]) {
         for addr in addrs {

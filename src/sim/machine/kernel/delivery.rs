@@ -353,9 +353,9 @@ impl Kernel {
         self.raise(id);
     }
 
-    /// Returns the socket for a datagram: a socket connected to the sender, or else a socket bound
-    /// to the address, or else a socket bound to the wildcard address. Returns `None` if there is
-    /// no such socket.
+    /// Returns the socket for a datagram, or `None` if there is none. A socket with the address of
+    /// the datagram precedes one that is bound to the wildcard address. Among these, a socket that
+    /// is connected to the sender precedes one that is not connected.
     pub(super) fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {
