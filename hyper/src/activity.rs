@@ -20,7 +20,7 @@ use std::future::{Future, pending};
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ pub(super) struct Activity {
     start: Instant,
     /// The guard that counts the connection. Only the connection's task and the requests in
     /// progress keep it, because an upgraded stream no longer counts.
-    counted: OnceLock<Weak<Counted>>,
+    counted: Weak<Counted>,
     /// The number of requests whose responses have not ended, plus the number of chunks of HTTP/2
     /// responses that hyper has not dropped. hyper drops a chunk when it has been written.
     requests: AtomicUsize,
@@ -93,11 +93,11 @@ macro_rules! flags {
 }
 
 impl Activity {
-    pub(super) fn new(watch: Option<Watch>) -> Arc<Activity> {
+    pub(super) fn new(watch: Option<Watch>, counted: Weak<Counted>) -> Arc<Activity> {
         Arc::new(Activity {
             watch,
             start: Instant::now(),
-            counted: OnceLock::new(),
+            counted,
             requests: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
             progress: AtomicU64::new(0),
@@ -119,11 +119,6 @@ impl Activity {
         draining, set_draining;
         closing, set_closing;
         released, set_released;
-    }
-
-    /// Sets the guard that HTTP/2 requests in progress keep.
-    pub(super) fn set_counted(&self, counted: &Arc<Counted>) {
-        let _ = self.counted.set(Arc::downgrade(counted));
     }
 
     /// Returns whether bytes, the peer's FIN or an error can be read. Without a view of the socket,
@@ -219,7 +214,7 @@ pub(super) struct UnderWay {
 impl UnderWay {
     pub(super) fn begin(activity: &Arc<Activity>, is_http2: bool) -> UnderWay {
         activity.requests.fetch_add(1, Ordering::Relaxed);
-        let counted = activity.counted.get().filter(|_| is_http2).and_then(Weak::upgrade);
+        let counted = if is_http2 { activity.counted.upgrade() } else { None };
         UnderWay { activity: Arc::clone(activity), is_http2, _counted: counted }
     }
 

@@ -142,7 +142,6 @@ where
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    activity.set_counted(member.counted());
     let begin = async {
         let (io, service) = connect.await?;
         let mut wire = Wire::new(io, Arc::clone(&activity));
@@ -386,6 +385,7 @@ mod tests {
     use super::super::activity::UnderWay;
     use super::*;
     use hyper::rt::ReadBufCursor;
+    use std::sync::Weak;
     use std::task::Waker;
 
     /// Regression test: the bytes of GOAWAY counted as progress of the first interval, so the
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn goaway_does_not_count_as_progress() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None);
+        let activity = Activity::new(None, Weak::new());
         let mut check = Http2Check::new(None);
         assert!(check.stop());
         // hyper is polled and writes GOAWAY.
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn progress_in_an_interval_starts_another_interval() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None);
+        let activity = Activity::new(None, Weak::new());
         let mut check = Http2Check::new(None);
         assert!(check.stop());
         assert!(check.poll(&mut cx, &activity).is_pending());
@@ -422,7 +422,7 @@ mod tests {
     #[test]
     fn progress_without_requests_does_not_keep_the_connection() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None);
+        let activity = Activity::new(None, Weak::new());
         let mut check = Http2Check::new(None);
         assert!(check.stop());
         assert!(check.poll(&mut cx, &activity).is_pending());
@@ -449,7 +449,7 @@ mod tests {
     /// Regression test: a limit of zero kept a thread busy while a request was in progress.
     #[test]
     fn zero_limit_does_not_check_a_busy_connection_all_the_time() {
-        let activity = Activity::new(None);
+        let activity = Activity::new(None, Weak::new());
         let mut check = Http2Check::new(Some(Duration::ZERO));
         let request = UnderWay::begin(&activity, true);
         let start = Instant::now();
@@ -493,7 +493,7 @@ mod tests {
     #[test]
     fn connection_of_a_stopping_server_waits_for_a_flush() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None);
+        let activity = Activity::new(None, Weak::new());
         let wire = |sends| Wire::new(Buffer { sends }, Arc::clone(&activity));
         let mut check = Http2Check::new(None);
         assert!(check.stop());

@@ -17,7 +17,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use netpoll::time::{Duration, Sleep};
@@ -125,9 +125,9 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Returns the guard that counts the connection.
-    pub(super) fn counted(&self) -> &Arc<Counted> {
-        &self.counted
+    /// Returns a weak reference to the guard that counts the connection.
+    pub(super) fn counted(&self) -> Weak<Counted> {
+        Arc::downgrade(&self.counted)
     }
 
     /// Returns the stage, and registers the task to be woken when the stage changes.

@@ -310,9 +310,10 @@ impl Server {
         let settings = Arc::new(self.settings.clone());
         let mut grace = Sleep::never();
         let accepted = self.accept(&listener, &group.0, stop, &mut grace, |io| {
-            let activity = Activity::new(L::watch(&io));
+            let member = group.0.join();
+            let activity = Activity::new(L::watch(&io), member.counted());
             let connecting = Connecting::new(|| connect(io));
-            connection::serve(connecting, activity, Arc::clone(&settings), group.0.join())
+            connection::serve(connecting, activity, Arc::clone(&settings), member)
         });
         let result = accepted.await;
         // If the server owns the listener, this closes it before the wait.
