@@ -145,7 +145,7 @@ macro_rules! listener {
             /// stream that has returned `Pending` counts as a waiting accept until it is polled
             /// again or dropped, so do not keep it without polling it while other tasks accept from
             /// the same listener; see
-            /// [`TcpListener::incoming`](crate::net::TcpListener::incoming#cancel-safety).
+            /// [`TcpListener::incoming`](crate::net::TcpListener::incoming).
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming::new(&self.fd, $accepted::adopt)
             }
