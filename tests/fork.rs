@@ -539,8 +539,12 @@ fn standard_streams_in_use_at_the_fork_fail_in_the_child() {
         // A standard input without bytes, and a standard output without room.
         let ((empty, _feeder), (_reader, full)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
         let output = rustix::io::dup(std::io::stdout()).unwrap();
-        rustix::stdio::dup2_stdin(&empty).unwrap();
-        rustix::stdio::dup2_stdout(&full).unwrap();
+        let place = |fd: i32, number: i32| {
+            // SAFETY: both are descriptors of this process, and nothing else uses `number` now.
+            assert_eq!(unsafe { libc::dup2(fd, number) }, number);
+        };
+        place(empty.as_raw_fd(), 0);
+        place(full.as_raw_fd(), 1);
         let (mut stdin, mut stdout) = (netpoll::io::stdin(), netpoll::io::stdout());
         let mut poll_both = || {
             let read = poll_now(&mut stdin.read(&mut [0; 1]));
@@ -550,6 +554,6 @@ fn standard_streams_in_use_at_the_fork_fail_in_the_child() {
         };
         assert!(poll_both().iter().all(Poll::is_pending));
         forked(|| i32::from(poll_both().iter().any(|polled| *polled != Poll::Ready(true))));
-        rustix::stdio::dup2_stdout(&output).unwrap();
+        place(output.as_raw_fd(), 1);
     });
 }

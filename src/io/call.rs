@@ -37,6 +37,9 @@ pub(super) struct Call<T> {
 
 impl<T: Send + 'static> Call<T> {
     pub(super) fn begin(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> Call<T> {
+        if let Err(error) = fork::check() {
+            return Call { state: Arc::new(Mutex::new(State::Done(Some(Err(error))))) };
+        }
         let state = Arc::new(Mutex::new(State::Running(None)));
         let completion = Completion { state: state.clone(), result: None };
         drop(spawn_blocking(move || completion.run(call)));
