@@ -153,8 +153,8 @@ impl Lane {
         self.writers.take_event(wakers);
     }
 
-    /// Removes the bytes of the write `writer` from the lane. Returns the number of its `len` bytes
-    /// that were taken, or `failure` if no bytes were taken, or not all of them although `whole`.
+    /// Removes the bytes of the write `writer` from the lane. Returns how many of its `len` bytes
+    /// were taken. Returns `failure` instead if none were taken or, with `whole`, if not all were.
     fn withdraw(
         &mut self,
         writer: u64,
@@ -244,8 +244,8 @@ impl End {
         }
     }
 
-    /// Ends the timeout of a completed operation. For a future, also ends its wait for close and
-    /// deadline.
+    /// Ends the timeout of an operation, which has completed or starts the timeout anew. For a
+    /// future, also ends its wait for close and deadline.
     fn finish(&self, direction: Direction, waiter: Waiter<'_, Waiting>) {
         let side = self.poll.side(direction);
         match waiter {
@@ -363,9 +363,10 @@ impl End {
     /// Polls the write of a future. If `number` is not 0, the bytes of the write were put into the
     /// lane under that number.
     ///
-    /// With `seen`, the write succeeds only as a whole. Its bytes stay in the lane when the timeout
-    /// passes, so that no other write comes between them, and the timeout starts anew, unless no
-    /// more bytes were taken than `seen`, the number of bytes that were taken when it last started.
+    /// With `seen`, the write succeeds only as a whole. `seen` is the number of bytes that were
+    /// taken when the timeout last started. If the timeout passes and more bytes were taken since
+    /// then, the timeout starts anew, and the bytes stay in the lane, so that no other write comes
+    /// between them.
     pub(super) fn poll_write(
         &self,
         waiting: &mut Waiting,
@@ -410,8 +411,8 @@ impl End {
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
     }
 
-    /// Returns whether more bytes of the write `number` were taken than `seen`, which becomes their
-    /// number, and the deadline has not passed.
+    /// Returns whether more than `seen` bytes of the write `number` were taken, and the deadline
+    /// has not passed. Sets `seen` to the number of bytes taken.
     fn has_progressed(&self, number: u64, seen: &mut usize) -> bool {
         let state = self.state.lock();
         let lane = &state.lanes[self.side];

@@ -121,7 +121,7 @@ impl Pipe {
     }
 
     /// Writes all of `buf`, waiting until reads have taken it. Concurrent writes do not interleave.
-    /// The write timeout starts anew when it passes after a part was taken.
+    /// When the write timeout passes, it starts anew if bytes were taken since it last started.
     ///
     /// # Errors
     /// Returns the same errors as [`write`](Pipe::write). Part of `buf` may have been taken.
