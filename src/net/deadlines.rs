@@ -79,8 +79,8 @@ macro_rules! deadline_methods {
             }
 
             /// Sets how long each write may wait. This method works like
-            /// [`set_read_timeout`](Self::set_read_timeout). An operation that writes all of a
-            /// buffer or file counts the time anew after each partial write.
+            /// [`set_read_timeout`](Self::set_read_timeout). For an operation that writes all of a
+            /// buffer or a file, the time starts again after each partial write.
             ///
             /// # Errors
             /// Returns `InvalidInput` if `timeout` is zero, as in std.

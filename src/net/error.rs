@@ -1,12 +1,18 @@
 //! [`OpError`]: the errors of network operations.
 //!
-//! Two groups of errors contain an [`OpError`], which names the operation and the addresses and
-//! prints like Go's `net.OpError`: errors of binding and dialling, including those of the look-up,
-//! and the errors closed, deadline, shutdown and too many operations. (A connect timeout of zero
-//! and a count of zero listeners are refused with a plain `InvalidInput` error.) Kernel errors of
-//! other operations, such as accept, read and write, are returned unchanged, unless
-//! `Builder::wrap_io_errors` is set. So `io::Error::raw_os_error` works on them. It returns `None`
-//! for a wrapped error; [`raw_os_error`] looks through the wrapper.
+//! Some errors contain an [`OpError`], which names the operation and the addresses and prints like
+//! Go's `net.OpError`:
+//!
+//! * errors of binding and dialling, including those of the look-up (but a connect timeout of zero
+//!   and a count of zero listeners are refused with a plain `InvalidInput` error),
+//! * errors of `UdpSocket::send_to`, `send_msg` and `send_many` if the destination is missing or
+//!   could not be resolved,
+//! * the errors closed, deadline, shutdown and too many operations,
+//! * the `BrokenPipe` error of a [`pipe`](super::pipe()).
+//!
+//! Kernel errors of other operations, such as accept, read and write, are returned unchanged,
+//! unless `Builder::wrap_io_errors` is set. So `io::Error::raw_os_error` works on them. It returns
+//! `None` for a wrapped error; [`raw_os_error`] looks through the wrapper.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
 //! The texts are Go's, except two: Go does not need `runtime shut down`, and it panics on too many

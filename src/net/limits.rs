@@ -60,7 +60,7 @@ impl Reserve {
         while spares.len() < self.most {
             match spare() {
                 Ok(spare) => spares.push(spare),
-                Err(error) => return !is_want_of_numbers(&error),
+                Err(error) => return !is_lack_of_numbers(&error),
             }
         }
         true
@@ -78,10 +78,10 @@ impl Reserve {
     ///
     /// # Errors
     /// Returns the error of accept4(2), including `WouldBlock` if there is no connection. Returns
-    /// `want` if no spare is left.
-    fn shed(&self, listener: BorrowedFd<'_>, want: io::Error) -> io::Result<()> {
+    /// `cause`, the error of the accept that failed before, if no spare is left.
+    fn shed(&self, listener: BorrowedFd<'_>, cause: io::Error) -> io::Result<()> {
         loop {
-            let Some(spare) = self.spares.lock().pop() else { return Err(want) };
+            let Some(spare) = self.spares.lock().pop() else { return Err(cause) };
             drop(spare);
             match accept(listener) {
                 Ok((socket, _)) => {
@@ -89,7 +89,7 @@ impl Reserve {
                     return Ok(());
                 }
                 // Another thread took the number first.
-                Err(error) if is_want_of_numbers(&error) => {}
+                Err(error) if is_lack_of_numbers(&error) => {}
                 Err(error) => {
                     self.refill();
                     return Err(error);
@@ -103,7 +103,7 @@ fn spare() -> io::Result<OwnedFd> {
     File::open("/dev/null").map(OwnedFd::from)
 }
 
-fn is_want_of_numbers(error: &io::Error) -> bool {
+fn is_lack_of_numbers(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
@@ -191,7 +191,7 @@ impl Admission {
     pub(crate) fn accept(&self, fd: BorrowedFd<'_>, listener: &NetFd) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
             match (accept(fd), &self.reserve) {
-                (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(fd, error)?,
+                (Err(error), Some(reserve)) if is_lack_of_numbers(&error) => reserve.shed(fd, error)?,
                 (accepted, reserve) => {
                     let (socket, peer) = accepted?;
                     if let Some(reserve) = reserve

@@ -233,7 +233,7 @@ impl NetFd {
         }))
     }
 
-    // ---- one call each ----
+    // ---- streams and listeners ----
 
     /// Finishes a poll of a stream that may have transferred bytes. Charges the task's budget for
     /// them, and counts them if the kernel does not.

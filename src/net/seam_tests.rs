@@ -96,13 +96,13 @@ fn interrupted_and_empty_accepts_are_retried() {
 
 #[test]
 fn accept_returns_resource_errors_and_loses_no_connection() {
-    const WANT: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    const ERRNOS: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     run(async {
         let (listener, addr) = listener().await;
         let script = seam::descriptor(listener.as_fd());
         let client = TcpStream::connect(addr).await.unwrap();
-        fail(&script, Call::Accept4, &WANT);
-        for errno in WANT {
+        fail(&script, Call::Accept4, &ERRNOS);
+        for errno in ERRNOS {
             assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(errno));
         }
         // The connection is still in the queue, although no new edge has arrived.

@@ -47,9 +47,9 @@ use crate::rt::time::sleep::Sleep;
 use crate::rt::waiters::Waiter;
 use crate::sys::socket;
 
-/// The first pause of a flusher after a wait has failed. Each further pause is twice as long.
+/// The first pause of a flusher or a finisher. Each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// The maximum pause of a flusher.
+/// The maximum pause of a flusher or a finisher.
 const PAUSE_MAX: Duration = Duration::from_millis(320);
 /// The maximum time that a closed connection may make no progress.
 const FINISH_MAX: Duration = Duration::from_secs(60);

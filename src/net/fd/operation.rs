@@ -352,11 +352,10 @@ impl Fd {
         }
     }
 
-    /// Takes a unit of the budget for a call. In an idle direction, the call only asks the kernel
-    /// whether it would have to wait. Returns false if the budget is used up, the waker may wake a
-    /// task, the read direction is idle, and poll(2) finds nothing to read. (poll(2) does not
-    /// report room until long after the kernel accepts bytes again, so a write without budget makes
-    /// its call in the next turn.)
+    /// Takes a unit of the budget for a call, and returns true. Returns false if the caller must
+    /// wait without a call: the read direction is idle, the budget is used up, the waker may wake a
+    /// task, and poll(2) finds nothing to read. (poll(2) does not report room until long after the
+    /// kernel accepts bytes again, so a write without budget makes its call in the next turn.)
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
         if !ticket.is_ready()

@@ -158,9 +158,10 @@ where
         (!fresh.is_empty()).then_some(fresh)
     }
 
-    /// Stores the error of a query for one or both `families`. The answer that there is no address
-    /// replaces another error, and is not replaced, if neither family has an address. Otherwise any
-    /// other error replaces it. So the error does not depend on the order of the answers.
+    /// Stores the error of a query for `families` families (1 or 2). The answer that there is no
+    /// address replaces another error, and is not replaced, if neither family has an address.
+    /// Otherwise any other error replaces it. So the error does not depend on the order of the
+    /// answers.
     fn note(&mut self, error: LookupError, families: usize) {
         let was_absent = self.without >= self.single.len();
         let takes = if error.is_not_found() {

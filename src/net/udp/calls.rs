@@ -42,7 +42,7 @@ pub(crate) struct Segmentation(AtomicU32);
 
 const UNKNOWN: u32 = 0;
 const USABLE: u32 = 1;
-/// Also if the bit of [`USABLE`] is set.
+/// Takes precedence over [`USABLE`] if both bits are set.
 const NOT_USABLE: u32 = 2;
 /// The bits of the answer.
 const ANSWER: u32 = 3;
@@ -313,7 +313,7 @@ mod tests {
         segmentation.forget();
         segmentation.store(known, USABLE);
         assert!(!segmentation.is_usable(fd));
-        // One thread clears the size. Another has just set it when a send stores its answer.
+        // A send stores the answer for the cleared size before the size is set again.
         set(0).unwrap();
         segmentation.forget();
         assert!(segmentation.is_usable(fd));

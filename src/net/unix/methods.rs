@@ -21,8 +21,9 @@ macro_rules! socket_methods {
             }
 
             /// Checks whether the socket is readable (see [`readable`](Self::readable)). If it is
-            /// not, returns `Pending` and wakes the task at the next read event. Any number of
-            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
+            /// not, returns `Pending` and wakes the task at the next read event. Up to 4,096 tasks
+            /// may wait this way without waking each other. Use this method to implement your own
+            /// `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`readable`](Self::readable).
@@ -44,8 +45,9 @@ macro_rules! socket_methods {
             }
 
             /// Checks whether the socket is writable (see [`writable`](Self::writable)). If it is
-            /// not, returns `Pending` and wakes the task at the next write event. Any number of
-            /// tasks may wait this way. Use this method to implement your own `poll_*` methods.
+            /// not, returns `Pending` and wakes the task at the next write event. Up to 4,096 tasks
+            /// may wait this way without waking each other. Use this method to implement your own
+            /// `poll_*` methods.
             ///
             /// # Errors
             /// Returns the same errors as [`writable`](Self::writable).
