@@ -25,9 +25,10 @@
 //! itself.
 //!
 //! # Invariants
-//! * R1 (`runtime.rs`) — if no thread is awake, the role of every open shard is taken, or some
-//!   thread is between its step and its check in the table below, and then makes sure that the role
-//!   is taken.
+//! * R1 (`runtime.rs`) — while a descriptor is registered or a timer is armed, and the start of
+//!   threads is neither refused nor deferred (`shortage.rs`): if no thread is awake, the role of
+//!   every open shard is taken, or some thread is between its step and its check in the table
+//!   below, and then makes sure that the role is taken.
 //! * D1 (`driver.rs`) — the end of the sleep that is announced in the role of a shard is not later
 //!   than any timer of the shard.
 //!
