@@ -236,7 +236,8 @@ fn second_registration_is_refused<B: BackEnd>() {
         peer.write_all(b"x").unwrap();
         waiting.until(token(3, 1), |event| event.readable);
         assert_eq!(socket.read(&mut [0; 8]).unwrap(), 1);
-        // A socket that is closed without `delete` does not cause a refusal.
+        // Unless the back end must be armed, the close of the socket ends the registration, so the
+        // next socket with the same number is not refused.
         if B::ARMS {
             waiting.it.delete(socket.as_fd());
         }

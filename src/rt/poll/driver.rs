@@ -93,13 +93,14 @@ impl Shard {
 pub(crate) struct Driver {
     pub(crate) roles: Roles,
     shards: [Shard; SHARDS_MAX],
-    /// Locked by first registrations if there are several shards, by the number of the descriptor.
-    /// If two handles registered the same descriptor in different shards at the same time, each
-    /// could find the other one's registration, and both would be refused.
+    /// Locks for calls of [`add`](Driver::add) with `is_first`, if there are several shards. The
+    /// number of the descriptor selects the lock. If two handles registered the same descriptor in
+    /// different shards at the same time, each could find the other one's registration, and both
+    /// would be refused.
     firsts: [Mutex<()>; FIRSTS],
 }
 
-/// The number of locks for first registrations.
+/// The number of locks in [`Driver::firsts`].
 const FIRSTS: usize = 16;
 
 /// The result of [`Driver::add`].
@@ -235,7 +236,7 @@ impl Driver {
             let added = Added { shard: 0, arms: false, stays: true };
             let result = crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first);
             return result.map(|()| added).map_err(|error| match error.raw_os_error() {
-                // The epoll instance of a test in which only the clock is virtual.
+                // From the epoll instance of a test in which only the clock is virtual.
                 Some(libc::EPERM) => not_pollable("epoll"),
                 _ => error,
             });

@@ -175,8 +175,8 @@ fn one_of_two_first_registrations_in_different_shards_succeeds() {
 }
 
 /// The runtime may be shut down and started again while a thread registers a descriptor. In the
-/// meantime, an operation of the next epoch may have registered it in another shard. A second
-/// registration there would remain when the first one is removed.
+/// meantime, an operation of the next epoch may have registered it in another shard. The thread's
+/// own registration would then be a second one, which would remain when the other one is removed.
 #[test]
 fn registration_that_comes_too_late_is_not_made() {
     let driver = Driver::new();
@@ -197,8 +197,8 @@ fn late_registration_does_not_refuse_the_one_that_overtakes_it() {
     let driver = Driver::new();
     let (socket, _peer) = UnixStream::pair().unwrap();
     let overtake = || driver.add(0, socket.as_fd(), token(1), true, || true).unwrap().stays;
-    let is_overtaken = || !std::thread::scope(|scope| scope.spawn(overtake).join().unwrap());
-    assert!(!driver.add(0, socket.as_fd(), token(1), true, is_overtaken).unwrap().stays);
+    let is_not_overtaken = || !std::thread::scope(|scope| scope.spawn(overtake).join().unwrap());
+    assert!(!driver.add(0, socket.as_fd(), token(1), true, is_not_overtaken).unwrap().stays);
     let error = driver.add(0, socket.as_fd(), token(3), true, || true).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "the registration stays");
 }

@@ -34,7 +34,7 @@ use crate::rt::warn::warn;
 use crate::sync::{AtomicBool, Ordering};
 
 /// The data of the eventfd's events. No token has this value, because no slot has the index
-/// `u32::MAX`.
+/// `u32::MAX`, and the token of [`knows`](BackEnd::knows) has the generation 0.
 const BREAK: u64 = u64::MAX;
 
 /// A buffer for a batch of events.

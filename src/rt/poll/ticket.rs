@@ -83,9 +83,10 @@ impl PartialEq for Place {
 impl Place {
     /// Clears READY, because a call that began at `ticket` had a short count. Has no effect if an
     /// edge has been recorded since, or if a bit other than READY and those of waiters has changed,
-    /// for example because the word belongs to another descriptor. The latter includes COUNTED: if
-    /// edges could be skipped at `ticket`, the caller must already have called
-    /// [`Side::clear_ready`](super::side::Side::clear_ready), which sets it.
+    /// for example because the word belongs to another descriptor. If edges could be skipped at
+    /// `ticket`, the caller must already have called
+    /// [`Side::clear_ready`](super::side::Side::clear_ready). It sets COUNTED, which is such a bit,
+    /// so this call then has no effect.
     pub(crate) fn clear_ready(self, ticket: Ticket) {
         clear_ready(self.0, ticket);
     }
