@@ -1,21 +1,21 @@
 //! [`CheckTimes`]: the times of sysmon's checks, and what they permit sysmon to conclude.
 //!
 //! Sysmon compares the state of each processor with that of an earlier check. The *period* begins
-//! with the last check that was not early. An *early* check, soon after the previous one, stores
-//! nothing. A *late* check begins a new period but does not store the states, because the process
-//! may have been stopped. So the counts of turns reach further back than the period if the period
-//! began with a late check. They also do so at the first check and at the first check after a sleep
-//! of sysmon, when the length of the period is not known.
+//! with the last check that was not early. An *early* check, soon after the beginning of the
+//! period, does not store the states. Neither does a *late* check, because the process may have
+//! been stopped, but it begins a new period. So the counts of turns reach further back than the
+//! period if the period began with a late check. They also do so at the first check and at the
+//! first check after a sleep of sysmon, when the length of the period is not known.
 
 use std::time::{Duration, Instant};
 
 /// The time between two checks.
 pub(super) const TICK: Duration = Duration::from_millis(10);
-/// The time since the previous check above which a check is late. Other threads may have been
-/// delayed as well.
+/// The length of the period above which a check is late. Other threads may have been delayed as
+/// well.
 const LATE: Duration = Duration::from_millis(20);
 
-/// A check, by the time since the previous one.
+/// A check, by the time since the beginning of the period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
     /// A wake-up has ended the pause early, so too little time has passed to consider a task stuck.
@@ -92,13 +92,13 @@ mod tests {
         assert_eq!(found, [polled, REGULAR(10, true), Check::Early, polled, REGULAR(10, true), polled]);
     }
 
-    /// Regression: the turns of two periods were divided by one.
+    /// Regression: the length of one period was divided by the number of turns in two.
     #[test]
     fn turns_are_not_measured_in_the_period_after_a_late_check() {
         let found = checks(&[(0, true), (30, true), (40, true), (50, true)]);
         let late = Check::Late(Duration::from_millis(20));
         assert_eq!(found, [REGULAR(10, false), late, REGULAR(10, false), REGULAR(10, true)]);
-        // The second of two late checks is regular.
+        // Of two consecutive checks after long periods, only the first is late.
         let found = checks(&[(0, true), (30, true), (60, true), (90, true)]);
         assert_eq!(found, [REGULAR(10, false), late, REGULAR(30, false), late]);
     }

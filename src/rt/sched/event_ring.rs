@@ -1,5 +1,5 @@
 //! [`EventRing`]: the last events of one processor other than its turns, or of sysmon, for the
-//! black box.
+//! [black box](crate::rt::black_box()).
 //!
 //! The ring has entries of two words. The owner appends events and overwrites the oldest events.
 //! Other threads can read the ring at any time, without stopping the owner. Turns are recorded in a

@@ -47,8 +47,8 @@ impl Runtime {
         }
     }
 
-    /// Queues a woken control task of the current epoch. `while_running` says whether it was woken
-    /// in its own turn.
+    /// Queues a control task of the current epoch that was spawned or woken. `while_running` says
+    /// whether it was woken in its own turn.
     pub(super) fn schedule_control(&'static self, runnable: Runnable<TaskData>, while_running: bool) {
         let (processor, is_in_task) = context::processor_and_task(self.epoch());
         let record = runnable.metadata().record();

@@ -111,8 +111,8 @@ impl Keeper {
         }
     }
 
-    /// Returns the kept waker, whose data pointer is `data`. The caller must have changed `data` so
-    /// that no other thread writes the virtual table.
+    /// Returns the kept waker, whose data pointer is `data`. The caller must have set [`IN_USE`] or
+    /// own the task's `Runnable`, so that no other thread writes the virtual table.
     fn waker(&self, data: *const ()) -> Waker {
         // SAFETY: no thread writes the virtual table.
         own_waker::waker(data, self.vtable.with(|vtable| unsafe { *vtable }))

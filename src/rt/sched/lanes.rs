@@ -1,10 +1,10 @@
 //! [`Lane`]: whether a task runs before others, within a share of the time.
 //!
 //! A task in the lane [`Control`](Lane::Control), for example one that answers health checks or
-//! sheds load, runs soon even while ordinary tasks saturate the workers. When it is woken, it is
-//! queued in the control lane, a queue of the runtime that each worker checks before each turn. So,
-//! within the lane's share, it waits only until some worker ends its turn, and for the control
-//! tasks that were woken before it.
+//! sheds load, runs soon even while ordinary tasks saturate the workers. When it is spawned or
+//! woken, it is queued in the control lane, a queue of the runtime that each worker checks before
+//! each turn. So, within the lane's share, it waits only until some worker ends its turn, and for
+//! the control tasks that were queued before it.
 //!
 //! # The lane belongs to the task
 //! A socket has no lane; only the task that its events wake has one. A task that a control task
@@ -15,7 +15,7 @@
 //! control task is alive, the only additional cost for other tasks is the check whether the lane is
 //! empty.
 //!
-//! # States of a woken control task
+//! # States of a runnable control task
 //! ```text
 //! lane ── the worker has no other task, or the lane has some of its share left ──→ runs
 //!   └──── the share is used up, and few tasks are queued ──→ queue of that worker ──→ runs in its turn

@@ -24,7 +24,7 @@
 //!   threads that run user code for it, from the queues `reports` and `wake_queue`. `shortage`:
 //!   progress while the system refuses to create threads.
 //! * [`turn_ring`] and [`event_ring`] — the last turns of a processor, and its last other events,
-//!   for the black box.
+//!   for the [black box](crate::rt::black_box()).
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`], [`record`], `rare`,
 //!   `place`, [`waits`] and [`cpu_time`]: the data of a task. [`keeper`]: the reference that keeps
 //!   a waiting task alive. [`contained`]: the wakers of futures that await tasks. `hooks`: the

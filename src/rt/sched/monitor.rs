@@ -88,7 +88,7 @@ thread_local! {
     static WATCHED_EPOCH: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// The state of a processor at the last check.
+/// The state of a processor at the last check that looked for stuck tasks.
 #[derive(Debug, Default)]
 struct Seen {
     /// The number of turns that had ended.

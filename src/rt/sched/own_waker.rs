@@ -26,7 +26,8 @@
 //! # Invariants
 //! * Only the owner of the task's `Runnable` accesses its [`Spare`]: the schedule function, before
 //!   it queues the task, and the thread that has taken the task out of a queue. The queue orders
-//!   these accesses.
+//!   these accesses. The thread that drops the last reference to the task also reads whether the
+//!   task has ended.
 //! * A waker is own if both its data pointer and its virtual table are those with which
 //!   `async-task` polls the task. A user's waker may have the same data pointer, but it has another
 //!   table.

@@ -15,10 +15,11 @@ use crate::rt::sched::task_data::TaskData;
 /// A waker that a task has stored, and whether it is the task's own.
 type Stored = Arc<Mutex<Option<(Waker, bool)>>>;
 
-/// The results of [`Worker::turn`] for a turn without a spare reference, for a turn in which a wait
-/// has used it, and for a turn in which no wait has used it.
+/// The result of [`Worker::turn`] for a turn without a spare reference.
 const NO_SPARE: Option<(bool, bool)> = Some((false, false));
+/// The result of [`Worker::turn`] for a turn in which a wait has used the spare reference.
 const USED: Option<(bool, bool)> = Some((true, false));
+/// The result of [`Worker::turn`] for a turn in which no wait has used the spare reference.
 const UNUSED: Option<(bool, bool)> = Some((true, true));
 
 /// A thread with a processor of its own, so that tasks stay in its queue until [`Worker::turn`]

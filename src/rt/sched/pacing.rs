@@ -7,11 +7,12 @@
 //! is nothing to run.
 //!
 //! All three decisions depend on the mean length of a turn, which is measured between two readings
-//! of the clock. The clock is read every 16 turns, or after fewer turns that together take about 1
-//! ms, and after a turn that used much of its budget. There may be fewer turns between two sleeps.
-//! So after a sleep that delivers at least four wake-ups, after every eighth sleep and, while turns
-//! are long or there are control tasks, after every sleep, the clock is read immediately and again
-//! after the first turn.
+//! of the clock. The clock is read after 16 turns at the latest, earlier if fewer turns together
+//! take about 1 ms, and after a turn that used much of its budget. There may be fewer turns between
+//! two sleeps. So after a sleep that delivers at least four wake-ups, after every eighth sleep and,
+//! while turns are long or there are control tasks, after every sleep, the clock is read
+//! immediately and again after the first turn. From then on, the number of turns between two
+//! readings grows by a factor of four each time, up to these limits.
 //!
 //! Two readings that are one turn apart are also a sample of [`poll_times`](Processor::poll_times).
 //! After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the thread records the end

@@ -150,7 +150,7 @@ impl Polling {
             runtime.discard_deferred();
         }
         if own + others > KEPT_MAX {
-            // Frees the memory of a burst. All wakers have been called.
+            // Frees the memory of a burst. All wakers have been called, or taken by another thread.
             self.wakers = Wakers::new();
         }
         own + others
@@ -201,7 +201,7 @@ impl Polling {
 
     /// Takes some of the available events of a shard whose role another thread has, without
     /// waiting. `epoch` is the epoch of the caller. Returns whether there were events, or `None` if
-    /// the back end cannot look.
+    /// the back end cannot look or its instance cannot be opened.
     #[cold]
     pub(crate) fn look(&mut self, runtime: &'static Runtime, shard: usize, epoch: u32) -> Option<bool> {
         let instance = Polling::instance(&mut self.instances, runtime, shard, epoch)?;
@@ -217,11 +217,12 @@ impl Polling {
     }
 
     /// Sleeps until `shards` have events, their earliest timer is due, or the sleep is interrupted.
-    /// Releases their roles, which the caller must hold. `epoch` is the epoch of the caller. If
-    /// this epoch is over, the thread does not sleep, because other threads may not be able to
-    /// interrupt the sleep. `falls_asleep` is called after the sleep is announced; if it returns
-    /// true, the thread polls without waiting. `rises` is called when the sleep ends. Neither is
-    /// called if a timer is already due or an instance cannot be opened.
+    /// If the timer is due in [`ONE_STEP_NANOS`] or more, the sleep ends earlier. Releases the
+    /// roles of the shards, which the caller must hold. `epoch` is the epoch of the caller. If this
+    /// epoch is over, the thread does not sleep, because other threads may not be able to interrupt
+    /// the sleep. `falls_asleep` is called after the sleep is announced; if it returns true, the
+    /// thread polls without waiting. `rises` is called when the sleep ends. Neither is called if a
+    /// timer is already due or an instance cannot be opened.
     pub(crate) fn sleep(
         &mut self,
         runtime: &'static Runtime,
