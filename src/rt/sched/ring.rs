@@ -32,8 +32,9 @@
 //! # Memory ordering
 //! The owner stores `tail` with Release, and thieves load it with Acquire, so they see the items
 //! below `tail`, and a buffer that is at least as new as the one in which the last of them was
-//! stored. The owner and the thieves advance `head` by compare-and-swap with Release. The owner
-//! loads it with Acquire before it reuses a slot.
+//! stored. The owner and the thieves advance `head` by compare-and-swap with Release, and load it
+//! with Acquire. So the owner reuses a slot only after the thieves have read it, and a thief that
+//! loads `head` and then `tail` gets a `tail` that is not behind this `head`.
 //!
 //! For Q5, a thief has a SeqCst fence between its increment of `thieves` and its load of the
 //! buffer, and the owner has one between its store of the buffer and its load of `thieves`. If the
@@ -223,7 +224,8 @@ impl Ring {
         let tail = self.tail.load(Ordering::Relaxed);
         while head != tail {
             let item = view.slot(head).load(Ordering::Relaxed);
-            // ORDERING: AcqRel, as in `claim`: the slot is read before a later `push` reuses it.
+            // ORDERING: AcqRel, as in `claim`. The Release is for thieves: a thief that loads this
+            // `head` and then `tail` gets a `tail` that is not behind `head`.
             match self.head.compare_exchange_weak(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return NonNull::new(item),
                 Err(now) => head = now,
@@ -319,6 +321,8 @@ impl Ring {
     /// items in the meantime. The caller must use only the last copy for each position below the
     /// returned number.
     fn claim(&self, mut copy: impl FnMut(u32, *mut ())) -> u32 {
+        // ORDERING: Acquire, here and if the exchange below fails: the `tail` that is loaded later
+        // is not behind this `head`, so `held` is too large only if `head` has moved.
         let mut head = self.head.load(Ordering::Acquire);
         // The check is for thieves of empty rings, which would otherwise contend for `thieves`.
         if self.tail.load(Ordering::Relaxed) == head {
