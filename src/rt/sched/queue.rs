@@ -14,7 +14,7 @@
 //! the task in the slot. After that, or before a turn of the root future,
 //! [`settle`](RunQueue::settle) appends the task. So if a poll is due, and an event arrives during
 //! the turn of a connection that always has data, the task of the event runs before that of the
-//! connection. Tasks that are appended later do not overtake it.
+//! connection. Tasks that are appended after the task of the connection do not overtake it.
 //!
 //! # Invariants
 //! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
@@ -147,8 +147,8 @@ impl RunQueue {
     }
 
     /// Takes half of the items of the ring, rounded up, but at most 128. Returns the youngest of
-    /// them, which the caller runs immediately, and moves the other items to `thief`. The queue
-    /// `thief` must belong to the calling thread and have an empty ring.
+    /// them, and moves the other items to `thief`. The queue `thief` must belong to the calling
+    /// thread and have an empty ring.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         self.ring.steal(&thief.ring)
     }

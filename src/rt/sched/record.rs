@@ -47,8 +47,8 @@ pub(crate) struct Record {
     epoch: AtomicU32,
     /// The cause of the last wake-up: the value of `waits` before the last poll.
     woken: AtomicU32,
-    /// In the free list of the slab, the link. In a record in use, a packed [`Waits`], [`RUNNING`]
-    /// or [`ENDED`]. In any other free record, the last value in use.
+    /// In the free list of the slab, the link. In any other free record, an old value. In a record
+    /// in use, a packed [`Waits`] or [`RUNNING`]. In an ended record, [`ENDED`].
     waits: AtomicU32,
     polls: AtomicU32,
     /// The rough time at which the last poll began or, before the first poll, the task was spawned.
@@ -74,8 +74,8 @@ const SLOT_BITS: u32 = u32::BITS - place::BITS;
 /// The bits of `place` that never change.
 const SLOT_MASK: u32 = HAS_RARE - 1;
 /// The bit of `place` of a task that has a [`Rare`]. It is set before the task is queued for the
-/// first time, or by the thread that polls the task. Other threads read it after they have taken
-/// the task out of a queue or have dropped the last reference to it.
+/// first time, or by the thread that polls or drops the task. Other threads read it after they have
+/// taken the task out of a queue or have dropped the last reference to it.
 const HAS_RARE: u32 = 1 << (SLOT_BITS - 1);
 /// The bit of `place` of a record outside the slab. Such records are used when the slab is full.
 /// Snapshots do not include them.
@@ -350,7 +350,7 @@ impl Record {
     }
 
     /// Returns the [`Rare`] of the task, which becomes `rare` if it has none. Must be called before
-    /// the task is queued for the first time, or by the thread that polls the task.
+    /// the task is queued for the first time, or by the thread that polls or drops the task.
     #[cold]
     pub(super) fn rare_or(&self, rare: Rare) -> &Rare {
         if let Some(rare) = self.rare() {

@@ -206,7 +206,7 @@ impl Runtime {
         {
             idle.sleepers.push(sleeper.clone());
         }
-        // ORDERING: SeqCst, before the check of the queue that follows (R1).
+        // ORDERING: SeqCst, before the check of the shared queues that follows (R1).
         self.awake.down(epoch);
         processor.parks.add(1);
         context::set_processor(None);

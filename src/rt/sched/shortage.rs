@@ -12,7 +12,7 @@
 //! | a thread for wakers, or for reports about blocked tasks | – | sysmon does the work itself; see `wake_queue.rs` and `reports.rs` |
 //! | a thread for reports about spare workers | reports wait | sysmon tries again every 10 ms; after [`LASTS`], it makes the reports itself |
 //! | the replacement of a sysmon that waits in `block_on` | the waiting thread polls | the waiting thread tries again every 10 ms |
-//! | sysmon | the start, or the use that ends a deferral, waits | it tries again for a quarter of a second; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by a use continues without any thread |
+//! | sysmon | the start, or the use that ends a deferral, waits; a nested `block_on` polls meanwhile | it tries again for a quarter of a second, and a nested `block_on` every 10 ms; then [`Builder::start`](crate::rt::Builder::start) fails, and a start by a use continues without any thread |
 //!
 //! # Without any thread
 //! No worker is started before sysmon, because a blocked worker relies on sysmon. Every use of the
@@ -21,9 +21,9 @@
 //! task, or polls a future that waits, *stands in*: it does a slice of the work, and the future is
 //! polled again ([`Runtime::stand_in`]). Under another executor, an operation on a socket that is
 //! not registered fails with an error if it would have to wait. Blocking calls are queued as tasks.
-//! Such a call occupies the thread that does the work. If it waits for another task under another
-//! executor, or without polling it, both wait until another thread uses the runtime while the
-//! system permits threads.
+//! Such a call occupies the thread that does the work. If the call waits for another task without
+//! `block_on`, for example under another executor, neither makes progress until another thread uses
+//! the runtime while the system permits threads.
 //!
 //! # Deferred threads
 //! With [`Builder::single_threaded`](crate::rt::Builder::single_threaded), a start of the runtime

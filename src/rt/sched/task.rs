@@ -479,10 +479,10 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
 }
 
 /// Drops a task whose epoch is over, as [`discard`] does. During a shutdown, leaves the drop to the
-/// shutdown, because the caller may be a waker. After the shutdown, the only tasks that are dropped
-/// here are those that the shutdown has left, and those that a delayed thread has woken before. In
-/// a child of fork(2), the tasks are those of the parent: they are leaked, because they live on in
-/// the parent, and their destructors must not run in the child.
+/// shutdown, because the caller may be a waker. After the shutdown, this drops only the tasks that
+/// the shutdown did not drop in time, and those that a thread began to wake before the shutdown
+/// ended. In a child of fork(2), the tasks are those of the parent: they are leaked, because they
+/// live on in the parent, and their destructors must not run in the child.
 pub(super) fn discard_later(runnable: Runnable<TaskData>) {
     if fork::is_child() {
         std::mem::forget(runnable);

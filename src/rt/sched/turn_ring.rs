@@ -1,5 +1,5 @@
 //! [`TurnRing`]: the last turns of one processor and the calls on descriptors in them, for the
-//! black box.
+//! [black box](crate::rt::Builder::black_box_file).
 //!
 //! At the beginning of each turn, the owner overwrites the oldest entry. It adds the calls while
 //! the turn runs. Other threads can read the ring at any time, including the turn in progress,

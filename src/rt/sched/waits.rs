@@ -19,7 +19,7 @@ pub(crate) enum Waits {
     Nothing,
     /// The task has yielded or was woken in its own turn, and is about to run.
     Turn,
-    /// A read edge of the socket with this tag.
+    /// A read edge of the socket with this [tag](crate::rt::poll::poll_desc::PollDesc::tag).
     Readable(u32),
     /// A write edge of the socket with this tag.
     Writable(u32),
