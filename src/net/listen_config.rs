@@ -243,7 +243,7 @@ impl ListenConfig {
             listener.fd.set_wants_gathering();
         }
         if self.control.is_some() {
-            // The hook may have duplicated the descriptor.
+            // The control function may have duplicated the descriptor.
             listener.expose();
         }
         Ok(listener)

@@ -106,7 +106,8 @@ fn output(program: &str, arguments: &[&str]) -> String {
 fn versions(runtimes: &[String]) -> String {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
     let mut names: Vec<&str> = Vec::new();
-    for name in runtimes.iter().map(|runtime| runtime.strip_suffix("-current").unwrap_or(runtime)) {
+    for runtime in runtimes {
+        let name = runtime.split('-').next().filter(|name| matches!(*name, "netpoll" | "tokio")).unwrap_or(runtime);
         if !names.contains(&name) {
             names.push(name);
         }
