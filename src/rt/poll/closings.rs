@@ -2,10 +2,10 @@
 //!
 //! After an accept has failed for lack of descriptors, memory or epoll registrations (EMFILE,
 //! ENFILE, ENOBUFS, ENOMEM or ENOSPC), a stream of connections waits for a timer, but continues as
-//! soon as this crate closes a socket. Closings are counted. An operation that has read a smaller count continues immediately,
-//! so it misses no closing between the failed call and the wait. The release of a number that a
-//! closed socket kept in use (`net/fd/closing.rs`) counts as a closing too. Closes of other
-//! descriptors are not counted.
+//! soon as this crate closes a socket. Closings are counted. An operation that has read a smaller
+//! count continues immediately, so it misses no closing between the failed call and the wait. The
+//! release of a number that a closed socket kept in use (`net/fd/closing.rs`) counts as a closing
+//! too. Closes of other descriptors are not counted.
 //!
 //! # Memory ordering
 //! A lock protects the list, and `has_waiters` avoids the lock while there are no waiters. A waiter
