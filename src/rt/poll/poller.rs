@@ -34,8 +34,6 @@ use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll, Waker};
 
-use crate::rt::context;
-use crate::rt::fork;
 use crate::rt::poll::backend::Token;
 use crate::rt::poll::driver::Added;
 pub(crate) use crate::rt::poll::poll_desc::Direction;
@@ -47,8 +45,8 @@ use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::sched::task_data::TaskData;
 use crate::rt::sched::waits::Waits;
 use crate::rt::time::{clock, ticks};
-use crate::rt::unsent;
 use crate::rt::waiters::{Interest, Key, Waiter, Wakers, is_of_interrupt, wake_taken};
+use crate::rt::{context, fork, unsent};
 use crate::sync::Ordering;
 
 /// The reason why an operation on a descriptor failed. `net` converts it to an `io::Error` that
@@ -251,7 +249,6 @@ impl PollHandle {
     pub(crate) fn registered(&self) -> Option<u32> {
         let epoch = runtime().epoch();
         let added = u64::from(epoch) << 32 | registration::ADDED;
-        // One comparison covers all shards.
         let registered = self.desc.registration.load(Ordering::Acquire);
         (registered.wrapping_sub(added) < registration::SHARDS).then_some(epoch)
     }
@@ -440,7 +437,10 @@ impl Side<'static> {
                     self.arm_for_waiters();
                     return Poll::Pending;
                 }
-                Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(Failure::Stopped)),
+                // A close, which `begin` finds, also ends the registration.
+                Wait::Retry if !self.is_registered(epoch) => {
+                    return Poll::Ready(self.begin().map_err(Failure::from).and(Err(Failure::Stopped)));
+                }
                 Wait::Retry => {}
                 Wait::Full => return Poll::Ready(Err(Failure::TooMany)),
             }

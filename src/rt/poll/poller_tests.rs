@@ -29,6 +29,25 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     drop(socket::close(socket.into()));
 }
 
+/// A close ends the registration, as a shutdown does. Regression: a close between two checks of the
+/// wait for a hang-up was reported as a shutdown.
+#[test]
+fn close_during_a_wait_for_a_hang_up_is_no_shutdown() {
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let handle = PollHandle::open().unwrap();
+    let epoch = handle.register(socket.as_fd(), false).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let closes = |_: Side<'_>| {
+        handle.evict(&mut Wakers::new());
+        handle.retire(socket.as_fd(), false);
+        false
+    };
+    let polled = handle.side(Direction::Read).poll_until(epoch, &mut cx, &mut WaitKey::default(), closes);
+    assert!(matches!(polled, Poll::Ready(Err(Failure::Closed))), "{polled:?}");
+    drop(socket::close(socket.into()));
+}
+
 /// The epoch in which a poll waited must not apply to the next poll, which may wait in another
 /// epoch.
 #[test]
