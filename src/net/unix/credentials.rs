@@ -9,7 +9,8 @@ use crate::sys::unix;
 ///
 /// The kernel records them when the peer calls connect(2), listen(2) or socketpair(2), and a
 /// process cannot forge them. They do not change afterwards, but another process may have reused
-/// the process ID since.
+/// the process ID since. macOS does not record the process ID: it reports the process that last
+/// used the peer's socket, which may have inherited or received it from another process.
 ///
 /// Source: `SO_PEERCRED` in unix(7).
 ///
