@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn forget_removes_one_worker_and_empty_clears_all_lists() {
+    fn forget_removes_one_worker_and_empty_clears_workers_and_processors() {
         let [first, second] = [(); 2].map(|()| Arc::new(Sleeper::new()));
         let mut idle = Idle::new();
         idle.fill(1, 2, 1, |_| false);
