@@ -369,8 +369,8 @@ where
 ///
 /// # Panics
 /// Panics if the test fails with a seed, after printing how to repeat the run. With
-/// `NETPOLL_SIM=twice`, also panics if the digests of the two runs of a seed differ. Panics if an
-/// environment variable has an invalid value.
+/// `NETPOLL_SIM=twice`, also panics if the digests of the two runs of a seed differ. Panics if
+/// `NETPOLL_SEED`, `NETPOLL_SEEDS` or `NETPOLL_SIM` has an invalid value.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where
