@@ -148,8 +148,7 @@ fn one_turn_moves_a_bounded_number_of_bytes() {
         assert_eq!(total, TOTAL);
         // A turn has 31 units, each of which pays for at most 16 KiB. The last unit pays for a
         // whole read. If the previous turn ended with a refused read, one more read may be granted.
-        // On a busy machine, sysmon may give the processor away during a turn. The turns of the
-        // processor's next thread then refill the same budget, rarely more than once.
+        // The limit is twice this amount.
         assert!(most <= 2 * (30 * (16 << 10) + 2 * (256 << 10)), "{most} bytes in one turn");
         writer.join().unwrap();
     });

@@ -90,8 +90,8 @@ impl Sim {
 ///     let client = sim.host("client");
 ///     client.run(TcpStream::connect("server:80")).await.unwrap();
 ///     server.crash();
-///     let refused = client.run(TcpStream::connect("server:80")).await;
-///     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+///     let result = client.run(TcpStream::connect("server:80")).await;
+///     assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
 /// });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +195,7 @@ impl Host {
     /// the tasks that it spawns belong to the host, except local tasks, which run on the host
     /// `test`.
     ///
-    /// This includes the drop of the future.
+    /// This also applies while the future is dropped.
     ///
     /// The future itself belongs to the current task: a crash of the host makes the future's
     /// sockets fail, but does not drop the future.

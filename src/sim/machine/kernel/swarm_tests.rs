@@ -49,8 +49,8 @@ impl End {
 }
 
 /// Lets two ends send random amounts of data over a link, which may be lossy, and close. All bytes
-/// must arrive, and both ends must read the end of the stream, unless the handshake fails. Returns
-/// the digest of the run.
+/// must arrive, both ends must read the end of the stream, and no socket or event may remain after
+/// the close, unless the handshake fails. Returns the digest of the run.
 fn swarm(seed: u64) -> u64 {
     let mut kernel = Kernel::new(seed);
     let mut random = Random::new(seed, 77);
