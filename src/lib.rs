@@ -114,6 +114,8 @@
 
 #[cfg(test)]
 mod counting_waker;
+#[cfg(test)]
+mod own_process;
 mod sync; // private: use the crate async-lock, async-channel or tokio (feature sync); Arc and Weak are in std::sync
 mod sys;
 mod trace;

@@ -388,14 +388,19 @@ mod tests {
     use std::sync::Weak;
     use std::task::Waker;
 
+    /// Returns the activity and the check of a connection whose server is stopping.
+    fn stopping() -> (Arc<Activity>, Http2Check) {
+        let mut check = Http2Check::new(None);
+        assert!(check.stop());
+        (Activity::new(None, Weak::new()), check)
+    }
+
     /// Regression test: the bytes of GOAWAY counted as progress of the first interval, so the
     /// connection of a silent peer ended one interval late.
     #[test]
     fn goaway_does_not_count_as_progress() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None, Weak::new());
-        let mut check = Http2Check::new(None);
-        assert!(check.stop());
+        let (activity, mut check) = stopping();
         // hyper is polled and writes GOAWAY.
         activity.note_progress();
         assert!(check.poll(&mut cx, &activity).is_pending());
@@ -406,9 +411,7 @@ mod tests {
     #[test]
     fn progress_in_an_interval_starts_another_interval() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None, Weak::new());
-        let mut check = Http2Check::new(None);
-        assert!(check.stop());
+        let (activity, mut check) = stopping();
         assert!(check.poll(&mut cx, &activity).is_pending());
         activity.note_progress();
         check.sleep = Sleep::new(Duration::ZERO);
@@ -422,9 +425,7 @@ mod tests {
     #[test]
     fn progress_without_requests_does_not_keep_the_connection() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None, Weak::new());
-        let mut check = Http2Check::new(None);
-        assert!(check.stop());
+        let (activity, mut check) = stopping();
         assert!(check.poll(&mut cx, &activity).is_pending());
         let mut interval = |check: &mut Http2Check| {
             activity.note_progress();
@@ -493,10 +494,8 @@ mod tests {
     #[test]
     fn connection_of_a_stopping_server_waits_for_a_flush() {
         let mut cx = Context::from_waker(Waker::noop());
-        let activity = Activity::new(None, Weak::new());
+        let (activity, mut check) = stopping();
         let wire = |sends| Wire::new(Buffer { sends }, Arc::clone(&activity));
-        let mut check = Http2Check::new(None);
-        assert!(check.stop());
         assert!(Pin::new(&mut wire(false)).poll_write(&mut cx, b"the end").is_ready());
         assert!(Pin::new(&mut wire(false)).poll_flush(&mut cx).is_pending());
         for _ in 0..3 {

@@ -400,20 +400,15 @@ mod tests {
     /// a child process that first restores the default action.
     #[test]
     fn send_to_a_closed_peer_is_an_error_without_a_signal() {
-        const CHILD: &str = "NETPOLL_TEST_SIGPIPE";
-        if std::env::var_os(CHILD).is_none() {
-            let name = "sys::socket::tests::send_to_a_closed_peer_is_an_error_without_a_signal";
-            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-            assert!(child.args(["--exact", name]).env(CHILD, "1").output().unwrap().status.success());
-            return;
-        }
-        // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        drop(theirs);
-        assert_eq!(send(ours.as_fd(), b"x", 0).unwrap_err().kind(), ErrorKind::BrokenPipe);
-        let vectored = send_vectored(ours.as_fd(), &[IoSlice::new(b"x")]);
-        assert_eq!(vectored.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        crate::own_process::run(module_path!(), "send_to_a_closed_peer_is_an_error_without_a_signal", || {
+            // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            drop(theirs);
+            assert_eq!(send(ours.as_fd(), b"x", 0).unwrap_err().kind(), ErrorKind::BrokenPipe);
+            let vectored = send_vectored(ours.as_fd(), &[IoSlice::new(b"x")]);
+            assert_eq!(vectored.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        });
     }
 
     #[test]

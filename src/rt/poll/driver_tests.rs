@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use super::*;
+use crate::own_process;
 use crate::rt::poll::backend::{EVENTS_MAX, LOOK_MAX};
 use crate::rt::poll::poll_desc::Direction;
 
@@ -321,35 +322,26 @@ fn first_step_of_a_long_sleep_ends_in_time_on_a_thread_with_a_nice_value() {
 #[test]
 #[allow(unsafe_code)]
 fn forked_child_waits_for_no_lock_of_the_driver() {
-    const CHILD: &str = "NETPOLL_TEST_DRIVER_CHILD";
-    if std::env::var_os(CHILD).is_none() {
-        // The test forks in a process of its own. In this process, other tests use descriptors that
-        // the forked child would keep open.
-        let name = module_path!().split_once("::").unwrap().1;
-        let name = format!("{name}::forked_child_waits_for_no_lock_of_the_driver");
-        let mut process = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = process.args(["--exact", &name, "--nocapture"]).env(CHILD, "1").output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
-        return;
-    }
-    let runtime = crate::rt::runtime::runtime();
-    runtime.ensure_running();
-    let slot = runtime.driver.shards[0].slot_mut();
-    // SAFETY: the child creates an error, for which the C library permits an allocation, and exits,
-    // or it waits for the lock until the alarm ends it.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0);
-    if child == 0 {
-        // SAFETY: no pointer is passed.
-        unsafe { libc::alarm(60) };
-        let is_refused = crate::rt::poll::poller::prepare().is_err();
-        // SAFETY: no pointer is passed.
-        unsafe { libc::_exit(i32::from(!is_refused)) };
-    }
-    drop(slot);
-    let mut status = 0;
-    // SAFETY: `status` is valid for writes.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0);
+    // In this process, other tests use descriptors that the forked child would keep open.
+    own_process::run(module_path!(), "forked_child_waits_for_no_lock_of_the_driver", || {
+        let runtime = crate::rt::runtime::runtime();
+        runtime.ensure_running();
+        let slot = runtime.driver.shards[0].slot_mut();
+        // SAFETY: the child creates an error, for which the C library permits an allocation, and
+        // exits, or it waits for the lock until the alarm ends it.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // SAFETY: no pointer is passed.
+            unsafe { libc::alarm(60) };
+            let is_refused = crate::rt::poll::poller::prepare().is_err();
+            // SAFETY: no pointer is passed.
+            unsafe { libc::_exit(i32::from(!is_refused)) };
+        }
+        drop(slot);
+        let mut status = 0;
+        // SAFETY: `status` is valid for writes.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+    });
 }

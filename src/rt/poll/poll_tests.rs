@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::own_process;
 use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY};
 
 fn entry() -> Entry {
@@ -89,16 +90,8 @@ fn system_without_half_close_events_is_refused() {
 }
 
 /// Runs `body`, which changes a limit of the process, in a separate process.
-fn in_child(name: &str, body: impl FnOnce()) {
-    const CHILD: &str = "NETPOLL_TEST_POLL_CHILD";
-    if std::env::var_os(CHILD).is_some() {
-        return body();
-    }
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let name = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
-    let output = child.args(["--exact", &name, "--nocapture"]).env(CHILD, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+fn in_child(test: &str, body: impl FnOnce()) {
+    own_process::run(module_path!(), test, body);
 }
 
 /// Calls `body` with the soft limit RLIMIT_NOFILE set to `descriptors`.

@@ -4,15 +4,28 @@
 use super::*;
 use crate::sys::socket;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+/// Returns a socket, its peer, its registered handle, and the epoch of the registration.
+fn registered() -> (UnixStream, UnixStream, PollHandle, u32) {
+    let (socket, peer) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let handle = PollHandle::open().unwrap();
+    let epoch = handle.register(socket.as_fd(), false).unwrap();
+    (socket, peer, handle, epoch)
+}
+
+/// Ends the waits and the registration of a socket, as its close does.
+fn close(handle: &PollHandle, socket: &UnixStream) {
+    handle.evict(&mut Wakers::new());
+    handle.retire(socket.as_fd(), false);
+}
 
 /// The timeout of a poll that had to wait, and that an edge then made ready, must not apply to the
 /// next poll.
 #[test]
 fn poll_that_found_an_edge_leaves_no_timeout() {
-    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let handle = PollHandle::open().unwrap();
-    let epoch = handle.register(socket.as_fd(), false).unwrap();
+    let (socket, _peer, handle, epoch) = registered();
     let side = handle.side(Direction::Read);
     let mut cx = Context::from_waker(Waker::noop());
     let mut wait = || side.poll_wait(epoch, &mut cx, Waiter::Poll, NonZeroU64::new(60_000_000_000));
@@ -24,8 +37,7 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
     assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
     side.end_poll();
     assert_eq!(side.until_of_poll().load(Ordering::Relaxed), clock::NONE);
-    handle.evict(&mut Wakers::new());
-    handle.retire(socket.as_fd(), false);
+    close(&handle, &socket);
     drop(socket::close(socket.into()));
 }
 
@@ -33,14 +45,10 @@ fn poll_that_found_an_edge_leaves_no_timeout() {
 /// wait for a hang-up was reported as a shutdown.
 #[test]
 fn close_during_a_wait_for_a_hang_up_is_no_shutdown() {
-    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let handle = PollHandle::open().unwrap();
-    let epoch = handle.register(socket.as_fd(), false).unwrap();
+    let (socket, _peer, handle, epoch) = registered();
     let mut cx = Context::from_waker(Waker::noop());
     let closes = |_: Side<'_>| {
-        handle.evict(&mut Wakers::new());
-        handle.retire(socket.as_fd(), false);
+        close(&handle, &socket);
         false
     };
     let polled = handle.side(Direction::Read).poll_until(epoch, &mut cx, &mut WaitKey::default(), closes);
@@ -52,10 +60,7 @@ fn close_during_a_wait_for_a_hang_up_is_no_shutdown() {
 /// epoch.
 #[test]
 fn poll_that_has_ended_leaves_no_epoch() {
-    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let handle = PollHandle::open().unwrap();
-    let epoch = handle.register(socket.as_fd(), false).unwrap();
+    let (socket, _peer, handle, epoch) = registered();
     let mut cx = Context::from_waker(Waker::noop());
     let side = handle.side(Direction::Read);
     side.clear_ready(side.begin().unwrap());
@@ -67,8 +72,7 @@ fn poll_that_has_ended_leaves_no_epoch() {
     assert_eq!(began(), now, "the poll of the other direction has ended");
     side.end_poll();
     assert_eq!(began(), 0);
-    handle.evict(&mut Wakers::new());
-    handle.retire(socket.as_fd(), false);
+    close(&handle, &socket);
     drop(socket::close(socket.into()));
 }
 

@@ -207,38 +207,32 @@ mod tests {
     /// not written in Rust usually have this disposition.
     #[test]
     fn closed_peer_is_an_error_without_a_signal() {
-        const CHILD: &str = "NETPOLL_TEST_SPLICE_SIGPIPE";
-        if std::env::var_os(CHILD).is_none() {
-            let name = "sys::splice::linux::tests::closed_peer_is_an_error_without_a_signal";
-            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-            let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-            return;
-        }
-        // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        assert!(!is_sigpipe_ignored());
-        let pipe = Pipe::new(64 << 10).unwrap();
-        File::from(pipe.input.try_clone().unwrap()).write_all(b"x").unwrap();
-        for _ in 0..2 {
-            assert_eq!(pipe.drain(dead().as_fd(), 1).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        }
-        let file = File::open("/proc/self/exe").unwrap();
-        let sent = sendfile(dead().as_fd(), file.as_fd(), None, 1);
-        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        let mut offset = 3;
-        let sent = sendfile(dead().as_fd(), file.as_fd(), Some(&mut offset), 1);
-        assert_eq!((sent.unwrap_err().kind(), offset), (io::ErrorKind::BrokenPipe, 3));
-        // The reset that answers the first part of the file makes the rest of the call fail.
-        let (mut ours, theirs) = pair();
-        drop(theirs);
-        assert_eq!(ours.read(&mut [0]).unwrap(), 0);
-        assert!(sendfile(ours.as_fd(), file.as_fd(), None, 1 << 20).unwrap() < 1 << 20);
-        // The mask is restored: SIGPIPE is not blocked.
-        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: no new mask is passed, and `set` is valid for writes.
-        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), set.as_mut_ptr()) };
-        // SAFETY: the call has filled in the set.
-        assert_eq!(unsafe { libc::sigismember(set.as_ptr(), libc::SIGPIPE) }, 0);
+        crate::own_process::run(module_path!(), "closed_peer_is_an_error_without_a_signal", || {
+            // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            assert!(!is_sigpipe_ignored());
+            let pipe = Pipe::new(64 << 10).unwrap();
+            File::from(pipe.input.try_clone().unwrap()).write_all(b"x").unwrap();
+            for _ in 0..2 {
+                assert_eq!(pipe.drain(dead().as_fd(), 1).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            }
+            let file = File::open("/proc/self/exe").unwrap();
+            let sent = sendfile(dead().as_fd(), file.as_fd(), None, 1);
+            assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            let mut offset = 3;
+            let sent = sendfile(dead().as_fd(), file.as_fd(), Some(&mut offset), 1);
+            assert_eq!((sent.unwrap_err().kind(), offset), (io::ErrorKind::BrokenPipe, 3));
+            // The reset that answers the first part of the file makes the rest of the call fail.
+            let (mut ours, theirs) = pair();
+            drop(theirs);
+            assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+            assert!(sendfile(ours.as_fd(), file.as_fd(), None, 1 << 20).unwrap() < 1 << 20);
+            // The mask is restored: SIGPIPE is not blocked.
+            let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+            // SAFETY: no new mask is passed, and `set` is valid for writes.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), set.as_mut_ptr()) };
+            // SAFETY: the call has filled in the set.
+            assert_eq!(unsafe { libc::sigismember(set.as_ptr(), libc::SIGPIPE) }, 0);
+        });
     }
 }
