@@ -36,6 +36,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::closing::{self, Closing, Guard};
 use super::cork::Gathering;
 use super::fd::Fd;
@@ -63,7 +64,8 @@ pub(crate) trait Gathers: Send + Sync + RefUnwindSafe + UnwindSafe + 'static {
 /// Starts a [`Flusher`]. The caller has recorded it in the state.
 pub(super) fn start<T: Gathers>(owner: Weak<T>, gathering: Arc<Gathering>) {
     let (operation, epoch) = (Operation::new(), runtime().ensure_running());
-    let flusher = Flusher { owner, gathering, operation, pause: None, next: PAUSE_MIN, is_entered: true, epoch };
+    let backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+    let flusher = Flusher { owner, gathering, operation, pause: None, backoff, is_entered: true, epoch };
     spawn_untraced(Location::caller(), flusher).detach();
 }
 
@@ -104,7 +106,7 @@ struct Flusher<T: Gathers> {
     gathering: Arc<Gathering>,
     operation: Operation,
     pause: Option<Sleep>,
-    next: Duration,
+    backoff: Backoff,
     /// Whether this flusher is recorded in the state.
     is_entered: bool,
     /// The epoch of the runtime in which this flusher was started.
@@ -115,7 +117,7 @@ impl<T: Gathers> Future for Flusher<T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Flusher { owner, gathering, operation, pause, next, is_entered, .. } = self.get_mut();
+        let Flusher { owner, gathering, operation, pause, backoff, is_entered, .. } = self.get_mut();
         // If the socket is gone, its close or its conversion has dealt with the bytes.
         let Some(fd) = Borrowed::new(owner, gathering) else { return Poll::Ready(()) };
         loop {
@@ -136,8 +138,7 @@ impl<T: Gathers> Future for Flusher<T> {
                 Poll::Ready(Err(Failure::Closed | Failure::Stopped)) => return Poll::Ready(()),
                 Poll::Pending | Poll::Ready(Err(_)) => {
                     gathering.send();
-                    *pause = Some(Sleep::new(*next));
-                    *next = (*next * 2).min(PAUSE_MAX);
+                    *pause = Some(Sleep::new(backoff.next()));
                 }
             }
         }
@@ -179,7 +180,7 @@ pub(super) struct Finisher {
     limit: Sleep,
     /// The pause after a send for which the kernel had no memory.
     pause: Option<Sleep>,
-    next: Duration,
+    backoff: Backoff,
 }
 
 impl Finisher {
@@ -208,7 +209,8 @@ impl Finisher {
         // SO_LINGER may be set on the socket.
         fd.set_may_linger();
         let (operation, limit) = (Operation::new(), Sleep::new(FINISH_MAX));
-        let finisher = Finisher { fd, operation, rest, limit, pause: None, next: PAUSE_MIN };
+        let backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+        let finisher = Finisher { fd, operation, rest, limit, pause: None, backoff };
         spawn_untraced(Location::caller(), finisher).detach();
     }
 }
@@ -217,7 +219,7 @@ impl Future for Finisher {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Finisher { fd, operation, rest: Rest { bytes, sent, ends }, limit, pause, next } = self.get_mut();
+        let Finisher { fd, operation, rest: Rest { bytes, sent, ends }, limit, pause, backoff } = self.get_mut();
         while *sent < bytes.len() {
             if let Some(sleep) = pause {
                 if Pin::new(sleep).poll(cx).is_pending() {
@@ -236,8 +238,7 @@ impl Future for Finisher {
                 Poll::Ready(Err(Failure::Io(error)))
                     if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM)) =>
                 {
-                    *pause = Some(Sleep::new(*next));
-                    *next = (*next * 2).min(PAUSE_MAX);
+                    *pause = Some(Sleep::new(backoff.next()));
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return Pin::new(limit).poll(cx),

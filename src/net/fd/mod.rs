@@ -16,13 +16,15 @@
 //! * [`gather`]: gathers the writes of a turn into one send. [`cork`]: the state of the gathered
 //!   writes. [`cork_buffer`]: their bytes. [`cork_weight`]: their weight, which determines when the
 //!   duration of the turn is checked. [`biased_mutex`]: the lock of the state. [`flusher`]: the
-//!   tasks that send bytes that a socket did not accept immediately.
+//!   tasks that send bytes that a socket did not accept immediately. [`backoff`]: the pauses of
+//!   retries that no event ends.
 //! * [`connect`]: connects a socket. Also registers, shuts down and closes a socket whose
 //!   connection may be deferred or in progress. [`fast_open`]: TCP Fast Open.
 //!
 //! This layer imports nothing from the rest of `net`. A higher layer that must act when a
 //! descriptor is closed passes in a [`Guard`](closing::Guard) or [`Loans`](closing::Loans).
 
+pub(crate) mod backoff;
 mod biased_mutex;
 pub(crate) mod closing;
 pub(crate) mod connect;

@@ -18,6 +18,7 @@ use socket2::{Domain, Type};
 use super::address::Name;
 use super::file::SocketFile;
 use crate::net::error::Op;
+use crate::net::fd::backoff::Backoff;
 use crate::net::fd::fd;
 use crate::net::net_fd::{NetFd, Network};
 use crate::net::options;
@@ -26,26 +27,6 @@ use crate::rt::poll::poller::Failure;
 use crate::rt::time::clock;
 use crate::rt::time::sleep::Sleep;
 use crate::sys::socket;
-
-/// The pauses between retries when no event reports progress. Each pause is twice as long as the
-/// previous one, up to `most`.
-#[derive(Debug)]
-pub(super) struct Backoff {
-    next: Duration,
-    most: Duration,
-}
-
-impl Backoff {
-    pub(super) const fn new(first: Duration, most: Duration) -> Backoff {
-        Backoff { next: first, most }
-    }
-
-    pub(super) fn next(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(self.most);
-        pause
-    }
-}
 
 /// Returns Go's name of the network.
 pub(super) fn network(ty: Type) -> Network {

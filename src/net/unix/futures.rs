@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 
 use super::address::Name;
-use super::dial::Backoff;
 use super::fds;
+use crate::net::fd::backoff::Backoff;
 use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::futures::operation_future;
 use crate::net::net_fd::NetFd;
