@@ -52,7 +52,7 @@ impl<T> Future for Call<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         // A call that is running at a fork ends only in the parent.
-        if matches!(*self.state.lock(), State::Running(_)) {
+        if fork::is_child() && matches!(*self.state.lock(), State::Running(_)) {
             fork::check()?;
         }
         let mut waker = None;

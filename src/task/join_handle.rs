@@ -157,7 +157,7 @@ impl<T> Future for JoinHandle<T> {
         let epoch = runtime().epoch();
         // A blocking call that has started is not dropped. It polls with another executor.
         let is_dropped = |task: &TaskData| !task.stays() && !task.is_call() && task.epoch() != epoch;
-        let dropped = context::with_task(|task| task.filter(|task| is_dropped(task)).map(|task| task.task().id()));
+        let dropped = context::with_task(|task| task.filter(|task| is_dropped(task)).map(TaskData::number));
         let ends_as_well = dropped.is_some_and(|caller| self.task.is_some() || !is_polled_outside(caller));
         assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
         self.task = None;
@@ -167,19 +167,19 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-/// Counts a further poll of a handle of a dropped task in the current turn of `caller`, which will
-/// be dropped, too. Returns whether another executor makes these polls: it repeats them without an
-/// end, because the turn of `caller` waits for it. In a turn that nothing blocks, only a
+/// Counts a further poll of a handle of a dropped task in the current turn of the task `caller`,
+/// which will be dropped, too. Returns whether another executor makes these polls: it repeats them
+/// without an end, because the turn of `caller` waits for it. In a turn that nothing blocks, only a
 /// combinator such as `FuturesUnordered` repeats a poll, and only a few times.
 #[cold]
-fn is_polled_outside(caller: TaskId) -> bool {
+fn is_polled_outside(caller: u64) -> bool {
     thread_local! {
         /// The last caller and the number of its polls.
         static POLLS: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
     }
     let (last, polls) = POLLS.get();
-    let polls = if last == caller.number() { polls + 1 } else { 1 };
-    POLLS.set((caller.number(), polls));
+    let polls = if last == caller { polls + 1 } else { 1 };
+    POLLS.set((caller, polls));
     polls > REPEATED_MAX
 }
 

@@ -32,15 +32,9 @@ use crate::rt::poll::poller::Direction;
 /// The maximum number of bytes moved per call. A larger call would occupy the thread for too long.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
-/// Returns whether `error` means that the kernel cannot move bytes between the two descriptors of
-/// the call that failed. That call moved nothing, and its caller continues with a buffer. Sandboxes
-/// return ENOSYS and EPERM.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::EACCES))
-}
-
-/// Makes `call`, which moves bytes inside the kernel. Returns `None` if the kernel refuses it; see
-/// [`is_refusal`].
+/// Makes `call`, which moves bytes inside the kernel between two descriptors. Returns `None` if the
+/// kernel cannot move bytes between them. The call has then moved nothing, and the caller continues
+/// with a buffer. Sandboxes return ENOSYS and EPERM.
 ///
 /// A call also fails with the error of the socket's connection, which can have the same number: an
 /// ICMP message of a firewall becomes EACCES or EOPNOTSUPP. The kernel reports that error only
@@ -48,17 +42,18 @@ fn is_refusal(error: &io::Error) -> bool {
 /// number is repeated, and only a second refusal counts. The error is returned unless the second
 /// call moves bytes.
 fn unless_refused(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
-    let error = match call() {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EPERM)) => error,
-        Err(error) if is_refusal(&error) => return Ok(None),
-        result => return result.map(Some),
+    let result = call();
+    let errno = match result.as_ref().err().and_then(io::Error::raw_os_error) {
+        Some(libc::EINVAL | libc::ENOSYS) => return Ok(None),
+        Some(errno @ (libc::EACCES | libc::EOPNOTSUPP | libc::EPERM)) => errno,
+        _ => return result.map(Some),
     };
     loop {
         return match call() {
             Ok(count @ 1..) => Ok(Some(count)),
             Err(again) if again.kind() == io::ErrorKind::Interrupted => continue,
-            Err(again) if again.raw_os_error() == error.raw_os_error() => Ok(None),
-            _ => Err(error),
+            Err(again) if again.raw_os_error() == Some(errno) => Ok(None),
+            _ => result.map(Some),
         };
     }
 }
